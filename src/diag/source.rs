@@ -1,0 +1,122 @@
+//! Source files and the places in them.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+/// A range of bytes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Span {
+    /// The first byte.
+    pub start: usize,
+    /// The byte after the last.
+    pub end: usize,
+}
+
+impl Span {
+    /// The bytes from `start` to before `end`.
+    pub fn new(start: usize, end: usize) -> Span {
+        Span { start, end: end.max(start) }
+    }
+
+    /// The smallest span that holds both.
+    pub fn to(self, other: Span) -> Span {
+        Span::new(self.start.min(other.start), self.end.max(other.end))
+    }
+
+    /// The span as a range, to index text with.
+    pub fn range(self) -> Range<usize> {
+        self.start..self.end
+    }
+}
+
+/// A value and where it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was written.
+    pub span: Span,
+}
+
+impl<T> Spanned<T> {
+    /// A value at a place.
+    pub fn new(value: T, span: Span) -> Spanned<T> {
+        Spanned { value, span }
+    }
+}
+
+/// A line and a column, both counted from 1; columns count characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+}
+
+/// A file's name and text. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct SourceFile {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    text: String,
+    lines: OnceLock<Vec<usize>>,
+}
+
+impl SourceFile {
+    /// A file called `name` (as messages shall show it) with `text`.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> SourceFile {
+        SourceFile { inner: Arc::new(Inner { name: name.into(), text: text.into(), lines: OnceLock::new() }) }
+    }
+
+    /// The name that messages show.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        &self.inner.text
+    }
+
+    /// The text of `span`; empty where the span lies outside of the file.
+    pub fn slice(&self, span: Span) -> &str {
+        self.inner.text.get(span.range()).unwrap_or("")
+    }
+
+    /// Line and column of a byte.
+    pub fn position(&self, offset: usize) -> Position {
+        let lines = self.inner.lines.get_or_init(|| line_starts(&self.inner.text));
+        let line = lines.partition_point(|start| *start <= offset).max(1);
+        let start = lines[line - 1];
+        let column = self.inner.text.get(start..offset).map_or(offset - start, |text| text.chars().count());
+        Position { line, column: column + 1 }
+    }
+
+    /// The line (from 1) that a byte is on.
+    pub fn line(&self, offset: usize) -> usize {
+        self.position(offset).line
+    }
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_lines_and_characters_from_one() {
+        let file = SourceFile::new("Dockerfile", "FROM a\nRUN é x\n");
+        assert_eq!(file.position(0), Position { line: 1, column: 1 });
+        assert_eq!(file.position(7), Position { line: 2, column: 1 });
+        assert_eq!(file.position(14), Position { line: 2, column: 7 });
+        assert_eq!(file.position(16), Position { line: 3, column: 1 });
+    }
+}

@@ -1,0 +1,3 @@
+//! The `strake` binary.
+
+fn main() {}

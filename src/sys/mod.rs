@@ -1,0 +1,9 @@
+//! The kernel: one-syscall wrappers, guards for descriptors and mounts, and access to trees that are not trusted. The only folder with unsafe code.
+//!
+//! A wrapper here is one system call with owned or borrowed descriptors and `io::Result`; policy lives with its callers.
+
+mod mount;
+mod root_dir;
+
+pub use mount::{OverlayUpper, RootfsMount};
+pub use root_dir::{Links, RootDir};

@@ -1,0 +1,33 @@
+//! What a root file system is made of: the store produces it, the runtime mounts it.
+
+use std::path::PathBuf;
+
+/// How to mount a root file system. Where `store` and `runtime` meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootfsMount {
+    /// An overlay.
+    Overlay {
+        /// The read-only layers, topmost first.
+        lower: Vec<PathBuf>,
+        /// Where changes go; `None` makes the whole overlay read-only.
+        upper: Option<OverlayUpper>,
+        /// Whether overlay attributes are in `user.overlay.*` (rootless) instead of `trusted.overlay.*`.
+        userxattr: bool,
+    },
+    /// A directory as it is.
+    Bind {
+        /// The directory.
+        source: PathBuf,
+        /// Whether writes are refused.
+        read_only: bool,
+    },
+}
+
+/// The writable part of an overlay. Both directories are on one file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverlayUpper {
+    /// Where changes go.
+    pub upper: PathBuf,
+    /// The overlay's work directory: empty, beside `upper`.
+    pub work: PathBuf,
+}
