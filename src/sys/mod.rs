@@ -4,6 +4,7 @@
 
 mod mount;
 mod root_dir;
+pub mod tree;
 
 pub use mount::{OverlayUpper, RootfsMount};
 pub use root_dir::{Links, RootDir};
