@@ -2,8 +2,13 @@
 //!
 //! `ARCHITECTURE.md` has the map: which folder owns what, and which may import which (`tests/architecture.rs` enforces it).
 
+pub mod cache;
+pub mod cli;
 pub mod diag;
+pub mod graph;
 pub mod oci;
 pub mod parser;
 pub mod path;
+pub mod progress;
 pub mod sys;
+pub mod task;

@@ -1,0 +1,336 @@
+//! Cache keys: decides when a build step may reuse an earlier result.
+//!
+//! | op | hashed | left out on purpose |
+//! |---|---|---|
+//! | image | digest of the manifest, platform | name, registry, credentials, mirrors |
+//! | download | digest of the content, its name | address, server, time, ETag |
+//! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: path pattern and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or the identity of the stage | mtime, inode, absolute path of the context |
+//! | RUN | base's identity, argv, env in order, working directory, user, platform, network mode, security mode, heredoc script, mounts (target, kind, options; of a bind what it selects) | secrets' and proxies' values, content of cache mounts, addresses, resource limits, log settings, terminal, time |
+//! | WORKDIR | base's identity, path, owner | |
+//! | merge | identities of both inputs | |
+//!
+//! Each key is made of named components, and the same components are kept to explain a later miss. Changing anything in this file that changes a key must
+//! raise [`KEY_VERSION`].
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{CopyOp, CopySource, ExecMountKind, ExecOp, MkdirOp, NetworkMode, SecurityMode, Unpack};
+use crate::oci::{Digest, Platform};
+use crate::graph::CacheSharing;
+
+/// Part of every key: raising it makes every earlier record unreachable.
+pub const KEY_VERSION: u32 = 1;
+
+/// The key of a result, and the identity of the result that was made under it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheKey(pub [u8; 32]);
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a key is made of, by name, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Components {
+    parts: Vec<Part>,
+    /// For explanations only: the files of each source with their digests (the key holds one digest over them all).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    files: Vec<(String, String)>,
+}
+
+/// One component of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// What it is: `env VERSION`, `base`.
+    pub name: String,
+    /// Its value: text for people, or a digest.
+    pub value: String,
+    /// Where an input came from, for explanations only: it is not in the key, since titles and names of images change when results do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<InputLabel>,
+}
+
+impl Components {
+    fn new(kind: &str) -> Components {
+        let mut components = Components::default();
+        components.add("kind", kind);
+        components
+    }
+
+    fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.parts.push(Part { name: name.into(), value: value.into(), label: None });
+    }
+
+    /// The components, in order.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The files that sources selected, with digests.
+    pub fn files(&self) -> &[(String, String)] {
+        &self.files
+    }
+
+    /// Remembers the files of a source, to name the one that changed.
+    pub fn remember_files(&mut self, files: impl IntoIterator<Item = (String, String)>) {
+        self.files.extend(files);
+    }
+
+    /// Forgets the files where there are more than `limit`.
+    pub fn limit_files(&mut self, limit: usize) {
+        if self.files.len() > limit {
+            self.files.clear();
+        }
+    }
+
+    /// The key of these components.
+    pub fn key(&self) -> CacheKey {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&KEY_VERSION.to_le_bytes());
+        for Part { name, value, label: _ } in &self.parts {
+            // Lengths before texts: no two lists of components run together to the same bytes.
+            for text in [name, value] {
+                hasher.update(&(text.len() as u64).to_le_bytes());
+                hasher.update(text.as_bytes());
+            }
+        }
+        CacheKey(*hasher.finalize().as_bytes())
+    }
+}
+
+/// What a node reads of one of its inputs, as far as keys are concerned.
+#[derive(Clone, Debug)]
+pub enum InputIdentity {
+    /// A result, by its identity, and what it is called in explanations.
+    Result {
+        /// The identity.
+        key: CacheKey,
+        /// An image's name, or a step's title.
+        label: InputLabel,
+    },
+    /// Files, by the checksum of exactly those that are read.
+    Files {
+        /// The checksum.
+        checksum: [u8; 32],
+    },
+}
+
+/// How an input is called when it is the reason of a miss.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InputLabel {
+    /// An image: name and manifest digest.
+    Image(String, Digest),
+    /// An earlier step's title.
+    Step(String),
+}
+
+fn add_input(components: &mut Components, role: &str, input: &InputIdentity) {
+    let (value, label) = match input {
+        InputIdentity::Result { key, label } => (key.to_string(), Some(label.clone())),
+        InputIdentity::Files { checksum } => (blake3::Hash::from_bytes(*checksum).to_string(), None),
+    };
+    let name = if label.is_some() { role.to_owned() } else { format!("{role} files") };
+    components.parts.push(Part { name, value, label });
+}
+
+/// The identity of "no files".
+pub fn scratch_key() -> CacheKey {
+    Components::new("scratch").key()
+}
+
+/// The identity of an image's file system.
+pub fn image_key(manifest: &Digest, platform: &Platform) -> CacheKey {
+    let mut components = Components::new("image");
+    components.add("manifest", manifest.to_string());
+    components.add("platform", platform.to_string());
+    components.key()
+}
+
+/// The identity of a downloaded file.
+pub fn download_key(content: &Digest, name: &str) -> CacheKey {
+    let mut components = Components::new("download");
+    components.add("content", content.to_string());
+    components.add("name", name);
+    components.key()
+}
+
+/// The identity of two stacks merged.
+pub fn merge_key(below: &CacheKey, above: &CacheKey) -> CacheKey {
+    let mut components = Components::new("merge");
+    components.add("below", below.to_string());
+    components.add("above", above.to_string());
+    components.key()
+}
+
+/// A key whose result must not be taken for an earlier one's (`--no-cache`): `nonce` is new each time.
+pub fn fresh_key(key: &CacheKey, nonce: &[u8; 16]) -> CacheKey {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"fresh");
+    hasher.update(&key.0);
+    hasher.update(nonce);
+    CacheKey(*hasher.finalize().as_bytes())
+}
+
+/// What `WORKDIR` is made of.
+pub fn mkdir(op: &MkdirOp, base: &InputIdentity) -> Components {
+    let mut components = Components::new("mkdir");
+    components.add("path", op.path.to_string());
+    components.add("user", op.user.clone());
+    add_input(&mut components, "base", base);
+    components
+}
+
+/// What a `COPY` or `ADD` is made of. `sources` holds, for each of the op's sources, what it reads (`None` for heredocs, whose content is in the op).
+pub fn copy(op: &CopyOp, base: &InputIdentity, sources: &[Option<InputIdentity>]) -> Components {
+    let mut components = Components::new("copy");
+    components.add("destination", op.destination.clone());
+    components.add("working directory", op.workdir.to_string());
+    components.add("--chown", op.chown.clone().unwrap_or_default());
+    components.add("--chmod", op.chmod.clone().unwrap_or_default());
+    components.add("--parents", op.parents.to_string());
+    for pattern in &op.exclude {
+        components.add("--exclude", pattern.clone());
+    }
+    let unpack = match op.unpack {
+        Unpack::Never => "never",
+        Unpack::Local => "local",
+        Unpack::Always => "always",
+    };
+    components.add("unpack", unpack);
+    components.add("--link", op.link.to_string());
+    if !op.link {
+        add_input(&mut components, "base", base);
+    }
+    for (source, identity) in op.sources.iter().zip(sources) {
+        match source {
+            CopySource::Path { pattern, .. } => components.add("source", pattern.clone()),
+            CopySource::Download { .. } => components.add("source", "download"),
+            CopySource::Inline { name, content } => {
+                components.add("heredoc name", name.clone());
+                components.add("heredoc", content.clone());
+            }
+        }
+        if let Some(identity) = identity {
+            add_input(&mut components, "source", identity);
+        }
+    }
+    components
+}
+
+/// What a `RUN` is made of. `inputs` holds what each input after the base is, by position (the base is `base`).
+pub fn exec(op: &ExecOp, platform: &Platform, base: &InputIdentity, inputs: &[InputIdentity]) -> Components {
+    let mut components = Components::new("exec");
+    components.add("command", serde_json::to_string(&op.args).unwrap_or_default());
+    for (name, value) in &op.env {
+        components.add(format!("env {name}"), value.clone());
+    }
+    components.add("working directory", op.workdir.to_string());
+    components.add("user", op.user.clone());
+    components.add("platform", platform.to_string());
+    let network = match op.network {
+        NetworkMode::Default => "default",
+        NetworkMode::None => "none",
+        NetworkMode::Host => "host",
+    };
+    components.add("network", network);
+    components.add("security", if op.security == SecurityMode::Insecure { "insecure" } else { "sandbox" });
+    if let Some(script) = &op.script {
+        components.add("heredoc name", script.name.clone());
+        components.add("heredoc", script.body.clone());
+    }
+    for mount in &op.mounts {
+        add_mount(&mut components, &mount.target.to_string(), &mount.kind, inputs);
+    }
+    add_input(&mut components, "base", base);
+    components
+}
+
+fn add_mount(components: &mut Components, target: &str, kind: &ExecMountKind, inputs: &[InputIdentity]) {
+    let name = format!("mount {target}");
+    match kind {
+        ExecMountKind::Bind { input, source, writable } => {
+            components.add(name, format!("bind {source} {}", if *writable { "rw" } else { "ro" }));
+            if let Some(identity) = inputs.get(input - 1) {
+                add_input(components, &format!("mount {target}"), identity);
+            }
+        }
+        ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, read_only } => {
+            let sharing = match sharing {
+                CacheSharing::Shared => "shared",
+                CacheSharing::Private => "private",
+                CacheSharing::Locked => "locked",
+            };
+            components.add(name, format!("cache {id} {sharing} {mode:o} {uid}:{gid} {read_only}"));
+            if let Some((input, source)) = seed {
+                components.add(format!("seed {target}"), source.clone());
+                if let Some(identity) = inputs.get(input - 1) {
+                    add_input(components, &format!("seed {target}"), identity);
+                }
+            }
+        }
+        ExecMountKind::Tmpfs { size } => components.add(name, format!("tmpfs {}", size.unwrap_or(0))),
+        ExecMountKind::Secret { id, env, file, required: _, mode, uid, gid } => {
+            components.add(name, format!("secret {id} {} {file} {mode:o} {uid}:{gid}", env.as_deref().unwrap_or("")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::RootPath;
+
+    fn run(args: &[&str], env: &[(&str, &str)]) -> CacheKey {
+        let op = ExecOp {
+            args: args.iter().map(|a| (*a).to_owned()).collect(),
+            env: env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            proxy_env: Vec::new(),
+            workdir: RootPath::root(),
+            user: String::new(),
+            network: NetworkMode::Default,
+            security: SecurityMode::Sandbox,
+            mounts: Vec::new(),
+            script: None,
+        };
+        let base = InputIdentity::Result { key: scratch_key(), label: InputLabel::Step("x".into()) };
+        exec(&op, &Platform::host(), &base, &[]).key()
+    }
+
+    #[test]
+    fn argv_env_and_their_borders_are_in_the_key() {
+        let plain = run(&["a", "b"], &[]);
+        assert_eq!(plain, run(&["a", "b"], &[]));
+        assert_ne!(plain, run(&["a b"], &[]));
+        assert_ne!(plain, run(&["a", "b"], &[("A", "")]));
+        assert_ne!(run(&["a"], &[("A", "B"), ("C", "D")]), run(&["a"], &[("C", "D"), ("A", "B")]));
+    }
+
+    #[test]
+    fn proxies_are_not_in_the_key() {
+        let mut op = ExecOp {
+            args: vec!["a".into()],
+            env: Vec::new(),
+            proxy_env: Vec::new(),
+            workdir: RootPath::root(),
+            user: String::new(),
+            network: NetworkMode::Default,
+            security: SecurityMode::Sandbox,
+            mounts: Vec::new(),
+            script: None,
+        };
+        let base = InputIdentity::Result { key: scratch_key(), label: InputLabel::Step("x".into()) };
+        let without = exec(&op, &Platform::host(), &base, &[]).key();
+        op.proxy_env.push(("http_proxy".into(), "http://proxy".into()));
+        assert_eq!(exec(&op, &Platform::host(), &base, &[]).key(), without);
+    }
+}

@@ -1,0 +1,232 @@
+//! Why a step was not taken from the cache, in words.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::Components;
+use super::key::{InputLabel, Part};
+
+/// Why a lookup missed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MissReason {
+    /// This step was never built here.
+    FirstBuild,
+    /// `--no-cache`.
+    Disabled,
+    /// Everything is as it was, but the result is gone.
+    Pruned,
+    /// Something that the step reads is different.
+    Changed(Vec<Change>),
+}
+
+/// One thing that a step reads and that is different.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A file was changed.
+    FileChanged(String),
+    /// A file is new.
+    FileAdded(String),
+    /// A file is gone.
+    FileRemoved(String),
+    /// A variable has another value.
+    Variable {
+        /// Its name.
+        name: String,
+        /// The value then.
+        old: Option<String>,
+        /// The value now.
+        new: Option<String>,
+    },
+    /// A name stands for another image now.
+    Image {
+        /// Its name.
+        name: String,
+        /// The manifest then.
+        old: String,
+        /// The manifest now.
+        new: String,
+    },
+    /// A step that this one builds on ran again.
+    Step(String),
+    /// The instruction itself says something else.
+    Instruction {
+        /// Which part of it.
+        part: String,
+        /// Then.
+        old: Option<String>,
+        /// Now.
+        new: Option<String>,
+    },
+}
+
+impl fmt::Display for MissReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MissReason::FirstBuild => f.write_str("first build of this step"),
+            MissReason::Disabled => f.write_str("--no-cache"),
+            MissReason::Pruned => f.write_str("its earlier result was pruned"),
+            MissReason::Changed(changes) => match changes.as_slice() {
+                [] => f.write_str("its inputs changed"),
+                [one] => one.fmt(f),
+                [one, rest @ ..] => write!(f, "{one} (and {} more)", rest.len()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Option<String>| value.as_deref().map_or_else(|| "(none)".to_owned(), short);
+        match self {
+            Change::FileChanged(path) => write!(f, "{path} changed"),
+            Change::FileAdded(path) => write!(f, "{path} is new"),
+            Change::FileRemoved(path) => write!(f, "{path} is gone"),
+            Change::Variable { name, old, new } => write!(f, "{name}: {} -> {}", shown(old), shown(new)),
+            Change::Image { name, old, new } => write!(f, "base {name} moved from {} to {}", short_digest(old), short_digest(new)),
+            Change::Step(title) => write!(f, "follows `{title}`, which has a new result"),
+            Change::Instruction { part, old: Some(_), new: Some(_) } if part == "heredoc" => f.write_str("the heredoc changed"),
+            Change::Instruction { part, old, new } => write!(f, "{part}: {} -> {}", shown(old), shown(new)),
+        }
+    }
+}
+
+fn short(value: &str) -> String {
+    const LIMIT: usize = 60;
+    let line = value.replace('\n', "⏎");
+    if line.chars().count() <= LIMIT { line } else { format!("{}…", line.chars().take(LIMIT).collect::<String>()) }
+}
+
+fn short_digest(digest: &str) -> String {
+    digest.split(' ').next().unwrap_or(digest).chars().take("sha256:".len() + 12).collect()
+}
+
+/// Compares what a step was made of with what it is made of now.
+pub fn explain(old: Option<&Components>, new: &Components) -> MissReason {
+    let Some(old) = old else { return MissReason::FirstBuild };
+    let mut changes = file_changes(old, new);
+    let (before, after) = (by_name(old), by_name(new));
+    let removed = before.keys().filter(|name| !after.contains_key(*name)).map(|name| (*name, &[][..]));
+    for (name, now) in after.iter().map(|(name, parts)| (*name, parts.as_slice())).chain(removed) {
+        let then = before.get(name).map_or(&[][..], Vec::as_slice);
+        let same = then.len() == now.len() && then.iter().zip(now).all(|(then, now)| then.value == now.value);
+        if !same && let Some(change) = change(name, then, now, !changes.is_empty()) {
+            changes.push(change);
+        }
+    }
+    // Our own inputs say more than "the step above ran again".
+    changes.sort_by_key(|change| matches!(change, Change::Step(_)));
+    if changes.is_empty() && values(old) == values(new) { MissReason::Pruned } else { MissReason::Changed(changes) }
+}
+
+fn change(name: &str, old: &[&Part], new: &[&Part], files_changed: bool) -> Option<Change> {
+    let label = |parts: &[&Part]| parts.last().and_then(|part| part.label.clone());
+    match (label(old), label(new)) {
+        (Some(InputLabel::Image(name, old)), Some(InputLabel::Image(now, new))) if name == now => {
+            return Some(Change::Image { name, old: old.to_string(), new: new.to_string() });
+        }
+        (old, Some(InputLabel::Image(new, _))) => {
+            let old = match old {
+                Some(InputLabel::Image(name, _)) => Some(name),
+                _ => None,
+            };
+            return Some(Change::Instruction { part: format!("{name} image"), old, new: Some(new) });
+        }
+        (_, Some(InputLabel::Step(title))) => return Some(Change::Step(title)),
+        // What it read before is explained by what it reads now.
+        (Some(_), None) => return None,
+        (None, None) => {}
+    }
+    let text = |parts: &[&Part]| (!parts.is_empty()).then(|| parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(" "));
+    let (old, new) = (text(old), text(new));
+    if let Some(variable) = name.strip_prefix("env ") {
+        return Some(Change::Variable { name: variable.to_owned(), old, new });
+    }
+    if name.ends_with(" files") {
+        // The files themselves say it, unless they are too many to have been kept.
+        return (!files_changed).then(|| Change::Instruction { part: name.to_owned(), old, new });
+    }
+    Some(Change::Instruction { part: name.to_owned(), old, new })
+}
+
+fn values(components: &Components) -> Vec<(&str, &str)> {
+    components.parts().iter().map(|part| (part.name.as_str(), part.value.as_str())).collect()
+}
+
+fn by_name(components: &Components) -> BTreeMap<&str, Vec<&Part>> {
+    let mut map: BTreeMap<&str, Vec<&Part>> = BTreeMap::new();
+    for part in components.parts() {
+        map.entry(&part.name).or_default().push(part);
+    }
+    map
+}
+
+fn file_changes(old: &Components, new: &Components) -> Vec<Change> {
+    let before: BTreeMap<&str, &str> = old.files().iter().map(|(path, digest)| (path.as_str(), digest.as_str())).collect();
+    let after: BTreeMap<&str, &str> = new.files().iter().map(|(path, digest)| (path.as_str(), digest.as_str())).collect();
+    let mut changes = Vec::new();
+    for (path, digest) in &after {
+        match before.get(path) {
+            Some(old) if old == digest => {}
+            Some(_) => changes.push(Change::FileChanged((*path).to_owned())),
+            None => changes.push(Change::FileAdded((*path).to_owned())),
+        }
+    }
+    changes.extend(before.keys().filter(|path| !after.contains_key(*path)).map(|path| Change::FileRemoved((*path).to_owned())));
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn components(parts: &[(&str, &str)], files: &[(&str, &str)]) -> Components {
+        let parts: Vec<_> = parts.iter().map(|(name, value)| serde_json::json!({ "name": name, "value": value })).collect();
+        serde_json::from_value(serde_json::json!({ "parts": parts, "files": files })).unwrap()
+    }
+
+    fn base(label: InputLabel, value: &str) -> Components {
+        let part = serde_json::json!({ "name": "base", "value": value, "label": label });
+        serde_json::from_value(serde_json::json!({ "parts": [part] })).unwrap()
+    }
+
+    #[track_caller]
+    fn check(old: &Components, new: &Components, said: &str) {
+        assert_eq!(explain(Some(old), new).to_string(), said);
+    }
+
+    #[test]
+    fn the_reason_names_what_changed() {
+        let old = components(&[("env VERSION", "1.2"), ("source files", "aa")], &[("src/main.rs", "1"), ("b", "2")]);
+        check(&old, &components(&[("env VERSION", "1.3"), ("source files", "aa")], old_files()), "VERSION: 1.2 -> 1.3");
+        let touched = components(&[("env VERSION", "1.2"), ("source files", "bb")], &[("src/main.rs", "9"), ("b", "2")]);
+        check(&old, &touched, "src/main.rs changed");
+        let gone = components(&[("env VERSION", "1.2"), ("source files", "bb")], &[("b", "2")]);
+        check(&old, &gone, "src/main.rs is gone");
+        check(&old, &old.clone(), "its earlier result was pruned");
+        assert_eq!(explain(None, &old), MissReason::FirstBuild);
+    }
+
+    fn old_files() -> &'static [(&'static str, &'static str)] {
+        &[("src/main.rs", "1"), ("b", "2")]
+    }
+
+    #[test]
+    fn a_moved_base_is_named_with_both_digests() {
+        let image = |c: &str| InputLabel::Image("debian:12".into(), format!("sha256:{}", c.repeat(64)).parse().unwrap());
+        let said = "base debian:12 moved from sha256:aaaaaaaaaaaa to sha256:cccccccccccc";
+        check(&base(image("a"), "1"), &base(image("c"), "2"), said);
+    }
+
+    #[test]
+    fn a_renamed_step_is_no_change() {
+        let (old, new) = (base(InputLabel::Step("[1/2] RUN x".into()), "1"), base(InputLabel::Step("[1/3] RUN x".into()), "1"));
+        assert_eq!(old.key(), new.key());
+        assert_eq!(explain(Some(&old), &new), MissReason::Pruned);
+    }
+
+    #[test]
+    fn a_step_with_a_new_result_is_named() {
+        let (old, new) = (base(InputLabel::Step("[1/2] RUN x".into()), "1"), base(InputLabel::Step("[1/2] RUN x".into()), "2"));
+        check(&old, &new, "follows `[1/2] RUN x`, which has a new result");
+    }
+}

@@ -1,0 +1,76 @@
+//! Renderers of progress: plain lines for logs, a live tree for terminals, nothing for `-q`. Each is a fold over the same events.
+
+mod plain;
+mod tty;
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+
+use crate::progress::{Event, Progress, Sink};
+
+/// `--progress`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// A live tree on a terminal, plain lines elsewhere.
+    #[default]
+    Auto,
+    /// Plain lines.
+    Plain,
+    /// A live tree.
+    Tty,
+    /// Nothing but errors.
+    Quiet,
+}
+
+/// The progress of a command, drawn on standard error.
+pub fn progress(mode: ProgressMode) -> Progress {
+    let tty = match mode {
+        ProgressMode::Tty => true,
+        ProgressMode::Plain => false,
+        ProgressMode::Quiet => return Progress::new(Arc::new(Quiet)),
+        ProgressMode::Auto => std::io::stderr().is_terminal(),
+    };
+    if tty { Progress::new(Arc::new(tty::Tty::new())) } else { Progress::new(Arc::new(plain::Plain::new())) }
+}
+
+struct Quiet;
+
+impl Sink for Quiet {
+    fn emit(&self, _: Event) {}
+}
+
+/// A duration as people read it: `0.3s`, `41.2s`, `2m03s`.
+pub fn seconds(duration: std::time::Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 100.0 { format!("{seconds:.1}s") } else { format!("{}m{:02}s", duration.as_secs() / 60, duration.as_secs() % 60) }
+}
+
+/// A size as people read it, in powers of 1000 as Docker does: `1.23MB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        return format!("{bytes}B");
+    }
+    let digits = if value >= 100.0 { 0 } else { usize::from(value < 10.0) + 1 };
+    format!("{value:.digits$}{}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (bytes, text) in [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (12_345, "12.3kB"), (123_456_789, "123MB"), (4_860_000, "4.86MB")] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Progress as lines, one for each event, with the step's number before them: for CI logs and files.
+//!
+//! Output of steps is passed on line by line; an unfinished line is kept until its rest comes, so that parallel steps do not mix within a line.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::progress::{Event, EventKind, Sink, StepId, StepOutcome};
+
+use super::{seconds, size};
+
+/// Writes progress as plain lines to standard error.
+pub(super) struct Plain {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    steps: HashMap<StepId, Step>,
+    /// The number that lines of the next step begin with.
+    next: usize,
+}
+
+struct Step {
+    number: usize,
+    started: Instant,
+    partial: Vec<u8>,
+    /// What transfers said last, so that each is shown when it begins and ends only.
+    transfers: HashMap<String, u64>,
+}
+
+impl Plain {
+    pub(super) fn new() -> Plain {
+        Plain { state: Mutex::new(State { next: 1, ..State::default() }) }
+    }
+}
+
+impl Sink for Plain {
+    fn emit(&self, event: Event) {
+        let mut out = Vec::new();
+        if let Ok(mut state) = self.state.lock() {
+            state.fold(&event, &mut out);
+        }
+        // A closed standard error is no reason to fail a build.
+        let _ = std::io::stderr().lock().write_all(&out);
+    }
+}
+
+impl State {
+    fn fold(&mut self, event: &Event, out: &mut Vec<u8>) {
+        match &event.kind {
+            EventKind::Started { step, title, reason } => {
+                let number = self.next;
+                self.next += 1;
+                self.steps.insert(*step, Step { number, started: event.at, partial: Vec::new(), transfers: HashMap::new() });
+                line(out, number, title);
+                if let Some(reason) = reason {
+                    line(out, number, &format!("why: {reason}"));
+                }
+            }
+            EventKind::Log { step, bytes, .. } => {
+                if let Some(step) = self.steps.get_mut(step) {
+                    step.log(event.at, bytes, out);
+                }
+            }
+            EventKind::Bytes { step, what, done, total } => {
+                let Some(step) = self.steps.get_mut(step) else { return };
+                let finished = total.is_some_and(|total| *done >= total);
+                let seen = step.transfers.insert(what.clone(), *done);
+                if finished && seen.is_none_or(|seen| seen < *done) {
+                    line(out, step.number, &format!("{what} {}", size(*done)));
+                }
+            }
+            EventKind::Finished { step, outcome } => {
+                let Some(mut step) = self.steps.remove(step) else { return };
+                step.flush(event.at, out);
+                let text = match outcome {
+                    StepOutcome::Done => format!("DONE {}", seconds(event.at - step.started)),
+                    StepOutcome::Cached => "CACHED".to_owned(),
+                    StepOutcome::Failed => "ERROR".to_owned(),
+                    StepOutcome::Cancelled => "CANCELED".to_owned(),
+                };
+                line(out, step.number, &text);
+            }
+            EventKind::Warning(text) => out.extend_from_slice(format!("warning: {text}\n").as_bytes()),
+            EventKind::Message(text) => out.extend_from_slice(format!("{text}\n").as_bytes()),
+        }
+    }
+}
+
+impl Step {
+    fn log(&mut self, at: Instant, bytes: &[u8], out: &mut Vec<u8>) {
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            self.partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                self.flush(at, out);
+            }
+        }
+    }
+
+    fn flush(&mut self, at: Instant, out: &mut Vec<u8>) {
+        if self.partial.is_empty() {
+            return;
+        }
+        let text = self.partial.strip_suffix(b"\n").unwrap_or(&self.partial);
+        // A progress bar of the command: what stands after the last carriage return is what a terminal would show.
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let text = text.rsplit(|b| *b == b'\r').next().unwrap_or(text);
+        out.extend_from_slice(format!("#{} {:.3} ", self.number, (at - self.started).as_secs_f64()).as_bytes());
+        out.extend_from_slice(text);
+        out.push(b'\n');
+        self.partial.clear();
+    }
+}
+
+fn line(out: &mut Vec<u8>, number: usize, text: &str) {
+    out.extend_from_slice(format!("#{number} {text}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::{Progress, Stream};
+    use std::sync::Arc;
+
+    #[derive(Default)]
+    struct Collect(Mutex<(State, Vec<u8>)>);
+
+    impl Sink for Collect {
+        fn emit(&self, event: Event) {
+            let mut inner = self.0.lock().unwrap();
+            let (state, out) = &mut *inner;
+            state.fold(&event, out);
+        }
+    }
+
+    #[test]
+    fn lines_of_parallel_steps_do_not_mix() {
+        let sink = Arc::new(Collect::default());
+        let progress = Progress::new(sink.clone());
+        let (a, b) = (progress.start("a", Some("x changed".into())), progress.start("b", None));
+        a.log(Stream::Stdout, b"one ".to_vec());
+        b.log(Stream::Stdout, b"two\n".to_vec());
+        a.log(Stream::Stdout, b"line\nrest".to_vec());
+        a.finish(StepOutcome::Done);
+        b.finish(StepOutcome::Failed);
+        let text = String::from_utf8(sink.0.lock().unwrap().1.clone()).unwrap();
+        let bare: Vec<String> = text.lines().map(|l| l.replace(|c: char| c.is_ascii_digit(), "")).collect();
+        assert_eq!(
+            bare,
+            ["# a", "# why: x changed", "# b", "# . two", "# . one line", "# . rest", "# DONE .s", "# ERROR"],
+            "{text}"
+        );
+    }
+}

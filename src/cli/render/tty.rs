@@ -1,0 +1,146 @@
+//! Progress as a live tree on a terminal: one line for each running step with its time, its transfers and its last lines of output, and finished steps above.
+//!
+//! `indicatif` owns the terminal. Lines of output are cut to the terminal's width and stripped of control characters: a step cannot move the cursor.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::progress::{Event, EventKind, Sink, StepId, StepOutcome};
+
+use super::{seconds, size};
+
+/// How many lines of a running step's output are shown.
+const TAIL: usize = 5;
+
+/// Draws progress on standard error.
+pub(super) struct Tty {
+    bars: MultiProgress,
+    steps: Mutex<HashMap<StepId, Step>>,
+}
+
+struct Step {
+    bar: ProgressBar,
+    title: String,
+    reason: Option<String>,
+    started: Instant,
+    tail: VecDeque<String>,
+    partial: Vec<u8>,
+    transfers: Vec<(String, u64, Option<u64>)>,
+}
+
+impl Tty {
+    pub(super) fn new() -> Tty {
+        Tty { bars: MultiProgress::new(), steps: Mutex::new(HashMap::new()) }
+    }
+
+    fn print(&self, text: &str) {
+        // Where the terminal is gone there is nobody to tell.
+        let _ = self.bars.println(text);
+    }
+}
+
+impl Sink for Tty {
+    fn emit(&self, event: Event) {
+        let Ok(mut steps) = self.steps.lock() else { return };
+        match event.kind {
+            EventKind::Started { step, title, reason } => {
+                let bar = self.bars.add(ProgressBar::new_spinner());
+                let style = ProgressStyle::with_template("{spinner:.blue} {wide_msg} {elapsed:.dim}");
+                bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+                bar.enable_steady_tick(Duration::from_millis(100));
+                bar.set_message(clean(&title));
+                let step_state = Step {
+                    bar,
+                    title,
+                    reason,
+                    started: event.at,
+                    tail: VecDeque::new(),
+                    partial: Vec::new(),
+                    transfers: Vec::new(),
+                };
+                steps.insert(step, step_state);
+            }
+            EventKind::Log { step, bytes, .. } => {
+                if let Some(step) = steps.get_mut(&step) {
+                    step.log(&bytes);
+                }
+            }
+            EventKind::Bytes { step, what, done, total } => {
+                if let Some(step) = steps.get_mut(&step) {
+                    step.transfer(what, done, total);
+                }
+            }
+            EventKind::Finished { step, outcome } => {
+                if let Some(step) = steps.remove(&step) {
+                    step.bar.finish_and_clear();
+                    self.bars.remove(&step.bar);
+                    self.print(&step.last_line(event.at, outcome));
+                }
+            }
+            EventKind::Warning(text) => self.print(&format!("\x1b[33mwarning:\x1b[0m {}", clean(&text))),
+            EventKind::Message(text) => self.print(&clean(&text)),
+        }
+    }
+}
+
+impl Step {
+    fn log(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|b| *b == b'\n' || *b == b'\r') {
+            self.partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || piece.ends_with(b"\r") {
+                let line = clean(&String::from_utf8_lossy(&self.partial));
+                self.partial.clear();
+                if !line.trim().is_empty() {
+                    self.tail.push_back(line);
+                }
+            }
+        }
+        while self.tail.len() > TAIL {
+            self.tail.pop_front();
+        }
+        self.draw();
+    }
+
+    fn transfer(&mut self, what: String, done: u64, total: Option<u64>) {
+        match self.transfers.iter_mut().find(|(name, _, _)| *name == what) {
+            Some(known) => (known.1, known.2) = (done, total),
+            None => self.transfers.push((what, done, total)),
+        }
+        self.draw();
+    }
+
+    fn draw(&self) {
+        let mut message = clean(&self.title);
+        for (what, done, total) in &self.transfers {
+            if total.is_some_and(|total| *done >= total) {
+                continue;
+            }
+            let of = total.map_or_else(String::new, |total| format!(" / {}", size(total)));
+            message.push_str(&format!("\n    {what} {}{of}", size(*done)));
+        }
+        for line in &self.tail {
+            message.push_str("\n    ");
+            message.push_str(line);
+        }
+        self.bar.set_message(message);
+    }
+
+    fn last_line(&self, at: Instant, outcome: StepOutcome) -> String {
+        let (mark, word) = match outcome {
+            StepOutcome::Done => ("\x1b[32m✔\x1b[0m", seconds(at - self.started)),
+            StepOutcome::Cached => ("\x1b[36m=\x1b[0m", "CACHED".to_owned()),
+            StepOutcome::Failed => ("\x1b[31m✘\x1b[0m", "ERROR".to_owned()),
+            StepOutcome::Cancelled => ("\x1b[33m-\x1b[0m", "CANCELED".to_owned()),
+        };
+        let why = self.reason.as_ref().map_or_else(String::new, |reason| format!(" \x1b[2m({})\x1b[0m", clean(reason)));
+        format!("{mark} {} \x1b[2m{word}\x1b[0m{why}", clean(&self.title))
+    }
+}
+
+/// Text without control characters.
+fn clean(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}

@@ -1,0 +1,91 @@
+//! What running a build needs from outside, given by the engine.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::cache::BuildCache;
+use crate::context::{ChecksumMemo, LocalContext};
+use crate::diag::Secret;
+use crate::oci::{Digest, Platform, Reference};
+use crate::progress::{Progress, StepProgress};
+use crate::runtime::Spawner;
+use crate::store::{SnapshotId, Store};
+use crate::task::CancellationToken;
+
+use super::Error;
+
+/// Files that come from elsewhere.
+pub trait Sources: Send + Sync {
+    /// Makes the layers of an image available as snapshots, bottom first: fetched and unpacked where they are missing.
+    fn unpack<'a>(
+        &'a self,
+        reference: &'a Reference,
+        manifest: &'a Digest,
+        platform: &'a Platform,
+        progress: &'a StepProgress,
+    ) -> BoxFuture<'a, Result<Vec<SnapshotId>, Error>>;
+
+    /// The snapshots of an image, if they are all there already.
+    fn unpacked(&self, manifest: &Digest) -> Option<Vec<SnapshotId>>;
+
+    /// Fetches a file from a web server.
+    fn download<'a>(&'a self, url: &'a str, progress: &'a StepProgress) -> BoxFuture<'a, Result<Download, Error>>;
+}
+
+/// A file that was fetched.
+#[derive(Clone, Debug)]
+pub struct Download {
+    /// The digest of its content.
+    pub digest: Digest,
+    /// Where its content is.
+    pub path: PathBuf,
+    /// When the server says that it was changed, in seconds since the epoch.
+    pub modified: Option<i64>,
+}
+
+/// The network namespace of a step, and the files that go with it.
+pub struct StepNetwork {
+    /// The namespace to join; `None` is the host's network.
+    pub namespace: Option<OwnedFd>,
+    /// The content of `/etc/resolv.conf`.
+    pub resolv_conf: String,
+    /// The content of `/etc/hosts`.
+    pub hosts: String,
+    /// Keeps the network alive while the step runs.
+    pub guard: Option<Box<dyn Send>>,
+}
+
+/// Gives a step its network.
+pub type NetworkSource = dyn Fn(crate::graph::NetworkMode) -> Result<StepNetwork, Error> + Send + Sync;
+
+/// Everything that running a build needs.
+pub struct Environment {
+    /// Where snapshots are.
+    pub store: Store,
+    /// Where results are looked up.
+    pub cache: BuildCache,
+    /// Starts sandboxes.
+    pub spawner: Arc<Spawner>,
+    /// The build context, where there is one.
+    pub context: Option<Arc<LocalContext>>,
+    /// What the context and Dockerfile are called, to tell one build's steps from another's.
+    pub build_name: String,
+    /// Remembers checksums of context files.
+    pub checksums: Arc<dyn ChecksumMemo>,
+    /// Images and downloads.
+    pub sources: Arc<dyn Sources>,
+    /// Networks.
+    pub network: Arc<NetworkSource>,
+    /// Secrets, by name.
+    pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
+    /// Where whole logs of steps are kept.
+    pub logs: PathBuf,
+    /// Where progress goes.
+    pub progress: Progress,
+    /// Stops the build.
+    pub cancel: CancellationToken,
+}

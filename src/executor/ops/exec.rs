@@ -1,0 +1,423 @@
+//! RUN: a command in a sandbox on an overlay, whose writable layer becomes the snapshot.
+//!
+//! Mount points that the root file system lacks are put into a layer of their own between it and the writable one ([`stubs`](super::stubs)), so that nothing of the
+//! sandbox's scaffolding can end up in the snapshot.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::executor::{Environment, Error, StepFailure};
+use crate::graph::{CacheSharing, ExecMountKind, ExecOp, NetworkMode, SecurityMode, Step};
+use crate::path::RootPath;
+use crate::progress::{StepProgress, Stream};
+use crate::runtime::{
+    BindSource, Credentials, Exit, MountOptions, MountSpec, NetworkMode as SandboxNetwork, Privileges, ProcessSpec, Propagation, Running,
+    SandboxIo, SandboxSpec, Stdio,
+};
+use crate::store::view::MergedView;
+use crate::store::{ActiveSnapshot, CacheMount, MountSharing, SnapshotId};
+use crate::sys::tree::{Kind, LastLink, Tree, resolve};
+
+use super::step::{commit, view};
+use super::stubs::make_stubs;
+use super::{Owner, ProcessUser, lookup_user, make_dir};
+
+/// The host name in a RUN step, as BuildKit sets it.
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// How many lines of output a failure shows.
+const TAIL_LINES: usize = 20;
+
+/// Runs a command and returns the snapshot of what it changed.
+pub fn run(
+    environment: &Environment,
+    step: &Step,
+    op: &ExecOp,
+    base: &[SnapshotId],
+    inputs: &[Vec<SnapshotId>],
+    progress: &StepProgress,
+) -> Result<SnapshotId, Error> {
+    let failed = |source| Error::Files { step: Box::new(step.clone()), source, hint: None };
+    let tree = view(&environment.store, base)?;
+    let user = match op.user.as_str() {
+        "" => lookup_user(&tree, "0"),
+        name => lookup_user(&tree, name),
+    }
+    .map_err(failed)?;
+    let active = environment.store.prepare()?;
+    // A base image may name a working directory that it does not have.
+    make_dir(&tree, &active.fs_path(), &op.workdir, Owner { uid: 0, gid: 0 }, 0o755, None).map_err(failed)?;
+
+    let scratch = Scratch::new(&active)?;
+    let mut held = Held::default();
+    let network = (environment.network)(op.network)?;
+    let mounts = plan_mounts(environment, step, op, inputs, &network, &scratch, &mut held)?;
+    let mut spec = SandboxSpec::new(environment.store.rootfs(base, Some(&active), Some(&scratch.stubs)), process(op, &user, &held.env));
+    spec.volatile = true;
+    spec.hostname = HOSTNAME.to_owned();
+    spec.mounts = mounts;
+    spec.network = match (op.network, &network.namespace) {
+        (NetworkMode::None, _) => SandboxNetwork::None,
+        (_, Some(_)) => SandboxNetwork::Joined,
+        (_, None) => SandboxNetwork::Host,
+    };
+    if op.security == SecurityMode::Insecure {
+        spec.privileges = Privileges::Insecure;
+    }
+    make_stubs(&tree, &active.fs_path(), &scratch.stubs, &spec).map_err(failed)?;
+
+    let started = Instant::now();
+    let log = StepLog::create(environment, step)?;
+    let exit = supervise(environment, step, &spec, network.namespace, progress, &log)?;
+    drop(held);
+    drop(network.guard);
+    if !exit.status.success() {
+        return Err(Error::Step(Box::new(failure(step, &exit, started.elapsed(), log))));
+    }
+    scratch.remove()?;
+    commit(active, step, 0)
+}
+
+/// What lives as long as the command: locks and files, and the variables that secrets set.
+#[derive(Default)]
+struct Held {
+    cache_mounts: Vec<CacheMount>,
+    snapshots: Vec<ActiveSnapshot>,
+    env: Vec<(String, Vec<u8>)>,
+}
+
+/// Directories beside the writable layer, for what the sandbox needs and the layer must not have.
+struct Scratch {
+    root: PathBuf,
+    stubs: PathBuf,
+    files: PathBuf,
+}
+
+impl Scratch {
+    fn new(active: &ActiveSnapshot) -> Result<Scratch, Error> {
+        let root = active.scratch_path();
+        let scratch = Scratch { stubs: root.join("stubs"), files: root.join("files"), root };
+        for dir in [&scratch.root, &scratch.stubs, &scratch.files] {
+            make_host_dir(dir)?;
+        }
+        Ok(scratch)
+    }
+
+    fn file(&self, name: &str, content: &[u8], mode: u32) -> Result<PathBuf, Error> {
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+        let path = self.files.join(name);
+        let failed = |source| Error::Io { action: "write", path: path.clone(), source };
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        file.write_all(content).map_err(failed)?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+        Ok(path)
+    }
+
+    fn remove(self) -> Result<(), Error> {
+        std::fs::remove_dir_all(&self.root).map_err(|source| Error::Io { action: "remove", path: self.root.clone(), source })
+    }
+}
+
+fn make_host_dir(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(|source| Error::Io { action: "make", path: path.to_owned(), source })
+}
+
+fn process(op: &ExecOp, user: &ProcessUser, secrets: &[(String, Vec<u8>)]) -> ProcessSpec {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    let mut env: Vec<OsString> = op.env.iter().chain(&op.proxy_env).map(|(name, value)| format!("{name}={value}").into()).collect();
+    for (name, value) in secrets {
+        let mut entry = format!("{name}=").into_bytes();
+        entry.extend_from_slice(value);
+        env.push(OsString::from_vec(entry));
+    }
+    if !op.env.iter().any(|(name, _)| name == "HOME") {
+        env.push(format!("HOME={}", user.home.as_deref().filter(|home| !home.is_empty()).unwrap_or("/")).into());
+    }
+    let mut process = ProcessSpec::new(op.args.iter().map(OsString::from).collect(), env);
+    process.cwd = op.workdir.clone();
+    process.user = Credentials { uid: user.uid, gid: user.gid, additional_gids: user.additional_gids.clone() };
+    process
+}
+
+/// A read-only file of the builder's own.
+fn bind_file(source: PathBuf, target: &str) -> MountSpec {
+    MountSpec::Bind {
+        source: BindSource::Path(source),
+        target: RootPath::new(target),
+        is_file: true,
+        read_only: true,
+        recursive: false,
+        propagation: Propagation::Private,
+        options: MountOptions { nosuid: true, nodev: true, noexec: false },
+    }
+}
+
+fn plan_mounts(
+    environment: &Environment,
+    step: &Step,
+    op: &ExecOp,
+    inputs: &[Vec<SnapshotId>],
+    network: &crate::executor::StepNetwork,
+    scratch: &Scratch,
+    held: &mut Held,
+) -> Result<Vec<MountSpec>, Error> {
+    let mut mounts = vec![
+        bind_file(scratch.file("resolv.conf", network.resolv_conf.as_bytes(), 0o644)?, "/etc/resolv.conf"),
+        bind_file(scratch.file("hosts", network.hosts.as_bytes(), 0o644)?, "/etc/hosts"),
+    ];
+    if let Some(script) = &op.script {
+        let file = scratch.file("script", script.body.as_bytes(), 0o755)?;
+        mounts.push(bind_file(file, &format!("/dev/pipes/{}", script.name)));
+    }
+    for (number, mount) in op.mounts.iter().enumerate() {
+        let target = mount.target.clone();
+        match &mount.kind {
+            ExecMountKind::Tmpfs { size } => mounts.push(MountSpec::Tmpfs {
+                target,
+                size: *size,
+                mode: 0o1777,
+                owner: (0, 0),
+                read_only: false,
+                options: MountOptions { nosuid: true, nodev: true, noexec: false },
+            }),
+            ExecMountKind::Secret { id, env, file, required, mode, uid, gid } => {
+                let Some(secret) = environment.secrets.get(id) else {
+                    if *required {
+                        return Err(refused(step, format!("the secret `{id}` was not given"), "give it with --secret id=…"));
+                    }
+                    continue;
+                };
+                if let Some(name) = env {
+                    held.env.push((name.clone(), secret.expose().clone()));
+                }
+                if *file {
+                    let path = scratch.file(&format!("secret-{number}"), secret.expose(), *mode)?;
+                    std::os::unix::fs::chown(&path, Some(*uid), Some(*gid))
+                        .map_err(|source| Error::Io { action: "chown", path: path.clone(), source })?;
+                    mounts.push(bind_file(path, &target.to_string()));
+                }
+            }
+            ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, read_only } => {
+                let sharing = match sharing {
+                    CacheSharing::Shared => MountSharing::Shared,
+                    CacheSharing::Private => MountSharing::Private,
+                    CacheSharing::Locked => MountSharing::Locked,
+                };
+                let key = *blake3::hash(id.as_bytes()).as_bytes();
+                let cache = environment.store.cache_mount(&key, id, sharing)?;
+                if cache.is_new() {
+                    fill_cache_mount(environment, step, cache.path(), seed.as_ref(), inputs, (*mode, *uid, *gid))?;
+                }
+                mounts.push(MountSpec::Bind {
+                    source: BindSource::Path(cache.path().to_owned()),
+                    target,
+                    is_file: false,
+                    read_only: *read_only,
+                    recursive: false,
+                    propagation: Propagation::Private,
+                    options: MountOptions::default(),
+                });
+                held.cache_mounts.push(cache);
+            }
+            ExecMountKind::Bind { input, source, writable } => {
+                mounts.push(bind_input(environment, step, &inputs[*input], source, *writable, target, held)?);
+            }
+        }
+    }
+    Ok(mounts)
+}
+
+/// Files of another stage or image, as an overlay of their own; what is written there is dropped with it.
+fn bind_input(
+    environment: &Environment,
+    step: &Step,
+    input: &[SnapshotId],
+    source: &str,
+    writable: bool,
+    target: RootPath,
+    held: &mut Held,
+) -> Result<MountSpec, Error> {
+    let tree = view(&environment.store, input)?;
+    let (subpath, is_file) = find(&tree, source, step)?;
+    let upper = if writable { Some(environment.store.prepare()?) } else { None };
+    let rootfs = environment.store.rootfs(input, upper.as_ref(), None);
+    held.snapshots.extend(upper);
+    Ok(MountSpec::Overlay { rootfs, subpath, target, is_file })
+}
+
+fn find(tree: &MergedView, source: &str, step: &Step) -> Result<(RootPath, bool), Error> {
+    let path = RootPath::new(source);
+    let read = |source| Error::Files { step: Box::new(step.clone()), source: super::Error::ReadBase { path: path.clone(), source }, hint: None };
+    let found = resolve(tree, &path, LastLink::Follow).map_err(read)?;
+    match tree.metadata(&found).map_err(read)? {
+        Some(metadata) => Ok((found, metadata.kind != Kind::Directory)),
+        None => Err(refused(step, format!("the mount's source `{source}` was not found"), "check `source=` and `from=` of the mount")),
+    }
+}
+
+/// Gives a new cache mount its owner and mode, and the files that it starts with.
+fn fill_cache_mount(
+    environment: &Environment,
+    step: &Step,
+    path: &Path,
+    seed: Option<&(usize, String)>,
+    inputs: &[Vec<SnapshotId>],
+    (mode, uid, gid): (u32, u32, u32),
+) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some((input, source)) = seed {
+        let tree = view(&environment.store, &inputs[*input])?;
+        let request = super::CopyRequest {
+            sources: vec![super::CopySource::Tree { tree: std::sync::Arc::new(tree), pattern: source.clone() }],
+            destination: "/".into(),
+            workdir: RootPath::root(),
+            chown: None,
+            chmod: None,
+            parents: false,
+            exclude: Vec::new(),
+            link: true,
+            unpack: super::Unpack::Never,
+            created_time: None,
+        };
+        let nothing = MergedView::empty(environment.store.userxattr());
+        super::copy(&nothing, path, &request).map_err(|source| Error::Files { step: Box::new(step.clone()), source, hint: None })?;
+    }
+    let failed = |action| move |source| Error::Io { action, path: path.to_owned(), source };
+    std::os::unix::fs::chown(path, Some(uid), Some(gid)).map_err(failed("chown"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed("chmod"))
+}
+
+fn refused(step: &Step, reason: String, hint: &str) -> Error {
+    Error::Refused { step: Box::new(step.clone()), reason, hint: Some(hint.to_owned()) }
+}
+
+/// Starts the sandbox, passes its output on, and waits for it. A cancelled build kills it.
+fn supervise(
+    environment: &Environment,
+    step: &Step,
+    spec: &SandboxSpec,
+    netns: Option<OwnedFd>,
+    progress: &StepProgress,
+    log: &StepLog,
+) -> Result<Exit, Error> {
+    let pipe = |source: std::io::Error| Error::Io { action: "make", path: "a pipe".into(), source };
+    let (out_read, out_write) = std::io::pipe().map_err(pipe)?;
+    let (err_read, err_write) = std::io::pipe().map_err(pipe)?;
+    let stdin = File::open("/dev/null").map_err(|source| Error::Io { action: "open", path: "/dev/null".into(), source })?;
+    let mut io = SandboxIo::new(Stdio::Descriptors { stdin: stdin.into(), stdout: out_write.into(), stderr: err_write.into() });
+    io.netns = netns;
+    let sandbox = |source| Error::Sandbox { step: Box::new(step.clone()), source };
+    let mut running = environment.spawner.spawn(spec, io).map_err(sandbox)?;
+    std::thread::scope(|scope| {
+        scope.spawn(|| forward(out_read, Stream::Stdout, progress, log));
+        scope.spawn(|| forward(err_read, Stream::Stderr, progress, log));
+        wait_or_cancel(environment, &mut running).map_err(|error| error.unwrap_or_else(sandbox))
+    })
+}
+
+/// Either the build was cancelled, or waiting itself failed.
+enum Interrupted {
+    Cancelled,
+    Failed(crate::runtime::Error),
+}
+
+impl Interrupted {
+    fn unwrap_or_else(self, wrap: impl Fn(crate::runtime::Error) -> Error) -> Error {
+        match self {
+            Interrupted::Cancelled => Error::Cancelled,
+            Interrupted::Failed(error) => wrap(error),
+        }
+    }
+}
+
+fn wait_or_cancel(environment: &Environment, running: &mut Running) -> Result<Exit, Interrupted> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let tick = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    loop {
+        let ready = {
+            let mut fds = [PollFd::new(&*running, PollFlags::IN)];
+            matches!(poll(&mut fds, Some(&tick)), Ok(count) if count > 0)
+        };
+        if ready {
+            return running.wait().map_err(Interrupted::Failed);
+        }
+        if environment.cancel.is_cancelled() {
+            running.kill(libc::SIGKILL).map_err(Interrupted::Failed)?;
+            running.wait().map_err(Interrupted::Failed)?;
+            return Err(Interrupted::Cancelled);
+        }
+    }
+}
+
+fn forward(mut from: impl Read, stream: Stream, progress: &StepProgress, log: &StepLog) {
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => {
+                log.write(&buffer[..count]);
+                progress.log(stream, buffer[..count].to_vec());
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// A step's whole output on disk, and its last lines at hand.
+struct StepLog {
+    path: PathBuf,
+    inner: Mutex<LogState>,
+}
+
+struct LogState {
+    /// `None` once it could not be written: a full disk must not stop the step because of its log.
+    file: Option<File>,
+    tail: VecDeque<Vec<u8>>,
+}
+
+impl StepLog {
+    fn create(environment: &Environment, step: &Step) -> Result<StepLog, Error> {
+        make_host_dir(&environment.logs)?;
+        let name: String = step.title().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(80).collect();
+        let path = environment.logs.join(format!("{name}.log"));
+        let file = File::create(&path).ok();
+        Ok(StepLog { path, inner: Mutex::new(LogState { file, tail: VecDeque::new() }) })
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        let Ok(mut state) = self.inner.lock() else { return };
+        if state.file.as_mut().is_some_and(|file| file.write_all(bytes).is_err()) {
+            state.file = None;
+        }
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            match state.tail.back_mut() {
+                Some(last) if !last.ends_with(b"\n") => last.extend_from_slice(piece),
+                _ => state.tail.push_back(piece.to_vec()),
+            }
+        }
+        while state.tail.len() > TAIL_LINES {
+            state.tail.pop_front();
+        }
+    }
+}
+
+fn failure(step: &Step, exit: &Exit, elapsed: Duration, log: StepLog) -> StepFailure {
+    let state = log.inner.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let line = |line: Vec<u8>| String::from_utf8_lossy(&line).trim_end().to_owned();
+    StepFailure {
+        step: step.clone(),
+        status: exit.status,
+        elapsed,
+        tail: state.tail.into_iter().map(line).collect(),
+        log: state.file.map(|_| log.path),
+        out_of_memory: exit.oom_killed,
+        peak_memory: exit.peak_memory,
+    }
+}

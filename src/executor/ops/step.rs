@@ -1,0 +1,132 @@
+//! From an op of the graph to what the files beside this one do: lookups in the root file system, a new snapshot, the op, the commit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::context::IgnoreRules;
+use crate::executor::{Download, Environment, Error as BuildError};
+use crate::graph::{CopyOp, CopySource as OpSource, FileMode, MkdirOp, Op, SourceOp, Step, Unpack as OpUnpack};
+use crate::store::view::MergedView;
+use crate::store::{SnapshotId, SnapshotMeta, Store};
+use crate::sys::tree::Tree;
+
+use super::{ChmodRule, CopyRequest, CopySource, Error, Owner, Unpack, copy, lookup_owner, lookup_user, make_dir};
+
+/// The files of a stack of snapshots.
+pub fn view(store: &Store, snapshots: &[SnapshotId]) -> Result<MergedView, BuildError> {
+    let layers: Vec<_> = snapshots.iter().rev().map(|id| store.snapshot_path(*id)).collect();
+    let path = layers.first().cloned().unwrap_or_default();
+    MergedView::new(layers, store.userxattr()).map_err(|source| BuildError::Io { action: "open", path, source })
+}
+
+/// The rules of `--exclude`, if there are any.
+pub fn exclude_rules(patterns: &[String]) -> Result<Option<IgnoreRules>, Error> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    IgnoreRules::from_patterns(patterns.iter().map(String::as_str), "--exclude").map(Some).map_err(Error::Select)
+}
+
+/// The download of an input, with the op that asked for it.
+type DownloadOf<'a> = dyn Fn(usize) -> Option<(&'a Download, &'a Op)> + 'a;
+
+/// Does a `COPY` or `ADD`.
+pub fn copy_step(
+    environment: &Environment,
+    step: &Step,
+    op: &CopyOp,
+    base: &[SnapshotId],
+    trees: &HashMap<usize, Arc<dyn Tree>>,
+    download: &DownloadOf<'_>,
+) -> Result<SnapshotId, BuildError> {
+    let failed = |source| BuildError::Files { step: Box::new(step.clone()), source, hint: None };
+    let view = view(&environment.store, base)?;
+    let owner = match &op.chown {
+        None => None,
+        Some(spec) => {
+            let resolved = lookup_owner(&view, spec).map_err(failed)?;
+            if let Some(warning) = resolved.warning {
+                environment.progress.warn(format!("{}: {warning}", step.text));
+            }
+            Some(resolved.owner)
+        }
+    };
+    let request = CopyRequest {
+        sources: op.sources.iter().filter_map(|source| copy_source(source, trees, download)).collect(),
+        destination: op.destination.clone(),
+        workdir: op.workdir.clone(),
+        chown: owner,
+        chmod: op.chmod.as_deref().map(|text| chmod_rule(text, step)).transpose()?,
+        parents: op.parents,
+        exclude: op.exclude.clone(),
+        link: op.link,
+        unpack: match op.unpack {
+            OpUnpack::Never => Unpack::Never,
+            OpUnpack::Local => Unpack::Sniff,
+            OpUnpack::Always => Unpack::Always,
+        },
+        created_time: None,
+    };
+    let active = environment.store.prepare()?;
+    let copied = copy(&view, &active.fs_path(), &request).map_err(|source| {
+        let hint = missing_hint(environment, op, &source);
+        BuildError::Files { step: Box::new(step.clone()), source, hint }
+    })?;
+    for warning in copied.warnings {
+        environment.progress.warn(format!("{}: {warning}", step.text));
+    }
+    commit(active, step, copied.bytes)
+}
+
+fn copy_source(source: &OpSource, trees: &HashMap<usize, Arc<dyn Tree>>, download: &DownloadOf<'_>) -> Option<CopySource> {
+    match source {
+        OpSource::Path { input, pattern } => Some(CopySource::Tree { tree: trees.get(input)?.clone(), pattern: pattern.clone() }),
+        OpSource::Inline { name, content } => {
+            Some(CopySource::File { name: name.clone(), content: content.clone().into_bytes(), mode: 0o644 })
+        }
+        OpSource::Download { input } => {
+            let (download, op) = download(*input)?;
+            let Op::Source(SourceOp::Http { name, .. }) = op else { return None };
+            let mtime = Some((download.modified.unwrap_or(0), 0));
+            Some(CopySource::HostFile { path: download.path.clone(), name: name.clone(), mode: 0o600, uid: 0, gid: 0, mtime })
+        }
+    }
+}
+
+fn chmod_rule(text: &str, step: &Step) -> Result<ChmodRule, BuildError> {
+    let refused = |reason| BuildError::Refused { step: Box::new(step.clone()), reason, hint: None };
+    let mode = FileMode::parse(text).map_err(refused)?;
+    Ok(Arc::new(move |current, is_dir| mode.apply(current, is_dir)))
+}
+
+/// Why a source that is there on disk was not found: an ignore rule hides it.
+pub(in crate::executor) fn missing_hint(environment: &Environment, op: &CopyOp, error: &Error) -> Option<String> {
+    let Error::Missing { path, .. } = error else { return None };
+    let reads_context = op.sources.iter().any(|source| matches!(source, OpSource::Path { .. }));
+    let context = environment.context.as_ref().filter(|_| reads_context)?;
+    let decision = context.rules().decide_path(path);
+    let (line, pattern) = decision.pattern.filter(|_| decision.ignored)?;
+    let file = context.ignore_file().map_or_else(|| ".dockerignore".to_owned(), |file| file.display().to_string());
+    Some(format!("it is excluded by the pattern `{pattern}` on line {line} of {file}"))
+}
+
+/// Does a `WORKDIR`.
+pub fn mkdir_step(environment: &Environment, step: &Step, op: &MkdirOp, base: &[SnapshotId]) -> Result<SnapshotId, BuildError> {
+    let failed = |source| BuildError::Files { step: Box::new(step.clone()), source, hint: None };
+    let view = view(&environment.store, base)?;
+    let owner = if op.user.is_empty() {
+        Owner { uid: 0, gid: 0 }
+    } else {
+        let user = lookup_user(&view, &op.user).map_err(failed)?;
+        Owner { uid: user.uid, gid: user.gid }
+    };
+    let active = environment.store.prepare()?;
+    make_dir(&view, &active.fs_path(), &op.path, owner, 0o755, None).map_err(failed)?;
+    commit(active, step, 0)
+}
+
+/// Makes a finished layer a snapshot.
+pub(super) fn commit(active: crate::store::ActiveSnapshot, step: &Step, size: u64) -> Result<SnapshotId, BuildError> {
+    let meta = SnapshotMeta { diff_id: None, size, description: step.text.clone(), ..SnapshotMeta::default() };
+    Ok(active.commit(meta)?.id)
+}

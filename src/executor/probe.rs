@@ -1,0 +1,233 @@
+//! Identities: what every node's result would be called, and whether it is there already, before anything runs.
+//!
+//! A node's identity is the key of its record where one is found, and its own key where none is (then that is what its result will be called). So one pass
+//! over the graph finds every hit of an unchanged build, without touching a layer.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use crate::cache::key::{self, InputIdentity, InputLabel};
+use crate::cache::{CacheKey, Components, Output, StepSlot};
+use crate::context::{ChecksumMemo, ChecksumOptions, RootEntry, checksum};
+use crate::graph::{BuildGraph, CopyOp, CopySource, Node, NodeId, Op, SourceOp};
+use crate::path::RootPath;
+use crate::sys::tree::Tree;
+
+use super::ops;
+use super::{Download, Environment, Error};
+
+/// What is known of a node before it runs.
+#[derive(Clone, Debug)]
+pub(super) struct Probe {
+    /// What its result is called, or will be.
+    pub(super) key: CacheKey,
+    /// The result, where it is there.
+    pub(super) hit: Option<Output>,
+    /// What the key is made of (steps only).
+    pub(super) components: Option<Components>,
+}
+
+/// The downloads of a build, by node.
+pub(super) type Downloads = HashMap<NodeId, Download>;
+
+/// Probes all nodes.
+pub(super) fn probe_all(
+    graph: &BuildGraph,
+    environment: &Environment,
+    downloads: &Downloads,
+) -> Result<HashMap<NodeId, Probe>, Error> {
+    let mut probes: HashMap<NodeId, Probe> = HashMap::new();
+    for id in graph.nodes() {
+        if environment.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let node = graph.node(id);
+        let inputs: Vec<Option<CacheKey>> = graph.inputs(id).iter().map(|input| probes.get(input).map(|probe| probe.key)).collect();
+        if let Some(probe) = probe_node(graph, id, node, &inputs, environment, downloads)? {
+            probes.insert(id, probe);
+        }
+    }
+    Ok(probes)
+}
+
+/// Probes one node, whose inputs are called `inputs`. The build context has no identity of its own: `None`.
+fn probe_node(
+    graph: &BuildGraph,
+    id: NodeId,
+    node: &Node,
+    inputs: &[Option<CacheKey>],
+    environment: &Environment,
+    downloads: &Downloads,
+) -> Result<Option<Probe>, Error> {
+    let whole = |key: CacheKey, snapshots: Option<Vec<_>>| {
+        let hit = snapshots.map(|snapshots| Output { key, snapshots });
+        Ok(Some(Probe { key, hit, components: None }))
+    };
+    match &node.op {
+        Op::Source(SourceOp::Scratch) => whole(key::scratch_key(), Some(Vec::new())),
+        Op::Source(SourceOp::Image { manifest, .. }) => {
+            whole(key::image_key(manifest, &node.platform), environment.sources.unpacked(manifest))
+        }
+        Op::Source(SourceOp::Http { name, .. }) => match downloads.get(&id) {
+            Some(download) => whole(key::download_key(&download.digest, name), Some(Vec::new())),
+            None => Ok(None),
+        },
+        Op::Source(SourceOp::Context) => Ok(None),
+        Op::Merge => match inputs {
+            [Some(below), Some(above)] => whole(key::merge_key(below, above), None),
+            _ => Ok(None),
+        },
+        Op::Exec(_) | Op::Copy(_) | Op::Mkdir(_) => {
+            let Some(components) = components(graph, id, node, inputs, environment)? else { return Ok(None) };
+            let key = components.key();
+            let hit = if node.step.ignore_cache { None } else { environment.cache.get(&key) };
+            let key = hit.as_ref().map_or(key, |hit| hit.key);
+            Ok(Some(Probe { key, hit, components: Some(components) }))
+        }
+    }
+}
+
+/// What a step's key is made of, given what its inputs are called. `None` where an input has no name.
+pub(super) fn components(
+    graph: &BuildGraph,
+    id: NodeId,
+    node: &Node,
+    inputs: &[Option<CacheKey>],
+    environment: &Environment,
+) -> Result<Option<Components>, Error> {
+    let nodes = graph.inputs(id);
+    let identity = |position: usize| -> Option<InputIdentity> {
+        let key = (*inputs.get(position)?)?;
+        Some(InputIdentity::Result { key, label: label(graph.node(nodes[position])) })
+    };
+    let Some(base) = identity(0) else { return Ok(None) };
+    match &node.op {
+        Op::Mkdir(op) => Ok(Some(key::mkdir(op, &base))),
+        Op::Exec(op) => {
+            let rest: Option<Vec<InputIdentity>> = (1..inputs.len()).map(identity).collect();
+            Ok(rest.map(|rest| key::exec(op, &node.platform, &base, &rest)))
+        }
+        Op::Copy(op) => {
+            let mut sources = Vec::new();
+            let mut files = Vec::new();
+            for source in &op.sources {
+                sources.push(match source {
+                    CopySource::Inline { .. } => None,
+                    CopySource::Path { input, pattern } if is_context(graph.node(nodes[*input])) => {
+                        let context = context_of(environment, node)?;
+                        let (checksum, found) = checksum_selection(&*context, pattern, op, node, &*environment.checksums)?;
+                        files.extend(found);
+                        Some(InputIdentity::Files { checksum })
+                    }
+                    CopySource::Path { input, .. } | CopySource::Download { input } => match identity(*input) {
+                        Some(identity) => Some(identity),
+                        None => return Ok(None),
+                    },
+                });
+            }
+            let mut components = key::copy(op, &base, &sources);
+            components.remember_files(files);
+            Ok(Some(components))
+        }
+        Op::Source(_) | Op::Merge => Ok(None),
+    }
+}
+
+/// The components of a copy with its sources' *content* in place of the identities of the stages that they come from: a stage that was built again to the same
+/// files changes nothing. `trees` holds each input's files.
+pub(super) fn content_components(
+    graph: &BuildGraph,
+    id: NodeId,
+    node: &Node,
+    base: CacheKey,
+    trees: &HashMap<usize, Arc<dyn Tree>>,
+    environment: &Environment,
+) -> Result<Option<Components>, Error> {
+    let Op::Copy(op) = &node.op else { return Ok(None) };
+    if !op.sources.iter().any(|source| matches!(source, CopySource::Path { .. })) {
+        return Ok(None);
+    }
+    let nodes = graph.inputs(id);
+    let base = InputIdentity::Result { key: base, label: label(graph.node(nodes[0])) };
+    let mut sources = Vec::new();
+    for source in &op.sources {
+        sources.push(match source {
+            CopySource::Inline { .. } => None,
+            // What is downloaded is named by its content already, so the other key serves.
+            CopySource::Download { .. } => return Ok(None),
+            CopySource::Path { input, pattern } => {
+                let Some(tree) = trees.get(input) else { return Ok(None) };
+                let (checksum, _) = checksum_selection(&**tree, pattern, op, node, &*environment.checksums)?;
+                Some(InputIdentity::Files { checksum })
+            }
+        });
+    }
+    Ok(Some(key::copy(op, &base, &sources)))
+}
+
+/// The checksum of what one source pattern of a copy selects, and the files in it.
+fn checksum_selection(
+    tree: &dyn Tree,
+    pattern: &str,
+    op: &CopyOp,
+    node: &Node,
+    memo: &dyn ChecksumMemo,
+) -> Result<([u8; 32], Vec<(String, String)>), Error> {
+    let failed = |source: ops::Error| Error::Files { step: Box::new(node.step.clone()), source, hint: None };
+    let roots = ops::select(tree, pattern, op.parents).map_err(failed)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut files = Vec::new();
+    for root in roots {
+        let rules = ops::exclude_rules(&op.exclude).map_err(failed)?;
+        let options = ChecksumOptions { root: RootEntry::Full, exclude: rules.as_ref() };
+        let sum = checksum(tree, &root.path, &options, memo)
+            .map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
+        // The name at the destination is read too: `COPY *.txt /d/` of a renamed file gives another result.
+        let name = root.name.as_bytes();
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name);
+        hasher.update(&sum.digest);
+        for (path, digest) in sum.files {
+            files.push((shown(&root.path, &path), blake3::Hash::from_bytes(digest).to_string()));
+        }
+    }
+    Ok((*hasher.finalize().as_bytes(), files))
+}
+
+/// A selected file's path as people write it: relative to the context.
+fn shown(root: &RootPath, path: &RootPath) -> String {
+    let whole = root.join(path.relative());
+    String::from_utf8_lossy(whole.relative().as_os_str().as_bytes()).into_owned()
+}
+
+pub(super) fn is_context(node: &Node) -> bool {
+    matches!(node.op, Op::Source(SourceOp::Context))
+}
+
+/// The build context, or an error that there is none.
+pub(super) fn context_of(environment: &Environment, node: &Node) -> Result<Arc<dyn Tree>, Error> {
+    match &environment.context {
+        Some(context) => Ok(context.clone()),
+        None => Err(Error::Refused {
+            step: Box::new(node.step.clone()),
+            reason: "this build has no context".into(),
+            hint: Some("give a directory instead of `-`".into()),
+        }),
+    }
+}
+
+fn label(node: &Node) -> InputLabel {
+    match &node.op {
+        Op::Source(SourceOp::Image { reference, manifest }) => InputLabel::Image(reference.familiar(), manifest.clone()),
+        _ => InputLabel::Step(node.step.title()),
+    }
+}
+
+/// The names under which a step's components are remembered: by its text, and by its place (for when the text changes).
+pub(super) fn slots(node: &Node, environment: &Environment) -> [StepSlot; 2] {
+    let step = &node.step;
+    let place = step.position.0.to_string();
+    let name = environment.build_name.as_str();
+    [StepSlot::new(&["text", name, &step.stage, &step.text]), StepSlot::new(&["place", name, &step.stage, &place])]
+}

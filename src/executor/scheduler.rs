@@ -1,0 +1,433 @@
+//! The scheduler: one task that owns the state of every node.
+//!
+//! ```text
+//!            probe                 demand                 inputs done               work reports
+//! (all nodes) ----> Hit / Missed -------> Hit: Done at once; Missed: Waiting -----> Running ----> Done / error
+//! ```
+//!
+//! Only the target is demanded at first; a miss demands its inputs, a hit demands nothing. The first error cancels all that runs; it is returned when
+//! everything has stopped.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::cache::key::{fresh_key, merge_key};
+use crate::cache::{CacheKey, MissReason, Output};
+use crate::graph::{BuildGraph, CopySource, NodeId, Op, SourceOp};
+use crate::progress::{StepOutcome, StepProgress};
+use crate::store::view::MergedView;
+use crate::sys::tree::Tree;
+use crate::task::blocking;
+
+use super::probe::{Downloads, Probe, components, content_components, context_of, is_context, probe_all, slots};
+use super::{Environment, Error, ops};
+
+/// What a build came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The target's file system.
+    pub output: Output,
+    /// How many steps were taken from the cache.
+    pub cached: usize,
+    /// How many steps ran.
+    pub executed: usize,
+}
+
+/// Where a node is.
+#[derive(Clone, Debug)]
+enum NodeState {
+    /// It is needed and its inputs are not all there.
+    Waiting,
+    /// Its work is under way.
+    Running,
+    /// Its result is there.
+    Done(Output),
+}
+
+struct Scheduler {
+    graph: Arc<BuildGraph>,
+    environment: Arc<Environment>,
+    probes: Arc<HashMap<NodeId, Probe>>,
+    downloads: Arc<Downloads>,
+    /// The nodes that are needed.
+    states: HashMap<NodeId, NodeState>,
+    tasks: JoinSet<(NodeId, Result<Finished, Error>)>,
+    cached: usize,
+    executed: usize,
+}
+
+/// What a node's work reports.
+struct Finished {
+    output: Output,
+    /// Whether it was found in the cache after all.
+    cached: bool,
+}
+
+/// Runs what the target of `graph` needs.
+///
+/// # Errors
+/// The first failure, after everything else has stopped. What was finished before stays in the cache.
+pub async fn run(graph: Arc<BuildGraph>, environment: Arc<Environment>) -> Result<Outcome, Error> {
+    let downloads = Arc::new(fetch_downloads(&graph, &environment).await?);
+    let probes = {
+        let (graph, environment, downloads) = (graph.clone(), environment.clone(), downloads.clone());
+        Arc::new(blocking(move || probe_all(&graph, &environment, &downloads)).await?)
+    };
+    let mut scheduler = Scheduler {
+        graph,
+        environment,
+        probes,
+        downloads,
+        states: HashMap::new(),
+        tasks: JoinSet::new(),
+        cached: 0,
+        executed: 0,
+    };
+    scheduler.demand();
+    scheduler.report_hits();
+    scheduler.drive().await
+}
+
+/// Fetches what `ADD` reads from web servers: its content decides the keys.
+async fn fetch_downloads(graph: &BuildGraph, environment: &Environment) -> Result<Downloads, Error> {
+    let mut downloads = Downloads::new();
+    for id in graph.nodes() {
+        let node = graph.node(id);
+        let Op::Source(SourceOp::Http { url, checksum, .. }) = &node.op else { continue };
+        let progress = environment.progress.start(node.step.text.clone(), None);
+        let download = environment.sources.download(url, &progress).await?;
+        if let Some(expected) = checksum.as_ref().filter(|expected| **expected != download.digest) {
+            return Err(Error::Refused {
+                step: Box::new(node.step.clone()),
+                reason: format!("the content hashes to {}, not to {expected}", download.digest),
+                hint: Some("the file has changed on the server; check it, and correct --checksum".into()),
+            });
+        }
+        progress.finish(StepOutcome::Done);
+        downloads.insert(id, download);
+    }
+    Ok(downloads)
+}
+
+impl Scheduler {
+    /// Marks what the target needs.
+    fn demand(&mut self) {
+        let mut todo = vec![self.graph.target];
+        while let Some(id) = todo.pop() {
+            if self.states.contains_key(&id) {
+                continue;
+            }
+            match self.probes.get(&id).and_then(|probe| probe.hit.clone()) {
+                Some(output) => {
+                    self.states.insert(id, NodeState::Done(output));
+                }
+                None => {
+                    self.states.insert(id, NodeState::Waiting);
+                    todo.extend(self.graph.inputs(id));
+                }
+            }
+        }
+    }
+
+    /// Says which steps are cached, in the order of the Dockerfile: those that hit, also below a hit.
+    fn report_hits(&mut self) {
+        for id in self.graph.nodes() {
+            let node = self.graph.node(id);
+            let is_step = !matches!(node.op, Op::Merge | Op::Source(SourceOp::Scratch | SourceOp::Context | SourceOp::Http { .. }));
+            let hit = self.probes.get(&id).is_some_and(|probe| probe.hit.is_some());
+            if is_step && hit && !node.step.ignore_cache {
+                self.environment.progress.cached(node.step.title());
+                self.cached += 1;
+            }
+        }
+    }
+
+    async fn drive(mut self) -> Result<Outcome, Error> {
+        let mut failure: Option<Error> = None;
+        loop {
+            if failure.is_none() {
+                self.start_ready();
+            }
+            let Some(joined) = self.tasks.join_next().await else { break };
+            let (id, result) = match joined {
+                Ok(report) => report,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            match result {
+                Ok(finished) => self.finished(id, finished),
+                // A step that was stopped because another failed is not the reason.
+                Err(Error::Cancelled) if failure.is_some() => {}
+                Err(error) => {
+                    self.environment.cancel.cancel();
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        match self.states.remove(&self.graph.target) {
+            Some(NodeState::Done(output)) => Ok(Outcome { output, cached: self.cached, executed: self.executed }),
+            _ => Err(Error::Cancelled),
+        }
+    }
+
+    fn finished(&mut self, id: NodeId, finished: Finished) {
+        let counts = matches!(self.graph.node(id).op, Op::Exec(_) | Op::Copy(_) | Op::Mkdir(_));
+        if counts {
+            if finished.cached { self.cached += 1 } else { self.executed += 1 }
+        }
+        self.states.insert(id, NodeState::Done(finished.output));
+    }
+
+    /// Starts every waiting node whose inputs are there.
+    fn start_ready(&mut self) {
+        let waiting: BTreeSet<NodeId> =
+            self.states.iter().filter(|(_, state)| matches!(state, NodeState::Waiting)).map(|(id, _)| *id).collect();
+        for id in waiting {
+            let node = self.graph.node(id);
+            // The context is not a result: whoever reads it has it at hand.
+            if is_context(node) || matches!(node.op, Op::Source(SourceOp::Http { .. })) {
+                continue;
+            }
+            let Some(inputs) = self.ready_inputs(id) else { continue };
+            self.states.insert(id, NodeState::Running);
+            let work = NodeWork {
+                id,
+                graph: self.graph.clone(),
+                environment: self.environment.clone(),
+                probes: self.probes.clone(),
+                downloads: self.downloads.clone(),
+                inputs,
+            };
+            self.tasks.spawn(async move { (id, work.run().await) });
+        }
+    }
+
+    /// The results of a node's inputs, by position, if they are all there; the context and downloads have none.
+    fn ready_inputs(&self, id: NodeId) -> Option<Vec<Option<Output>>> {
+        let inputs = self.graph.inputs(id);
+        let mut outputs = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            if matches!(self.graph.node(input).op, Op::Source(SourceOp::Context | SourceOp::Http { .. })) {
+                outputs.push(None);
+                continue;
+            }
+            match self.states.get(&input)? {
+                NodeState::Done(output) => outputs.push(Some(output.clone())),
+                _ => return None,
+            }
+        }
+        Some(outputs)
+    }
+}
+
+/// The work of one node.
+struct NodeWork {
+    id: NodeId,
+    graph: Arc<BuildGraph>,
+    environment: Arc<Environment>,
+    probes: Arc<HashMap<NodeId, Probe>>,
+    downloads: Arc<Downloads>,
+    inputs: Vec<Option<Output>>,
+}
+
+impl NodeWork {
+    async fn run(self) -> Result<Finished, Error> {
+        if self.environment.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        match &self.graph.node(self.id).op {
+            Op::Source(SourceOp::Image { .. }) => self.unpack().await,
+            Op::Source(_) => Err(Error::Cancelled),
+            Op::Merge => Ok(self.merge()),
+            Op::Exec(_) | Op::Copy(_) | Op::Mkdir(_) => blocking(move || self.step()).await,
+        }
+    }
+
+    async fn unpack(&self) -> Result<Finished, Error> {
+        let node = self.graph.node(self.id);
+        let Op::Source(SourceOp::Image { reference, manifest }) = &node.op else { return Err(Error::Cancelled) };
+        let progress = self.environment.progress.start(node.step.title(), None);
+        let unpacking = self.environment.sources.unpack(reference, manifest, &node.platform, &progress);
+        let result = tokio::select! {
+            result = unpacking => result,
+            () = self.environment.cancel.cancelled() => Err(Error::Cancelled),
+        };
+        match result {
+            Ok(snapshots) => {
+                progress.finish(StepOutcome::Done);
+                let key = crate::cache::key::image_key(manifest, &node.platform);
+                Ok(Finished { output: Output { key, snapshots }, cached: true })
+            }
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(error) => {
+                progress.finish(StepOutcome::Failed);
+                Err(error)
+            }
+        }
+    }
+
+    fn merge(&self) -> Finished {
+        let stacks: Vec<&Output> = self.inputs.iter().flatten().collect();
+        let key = merge_key(&stacks[0].key, &stacks[1].key);
+        let snapshots = stacks.iter().flat_map(|output| output.snapshots.iter().copied()).collect();
+        Finished { output: Output { key, snapshots }, cached: true }
+    }
+
+    /// Does a step, unless its result has turned up: since its inputs became what they are, in another build, or under its content.
+    fn step(&self) -> Result<Finished, Error> {
+        let node = self.graph.node(self.id);
+        let environment = &*self.environment;
+        let keys: Vec<Option<CacheKey>> = self.input_keys();
+        let probe = self.probes.get(&self.id);
+        let same = probe.is_some_and(|_| self.inputs_as_probed(&keys));
+        let components = match probe.filter(|_| same).and_then(|probe| probe.components.clone()) {
+            Some(components) => components,
+            None => components(&self.graph, self.id, node, &keys, environment)?.ok_or(Error::Cancelled)?,
+        };
+        let key = components.key();
+        let slots = slots(node, environment);
+        let _lock = self.lock(&key)?;
+        if !node.step.ignore_cache {
+            if let Some(output) = environment.cache.get(&key) {
+                environment.progress.cached(node.step.title());
+                return Ok(Finished { output, cached: true });
+            }
+            if let Some(output) = self.by_content(&key)? {
+                environment.progress.cached(node.step.title());
+                environment.cache.remember(&slots, &components);
+                return Ok(Finished { output, cached: true });
+            }
+        }
+        let reason = if node.step.ignore_cache { MissReason::Disabled } else { environment.cache.explain(&slots, &components) };
+        let progress = environment.progress.start(node.step.title(), Some(reason.to_string()));
+        let snapshot = match self.execute(&progress) {
+            Ok(snapshot) => snapshot,
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => {
+                progress.finish(StepOutcome::Failed);
+                return Err(error);
+            }
+        };
+        let below = self.inputs[0].as_ref().map_or(&[][..], |base| &base.snapshots);
+        let linked = matches!(&node.op, Op::Copy(op) if op.link);
+        let mut snapshots = if linked { Vec::new() } else { below.to_vec() };
+        snapshots.push(snapshot);
+        let output = Output { key: self.identity(&key)?, snapshots };
+        let mut keys = vec![key];
+        keys.extend(self.content_key()?);
+        environment.cache.put(&keys, &output)?;
+        environment.cache.remember(&slots, &components);
+        progress.finish(StepOutcome::Done);
+        Ok(Finished { output, cached: false })
+    }
+
+    /// What the result is called: its key, or a name never used before where the cache is switched off (later steps must not find results of an earlier run).
+    fn identity(&self, key: &CacheKey) -> Result<CacheKey, Error> {
+        if !self.graph.node(self.id).step.ignore_cache {
+            return Ok(*key);
+        }
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|error| Error::Io {
+            action: "read",
+            path: "/dev/urandom".into(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        Ok(fresh_key(key, &nonce))
+    }
+
+    fn input_keys(&self) -> Vec<Option<CacheKey>> {
+        let nodes = self.graph.inputs(self.id);
+        nodes
+            .iter()
+            .zip(&self.inputs)
+            .map(|(node, output)| match output {
+                Some(output) => Some(output.key),
+                None => self.probes.get(node).map(|probe| probe.key),
+            })
+            .collect()
+    }
+
+    fn inputs_as_probed(&self, keys: &[Option<CacheKey>]) -> bool {
+        let probed = self.graph.inputs(self.id).into_iter().map(|node| self.probes.get(&node).map(|probe| probe.key));
+        probed.eq(keys.iter().copied())
+    }
+
+    /// Takes the lock of a key, so that one build at a time does the step. A cancelled build stops waiting.
+    fn lock(&self, key: &CacheKey) -> Result<crate::store::KeyLock, Error> {
+        loop {
+            if let Some(lock) = self.environment.store.try_lock_key(&key.0)? {
+                return Ok(lock);
+            }
+            if self.environment.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    /// Looks for a result of the same content, and gives it this step's key too.
+    fn by_content(&self, key: &CacheKey) -> Result<Option<Output>, Error> {
+        let Some(content) = self.content_key()? else { return Ok(None) };
+        let Some(output) = self.environment.cache.get(&content) else { return Ok(None) };
+        self.environment.cache.put(&[*key], &output)?;
+        Ok(Some(output))
+    }
+
+    fn content_key(&self) -> Result<Option<CacheKey>, Error> {
+        let node = self.graph.node(self.id);
+        let Op::Copy(op) = &node.op else { return Ok(None) };
+        let nodes = self.graph.inputs(self.id);
+        let from_stage = |source: &CopySource| matches!(source, CopySource::Path { input, .. } if !is_context(self.graph.node(nodes[*input])));
+        if !op.sources.iter().any(from_stage) {
+            return Ok(None);
+        }
+        let trees = self.trees()?;
+        let base = self.inputs[0].as_ref().map_or_else(crate::cache::key::scratch_key, |base| base.key);
+        let components = content_components(&self.graph, self.id, node, base, &trees, &self.environment)?;
+        Ok(components.map(|components| components.key()))
+    }
+
+    /// The files of each input after the first.
+    fn trees(&self) -> Result<HashMap<usize, Arc<dyn Tree>>, Error> {
+        let node = self.graph.node(self.id);
+        let mut trees: HashMap<usize, Arc<dyn Tree>> = HashMap::new();
+        for (position, input) in self.graph.inputs(self.id).into_iter().enumerate().skip(1) {
+            if is_context(self.graph.node(input)) {
+                trees.insert(position, context_of(&self.environment, node)?);
+            } else if let Some(output) = &self.inputs[position] {
+                trees.insert(position, Arc::new(self.view(output)?));
+            }
+        }
+        Ok(trees)
+    }
+
+    fn view(&self, output: &Output) -> Result<MergedView, Error> {
+        ops::view(&self.environment.store, &output.snapshots)
+    }
+
+    /// Runs the op and commits its snapshot.
+    fn execute(&self, progress: &StepProgress) -> Result<crate::store::SnapshotId, Error> {
+        let node = self.graph.node(self.id);
+        let empty = Vec::new();
+        let base = self.inputs[0].as_ref().map_or(&empty, |output| &output.snapshots);
+        match &node.op {
+            Op::Exec(op) => {
+                let inputs: Vec<Vec<_>> =
+                    self.inputs.iter().map(|input| input.as_ref().map_or_else(Vec::new, |output| output.snapshots.clone())).collect();
+                ops::exec::run(&self.environment, &node.step, op, base, &inputs, progress)
+            }
+            Op::Copy(op) => {
+                let trees = self.trees()?;
+                let nodes = self.graph.inputs(self.id);
+                let download = |input: usize| self.downloads.get(&nodes[input]).map(|download| (download, &self.graph.node(nodes[input]).op));
+                ops::copy_step(&self.environment, &node.step, op, base, &trees, &download)
+            }
+            Op::Mkdir(op) => ops::mkdir_step(&self.environment, &node.step, op, base),
+            Op::Source(_) | Op::Merge => Err(Error::Cancelled),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `COPY` and `ADD` to nodes.
+
+use crate::graph::history::Layer;
+use crate::graph::op::{CopyOp, CopySource, NodeId, Op, SourceOp, Unpack};
+use crate::oci::Digest;
+use crate::parser::{Add, Copy, CopyPaths, Statement, Word};
+
+use super::{Lowering, StageState, commit};
+
+/// What `COPY` and `ADD` have in common.
+struct Request<'x> {
+    keyword: &'static str,
+    paths: &'x CopyPaths,
+    chown: Option<&'x Word>,
+    chmod: Option<&'x Word>,
+    exclude: &'x [Word],
+    parents: bool,
+    link: bool,
+    unpack: Unpack,
+    checksum: Option<&'x Word>,
+    /// What paths are read from, when not the build context.
+    from: Option<NodeId>,
+}
+
+impl Lowering<'_, '_> {
+    pub(super) fn copy(&mut self, state: &mut StageState, statement: &Statement, copy: &Copy) {
+        let from = match &copy.from {
+            None => None,
+            Some(from) => match self.from_node(from) {
+                Some(node) => Some(node),
+                None => return,
+            },
+        };
+        let request = Request {
+            keyword: "COPY",
+            paths: &copy.paths,
+            chown: copy.chown.as_ref(),
+            chmod: copy.chmod.as_ref(),
+            exclude: &copy.exclude,
+            parents: copy.parents,
+            link: copy.link,
+            unpack: Unpack::Never,
+            checksum: None,
+            from,
+        };
+        self.copy_files(state, statement, &request);
+    }
+
+    pub(super) fn add_instruction(&mut self, state: &mut StageState, statement: &Statement, add: &Add) {
+        let unpack = match add.unpack {
+            None => Unpack::Local,
+            Some(false) => Unpack::Never,
+            Some(true) => Unpack::Always,
+        };
+        let request = Request {
+            keyword: "ADD",
+            paths: &add.paths,
+            chown: add.chown.as_ref(),
+            chmod: add.chmod.as_ref(),
+            exclude: &add.exclude,
+            parents: false,
+            link: add.link,
+            unpack,
+            checksum: add.checksum.as_ref(),
+            from: None,
+        };
+        self.copy_files(state, statement, &request);
+    }
+
+    fn copy_files(&mut self, state: &mut StageState, statement: &Statement, request: &Request<'_>) {
+        let Some(destination) = self.expand(&request.paths.destination, &state.env) else { return };
+        let chown = request.chown.and_then(|word| self.expand(word, &state.env)).filter(|text| !text.is_empty());
+        let chmod = self.chmod(state, request);
+        let exclude: Vec<String> = request.exclude.iter().filter_map(|word| self.expand(word, &state.env)).collect();
+        // BuildKit merges only what needs no look at the base.
+        let link = request.link && chmod.is_none();
+
+        let mut history = request.keyword.to_owned();
+        let flags = [("--chown=", &chown), ("--chmod=", &chmod)];
+        if request.parents {
+            history.push_str(" --parents");
+        }
+        for (flag, value) in flags {
+            if let Some(value) = value {
+                history.push_str(&format!(" {flag}{value}"));
+            }
+        }
+        let base = if link { self.scratch() } else { state.node };
+        let mut inputs = vec![base];
+        let mut sources = Vec::new();
+        for word in &request.paths.sources {
+            let Some(pattern) = self.expand(word, &state.env) else { return };
+            history.push_str(&format!(" {pattern}"));
+            match self.source_of(request, word, &pattern, &mut inputs) {
+                Some(source) => sources.push(source),
+                None => return,
+            }
+        }
+        for heredoc in &request.paths.heredocs {
+            history.push_str(&format!(" <<{}", heredoc.delimiter));
+            let Some(content) = self.expand_heredoc(heredoc, &state.env) else { return };
+            sources.push(CopySource::Inline { name: heredoc.delimiter.clone(), content });
+        }
+        history.push_str(&format!(" {destination}"));
+        let op = CopyOp {
+            sources,
+            destination,
+            workdir: state.workdir(),
+            chown,
+            chmod,
+            parents: request.parents,
+            exclude,
+            unpack: request.unpack,
+            link,
+        };
+        let below = state.node;
+        let text = super::run::step_text(statement);
+        let node = self.add(state, Op::Copy(op), &inputs, statement, text.clone());
+        state.node = if link {
+            state.position -= 1;
+            self.add(state, Op::Merge, &[below, node], statement, format!("LINK {text}"))
+        } else {
+            node
+        };
+        commit(state, &history, Layer::Marked);
+    }
+
+    /// `--chmod`, checked.
+    fn chmod(&mut self, state: &StageState, request: &Request<'_>) -> Option<String> {
+        let word = request.chmod?;
+        let text = self.expand(word, &state.env).filter(|text| !text.is_empty())?;
+        if let Err(reason) = crate::parser::chmod::Mode::parse(&text) {
+            let hint = Some("give octal digits up to 07777, or a symbolic mode such as `u=rwX,go=rX`".to_owned());
+            self.error_at(word.span, format!("`{text}` is not a mode: {reason}"), hint);
+        }
+        Some(text)
+    }
+
+    fn source_of(&mut self, request: &Request<'_>, word: &Word, pattern: &str, inputs: &mut Vec<NodeId>) -> Option<CopySource> {
+        if is_git(pattern) {
+            let message = format!("{} of a git repository is not supported yet", request.keyword);
+            self.error_at(word.span, message, Some("clone it in a RUN step, or before the build".to_owned()));
+            return None;
+        }
+        if pattern.starts_with("http://") || pattern.starts_with("https://") {
+            if request.keyword == "COPY" {
+                self.error_at(word.span, "COPY cannot read from a URL".to_owned(), Some("use ADD".to_owned()));
+                return None;
+            }
+            return self.download(request, pattern, inputs);
+        }
+        if request.checksum.is_some() {
+            self.error_at(word.span, "--checksum needs a source that is a URL".to_owned(), None);
+            return None;
+        }
+        let node = match request.from {
+            Some(node) => node,
+            None => self.context(),
+        };
+        Some(CopySource::Path { input: input_of(inputs, node), pattern: pattern.to_owned() })
+    }
+
+    fn download(&mut self, request: &Request<'_>, url: &str, inputs: &mut Vec<NodeId>) -> Option<CopySource> {
+        let checksum = match request.checksum {
+            None => None,
+            Some(word) if request.paths.sources.len() > 1 => {
+                self.error_at(word.span, "--checksum needs exactly one source".to_owned(), None);
+                return None;
+            }
+            Some(word) => match word.text.parse::<Digest>() {
+                Ok(digest) => Some(digest),
+                Err(error) => {
+                    self.error_at(word.span, error.to_string(), None);
+                    return None;
+                }
+            },
+        };
+        let path = url.split(['?', '#']).next().unwrap_or(url);
+        let path = path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
+        let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("__unnamed__").to_owned();
+        let platform = self.request.target_platform.clone();
+        let key = format!("http {url} {checksum:?}");
+        let op = SourceOp::Http { url: url.to_owned(), name, checksum };
+        let node = self.source(&key, op, &format!("ADD {url}"), platform, None);
+        Some(CopySource::Download { input: input_of(inputs, node) })
+    }
+
+    fn context(&mut self) -> NodeId {
+        let platform = self.request.target_platform.clone();
+        self.source("context", SourceOp::Context, "build context", platform, None)
+    }
+
+    fn scratch(&mut self) -> NodeId {
+        let platform = self.request.target_platform.clone();
+        self.source("scratch", SourceOp::Scratch, "FROM scratch", platform, None)
+    }
+}
+
+/// The position of a node among the inputs (never the first, which is the base); it is added where it is missing.
+pub(super) fn input_of(inputs: &mut Vec<NodeId>, node: NodeId) -> usize {
+    match inputs.iter().skip(1).position(|input| *input == node) {
+        Some(position) => position + 1,
+        None => {
+            inputs.push(node);
+            inputs.len() - 1
+        }
+    }
+}
+
+fn is_git(source: &str) -> bool {
+    let repository = source.split(['#', '?']).next().unwrap_or(source);
+    source.starts_with("git@")
+        || source.starts_with("git://")
+        || source.starts_with("ssh://")
+        || ((source.starts_with("http://") || source.starts_with("https://")) && repository.ends_with(".git"))
+}

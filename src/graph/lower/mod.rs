@@ -1,0 +1,599 @@
+//! One stage after another: instructions to nodes, and to changes of the image config.
+//!
+//! Only `RUN`, `COPY`, `ADD` and `WORKDIR` make nodes; the rest changes the config, so that a change of `LABEL` or `CMD` never runs a step again.
+
+use std::collections::{BTreeMap, HashMap};
+
+use petgraph::stable_graph::StableDiGraph;
+
+use crate::diag::{Diagnostic, RuleId, SourceFile, Span, Spanned, did_you_mean};
+use crate::oci::{HealthConfig, ImageConfig, Platform, Reference};
+use crate::parser::{self, ExpandError, Expanded, Instruction, Mode, ShellOrExec, Statement, Word};
+use crate::path::RootPath;
+
+use super::history::{self, Layer};
+use super::op::{BuildGraph, Node, NodeId, Op, SourceOp, Step};
+use super::plan::{ImageNeed, PlanRequest, ResolvedImage, ResolvedImages};
+use super::scope::{BuildArgs, Environment};
+use super::stages::{Base, FromTarget, StageNames};
+
+mod copy;
+mod run;
+
+/// The search path of images that have none (BuildKit's and Docker's default).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Arguments that BuildKit reads but never puts into the environment.
+const NOT_IN_ENV: &[&str] = &["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// What a stage has come to.
+#[derive(Clone, Debug)]
+pub(super) struct StageState {
+    /// The node whose file system the stage has.
+    pub(super) node: NodeId,
+    /// The config so far.
+    pub(super) config: ImageConfig,
+    /// What expansion and RUN see.
+    env: Environment,
+    /// The `ARG`s in order, for history.
+    args: Vec<(String, Option<String>)>,
+    platform: Platform,
+    /// Whether this stage itself said `CMD`.
+    cmd_is_set: bool,
+    name: String,
+    position: usize,
+    total: usize,
+    /// Whether the instruction at hand comes from a trigger.
+    is_trigger: bool,
+}
+
+impl StageState {
+    fn workdir(&self) -> RootPath {
+        RootPath::new(&self.config.config.working_dir)
+    }
+}
+
+/// Everything that lowering found.
+pub(super) struct Outcome {
+    pub(super) graph: StableDiGraph<Node, usize>,
+    pub(super) stages: BTreeMap<usize, StageState>,
+    pub(super) errors: Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
+    /// Stages that a trigger copies from and that were not reachable before.
+    pub(super) missing_stages: Vec<usize>,
+    /// Images that a trigger copies from.
+    pub(super) missing_images: Vec<ImageNeed>,
+}
+
+/// The lowering of the reachable stages.
+pub(super) struct Lowering<'a, 'b> {
+    request: &'a PlanRequest<'a>,
+    names: &'b StageNames<'a>,
+    args: &'b mut BuildArgs<'a>,
+    global: &'b Environment,
+    images: &'b ResolvedImages,
+    /// Whether there is one stage only, so that its name need not be shown.
+    solo: bool,
+    /// The file of the instruction at hand: the Dockerfile, or a trigger's text.
+    file: SourceFile,
+    /// Where mistakes are reported when the instruction comes from a trigger: at the `FROM`.
+    trigger_span: Option<Span>,
+    stage_index: usize,
+    sources: HashMap<String, NodeId>,
+    outcome: Outcome,
+}
+
+impl<'a, 'b> Lowering<'a, 'b> {
+    pub(super) fn new(
+        request: &'a PlanRequest<'a>,
+        names: &'b StageNames<'a>,
+        args: &'b mut BuildArgs<'a>,
+        global: &'b Environment,
+        images: &'b ResolvedImages,
+        solo: bool,
+    ) -> Lowering<'a, 'b> {
+        let outcome = Outcome {
+            graph: BuildGraph::new(),
+            stages: BTreeMap::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            missing_stages: Vec::new(),
+            missing_images: Vec::new(),
+        };
+        Lowering {
+            request,
+            names,
+            args,
+            global,
+            images,
+            solo,
+            file: request.dockerfile.file.clone(),
+            trigger_span: None,
+            stage_index: 0,
+            sources: HashMap::new(),
+            outcome,
+        }
+    }
+
+    pub(super) fn outcome(self) -> Outcome {
+        self.outcome
+    }
+
+    /// Lowers stage number `index`; the stages that it depends on come before it.
+    pub(super) fn stage(&mut self, index: usize, base: &Base, platform: Option<&Platform>) {
+        self.stage_index = index;
+        let stage = &self.request.dockerfile.stages[index];
+        let name = match &stage.from.name {
+            Some(name) => name.name.clone(),
+            None if self.solo => String::new(),
+            None => format!("stage-{index}"),
+        };
+        let mut state = match base {
+            Base::Stage(base) => self.from_stage(*base, name),
+            Base::Scratch => self.from_scratch(platform, name),
+            Base::Image(reference) => match self.from_image(reference, platform, name, stage.from.image.span) {
+                Some(state) => state,
+                None => return,
+            },
+        };
+        let triggers = self.triggers(&mut state, stage.from.image.span);
+        let makes_node = |s: &&Statement| {
+            matches!(s.instruction, Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_))
+        };
+        state.total += triggers.iter().filter(makes_node).count() + stage.instructions.iter().filter(makes_node).count();
+        if let Base::Image(_) = base {
+            let (total, stage) = (state.total, state.name.clone());
+            let step = &mut self.outcome.graph[state.node].step;
+            if step.position.1 == 0 {
+                step.position = (1, total);
+                step.stage = stage;
+            }
+        }
+        state.is_trigger = true;
+        for statement in &triggers {
+            self.trigger_span = Some(stage.from.image.span);
+            self.instruction(&mut state, statement);
+        }
+        self.trigger_span = None;
+        state.is_trigger = false;
+        for statement in &stage.instructions {
+            self.instruction(&mut state, statement);
+        }
+        self.outcome.stages.insert(index, state);
+    }
+
+    /// The triggers of the base, parsed. They are used up: the result does not have them.
+    fn triggers(&mut self, state: &mut StageState, span: Span) -> Vec<Statement> {
+        let texts = std::mem::take(&mut state.config.config.on_build);
+        let mut statements = Vec::new();
+        for text in texts {
+            match parser::parse_trigger(&text, "ONBUILD trigger of the base image") {
+                Ok(statement) => statements.push(statement),
+                Err(errors) => {
+                    let reasons: Vec<String> = errors.into_iter().map(|error| error.message).collect();
+                    let message = format!("the base image's ONBUILD trigger `{text}` is malformed: {}", reasons.join("; "));
+                    self.outcome.errors.push(Diagnostic::error(&self.request.dockerfile.file, span, message));
+                }
+            }
+        }
+        statements
+    }
+
+    fn from_stage(&mut self, base: usize, name: String) -> StageState {
+        let mut state = match self.outcome.stages.get(&base) {
+            Some(state) => state.clone(),
+            // The base had errors, which are reported already; an empty one lets the rest of this stage be checked.
+            None => self.from_scratch(None, String::new()),
+        };
+        state.name = name;
+        state.position = 0;
+        state.total = 0;
+        state.cmd_is_set = false;
+        state
+    }
+
+    fn from_scratch(&mut self, platform: Option<&Platform>, name: String) -> StageState {
+        let platform = platform.unwrap_or(&self.request.target_platform).clone();
+        let mut config = ImageConfig::empty(&platform);
+        config.config.working_dir = "/".to_owned();
+        config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+        let node = self.source("scratch", SourceOp::Scratch, "FROM scratch", platform.clone(), None);
+        self.start(node, config, platform, name)
+    }
+
+    fn from_image(&mut self, reference: &Reference, platform: Option<&Platform>, name: String, span: Span) -> Option<StageState> {
+        let wanted = platform.unwrap_or(&self.request.target_platform).clone();
+        let image = self.image(reference, &wanted, span)?.clone();
+        let found = image.config.platform();
+        if !found.architecture.is_empty() && !found.matches(&wanted) {
+            let message = format!("base image `{}` is for {found}, but {wanted} is expected", reference.written());
+            let warning = Diagnostic::warning(&self.request.dockerfile.file, span, message).with_rule(RuleId("InvalidBaseImagePlatform"));
+            self.outcome.warnings.push(warning);
+        }
+        let platform = if platform.is_none() && !found.architecture.is_empty() { found } else { wanted };
+        let node = self.image_node(reference, &image, platform.clone(), span);
+        let mut config = image.config;
+        // Like BuildKit, nothing of the base but what the specification names goes into the new image.
+        config.other.clear();
+        config.config.other.clear();
+        config.created = None;
+        if !config.config.env.iter().any(|entry| entry.starts_with("PATH=")) {
+            config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        let mut state = self.start(node, config, platform, name);
+        state.position = 1;
+        state.total = 1;
+        Some(state)
+    }
+
+    fn start(&self, node: NodeId, config: ImageConfig, platform: Platform, name: String) -> StageState {
+        let env = Environment::from_entries(&config.config.env);
+        StageState {
+            node,
+            config,
+            env,
+            args: Vec::new(),
+            platform,
+            cmd_is_set: false,
+            name,
+            position: 0,
+            total: 0,
+            is_trigger: false,
+        }
+    }
+
+    /// The config of an image; notes the need where it is not known.
+    fn image(&mut self, reference: &Reference, platform: &Platform, span: Span) -> Option<&'b ResolvedImage> {
+        let found = self.images.get(&(reference.to_string(), platform.clone()));
+        if found.is_none() {
+            let need =
+                ImageNeed { reference: reference.clone(), platform: platform.clone(), file: self.request.dockerfile.file.clone(), span };
+            self.outcome.missing_images.push(need);
+        }
+        found
+    }
+
+    fn image_node(&mut self, reference: &Reference, image: &ResolvedImage, platform: Platform, span: Span) -> NodeId {
+        let op = SourceOp::Image { reference: reference.clone(), manifest: image.manifest.clone() };
+        let key = format!("image {reference} {} {platform}", image.manifest);
+        self.source(&key, op, &format!("FROM {reference}"), platform, Some(span))
+    }
+
+    /// The node of a source; the same source is one node, whoever reads it.
+    fn source(&mut self, key: &str, op: SourceOp, text: &str, platform: Platform, span: Option<Span>) -> NodeId {
+        if let Some(node) = self.sources.get(key) {
+            return *node;
+        }
+        let step = Step {
+            stage: String::new(),
+            position: (0, 0),
+            text: text.to_owned(),
+            source: span.map(|span| (self.request.dockerfile.file.clone(), span)),
+            ignore_cache: false,
+        };
+        let node = self.outcome.graph.add_node(Node { op: Op::Source(op), step, platform });
+        self.sources.insert(key.to_owned(), node);
+        node
+    }
+
+    /// What a `--from` names, as a node.
+    fn from_node(&mut self, from: &Spanned<String>) -> Option<NodeId> {
+        let target = match self.names.from_flag(self.stage_index, from) {
+            Ok(target) => target,
+            Err(error) => {
+                self.error_at(from.span, error.message, error.hint);
+                return None;
+            }
+        };
+        match target {
+            FromTarget::Stage(index) => match self.outcome.stages.get(&index) {
+                Some(stage) => Some(stage.node),
+                None => {
+                    self.outcome.missing_stages.push(index);
+                    None
+                }
+            },
+            FromTarget::Scratch => {
+                let platform = self.request.target_platform.clone();
+                Some(self.source("scratch", SourceOp::Scratch, "FROM scratch", platform, None))
+            }
+            FromTarget::Image(reference) => {
+                let platform = self.request.target_platform.clone();
+                let image = self.image(&reference, &platform, from.span)?.clone();
+                Some(self.image_node(&reference, &image, platform, from.span))
+            }
+        }
+    }
+
+    /// Adds a node of the stage at hand; its first input is the stage's file system.
+    fn add(&mut self, state: &mut StageState, op: Op, inputs: &[NodeId], statement: &Statement, text: String) -> NodeId {
+        state.position += 1;
+        let text = if state.is_trigger { format!("ONBUILD {text}") } else { text };
+        let step = Step {
+            stage: state.name.clone(),
+            position: (state.position, state.total),
+            text,
+            source: Some((self.request.dockerfile.file.clone(), self.trigger_span.unwrap_or(statement.span))),
+            ignore_cache: self.request.no_cache,
+        };
+        let node = self.outcome.graph.add_node(Node { op, step, platform: state.platform.clone() });
+        for (position, input) in inputs.iter().enumerate() {
+            self.outcome.graph.add_edge(*input, node, position);
+        }
+        node
+    }
+
+    fn instruction(&mut self, state: &mut StageState, statement: &Statement) {
+        match &statement.instruction {
+            Instruction::From(_) => {}
+            Instruction::Arg(declarations) => self.arg(state, declarations),
+            Instruction::Run(run) => self.run(state, statement, run),
+            Instruction::Copy(copy) => self.copy(state, statement, copy),
+            Instruction::Add(add) => self.add_instruction(state, statement, add),
+            Instruction::Workdir(path) => self.workdir(state, statement, path),
+            Instruction::Env(pairs) => {
+                // Every value sees the environment as it was before the instruction.
+                let before = state.env.clone();
+                let mut text = String::from("ENV");
+                for pair in pairs {
+                    let (Some(key), Some(value)) = (self.expand(&pair.key, &before), self.expand(&pair.value, &before)) else { continue };
+                    text.push_str(&format!(" {key}={value}"));
+                    state.env.set(&key, &value);
+                    set_env(&mut state.config.config.env, &key, &value);
+                }
+                commit(state, &text, Layer::None);
+            }
+            Instruction::Label(pairs) => {
+                let mut text = String::from("LABEL");
+                for pair in pairs {
+                    let (Some(key), Some(value)) = (self.expand(&pair.key, &state.env), self.expand(&pair.value, &state.env)) else {
+                        continue;
+                    };
+                    text.push_str(&format!(" {key}={value}"));
+                    state.config.config.labels.insert(key, value);
+                }
+                commit(state, &text, Layer::None);
+            }
+            Instruction::Maintainer(name) => {
+                commit(state, &format!("MAINTAINER {}", name.text), Layer::None);
+                state.config.author = Some(name.text.clone());
+            }
+            Instruction::Cmd(command) => {
+                let args = with_shell(&state.config, command);
+                commit(state, &format!("CMD {}", history::quoted_list(&args)), Layer::None);
+                state.config.config.cmd = args;
+                state.config.config.args_escaped = true;
+                state.cmd_is_set = true;
+            }
+            Instruction::Entrypoint(command) => {
+                let args = with_shell(&state.config, command);
+                commit(state, &format!("ENTRYPOINT {}", history::quoted_list(&args)), Layer::None);
+                state.config.config.entrypoint = args;
+                if !state.cmd_is_set {
+                    state.config.config.cmd.clear();
+                }
+            }
+            Instruction::Expose(ports) => self.expose(state, ports),
+            Instruction::Volume(paths) => self.volume(state, paths),
+            Instruction::User(user) => {
+                if let Some(user) = self.expand(user, &state.env) {
+                    commit(state, &format!("USER {user}"), Layer::None);
+                    state.config.config.user = user;
+                }
+            }
+            Instruction::Onbuild(onbuild) => state.config.config.on_build.push(onbuild.trigger.clone()),
+            Instruction::StopSignal(signal) => self.stop_signal(state, signal),
+            Instruction::Healthcheck(check) => healthcheck(state, check),
+            Instruction::Shell(words) => {
+                commit(state, &format!("SHELL {}", history::plain_list(words)), Layer::None);
+                state.config.config.shell.clone_from(words);
+            }
+        }
+    }
+
+    fn arg(&mut self, state: &mut StageState, declarations: &[parser::ArgDeclaration]) {
+        let mut texts = Vec::new();
+        for declaration in declarations {
+            // One after another: `ARG a=1 b=$a` gives b the value 1.
+            let Some(name) = self.expand(&declaration.name, &state.env) else { continue };
+            let given = self.args.get(&name).map(str::to_owned);
+            let value = match (given, &declaration.default) {
+                (Some(given), _) => Some(given),
+                (None, Some(default)) => match self.expand(default, &state.env) {
+                    Some(value) => Some(value),
+                    None => continue,
+                },
+                (None, None) => self.global.get(&name).map(str::to_owned),
+            };
+            texts.push(match &value {
+                Some(value) => format!("{name}={value}"),
+                None => name.clone(),
+            });
+            if let Some(value) = value.as_deref().filter(|_| !NOT_IN_ENV.contains(&name.as_str())) {
+                state.env.set(&name, value);
+            }
+            state.args.push((name, value));
+        }
+        commit(state, &format!("ARG {}", texts.join(" ")), Layer::None);
+    }
+
+    fn workdir(&mut self, state: &mut StageState, statement: &Statement, path: &Word) {
+        let Some(path) = self.expand(path, &state.env) else { return };
+        let path = state.workdir().join(&path);
+        state.config.config.working_dir = path.to_string();
+        let text = format!("WORKDIR {path}");
+        if path.is_root() {
+            commit(state, &text, Layer::None);
+            return;
+        }
+        let op = Op::Mkdir(super::op::MkdirOp { path, user: state.config.config.user.clone() });
+        let inputs = [state.node];
+        state.node = self.add(state, op, &inputs, statement, text.clone());
+        commit(state, &text, Layer::Plain);
+    }
+
+    fn expose(&mut self, state: &mut StageState, ports: &[Word]) {
+        let mut exposed = Vec::new();
+        for word in ports {
+            for port in self.expand_words(word, &state.env) {
+                match parser::ports::parse_exposed(&port) {
+                    Ok(found) => exposed.extend(found),
+                    Err(reason) => self.error_at(word.span, format!("`{port}` is not a port: {reason}"), None),
+                }
+            }
+        }
+        exposed.sort();
+        exposed.dedup();
+        commit(state, &format!("EXPOSE {}", history::plain_list(&exposed)), Layer::None);
+        for port in exposed {
+            state.config.config.exposed_ports.insert(port, serde_json::json!({}));
+        }
+    }
+
+    fn volume(&mut self, state: &mut StageState, paths: &[Word]) {
+        let mut volumes = Vec::new();
+        for word in paths {
+            match self.expand(word, &state.env) {
+                Some(path) if path.trim().is_empty() => self.error_at(word.span, "a volume's path is empty".to_owned(), None),
+                Some(path) => volumes.push(path),
+                None => {}
+            }
+        }
+        commit(state, &format!("VOLUME {}", history::plain_list(&volumes)), Layer::None);
+        for volume in volumes {
+            state.config.config.volumes.insert(volume, serde_json::json!({}));
+        }
+    }
+
+    fn stop_signal(&mut self, state: &mut StageState, word: &Word) {
+        let Some(signal) = self.expand(word, &state.env) else { return };
+        if !parser::signals::is_valid(&signal) {
+            let hint = Some("give a name such as `SIGTERM`, or a number".to_owned());
+            self.error_at(word.span, format!("`{signal}` is not a signal"), hint);
+            return;
+        }
+        commit(state, &format!("STOPSIGNAL {signal}"), Layer::None);
+        state.config.config.stop_signal = signal;
+    }
+
+    /// Expands a word to one string; mistakes are noted, and undefined variables warned about.
+    fn expand(&mut self, word: &Word, env: &Environment) -> Option<String> {
+        match expand_word(word, self.request.dockerfile.directives.escape, env) {
+            Ok(expanded) => {
+                self.warn_undefined(word, &expanded, env);
+                Some(expanded.text)
+            }
+            Err(error) => {
+                let diagnostic = expansion_error(&self.file, word, &error);
+                self.error_at(diagnostic.span, diagnostic.message, diagnostic.hint);
+                None
+            }
+        }
+    }
+
+    /// Expands a word to as many words as it holds then (`EXPOSE $PORTS`).
+    fn expand_words(&mut self, word: &Word, env: &Environment) -> Vec<String> {
+        match word.expand(self.request.dockerfile.directives.escape, env, Mode::Split) {
+            Ok(expanded) => {
+                self.warn_undefined(word, &expanded, env);
+                expanded.words
+            }
+            Err(error) => {
+                let diagnostic = expansion_error(&self.file, word, &error);
+                self.error_at(diagnostic.span, diagnostic.message, diagnostic.hint);
+                Vec::new()
+            }
+        }
+    }
+
+    fn warn_undefined(&mut self, word: &Word, expanded: &Expanded, env: &Environment) {
+        for name in &expanded.undefined {
+            let message = format!("usage of undefined variable `${name}`");
+            let span = self.trigger_span.unwrap_or(word.span);
+            let mut warning = Diagnostic::warning(&self.file, span, message).with_rule(RuleId("UndefinedVar"));
+            if let Some(near) = did_you_mean(name, env.names()) {
+                warning = warning.with_hint(format!("did you mean `${near}`?"));
+            }
+            self.outcome.warnings.push(warning);
+        }
+    }
+
+    fn error_at(&mut self, span: Span, message: String, hint: Option<String>) {
+        let (span, message) = match self.trigger_span {
+            Some(from) => (from, format!("in an ONBUILD trigger of the base: {message}")),
+            None => (span, message),
+        };
+        let mut error = Diagnostic::error(&self.request.dockerfile.file, span, message);
+        error.hint = hint;
+        self.outcome.errors.push(error);
+    }
+}
+
+impl parser::Variables for Environment {
+    fn get(&self, name: &str) -> Option<String> {
+        Environment::get(self, name).map(str::to_owned)
+    }
+}
+
+/// Expands a word to one string.
+pub(super) fn expand_word(word: &Word, escape: char, env: &Environment) -> Result<Expanded, ExpandError> {
+    word.expand(escape, env, Mode::Word)
+}
+
+/// The diagnostic of a word that cannot be expanded.
+pub(super) fn expansion_error(file: &SourceFile, word: &Word, error: &ExpandError) -> Diagnostic {
+    Diagnostic::error(file, word.span, error.to_string())
+}
+
+/// Adds a history entry to the stage's config.
+fn commit(state: &mut StageState, text: &str, layer: Layer) {
+    state.config.history.push(history::entry(text, layer));
+}
+
+/// A command's words: the shell form goes to the shell that is set at this line.
+fn with_shell(config: &ImageConfig, command: &ShellOrExec) -> Vec<String> {
+    match command {
+        ShellOrExec::Exec(words) => words.clone(),
+        ShellOrExec::Shell(line) => shell_words(config, line.text.clone()),
+    }
+}
+
+fn shell_words(config: &ImageConfig, line: String) -> Vec<String> {
+    let mut words = config.config.shell.clone();
+    if words.is_empty() {
+        words = vec!["/bin/sh".to_owned(), "-c".to_owned()];
+    }
+    words.push(line);
+    words
+}
+
+fn healthcheck(state: &mut StageState, check: &parser::Healthcheck) {
+    let config = match check {
+        parser::Healthcheck::None => HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() },
+        parser::Healthcheck::Command { command, interval, timeout, start_period, start_interval, retries } => {
+            let test = match command {
+                ShellOrExec::Shell(line) => vec!["CMD-SHELL".to_owned(), line.text.clone()],
+                ShellOrExec::Exec(words) => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
+            };
+            HealthConfig {
+                test,
+                interval: interval.unwrap_or(0),
+                timeout: timeout.unwrap_or(0),
+                start_period: start_period.unwrap_or(0),
+                start_interval: start_interval.unwrap_or(0),
+                retries: retries.unwrap_or(0),
+            }
+        }
+    };
+    commit(state, &format!("HEALTHCHECK {}", history::healthcheck(&config)), Layer::None);
+    state.config.config.healthcheck = Some(config);
+}
+
+/// Sets a variable in a config's list, in place where it is there.
+fn set_env(env: &mut Vec<String>, key: &str, value: &str) {
+    let entry = format!("{key}={value}");
+    match env.iter_mut().find(|old| old.split_once('=').map_or(old.as_str(), |(name, _)| name) == key) {
+        Some(old) => *old = entry,
+        None => env.push(entry),
+    }
+}

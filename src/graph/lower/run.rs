@@ -1,0 +1,188 @@
+//! `RUN` to nodes.
+
+use crate::diag::Spanned;
+use crate::graph::history::Layer;
+use crate::graph::op::{ExecMount, ExecMountKind, ExecOp, InlineScript, NetworkMode, NodeId, Op, SecurityMode};
+use crate::parser::{self, Heredoc, Mode, Run, RunMount, RunMountKind, RunNetwork, RunScript, RunSecurity, Statement};
+use crate::path::RootPath;
+
+use super::copy::input_of;
+use super::{Environment, Lowering, StageState, commit, expansion_error, shell_words};
+
+impl Lowering<'_, '_> {
+    pub(super) fn run(&mut self, state: &mut StageState, statement: &Statement, run: &Run) {
+        let (args, script) = match run.script() {
+            RunScript::Exec(words) => (words, None),
+            RunScript::Shell(text) => (shell_words(&state.config, text), None),
+            RunScript::Shebang { name, body } => {
+                let program = format!("/dev/pipes/{name}");
+                (shell_words(&state.config, program), Some(InlineScript { name, body }))
+            }
+        };
+        if let Some(device) = run.devices.first() {
+            self.error_at(device.span, "RUN --device is not supported yet".to_owned(), None);
+            return;
+        }
+        let mut inputs = vec![state.node];
+        let mut mounts = Vec::new();
+        for word in &run.mounts {
+            match self.mount(state, word, &mut inputs) {
+                Some(mount) => mounts.push(mount),
+                None => return,
+            }
+        }
+        let network = match &run.network {
+            None => self.request.network,
+            Some(Spanned { value: RunNetwork::Default, .. }) => self.request.network,
+            Some(Spanned { value: RunNetwork::None, .. }) => NetworkMode::None,
+            Some(Spanned { value: RunNetwork::Host, .. }) => NetworkMode::Host,
+        };
+        let security = match &run.security {
+            Some(Spanned { value: RunSecurity::Insecure, span }) => {
+                let hint = "RUN --security=insecure is not supported yet".to_owned();
+                self.error_at(*span, "this build may not run privileged steps".to_owned(), Some(hint));
+                SecurityMode::Insecure
+            }
+            _ => SecurityMode::Sandbox,
+        };
+        let env = state.env.to_vec();
+        let mut proxy_env = self.args.proxy_env();
+        proxy_env.retain(|(name, _)| state.env.get(name).is_none());
+        let history = format!("RUN {}", history_text(state, &args));
+        let op = ExecOp {
+            args,
+            env,
+            proxy_env,
+            workdir: state.workdir(),
+            user: state.config.config.user.clone(),
+            network,
+            security,
+            mounts,
+            script,
+        };
+        state.node = self.add(state, Op::Exec(op), &inputs, statement, step_text(statement));
+        commit(state, &history, Layer::Marked);
+    }
+
+    fn mount(&mut self, state: &StageState, word: &parser::Word, inputs: &mut Vec<NodeId>) -> Option<ExecMount> {
+        let escape = self.request.dockerfile.directives.escape;
+        let mut expand = |text: &str| parser::expand(text, escape, &state.env, Mode::Word).map(|expanded| expanded.text);
+        let mount = match RunMount::resolve(word, &self.file, &mut expand) {
+            Ok(mount) => mount,
+            Err(error) => {
+                self.error_at(error.span, error.message, error.hint);
+                return None;
+            }
+        };
+        let target = mount.target.as_ref().map(|target| state.workdir().join(target));
+        if target.as_ref().is_some_and(RootPath::is_root) {
+            self.error_at(word.span, "a mount cannot have the target `/`".to_owned(), None);
+            return None;
+        }
+        let span = word.span;
+        match mount.kind {
+            RunMountKind::Bind { from, source, writable } => {
+                let node = self.mount_source(from.as_ref())?;
+                let kind = ExecMountKind::Bind { input: input_of(inputs, node), source: source.unwrap_or_else(|| "/".into()), writable };
+                self.mount_at(span, target, kind)
+            }
+            RunMountKind::Cache { id, sharing, from, source, mode, uid, gid, read_only } => {
+                let seed = match &from {
+                    None => None,
+                    Some(_) => {
+                        let node = self.mount_source(from.as_ref())?;
+                        Some((input_of(inputs, node), source.unwrap_or_else(|| "/".into())))
+                    }
+                };
+                let id = id.or_else(|| target.as_ref().map(RootPath::to_string)).unwrap_or_default();
+                let (mode, uid, gid) = (mode.unwrap_or(0o755), uid.unwrap_or(0), gid.unwrap_or(0));
+                self.mount_at(span, target, ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, read_only })
+            }
+            RunMountKind::Tmpfs { size } => self.mount_at(span, target, ExecMountKind::Tmpfs { size }),
+            RunMountKind::Secret { id, env, required, mode, uid, gid } => {
+                let id = id.or_else(|| target.as_ref().and_then(|t| t.file_name()).map(|n| n.to_string_lossy().into_owned()));
+                let id = id.unwrap_or_default();
+                let name = id.rsplit('/').next().unwrap_or(&id).to_owned();
+                let file = env.is_none() || target.is_some();
+                let target = target.unwrap_or_else(|| RootPath::new("/run/secrets").join(&name));
+                let (mode, uid, gid) = (mode.unwrap_or(0o400), uid.unwrap_or(0), gid.unwrap_or(0));
+                Some(ExecMount { target, kind: ExecMountKind::Secret { id, env, file, required, mode, uid, gid } })
+            }
+            RunMountKind::Ssh { .. } => {
+                self.error_at(span, "RUN --mount=type=ssh is not supported yet".to_owned(), None);
+                None
+            }
+        }
+    }
+
+    /// What a mount's files come from: the build context unless `from` names something.
+    fn mount_source(&mut self, from: Option<&Spanned<String>>) -> Option<NodeId> {
+        match from {
+            Some(from) => self.from_node(from),
+            None => Some(self.context()),
+        }
+    }
+
+    fn mount_at(&mut self, span: crate::diag::Span, target: Option<RootPath>, kind: ExecMountKind) -> Option<ExecMount> {
+        match target {
+            Some(target) => Some(ExecMount { target, kind }),
+            None => {
+                let hint = Some("add `target=/path`".to_owned());
+                self.error_at(span, "this mount has no target".to_owned(), hint);
+                None
+            }
+        }
+    }
+
+    /// A heredoc's content: variables are expanded unless its delimiter is quoted, and quotes are just characters.
+    pub(super) fn expand_heredoc(&mut self, heredoc: &Heredoc, env: &Environment) -> Option<String> {
+        if !heredoc.expand {
+            return Some(heredoc.body.value.clone());
+        }
+        match parser::expand(&heredoc.body.value, '\\', env, Mode::Heredoc) {
+            Ok(expanded) => Some(expanded.text),
+            Err(error) => {
+                let word = parser::Word { text: heredoc.body.value.clone(), span: heredoc.body.span };
+                let diagnostic = expansion_error(&self.file, &word, &error);
+                self.error_at(diagnostic.span, diagnostic.message, diagnostic.hint);
+                None
+            }
+        }
+    }
+}
+
+/// A step's text: the instruction on one line; of a heredoc the first line.
+pub(super) fn step_text(statement: &Statement) -> String {
+    let mut lines = statement.original.lines();
+    let first = lines.next().unwrap_or_default().trim_end();
+    let text = match lines.find(|line| !line.trim().is_empty()) {
+        Some(body) => format!("{first} ({}...)", body.trim()),
+        None => first.to_owned(),
+    };
+    match text.split_once(char::is_whitespace) {
+        Some((keyword, rest)) => format!("{} {}", keyword.to_uppercase(), rest.trim_start()),
+        None => text,
+    }
+}
+
+/// The words of a RUN in history: the ARGs in scope, counted, then the command.
+fn history_text(state: &StageState, args: &[String]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    let mut texts: Vec<String> = Vec::new();
+    for (name, declared) in &state.args {
+        let value = state.env.get(name).or(declared.as_deref()).unwrap_or_default();
+        let text = format!("{name}={value}");
+        match names.iter().position(|known| known == name) {
+            Some(at) => texts[at] = text,
+            None => {
+                names.push(name);
+                texts.push(text);
+            }
+        }
+    }
+    if !texts.is_empty() {
+        texts.insert(0, format!("|{}", names.len()));
+    }
+    texts.extend(args.iter().cloned());
+    texts.join(" ")
+}

@@ -1,0 +1,24 @@
+//! From a syntax tree to a graph of operations: which steps the target needs, what each reads, and the image config at the end.
+//!
+//! Pure and deterministic: the same Dockerfile, arguments and base images give the same graph. It does no I/O: when it needs a base image's config it
+//! returns [`Planned::NeedsImages`] and is called again with the answers. It does not know how an operation runs, nor what is cached.
+//!
+//! ```text
+//! Dockerfile --stages--> what the target reaches --lower--> nodes (op + inputs) + image config with history
+//! ```
+
+mod history;
+mod lower;
+mod op;
+mod plan;
+mod scope;
+mod stages;
+
+pub use op::{
+    BuildGraph, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op, SecurityMode,
+    SourceOp, Step, Unpack,
+};
+pub use plan::{ImageNeed, PlanRequest, Planned, ResolvedImage, ResolvedImages, plan};
+
+/// What of the language's own types an operation carries, for the folders above, which do not import the parser.
+pub use crate::parser::{CacheSharing, chmod::Mode as FileMode};

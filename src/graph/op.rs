@@ -1,0 +1,362 @@
+//! The operations that a build is made of, and the graph that holds them.
+
+use petgraph::Direction;
+use petgraph::stable_graph::{NodeIndex, StableDiGraph};
+use petgraph::visit::EdgeRef;
+
+use crate::diag::{Diagnostic, SourceFile, Span};
+use crate::oci::{Digest, ImageConfig, Platform, Reference};
+use crate::parser::CacheSharing;
+use crate::path::RootPath;
+
+/// A node of a [`BuildGraph`].
+pub type NodeId = NodeIndex<u32>;
+
+/// The operations that the target of a build needs, and what becomes of their result.
+#[derive(Debug)]
+pub struct BuildGraph {
+    /// Nodes, and for each of a node's inputs an edge from the input, weighted with the input's position.
+    graph: StableDiGraph<Node, usize>,
+    /// The node whose file system is the result.
+    pub target: NodeId,
+    /// The config of the image, without times and diff IDs. Each history entry that is no empty layer belongs to one snapshot of the target above the base's.
+    pub config: ImageConfig,
+    /// What to tell the user; none of these is an error.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What to do.
+    pub op: Op,
+    /// How to show it.
+    pub step: Step,
+    /// The platform that it is done for.
+    pub platform: Platform,
+}
+
+/// How an operation is shown, and where it was written.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The stage's name (`stage-0` for the nameless first).
+    pub stage: String,
+    /// The number of this step in its stage, from 1, and how many there are.
+    pub position: (usize, usize),
+    /// The instruction with its variables expanded.
+    pub text: String,
+    /// Where it was written.
+    pub source: Option<(SourceFile, Span)>,
+    /// Whether `--no-cache` is on for its stage.
+    pub ignore_cache: bool,
+}
+
+impl Step {
+    /// The step in BuildKit's form: `[build 2/5] RUN make`.
+    pub fn title(&self) -> String {
+        let (index, total) = self.position;
+        if total == 0 {
+            return self.text.clone();
+        }
+        let width = total.to_string().len();
+        format!("[{} {index:>width$}/{total}] {}", self.stage, self.text)
+    }
+}
+
+/// What a node does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Files from outside. No inputs.
+    Source(SourceOp),
+    /// A command in a sandbox. Input 0 is its root file system; mounts name further inputs.
+    Exec(ExecOp),
+    /// Files copied into a root file system. Input 0 is that root file system; sources name further inputs.
+    Copy(CopyOp),
+    /// A directory made (`WORKDIR`). Input 0 is the root file system.
+    Mkdir(MkdirOp),
+    /// The snapshots of input 1 on top of those of input 0 (`--link`).
+    Merge,
+}
+
+/// Where files come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceOp {
+    /// Nothing: no layers.
+    Scratch,
+    /// An image.
+    Image {
+        /// Its name.
+        reference: Reference,
+        /// The manifest that the name stood for when the build began.
+        manifest: Digest,
+    },
+    /// The build context.
+    Context,
+    /// A file from a web server.
+    Http {
+        /// Its address.
+        url: String,
+        /// Its name at the destination.
+        name: String,
+        /// What it must hash to.
+        checksum: Option<Digest>,
+    },
+}
+
+/// A command in a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecOp {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// The environment, in order. `HOME` is added when it runs, if it is missing.
+    pub env: Vec<(String, String)>,
+    /// Proxy variables, which are set but are no part of the cache key.
+    pub proxy_env: Vec<(String, String)>,
+    /// The working directory.
+    pub workdir: RootPath,
+    /// `USER`, to be looked up in the root file system; empty for root.
+    pub user: String,
+    /// The network.
+    pub network: NetworkMode,
+    /// The privileges.
+    pub security: SecurityMode,
+    /// What is mounted.
+    pub mounts: Vec<ExecMount>,
+    /// A heredoc that begins with `#!`: the file is there while the command runs.
+    pub script: Option<InlineScript>,
+}
+
+/// A heredoc's body as a program, mounted read-only at `/dev/pipes/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InlineScript {
+    /// The name of the file.
+    pub name: String,
+    /// The program.
+    pub body: String,
+}
+
+/// The network of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// A private one with NAT where possible, else the host's.
+    Default,
+    /// None but `lo`.
+    None,
+    /// The host's.
+    Host,
+}
+
+impl NetworkMode {
+    /// The word for it on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            NetworkMode::Default => "default",
+            NetworkMode::None => "none",
+            NetworkMode::Host => "host",
+        }
+    }
+}
+
+/// The privileges of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecurityMode {
+    /// The usual sandbox.
+    Sandbox,
+    /// All capabilities, no filter.
+    Insecure,
+}
+
+/// Something mounted while a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecMount {
+    /// Where.
+    pub target: RootPath,
+    /// What.
+    pub kind: ExecMountKind,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecMountKind {
+    /// Files of an input.
+    Bind {
+        /// Which input of the node.
+        input: usize,
+        /// The path in it.
+        source: String,
+        /// Whether writes are allowed; they are dropped afterwards.
+        writable: bool,
+    },
+    /// A directory that outlives the build.
+    Cache {
+        /// Its name.
+        id: String,
+        /// Who may use it at once.
+        sharing: CacheSharing,
+        /// The input that a new one is filled from, and the path in it.
+        seed: Option<(usize, String)>,
+        /// Mode of a new one.
+        mode: u32,
+        /// Owner of a new one.
+        uid: u32,
+        /// Group of a new one.
+        gid: u32,
+        /// Whether it is read-only.
+        read_only: bool,
+    },
+    /// An empty directory in memory.
+    Tmpfs {
+        /// Size limit in bytes.
+        size: Option<u64>,
+    },
+    /// A secret.
+    Secret {
+        /// Its name.
+        id: String,
+        /// The variable that holds it.
+        env: Option<String>,
+        /// Whether there is a file too.
+        file: bool,
+        /// Whether the step fails without it.
+        required: bool,
+        /// Mode of the file.
+        mode: u32,
+        /// Owner of the file.
+        uid: u32,
+        /// Group of the file.
+        gid: u32,
+    },
+}
+
+/// Files copied into a root file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyOp {
+    /// What is copied, in order.
+    pub sources: Vec<CopySource>,
+    /// The destination as written (a final slash matters), variables expanded.
+    pub destination: String,
+    /// The working directory that a relative destination starts from.
+    pub workdir: RootPath,
+    /// `--chown`, to be looked up in the root file system.
+    pub chown: Option<String>,
+    /// `--chmod`.
+    pub chmod: Option<String>,
+    /// `--parents`.
+    pub parents: bool,
+    /// `--exclude`.
+    pub exclude: Vec<String>,
+    /// Whether archives are unpacked.
+    pub unpack: Unpack,
+    /// `--link`: the layer does not depend on what is below it.
+    pub link: bool,
+}
+
+/// Whether `ADD` unpacks archives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpack {
+    /// Never (`COPY`, `--unpack=false`).
+    Never,
+    /// Local ones (`ADD`).
+    Local,
+    /// Also those from web servers (`--unpack=true`).
+    Always,
+}
+
+/// One source of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopySource {
+    /// Paths of an input.
+    Path {
+        /// Which input of the node.
+        input: usize,
+        /// The path, perhaps with wildcards.
+        pattern: String,
+    },
+    /// The file of an [`SourceOp::Http`] input.
+    Download {
+        /// Which input of the node.
+        input: usize,
+    },
+    /// A heredoc.
+    Inline {
+        /// Its name.
+        name: String,
+        /// Its content.
+        content: String,
+    },
+}
+
+/// A directory to make, with its parents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MkdirOp {
+    /// The directory.
+    pub path: RootPath,
+    /// Its owner, to be looked up in the root file system; empty for root.
+    pub user: String,
+}
+
+impl BuildGraph {
+    /// An empty graph, to be filled by the lowering.
+    pub(super) fn new() -> StableDiGraph<Node, usize> {
+        StableDiGraph::new()
+    }
+
+    pub(super) fn finish(
+        graph: StableDiGraph<Node, usize>,
+        target: NodeId,
+        config: ImageConfig,
+        warnings: Vec<Diagnostic>,
+    ) -> BuildGraph {
+        let mut graph = BuildGraph { graph, target, config, warnings };
+        graph.drop_unreachable();
+        graph
+    }
+
+    /// The node of an ID.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.graph[id]
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.graph.node_count()
+    }
+
+    /// Whether there are no nodes; a planned graph has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.graph.node_count() == 0
+    }
+
+    /// The inputs of a node, in their order.
+    pub fn inputs(&self, id: NodeId) -> Vec<NodeId> {
+        let mut inputs: Vec<(usize, NodeId)> =
+            self.graph.edges_directed(id, Direction::Incoming).map(|edge| (*edge.weight(), edge.source())).collect();
+        inputs.sort_unstable();
+        inputs.into_iter().map(|(_, node)| node).collect()
+    }
+
+    /// The nodes that read a node's result.
+    pub fn dependents(&self, id: NodeId) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = self.graph.neighbors_directed(id, Direction::Outgoing).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    /// All nodes, each after its inputs: the order in which the Dockerfile says them.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        // Lowering adds a node after its inputs, so the indices are a topological order already.
+        self.graph.node_indices()
+    }
+
+    fn drop_unreachable(&mut self) {
+        let mut keep = vec![false; self.graph.node_bound()];
+        let mut todo = vec![self.target];
+        while let Some(id) = todo.pop() {
+            if !std::mem::replace(&mut keep[id.index()], true) {
+                todo.extend(self.graph.neighbors_directed(id, Direction::Incoming));
+            }
+        }
+        self.graph.retain_nodes(|_, id| keep[id.index()]);
+    }
+}
