@@ -1,0 +1,177 @@
+//! Flags of instructions: `--name[=value]` words behind the keyword, up to the first other word or a bare `--`.
+//!
+//! Quotes and backslashes are taken out of a flag when it is read, before variables are expanded; a backslash escapes here whatever the file's escape
+//! character is. Flags that an instruction does not know are mistakes, never part of its command.
+
+use std::ops::Range;
+
+use nom::branch::alt;
+use nom::bytes::complete::{tag, take_while1};
+use nom::character::complete::{anychar, char};
+use nom::combinator::{consumed, map, opt, peek};
+use nom::multi::fold_many0;
+use nom::sequence::{preceded, terminated};
+use nom::{IResult, Parser};
+
+use crate::diag::did_you_mean;
+
+use super::ast::Word;
+use super::scope::Scope;
+
+/// A flag as written.
+#[derive(Debug)]
+pub(super) struct Flag {
+    /// Without `--`.
+    pub(super) name: String,
+    /// Behind `=`, without quotes and escapes.
+    pub(super) value: Option<String>,
+    /// The bytes of the name.
+    pub(super) name_range: Range<usize>,
+    /// The bytes of the value.
+    pub(super) value_range: Range<usize>,
+    /// All bytes.
+    pub(super) range: Range<usize>,
+}
+
+/// Reads the flags at the start of `text[range]`; returns them and where the rest begins.
+pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag>, usize) {
+    let mut flags = Vec::new();
+    let mut rest = &text[range.clone()];
+    let offset = |rest: &str| range.end - rest.len();
+    loop {
+        rest = rest.trim_start();
+        let Ok((after, (written, word))) = consumed(word).parse(rest) else { return (flags, offset(rest)) };
+        if word == "--" {
+            return (flags, offset(after));
+        }
+        let start = offset(rest);
+        flags.push(flag(written, &word, start));
+        rest = after;
+    }
+}
+
+fn flag(written: &str, word: &str, start: usize) -> Flag {
+    let end = start + written.len();
+    // The name holds no quotes in practice, so that its bytes are those before the first `=`.
+    let equals = written.find('=').map_or(end, |at| start + at);
+    let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value.to_owned())));
+    let name = name.strip_prefix("--").unwrap_or(name).to_owned();
+    Flag { name, value, name_range: (start + 2).min(equals)..equals, value_range: (equals + 1).min(end)..end, range: start..end }
+}
+
+/// A word that begins with `--`, without its quotes and escapes.
+fn word(input: &str) -> IResult<&str, String> {
+    let push = |mut text: String, part: &str| {
+        text.push_str(part);
+        text
+    };
+    preceded(
+        peek(tag("--")),
+        fold_many0(alt((plain, escaped, quoted('"'), quoted('\''))), String::new, move |text, part| push(text, &part)),
+    )
+    .parse(input)
+}
+
+fn plain(input: &str) -> IResult<&str, String> {
+    map(take_while1(|c: char| !c.is_whitespace() && !matches!(c, '\\' | '"' | '\'')), str::to_owned).parse(input)
+}
+
+/// A backslash and the character that it keeps; at the end of the line it is dropped.
+fn escaped(input: &str) -> IResult<&str, String> {
+    map(preceded(char('\\'), opt(anychar)), |c| c.map(String::from).unwrap_or_default()).parse(input)
+}
+
+/// Quoted text; an open quote reaches to the end of the line.
+fn quoted<'a>(quote: char) -> impl Parser<&'a str, Output = String, Error = nom::error::Error<&'a str>> {
+    let plain = map(take_while1(move |c| c != quote && c != '\\'), str::to_owned);
+    let inner = fold_many0(alt((plain, escaped)), String::new, |mut text: String, part| {
+        text.push_str(&part);
+        text
+    });
+    terminated(preceded(char(quote), inner), opt(char(quote)))
+}
+
+/// What a flag takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A value.
+    Text,
+    /// A value; the flag may be repeated.
+    Many,
+    /// Nothing, `true` or `false`.
+    Bool,
+}
+
+/// The flags of one instruction, checked.
+#[derive(Debug, Default)]
+pub(super) struct Flags {
+    found: Vec<(&'static str, Word)>,
+    switches: Vec<(&'static str, bool)>,
+}
+
+impl Flags {
+    /// Checks `flags` against those that the instruction knows, and reports mistakes.
+    pub(super) fn check(scope: &mut Scope<'_>, flags: Vec<Flag>, known: &[(&'static str, Kind)]) -> Flags {
+        let mut checked = Flags::default();
+        let mut seen: Vec<(&str, Range<usize>)> = Vec::new();
+        for flag in flags {
+            let Some((name, kind)) = known.iter().copied().find(|(name, _)| *name == flag.name) else {
+                unknown(scope, &flag, known);
+                continue;
+            };
+            if let (Some((_, first)), false) = (seen.iter().find(|(seen, _)| *seen == name), kind == Kind::Many) {
+                let first = scope.span(first.clone());
+                scope.report(scope.error(flag.range, format!("flag `--{name}` is given twice")).with_related(first, "the first one"));
+                continue;
+            }
+            seen.push((name, flag.range.clone()));
+            match (kind, flag.value) {
+                (Kind::Bool, None) => checked.switches.push((name, true)),
+                (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("true") => checked.switches.push((name, true)),
+                (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("false") => checked.switches.push((name, false)),
+                (Kind::Bool, Some(value)) => {
+                    let message = format!("`--{name}` is `true` or `false`, not `{value}`");
+                    scope.report(scope.error(flag.value_range, message));
+                }
+                (_, Some(text)) => checked.found.push((name, Word { text, span: scope.span(flag.value_range) })),
+                (_, None) => {
+                    scope
+                        .report(scope.error(flag.range, format!("flag `--{name}` needs a value")).with_hint(format!("write `--{name}=…`")));
+                }
+            }
+        }
+        checked
+    }
+
+    /// The value of a flag.
+    pub(super) fn text(&mut self, name: &str) -> Option<Word> {
+        let index = self.found.iter().position(|(found, _)| *found == name)?;
+        Some(self.found.remove(index).1)
+    }
+
+    /// The values of a flag that may be repeated.
+    pub(super) fn many(&mut self, name: &str) -> Vec<Word> {
+        self.found.extract_if(.., |(found, _)| *found == name).map(|(_, word)| word).collect()
+    }
+
+    /// Whether a switch was given, and what it said.
+    pub(super) fn switch(&self, name: &str) -> Option<bool> {
+        self.switches.iter().find(|(found, _)| *found == name).map(|(_, on)| *on)
+    }
+}
+
+fn unknown(scope: &mut Scope<'_>, flag: &Flag, known: &[(&'static str, Kind)]) {
+    let keyword = scope.keyword;
+    let message = format!("unknown flag `--{}` for `{keyword}`", flag.name);
+    let mut diagnostic = scope.error(flag.name_range.start - 2..flag.name_range.end, message);
+    if let Some(name) = did_you_mean(&flag.name, known.iter().map(|(name, _)| *name)) {
+        let span = scope.span(flag.name_range.clone());
+        diagnostic = diagnostic.with_hint(format!("did you mean `--{name}`?")).with_suggestion(span, name);
+    } else if matches!(keyword, "RUN" | "CMD" | "ENTRYPOINT") {
+        diagnostic = diagnostic.with_hint("to pass it to the command, write `--` before it");
+    } else if !known.is_empty() {
+        let names: Vec<String> = known.iter().map(|(name, _)| format!("`--{name}`")).collect();
+        diagnostic = diagnostic.with_hint(format!("`{keyword}` takes {}", names.join(", ")));
+    }
+    scope.report(diagnostic);
+}

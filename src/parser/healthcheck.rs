@@ -1,0 +1,83 @@
+//! `HEALTHCHECK`.
+
+use super::ast::{Healthcheck, Instruction, Word};
+use super::duration;
+use super::flags::{Flags, Kind};
+use super::instruction::{Arguments, shell_or_exec};
+use super::scope::Scope;
+use super::words;
+use crate::diag::Diagnostic;
+
+/// The shortest duration that an image's config may hold, but for none at all.
+const MINIMUM: i64 = 1_000_000;
+
+/// Reads the arguments of `HEALTHCHECK`.
+pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
+    let durations = ["interval", "timeout", "start-period", "start-interval"];
+    let known = [
+        ("interval", Kind::Text),
+        ("timeout", Kind::Text),
+        ("start-period", Kind::Text),
+        ("start-interval", Kind::Text),
+        ("retries", Kind::Text),
+    ];
+    let mut flags = Flags::check(scope, arguments.flags, &known);
+    let [interval, timeout, start_period, start_interval] =
+        durations.map(|name| flags.text(name).and_then(|word| length(scope, name, &word)));
+    let retries = flags.text("retries").and_then(|word| count(scope, &word));
+    let rest = arguments.rest;
+    if rest.is_empty() {
+        return scope.fail_with(arguments.keyword, "`HEALTHCHECK` needs `CMD` or `NONE`", "write `HEALTHCHECK CMD command`");
+    }
+    let text = scope.text(rest.clone());
+    let end = text.find(char::is_whitespace).map_or(rest.end, |at| rest.start + at);
+    let (kind, command) = (rest.start..end, words::trim(&scope.line.text, end..rest.end));
+    let written = scope.text(kind.clone());
+    if written.eq_ignore_ascii_case("none") {
+        if !command.is_empty() {
+            return scope.fail(command, "`HEALTHCHECK NONE` takes no arguments");
+        }
+        return Some(Instruction::Healthcheck(Healthcheck::None));
+    }
+    if !written.eq_ignore_ascii_case("cmd") {
+        let message = format!("`HEALTHCHECK` takes `CMD` or `NONE`, not `{}`", written.chars().take(40).collect::<String>());
+        return scope.fail_with(kind, message, "write `HEALTHCHECK CMD command`");
+    }
+    if command.is_empty() {
+        return scope.fail(kind, "`HEALTHCHECK CMD` needs a command");
+    }
+    let form = shell_or_exec(scope, command.clone())?;
+    if form == super::ast::ShellOrExec::Exec(Vec::new()) {
+        return scope.fail(command, "`HEALTHCHECK CMD` needs a command");
+    }
+    Some(Instruction::Healthcheck(Healthcheck::Command { command: form, interval, timeout, start_period, start_interval, retries }))
+}
+
+/// A duration; an empty value counts as not given.
+fn length(scope: &mut Scope<'_>, name: &str, word: &Word) -> Option<i64> {
+    if word.text.is_empty() {
+        return None;
+    }
+    let mistake = match duration::parse(&word.text) {
+        Ok(length) if length == 0 || length >= MINIMUM => return Some(length),
+        Ok(_) => format!("`--{name}` cannot be less than 1ms"),
+        Err(mistake) => mistake,
+    };
+    let diagnostic = Diagnostic::error(scope.file, word.span, mistake);
+    scope.report(diagnostic.with_hint("write a number and a unit, such as `30s` or `1m30s`"));
+    None
+}
+
+fn count(scope: &mut Scope<'_>, word: &Word) -> Option<i64> {
+    if word.text.is_empty() {
+        return None;
+    }
+    let mistake = match word.text.parse::<i32>() {
+        Ok(count) if count >= 0 => return Some(i64::from(count)),
+        Ok(_) => "`--retries` cannot be negative".to_owned(),
+        Err(_) => format!("`--retries` is a number, not `{}`", word.text),
+    };
+    let diagnostic = Diagnostic::error(scope.file, word.span, mistake);
+    scope.report(diagnostic);
+    None
+}

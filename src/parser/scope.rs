@@ -1,0 +1,66 @@
+//! What the parsers of single instructions share: the line, the file, and where to report mistakes.
+
+use std::ops::Range;
+
+use crate::diag::{Diagnostic, SourceFile, Span, Spanned};
+
+use super::ast::Word;
+use super::lexer::Line;
+
+/// Diagnostics that are kept; with more, the file is not meant to be a Dockerfile.
+pub(super) const MAX_DIAGNOSTICS: usize = 1000;
+
+/// One instruction that is being read. Ranges are bytes of the line's text.
+pub(super) struct Scope<'a> {
+    /// The file.
+    pub(super) file: &'a SourceFile,
+    /// The line.
+    pub(super) line: &'a Line,
+    /// The keyword in capitals, for messages.
+    pub(super) keyword: &'static str,
+    /// The escape character.
+    pub(super) escape: char,
+    /// Where mistakes go.
+    pub(super) diagnostics: &'a mut Vec<Diagnostic>,
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn text(&self, range: Range<usize>) -> &'a str {
+        &self.line.text[range]
+    }
+
+    pub(super) fn span(&self, range: Range<usize>) -> Span {
+        self.line.span(range)
+    }
+
+    pub(super) fn word(&self, range: Range<usize>) -> Word {
+        Word { text: self.text(range.clone()).to_owned(), span: self.span(range) }
+    }
+
+    pub(super) fn spanned(&self, range: Range<usize>) -> Spanned<String> {
+        Spanned::new(self.text(range.clone()).to_owned(), self.span(range))
+    }
+
+    pub(super) fn error(&self, range: Range<usize>, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(self.file, self.span(range), message)
+    }
+
+    /// Adds a diagnostic, unless there are far too many already.
+    pub(super) fn report(&mut self, diagnostic: Diagnostic) {
+        if self.diagnostics.len() < MAX_DIAGNOSTICS {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// Reports an error, and gives up on the instruction.
+    pub(super) fn fail<T>(&mut self, range: Range<usize>, message: impl Into<String>) -> Option<T> {
+        self.report(self.error(range, message));
+        None
+    }
+
+    /// As [`Scope::fail`], with a hint.
+    pub(super) fn fail_with<T>(&mut self, range: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> Option<T> {
+        self.report(self.error(range, message).with_hint(hint));
+        None
+    }
+}

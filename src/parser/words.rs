@@ -1,0 +1,72 @@
+//! Splits the arguments of an instruction to words.
+//!
+//! There are two ways: at blanks alone (`FROM`, `EXPOSE`, `COPY`), and at blanks outside of quotes (`ENV`, `LABEL`, `ARG`). Both keep quotes and
+//! escapes: those are removed when variables are expanded.
+
+use std::ops::Range;
+
+/// Whether the character separates words in instructions that know no quotes.
+pub(super) fn is_blank(c: char) -> bool {
+    matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
+}
+
+/// The range of `text[range]` without blanks at its ends.
+pub(super) fn trim(text: &str, range: Range<usize>) -> Range<usize> {
+    let part = &text[range.clone()];
+    let start = range.start + (part.len() - part.trim_start().len());
+    start..(start + part.trim().len())
+}
+
+/// Splits at blanks.
+pub(super) fn at_blanks(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
+    let base = range.start;
+    let mut words = Vec::new();
+    let mut start = None;
+    for (at, c) in text[range.clone()].char_indices() {
+        match (is_blank(c), start) {
+            (true, Some(from)) => {
+                words.push(from..base + at);
+                start = None;
+            }
+            (false, None) => start = Some(base + at),
+            _ => {}
+        }
+    }
+    words.extend(start.map(|from| from..range.end));
+    words
+}
+
+/// Words split at blanks outside of quotes.
+pub(super) struct Quoted {
+    /// The words.
+    pub(super) words: Vec<Range<usize>>,
+    /// Where a quote is opened that is never closed.
+    pub(super) open_quote: Option<usize>,
+}
+
+/// Splits at blanks that are neither quoted nor escaped.
+pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Quoted {
+    let base = range.start;
+    let mut words = Vec::new();
+    let mut start = None;
+    let mut quote: Option<(char, usize)> = None;
+    let mut chars = text[range.clone()].char_indices();
+    while let Some((at, c)) = chars.next() {
+        if quote.is_none() && c.is_whitespace() {
+            words.extend(start.take().map(|from| from..base + at));
+            continue;
+        }
+        start.get_or_insert(base + at);
+        match quote {
+            Some((open, _)) if c == open => quote = None,
+            Some(('\'', _)) => {}
+            _ if c == escape => {
+                chars.next();
+            }
+            None if c == '\'' || c == '"' => quote = Some((c, base + at)),
+            _ => {}
+        }
+    }
+    words.extend(start.map(|from| from..range.end));
+    Quoted { words, open_quote: quote.map(|(_, at)| at) }
+}
