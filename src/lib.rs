@@ -4,11 +4,18 @@
 
 pub mod cache;
 pub mod cli;
+pub mod context;
 pub mod diag;
+pub mod engine;
+pub mod executor;
 pub mod graph;
+pub mod image;
 pub mod oci;
 pub mod parser;
 pub mod path;
 pub mod progress;
+pub mod registry;
+pub mod runtime;
+pub mod store;
 pub mod sys;
 pub mod task;

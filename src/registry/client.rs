@@ -1,0 +1,97 @@
+//! The client itself: what all operations share.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+use crate::oci::Reference;
+
+use super::connect::Connections;
+use super::error::{Error, tame};
+use super::host::{Host, Hosts};
+use super::options::ClientOptions;
+
+/// Warnings that are kept until somebody takes them.
+const WARNINGS_LIMIT: usize = 32;
+
+/// Speaks to registries. Cheap to clone; all clones share connections, tokens and limits.
+///
+/// Calls may be made from any number of tasks at once. Dropping a call's future stops it; what a registry has then already done (a blob or a
+/// manifest stored) stays done.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) options: ClientOptions,
+    pub(super) headers: HeaderMap,
+    pub(super) connections: Connections,
+    pub(super) hosts: Hosts,
+    /// Whether token servers are asked for refresh tokens (only `login` does).
+    pub(super) offline_tokens: bool,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Client {
+    /// A client. Nothing is read or connected yet.
+    ///
+    /// # Errors
+    /// A header that HTTP does not allow.
+    pub fn new(options: ClientOptions) -> Result<Client, Error> {
+        Client::make(options, false)
+    }
+
+    pub(super) fn make(options: ClientOptions, offline_tokens: bool) -> Result<Client, Error> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &options.extra_headers {
+            let bad = || Error::BadOption { option: "HTTP header", value: tame(name, 60) };
+            let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+            let mut value = HeaderValue::from_str(value.expose()).map_err(|_| bad())?;
+            value.set_sensitive(true);
+            headers.insert(parsed, value);
+        }
+        HeaderValue::from_str(&options.user_agent)
+            .map_err(|_| Error::BadOption { option: "user agent", value: tame(&options.user_agent, 60) })?;
+        let inner = Inner {
+            options,
+            headers,
+            connections: Connections::default(),
+            hosts: Hosts::default(),
+            offline_tokens,
+            warnings: Mutex::default(),
+        };
+        Ok(Client { inner: Arc::new(inner) })
+    }
+
+    /// The options that it was made with.
+    pub fn options(&self) -> &ClientOptions {
+        &self.inner.options
+    }
+
+    /// Takes what registries (`Warning: 299`) and credential helpers want the user to know, each once.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn warn(&self, text: String) {
+        let mut warnings = self.inner.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.len() < WARNINGS_LIMIT && !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    pub(super) fn host(&self, name: &str) -> Arc<Host> {
+        self.inner.hosts.get(name, self.inner.options.max_concurrency_per_host)
+    }
+
+    /// The URL of `rest` in the repository of `reference`: `…/v2/NAME/REST`.
+    pub(super) async fn repository_url(&self, reference: &Reference, rest: &str) -> Result<Url, Error> {
+        let host = self.host(reference.registry());
+        let base = self.base(&host).await?;
+        let path = format!("v2/{}/{rest}", reference.repository());
+        base.join(&path).map_err(|_| Error::BadHost { host: reference.registry().to_owned() })
+    }
+}

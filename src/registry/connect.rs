@@ -1,0 +1,225 @@
+//! Connections: HTTP clients with the right roots, certificates and proxies for each server.
+//!
+//! Root certificates are read when the first `https` URL is met, not before: parsing them costs milliseconds that a build against a local registry
+//! need not pay, and a system without any can still use plain HTTP. Servers with their own folder in `certs.d` get a client of their own.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::sync::{Mutex, OnceCell};
+use url::Url;
+
+use super::error::Error;
+use super::host::matches_host;
+use super::options::ClientOptions;
+
+/// HTTP clients by what they must trust.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    plain: OnceCell<reqwest::Client>,
+    roots: OnceCell<Arc<RootCertStore>>,
+    usual: OnceCell<reqwest::Client>,
+    /// For `host` or `host:port` with certificates of their own, or none to check.
+    special: Mutex<HashMap<String, Option<reqwest::Client>>>,
+}
+
+impl Connections {
+    /// The client for `url`.
+    pub(super) async fn client(&self, url: &Url, options: &ClientOptions) -> Result<reqwest::Client, Error> {
+        if url.scheme() == "http" {
+            let plain = || async { build(options, tls_config(RootCertStore::empty(), None)) };
+            return self.plain.get_or_try_init(plain).await.cloned();
+        }
+        let host = url.host_str().unwrap_or_default();
+        let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let mut special = self.special.lock().await;
+        if let Some(known) = special.get(&authority) {
+            if let Some(client) = known {
+                return Ok(client.clone());
+            }
+        } else {
+            let made = self.special_client(&authority, options).await?;
+            special.insert(authority.clone(), made.clone());
+            if let Some(client) = made {
+                return Ok(client);
+            }
+        }
+        drop(special);
+        let roots = self.roots().await?;
+        if roots.is_empty() {
+            return Err(Error::NoRootCertificates { host: authority });
+        }
+        self.usual.get_or_try_init(|| async { build(options, tls_config(RootCertStore::clone(&roots), None)) }).await.cloned()
+    }
+
+    async fn special_client(&self, authority: &str, options: &ClientOptions) -> Result<Option<reqwest::Client>, Error> {
+        if options.skip_tls_verify.iter().any(|pattern| matches_host(pattern, authority)) {
+            let mut config = tls_config(RootCertStore::empty(), None)?;
+            config.dangerous().set_certificate_verifier(Arc::new(TrustEveryone(provider())));
+            return build(options, Ok(config)).map(Some);
+        }
+        let folders: Vec<PathBuf> = options.certs_dirs.iter().map(|dir| dir.join(authority)).collect();
+        if folders.is_empty() {
+            return Ok(None);
+        }
+        let found = blocking(move || folders.iter().find(|folder| folder.is_dir()).map(|folder| read_folder(folder)).transpose()).await??;
+        let Some(folder) = found else { return Ok(None) };
+        let mut roots = RootCertStore::clone(&*self.roots().await?);
+        roots.add_parsable_certificates(folder.authorities);
+        build(options, tls_config(roots, folder.identity)).map(Some)
+    }
+
+    async fn roots(&self) -> Result<Arc<RootCertStore>, Error> {
+        let load = || async {
+            let found = blocking(rustls_native_certs::load_native_certs).await?;
+            for error in &found.errors {
+                tracing::debug!(%error, "a root certificate cannot be read");
+            }
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(found.certs);
+            Ok(Arc::new(roots))
+        };
+        self.roots.get_or_try_init(load).await.cloned()
+    }
+}
+
+/// Runs blocking code elsewhere.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|error| Error::BadOption { option: "blocking task", value: error.to_string() })
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn tls_config(roots: RootCertStore, identity: Option<Identity>) -> Result<ClientConfig, Error> {
+    let bad = |error: rustls::Error| Error::BadOption { option: "client certificate", value: error.to_string() };
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(bad)?;
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(bad)?,
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn build(options: &ClientOptions, tls: Result<ClientConfig, Error>) -> Result<reqwest::Client, Error> {
+    let loopback = [SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0)];
+    let mut builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls?)
+        .user_agent(&options.user_agent)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(options.connect_timeout)
+        // Without a name server, too, this machine is this machine.
+        .resolve_to_addrs("localhost", &loopback)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(30))
+        .pool_idle_timeout(Duration::from_secs(30))
+        // The default windows of HTTP/2 (64 KiB) hold a layer on a distant server to a few MB/s.
+        .http2_initial_stream_window_size(4 << 20)
+        .http2_initial_connection_window_size(16 << 20)
+        .no_proxy();
+    for proxy in proxies(options)? {
+        builder = builder.proxy(proxy);
+    }
+    builder.build().map_err(Error::Setup)
+}
+
+fn proxies(options: &ClientOptions) -> Result<Vec<reqwest::Proxy>, Error> {
+    let settings = &options.proxies;
+    let direct = format!("localhost,127.0.0.0/8,::1,{}", settings.no_proxy.as_deref().unwrap_or(""));
+    let mut proxies = Vec::new();
+    for (url, https) in [(&settings.http, false), (&settings.https, true)] {
+        let Some(url) = url else { continue };
+        let made = if https { reqwest::Proxy::https(url.expose()) } else { reqwest::Proxy::http(url.expose()) };
+        let bad = |_| Error::BadOption { option: "proxy", value: crate::diag::SafeUrl::new(url.expose()).to_string() };
+        proxies.push(made.map_err(bad)?.no_proxy(reqwest::NoProxy::from_string(&direct)));
+    }
+    Ok(proxies)
+}
+
+/// What a folder of `certs.d` holds.
+struct CertsFolder {
+    authorities: Vec<CertificateDer<'static>>,
+    identity: Option<Identity>,
+}
+
+fn read_folder(folder: &Path) -> Result<CertsFolder, Error> {
+    let bad = |path: &Path, reason: String| Error::Certificate { path: path.to_owned(), reason };
+    let entries = std::fs::read_dir(folder).map_err(|error| bad(folder, error.to_string()))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    let mut found = CertsFolder { authorities: Vec::new(), identity: None };
+    for path in paths {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("crt" | "pem") => found.authorities.extend(read_certificates(&path)?),
+            Some("cert") if found.identity.is_none() => {
+                let key = path.with_extension("key");
+                let parsed = PrivateKeyDer::from_pem_file(&key).map_err(|error| bad(&key, error.to_string()))?;
+                found.identity = Some((read_certificates(&path)?, parsed));
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bad = |reason: String| Error::Certificate { path: path.to_owned(), reason };
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))?;
+    let certificates: Result<Vec<_>, _> = certificates.collect();
+    let certificates = certificates.map_err(|error| bad(error.to_string()))?;
+    if certificates.is_empty() { Err(bad("it holds no certificate in PEM form".to_owned())) } else { Ok(certificates) }
+}
+
+/// Accepts every certificate, for hosts that the user named.
+#[derive(Debug)]
+struct TrustEveryone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for TrustEveryone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,234 @@
+//! Credentials as the ecosystem keeps them: Docker's `config.json` with its helpers, containers' `auth.json`, inline JSON.
+//!
+//! All files have one form, so they are read by one parser; they are asked in a fixed order: what the caller gave, inline JSON, `config.json` (which
+//! is what `login` writes, so a login always takes effect), then each `auth.json`. Within a file a helper comes before the text, and a key with a
+//! longer path before a shorter one.
+//!
+//! Paths come from the caller; this folder neither reads `$HOME` nor the environment. Everything here blocks.
+
+mod config_file;
+mod helper;
+mod save;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::diag::Secret;
+use crate::oci::DOCKER_HUB;
+
+use config_file::ConfigFile;
+use helper::Helper;
+pub use save::{LoginTarget, Saved, erase_login, list_logins, save_login};
+
+/// Docker's key for Docker Hub.
+const HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// What proves who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// User and password (or a personal access token).
+    Basic {
+        /// The user.
+        username: String,
+        /// The password.
+        password: Secret<String>,
+    },
+    /// An OAuth2 refresh token, exchanged at the token server.
+    IdentityToken(Secret<String>),
+    /// A bearer token, sent as it is.
+    RegistryToken(Secret<String>),
+}
+
+/// Where credentials may be found.
+#[derive(Clone, Debug, Default)]
+pub struct CredentialFiles {
+    /// Docker's `config.json`; it may be missing.
+    pub docker_config: Option<PathBuf>,
+    /// Candidates for containers' `auth.json`, most important first; they may be missing.
+    pub auth_json: Vec<PathBuf>,
+    /// The content of `DOCKER_AUTH_CONFIG`.
+    pub inline: Option<Secret<String>>,
+    /// Folders to look for `docker-credential-*` in before `PATH`.
+    pub helper_dirs: Vec<PathBuf>,
+}
+
+/// A set of credentials, read once and asked for each registry.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials(Arc<Sources>);
+
+#[derive(Clone, Debug, Default)]
+struct Sources {
+    given: Vec<(String, Credential)>,
+    files: Vec<ConfigFile>,
+    helper_dirs: Vec<PathBuf>,
+}
+
+/// Why credentials cannot be read, written or fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read credentials from `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is not what it should be. Its text is not shown.
+    #[error("`{path}` is not a credentials file: line {line}, column {column}: {reason}")]
+    Malformed {
+        /// The file, or the name of the variable.
+        path: PathBuf,
+        /// The line, 0 where it is not known.
+        line: usize,
+        /// The column.
+        column: usize,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// One entry is not `base64(user:password)`.
+    #[error("the entry for `{key}` in `{path}` is malformed: `auth` is not the base64 form of `user:password`")]
+    BadEntry {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        key: String,
+    },
+    /// A file cannot be written.
+    #[error("cannot write credentials to `{path}`")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The name of a helper that is no file name.
+    #[error("`{name}` cannot be the name of a credential helper")]
+    HelperName {
+        /// The name.
+        name: String,
+    },
+    /// A helper cannot be started.
+    #[error("cannot start the credential helper `{helper}`")]
+    HelperStart {
+        /// The program.
+        helper: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A helper failed.
+    #[error("the credential helper `{helper}` could not {action} the credentials: {reason}")]
+    Helper {
+        /// The program.
+        helper: String,
+        /// `get`, `store`, `erase` or `list`.
+        action: &'static str,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::HelperStart { helper, source } if source.kind() == io::ErrorKind::NotFound => {
+                Some(format!("install `{helper}` or remove it from `credsStore` and `credHelpers` of config.json"))
+            }
+            Error::BadEntry { .. } => Some("log in again".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+impl Credentials {
+    /// Reads the files that there are.
+    ///
+    /// # Errors
+    /// A file that exists and cannot be read or understood.
+    pub fn load(files: &CredentialFiles) -> Result<Credentials, Error> {
+        let mut loaded = Vec::new();
+        if let Some(inline) = &files.inline {
+            loaded.push(ConfigFile::parse(&PathBuf::from("DOCKER_AUTH_CONFIG"), inline.expose().as_bytes())?);
+        }
+        for path in files.docker_config.iter().chain(&files.auth_json) {
+            loaded.extend(ConfigFile::load(path)?);
+        }
+        Ok(Credentials(Arc::new(Sources { given: Vec::new(), files: loaded, helper_dirs: files.helper_dirs.clone() })))
+    }
+
+    /// The same set with `credential` for `registry`, before all others.
+    #[must_use]
+    pub fn with(&self, registry: &str, credential: Credential) -> Credentials {
+        let mut sources = Sources::clone(&self.0);
+        sources.given.insert(0, (normal_key(registry), credential));
+        Credentials(Arc::new(sources))
+    }
+
+    /// `HttpHeaders` of the files, for [`ClientOptions::extra_headers`](super::ClientOptions::extra_headers).
+    pub fn http_headers(&self) -> Vec<(String, Secret<String>)> {
+        self.0.files.iter().flat_map(|file| file.http_headers.iter().cloned()).collect()
+    }
+
+    /// The credential for a repository (`acme/app`, or empty for the registry as a whole) at a registry (`ghcr.io`). May run a helper.
+    ///
+    /// # Errors
+    /// A malformed entry, or a helper that fails otherwise than by saying that it has nothing.
+    pub fn lookup(&self, registry: &str, repository: &str) -> Result<Option<Credential>, Error> {
+        let host = normal_key(registry);
+        let keys = candidate_keys(&host, repository);
+        for key in &keys {
+            if let Some((_, credential)) = self.0.given.iter().find(|(given, _)| given == key) {
+                return Ok(Some(credential.clone()));
+            }
+        }
+        for file in &self.0.files {
+            if let Some(name) = file.helper_for(&host) {
+                let found = Helper::new(name, &self.0.helper_dirs)?.get(&helper_key(&host))?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            for key in &keys {
+                if let Some(credential) = file.credential(key)? {
+                    return Ok(Some(credential));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A key of a file, or a registry's name, in one form: `docker.io`, `ghcr.io`, `ghcr.io/acme`.
+fn normal_key(key: &str) -> String {
+    let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let rest = rest.trim_end_matches('/');
+    let rest = rest.strip_suffix("/v1").or_else(|| rest.strip_suffix("/v2")).unwrap_or(rest);
+    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    let host = match host.to_ascii_lowercase().as_str() {
+        "index.docker.io" | "registry-1.docker.io" | "docker.io" => DOCKER_HUB.to_owned(),
+        other => other.to_owned(),
+    };
+    path.map_or(host.clone(), |path| format!("{host}/{path}"))
+}
+
+/// The keys that may hold a repository's credential, the most special first.
+fn candidate_keys(host: &str, repository: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut path = repository;
+    while !path.is_empty() {
+        keys.push(format!("{host}/{path}"));
+        path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    }
+    keys.push(host.to_owned());
+    keys
+}
+
+/// The name under which helpers keep a registry.
+fn helper_key(host: &str) -> String {
+    if host == DOCKER_HUB { HUB_KEY.to_owned() } else { host.to_owned() }
+}

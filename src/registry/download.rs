@@ -1,0 +1,303 @@
+//! Downloads: a blob as a stream that survives cuts and ends only if every byte was right.
+//!
+//! After a cut the rest is asked for by range, from the registry anew (a signed URL that it redirected to may have expired). A server that ignores
+//! ranges sends all of it again, and what we have is skipped. The digest is computed over what was handed out, across all connections and, with
+//! [`Client::resume_blob`], across processes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::{Method, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::diag::SafeUrl;
+use crate::oci::{Descriptor, Digest, Hasher, Reference};
+
+use super::auth::Scope;
+use super::client::Client;
+use super::error::{Error, tame};
+use super::host::Host;
+use super::retry::Backoff;
+use super::transport::{Call, Reply};
+
+/// How long to wait for bytes that should not come.
+const EXTRA_WAIT: Duration = Duration::from_millis(200);
+
+/// A blob that is arriving. The bytes are right if, and only if, the stream ends with `Ok(None)`.
+///
+/// While it is connected it counts against the limit of its registry, so do not hold many open without reading them.
+pub struct BlobStream {
+    client: Client,
+    host: Arc<Host>,
+    call: Call,
+    digest: Digest,
+    size: u64,
+    /// Bytes handed out, of all processes.
+    position: u64,
+    /// `None` once the digest has been checked, or something failed for good.
+    hasher: Option<Hasher>,
+    verified: bool,
+    reply: Option<Reply>,
+    /// Bytes of the current answer that we have already.
+    skip: u64,
+    ranges: bool,
+    backoff: Backoff,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlobStream({}, {} of {} bytes)", self.digest, self.position, self.size)
+    }
+}
+
+impl Client {
+    /// Opens a blob of the repository of `reference`. Waits while the registry's limit of blobs is reached.
+    ///
+    /// # Errors
+    /// There is no such blob, or the registry cannot be reached or refuses.
+    pub async fn fetch_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<BlobStream, Error> {
+        self.resume_blob(reference, blob, 0, Hasher::new(blob.digest.algorithm())).await
+    }
+
+    /// Opens a blob of which the first `offset` bytes are there already; `hasher` has seen exactly those.
+    ///
+    /// # Errors
+    /// As [`Client::fetch_blob`]; also when `offset` is beyond the blob's size.
+    pub async fn resume_blob(&self, reference: &Reference, blob: &Descriptor, offset: u64, hasher: Hasher) -> Result<BlobStream, Error> {
+        let host = self.host(reference.registry());
+        let permit = host.permits.clone().acquire_owned().await.ok();
+        let url = self.repository_url(reference, &format!("blobs/{}", blob.digest)).await?;
+        if offset > blob.size {
+            let url = SafeUrl::new(url.as_str());
+            return Err(Error::SizeMismatch { digest: blob.digest.clone(), expected: blob.size, actual: offset, at_least: false, url });
+        }
+        let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
+        let mut call = Call::new(Method::GET, url, reference.repository(), scopes);
+        // A proxy that compresses would change the size, and ranges with it.
+        call.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut stream = BlobStream {
+            client: self.clone(),
+            host,
+            call,
+            digest: blob.digest.clone(),
+            size: blob.size,
+            position: offset,
+            hasher: Some(hasher),
+            verified: false,
+            reply: None,
+            skip: 0,
+            ranges: true,
+            backoff: Backoff::new(self.options().retry),
+            permit,
+        };
+        if offset < blob.size {
+            stream.connect().await?;
+        }
+        Ok(stream)
+    }
+}
+
+impl BlobStream {
+    /// The next bytes; `None` when all have come and their digest is right. May be dropped while it waits, and called again.
+    ///
+    /// # Errors
+    /// The blob cannot be had whole, or is not what its descriptor says. Every further call fails too.
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.verified {
+            return Ok(None);
+        }
+        if self.hasher.is_none() {
+            return Err(self.cut());
+        }
+        let result = self.advance().await;
+        if !matches!(result, Ok(Some(_))) {
+            self.reply = None;
+            self.permit = None;
+            self.hasher = None;
+        }
+        result
+    }
+
+    /// Bytes handed out so far, with those of earlier processes.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The size of the whole blob.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The same as a stream of `futures`. It ends after the first error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+        futures_util::stream::unfold(Some(self), |stream| async {
+            let mut stream = stream?;
+            match stream.next_chunk().await {
+                Ok(None) => None,
+                Ok(Some(bytes)) => Some((Ok(bytes), Some(stream))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    async fn advance(&mut self) -> Result<Option<Bytes>, Error> {
+        let idle = self.client.options().idle_timeout;
+        loop {
+            if self.position == self.size {
+                self.finish().await?;
+                return Ok(None);
+            }
+            let Some(reply) = &mut self.reply else {
+                self.connect().await?;
+                continue;
+            };
+            let error = match reply.chunk(idle).await {
+                Ok(Some(chunk)) => match self.accept(chunk)? {
+                    Some(chunk) => return Ok(Some(chunk)),
+                    None => continue,
+                },
+                Ok(None) => self.cut(),
+                Err(error) => error,
+            };
+            self.reply = None;
+            self.backoff.pause(error).await?;
+        }
+    }
+
+    /// Takes what we do not have yet out of a piece.
+    fn accept(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>, Error> {
+        let known = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+        self.skip -= known as u64;
+        let _ = chunk.split_to(known);
+        if chunk.is_empty() {
+            return Ok(None);
+        }
+        let end = self.position + chunk.len() as u64;
+        if end > self.size {
+            return Err(self.wrong_size(end, true));
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&chunk);
+        }
+        self.position = end;
+        self.backoff.advanced(chunk.len() as u64);
+        Ok(Some(chunk))
+    }
+
+    /// Asks for the rest, until there is an answer that can be used.
+    async fn connect(&mut self) -> Result<(), Error> {
+        loop {
+            let mut call = self.call.clone();
+            if self.position > 0 && self.ranges {
+                let range = format!("bytes={}-", self.position);
+                call.headers.insert(RANGE, HeaderValue::from_str(&range).expect("digits are a header's value"));
+            }
+            let error = match self.client.send(&self.host, &call).await {
+                Ok(reply) => match self.use_answer(reply)? {
+                    true => return Ok(()),
+                    false => continue,
+                },
+                Err(error) => error,
+            };
+            if error.status() == Some(416) && self.ranges && self.position > 0 {
+                self.ranges = false;
+                continue;
+            }
+            self.backoff.pause(error).await?;
+        }
+    }
+
+    /// Finds out which bytes an answer holds. `false` if they are of no use; then ranges are no longer tried.
+    fn use_answer(&mut self, reply: Reply) -> Result<bool, Error> {
+        let encoded = reply.header(CONTENT_ENCODING.as_str()).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"));
+        if encoded {
+            let value = tame(reply.header(CONTENT_ENCODING.as_str()).unwrap_or(""), 60);
+            return Err(Error::BadAnswer { url: reply.safe_url(), what: "a content encoding", value });
+        }
+        let start = match reply.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                let range = reply.header(CONTENT_RANGE.as_str()).and_then(parse_content_range);
+                match range {
+                    Some((_, Some(total))) if total != self.size => {
+                        self.call.url = reply.url;
+                        return Err(self.wrong_size(total, false));
+                    }
+                    Some((start, _)) if start <= self.position => start,
+                    _ if self.ranges => {
+                        self.ranges = false;
+                        return Ok(false);
+                    }
+                    _ => {
+                        return Err(Error::BadAnswer { url: reply.safe_url(), what: "a range", value: "not the one asked for".to_owned() });
+                    }
+                }
+            }
+            _ => 0,
+        };
+        if let Some(length) = reply.response.content_length()
+            && start + length != self.size
+        {
+            return Err(self.wrong_size(start + length, false));
+        }
+        self.skip = self.position - start;
+        self.reply = Some(reply);
+        Ok(true)
+    }
+
+    /// Checks the digest, and that nothing follows.
+    async fn finish(&mut self) -> Result<(), Error> {
+        if let Some(reply) = &mut self.reply
+            && reply.response.content_length().is_none()
+            && let Ok(Some(extra)) = reply.chunk(EXTRA_WAIT).await
+            && !extra.is_empty()
+        {
+            return Err(self.wrong_size(self.size + extra.len() as u64, true));
+        }
+        let Some(hasher) = self.hasher.take() else { return Err(self.cut()) };
+        let actual = hasher.finish();
+        if actual != self.digest {
+            let expected = self.digest.clone();
+            return Err(Error::DigestMismatch { what: "blob", expected, actual, size: self.size, url: self.url() });
+        }
+        self.verified = true;
+        Ok(())
+    }
+
+    fn url(&self) -> SafeUrl {
+        SafeUrl::new(self.reply.as_ref().map_or(self.call.url.as_str(), |reply| reply.url.as_str()))
+    }
+
+    fn cut(&self) -> Error {
+        Error::Cut { url: self.url(), received: self.position, size: self.size }
+    }
+
+    fn wrong_size(&self, actual: u64, at_least: bool) -> Error {
+        Error::SizeMismatch { digest: self.digest.clone(), expected: self.size, actual, at_least, url: self.url() }
+    }
+}
+
+/// Reads `bytes START-END/TOTAL`: the start, and the total where it is known.
+fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = value.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges_are_read() {
+        assert_eq!(parse_content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(parse_content_range("bytes 5-9/*"), Some((5, None)));
+        for bad in ["", "bytes", "bytes */10", "items 1-2/3", "bytes -5/10"] {
+            assert_eq!(parse_content_range(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Manifests and tags: small documents, read whole, with a limit.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LINK};
+use serde::Deserialize;
+use url::Url;
+
+use crate::diag::SafeUrl;
+use crate::oci::{Algorithm, Descriptor, Digest, MediaType, Reference, TagOrDigest};
+
+use super::auth::Scope;
+use super::client::Client;
+use super::error::{Error, tame};
+use super::host::same_origin;
+use super::transport::{Call, Collected, Payload};
+
+const CONTENT_DIGEST: &str = "docker-content-digest";
+
+/// The largest page of tags.
+const PAGE_LIMIT: u64 = 8 << 20;
+
+/// More pages than any repository has.
+const PAGES: usize = 10_000;
+
+/// Answers whose content does not matter.
+const SMALL: u64 = 1 << 20;
+
+/// A manifest as it was sent: the digest is of exactly these bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedManifest {
+    /// The document.
+    pub bytes: Bytes,
+    /// What the registry says it is; the document itself may say otherwise.
+    pub media_type: MediaType,
+    /// The digest, checked.
+    pub digest: Digest,
+}
+
+impl FetchedManifest {
+    /// The descriptor of this manifest.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(self.media_type.clone(), self.digest.clone(), self.bytes.len() as u64)
+    }
+}
+
+#[derive(Deserialize)]
+struct TagPage {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+impl Client {
+    /// Finds out what a name stands for now, without fetching it where the registry can tell.
+    ///
+    /// # Errors
+    /// There is no such manifest, or the registry cannot be reached or refuses.
+    pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, Error> {
+        let host = self.host(reference.registry());
+        let call = self.manifest_call(Method::HEAD, reference).await?;
+        match self.collect(&host, &call, SMALL).await {
+            Ok(answer) => {
+                if let Some(descriptor) = head_descriptor(reference, &answer)? {
+                    return Ok(descriptor);
+                }
+            }
+            // Some registries refuse HEAD, and the answer to GET says why.
+            Err(error) if matches!(error.status(), Some(400..=499)) && !error.is_not_found() && error.status() != Some(429) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.fetch_manifest(reference).await?.descriptor())
+    }
+
+    /// Fetches a manifest or an index and checks its digest.
+    ///
+    /// # Errors
+    /// There is no such manifest, it is larger than [`ClientOptions::manifest_limit`](super::ClientOptions::manifest_limit), or it is not what its
+    /// digest names.
+    pub async fn fetch_manifest(&self, reference: &Reference) -> Result<FetchedManifest, Error> {
+        let host = self.host(reference.registry());
+        let call = self.manifest_call(Method::GET, reference).await?;
+        let answer = self.collect(&host, &call, self.options().manifest_limit).await?;
+        let stated = stated_digest(&answer);
+        // The reference decides; a registry that states another algorithm for a tag is taken at its word.
+        let expected = reference.digest().cloned().or(stated);
+        let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let digest = Digest::of(algorithm, &answer.body);
+        if let Some(expected) = expected
+            && expected != digest
+        {
+            let size = answer.body.len() as u64;
+            return Err(Error::DigestMismatch { what: "manifest", expected, actual: digest, size, url: answer.safe_url() });
+        }
+        let media_type = media_type(&answer);
+        Ok(FetchedManifest { bytes: answer.body, media_type, digest })
+    }
+
+    /// Stores a manifest under the tag of `reference`, or under its digest where it has no tag.
+    ///
+    /// # Errors
+    /// The registry refuses it (a blob is missing, for instance), or stores something else.
+    pub async fn put_manifest(&self, reference: &Reference, bytes: impl Into<Bytes>, media_type: &MediaType) -> Result<Digest, Error> {
+        let bytes: Bytes = bytes.into();
+        let host = self.host(reference.registry());
+        let algorithm = reference.digest().map_or(Algorithm::Sha256, Digest::algorithm);
+        let digest = Digest::of(algorithm, &bytes);
+        let name = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
+        let url = self.repository_url(reference, &format!("manifests/{name}")).await?;
+        if let Some(expected) = reference.digest()
+            && *expected != digest
+        {
+            let (expected, size, url) = (expected.clone(), bytes.len() as u64, SafeUrl::new(url.as_str()));
+            return Err(Error::DigestMismatch { what: "manifest", expected, actual: digest, size, url });
+        }
+        let scopes = vec![Scope::repository(reference.repository(), &["pull", "push"])];
+        let mut call = Call::new(Method::PUT, url, reference.repository(), scopes);
+        let content_type = HeaderValue::from_str(media_type.as_str());
+        let bad = |_| Error::BadOption { option: "media type", value: tame(media_type.as_str(), 100) };
+        call.headers.insert(CONTENT_TYPE, content_type.map_err(bad)?);
+        call.payload = Payload::Bytes(bytes);
+        call.patience = 5;
+        let answer = self.collect(&host, &call, SMALL).await?;
+        match stated_digest(&answer) {
+            Some(stored) if stored.algorithm() == digest.algorithm() && stored != digest => {
+                Err(Error::StoredOther { url: answer.safe_url(), expected: digest, actual: stored.to_string() })
+            }
+            _ => Ok(digest),
+        }
+    }
+
+    /// Deletes the manifest that the digest of `reference` names, or its tag where it has no digest (which not every registry can).
+    ///
+    /// # Errors
+    /// There is no such thing, or the registry refuses.
+    pub async fn delete_manifest(&self, reference: &Reference) -> Result<(), Error> {
+        let host = self.host(reference.registry());
+        let mut call = self.manifest_call(Method::DELETE, reference).await?;
+        call.scopes = vec![Scope::repository(reference.repository(), &["delete", "pull", "push"])];
+        self.collect(&host, &call, SMALL).await.map(|_| ())
+    }
+
+    /// All tags of the repository of `reference`, in the registry's order.
+    ///
+    /// # Errors
+    /// There is no such repository, or the registry sends pages without end.
+    pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>, Error> {
+        let host = self.host(reference.registry());
+        let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
+        let url = self.repository_url(reference, "tags/list").await?;
+        let mut call = Call::new(Method::GET, url, reference.repository(), scopes);
+        let (mut tags, mut seen, mut visited) = (Vec::new(), HashSet::new(), HashSet::new());
+        loop {
+            let endless = || Error::EndlessPages { url: SafeUrl::new(call.url.as_str()) };
+            if visited.len() >= PAGES || !visited.insert(call.url.clone()) {
+                return Err(endless());
+            }
+            let answer = self.collect(&host, &call, PAGE_LIMIT).await?;
+            let bad = |_| Error::BadAnswer { url: answer.safe_url(), what: "a list of tags", value: beginning(&answer.body) };
+            let page: TagPage = serde_json::from_slice(&answer.body).map_err(bad)?;
+            let known = tags.len();
+            tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| seen.insert(tag.clone())));
+            let Some(next) = answer.header(LINK.as_str()).and_then(next_link) else { return Ok(tags) };
+            if tags.len() == known {
+                // A page of nothing new, and yet another one: it would never end.
+                return Err(endless());
+            }
+            call.url = next_url(&call.url, next)?;
+        }
+    }
+
+    async fn manifest_call(&self, method: Method, reference: &Reference) -> Result<Call, Error> {
+        let name = match reference.target() {
+            TagOrDigest::Tag(tag) => tag.clone(),
+            TagOrDigest::Digest { digest, .. } => digest.to_string(),
+        };
+        let url = self.repository_url(reference, &format!("manifests/{name}")).await?;
+        let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
+        let mut call = Call::new(method, url, reference.repository(), scopes);
+        for kind in [MediaType::OciIndex, MediaType::OciManifest, MediaType::DockerManifestList, MediaType::DockerManifest] {
+            call.headers.append(ACCEPT, HeaderValue::from_str(kind.as_str()).expect("known media types are header values"));
+        }
+        Ok(call)
+    }
+}
+
+/// What the answer to HEAD tells, if it tells everything.
+fn head_descriptor(reference: &Reference, answer: &Collected) -> Result<Option<Descriptor>, Error> {
+    let size = answer.header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
+    let (Some(digest), Some(size), true) = (stated_digest(answer), size, answer.header(CONTENT_TYPE.as_str()).is_some()) else {
+        return Ok(None);
+    };
+    match reference.digest() {
+        Some(expected) if expected.algorithm() == digest.algorithm() && *expected != digest => {
+            Err(Error::DigestMismatch { what: "manifest", expected: expected.clone(), actual: digest, size, url: answer.safe_url() })
+        }
+        expected => Ok(Some(Descriptor::new(media_type(answer), expected.cloned().unwrap_or(digest), size))),
+    }
+}
+
+fn stated_digest(answer: &Collected) -> Option<Digest> {
+    answer.header(CONTENT_DIGEST)?.trim().parse().ok()
+}
+
+fn media_type(answer: &Collected) -> MediaType {
+    MediaType::parse(answer.header(CONTENT_TYPE.as_str()).unwrap_or("application/octet-stream"))
+}
+
+fn beginning(body: &[u8]) -> String {
+    tame(&String::from_utf8_lossy(&body[..body.len().min(400)]), 80)
+}
+
+/// The target of `rel="next"` in a `Link` header (RFC 8288). Registries send one link; some leave `rel` out.
+fn next_link(header: &str) -> Option<&str> {
+    header.split(',').find_map(|link| {
+        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let rel = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("rel="));
+        rel.is_none_or(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next")).then_some(target)
+    })
+}
+
+/// The next page, which must be at the same registry: the token goes with it. A registry behind a proxy may think that it is elsewhere, so of an
+/// absolute link only path and query count.
+fn next_url(current: &Url, link: &str) -> Result<Url, Error> {
+    let bad = || Error::BadAnswer { url: SafeUrl::new(current.as_str()), what: "a link", value: tame(link, 100) };
+    let joined = current.join(link).map_err(|_| bad())?;
+    if same_origin(&joined, current) {
+        return Ok(joined);
+    }
+    let mut next = current.clone();
+    next.set_path(joined.path());
+    next.set_query(joined.query());
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_to_the_next_page_are_found() {
+        assert_eq!(next_link(r#"</v2/a/tags/list?last=b&n=2>; rel="next""#), Some("/v2/a/tags/list?last=b&n=2"));
+        assert_eq!(next_link("<x>; rel=prev, <y>; rel=next"), Some("y"));
+        assert_eq!(next_link("<x>"), Some("x"));
+        assert_eq!(next_link("x; rel=next"), None);
+    }
+
+    #[test]
+    fn pages_stay_at_their_registry() {
+        let current = Url::parse("https://reg.example/v2/a/tags/list").unwrap();
+        assert_eq!(next_url(&current, "http://inner/v2/a/tags/list?last=b").unwrap().as_str(), "https://reg.example/v2/a/tags/list?last=b");
+    }
+}
