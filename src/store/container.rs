@@ -1,0 +1,143 @@
+//! Containers: their names, their directories and what they hold. What is in the directory (config, state, log) is the business of whoever runs them.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use crate::oci::ImageId;
+
+use super::database::parsed_option;
+use super::layout::{hex, random_bytes};
+use super::lock::Kind;
+use super::remove::discard;
+use super::snapshot::{pack, unpack};
+use super::store::{from_micros, make_dir, now};
+use super::{Error, SnapshotId, Store};
+
+/// A container in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerRecord {
+    /// Its ID: 64 hexadecimal digits.
+    pub id: String,
+    /// Its name, which no other container has.
+    pub name: String,
+    /// The image that it was made of.
+    pub image: Option<ImageId>,
+    /// The layers below its own, bottom first; they stay as long as it does, even if the image is removed.
+    pub snapshots: Vec<SnapshotId>,
+    /// When it was made.
+    pub created_at: SystemTime,
+}
+
+const SELECT: &str = "SELECT id, name, image, snapshots, created_at FROM containers";
+
+impl Store {
+    /// Makes a container: its row, and its directory with `fs` and `work` for what it writes.
+    pub fn create_container(&self, name: &str, image: Option<&ImageId>, snapshots: &[SnapshotId]) -> Result<ContainerRecord, Error> {
+        check_name("container", name)?;
+        let id = hex(&random_bytes::<32>()?);
+        let created_at = now();
+        let _shared = self.lock_store(Kind::Shared)?;
+        let dir = self.layout().container(&id);
+        make_dir(&dir, 0o711)?;
+        let made = make_dir(&dir.join("fs"), 0o755).and_then(|()| make_dir(&dir.join("work"), 0o700)).and_then(|()| {
+            self.database().write("record a container", |tx| {
+                if tx.prepare_cached("SELECT 1 FROM containers WHERE name = ?")?.exists([name])? {
+                    return Err(Error::NameTaken { what: "container", name: name.to_owned() }.into());
+                }
+                self.check_snapshots(tx, snapshots)?;
+                let sql = "INSERT INTO containers (id, name, image, snapshots, created_at) VALUES (?, ?, ?, ?, ?)";
+                let image = image.map(ImageId::to_string);
+                tx.prepare_cached(sql)?.execute(params![id, name, image, pack(snapshots), created_at])?;
+                Ok(())
+            })
+        });
+        if let Err(error) = made {
+            let _ = discard(self, &dir);
+            return Err(error);
+        }
+        let record = ContainerRecord {
+            id,
+            name: name.to_owned(),
+            image: image.cloned(),
+            snapshots: snapshots.to_vec(),
+            created_at: from_micros(created_at),
+        };
+        Ok(record)
+    }
+
+    /// A container's directory. `fs` and `work` in it are its writable layer.
+    pub fn container_dir(&self, id: &str) -> PathBuf {
+        self.layout().container(id)
+    }
+
+    /// The container that a user means: by name, by ID or by the beginning of an ID. A beginning that fits several is an error.
+    pub fn find_container(&self, text: &str) -> Result<Option<ContainerRecord>, Error> {
+        let mut found = self.database().read("look a container up", |db| {
+            let named =
+                db.prepare_cached(&format!("{SELECT} WHERE id = ?1 OR name = ?1"))?.query_row([text], container_from_row).optional()?;
+            if named.is_some() || text.is_empty() || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+                return Ok(named.into_iter().collect::<Vec<_>>());
+            }
+            let sql = format!("{SELECT} WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 5");
+            db.prepare_cached(&sql)?.query_map([text], container_from_row)?.collect()
+        })?;
+        if found.len() > 1 {
+            let candidates = found.iter().map(|container| container.id.chars().take(12).collect()).collect();
+            return Err(Error::Ambiguous { prefix: text.to_owned(), candidates });
+        }
+        Ok(found.pop())
+    }
+
+    /// All containers, newest first.
+    pub fn containers(&self) -> Result<Vec<ContainerRecord>, Error> {
+        self.database().read("list the containers", |db| {
+            db.prepare_cached(&format!("{SELECT} ORDER BY created_at DESC, id"))?.query_map([], container_from_row)?.collect()
+        })
+    }
+
+    /// Gives a container another name.
+    pub fn rename_container(&self, id: &str, name: &str) -> Result<(), Error> {
+        check_name("container", name)?;
+        self.database().write("rename a container", |tx| {
+            if tx.prepare_cached("SELECT 1 FROM containers WHERE name = ? AND id != ?")?.exists([name, id])? {
+                return Err(Error::NameTaken { what: "container", name: name.to_owned() }.into());
+            }
+            tx.prepare_cached("UPDATE containers SET name = ? WHERE id = ?")?.execute([name, id])?;
+            Ok(())
+        })
+    }
+
+    /// Removes a container with its directory; false where there was none. It must not run any more.
+    pub fn remove_container(&self, id: &str) -> Result<bool, Error> {
+        let removed = self
+            .database()
+            .write("remove a container", |tx| Ok(tx.prepare_cached("DELETE FROM containers WHERE id = ?")?.execute([id])? > 0))?;
+        if removed {
+            discard(self, &self.layout().container(id))?;
+        }
+        Ok(removed)
+    }
+}
+
+fn container_from_row(row: &Row<'_>) -> rusqlite::Result<ContainerRecord> {
+    Ok(ContainerRecord {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        image: parsed_option(row, 2)?,
+        snapshots: unpack(row, 3)?,
+        created_at: from_micros(row.get(4)?),
+    })
+}
+
+/// Refuses names that Docker refuses: they are file names here.
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if first && name.len() <= 255 && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')) {
+        Ok(())
+    } else {
+        Err(Error::BadName { what, name: name.to_owned() })
+    }
+}

@@ -1,0 +1,342 @@
+//! The connections to `meta.db`, and its tables.
+//!
+//! WAL with `synchronous=NORMAL`: a commit costs no flush, and a power cut loses the last transactions but never part of one. Whoever promises more
+//! uses [`Database::write_durably`]. Writers of this process queue on a mutex (fair, no polling); writers of other processes are met with
+//! SQLite's busy handler, which sleeps far less than SQLite's own.
+//!
+//! The last connection does not checkpoint when it closes, since that would make the end of every command wait for the disk: `settle` does it.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior};
+
+use super::Error;
+
+/// The tables. A change here is a new format: raise `FORMAT` and add a step to `migrate`.
+const SCHEMA: &str = "
+CREATE TABLE snapshots (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    diff_id TEXT,
+    size INTEGER NOT NULL,
+    tar_size INTEGER,
+    description TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    settled INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX snapshots_unsettled ON snapshots (id) WHERE settled = 0;
+CREATE INDEX snapshots_by_diff_id ON snapshots (diff_id) WHERE diff_id IS NOT NULL;
+
+CREATE TABLE chains (
+    chain TEXT PRIMARY KEY,
+    snapshots BLOB NOT NULL,
+    last_used INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE chain_snapshots (
+    snapshot INTEGER NOT NULL,
+    chain TEXT NOT NULL REFERENCES chains ON DELETE CASCADE,
+    PRIMARY KEY (snapshot, chain)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX chain_snapshots_by_chain ON chain_snapshots (chain);
+
+CREATE TABLE layer_blobs (
+    diff_id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    media_type TEXT NOT NULL,
+    PRIMARY KEY (diff_id, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX layer_blobs_by_digest ON layer_blobs (digest);
+
+CREATE TABLE images (
+    id TEXT PRIMARY KEY,
+    manifest TEXT,
+    platform TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    diff_ids TEXT NOT NULL,
+    snapshots BLOB NOT NULL,
+    settled INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX images_unsettled ON images (id) WHERE settled = 0;
+
+CREATE TABLE names (
+    name TEXT PRIMARY KEY,
+    image TEXT NOT NULL,
+    manifest TEXT,
+    tagged_at INTEGER NOT NULL,
+    settled INTEGER NOT NULL DEFAULT 0,
+    settled_image TEXT,
+    settled_manifest TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX names_by_image ON names (image);
+CREATE INDEX names_unsettled ON names (name) WHERE settled = 0;
+
+CREATE TABLE remote_manifests (
+    name TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    checked_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cache_records (
+    id INTEGER PRIMARY KEY,
+    result BLOB NOT NULL,
+    output BLOB NOT NULL,
+    snapshots BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    last_used INTEGER NOT NULL
+) STRICT;
+CREATE TABLE cache_keys (
+    key BLOB PRIMARY KEY,
+    record INTEGER NOT NULL REFERENCES cache_records ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX cache_keys_by_record ON cache_keys (record);
+CREATE TABLE cache_snapshots (
+    snapshot INTEGER NOT NULL,
+    record INTEGER NOT NULL REFERENCES cache_records ON DELETE CASCADE,
+    PRIMARY KEY (snapshot, record)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX cache_snapshots_by_record ON cache_snapshots (record);
+
+CREATE TABLE steps (
+    slot BLOB PRIMARY KEY,
+    components BLOB NOT NULL,
+    used_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE checksums (
+    dev INTEGER NOT NULL,
+    ino INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    mtime INTEGER NOT NULL,
+    ctime INTEGER NOT NULL,
+    sum BLOB NOT NULL,
+    PRIMARY KEY (dev, ino)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cache_mounts (
+    id BLOB NOT NULL,
+    instance INTEGER NOT NULL,
+    description TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    last_used INTEGER NOT NULL,
+    PRIMARY KEY (id, instance)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE containers (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    image TEXT,
+    snapshots BLOB NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE volumes (
+    name TEXT PRIMARY KEY,
+    anonymous INTEGER NOT NULL,
+    labels TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE networks (
+    name TEXT PRIMARY KEY,
+    config BLOB NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// How many idle connections are kept.
+const IDLE_CONNECTIONS: usize = 4;
+
+/// The database of one store.
+pub(crate) struct Database {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    writer: Mutex<()>,
+}
+
+/// What stops a transaction: SQLite, or something else that the store was doing in it.
+pub(crate) enum Fault {
+    Sql(rusqlite::Error),
+    Store(Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Fault {
+        Fault::Sql(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::Store(error)
+    }
+}
+
+impl Database {
+    /// The database in the file `path`; nothing is opened yet.
+    pub(crate) fn new(path: PathBuf) -> Database {
+        Database { path, idle: Mutex::new(Vec::new()), writer: Mutex::new(()) }
+    }
+
+    /// Makes the tables in a new (or half made) file.
+    pub(crate) fn create(&self) -> Result<(), Error> {
+        let action = "make the tables";
+        let fault = |source| self.error(action, Fault::Sql(source));
+        let connection = self.open(OpenFlags::SQLITE_OPEN_CREATE).map_err(fault)?;
+        connection.pragma_update(None, "journal_mode", "wal").map_err(fault)?;
+        self.give_back(connection);
+        self.write_durably(action, |tx| {
+            let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            if tables == 0 {
+                tx.execute_batch(SCHEMA)?;
+                tx.pragma_update(None, "user_version", super::FORMAT)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads.
+    pub(crate) fn read<T>(&self, action: &'static str, f: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        let connection = self.take(action)?;
+        let outcome = f(&connection);
+        self.give_back(connection);
+        outcome.map_err(|source| self.error(action, Fault::Sql(source)))
+    }
+
+    /// Reads several things as of one instant.
+    pub(crate) fn read_together<T>(&self, action: &'static str, f: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        self.read(action, |connection| {
+            let tx = connection.unchecked_transaction()?;
+            f(&tx)
+        })
+    }
+
+    /// Writes in one transaction: all of it happens or nothing. Visible at once, durable some time later.
+    pub(crate) fn write<T>(&self, action: &'static str, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, Error> {
+        let writer = self.queue();
+        let mut connection = self.take(action)?;
+        let outcome = transact(&mut connection, f);
+        drop(writer);
+        self.give_back(connection);
+        outcome.map_err(|fault| self.error(action, fault))
+    }
+
+    /// Writes in one transaction that is on the disk when this returns.
+    pub(crate) fn write_durably<T>(&self, action: &'static str, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, Error> {
+        let writer = self.queue();
+        let mut connection = self.take(action)?;
+        // SQLite ignores this pragma inside of a transaction, so it comes before.
+        let outcome = connection
+            .pragma_update(None, "synchronous", "full")
+            .map_err(Fault::Sql)
+            .and_then(|()| transact(&mut connection, f))
+            .and_then(|value| connection.pragma_update(None, "synchronous", "normal").map(|()| value).map_err(Fault::Sql));
+        drop(writer);
+        if outcome.is_ok() {
+            self.give_back(connection);
+        }
+        outcome.map_err(|fault| self.error(action, fault))
+    }
+
+    /// Moves what the log holds into the database, so that the next process need not read it. What a reader holds is left.
+    pub(crate) fn checkpoint(&self) -> Result<(), Error> {
+        let _writer = self.queue();
+        self.read("write the log back", |connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    }
+
+    fn queue(&self) -> MutexGuard<'_, ()> {
+        // The mutex guards no data, so a thread that panicked with it left nothing half done.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, action: &'static str) -> Result<Connection, Error> {
+        let idle = self.idle().pop();
+        match idle {
+            Some(connection) => Ok(connection),
+            None => self.open(OpenFlags::empty()).map_err(|source| self.error(action, Fault::Sql(source))),
+        }
+    }
+
+    fn give_back(&self, connection: Connection) {
+        let mut idle = self.idle();
+        if idle.len() < IDLE_CONNECTIONS {
+            idle.push(connection);
+        }
+    }
+
+    fn open(&self, extra: OpenFlags) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | extra;
+        let mut connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_handler(Some(wait_for_writer))?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.execute_batch("PRAGMA synchronous=normal; PRAGMA mmap_size=67108864; PRAGMA foreign_keys=on;")?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    }
+
+    fn error(&self, action: &'static str, fault: Fault) -> Error {
+        match fault {
+            Fault::Store(error) => error,
+            Fault::Sql(source) if source.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                Error::DatabaseBusy { action, path: self.path.clone() }
+            }
+            Fault::Sql(source) => Error::Database { action, path: self.path.clone(), source },
+        }
+    }
+
+    /// The database's file.
+    #[cfg(test)]
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+}
+
+fn transact<T>(connection: &mut Connection, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = f(&tx)?;
+    tx.commit()?;
+    Ok(value)
+}
+
+/// SQLite's busy handler: whether to try again after the `tries`th refusal. Gives up after half a minute.
+fn wait_for_writer(tries: i32) -> bool {
+    // A transaction of ours takes some 50 µs, so the first sleeps are as short.
+    let pause = match tries {
+        0..20 => Duration::from_micros(100),
+        20..100 => Duration::from_micros(500),
+        _ => Duration::from_millis(2),
+    };
+    if tries >= 15_000 {
+        return false;
+    }
+    std::thread::sleep(pause);
+    true
+}
+
+/// Reads a column that holds the text of something.
+pub(crate) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error)))
+}
+
+/// Reads a column that holds the text of something, or nothing.
+pub(crate) fn parsed_option<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => parsed(row, column).map(Some),
+    }
+}

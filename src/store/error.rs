@@ -1,0 +1,208 @@
+//! What can go wrong in the store. Every variant names the thing: a path, a digest, a name.
+//!
+//! A full disk, a read-only file system and missing permission are ordinary here: they arrive as [`Error::Io`] or [`Error::Database`], leave the store
+//! as it was, and [`Error::hint`] says what to do about them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::oci::{Digest, ImageId};
+
+use super::SnapshotId;
+
+/// Why the store could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file system refused something.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried: `create`, `rename`, …
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The database refused something.
+    #[error("cannot {action} in the store's database `{}`", path.display())]
+    Database {
+        /// What was tried.
+        action: &'static str,
+        /// The database's file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// Another process held the database's write lock for too long.
+    #[error("cannot {action}: another process has kept the store's database `{}` locked for half a minute", path.display())]
+    DatabaseBusy {
+        /// What was tried.
+        action: &'static str,
+        /// The database's file.
+        path: PathBuf,
+    },
+    /// The store was made by a newer version.
+    #[error("the store `{}` has format {found}, and this version knows formats up to {known}", root.display())]
+    NewerFormat {
+        /// The store.
+        root: PathBuf,
+        /// The format that it is in.
+        found: u32,
+        /// The newest format that we know.
+        known: u32,
+    },
+    /// The file `version` holds something else than a number.
+    #[error("`{}` does not hold a store's version but `{found}`", path.display())]
+    BadVersion {
+        /// The file.
+        path: PathBuf,
+        /// What it holds (its beginning).
+        found: String,
+    },
+    /// A blob is not in the store.
+    #[error("blob {digest} is not in the store `{}`", root.display())]
+    NoBlob {
+        /// The blob.
+        digest: Digest,
+        /// The store.
+        root: PathBuf,
+    },
+    /// A blob is larger than what reads it can take.
+    #[error("blob {digest} has {size} bytes, more than the {limit} that are allowed here")]
+    BlobTooLarge {
+        /// The blob.
+        digest: Digest,
+        /// Its size.
+        size: u64,
+        /// What was allowed.
+        limit: u64,
+    },
+    /// Bytes that were received are not those that were asked for.
+    #[error("blob {expected} does not match its digest: received {actual}, {size} bytes")]
+    DigestMismatch {
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+        /// How much came.
+        size: u64,
+    },
+    /// More or fewer bytes were received than were promised.
+    #[error("blob {digest} does not have its size: expected {expected} bytes, received {actual}")]
+    SizeMismatch {
+        /// The blob.
+        digest: Digest,
+        /// What was promised.
+        expected: u64,
+        /// What came.
+        actual: u64,
+    },
+    /// A snapshot is not in the store.
+    #[error("snapshot {id} is not in the store `{}`", root.display())]
+    NoSnapshot {
+        /// The snapshot.
+        id: SnapshotId,
+        /// The store.
+        root: PathBuf,
+    },
+    /// An image is not in the store.
+    #[error("image {id} is not in the store `{}`", root.display())]
+    NoImage {
+        /// The image.
+        id: ImageId,
+        /// The store.
+        root: PathBuf,
+    },
+    /// The beginning of an ID fits several things.
+    #[error("`{prefix}` is the beginning of several IDs: {}", candidates.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// Some of the IDs that begin so.
+        candidates: Vec<String>,
+    },
+    /// A name is taken.
+    #[error("the {what} name `{name}` is in use")]
+    NameTaken {
+        /// `container`, `volume` or `network`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A name cannot be a file name in the store.
+    #[error("`{name}` is not a {what} name: expected a letter or digit, then letters, digits, `_`, `.` and `-`")]
+    BadName {
+        /// `container`, `volume` or `network`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// The kernel gave no random bytes.
+    #[error("cannot make a random name")]
+    NoRandom {
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Wraps an I/O error with what was tried, and with what.
+    pub(crate) fn io<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
+        move |source| Error::Io { action, path: path.to_owned(), source: source.into() }
+    }
+
+    /// Whether the cause is a full disk or an exhausted quota.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Error::Io { source, .. } => matches!(errno(source), Some(Errno::NOSPC | Errno::DQUOT)),
+            Error::Database { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+
+    /// What to do about it, where we know.
+    pub fn hint(&self) -> Option<String> {
+        if self.is_disk_full() {
+            return Some("the disk (or its inodes, or your quota) is full; `strake prune` frees what is not in use".to_owned());
+        }
+        match self {
+            Error::Io { path, source, .. } => io_hint(path, source),
+            Error::Database { source, path, .. } => match source.sqlite_error_code()? {
+                rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::PermissionDenied | rusqlite::ErrorCode::CannotOpen => {
+                    Some(format!("`{}` must be writable by this user; `--root` or `STRAKE_ROOT` names another store", path.display()))
+                }
+                rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase => {
+                    Some(format!("the database is damaged; move `{}` away and a new one is made", path.display()))
+                }
+                _ => None,
+            },
+            Error::DatabaseBusy { .. } => Some("look for a `strake` process that hangs or is stopped".to_owned()),
+            Error::NewerFormat { .. } => {
+                Some("use a newer version of strake, or name another store with `--root` or `STRAKE_ROOT`".to_owned())
+            }
+            Error::BadVersion { .. } => {
+                Some("is this the directory that you mean? `--root` or `STRAKE_ROOT` names another store".to_owned())
+            }
+            Error::Ambiguous { .. } => Some("give more digits".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+fn errno(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw_os_error)
+}
+
+fn io_hint(path: &Path, source: &io::Error) -> Option<String> {
+    match errno(source)? {
+        Errno::ROFS => Some("the file system is read-only; `--root` or `STRAKE_ROOT` names another store".to_owned()),
+        Errno::ACCESS | Errno::PERM => {
+            Some(format!("this user may not write to `{}`; `--root` or `STRAKE_ROOT` names another store", path.display()))
+        }
+        Errno::MFILE | Errno::NFILE => Some("too many files are open; raise the limit with `ulimit -n`".to_owned()),
+        _ => None,
+    }
+}

@@ -1,0 +1,250 @@
+//! Images and their names.
+//!
+//! An image is named by the digest of its config, whose blob it needs; a name points at one image and moves in one transaction. A name that
+//! is not settled yet remembers where it pointed before, and falls back there after a power cut.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::oci::{DiffId, Digest, ImageId, MediaType, Platform, Reference};
+
+use super::database::{parsed, parsed_option};
+use super::lock::Kind;
+use super::snapshot::{pack, unpack};
+use super::store::{from_micros, now};
+use super::{Error, SnapshotId, Store};
+
+/// An image in the store. Its config is the blob that `id` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRecord {
+    /// The digest of its config.
+    pub id: ImageId,
+    /// Its manifest as it was pulled or exported, raw, where it has one.
+    pub manifest: Option<Digest>,
+    /// What it runs on.
+    pub platform: Platform,
+    /// When it came into the store.
+    pub created_at: SystemTime,
+    /// What its layers take as tars, in bytes.
+    pub size: u64,
+    /// Its layers, bottom first.
+    pub diff_ids: Vec<DiffId>,
+    /// The snapshots of its layers, bottom first; empty where it is not unpacked (or is found by its chain).
+    pub snapshots: Vec<SnapshotId>,
+}
+
+/// What a registry last said that a name means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteManifest {
+    /// The manifest or index.
+    pub digest: Digest,
+    /// Which of both.
+    pub media_type: MediaType,
+    /// When the registry said so.
+    pub checked_at: SystemTime,
+}
+
+const COLUMNS: &str = "images.id, images.manifest, images.platform, images.created_at, images.size, images.diff_ids, images.snapshots";
+
+impl Store {
+    /// Records an image. Its config must be in the store, and its snapshots committed.
+    pub fn put_image(&self, image: &ImageRecord) -> Result<(), Error> {
+        let _shared = self.lock_store(Kind::Shared)?;
+        if self.blob_size(image.id.digest())?.is_none() {
+            return Err(self.no_blob(image.id.digest()));
+        }
+        let diff_ids: Vec<String> = image.diff_ids.iter().map(DiffId::to_string).collect();
+        if self.image(&image.id)?.is_some_and(|known| ImageRecord { created_at: image.created_at, ..known } == *image) {
+            return Ok(());
+        }
+        self.database().write("record an image", |tx| {
+            self.check_snapshots(tx, &image.snapshots)?;
+            let sql = "INSERT INTO images (id, manifest, platform, created_at, size, diff_ids, snapshots) VALUES (?, ?, ?, ?, ?, ?, ?)
+                ON CONFLICT DO UPDATE SET manifest = coalesce(excluded.manifest, manifest), size = excluded.size,
+                snapshots = CASE length(excluded.snapshots) WHEN 0 THEN snapshots ELSE excluded.snapshots END";
+            tx.prepare_cached(sql)?.execute(params![
+                image.id.to_string(),
+                image.manifest.as_ref().map(Digest::to_string),
+                serde_json::to_string(&image.platform).unwrap_or_default(),
+                super::store::to_micros(image.created_at),
+                image.size.cast_signed(),
+                diff_ids.join(" "),
+                pack(&image.snapshots),
+            ])?;
+            Ok(())
+        })
+    }
+
+    /// The image `id`, where it is in the store.
+    pub fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, Error> {
+        self.database().read("read an image", |db| {
+            let sql = format!("SELECT {COLUMNS} FROM images WHERE id = ?");
+            db.prepare_cached(&sql)?.query_row([id.to_string()], image_from_row).optional()
+        })
+    }
+
+    /// Points `name` at an image, and tells which it pointed at before. `manifest` is the manifest (or index) that the name means, raw, in the store.
+    /// Writes nothing where the name points there already.
+    pub fn tag(&self, name: &Reference, image: &ImageId, manifest: Option<&Digest>) -> Result<Option<ImageId>, Error> {
+        let (name, manifest) = (name.to_string(), manifest.map(Digest::to_string));
+        let before = self.database().read("read a name", |db| target_of(db, &name))?;
+        if let Some((known, known_manifest)) = &before
+            && known == image
+            && *known_manifest == manifest
+            && self.image(image)?.is_some()
+        {
+            return Ok(Some(image.clone()));
+        }
+        let _shared = self.lock_store(Kind::Shared)?;
+        self.database().write("move a name", |tx| {
+            if !tx.prepare_cached("SELECT 1 FROM images WHERE id = ?")?.exists([image.to_string()])? {
+                return Err(Error::NoImage { id: image.clone(), root: self.root().to_owned() }.into());
+            }
+            let before = target_of(tx, &name)?;
+            // A name that was settled remembers where; one that was not remembers what it remembered.
+            let sql = "INSERT INTO names (name, image, manifest, tagged_at) VALUES (?, ?, ?, ?)
+                ON CONFLICT DO UPDATE SET
+                settled_image = CASE settled WHEN 1 THEN image ELSE settled_image END,
+                settled_manifest = CASE settled WHEN 1 THEN manifest ELSE settled_manifest END,
+                image = excluded.image, manifest = excluded.manifest, tagged_at = excluded.tagged_at, settled = 0";
+            tx.prepare_cached(sql)?.execute(params![name, image.to_string(), manifest, now()])?;
+            Ok(before.map(|(image, _)| image))
+        })
+    }
+
+    /// The image that `name` means here. A digest is looked for among the manifests of that repository's images.
+    pub fn resolve(&self, name: &Reference) -> Result<Option<ImageRecord>, Error> {
+        self.database().read("resolve a name", |db| {
+            let sql = format!("SELECT {COLUMNS} FROM names JOIN images ON images.id = names.image WHERE names.name = ?");
+            let exact = db.prepare_cached(&sql)?.query_row([name.to_string()], image_from_row).optional()?;
+            let (None, Some(digest)) = (&exact, name.digest()) else { return Ok(exact) };
+            let sql = format!(
+                "SELECT {COLUMNS} FROM names JOIN images ON images.id = names.image
+                WHERE ?1 IN (names.manifest, images.manifest) AND names.name > ?2 AND substr(names.name, 1, length(?2) + 1) IN (?2 || ':', ?2 || '@')"
+            );
+            db.prepare_cached(&sql)?.query_row(params![digest.to_string(), name.name()], image_from_row).optional()
+        })
+    }
+
+    /// The manifest (or index) that `name` was tagged with.
+    pub fn tagged_manifest(&self, name: &Reference) -> Result<Option<Digest>, Error> {
+        self.database().read("read a name", |db| {
+            let sql = "SELECT manifest FROM names WHERE name = ? AND manifest IS NOT NULL";
+            db.prepare_cached(sql)?.query_row([name.to_string()], |row| parsed(row, 0)).optional()
+        })
+    }
+
+    /// The image that a user means: by name, by ID (with or without `sha256:`) or by the beginning of an ID.
+    /// A name goes before the beginning of an ID, as in Docker; a beginning that fits several images is an error.
+    pub fn find_image(&self, text: &str) -> Result<Option<ImageRecord>, Error> {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        let is_hex = !hex.is_empty() && hex.len() <= 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if let Ok(name) = text.parse::<Reference>()
+            && let Some(image) = self.resolve(&name)?
+        {
+            return Ok(Some(image));
+        }
+        if !is_hex {
+            return Ok(None);
+        }
+        let prefix = format!("sha256:{hex}");
+        let mut found = self.database().read("look an image up", |db| {
+            let sql = format!("SELECT {COLUMNS} FROM images WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 5");
+            db.prepare_cached(&sql)?.query_map([&prefix], image_from_row)?.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        if found.len() > 1 {
+            let candidates = found.iter().map(|image| image.id.digest().short()).collect();
+            return Err(Error::Ambiguous { prefix: text.to_owned(), candidates });
+        }
+        Ok(found.pop())
+    }
+
+    /// All images with their names (sorted), newest first.
+    pub fn images(&self) -> Result<Vec<(Vec<Reference>, ImageRecord)>, Error> {
+        self.database().read_together("list the images", |db| {
+            let mut names: BTreeMap<String, Vec<Reference>> = BTreeMap::new();
+            let mut query = db.prepare_cached("SELECT image, name FROM names ORDER BY name")?;
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                names.entry(row.get(0)?).or_default().push(parsed(row, 1)?);
+            }
+            let sql = format!("SELECT {COLUMNS} FROM images ORDER BY created_at DESC, id");
+            let mut query = db.prepare_cached(&sql)?;
+            let images = query.query_map([], image_from_row)?;
+            images.map(|image| image.map(|image| (names.remove(&image.id.to_string()).unwrap_or_default(), image))).collect()
+        })
+    }
+
+    /// The names of one image, sorted.
+    pub fn names_of(&self, id: &ImageId) -> Result<Vec<Reference>, Error> {
+        self.database().read("list an image's names", |db| {
+            let mut query = db.prepare_cached("SELECT name FROM names WHERE image = ? ORDER BY name")?;
+            query.query_map([id.to_string()], |row| parsed(row, 0))?.collect()
+        })
+    }
+
+    /// Takes a name away, and tells the image that it pointed at. The image stays.
+    pub fn untag(&self, name: &Reference) -> Result<Option<ImageId>, Error> {
+        let name = name.to_string();
+        self.database().write("remove a name", |tx| {
+            let sql = "DELETE FROM names WHERE name = ? RETURNING image";
+            Ok(tx.prepare_cached(sql)?.query_row([&name], |row| parsed(row, 0)).optional()?)
+        })
+    }
+
+    /// Forgets an image and all its names; tells the names, or `None` where there is no such image. Prune frees what it was made of.
+    pub fn remove_image(&self, id: &ImageId) -> Result<Option<Vec<Reference>>, Error> {
+        let id = id.to_string();
+        self.database().write("remove an image", |tx| {
+            let sql = "DELETE FROM names WHERE image = ? RETURNING name";
+            let names = tx.prepare_cached(sql)?.query_map([&id], |row| parsed(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+            // A name that would fall back to this image after a power cut has nowhere to fall back to any more.
+            tx.execute("UPDATE names SET settled_image = NULL, settled_manifest = NULL WHERE settled_image = ?", [&id])?;
+            let removed = tx.execute("DELETE FROM images WHERE id = ?", [&id])?;
+            Ok((removed > 0).then_some(names))
+        })
+    }
+
+    /// What a registry last said that `name` means.
+    pub fn remote_manifest(&self, name: &Reference) -> Result<Option<RemoteManifest>, Error> {
+        self.database().read("read what a registry said", |db| {
+            let sql = "SELECT digest, media_type, checked_at FROM remote_manifests WHERE name = ?";
+            let from_row = |row: &Row<'_>| {
+                let media_type = MediaType::parse(row.get_ref(1)?.as_str()?);
+                Ok(RemoteManifest { digest: parsed(row, 0)?, media_type, checked_at: from_micros(row.get(2)?) })
+            };
+            db.prepare_cached(sql)?.query_row([name.to_string()], from_row).optional()
+        })
+    }
+
+    /// Records that a registry said just now that `name` means `digest`.
+    pub fn record_remote_manifest(&self, name: &Reference, digest: &Digest, media_type: &MediaType) -> Result<(), Error> {
+        self.database().write("record what a registry said", |tx| {
+            let sql = "INSERT OR REPLACE INTO remote_manifests (name, digest, media_type, checked_at) VALUES (?, ?, ?, ?)";
+            tx.prepare_cached(sql)?.execute(params![name.to_string(), digest.to_string(), media_type.as_str(), now()])?;
+            Ok(())
+        })
+    }
+}
+
+fn target_of(db: &Connection, name: &str) -> rusqlite::Result<Option<(ImageId, Option<String>)>> {
+    let mut query = db.prepare_cached("SELECT image, manifest FROM names WHERE name = ?")?;
+    query.query_row([name], |row| Ok((parsed(row, 0)?, row.get(1)?))).optional()
+}
+
+fn image_from_row(row: &Row<'_>) -> rusqlite::Result<ImageRecord> {
+    let bad = |column, error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error);
+    let platform = serde_json::from_str(row.get_ref(2)?.as_str()?).map_err(|error| bad(2, Box::new(error)))?;
+    let diff_ids = row.get_ref(5)?.as_str()?.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+    Ok(ImageRecord {
+        id: parsed(row, 0)?,
+        manifest: parsed_option(row, 1)?,
+        platform,
+        created_at: from_micros(row.get(3)?),
+        size: row.get::<_, i64>(4)?.cast_unsigned(),
+        diff_ids: diff_ids.map_err(|error| bad(5, Box::new(error)))?,
+        snapshots: unpack(row, 6)?,
+    })
+}

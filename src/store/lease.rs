@@ -1,0 +1,175 @@
+//! Leases: what a running command needs, so that prune leaves it alone.
+//!
+//! A lease is a file that its owner holds locked; whose lock can be had has a dead owner and is void. A line names one thing. Besides, nothing that was
+//! made after the oldest living lease began is pruned: so what a command makes is safe before anything names it, at no cost.
+//!
+//! Leases are files and not rows because taking one must not wait for a writer.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::oci::{ChainId, Digest, ImageId};
+
+use super::layout::random_name;
+use super::lock::{Kind, Wait, lock, lock_file};
+use super::store::now;
+use super::{Error, SnapshotId, Store};
+
+/// Something that a lease can hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// A committed snapshot.
+    Snapshot(SnapshotId),
+    /// A blob.
+    Blob(Digest),
+    /// An image, with its config, its manifest and its snapshots.
+    Image(ImageId),
+}
+
+/// Holds what a command needs. Dropping it lets go; so does dying.
+#[must_use = "what a lease holds may be pruned as soon as it is dropped"]
+#[derive(Debug)]
+pub struct Lease {
+    store: Store,
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl Lease {
+    /// Adds `resource`; false where it is not in the store (any more). Once this says true, it stays.
+    pub fn add(&self, resource: &Resource) -> Result<bool, Error> {
+        Ok(self.add_all(std::slice::from_ref(resource))? == [true])
+    }
+
+    /// Adds several things and says of each whether it is in the store.
+    pub fn add_all(&self, resources: &[Resource]) -> Result<Vec<bool>, Error> {
+        // Prune does not decide while this is held, so what is seen here is still there when the line is written.
+        let _shared = self.store.lock_store(Kind::Shared)?;
+        let mut lines = String::new();
+        let mut present = Vec::with_capacity(resources.len());
+        for resource in resources {
+            present.push(self.store.describe(resource, &mut lines)?);
+        }
+        if !lines.is_empty() {
+            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.write_all(lines.as_bytes()).map_err(Error::io("write", &self.path))?;
+        }
+        Ok(present)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Still locked: prune finds either a living lease or none.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// What all living leases hold.
+#[derive(Debug, Default)]
+pub(crate) struct Leased {
+    /// When the oldest began; things made after that are held.
+    pub(crate) since: Option<i64>,
+    pub(crate) snapshots: Vec<SnapshotId>,
+    pub(crate) blobs: Vec<Digest>,
+    pub(crate) images: Vec<ImageId>,
+}
+
+impl Store {
+    /// Takes a lease, which holds nothing yet but what is made from now on.
+    pub fn lease(&self) -> Result<Lease, Error> {
+        let path = self.layout().leases().join(random_name()?);
+        // Prune must not find the file before it is locked.
+        let _shared = self.lock_store(Kind::Shared)?;
+        let Some(mut file) = lock_file(&path, Kind::Exclusive, Wait::No)? else {
+            return Err(Error::io("lock", &path)(std::io::Error::from(std::io::ErrorKind::WouldBlock)));
+        };
+        if let Err(error) = file.write_all(format!("since {}\n", now()).as_bytes()) {
+            let _ = fs::remove_file(&path);
+            return Err(Error::io("write", &path)(error));
+        }
+        Ok(Lease { store: self.clone(), path, file: Mutex::new(file) })
+    }
+
+    /// Writes the lines that hold `resource`; false where it is not in the store.
+    fn describe(&self, resource: &Resource, lines: &mut String) -> Result<bool, Error> {
+        // Writing to a string cannot fail.
+        match resource {
+            Resource::Snapshot(id) => {
+                let present = *id == SnapshotId::SCRATCH || self.snapshot(*id)?.is_some();
+                if present {
+                    let _ = writeln!(lines, "snapshot {id}");
+                }
+                Ok(present)
+            }
+            Resource::Blob(digest) => {
+                let present = self.blob_size(digest)?.is_some();
+                if present {
+                    let _ = writeln!(lines, "blob {digest}");
+                }
+                Ok(present)
+            }
+            Resource::Image(id) => {
+                let Some(image) = self.image(id)? else { return Ok(false) };
+                let _ = writeln!(lines, "image {id}\nblob {}", id.digest());
+                if let Some(manifest) = &image.manifest {
+                    let _ = writeln!(lines, "blob {manifest}");
+                }
+                let chain = match ChainId::chain(&image.diff_ids).last() {
+                    Some(chain) => self.chain(chain)?.unwrap_or_default(),
+                    None => Vec::new(),
+                };
+                for snapshot in image.snapshots.iter().chain(&chain) {
+                    let _ = writeln!(lines, "snapshot {snapshot}");
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Reads the living leases and removes the dead ones. The caller holds the store's lock exclusively.
+    pub(crate) fn leased(&self) -> Result<Leased, Error> {
+        let mut leased = Leased::default();
+        let dir = self.layout().leases();
+        for entry in fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
+            let path = entry.map_err(Error::io("list", &dir))?.path();
+            let mut file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io("open", &path)(error)),
+            };
+            if lock(&file, &path, Kind::Exclusive, Wait::No)? {
+                let _ = fs::remove_file(&path);
+                continue;
+            }
+            let mut text = String::new();
+            file.read_to_string(&mut text).map_err(Error::io("read", &path))?;
+            leased.read(&text, &path)?;
+        }
+        Ok(leased)
+    }
+}
+
+impl Leased {
+    /// Reads the lines of one lease. A line that is not understood is an error: pruning past it could free what it holds.
+    fn read(&mut self, text: &str, path: &Path) -> Result<(), Error> {
+        for line in text.lines() {
+            let (kind, value) = line.split_once(' ').unwrap_or((line, ""));
+            let understood = match kind {
+                "since" => value.parse().map(|since| self.since = Some(self.since.map_or(since, |other: i64| other.min(since)))).is_ok(),
+                "snapshot" => value.parse().map(|id| self.snapshots.push(id)).is_ok(),
+                "blob" => value.parse().map(|digest| self.blobs.push(digest)).is_ok(),
+                "image" => value.parse().map(|id| self.images.push(id)).is_ok(),
+                _ => false,
+            };
+            if !understood {
+                let error = std::io::Error::new(std::io::ErrorKind::InvalidData, format!("`{line}` is not a line of a lease"));
+                return Err(Error::io("understand", path)(error));
+            }
+        }
+        Ok(())
+    }
+}

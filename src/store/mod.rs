@@ -1,0 +1,46 @@
+//! The store: one directory with everything that Strake keeps, used by any number of processes at once.
+//!
+//! Two rules hold at any instant, whoever is killed whenever. A row of the database, or a name in `blobs/`, is a promise that the bytes are there and
+//! whole: everything is made under another name and renamed. And what a lease, a container, an image's name or a cache record needs is not pruned.
+//! What is made is visible at once and durable when it is settled ([`Store::settle`]).
+//!
+//! This folder is the only code that knows a path below the root. It does not know what is in a layer, what a cache key means or how a container runs.
+//! All of it blocks; none of it prints or reads the environment.
+
+mod blob;
+mod cache;
+mod cache_mount;
+mod checksum;
+mod container;
+mod database;
+mod error;
+mod image;
+mod ingest;
+mod layer;
+mod layout;
+mod lease;
+mod lock;
+mod prune;
+mod remove;
+mod settle;
+mod snapshot;
+mod store;
+mod volume;
+
+pub use cache::CacheEntry;
+pub use cache_mount::{CacheMount, MountSharing};
+pub use checksum::FileStamp;
+pub use container::ContainerRecord;
+pub use error::Error;
+pub use image::{ImageRecord, RemoteManifest};
+pub use ingest::{BusyIngest, Ingest, IngestWriter};
+pub use layer::LayerBlob;
+pub use lease::{Lease, Resource};
+pub use lock::KeyLock;
+pub use prune::{PruneImages, PruneOptions, PruneReport};
+pub use snapshot::{ActiveSnapshot, CommittedSnapshot, SnapshotId, SnapshotIdError, SnapshotMeta};
+pub use store::Store;
+pub use volume::VolumeRecord;
+
+/// The format of stores that this version makes.
+pub(crate) const FORMAT: u32 = 1;

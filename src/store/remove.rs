@@ -1,0 +1,150 @@
+//! Removes trees. A tree is first renamed into `trash/`, so that being killed leaves garbage but never half of something with a name.
+//!
+//! Works on descriptors and never follows a link. Depth costs neither stack nor descriptors without bound: what lies very deep is first moved up.
+//! Directories without permissions are opened up where this user owns them.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags};
+use rustix::io::Errno;
+
+use super::layout::random_name;
+use super::{Error, Store};
+
+/// How deep the removal goes before it moves what is deeper up to the top.
+const MAX_DEPTH: usize = 64;
+
+/// Moves the tree `path` out of the way and removes it; gives the bytes that this freed. What does not exist is no error.
+pub(crate) fn discard(store: &Store, path: &Path) -> Result<u64, Error> {
+    match move_to_trash(store, path)? {
+        Some(trash) => remove_tree(&trash),
+        None => Ok(0),
+    }
+}
+
+/// Moves the file or tree `path` into `trash/`; `None` where there is nothing to move.
+pub(crate) fn move_to_trash(store: &Store, path: &Path) -> Result<Option<PathBuf>, Error> {
+    let trash = store.layout().trash().join(random_name()?);
+    match rustix::fs::renameat_with(CWD, path, CWD, &trash, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(Some(trash)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(Error::io("move away", path)(error)),
+    }
+}
+
+/// Removes the file or tree `path` and gives the bytes that this freed. What does not exist is no error.
+pub(crate) fn remove_tree(path: &Path) -> Result<u64, Error> {
+    let mut removal = Removal { top: path.to_owned(), freed: 0, moved: 0 };
+    match rustix::fs::unlinkat(CWD, path, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(0),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(Error::io("remove", path)(error)),
+    }
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| Error::io("remove", path)(io::Error::from(error)))?;
+    loop {
+        let moved = removal.moved;
+        let top = match open_dir(CWD, &name) {
+            Ok(top) => top,
+            Err(Errno::NOENT) => return Ok(removal.freed),
+            Err(error) => return Err(Error::io("open", path)(error)),
+        };
+        removal.empty(&top, &top, path, 0)?;
+        // What was moved up to the top lies there now, and goes in the next round.
+        if removal.moved == moved {
+            break;
+        }
+    }
+    match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(removal.freed),
+        Err(error) => Err(Error::io("remove", path)(error)),
+    }
+}
+
+/// One removal under way.
+struct Removal {
+    top: PathBuf,
+    freed: u64,
+    moved: u64,
+}
+
+impl Removal {
+    /// Empties the directory `dir`, whose path is only for messages.
+    fn empty(&mut self, top: &OwnedFd, dir: &OwnedFd, path: &Path, depth: usize) -> Result<(), Error> {
+        let mut buffer = Vec::with_capacity(16 * 1024);
+        let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(Error::io("list", path))?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let entry_path = || path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+            if entry.file_type() == rustix::fs::FileType::Directory {
+                self.remove_dir(top, dir, name, &entry_path(), depth)?;
+            } else {
+                self.remove_file(dir, name, &entry_path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_file(&mut self, dir: &OwnedFd, name: &CStr, path: &dyn Fn() -> PathBuf) -> Result<(), Error> {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(Error::io("remove", &path())(error)),
+        }
+        // Only the last link of a file frees its bytes.
+        if let Ok(stat) = stat
+            && stat.st_nlink == 1
+        {
+            self.freed += stat.st_blocks.cast_unsigned() * 512;
+        }
+        Ok(())
+    }
+
+    fn remove_dir(&mut self, top: &OwnedFd, dir: &OwnedFd, name: &CStr, path: &Path, depth: usize) -> Result<(), Error> {
+        match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ACCESS) => {}
+            Err(error) => return Err(Error::io("remove", path)(error)),
+        }
+        if depth >= MAX_DEPTH {
+            self.moved += 1;
+            let up = random_name()?;
+            return rustix::fs::renameat(dir, name, top, up.as_str()).map_err(Error::io("move", path));
+        }
+        let child = open_dir(dir, name).map_err(Error::io("open", path))?;
+        self.empty(top, &child, path, depth + 1)?;
+        drop(child);
+        match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            // Something of this directory was moved up to this very directory, when it is the top; the next round takes it.
+            Err(Errno::NOTEMPTY) if path == self.top => Ok(()),
+            Err(error) => Err(Error::io("remove", path)(error)),
+        }
+    }
+}
+
+/// Opens a directory to be emptied: one that refuses its owner is given permissions first.
+fn open_dir<D: std::os::fd::AsFd>(dir: D, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(&dir, name, flags, Mode::empty());
+    let needs_permissions = match &opened {
+        Err(Errno::ACCESS) => true,
+        // Readable, but its entries cannot be removed.
+        Ok(fd) => !rustix::process::geteuid().is_root() && rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & 0o700 != 0o700),
+        Err(_) => false,
+    };
+    if !needs_permissions {
+        return opened;
+    }
+    // `chmodat` follows links, but a link would have failed with another error, and nobody else writes to the trash.
+    rustix::fs::chmodat(&dir, name, Mode::RWXU, AtFlags::empty())?;
+    rustix::fs::openat(&dir, name, flags, Mode::empty())
+}

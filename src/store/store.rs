@@ -1,0 +1,194 @@
+//! The handle on a store: opening, making and recovering it.
+//!
+//! Opening costs reading two small files and one `stat`: the database is opened by the first question. The first process of a boot finds no directory of
+//! that boot's name in `fresh/`, and then drops what an earlier boot did not settle (`recover`); nothing else is ever repaired.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::database::Database;
+use super::layout::{DIRECTORIES, Layout};
+use super::lock::{Kind, Wait, lock_file};
+use super::{Error, FORMAT, SnapshotId};
+
+/// A store on disk. Cheap to clone; any number of threads and processes may use one store.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    layout: Layout,
+    database: Database,
+    userxattr: OnceLock<bool>,
+    used: Mutex<Used>,
+}
+
+/// What was used since the last flush, so that one transaction can say so of all of it.
+#[derive(Default)]
+pub(crate) struct Used {
+    pub(crate) cache_records: HashSet<i64>,
+    pub(crate) chains: HashSet<String>,
+}
+
+impl Store {
+    /// Opens the store in `root`, and makes it where there is none. A store of a newer format is refused.
+    pub fn open(root: &Path) -> Result<Store, Error> {
+        Store::open_in_boot(root, &boot_id())
+    }
+
+    /// Opens the store as in the boot named `boot`.
+    pub(crate) fn open_in_boot(root: &Path, boot: &str) -> Result<Store, Error> {
+        let root = std::path::absolute(root).map_err(Error::io("find", root))?;
+        let layout = Layout::new(root, boot.to_owned());
+        let database = Database::new(layout.database());
+        let inner = Inner { layout, database, userxattr: OnceLock::new(), used: Mutex::default() };
+        let store = Store { inner: Arc::new(inner) };
+        if !store.is_made()? {
+            store.make()?;
+        }
+        let fresh = store.layout().fresh();
+        if !fresh.try_exists().map_err(Error::io("stat", &fresh))? {
+            store.recover()?;
+        }
+        Ok(store)
+    }
+
+    /// The directory of the store.
+    pub fn root(&self) -> &Path {
+        self.layout().root()
+    }
+
+    /// Whether overlay attributes are in `user.overlay.*`: so where this process is not root of the initial user namespace, as the kernel then
+    /// refuses `trusted.*`.
+    pub fn userxattr(&self) -> bool {
+        *self.inner.userxattr.get_or_init(|| {
+            let all_ids = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
+            !(rustix::process::geteuid().is_root() && all_ids)
+        })
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.inner.database
+    }
+
+    /// What was used since the last flush.
+    pub(crate) fn used(&self) -> std::sync::MutexGuard<'_, Used> {
+        // Sets of keys: whatever a panicking thread left in there is true.
+        self.inner.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Reads `version`; false where the store is yet to be made.
+    fn is_made(&self) -> Result<bool, Error> {
+        let path = self.layout().version();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        let text = String::from_utf8_lossy(&text[..text.len().min(32)]).trim().to_owned();
+        match text.parse::<u32>() {
+            Ok(FORMAT) => Ok(true),
+            Ok(found) if found > FORMAT => Err(Error::NewerFormat { root: self.root().to_owned(), found, known: FORMAT }),
+            _ => Err(Error::BadVersion { path, found: text }),
+        }
+    }
+
+    /// Makes the directories and the database. Several processes may try at once, and one that was killed half way left nothing in the way.
+    fn make(&self) -> Result<(), Error> {
+        let layout = self.layout();
+        let root = layout.root();
+        if !root.is_dir() {
+            fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(Error::io("create", root))?;
+        }
+        make_dir(&layout.locks(), 0o700)?;
+        let path = layout.lock("make");
+        let _lock = lock_file(&path, Kind::Exclusive, Wait::Yes)?;
+        if self.is_made()? {
+            return Ok(());
+        }
+        for name in DIRECTORIES {
+            // Layers are reached by processes in user namespaces, which need to pass through.
+            let mode = if matches!(*name, "snapshots" | "containers" | "volumes" | "cachemounts") { 0o711 } else { 0o700 };
+            make_dir(&root.join(name), mode)?;
+        }
+        make_dir(&layout.blobs().join("sha256"), 0o700)?;
+        make_dir(&layout.blobs().join("sha512"), 0o700)?;
+        make_dir(&layout.snapshot(SnapshotId::SCRATCH), 0o711)?;
+        let scratch = layout.snapshot_fs(SnapshotId::SCRATCH);
+        make_dir(&scratch, 0o755)?;
+        // Not left to the umask: this is the root directory of whatever starts from nothing.
+        fs::set_permissions(&scratch, fs::Permissions::from_mode(0o755)).map_err(Error::io("change the mode of", &scratch))?;
+        self.database().create()?;
+        self.write_version()
+    }
+
+    fn write_version(&self) -> Result<(), Error> {
+        use std::io::Write;
+        let path = self.layout().version();
+        let temporary = self.layout().ingests().join("version");
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(&temporary)
+            .map_err(Error::io("create", &temporary))?;
+        file.write_all(format!("{FORMAT}\n").as_bytes()).map_err(Error::io("write", &temporary))?;
+        file.sync_all().map_err(Error::io("sync", &temporary))?;
+        fs::rename(&temporary, &path).map_err(Error::io("create", &path))
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.root()).finish()
+    }
+}
+
+/// Makes a directory, unless it exists.
+pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), Error> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("create", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// What the kernel calls this boot.
+fn boot_id() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let id: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    // Without `/proc` (or in a sandbox that hides it) there is only one boot: what is not settled is then believed after a power cut.
+    if id.is_empty() { "unknown".to_owned() } else { id }
+}
+
+/// A moment as the database keeps it: microseconds since the epoch.
+pub(crate) fn to_micros(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
+    }
+}
+
+/// The moment that the database keeps as `micros`.
+pub(crate) fn from_micros(micros: i64) -> SystemTime {
+    let length = Duration::from_micros(micros.unsigned_abs());
+    let moment = if micros < 0 { UNIX_EPOCH.checked_sub(length) } else { UNIX_EPOCH.checked_add(length) };
+    moment.unwrap_or(UNIX_EPOCH)
+}
+
+/// Now, as the database keeps it.
+pub(crate) fn now() -> i64 {
+    to_micros(SystemTime::now())
+}
+
+/// A time of last use is only written where it is older than this many microseconds: good enough for pruning, and most builds write nothing.
+pub(crate) const USE_GRANULARITY: i64 = 60 * 1_000_000;

@@ -1,0 +1,124 @@
+//! Volumes and networks: what is known of them by name. A volume's bytes are `volumes/<name>/_data`; a network's config is not read here.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::container::check_name;
+use super::lock::Kind;
+use super::remove::discard;
+use super::store::{from_micros, make_dir, now};
+use super::{Error, Store};
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRecord {
+    /// Its name.
+    pub name: String,
+    /// Whether it was made for one container, without a name of the user's.
+    pub anonymous: bool,
+    /// The user's labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made.
+    pub created_at: SystemTime,
+}
+
+impl Store {
+    /// Makes a volume unless there is one of that name; says whether it is new.
+    pub fn ensure_volume(&self, name: &str, anonymous: bool, labels: &BTreeMap<String, String>) -> Result<bool, Error> {
+        check_name("volume", name)?;
+        if self.volume(name)?.is_some() {
+            return Ok(false);
+        }
+        let _shared = self.lock_store(Kind::Shared)?;
+        let dir = self.layout().volume(name);
+        let data = dir.join("_data");
+        make_dir(&dir, 0o711)?;
+        make_dir(&data, 0o755)?;
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).map_err(Error::io("change the mode of", &data))?;
+        for path in [&dir, &self.layout().volumes()] {
+            File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", path))?;
+        }
+        let labels = serde_json::to_string(labels).unwrap_or_default();
+        self.database().write_durably("record a volume", |tx| {
+            let sql = "INSERT OR IGNORE INTO volumes (name, anonymous, labels, created_at) VALUES (?, ?, ?, ?)";
+            Ok(tx.prepare_cached(sql)?.execute(params![name, anonymous, labels, now()])? > 0)
+        })
+    }
+
+    /// The directory of a volume's files. Whether it exists is not asked.
+    pub fn volume_path(&self, name: &str) -> PathBuf {
+        self.layout().volume(name).join("_data")
+    }
+
+    /// The volume `name`, where there is one.
+    pub fn volume(&self, name: &str) -> Result<Option<VolumeRecord>, Error> {
+        self.database().read("look a volume up", |db| {
+            let sql = "SELECT name, anonymous, labels, created_at FROM volumes WHERE name = ?";
+            db.prepare_cached(sql)?.query_row([name], volume_from_row).optional()
+        })
+    }
+
+    /// All volumes, by name.
+    pub fn volumes(&self) -> Result<Vec<VolumeRecord>, Error> {
+        self.database().read("list the volumes", |db| {
+            let sql = "SELECT name, anonymous, labels, created_at FROM volumes ORDER BY name";
+            db.prepare_cached(sql)?.query_map([], volume_from_row)?.collect()
+        })
+    }
+
+    /// Removes a volume with its files; false where there was none. Whether a container uses it is the caller's to know.
+    pub fn remove_volume(&self, name: &str) -> Result<bool, Error> {
+        check_name("volume", name)?;
+        let removed = self
+            .database()
+            .write_durably("remove a volume", |tx| Ok(tx.prepare_cached("DELETE FROM volumes WHERE name = ?")?.execute([name])? > 0))?;
+        if removed {
+            discard(self, &self.layout().volume(name))?;
+        }
+        Ok(removed)
+    }
+
+    /// Records a network. Fails where the name is taken.
+    pub fn create_network(&self, name: &str, config: &[u8]) -> Result<(), Error> {
+        check_name("network", name)?;
+        self.database().write("record a network", |tx| {
+            let sql = "INSERT OR IGNORE INTO networks (name, config, created_at) VALUES (?, ?, ?)";
+            if tx.prepare_cached(sql)?.execute(params![name, config, now()])? == 0 {
+                return Err(Error::NameTaken { what: "network", name: name.to_owned() }.into());
+            }
+            Ok(())
+        })
+    }
+
+    /// The config of the network `name`.
+    pub fn network(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.database().read("look a network up", |db| {
+            db.prepare_cached("SELECT config FROM networks WHERE name = ?")?.query_row([name], |row| row.get(0)).optional()
+        })
+    }
+
+    /// All networks with their configs, by name.
+    pub fn networks(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        self.database().read("list the networks", |db| {
+            let mut query = db.prepare_cached("SELECT name, config FROM networks ORDER BY name")?;
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+    }
+
+    /// Forgets a network; false where there was none.
+    pub fn remove_network(&self, name: &str) -> Result<bool, Error> {
+        self.database().write("remove a network", |tx| Ok(tx.prepare_cached("DELETE FROM networks WHERE name = ?")?.execute([name])? > 0))
+    }
+}
+
+fn volume_from_row(row: &Row<'_>) -> rusqlite::Result<VolumeRecord> {
+    let labels = serde_json::from_str(row.get_ref(2)?.as_str()?)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, Box::new(error)))?;
+    Ok(VolumeRecord { name: row.get(0)?, anonymous: row.get(1)?, labels, created_at: from_micros(row.get(3)?) })
+}
