@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` has the map: which folder owns what, and which may import which (`tests/architecture.rs` enforces it).
 
 pub mod diag;
+pub mod image;
 pub mod oci;
 pub mod parser;
 pub mod path;
