@@ -5,6 +5,7 @@
 mod mount;
 mod root_dir;
 pub mod tree;
+pub mod xattr;
 
 pub use mount::{OverlayUpper, RootfsMount};
 pub use root_dir::{Links, RootDir};
