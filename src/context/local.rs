@@ -350,7 +350,8 @@ fn attributes_of(fd: BorrowedFd<'_>) -> io::Result<Vec<(OsString, Vec<u8>)>> {
     let length = rustix::fs::flistxattr(fd, &mut names[..])?;
     let mut found = Vec::new();
     for name in names[..length].split(|byte| *byte == 0) {
-        if name != b"security.capability" && !name.starts_with(b"user.") {
+        let counts = name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
+        if !counts {
             continue;
         }
         let length = rustix::fs::fgetxattr(fd, name, &mut [0u8; 0][..])?;
