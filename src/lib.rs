@@ -3,7 +3,9 @@
 //! `ARCHITECTURE.md` has the map: which folder owns what, and which may import which (`tests/architecture.rs` enforces it).
 
 pub mod diag;
+pub mod executor;
 pub mod oci;
 pub mod parser;
 pub mod path;
+pub mod store;
 pub mod sys;

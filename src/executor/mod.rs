@@ -1,0 +1,3 @@
+//! Runs the steps of a build.
+
+pub mod ops;
