@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` has the map: which folder owns what, and which may import which (`tests/architecture.rs` enforces it).
 
+pub mod context;
 pub mod diag;
 pub mod executor;
 pub mod oci;

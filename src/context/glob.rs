@@ -1,0 +1,100 @@
+//! Wildcards in the sources of COPY and ADD: Go's `filepath.Match`, name by name.
+//!
+//! `*` and `?` stay within a name, there is no `**`, `[[]` names a bracket. Directories on the way are not searched through links: only the part
+//! before the first wildcard is resolved. A source without wildcards is a plain path, also if it has a backslash.
+
+use std::io;
+
+use crate::path::RootPath;
+use crate::sys::tree::{Kind, LastLink, Tree, resolve};
+
+use super::error::{BadPattern, Error};
+use super::pattern::{Dialect, Matcher};
+
+/// A wildcard for one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(Matcher);
+
+impl Pattern {
+    /// Compiles a wildcard.
+    pub fn new(pattern: &str) -> Result<Pattern, Error> {
+        Pattern::from_bytes(pattern.as_bytes()).map_err(|reason| Error::BadWildcard { pattern: pattern.to_owned(), reason })
+    }
+
+    fn from_bytes(pattern: &[u8]) -> Result<Pattern, BadPattern> {
+        Matcher::new(pattern, Dialect::Glob).map(Pattern)
+    }
+
+    /// Whether the whole of `name` matches.
+    pub fn matches(&self, name: &[u8]) -> bool {
+        self.0.matches(name)
+    }
+
+    /// Whether `text` has a wildcard that is not escaped.
+    pub fn is_wildcard(text: &str) -> bool {
+        has_wildcard(text.as_bytes())
+    }
+}
+
+fn has_wildcard(text: &[u8]) -> bool {
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => {
+                bytes.next();
+            }
+            b'*' | b'?' | b'[' => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The paths of `tree` that `pattern` names, sorted. `..` cannot leave the tree. A wildcard may match nothing; a plain path is returned if it
+/// exists (as written: a link at its end is not followed) and is [`Error::Missing`] if not.
+pub fn expand(tree: &dyn Tree, pattern: &str) -> Result<Vec<RootPath>, Error> {
+    let whole = RootPath::new(pattern);
+    let names: Vec<Vec<u8>> = whole.components().map(|name| name.as_encoded_bytes().to_vec()).collect();
+    let plain = names.iter().take_while(|name| !has_wildcard(name)).count();
+    if plain == names.len() {
+        let resolved = resolve(tree, &whole, LastLink::Keep).map_err(|source| read_error(&whole, source))?;
+        return match tree.metadata(&resolved).map_err(|source| read_error(&whole, source))? {
+            Some(_) => Ok(vec![resolved]),
+            None => Err(Error::Missing { path: whole }),
+        };
+    }
+    let bad = |reason| Error::BadWildcard { pattern: pattern.to_owned(), reason };
+    let wildcards = names[plain..].iter().map(|name| Pattern::from_bytes(name)).collect::<Result<Vec<_>, _>>().map_err(bad)?;
+    let start = names[..plain].iter().fold(RootPath::root(), |path, name| child(&path, name));
+    let start = resolve(tree, &start, LastLink::Follow).map_err(|source| read_error(&start, source))?;
+    let mut found = vec![start];
+    for wildcard in &wildcards {
+        let mut next = Vec::new();
+        for directory in &found {
+            next.extend(matches_in(tree, directory, wildcard)?);
+        }
+        found = next;
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The entries of `directory` that match; none if it is no directory.
+fn matches_in(tree: &dyn Tree, directory: &RootPath, wildcard: &Pattern) -> Result<Vec<RootPath>, Error> {
+    let metadata = tree.metadata(directory).map_err(|source| read_error(directory, source))?;
+    if metadata.is_none_or(|metadata| metadata.kind != Kind::Directory) {
+        return Ok(Vec::new());
+    }
+    let entries = tree.read_dir(directory).map_err(|source| read_error(directory, source))?;
+    let matching = entries.iter().map(|entry| entry.name.as_encoded_bytes()).filter(|name| wildcard.matches(name));
+    Ok(matching.map(|name| child(directory, name)).collect())
+}
+
+fn child(directory: &RootPath, name: &[u8]) -> RootPath {
+    use std::os::unix::ffi::OsStrExt;
+    directory.join(std::ffi::OsStr::from_bytes(name))
+}
+
+fn read_error(path: &RootPath, source: io::Error) -> Error {
+    Error::Read { path: path.clone(), source }
+}

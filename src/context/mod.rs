@@ -1,0 +1,23 @@
+//! The build context: which files a Dockerfile can see, what their content is, and which of them a wildcard names.
+//!
+//! - [`IgnoreRules`]: `.dockerignore`, and COPY's `--exclude`.
+//! - [`LocalContext`]: a directory of this machine as a [`Tree`](crate::sys::tree::Tree), without what is ignored; [`Excluding`] hides parts of any tree.
+//! - [`checksum`]: what the cache compares of a selection of a tree, and [`diff`]: what changed.
+//! - [`expand`]: wildcards in the sources of COPY and ADD.
+//! - [`sniff_stdin`]: a context that comes through a pipe.
+//!
+//! Invariants: nothing here follows a link out of the tree or writes to it, no checksum depends on a time, and what is ignored does not exist for anyone
+//! who reads through these types. This folder knows neither the store (it takes a [`ChecksumMemo`]) nor instructions.
+
+mod archive;
+mod error;
+mod glob;
+mod ignore;
+mod local;
+mod pattern;
+
+pub use archive::{Attributes, Owners};
+pub use error::{BadPattern, Error};
+pub use glob::{Pattern, expand};
+pub use ignore::{Decision, DirectoryState, IgnoreRules};
+pub use local::LocalContext;
