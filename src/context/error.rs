@@ -131,7 +131,10 @@ impl Error {
         match self {
             Error::NotADirectory { path } => {
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty())?;
-                Some(format!("the context is the directory that COPY reads from, such as `{}`; a Dockerfile is named with `--file`", parent.display()))
+                Some(format!(
+                    "the context is the directory that COPY reads from, such as `{}`; a Dockerfile is named with `--file`",
+                    parent.display()
+                ))
             }
             Error::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("make it readable, or exclude it in `.dockerignore`".to_owned())

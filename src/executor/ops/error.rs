@@ -153,7 +153,9 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Missing { near: Some(near), .. } => Some(format!("there is `{near}`")),
-            Error::UnknownUser { near: Some(near), .. } | Error::UnknownGroup { near: Some(near), .. } => Some(format!("did you mean `{near}`?")),
+            Error::UnknownUser { near: Some(near), .. } | Error::UnknownGroup { near: Some(near), .. } => {
+                Some(format!("did you mean `{near}`?"))
+            }
             Error::UnknownUser { .. } | Error::UnknownGroup { .. } => Some("use a number, or create it in an earlier RUN".to_owned()),
             Error::NotADirectory { .. } => Some("remove it in an earlier RUN, or choose another destination".to_owned()),
             Error::Select(source) => source.hint(),

@@ -153,7 +153,13 @@ impl<'a> Upper<'a> {
     }
 
     /// Opens the directory `name` in `parent`, made with `new` if it is missing. Anything else there is an error.
-    pub(super) fn enter(&self, parent: &Arc<UpperDir>, name: &OsStr, new: impl FnOnce() -> Result<Attributes, Error>, existing: Existing) -> Result<Arc<UpperDir>, Error> {
+    pub(super) fn enter(
+        &self,
+        parent: &Arc<UpperDir>,
+        name: &OsStr,
+        new: impl FnOnce() -> Result<Attributes, Error>,
+        existing: Existing,
+    ) -> Result<Arc<UpperDir>, Error> {
         let path = parent.path.join(name);
         let read_error = |source| Error::ReadBase { path: parent.path.join(name), source };
         let mut lower = match &parent.lower {
@@ -212,7 +218,12 @@ impl<'a> Upper<'a> {
     }
 
     /// Makes the entry `name` by `make`, in place of anything but a directory.
-    pub(super) fn place<T>(&self, directory: &UpperDir, name: &OsStr, make: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<T>) -> Result<T, Error> {
+    pub(super) fn place<T>(
+        &self,
+        directory: &UpperDir,
+        name: &OsStr,
+        make: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> Result<T, Error> {
         if directory.lower_entry(name)?.is_some_and(|metadata| metadata.kind == Kind::Directory) && !self.hides(directory, name)? {
             return Err(Error::IsADirectory { path: directory.path.join(name) });
         }
@@ -264,7 +275,8 @@ impl<'a> Upper<'a> {
             rustix::fs::chmodat(&directory.fd, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty()).map_err(failed)?;
         }
         let fd = directory.fd.as_fd();
-        self.shared.set_xattrs(&attributes.xattrs, &directory.path.join(name), |attribute, value| inode::set_xattr_at(fd, name, attribute, value));
+        self.shared
+            .set_xattrs(&attributes.xattrs, &directory.path.join(name), |attribute, value| inode::set_xattr_at(fd, name, attribute, value));
         if let Some(times) = times(attributes.mtime, false) {
             rustix::fs::utimensat(&directory.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         }
@@ -278,7 +290,14 @@ impl<'a> Upper<'a> {
     }
 
     /// Makes a device or a pipe. Returns whether it could: 0/0 is not a device but says in a layer that there is nothing.
-    pub(super) fn node(&self, directory: &UpperDir, name: &OsStr, kind: Kind, rdev: (u32, u32), attributes: &Attributes) -> Result<bool, Error> {
+    pub(super) fn node(
+        &self,
+        directory: &UpperDir,
+        name: &OsStr,
+        kind: Kind,
+        rdev: (u32, u32),
+        attributes: &Attributes,
+    ) -> Result<bool, Error> {
         let file_type = match kind {
             Kind::CharDevice if rdev != (0, 0) => FileType::CharacterDevice,
             Kind::BlockDevice => FileType::BlockDevice,
@@ -310,7 +329,9 @@ impl<'a> Upper<'a> {
         let fd = match self.tree.open_at(path.relative(), flags, Mode::empty(), Links::Refuse) {
             Ok(fd) => fd,
             // Replaced by something else since.
-            Err(error) if matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
+            Err(error)
+                if matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) =>
+            {
                 return Ok(());
             }
             Err(error) => return Err(failed(error)),
@@ -371,7 +392,10 @@ impl Shared {
             }
             let Err(error) = set(attribute, value) else { continue };
             if !self.dropped_xattrs.swap(true, Ordering::Relaxed) {
-                let text = format!("cannot set the extended attribute `{}` of `{path}` ({error}); it is left out there and elsewhere", attribute.display());
+                let text = format!(
+                    "cannot set the extended attribute `{}` of `{path}` ({error}); it is left out there and elsewhere",
+                    attribute.display()
+                );
                 self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text);
             }
         }

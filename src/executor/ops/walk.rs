@@ -127,7 +127,14 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn regular(&self, source: &RootPath, metadata: &Metadata, directory: &UpperDir, name: &std::ffi::OsStr, attributes: &Attributes) -> Result<(), Error> {
+    fn regular(
+        &self,
+        source: &RootPath,
+        metadata: &Metadata,
+        directory: &UpperDir,
+        name: &std::ffi::OsStr,
+        attributes: &Attributes,
+    ) -> Result<(), Error> {
         let mut from = self.tree.open(source).map_err(|error| read_error(source, error))?;
         let to = self.upper.create(directory, name, attributes.mode)?;
         let copied = self.content.copy(&mut from, metadata.dev, metadata.size, &to).map_err(|error| directory.write_error(name, error))?;
@@ -213,7 +220,11 @@ impl<'a> Walk<'a> {
         let mut chunks = entries.chunks(CHUNK);
         let now = chunks.next().unwrap_or_default();
         let later: Vec<Job> = chunks
-            .map(|chunk| Job { source: source.clone(), target: Target::Entries(Arc::clone(&directory), chunk.to_vec()), state: state.clone() })
+            .map(|chunk| Job {
+                source: source.clone(),
+                target: Target::Entries(Arc::clone(&directory), chunk.to_vec()),
+                state: state.clone(),
+            })
             .collect();
         if !later.is_empty() {
             self.lock().jobs.extend(later);

@@ -121,7 +121,9 @@ impl MergedDir {
     pub fn read(&self) -> io::Result<Vec<DirEntry>> {
         if let [(_, only)] = self.parts.as_slice() {
             let mut entries = Vec::new();
-            for_each_entry(only, |name, kind| entries.extend(kind.map(|kind| DirEntry { name: OsStr::from_bytes(name).to_owned(), kind })))?;
+            for_each_entry(only, |name, kind| {
+                entries.extend(kind.map(|kind| DirEntry { name: OsStr::from_bytes(name).to_owned(), kind }))
+            })?;
             entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             return Ok(entries);
         }
@@ -164,4 +166,3 @@ fn for_each_entry(directory: &OwnedFd, mut visit: impl FnMut(&[u8], Option<Kind>
     }
     Ok(())
 }
-

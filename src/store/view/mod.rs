@@ -48,10 +48,9 @@ impl MergedView {
         Ok(MergedView { layers: layers_topmost_first, opaque, root: Arc::new(MergedDir::new(parts)), cache: DirectoryCache::default() })
     }
 
-    /// A view of nothing: one empty root directory. `userxattr` is for the layer that is written above it.
-    pub fn empty(userxattr: bool) -> MergedView {
-        let opaque = if userxattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
-        MergedView { layers: Vec::new(), opaque, root: Arc::new(MergedDir::new(Vec::new())), cache: DirectoryCache::default() }
+    /// A view of nothing, one empty root directory, to write a layer above that is mounted like these.
+    pub fn without_layers(&self) -> MergedView {
+        MergedView { layers: Vec::new(), opaque: self.opaque, root: Arc::new(MergedDir::new(Vec::new())), cache: DirectoryCache::default() }
     }
 
     /// The layers, topmost first.
