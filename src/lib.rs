@@ -5,6 +5,7 @@
 pub mod context;
 pub mod diag;
 pub mod executor;
+pub mod image;
 pub mod oci;
 pub mod parser;
 pub mod path;

@@ -6,6 +6,7 @@ pub mod inode;
 mod mount;
 mod root_dir;
 pub mod tree;
+pub mod xattr;
 
 pub use mount::{OverlayUpper, RootfsMount};
 pub use root_dir::{Links, RootDir};

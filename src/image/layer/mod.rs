@@ -1,0 +1,47 @@
+//! Layers: everything between a layer's directory and its tar stream or blob.
+//!
+//! A layer's directory is in overlay form: a whiteout is a character device 0/0, and a directory that hides the one below carries
+//! `trusted.overlay.opaque=y` (`user.overlay.opaque` in a user namespace). [`apply`] makes such a directory of a tar stream without knowing the
+//! layers below; [`write_layer`] makes a tar stream of it again, and there the layers below decide what is a change.
+//!
+//! All of it blocks, uses memory that does not depend on the size of files, and takes tar streams as hostile. The same tree gives the same bytes, whatever
+//! the number of cores and the sizes of reads: golden digests in the tests pin them.
+
+mod apply;
+mod compress;
+mod decompress;
+mod diff;
+mod error;
+mod hashing;
+mod inherit;
+mod lower;
+mod tar_reader;
+mod tar_writer;
+mod target;
+
+pub use apply::{Applied, ApplyOptions, Devices, apply};
+pub use compress::{Compressed, CompressionSpec, compress, write_compressed_layer};
+pub use decompress::{Compression, decompressor, read_ahead, sniff};
+pub use diff::{LayerOptions, LayerWritten, diff_id_only, write_layer};
+pub use error::Error;
+pub use inherit::{Inherited, inherit_directories};
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// The name that overlayfs keeps an attribute under.
+fn overlay_attribute(name: &str, userxattr: bool) -> String {
+    format!("{}.overlay.{name}", if userxattr { "user" } else { "trusted" })
+}
+
+/// Whether an attribute belongs to overlayfs itself and so is never part of a layer. One taken from a tar stream could redirect a
+/// directory to another.
+fn is_overlay_attribute(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+}
+
+/// Whether the directory `path` hides what is below it.
+fn is_opaque(dir: impl AsFd, path: &Path, userxattr: bool) -> std::io::Result<bool> {
+    let name = overlay_attribute("opaque", userxattr);
+    Ok(crate::sys::xattr::get(dir.as_fd(), path, name.as_ref())?.as_deref() == Some(b"y"))
+}
