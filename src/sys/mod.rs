@@ -2,6 +2,7 @@
 //!
 //! A wrapper here is one system call with owned or borrowed descriptors and `io::Result`; policy lives with its callers.
 
+pub mod inode;
 mod mount;
 mod root_dir;
 pub mod tree;

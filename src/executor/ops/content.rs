@@ -1,0 +1,115 @@
+//! Copies the bytes of one file: shared if the file system can, copied in the kernel if not, and through a buffer as the last resort.
+//!
+//! Sharing is tried once per pair of file systems. Holes stay holes in files large enough for that to matter.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+/// Files smaller than this are not searched for holes.
+const SPARSE_FROM: u64 = 128 * 1024;
+
+/// What each pair of file systems has been found to be able to do.
+#[derive(Debug, Default)]
+pub(super) struct ContentCopier {
+    known: Mutex<HashMap<u64, Means>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Means {
+    /// `FICLONE`: the two files share their blocks.
+    Share,
+    /// `copy_file_range(2)`.
+    Range,
+    /// `read(2)` and `write(2)`.
+    Buffer,
+}
+
+impl ContentCopier {
+    /// Copies all of `from`, which is on the device `device` and has `size` bytes, into the empty file `to`.
+    pub(super) fn copy(&self, from: &mut File, device: u64, size: u64, to: &OwnedFd) -> io::Result<u64> {
+        if size == 0 {
+            return Ok(0);
+        }
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut means = known().get(&device).copied().unwrap_or(Means::Share);
+        if means == Means::Share {
+            match rustix::fs::ioctl_ficlone(to, &*from) {
+                Ok(()) => return Ok(size),
+                Err(_) => {
+                    means = Means::Range;
+                    known().entry(device).or_insert(means);
+                }
+            }
+        }
+        if means == Means::Range {
+            match copy_ranges(from, size, to) {
+                Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => {
+                    known().insert(device, Means::Buffer);
+                    rustix::fs::seek(&*from, SeekFrom::Start(0))?;
+                    rustix::fs::ftruncate(to, 0)?;
+                    rustix::fs::seek(to, SeekFrom::Start(0))?;
+                }
+                other => return Ok(other?),
+            }
+        }
+        copy_buffer(from, to)
+    }
+}
+
+/// Copies the ranges that hold data.
+fn copy_ranges(from: &File, size: u64, to: &OwnedFd) -> rustix::io::Result<u64> {
+    // A file system that cannot tell has no holes worth keeping.
+    if size < SPARSE_FROM || rustix::fs::seek(from, SeekFrom::Hole(0)).unwrap_or(size) >= size {
+        return copy_range(from, 0, size, to);
+    }
+    let mut position = 0;
+    while position < size {
+        let start = match rustix::fs::seek(from, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            // No data up to the end.
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error),
+        };
+        let end = rustix::fs::seek(from, SeekFrom::Hole(start))?.min(size);
+        copy_range(from, start, end, to)?;
+        position = end;
+    }
+    rustix::fs::ftruncate(to, size)?;
+    Ok(size)
+}
+
+fn copy_range(from: &File, start: u64, end: u64, to: &OwnedFd) -> rustix::io::Result<u64> {
+    let (mut read_at, mut write_at) = (start, start);
+    while read_at < end {
+        let length = usize::try_from(end - read_at).unwrap_or(usize::MAX).min(1 << 30);
+        match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), length) {
+            // The file became shorter.
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(write_at - start)
+}
+
+fn copy_buffer(from: &mut File, to: &OwnedFd) -> io::Result<u64> {
+    let mut writer = File::from(to.try_clone()?);
+    let mut buffer = vec![0; 256 * 1024];
+    let mut total = 0;
+    loop {
+        let length = match from.read(&mut buffer) {
+            Ok(0) => return Ok(total),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        writer.write_all(buffer.get(..length).unwrap_or_default())?;
+        total += length as u64;
+    }
+}

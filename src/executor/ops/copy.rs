@@ -1,0 +1,353 @@
+//! COPY and ADD: puts files into a new layer, with neither a mount nor a process.
+//!
+//! What surprises: a directory gives its contents, not itself; a destination that exists keeps its owner and mode, but directories below it take the
+//! source's; the destination and the parents made for it get `--chown` and `--chmod` too; a link at the destination is followed, a link inside of what is
+//! being merged is replaced. `.dockerignore` is the caller's: the source tree has applied it already.
+
+use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::add_archive;
+use super::content::ContentCopier;
+use super::error::Error;
+use super::select::{SourceRoot, select};
+use super::upper::{Attributes, Existing, Mtime, Upper, UpperDir};
+use super::walk::{Rules, Walk};
+use crate::context::IgnoreRules;
+use crate::path::RootPath;
+use crate::store::view::MergedView;
+use crate::sys::tree::{Kind, LastLink, Tree, resolve};
+
+/// A user and a group, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+/// `--chmod`: the new mode (at most 0o7777) for an old one; the second argument tells whether it is a directory's.
+pub type ChmodRule = Arc<dyn Fn(u32, bool) -> u32 + Send + Sync>;
+
+/// `--chmod` with a number: the same mode for everything.
+pub fn octal(mode: u32) -> ChmodRule {
+    Arc::new(move |_, _| mode & 0o7777)
+}
+
+/// Which sources are unpacked instead of copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unpack {
+    /// None: COPY, and `ADD --unpack=false`.
+    Never,
+    /// Files that turn out to be tar archives: ADD of local files.
+    Sniff,
+    /// All files, which must be archives: `ADD --unpack`.
+    Always,
+}
+
+/// What to copy.
+#[derive(Clone)]
+pub enum CopySource {
+    /// Files of a context, an image or a stage.
+    Tree {
+        /// Where they are.
+        tree: Arc<dyn Tree>,
+        /// Which: a path or a wildcard, as written after expansion.
+        pattern: String,
+    },
+    /// A here-document.
+    File {
+        /// Its name in a destination directory.
+        name: String,
+        /// Its content.
+        content: Vec<u8>,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A file of this machine, such as a download.
+    HostFile {
+        /// Where it is.
+        path: PathBuf,
+        /// Its name in a destination directory.
+        name: String,
+        /// Its mode.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// When it was modified, where that is known.
+        mtime: Option<(i64, u32)>,
+    },
+}
+
+/// A COPY or ADD instruction.
+#[derive(Clone)]
+pub struct CopyRequest {
+    /// What to copy, in order.
+    pub sources: Vec<CopySource>,
+    /// Where to, as written after expansion: whether it ends in a slash matters.
+    pub destination: String,
+    /// What a relative destination starts from.
+    pub workdir: RootPath,
+    /// `--chown`.
+    pub chown: Option<Owner>,
+    /// `--chmod`.
+    pub chmod: Option<ChmodRule>,
+    /// `--parents`.
+    pub parents: bool,
+    /// `--exclude`.
+    pub exclude: Vec<String>,
+    /// `--link`: the base is taken for empty, so that the layer does not depend on it.
+    pub link: bool,
+    /// What is unpacked.
+    pub unpack: Unpack,
+    /// The time of what has none of its own (made directories, here-documents): seconds and nanoseconds since the epoch. `None` is now.
+    pub created_time: Option<(i64, u32)>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// How many entries were made, without the destination's parents.
+    pub entries: u64,
+    /// How many bytes of content were copied.
+    pub bytes: u64,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Copies into the empty directory `upper`, which becomes a snapshot in overlay form above `base`. After an error, `upper` is garbage.
+pub fn copy(base: &MergedView, upper: &Path, request: &CopyRequest) -> Result<Copied, Error> {
+    let nothing;
+    let base = if request.link {
+        nothing = base.without_layers();
+        &nothing
+    } else {
+        base
+    };
+    let upper = Upper::open(base, upper)?;
+    let destination = Destination::new(base, request)?;
+    let mut copied = Copied::default();
+    copy_sources(&upper, &destination, request, &mut copied)?;
+    copied.warnings = upper.finish()?;
+    Ok(copied)
+}
+
+/// Where the sources go.
+struct Destination {
+    path: RootPath,
+    /// It is a directory whatever is there: it was written as one.
+    is_directory: bool,
+}
+
+impl Destination {
+    fn new(base: &MergedView, request: &CopyRequest) -> Result<Destination, Error> {
+        let written = request.destination.as_str();
+        let last = written.rsplit('/').next().unwrap_or_default();
+        let path = request.workdir.join(written);
+        let path = resolve(base, &path, LastLink::Follow).map_err(|source| Error::ReadBase { path, source })?;
+        let is_directory = matches!(last, "" | "." | "..") || request.parents || path.is_root();
+        Ok(Destination { path, is_directory })
+    }
+}
+
+struct Copier<'a> {
+    upper: &'a Upper<'a>,
+    destination: &'a Destination,
+    request: &'a CopyRequest,
+    rules: Rules,
+    content: ContentCopier,
+    made: Attributes,
+    /// How many sources became the file that the destination names.
+    onto_file: Cell<usize>,
+}
+
+fn copy_sources(upper: &Upper<'_>, destination: &Destination, request: &CopyRequest, copied: &mut Copied) -> Result<(), Error> {
+    let exclude = IgnoreRules::from_patterns(request.exclude.iter().map(String::as_str), "--exclude").map_err(Error::Select)?;
+    let existing = if request.parents { Existing::Keep } else { Existing::Overwrite };
+    let rules = Rules { chown: request.chown, chmod: request.chmod.clone(), exclude, existing };
+    let made = made_directory(request);
+    let copier = Copier { upper, destination, request, rules, content: ContentCopier::default(), made, onto_file: Cell::new(0) };
+    for source in &request.sources {
+        match source {
+            CopySource::Tree { tree, pattern } => {
+                for root in select(tree.as_ref(), pattern, request.parents)? {
+                    copier.root(tree.as_ref(), &root, pattern, copied)?;
+                }
+            }
+            CopySource::File { name, content, mode } => copier.here_document(name, content, *mode, copied)?,
+            CopySource::HostFile { path, name, mode, uid, gid, mtime } => {
+                let owner = request.chown.unwrap_or(Owner { uid: *uid, gid: *gid });
+                copier.host_file(path, name, *mode, owner, *mtime, copied)?;
+            }
+        }
+    }
+    if copier.onto_file.get() > 1 {
+        upper.warn(format!(
+            "{} sources were copied to the file `{}`, so only the last is left: end the destination with `/` for a directory",
+            copier.onto_file.get(),
+            destination.path
+        ));
+    }
+    Ok(())
+}
+
+/// What directories get that are made for the destination.
+fn made_directory(request: &CopyRequest) -> Attributes {
+    let owner = request.chown.unwrap_or(Owner { uid: 0, gid: 0 });
+    let mode = request.chmod.as_ref().map_or(0o755, |rule| rule(0o755, true));
+    let mtime = request.created_time.map_or(Mtime::Now, Mtime::At);
+    Attributes { mode, uid: owner.uid, gid: owner.gid, mtime, xattrs: Vec::new() }
+}
+
+impl Copier<'_> {
+    fn root(&self, tree: &dyn Tree, root: &SourceRoot, pattern: &str, copied: &mut Copied) -> Result<(), Error> {
+        let is_directory = root.metadata.kind == Kind::Directory;
+        let base = match (self.request.parents, is_directory) {
+            (true, _) => pivot_of(root),
+            (false, true) => root.path.clone(),
+            // The patterns of `--exclude` see the name of a file.
+            (false, false) => root.path.parent().unwrap_or_else(RootPath::root),
+        };
+        let walk = Walk::new(self.upper, tree, &self.rules, &self.content, base);
+        if walk.excludes(&root.path, root.metadata.kind)? {
+            return Ok(());
+        }
+        if self.request.parents {
+            self.below_parents(&walk, root)?;
+        } else if is_directory {
+            let directory = self.upper.enter_all(&self.destination.path, &self.made)?;
+            walk.contents(&root.path, directory)?;
+        } else if root.metadata.kind == Kind::File && self.request.unpack != Unpack::Never {
+            let open = || tree.open(&root.path).map_err(|source| Error::Read { path: root.path.clone(), source });
+            if !self.unpack(open, pattern, copied)? {
+                self.file(&walk, root)?;
+            }
+        } else {
+            self.file(&walk, root)?;
+        }
+        let (entries, bytes) = walk.totals();
+        copied.entries += entries;
+        copied.bytes += bytes;
+        Ok(())
+    }
+
+    fn file(&self, walk: &Walk<'_>, root: &SourceRoot) -> Result<(), Error> {
+        let (directory, name) = self.place_for(&root.name)?;
+        walk.file(&root.path, &root.metadata, &directory, &name)
+    }
+
+    /// Copies with the directories above, which are made like those of the source.
+    fn below_parents(&self, walk: &Walk<'_>, root: &SourceRoot) -> Result<(), Error> {
+        let mut directory = self.upper.enter_all(&self.destination.path, &self.made)?;
+        if root.name.is_empty() {
+            return walk.contents(&root.path, directory);
+        }
+        let mut source = walk.base.clone();
+        let above = RootPath::new(&root.name).parent().unwrap_or_else(RootPath::root);
+        for name in above.components() {
+            source = source.join(name);
+            let read_error = |error| Error::Read { path: source.clone(), source: error };
+            let metadata =
+                walk.tree.metadata(&source).map_err(read_error)?.ok_or_else(|| Error::Missing { path: source.clone(), near: None })?;
+            directory = self.upper.enter(&directory, name, || walk.attributes(&source, &metadata), Existing::Keep)?;
+        }
+        if root.metadata.kind == Kind::Directory {
+            walk.directory(&root.path, root.metadata, directory)
+        } else {
+            walk.file(&root.path, &root.metadata, &directory, root.path.file_name().unwrap_or_default())
+        }
+    }
+
+    /// The directory and the name that a single file goes to; `own` is the name that it has itself.
+    fn place_for(&self, own: &OsStr) -> Result<(Arc<UpperDir>, OsString), Error> {
+        let path = &self.destination.path;
+        if !self.destination.is_directory
+            && let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+        {
+            let directory = self.upper.enter_all(&parent, &self.made)?;
+            if self.upper.entry(&directory, name)?.is_none_or(|metadata| metadata.kind != Kind::Directory) {
+                self.onto_file.set(self.onto_file.get() + 1);
+                return Ok((directory, name.to_owned()));
+            }
+        }
+        Ok((self.upper.enter_all(path, &self.made)?, own.to_owned()))
+    }
+
+    /// Unpacks a file if it is an archive. Returns whether it was.
+    fn unpack(&self, open: impl Fn() -> Result<File, Error>, name: &str, copied: &mut Copied) -> Result<bool, Error> {
+        if !add_archive::is_archive(open()?) {
+            return match self.request.unpack {
+                Unpack::Always => Err(Error::NotAnArchive { name: name.to_owned() }),
+                Unpack::Sniff | Unpack::Never => Ok(false),
+            };
+        }
+        let directory = self.upper.enter_all(&self.destination.path, &self.made)?;
+        let unpacked = add_archive::unpack(self.upper, &directory, open()?, self.request)?;
+        copied.entries += unpacked.entries;
+        copied.bytes += unpacked.bytes;
+        Ok(true)
+    }
+
+    fn here_document(&self, name: &str, content: &[u8], mode: u32, copied: &mut Copied) -> Result<(), Error> {
+        let owner = self.request.chown.unwrap_or(Owner { uid: 0, gid: 0 });
+        let (directory, name) = self.place_for(OsStr::new(name))?;
+        let attributes = self.file_attributes(mode, owner, self.request.created_time);
+        let fd = self.upper.create(&directory, &name, attributes.mode)?;
+        let mut rest = content;
+        while !rest.is_empty() {
+            match rustix::io::write(&fd, rest) {
+                Ok(length) => rest = rest.get(length..).unwrap_or_default(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(directory.write_error(&name, error.into())),
+            }
+        }
+        copied.entries += 1;
+        copied.bytes += content.len() as u64;
+        self.upper.finish_file(&directory, &name, &fd, &attributes)
+    }
+
+    fn host_file(
+        &self,
+        path: &Path,
+        name: &str,
+        mode: u32,
+        owner: Owner,
+        mtime: Option<(i64, u32)>,
+        copied: &mut Copied,
+    ) -> Result<(), Error> {
+        let failed = |source| Error::ReadHost { path: path.to_owned(), source };
+        let open = || File::open(path).map_err(failed);
+        if self.request.unpack == Unpack::Always && self.unpack(open, name, copied)? {
+            return Ok(());
+        }
+        let mut from = open()?;
+        let metadata = crate::sys::inode::metadata(&rustix::fs::fstat(&from).map_err(|error| failed(error.into()))?).map_err(failed)?;
+        let (directory, name) = self.place_for(OsStr::new(name))?;
+        let attributes = self.file_attributes(mode, owner, mtime.or(self.request.created_time));
+        let fd = self.upper.create(&directory, &name, attributes.mode)?;
+        copied.bytes +=
+            self.content.copy(&mut from, metadata.dev, metadata.size, &fd).map_err(|error| directory.write_error(&name, error))?;
+        copied.entries += 1;
+        self.upper.finish_file(&directory, &name, &fd, &attributes)
+    }
+
+    fn file_attributes(&self, mode: u32, owner: Owner, mtime: Option<(i64, u32)>) -> Attributes {
+        let mode = self.request.chmod.as_ref().map_or(mode, |rule| rule(mode, false));
+        Attributes { mode, uid: owner.uid, gid: owner.gid, mtime: mtime.map_or(Mtime::Now, Mtime::At), xattrs: Vec::new() }
+    }
+}
+
+/// The directory that the names of `--parents` start below.
+fn pivot_of(root: &SourceRoot) -> RootPath {
+    let mut pivot = root.path.clone();
+    for _ in RootPath::new(&root.name).components() {
+        pivot = pivot.parent().unwrap_or_else(RootPath::root);
+    }
+    pivot
+}

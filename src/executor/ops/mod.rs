@@ -1,0 +1,20 @@
+//! One file per kind of step that changes files: COPY and ADD, the directories of WORKDIR, and who USER and `--chown` mean.
+//!
+//! All of them write a new layer's directory above a [`MergedView`](crate::store::view::MergedView), in user space: [`upper`] holds the rules of the overlay
+//! form, so that the others speak of files only. Nothing here mounts, starts a process or trusts a name.
+
+mod add_archive;
+mod content;
+mod copy;
+mod error;
+mod mkdir;
+mod select;
+mod upper;
+mod users;
+mod walk;
+
+pub use copy::{ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, octal};
+pub use error::{BadEntry, Error};
+pub use mkdir::make_dir;
+pub use select::{SourceRoot, select};
+pub use users::{ProcessUser, ResolvedOwner, lookup_owner, lookup_user};

@@ -1,0 +1,436 @@
+//! Writes a snapshot in overlay form above a base, without mounting the two.
+//!
+//! An [`UpperDir`] is a directory of the new layer together with the merged directory below it. Opening one copies the directory up if only the base has
+//! it. Its final owner, mode, attributes and times are set when the last handle is dropped, and a handle keeps those of the directories above it: so a
+//! directory is finished after everything in it, by whichever thread is last, and nothing inherits from a parent (set-group-ID, ACLs) by accident. What
+//! fails then is kept for [`Upper::finish`]. A layer that was not finished without error is garbage.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use super::error::Error;
+use crate::path::RootPath;
+use crate::store::view::{MergedDir, MergedView};
+use crate::sys::inode::{self, Xattrs};
+use crate::sys::tree::{Kind, Metadata};
+use crate::sys::{Links, RootDir};
+
+/// What an entry of the new layer gets.
+#[derive(Clone, Debug)]
+pub(super) struct Attributes {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: Mtime,
+    pub(super) xattrs: Xattrs,
+}
+
+/// When an entry was modified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mtime {
+    /// Whenever the kernel says.
+    Now,
+    /// At this time.
+    At((i64, u32)),
+    /// At this time, unless the directory got a new entry meanwhile.
+    Unchanged((i64, u32)),
+}
+
+/// What happens to a directory that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Existing {
+    /// It keeps its attributes.
+    Keep,
+    /// It gets the new ones.
+    Overwrite,
+}
+
+/// A layer being written.
+pub(super) struct Upper<'a> {
+    base: &'a MergedView,
+    tree: RootDir,
+    root: Arc<UpperDir>,
+    shared: Arc<Shared>,
+    umask: u32,
+    process: (u32, u32),
+}
+
+/// A directory of the layer.
+pub(super) struct UpperDir {
+    fd: OwnedFd,
+    path: RootPath,
+    lower: Option<Arc<MergedDir>>,
+    setgid: bool,
+    last: Mutex<Option<Attributes>>,
+    changed: AtomicBool,
+    shared: Arc<Shared>,
+    /// Kept so that it is finished after this one.
+    _parent: Option<Arc<UpperDir>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    failure: Mutex<Option<Error>>,
+    warnings: Mutex<Vec<String>>,
+    dropped_xattrs: AtomicBool,
+}
+
+impl<'a> Upper<'a> {
+    /// Opens the directory `upper`. Its root gets the base's attributes.
+    pub(super) fn open(base: &'a MergedView, upper: &Path) -> Result<Upper<'a>, Error> {
+        let failed = |source: io::Error| Error::OpenLayer { path: upper.to_owned(), source };
+        let tree = RootDir::open(upper).map_err(failed)?;
+        let fd = tree.open_at(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty(), Links::Refuse).map_err(failed)?;
+        let lower = base.root();
+        let shared = Arc::new(Shared::default());
+        let last = if base.layers().is_empty() {
+            // A layer of its own: the root is as any image has it, not as the directory was made.
+            Attributes { mode: 0o755, uid: 0, gid: 0, mtime: Mtime::Now, xattrs: Vec::new() }
+        } else {
+            copied_up(&lower).map_err(|source| Error::ReadBase { path: RootPath::root(), source })?
+        };
+        let root = Arc::new(UpperDir {
+            fd,
+            path: RootPath::root(),
+            lower: Some(lower),
+            setgid: false,
+            last: Mutex::new(Some(last)),
+            changed: AtomicBool::new(false),
+            shared: Arc::clone(&shared),
+            _parent: None,
+        });
+        let process = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Ok(Upper { base, tree, root, shared, umask: umask(), process })
+    }
+
+    pub(super) fn root(&self) -> Arc<UpperDir> {
+        Arc::clone(&self.root)
+    }
+
+    pub(super) fn base(&self) -> &'a MergedView {
+        self.base
+    }
+
+    pub(super) fn warn(&self, text: String) {
+        self.shared.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+
+    /// Closes the layer; all other handles must be gone. Returns the warnings.
+    pub(super) fn finish(self) -> Result<Vec<String>, Error> {
+        let Upper { root, shared, .. } = self;
+        drop(root);
+        if let Some(failure) = shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(failure);
+        }
+        Ok(std::mem::take(&mut *shared.warnings.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// What `name` in `directory` is now.
+    pub(super) fn entry(&self, directory: &UpperDir, name: &OsStr) -> Result<Option<Metadata>, Error> {
+        match rustix::fs::statat(&directory.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => inode::metadata(&stat).map(Some).map_err(|source| directory.write_error(name, source)),
+            Err(Errno::NOENT) => directory.lower_entry(name),
+            Err(error) => Err(directory.write_error(name, error.into())),
+        }
+    }
+
+    /// The target of the link `name` in `directory`.
+    pub(super) fn read_link(&self, directory: &UpperDir, name: &OsStr) -> Result<std::ffi::OsString, Error> {
+        use std::os::unix::ffi::OsStringExt;
+        let failed = |source| Error::ReadBase { path: directory.path.join(name), source };
+        match (rustix::fs::readlinkat(&directory.fd, name, Vec::new()), &directory.lower) {
+            (Ok(target), _) => Ok(std::ffi::OsString::from_vec(target.into_bytes())),
+            (Err(Errno::NOENT), Some(lower)) => lower.read_link(name).map_err(failed),
+            (Err(error), _) => Err(failed(error.into())),
+        }
+    }
+
+    /// Opens the directory `name` in `parent`, made with `new` if it is missing. Anything else there is an error.
+    pub(super) fn enter(
+        &self,
+        parent: &Arc<UpperDir>,
+        name: &OsStr,
+        new: impl FnOnce() -> Result<Attributes, Error>,
+        existing: Existing,
+    ) -> Result<Arc<UpperDir>, Error> {
+        let path = parent.path.join(name);
+        let read_error = |source| Error::ReadBase { path: parent.path.join(name), source };
+        let mut lower = match &parent.lower {
+            Some(lower) => self.base.subdirectory(lower, name).map_err(read_error)?,
+            None => None,
+        };
+        let mut setgid = false;
+        let last = match rustix::fs::mkdirat(&parent.fd, name, Mode::RWXU) {
+            Ok(()) => match &lower {
+                Some(lower) if existing == Existing::Keep => Some(copied_up(lower).map_err(read_error)?),
+                Some(_) => Some(new()?),
+                None => {
+                    if parent.lower_entry(name)?.is_some() {
+                        return Err(Error::NotADirectory { path });
+                    }
+                    parent.changed.store(true, Ordering::Relaxed);
+                    Some(new()?)
+                }
+            },
+            Err(Errno::EXIST) if existing == Existing::Overwrite => Some(new()?),
+            Err(Errno::EXIST) => None,
+            Err(error) => return Err(parent.write_error(name, error.into())),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(&parent.fd, name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(Error::NotADirectory { path }),
+            Err(error) => return Err(parent.write_error(name, error.into())),
+        };
+        if last.is_none() {
+            let stat = rustix::fs::fstat(&fd).map_err(|error| parent.write_error(name, error.into()))?;
+            setgid = stat.st_mode & 0o2000 != 0;
+        }
+        if lower.is_some() && inode::has_xattr(&fd, self.base.opaque_attribute(), b"y").map_err(read_error)? {
+            lower = None;
+        }
+        Ok(Arc::new(UpperDir {
+            fd,
+            path,
+            lower,
+            setgid,
+            last: Mutex::new(last),
+            changed: AtomicBool::new(false),
+            shared: Arc::clone(&self.shared),
+            _parent: Some(Arc::clone(parent)),
+        }))
+    }
+
+    /// Opens the directory `path`, taken literally, with its parents; missing ones are made with `new`.
+    pub(super) fn enter_all(&self, path: &RootPath, new: &Attributes) -> Result<Arc<UpperDir>, Error> {
+        let mut directory = self.root();
+        for name in path.components() {
+            directory = self.enter(&directory, name, || Ok(new.clone()), Existing::Keep)?;
+        }
+        Ok(directory)
+    }
+
+    /// Makes the entry `name` by `make`, in place of anything but a directory.
+    pub(super) fn place<T>(
+        &self,
+        directory: &UpperDir,
+        name: &OsStr,
+        make: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> Result<T, Error> {
+        if directory.lower_entry(name)?.is_some_and(|metadata| metadata.kind == Kind::Directory) && !self.hides(directory, name)? {
+            return Err(Error::IsADirectory { path: directory.path.join(name) });
+        }
+        directory.changed.store(true, Ordering::Relaxed);
+        loop {
+            match make(directory.fd.as_fd()) {
+                Ok(made) => return Ok(made),
+                Err(Errno::EXIST) => match rustix::fs::unlinkat(&directory.fd, name, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(Errno::ISDIR) => return Err(Error::IsADirectory { path: directory.path.join(name) }),
+                    Err(error) => return Err(directory.write_error(name, error.into())),
+                },
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(directory.write_error(name, error.into())),
+            }
+        }
+    }
+
+    /// Makes a regular file, to be written and then given its attributes by [`Upper::finish_file`].
+    pub(super) fn create(&self, directory: &UpperDir, name: &OsStr, mode: u32) -> Result<OwnedFd, Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.place(directory, name, |fd| rustix::fs::openat(fd, name, flags, Mode::from_raw_mode(mode & 0o777)))
+    }
+
+    /// Gives a file that was just created with the mode of `attributes` the rest of them.
+    pub(super) fn finish_file(&self, directory: &UpperDir, name: &OsStr, fd: &OwnedFd, attributes: &Attributes) -> Result<(), Error> {
+        let failed = |error: Errno| directory.write_error(name, error.into());
+        let owned = (attributes.uid, attributes.gid) == self.process && !directory.setgid;
+        if !owned {
+            rustix::fs::fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid))).map_err(failed)?;
+        }
+        // After the owner: changing that clears set-user-ID. What the process's mask took away is given back.
+        if attributes.mode & (0o7000 | self.umask) != 0 {
+            rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode)).map_err(failed)?;
+        }
+        self.shared.set_xattrs(&attributes.xattrs, &directory.path.join(name), |attribute, value| inode::set_xattr(fd, attribute, value));
+        if let Some(times) = times(attributes.mtime, false) {
+            rustix::fs::futimens(fd, &times).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a link or node its attributes.
+    pub(super) fn finish_node(&self, directory: &UpperDir, name: &OsStr, kind: Kind, attributes: &Attributes) -> Result<(), Error> {
+        let failed = |error: Errno| directory.write_error(name, error.into());
+        let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+        rustix::fs::chownat(&directory.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        if kind != Kind::Symlink {
+            rustix::fs::chmodat(&directory.fd, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty()).map_err(failed)?;
+        }
+        let fd = directory.fd.as_fd();
+        self.shared
+            .set_xattrs(&attributes.xattrs, &directory.path.join(name), |attribute, value| inode::set_xattr_at(fd, name, attribute, value));
+        if let Some(times) = times(attributes.mtime, false) {
+            rustix::fs::utimensat(&directory.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a symbolic link.
+    pub(super) fn symlink(&self, directory: &UpperDir, name: &OsStr, target: &OsStr, attributes: &Attributes) -> Result<(), Error> {
+        self.place(directory, name, |fd| rustix::fs::symlinkat(target, fd, name))?;
+        self.finish_node(directory, name, Kind::Symlink, attributes)
+    }
+
+    /// Makes a device or a pipe. Returns whether it could: 0/0 is not a device but says in a layer that there is nothing.
+    pub(super) fn node(
+        &self,
+        directory: &UpperDir,
+        name: &OsStr,
+        kind: Kind,
+        rdev: (u32, u32),
+        attributes: &Attributes,
+    ) -> Result<bool, Error> {
+        let file_type = match kind {
+            Kind::CharDevice if rdev != (0, 0) => FileType::CharacterDevice,
+            Kind::BlockDevice => FileType::BlockDevice,
+            Kind::Fifo => FileType::Fifo,
+            _ => return Ok(false),
+        };
+        let device = rustix::fs::makedev(rdev.0, rdev.1);
+        self.place(directory, name, |fd| rustix::fs::mknodat(fd, name, file_type, Mode::from_raw_mode(attributes.mode & 0o777), device))?;
+        self.finish_node(directory, name, kind, attributes)?;
+        Ok(true)
+    }
+
+    /// Makes `name` another name of the entry `target`, which must be in this layer.
+    pub(super) fn hard_link(&self, directory: &UpperDir, name: &OsStr, target: &RootPath) -> Result<(), Error> {
+        let failed = |source| directory.write_error(name, source);
+        let (parent, last) = self.tree.open_parent(target.relative(), Links::Refuse).map_err(failed)?;
+        self.place(directory, name, |fd| rustix::fs::linkat(&parent, last, fd, name, AtFlags::empty()))
+    }
+
+    /// The layer's directory as a tree to resolve paths in.
+    pub(super) fn layer(&self) -> &RootDir {
+        &self.tree
+    }
+
+    /// Sets the attributes of a directory of this layer that was closed before.
+    pub(super) fn reopen_and_set(&self, path: &RootPath, attributes: &Attributes) -> Result<(), Error> {
+        let failed = |source: io::Error| Error::Write { path: path.clone(), source };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let fd = match self.tree.open_at(path.relative(), flags, Mode::empty(), Links::Refuse) {
+            Ok(fd) => fd,
+            // Replaced by something else since.
+            Err(error)
+                if matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        set_directory(&fd, path, attributes, false, &self.shared).map_err(failed)
+    }
+
+    /// Whether the layer has an entry of its own for `name`, which hides what the base has there.
+    fn hides(&self, directory: &UpperDir, name: &OsStr) -> Result<bool, Error> {
+        match rustix::fs::statat(&directory.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) != FileType::Directory),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(directory.write_error(name, error.into())),
+        }
+    }
+}
+
+impl UpperDir {
+    pub(super) fn path(&self) -> &RootPath {
+        &self.path
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// What the base has under this name.
+    pub(super) fn lower_entry(&self, name: &OsStr) -> Result<Option<Metadata>, Error> {
+        match &self.lower {
+            Some(lower) => lower.entry(name).map_err(|source| Error::ReadBase { path: self.path.join(name), source }),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn write_error(&self, name: &OsStr, source: io::Error) -> Error {
+        Error::Write { path: self.path.join(name), source }
+    }
+}
+
+impl Drop for UpperDir {
+    fn drop(&mut self) {
+        let Some(last) = self.last.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let changed = self.changed.load(Ordering::Relaxed);
+        if let Err(source) = set_directory(&self.fd, &self.path, &last, changed, &self.shared) {
+            let mut failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert(Error::Write { path: self.path.clone(), source });
+        }
+    }
+}
+
+impl Shared {
+    /// Sets extended attributes. One that cannot be set is left out, as everywhere in this field: the file system may not have them, or not allow them.
+    fn set_xattrs(&self, xattrs: &Xattrs, path: &RootPath, set: impl Fn(&OsStr, &[u8]) -> io::Result<()>) {
+        for (attribute, value) in xattrs {
+            // A label of this machine's policy means nothing in an image.
+            if attribute == "security.selinux" {
+                continue;
+            }
+            let Err(error) = set(attribute, value) else { continue };
+            if !self.dropped_xattrs.swap(true, Ordering::Relaxed) {
+                let text = format!(
+                    "cannot set the extended attribute `{}` of `{path}` ({error}); it is left out there and elsewhere",
+                    attribute.display()
+                );
+                self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+            }
+        }
+    }
+}
+
+fn set_directory(fd: &OwnedFd, path: &RootPath, attributes: &Attributes, changed: bool, shared: &Shared) -> io::Result<()> {
+    rustix::fs::fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
+    shared.set_xattrs(&attributes.xattrs, path, |attribute, value| inode::set_xattr(fd, attribute, value));
+    if let Some(times) = times(attributes.mtime, changed) {
+        rustix::fs::futimens(fd, &times)?;
+    }
+    Ok(())
+}
+
+fn copied_up(lower: &MergedDir) -> io::Result<Attributes> {
+    let metadata = lower.metadata()?;
+    let mtime = Mtime::Unchanged(metadata.mtime);
+    Ok(Attributes { mode: metadata.mode, uid: metadata.uid, gid: metadata.gid, mtime, xattrs: lower.xattrs()? })
+}
+
+fn times(mtime: Mtime, changed: bool) -> Option<Timestamps> {
+    let (seconds, nanoseconds) = match mtime {
+        Mtime::Now => return None,
+        Mtime::Unchanged(_) if changed => return None,
+        Mtime::At(time) | Mtime::Unchanged(time) => time,
+    };
+    let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) };
+    Some(Timestamps { last_access: time, last_modification: time })
+}
+
+/// The bits that the kernel clears in the mode of what this process makes. Reading the mask by setting it would race with other threads.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
+}

@@ -1,0 +1,182 @@
+//! Who `USER` and `--chown` mean, in the root file system that they apply to.
+//!
+//! `/etc/passwd` and `/etc/group` belong to the image, so they are read through its tree, with links followed inside of it, and only if they are regular files
+//! of sane size. Lines that make no sense are passed over, as everywhere. A number needs no entry.
+
+use std::io::Read;
+
+use super::copy::Owner;
+use super::error::Error;
+use crate::diag::did_you_mean;
+use crate::path::RootPath;
+use crate::sys::tree::{Kind, LastLink, Tree, resolve};
+
+/// The largest file of users or groups that is read.
+const MAX_FILE: u64 = 10 * 1024 * 1024;
+
+/// Whom a process runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessUser {
+    /// The user.
+    pub uid: u32,
+    /// The primary group.
+    pub gid: u32,
+    /// The other groups, sorted.
+    pub additional_gids: Vec<u32>,
+    /// The home directory, where `/etc/passwd` has one.
+    pub home: Option<String>,
+}
+
+/// Whom files belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedOwner {
+    /// The owner.
+    pub owner: Owner,
+    /// What the user should know: a name was not found, and root was taken.
+    pub warning: Option<String>,
+}
+
+struct User<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+struct Group<'a> {
+    name: &'a str,
+    gid: u32,
+    members: &'a str,
+}
+
+/// Resolves the value of `USER`: `user`, `uid`, `user:group` and all their mixtures. Empty means root.
+pub fn lookup_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, Error> {
+    let (user, group) = match spec.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        None => (spec, None),
+    };
+    let passwd = read(tree, "/etc/passwd")?;
+    let number = parse_number(spec, user)?;
+    let entry = match number {
+        Some(uid) => users(&passwd).find(|entry| entry.uid == uid),
+        // Without a name, root; also in an image that has no users.
+        None if user.is_empty() => users(&passwd).find(|entry| entry.uid == 0),
+        None => Some(users(&passwd).find(|entry| entry.name == user).ok_or_else(|| unknown_user(&passwd, user))?),
+    };
+    let uid = entry.as_ref().map_or(number.unwrap_or(0), |entry| entry.uid);
+    let home = entry.as_ref().map(|entry| entry.home).filter(|home| !home.is_empty()).map(str::to_owned);
+    if let Some(group) = group {
+        let gid = match parse_number(spec, group)? {
+            Some(gid) => gid,
+            None => find_group(tree, group)?,
+        };
+        return Ok(ProcessUser { uid, gid, additional_gids: Vec::new(), home });
+    }
+    let Some(entry) = entry else { return Ok(ProcessUser { uid, gid: 0, additional_gids: Vec::new(), home }) };
+    let file = read(tree, "/etc/group")?;
+    let member = |group: &Group<'_>| group.gid != entry.gid && group.members.split(',').any(|member| member == entry.name);
+    let mut additional_gids: Vec<u32> = groups(&file).filter(member).map(|group| group.gid).collect();
+    additional_gids.sort_unstable();
+    additional_gids.dedup();
+    Ok(ProcessUser { uid, gid: entry.gid, additional_gids, home })
+}
+
+/// Resolves the value of `--chown`: as for `USER`, but a user's number alone is the group's too, a group may stand alone (`:group`), and a name that nobody
+/// has is root, with a warning.
+pub fn lookup_owner(tree: &dyn Tree, spec: &str) -> Result<ResolvedOwner, Error> {
+    let (user, group) = match spec.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        None => (spec, None),
+    };
+    let mut unknown = Vec::new();
+    let mut owner = Owner { uid: 0, gid: 0 };
+    match parse_number(spec, user)? {
+        Some(uid) => owner = Owner { uid, gid: uid },
+        None if user.is_empty() => {}
+        None => {
+            let passwd = read(tree, "/etc/passwd")?;
+            match users(&passwd).find(|entry| entry.name == user) {
+                Some(entry) => owner = Owner { uid: entry.uid, gid: entry.gid },
+                None => unknown.push(format!("user `{user}`")),
+            }
+        }
+    }
+    if let Some(group) = group {
+        owner.gid = match parse_number(spec, group)? {
+            Some(gid) => gid,
+            None => {
+                let file = read(tree, "/etc/group")?;
+                let found = groups(&file).find(|entry| entry.name == group).map(|entry| entry.gid);
+                found.unwrap_or_else(|| {
+                    unknown.push(format!("group `{group}`"));
+                    0
+                })
+            }
+        };
+    }
+    let warning =
+        (!unknown.is_empty()).then(|| format!("the root file system has no {}: 0 is used in `--chown={spec}`", unknown.join(" and no ")));
+    Ok(ResolvedOwner { owner, warning })
+}
+
+/// The number that `text` is; `None` for a name. What starts like a number and is too large for one is an error, not a name.
+fn parse_number(spec: &str, text: &str) -> Result<Option<u32>, Error> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    // The largest means "do not change" to the kernel.
+    match text.parse::<u32>() {
+        Ok(number) if number < u32::MAX => Ok(Some(number)),
+        _ => Err(Error::BadUser { spec: spec.to_owned(), reason: "the number is too large" }),
+    }
+}
+
+fn find_group(tree: &dyn Tree, name: &str) -> Result<u32, Error> {
+    let file = read(tree, "/etc/group")?;
+    if let Some(group) = groups(&file).find(|entry| entry.name == name) {
+        return Ok(group.gid);
+    }
+    let near = did_you_mean(name, groups(&file).map(|entry| entry.name)).map(str::to_owned);
+    Err(Error::UnknownGroup { name: name.to_owned(), near })
+}
+
+fn unknown_user(passwd: &str, name: &str) -> Error {
+    let near = did_you_mean(name, users(passwd).map(|entry| entry.name)).map(str::to_owned);
+    Error::UnknownUser { name: name.to_owned(), near }
+}
+
+fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
+    passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _password) = (fields.next()?, fields.next()?);
+        let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let home = fields.nth(1).unwrap_or_default();
+        Some(User { name, uid, gid, home })
+    })
+}
+
+fn groups(file: &str) -> impl Iterator<Item = Group<'_>> {
+    file.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _password, gid) = (fields.next()?, fields.next()?, fields.next()?.parse().ok()?);
+        Some(Group { name, gid, members: fields.next().unwrap_or_default() })
+    })
+}
+
+/// A file of users or groups; empty where there is none.
+fn read(tree: &dyn Tree, path: &str) -> Result<String, Error> {
+    let path = RootPath::new(path);
+    let failed = |source| Error::ReadBase { path: path.clone(), source };
+    let unusable = |reason| Error::UserFile { path: path.clone(), reason };
+    let resolved = resolve(tree, &path, LastLink::Follow).map_err(failed)?;
+    let Some(metadata) = tree.metadata(&resolved).map_err(failed)? else { return Ok(String::new()) };
+    if metadata.kind != Kind::File {
+        return Err(unusable("it is not a regular file"));
+    }
+    let mut content = Vec::new();
+    tree.open(&resolved).map_err(failed)?.take(MAX_FILE + 1).read_to_end(&mut content).map_err(failed)?;
+    if content.len() as u64 > MAX_FILE {
+        return Err(unusable("it is larger than 10 MiB"));
+    }
+    Ok(String::from_utf8_lossy(&content).into_owned())
+}

@@ -1,0 +1,185 @@
+//! A stack of layers as one tree, without mounting anything: what overlayfs would show, worked out in user space.
+//!
+//! COPY, checksums and user lookups read images and stages through this, so a build needs no mount (and no privilege to make one) until a command runs. The
+//! rules are the kernel's, quirks included: a whiteout or a file ends the search for directories below it, an opaque directory hides what is below it, the
+//! topmost layer gives a merged directory its metadata, and an opaque mark on a layer's root means nothing. Redirects and metadata-only files are not
+//! followed: snapshots are mounted with both features off. Layers are hostile: each name is opened from its parent's descriptor and no link is followed.
+
+mod cache;
+mod directory;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::path::RootPath;
+use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
+use cache::DirectoryCache;
+pub use directory::MergedDir;
+
+/// A read-only view of a stack of layer directories in overlay form. The layers must not change while it exists.
+#[derive(Debug)]
+pub struct MergedView {
+    layers: Vec<PathBuf>,
+    opaque: &'static str,
+    root: Arc<MergedDir>,
+    cache: DirectoryCache,
+}
+
+impl MergedView {
+    /// Opens a stack of layers. `userxattr` tells whether opaque directories are marked by `user.overlay.opaque` (rootless) instead of
+    /// `trusted.overlay.opaque`. No layers at all make an empty root directory.
+    pub fn new(layers_topmost_first: Vec<PathBuf>, userxattr: bool) -> io::Result<MergedView> {
+        let mut parts = Vec::with_capacity(layers_topmost_first.len());
+        for (index, layer) in layers_topmost_first.iter().enumerate() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(layer, flags, Mode::empty())
+                .map_err(|errno| io::Error::new(errno.kind(), format!("layer {}: {errno}", layer.display())))?;
+            parts.push((index, fd));
+        }
+        let opaque = if userxattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+        Ok(MergedView { layers: layers_topmost_first, opaque, root: Arc::new(MergedDir::new(parts)), cache: DirectoryCache::default() })
+    }
+
+    /// A view of nothing, one empty root directory, to write a layer above that is mounted like these.
+    pub fn without_layers(&self) -> MergedView {
+        MergedView { layers: Vec::new(), opaque: self.opaque, root: Arc::new(MergedDir::new(Vec::new())), cache: DirectoryCache::default() }
+    }
+
+    /// The layers, topmost first.
+    pub fn layers(&self) -> &[PathBuf] {
+        &self.layers
+    }
+
+    /// The extended attribute that marks a directory as opaque in these layers.
+    pub fn opaque_attribute(&self) -> &'static str {
+        self.opaque
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> Arc<MergedDir> {
+        Arc::clone(&self.root)
+    }
+
+    /// The directory at `path`; `None` where none is (a link to one is none).
+    pub fn directory(&self, path: &RootPath) -> io::Result<Option<Arc<MergedDir>>> {
+        if path.is_root() {
+            return Ok(Some(self.root()));
+        }
+        if let Some(found) = self.cache.get(path) {
+            return Ok(Some(found));
+        }
+        // The nearest ancestor that is known, then down again: no recursion, for the depth is the layer's choice.
+        let mut missing = vec![path.clone()];
+        let mut directory = loop {
+            let Some(parent) = missing.last().and_then(RootPath::parent).filter(|parent| !parent.is_root()) else { break self.root() };
+            match self.cache.get(&parent) {
+                Some(found) => break found,
+                None => missing.push(parent),
+            }
+        };
+        while let Some(step) = missing.pop() {
+            let Some(name) = step.file_name() else { continue };
+            match self.subdirectory(&directory, name)? {
+                Some(found) => {
+                    self.cache.put(step.clone(), Arc::clone(&found));
+                    directory = found;
+                }
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(directory))
+    }
+
+    /// The directory `name` in `parent`, which must be a directory of this view. Does not touch the cache of paths: for walks that hold the parent anyway.
+    pub fn subdirectory(&self, parent: &MergedDir, name: &std::ffi::OsStr) -> io::Result<Option<Arc<MergedDir>>> {
+        Ok(parent.merge_child(name, self.opaque)?.map(Arc::new))
+    }
+
+    /// The layer that gives the entry at `path` its metadata and content: its index from the top, and the entry's path on the host. That path is for reports and
+    /// for making links of files that were looked at already: it is not safe to open where something may change the layer.
+    pub fn layer_of(&self, path: &RootPath) -> io::Result<Option<(usize, PathBuf)>> {
+        let index = match path.file_name() {
+            None => self.root.topmost().map(|(index, _)| index),
+            Some(name) => match self.parent(path)? {
+                Some(parent) => parent.find(name)?.map(|found| found.layer),
+                None => None,
+            },
+        };
+        Ok(index.and_then(|index| self.layers.get(index).map(|layer| (index, layer.join(path.relative())))))
+    }
+
+    /// A descriptor (`O_PATH`) of the entry at `path` in the layer that it comes from; of a link itself, not of where it leads.
+    pub fn open_entry(&self, path: &RootPath) -> io::Result<Option<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Some(name) = path.file_name() else {
+            let Some((_, fd)) = self.root.topmost() else { return Ok(None) };
+            return Ok(Some(rustix::fs::openat(fd, ".", flags, Mode::empty())?));
+        };
+        let Some(parent) = self.parent(path)? else { return Ok(None) };
+        let Some(found) = parent.find(name)? else { return Ok(None) };
+        Ok(Some(rustix::fs::openat(found.directory, name, flags, Mode::empty())?))
+    }
+
+    fn parent(&self, path: &RootPath) -> io::Result<Option<Arc<MergedDir>>> {
+        match path.parent() {
+            Some(parent) => self.directory(&parent),
+            None => Ok(None),
+        }
+    }
+
+    fn existing_parent(&self, path: &RootPath) -> io::Result<Arc<MergedDir>> {
+        self.parent(path)?.ok_or_else(|| rustix::io::Errno::NOENT.into())
+    }
+}
+
+impl Tree for MergedView {
+    fn metadata(&self, path: &RootPath) -> io::Result<Option<Metadata>> {
+        let Some(name) = path.file_name() else { return self.root.metadata().map(Some) };
+        match self.parent(path)? {
+            Some(parent) => Ok(parent.find(name)?.map(|found| found.metadata)),
+            None => Ok(None),
+        }
+    }
+
+    fn read_dir(&self, path: &RootPath) -> io::Result<Vec<DirEntry>> {
+        match self.directory(path)? {
+            Some(directory) => directory.read(),
+            None if self.metadata(path)?.is_some() => Err(rustix::io::Errno::NOTDIR.into()),
+            None => Err(rustix::io::Errno::NOENT.into()),
+        }
+    }
+
+    fn read_link(&self, path: &RootPath) -> io::Result<OsString> {
+        match path.file_name() {
+            Some(name) => self.existing_parent(path)?.read_link(name),
+            None => Err(rustix::io::Errno::INVAL.into()),
+        }
+    }
+
+    fn open(&self, path: &RootPath) -> io::Result<File> {
+        let Some(name) = path.file_name() else { return Err(rustix::io::Errno::ISDIR.into()) };
+        let parent = self.existing_parent(path)?;
+        let found = parent.find(name)?.ok_or(rustix::io::Errno::NOENT)?;
+        // Opening a device that a layer brings could do anything, so it is looked at first.
+        if found.metadata.kind != Kind::File {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(found.directory, name, flags, Mode::empty())?.into())
+    }
+
+    fn xattrs(&self, path: &RootPath) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+        let Some(name) = path.file_name() else { return self.root.xattrs() };
+        let parent = self.existing_parent(path)?;
+        let found = parent.find(name)?.ok_or(rustix::io::Errno::NOENT)?;
+        crate::sys::inode::xattrs_at(found.directory, name)
+    }
+}
