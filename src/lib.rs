@@ -6,4 +6,5 @@ pub mod diag;
 pub mod oci;
 pub mod parser;
 pub mod path;
+pub mod runtime;
 pub mod sys;

@@ -3,6 +3,7 @@
 //! A wrapper here is one system call with owned or borrowed descriptors and `io::Result`; policy lives with its callers.
 
 mod mount;
+pub mod netlink;
 mod root_dir;
 pub mod tree;
 

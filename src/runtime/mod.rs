@@ -1,0 +1,3 @@
+//! A process in a sandbox.
+
+pub mod network;
