@@ -1,3 +1,44 @@
-//! A process in a sandbox.
+//! Processes in sandboxes: the RUN steps of builds and the processes of containers.
+//!
+//! A [`SandboxSpec`] says everything; [`launch`] applies it from a process with a single thread, and a [`Spawner`] does so on behalf of a process with many.
+//! Both make the sandbox's init with `clone3(2)`, and as the caller has one thread, init runs ordinary code until it executes the command:
+//!
+//! ```text
+//!   engine (threads)                     spawner (one thread)                    init (PID 1 of the sandbox)
+//!     | memfd(spec), stdio, netns, socket   |                                       |
+//!     |------------------------------------>| cgroup, clone3 ---------------------->| namespaces, mounts, pivot_root
+//!     |                                     |<-- terminal, failed step, or EOF -----| credentials, capabilities, filter, execve
+//!     |<-- started / failed ----------------|                                       |
+//!     |        (socket closes: SIGKILL)     |                                       |
+//!     |<-- exited, with its usage ----------|<-- wait ------------------------------|
+//! ```
+//!
+//! Invariants: nothing is ever created in the writable layer (mount points exist already, see [`mount_targets`]); every target is resolved by the kernel
+//! inside of the new root, so no link of an image leads out of it; when PID 1 ends, all of the sandbox ends. This folder does not know images or builds.
 
+mod capabilities;
+pub mod container;
+mod error;
+mod exit;
+mod io;
+mod launch;
 pub mod network;
+mod plan;
+mod spawner;
+mod spec;
+mod wire;
+
+pub use capabilities::Capabilities;
+pub use error::{Error, ExecError};
+pub use exit::{Exit, ExitStatus};
+pub use io::{SandboxIo, Stdio};
+pub use launch::{Child, launch};
+pub use plan::{MountPointKind, mount_targets};
+pub use spawner::{Running, Spawner};
+pub use spec::{
+    BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, MountOptions, MountSpec, NetworkMode, Privileges, ProcessSpec,
+    Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize,
+};
+
+/// A result of this folder.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,261 @@
+//! What can go wrong between a spec and a running process.
+//!
+//! Steps that happen in the sandbox's init report to the parent as values of [`Failure`], which crosses process boundaries; everything else is an [`Error`] here.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a sandbox could not be started or watched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command cannot be executed: the image's or user's fault.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A step of the setup failed inside the new namespaces.
+    #[error("cannot {step} `{path}`")]
+    Setup {
+        /// What was being done (`mount proc on`).
+        step: String,
+        /// To what.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The sandbox's init could not be created.
+    #[error("cannot create the namespaces of a sandbox")]
+    Clone(#[source] io::Error),
+    /// Limits were asked for that this machine cannot enforce.
+    #[error("cannot limit {what}: {reason}")]
+    Limit {
+        /// What was to be limited (`memory`).
+        what: &'static str,
+        /// Why it cannot be.
+        reason: String,
+    },
+    /// A control group could not be made or configured.
+    #[error("cannot set up the control group `{}`", path.display())]
+    Cgroup {
+        /// The group's directory, or the file in it.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A spec contradicts itself or what came along with it.
+    #[error("invalid sandbox: {0}")]
+    Invalid(&'static str),
+    /// The process that starts sandboxes could not be started or reached.
+    #[error("cannot {0} the sandbox starter")]
+    Spawner(&'static str, #[source] io::Error),
+    /// The process that starts sandboxes has gone, and every sandbox with it.
+    #[error("the sandbox starter has ended")]
+    SpawnerGone,
+    /// The process could not be signalled or waited for.
+    #[error("cannot {action} process {pid}")]
+    Process {
+        /// What was tried.
+        action: &'static str,
+        /// The process.
+        pid: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// User namespaces cannot be used.
+    #[error("cannot set up a user namespace: {step}")]
+    UserNamespace {
+        /// The step that failed.
+        step: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Exec(error) => error.hint(),
+            Error::Setup { step, source, .. } => setup_hint(step, source),
+            Error::Clone(source) => match source.raw_os_error() {
+                Some(libc::EPERM) => Some("creating namespaces needs root, or user namespaces for rootless use".into()),
+                Some(libc::ENOSPC) => Some("a limit on namespaces is reached; see /proc/sys/user/max_*_namespaces".into()),
+                _ => None,
+            },
+            Error::Limit { .. } | Error::Cgroup { .. } => {
+                Some("limits need a writable cgroup file system; rootless, use `systemd-run --user --scope -p Delegate=yes`".into())
+            }
+            Error::UserNamespace { .. } => Some(
+                "check /proc/sys/user/max_user_namespaces, and on Ubuntu /proc/sys/kernel/apparmor_restrict_unprivileged_userns (0 allows them)".into(),
+            ),
+            Error::Invalid(_) | Error::Spawner(..) | Error::SpawnerGone | Error::Process { .. } => None,
+        }
+    }
+
+    /// The exit code that `docker run` gives for this failure: 127 not found, 126 not executable, 125 anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Exec(error) => error.exit_code(),
+            _ => 125,
+        }
+    }
+}
+
+fn setup_hint(step: &str, source: &io::Error) -> Option<String> {
+    if step.contains("overlay") && source.raw_os_error() == Some(libc::EPERM) {
+        return Some("this kernel refuses overlayfs in a user namespace; 5.11 or newer is needed".into());
+    }
+    if source.raw_os_error() == Some(libc::EPERM) {
+        return Some("the surrounding container forbids it; it needs CAP_SYS_ADMIN and a filter that allows mount".into());
+    }
+    None
+}
+
+/// Why a command cannot be executed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExecError {
+    /// There is no such file, or no such name in `PATH`.
+    #[error("exec `{command}`: not found in the image")]
+    NotFound {
+        /// The command as it was given.
+        command: String,
+        /// The directories that were searched; `None` for a command with a slash.
+        path: Option<String>,
+    },
+    /// A script's `#!` line names an interpreter that is not in the image, or a binary its dynamic loader.
+    #[error("exec `{command}`: its interpreter `{interpreter}` is not in the image")]
+    MissingInterpreter {
+        /// The command as it was given.
+        command: String,
+        /// What its file asks for.
+        interpreter: String,
+    },
+    /// The file is not executable for this user.
+    #[error("exec `{command}`: permission denied")]
+    PermissionDenied {
+        /// The command as it was given.
+        command: String,
+    },
+    /// The path is a directory.
+    #[error("exec `{command}`: is a directory")]
+    IsDirectory {
+        /// The command as it was given.
+        command: String,
+    },
+    /// The kernel does not know the file's format.
+    #[error("exec `{command}`: exec format error")]
+    BadFormat {
+        /// The command as it was given.
+        command: String,
+    },
+    /// No command was given.
+    #[error("no command to execute")]
+    NoCommand,
+    /// The kernel refused for another reason.
+    #[error("exec `{command}`: {}", io::Error::from_raw_os_error(*errno))]
+    Failed {
+        /// The command as it was given.
+        command: String,
+        /// The kernel's reason.
+        errno: i32,
+    },
+}
+
+impl ExecError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ExecError::NotFound { command, path: None } if command == "/bin/sh" => {
+                Some("the image has no shell; use the exec form: `RUN [\"program\", \"argument\"]`".into())
+            }
+            ExecError::NotFound { path: Some(path), .. } if path.is_empty() => Some("PATH is empty".into()),
+            ExecError::NotFound { path: Some(path), .. } => Some(format!("PATH is `{path}`")),
+            ExecError::NotFound { path: None, .. } => None,
+            ExecError::MissingInterpreter { interpreter, .. } if interpreter.ends_with('\r') => {
+                Some("the script has Windows line endings; save it with LF".into())
+            }
+            ExecError::MissingInterpreter { interpreter, .. } if interpreter.contains("/ld-") => {
+                Some("the program is linked for another libc; link it statically or use an image with that libc".into())
+            }
+            ExecError::MissingInterpreter { .. } => None,
+            ExecError::PermissionDenied { command } => Some(format!("make it executable: `chmod +x {command}`")),
+            ExecError::BadFormat { .. } => {
+                Some("the file is for another architecture (then emulation is needed), or a script without a `#!` line".into())
+            }
+            ExecError::IsDirectory { .. } | ExecError::NoCommand | ExecError::Failed { .. } => None,
+        }
+    }
+
+    /// The shell's code: 127 not found, 126 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ExecError::NotFound { .. } | ExecError::MissingInterpreter { .. } => 127,
+            _ => 126,
+        }
+    }
+}
+
+/// A failure on its way from the sandbox's init to the parent, and from the spawner to its client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Failure {
+    /// A step of the setup.
+    Step { step: String, path: String, errno: i32 },
+    /// The exec itself.
+    Exec(ExecError),
+    /// Creating the namespaces.
+    Clone { errno: i32 },
+    /// Limits that cannot be enforced.
+    Limit { what: LimitKind, reason: String },
+    /// A control group.
+    Cgroup { path: String, errno: i32 },
+    /// A spec that makes no sense.
+    Invalid { spec: bool },
+}
+
+/// What a limit is on; a closed set, so that it can cross processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum LimitKind {
+    Memory,
+    Cpu,
+    Cpuset,
+    Pids,
+}
+
+impl LimitKind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            LimitKind::Memory => "memory",
+            LimitKind::Cpu => "CPU time",
+            LimitKind::Cpuset => "CPU sets",
+            LimitKind::Pids => "processes",
+        }
+    }
+}
+
+impl Failure {
+    /// A failed step, for `map_err`.
+    pub(super) fn step<E: Into<io::Error>>(step: impl Into<String>, path: impl fmt::Display) -> impl FnOnce(E) -> Failure {
+        move |error| {
+            let error: io::Error = error.into();
+            Failure::Step { step: step.into(), path: path.to_string(), errno: error.raw_os_error().unwrap_or(libc::EIO) }
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        match failure {
+            Failure::Step { step, path, errno } => Error::Setup { step, path, source: io::Error::from_raw_os_error(errno) },
+            Failure::Exec(error) => Error::Exec(error),
+            Failure::Clone { errno } => Error::Clone(io::Error::from_raw_os_error(errno)),
+            Failure::Limit { what, reason } => Error::Limit { what: what.name(), reason },
+            Failure::Cgroup { path, errno } => Error::Cgroup { path: path.into(), source: io::Error::from_raw_os_error(errno) },
+            Failure::Invalid { spec: true } => Error::Invalid("the description cannot be read"),
+            Failure::Invalid { spec: false } => Error::Invalid("a descriptor that the description needs is missing"),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The descriptors that go into a sandbox.
+
+use std::os::fd::OwnedFd;
+
+/// What a sandbox gets beside its spec. Nothing else that is open in the caller can be reached inside.
+#[derive(Debug)]
+pub struct SandboxIo {
+    /// Standard input, output and error.
+    pub stdio: Stdio,
+    /// The network namespace for [`NetworkMode::Joined`](super::NetworkMode::Joined).
+    pub netns: Option<OwnedFd>,
+    /// Files and directories for [`BindSource::Descriptor`](super::BindSource::Descriptor). At most 200.
+    pub mount_fds: Vec<OwnedFd>,
+}
+
+/// Standard input, output and error of a process.
+#[derive(Debug)]
+pub enum Stdio {
+    /// These descriptors.
+    Descriptors {
+        /// Input.
+        stdin: OwnedFd,
+        /// Output.
+        stdout: OwnedFd,
+        /// Errors.
+        stderr: OwnedFd,
+    },
+    /// A new terminal of the sandbox, which is also its controlling terminal. Its other side is given to the caller.
+    Terminal,
+}
+
+impl SandboxIo {
+    /// Only standard streams.
+    pub fn new(stdio: Stdio) -> SandboxIo {
+        SandboxIo { stdio, netns: None, mount_fds: Vec::new() }
+    }
+}

@@ -1,0 +1,408 @@
+//! What a sandbox is to be: the complete, typed description that [`launch`](super::launch) and the [`Spawner`](super::Spawner) apply.
+//!
+//! A spec holds plain values and serialises to JSON, because it travels to the spawner and is kept with a container. Names that Linux treats as bytes
+//! (paths, arguments, environment) stay bytes: they are written as a string where they are UTF-8 and as an array of numbers otherwise.
+//! Descriptors are not part of it; they travel beside it in [`SandboxIo`](super::SandboxIo).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::capabilities::Capabilities;
+use super::wire;
+use crate::path::RootPath;
+use crate::sys::RootfsMount;
+
+/// A process and the world that it sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// The root file system. Every one of [`mount_targets`](super::mount_targets) must exist in it.
+    #[serde(with = "wire::rootfs")]
+    pub rootfs: RootfsMount,
+    /// Whether the overlay may skip syncing (`volatile`): right where a crash throws the writable layer away, as in build steps.
+    pub volatile: bool,
+    /// Whether the root file system is mounted read-only (mounts on it keep their own mode).
+    pub read_only_root: bool,
+    /// The host name inside.
+    pub hostname: String,
+    /// What runs.
+    pub process: ProcessSpec,
+    /// Mounts beyond those that every sandbox has, in the order in which they are made.
+    pub mounts: Vec<MountSpec>,
+    /// The size of `/dev/shm` in bytes.
+    pub shm_size: u64,
+    /// Devices of the host that the sandbox gets beyond the default ones.
+    pub devices: Vec<DeviceSpec>,
+    /// Kernel parameters of the sandbox's namespaces, written to `/proc/sys` (`net.ipv4.ip_forward`, value).
+    pub sysctls: Vec<(String, String)>,
+    /// The network.
+    pub network: NetworkMode,
+    /// What the process may do.
+    pub privileges: Privileges,
+    /// Whether the system call filter is loaded (never with [`Privileges::Insecure`]).
+    pub seccomp: Seccomp,
+    /// Whether the kernel's sensitive files are masked (never with [`Privileges::Insecure`]).
+    pub system_paths: SystemPaths,
+    /// The control group; `None` goes without limits, and uses one only where that is cheap.
+    pub cgroup: Option<CgroupSpec>,
+    /// Whether PID 1 is a small init that forwards signals and reaps orphans, with the process as its child.
+    pub init: bool,
+}
+
+/// The size that `/dev/shm` has by default: 64 MiB.
+pub const DEFAULT_SHM_SIZE: u64 = 64 << 20;
+
+impl SandboxSpec {
+    /// A spec with the defaults of a build step or container: private namespaces, no network, default privileges.
+    pub fn new(rootfs: RootfsMount, process: ProcessSpec) -> SandboxSpec {
+        SandboxSpec {
+            rootfs,
+            volatile: false,
+            read_only_root: false,
+            hostname: "localhost".to_owned(),
+            process,
+            mounts: Vec::new(),
+            shm_size: DEFAULT_SHM_SIZE,
+            devices: Vec::new(),
+            sysctls: Vec::new(),
+            network: NetworkMode::None,
+            privileges: Privileges::default(),
+            seccomp: Seccomp::Default,
+            system_paths: SystemPaths::Masked,
+            cgroup: None,
+            init: false,
+        }
+    }
+}
+
+/// The process that a sandbox runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// The command and its arguments. The command is looked up in the `PATH` of `env` unless it has a slash.
+    #[serde(with = "wire::names")]
+    pub args: Vec<OsString>,
+    /// The whole environment, `NAME=value` each.
+    #[serde(with = "wire::names")]
+    pub env: Vec<OsString>,
+    /// The working directory, which must exist.
+    #[serde(with = "wire::root_path")]
+    pub cwd: RootPath,
+    /// Who it runs as.
+    pub user: Credentials,
+    /// The size of the terminal, where it has one ([`Stdio::Terminal`](super::Stdio::Terminal)).
+    pub terminal: Option<TerminalSize>,
+    /// Whether set-user-ID programs gain nothing.
+    pub no_new_privileges: bool,
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// Resource limits; those that are not named are inherited.
+    pub rlimits: Vec<Rlimit>,
+    /// How readily the process is killed when memory runs out (-1000 to 1000).
+    pub oom_score_adjust: Option<i32>,
+}
+
+impl ProcessSpec {
+    /// A process with these arguments and environment, as root in `/`.
+    pub fn new(args: Vec<OsString>, env: Vec<OsString>) -> ProcessSpec {
+        ProcessSpec {
+            args,
+            env,
+            cwd: RootPath::root(),
+            user: Credentials::default(),
+            terminal: None,
+            no_new_privileges: false,
+            umask: 0o022,
+            rlimits: Vec::new(),
+            oom_score_adjust: None,
+        }
+    }
+}
+
+/// User and groups of a process, as numbers. Names are resolved by who makes the spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The supplementary groups.
+    pub additional_gids: Vec<u32>,
+}
+
+/// Rows and columns of a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters per line.
+    pub columns: u16,
+}
+
+/// A resource limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// What is limited.
+    pub resource: Resource,
+    /// The limit in force; `u64::MAX` is none.
+    pub soft: u64,
+    /// How far the process may raise it; `u64::MAX` is none.
+    pub hard: u64,
+}
+
+/// What `setrlimit(2)` can limit, by the names of `--ulimit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resource {
+    /// Address space.
+    As,
+    /// Core file size.
+    Core,
+    /// CPU time in seconds.
+    Cpu,
+    /// Data segment.
+    Data,
+    /// File size.
+    Fsize,
+    /// File locks.
+    Locks,
+    /// Locked memory.
+    Memlock,
+    /// Bytes in POSIX message queues.
+    Msgqueue,
+    /// Nice priority ceiling.
+    Nice,
+    /// Open files.
+    Nofile,
+    /// Processes of the user.
+    Nproc,
+    /// Resident set.
+    Rss,
+    /// Real-time priority ceiling.
+    Rtprio,
+    /// CPU time of a real-time process.
+    Rttime,
+    /// Pending signals.
+    Sigpending,
+    /// Stack size.
+    Stack,
+}
+
+/// One mount of a sandbox. Targets are resolved inside of the root; links in an image cannot lead them out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountSpec {
+    /// A file or directory of the host.
+    Bind {
+        /// What is mounted.
+        source: BindSource,
+        /// Where.
+        #[serde(with = "wire::root_path")]
+        target: RootPath,
+        /// Whether `source` is not a directory: the kind of mount point that it needs.
+        is_file: bool,
+        /// Whether writes are refused.
+        read_only: bool,
+        /// Whether mounts below the source come along.
+        recursive: bool,
+        /// How later mounts travel between host and sandbox.
+        propagation: Propagation,
+        /// Options beyond these.
+        options: MountOptions,
+    },
+    /// A new, empty file system in memory.
+    Tmpfs {
+        /// Where.
+        #[serde(with = "wire::root_path")]
+        target: RootPath,
+        /// The size limit in bytes; `None` is the kernel's (half of the memory).
+        size: Option<u64>,
+        /// Permissions of its root directory.
+        mode: u32,
+        /// Owner and group of its root directory.
+        owner: (u32, u32),
+        /// Whether writes are refused.
+        read_only: bool,
+        /// Options beyond these.
+        options: MountOptions,
+    },
+    /// An overlay of other directories, such as another image's root.
+    Overlay {
+        /// What is mounted.
+        #[serde(with = "wire::rootfs")]
+        rootfs: RootfsMount,
+        /// The directory in it that is wanted.
+        #[serde(with = "wire::root_path")]
+        subpath: RootPath,
+        /// Where.
+        #[serde(with = "wire::root_path")]
+        target: RootPath,
+        /// Whether what is wanted is not a directory.
+        is_file: bool,
+    },
+}
+
+impl MountSpec {
+    /// Where it is mounted.
+    pub fn target(&self) -> &RootPath {
+        match self {
+            MountSpec::Bind { target, .. } | MountSpec::Tmpfs { target, .. } | MountSpec::Overlay { target, .. } => target,
+        }
+    }
+}
+
+/// What a bind mount shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BindSource {
+    /// A path of the host.
+    Path(#[serde(with = "wire::path")] PathBuf),
+    /// An open file or directory: the index in [`SandboxIo::mount_fds`](super::SandboxIo::mount_fds). Safe where the tree is not trusted.
+    Descriptor(usize),
+}
+
+/// How mounts made later travel between the host and the sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// From the host into the sandbox.
+    Slave,
+    /// Both ways.
+    Shared,
+}
+
+/// Mount options that restrict what can be done on a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountOptions {
+    /// Set-user-ID bits are ignored.
+    pub nosuid: bool,
+    /// Device nodes cannot be opened.
+    pub nodev: bool,
+    /// Nothing can be executed.
+    pub noexec: bool,
+}
+
+/// A device of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    /// The device node of the host.
+    #[serde(with = "wire::path")]
+    pub source: PathBuf,
+    /// Where it appears; below `/dev`.
+    #[serde(with = "wire::root_path")]
+    pub target: RootPath,
+}
+
+/// The network that a sandbox is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// The host's.
+    Host,
+    /// Its own, with nothing but the loopback interface.
+    None,
+    /// The namespace in [`SandboxIo::netns`](super::SandboxIo::netns).
+    Joined,
+}
+
+/// What a process may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Privileges {
+    /// The 14 default capabilities with `add` and without `drop`.
+    Default {
+        /// Capabilities beyond the default ones.
+        add: Capabilities,
+        /// Default capabilities that are taken away (wins over `add`, except that an explicit `add` wins over dropping all of them).
+        drop: Capabilities,
+    },
+    /// All capabilities, all devices, no filter, nothing masked, `/sys` and cgroups writable.
+    Insecure,
+}
+
+impl Default for Privileges {
+    fn default() -> Privileges {
+        Privileges::Default { add: Capabilities::NONE, drop: Capabilities::NONE }
+    }
+}
+
+impl Privileges {
+    /// The capabilities that the process's bounding set has.
+    pub fn capabilities(self) -> Capabilities {
+        match self {
+            Privileges::Insecure => Capabilities::ALL,
+            // As with `--cap-drop ALL --cap-add X`: what is added by name stays, all else goes.
+            Privileges::Default { add, drop } if drop == Capabilities::ALL && add != Capabilities::ALL => add,
+            Privileges::Default { add, drop } => Capabilities::DEFAULT.union(add).without(drop),
+        }
+    }
+}
+
+/// The system call filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// The default profile.
+    Default,
+    /// None.
+    Unconfined,
+}
+
+/// What is done about sensitive files of `/proc` and `/sys`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SystemPaths {
+    /// They are masked or read-only.
+    Masked,
+    /// They are as the kernel shows them.
+    Unconfined,
+}
+
+/// The control group of a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupSpec {
+    /// The directory's name; made up where it is `None`.
+    pub name: Option<String>,
+    /// The group that it is made in, from the root of the hierarchy; a place that suits the system where it is `None`.
+    pub parent: Option<String>,
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of memory and swap together; `u64::MAX` is no limit. Without it, twice `memory`.
+    pub memory_swap: Option<u64>,
+    /// Bytes of memory that are protected when memory is short.
+    pub memory_reservation: Option<u64>,
+    /// Thousandths of a CPU per unit of time.
+    pub cpu_millis: Option<u64>,
+    /// Relative weight, as `--cpu-shares` (2 to 262144, 1024 is normal).
+    pub cpu_shares: Option<u64>,
+    /// The CPUs that may be used (`0-3,7`).
+    pub cpuset_cpus: Option<String>,
+    /// The memory nodes that may be used.
+    pub cpuset_mems: Option<String>,
+    /// Number of processes and threads.
+    pub pids: Option<u64>,
+}
+
+impl CgroupSpec {
+    /// Whether any limit is asked for.
+    pub fn has_limits(&self) -> bool {
+        let CgroupSpec {
+            name: _,
+            parent: _,
+            memory,
+            memory_swap,
+            memory_reservation,
+            cpu_millis,
+            cpu_shares,
+            cpuset_cpus,
+            cpuset_mems,
+            pids,
+        } = self;
+        [memory, memory_swap, memory_reservation, cpu_millis, cpu_shares, pids].iter().any(|limit| limit.is_some())
+            || cpuset_cpus.is_some()
+            || cpuset_mems.is_some()
+    }
+}
