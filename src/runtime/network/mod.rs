@@ -213,12 +213,8 @@ fn make_bridge(netlink: &mut Netlink, host: &Host) -> Result<(u32, Ipv4Net), Err
 
 /// Removes the bridge with its ports: those of namespaces that the kernel is still taking down.
 fn remove_bridge(netlink: &mut Netlink) -> Result<(), Error> {
-    let links = links::links(netlink).map_err(Error::kernel("list the links of the host"))?;
-    let Some(bridge) = links.iter().find(|link| link.name == BRIDGE) else { return Ok(()) };
-    for port in links.iter().filter(|link| link.master == Some(bridge.index) && link.name.starts_with(PORT_PREFIX)) {
-        links::delete_link(netlink, &port.name).map_err(Error::kernel(format!("remove the link `{}`", port.name)))?;
-    }
-    links::delete_link(netlink, BRIDGE).map_err(Error::kernel(format!("remove the bridge `{BRIDGE}`")))
+    let removed = links::delete_all(netlink).and_then(|()| links::delete_link(netlink, BRIDGE));
+    removed.map_err(Error::kernel(format!("remove the bridge `{BRIDGE}`")))
 }
 
 #[cfg(test)]
