@@ -31,8 +31,19 @@ pub(super) struct RunDir {
 pub(super) struct AddressLease {
     /// The address with the subnet's prefix.
     pub(super) address: Ipv4Net,
-    /// Holds the lock.
-    _file: File,
+    _lock: Lock,
+}
+
+/// A lock that is held. It is released by name and not only closed: a child that this process is just starting has the descriptor too, until its `execve`,
+/// and would keep the lock for that long.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Cannot fail on an open file; closing releases it in any case.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl RunDir {
@@ -43,25 +54,25 @@ impl RunDir {
         Ok(RunDir { path: path.to_owned() })
     }
 
-    /// Waits until nobody else sets the network up or takes it down. The right lasts as long as the file.
-    pub(super) fn lock_setup(&self) -> Result<File, Error> {
+    /// Waits until nobody else sets the network up or takes it down.
+    pub(super) fn lock_setup(&self) -> Result<Lock, Error> {
         let path = self.path.join("setup.lock");
         let file = open(&path)?;
         rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).map_err(|e| Error::file("lock", &path)(e.into()))?;
-        Ok(file)
+        Ok(Lock(file))
     }
 
-    /// Becomes a user for as long as the file is open. Only under [`RunDir::lock_setup`], where it never waits.
-    pub(super) fn join_users(&self) -> Result<File, Error> {
+    /// Becomes a user for as long as the lock is held. Only under [`RunDir::lock_setup`], where it never waits.
+    pub(super) fn join_users(&self) -> Result<Lock, Error> {
         let path = self.path.join("users");
         let file = open(&path)?;
         rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockShared)).map_err(|e| Error::file("lock", &path)(e.into()))?;
-        Ok(file)
+        Ok(Lock(file))
     }
 
     /// Whether nobody uses the network. Only under [`RunDir::lock_setup`], and by one who is no user.
     pub(super) fn is_unused(&self) -> Result<bool, Error> {
-        try_lock(&self.path.join("users")).map(|file| file.is_some())
+        try_lock(&self.path.join("users")).map(|lock| lock.is_some())
     }
 
     /// Takes an address of `subnet` that nobody uses, looking from the `start`th on.
@@ -70,8 +81,8 @@ impl RunDir {
         for offset in 0..count {
             let Some(address) = subnet.host(FIRST + (start.wrapping_add(offset)) % count) else { continue };
             let path = self.path.join("addresses").join(address.address.to_string());
-            if let Some(file) = try_lock(&path)? {
-                return Ok(AddressLease { address, _file: file });
+            if let Some(lock) = try_lock(&path)? {
+                return Ok(AddressLease { address, _lock: lock });
             }
         }
         Err(Error::Exhausted { subnet })
@@ -91,10 +102,10 @@ fn open(path: &Path) -> Result<File, Error> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(Error::file("open", path))
 }
 
-fn try_lock(path: &Path) -> Result<Option<File>, Error> {
+fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {
     let file = open(path)?;
     match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(Lock(file))),
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(errno) => Err(Error::file("lock", path)(errno.into())),
     }

@@ -22,7 +22,6 @@ mod pool;
 mod probe;
 mod subnet;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +33,7 @@ pub use pool::NetnsPool;
 pub use subnet::Ipv4Net;
 
 use crate::sys::netlink::Netlink;
-use lease::RunDir;
+use lease::{Lock, RunDir};
 use links::{Link, Route};
 
 /// The bridge's name.
@@ -60,7 +59,7 @@ struct Inner {
     next: AtomicU32,
     sockets: Mutex<Sockets>,
     /// Holds our place among the users; `None` only while dropping.
-    users: Option<File>,
+    users: Option<Lock>,
 }
 
 /// Sockets into the host's network namespace, whatever thread uses them.
@@ -166,7 +165,8 @@ impl Host {
         let link = self.links.iter().find(|link| link.name == BRIDGE)?;
         let (_, address) = *self.addresses.iter().find(|(index, _)| *index == link.index)?;
         // One without users was left by a killed process, maybe before the host got a route (a VPN's) that its subnet is now in the way of.
-        let stale = unused && (link.mtu != self.mtu || self.taken(Some(link.index)).iter().any(|net| net.prefix > 0 && net.overlaps(address)));
+        let stale =
+            unused && (link.mtu != self.mtu || self.taken(Some(link.index)).iter().any(|net| net.prefix > 0 && net.overlaps(address)));
         (!stale).then_some((link.index, address))
     }
 }

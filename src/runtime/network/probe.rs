@@ -25,7 +25,8 @@ pub(super) fn probe() -> Result<(), Unavailable> {
 }
 
 fn permitted() -> Result<(), Unavailable> {
-    let state = CapState::get_current().map_err(|error| unavailable(format!("cannot read the capabilities: {error}"), "use `--network=host`"))?;
+    let state =
+        CapState::get_current().map_err(|error| unavailable(format!("cannot read the capabilities: {error}"), "use `--network=host`"))?;
     for (capability, name) in [(Cap::NET_ADMIN, "CAP_NET_ADMIN"), (Cap::SYS_ADMIN, "CAP_SYS_ADMIN")] {
         if !state.effective.has(capability) {
             return Err(unavailable(format!("{name} is missing"), format!("run as root with {name}, or use `--network=host`")));

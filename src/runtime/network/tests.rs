@@ -143,7 +143,9 @@ fn neighbours_of_the_host_cannot_reach_a_namespace() {
 #[test]
 fn the_last_user_leaves_nothing_and_other_tables_are_not_touched() {
     on_a_fresh_host(|dir| {
-        sh("nft 'add table ip other; add chain ip other c { type filter hook forward priority 5; policy accept; }; add rule ip other c counter'");
+        sh(
+            "nft 'add table ip other; add chain ip other c { type filter hook forward priority 5; policy accept; }; add rule ip other c counter'",
+        );
         let (rules, links) = (sh("nft -s list ruleset"), sh("ip -o link | cut -d' ' -f2"));
         let first = Network::open(dir).unwrap();
         let second = Network::open(dir).unwrap();
