@@ -17,10 +17,12 @@
 //! inside of the new root, so no link of an image leads out of it; when PID 1 ends, all of the sandbox ends. This folder does not know images or builds.
 
 mod capabilities;
+pub mod container;
 mod error;
 mod exit;
 mod io;
 mod launch;
+pub mod network;
 mod plan;
 mod spawner;
 mod spec;

@@ -4,6 +4,7 @@
 
 pub mod inode;
 mod mount;
+pub mod netlink;
 mod root_dir;
 pub mod tree;
 pub mod xattr;

@@ -1,0 +1,92 @@
+//! What can go wrong with a private network, and the one case that callers treat as an answer: the host cannot have one.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::Ipv4Net;
+
+/// Why this host cannot give processes a network of their own. The caller uses the host's network instead and says so once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// What is missing or in the way.
+    pub reason: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// A failure of the network part.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host cannot have private networks.
+    #[error("private networks are not available: {0}")]
+    Unavailable(Unavailable),
+    /// The kernel refused one step of the set-up.
+    #[error("cannot {step}")]
+    Kernel {
+        /// What was being done, as `make the bridge strake0`.
+        step: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A file of the run directory could not be used.
+    #[error("cannot {verb} `{}`", path.display())]
+    File {
+        /// What was being done.
+        verb: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What stopped it.
+        source: io::Error,
+    },
+    /// Every candidate overlaps a network of the host.
+    #[error("no free private subnet: every candidate overlaps a route or an address of this host")]
+    NoSubnet,
+    /// All addresses are in use.
+    #[error("all addresses of {subnet} are in use")]
+    Exhausted {
+        /// The subnet of the bridge.
+        subnet: Ipv4Net,
+    },
+    /// A worker of the pool is gone.
+    #[error("the thread that makes network namespaces ended early")]
+    PoolEnded,
+}
+
+impl Error {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Unavailable(why) => Some(why.hint.clone()),
+            Error::NoSubnet => Some("use the host's network with `--network=host`".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Wraps a refusal of the kernel. Refusals that mean "this host cannot do it at all" become [`Error::Unavailable`].
+    pub(super) fn kernel(step: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        use rustix::io::Errno;
+        let step = step.into();
+        move |source| match Errno::from_io_error(&source) {
+            Some(Errno::PERM | Errno::ACCESS) => Error::Unavailable(Unavailable {
+                reason: format!("not permitted to {step}"),
+                hint: "run as root with CAP_NET_ADMIN and CAP_SYS_ADMIN, or use `--network=host`".to_owned(),
+            }),
+            Some(Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT | Errno::NOSYS) => Error::Unavailable(Unavailable {
+                reason: format!("this kernel cannot {step}"),
+                hint: "load the kernel modules bridge, veth and nf_tables (with nft_masq), or use `--network=host`".to_owned(),
+            }),
+            _ => Error::Kernel { step, source },
+        }
+    }
+
+    pub(super) fn file(verb: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::File { verb, path, source }
+    }
+}

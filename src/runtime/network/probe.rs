@@ -1,0 +1,65 @@
+//! Can this host give processes a network of their own? Looked at before anything is changed, so that a "no" leaves no trace.
+//!
+//! What cannot be seen from here: a chain that ends in a reject rule instead of a drop policy (firewalld), and the policy of legacy iptables, which is not
+//! part of nf_tables. There the namespaces come up and stay without a way out; `--network=host` is the answer.
+
+use std::path::Path;
+
+use capctl::{Cap, CapState};
+
+use super::{Unavailable, nat};
+use crate::sys::netlink::Netlink;
+
+/// The switch that makes the host a router.
+pub(super) const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+fn unavailable(reason: impl Into<String>, hint: impl Into<String>) -> Unavailable {
+    Unavailable { reason: reason.into(), hint: hint.into() }
+}
+
+/// Looks for what [`super::Network::open`] needs.
+pub(super) fn probe() -> Result<(), Unavailable> {
+    permitted()?;
+    forwarding_possible()?;
+    forwarding_not_dropped()
+}
+
+fn permitted() -> Result<(), Unavailable> {
+    let state =
+        CapState::get_current().map_err(|error| unavailable(format!("cannot read the capabilities: {error}"), "use `--network=host`"))?;
+    for (capability, name) in [(Cap::NET_ADMIN, "CAP_NET_ADMIN"), (Cap::SYS_ADMIN, "CAP_SYS_ADMIN")] {
+        if !state.effective.has(capability) {
+            return Err(unavailable(format!("{name} is missing"), format!("run as root with {name}, or use `--network=host`")));
+        }
+    }
+    Ok(())
+}
+
+fn forwarding_possible() -> Result<(), Unavailable> {
+    let value = std::fs::read_to_string(IP_FORWARD)
+        .map_err(|error| unavailable(format!("cannot read `{IP_FORWARD}`: {error}"), "mount /proc, or use `--network=host`"))?;
+    if value.trim() == "0" && !writable(Path::new(IP_FORWARD)) {
+        let hint = "switch it on from outside (`sysctl -w net.ipv4.ip_forward=1`), or use `--network=host`";
+        return Err(unavailable("IP forwarding is off and /proc/sys is read-only", hint));
+    }
+    Ok(())
+}
+
+fn writable(path: &Path) -> bool {
+    // Opened without truncation, so nothing is written.
+    std::fs::OpenOptions::new().write(true).open(path).is_ok()
+}
+
+fn forwarding_not_dropped() -> Result<(), Unavailable> {
+    let no_filter = |error: std::io::Error| {
+        unavailable(format!("nf_tables does not answer: {error}"), "load the kernel module nf_tables, or use `--network=host`")
+    };
+    let mut netlink = Netlink::netfilter().map_err(no_filter)?;
+    match nat::dropping_chain(&mut netlink).map_err(no_filter)? {
+        None => Ok(()),
+        Some(chain) => Err(unavailable(
+            format!("the packet filter's chain `{chain}` drops forwarded packets"),
+            format!("another program (Docker, a firewall) owns it; let it accept packets of `{}`, or use `--network=host`", super::BRIDGE),
+        )),
+    }
+}
