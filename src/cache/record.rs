@@ -84,10 +84,9 @@ impl BuildCache {
         let mut components = components.clone();
         components.limit_files(MAX_REMEMBERED_FILES);
         let Ok(bytes) = serde_json::to_vec(&Remembered { components }) else { return };
-        for slot in slots {
-            if let Err(error) = self.store.put_step_components(&slot.0, &bytes) {
-                tracing::warn!(%error, "what the step was made of cannot be remembered");
-            }
+        let steps: Vec<([u8; 32], &[u8])> = slots.iter().map(|slot| (slot.0, bytes.as_slice())).collect();
+        if let Err(error) = self.store.put_step_components(&steps) {
+            tracing::warn!(%error, "what the step was made of cannot be remembered");
         }
     }
 

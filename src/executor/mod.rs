@@ -1,6 +1,6 @@
 //! Running a build: which nodes must run, in which order, and one file per kind of op.
 //!
-//! [`run`] first computes every node's identity and looks it up ([`probe`](probe)), before anything runs. Then it walks back from the target: a hit needs
+//! [`run`] first computes every node's identity and looks it up (`probe`), before anything runs. Then it walks back from the target: a hit needs
 //! nothing below it, a miss needs its inputs. What is needed runs as soon as its inputs are there, in parallel. One task owns the state of all nodes; the
 //! work itself happens in tasks that report back to it.
 //!
@@ -13,6 +13,6 @@ pub mod ops;
 mod probe;
 mod scheduler;
 
-pub use environment::{Environment, Sources, StepNetwork};
+pub use environment::{Download, Environment, NetworkSource, Sources, StepNetwork};
 pub use error::{Error, StepFailure};
 pub use scheduler::{Outcome, run};

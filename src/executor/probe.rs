@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use crate::cache::key::{self, InputIdentity, InputLabel};
 use crate::cache::{CacheKey, Components, Output, StepSlot};
-use crate::context::{ChecksumMemo, ChecksumOptions, RootEntry, checksum};
+use crate::context::{ChecksumMemo, ChecksumOptions, Excluding, RootEntry, checksum};
 use crate::graph::{BuildGraph, CopyOp, CopySource, Node, NodeId, Op, SourceOp};
 use crate::path::RootPath;
-use crate::sys::tree::Tree;
+use crate::sys::tree::{Kind, Tree};
 
 use super::ops;
 use super::{Download, Environment, Error};
@@ -180,11 +180,15 @@ fn checksum_selection(
     let mut files = Vec::new();
     for root in roots {
         let rules = ops::exclude_rules(&op.exclude).map_err(failed)?;
-        let options = ChecksumOptions { root: RootEntry::Full, exclude: rules.as_ref() };
+        let excluding = rules.as_ref().map(|rules| Excluding::new(tree, root.path.clone(), rules));
+        let tree = excluding.as_ref().map_or(tree, |excluding| excluding);
+        // A directory gives its contents only; with `--parents` it is copied itself.
+        let contents_only = root.metadata.kind == Kind::Directory && !op.parents;
+        let options = ChecksumOptions { root: if contents_only { RootEntry::ContentsOnly } else { RootEntry::Counts }, ..Default::default() };
         let sum = checksum(tree, &root.path, &options, memo)
             .map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
-        // The name at the destination is read too: `COPY *.txt /d/` of a renamed file gives another result.
-        let name = root.name.as_bytes();
+        // A file's name at the destination is read too: `COPY *.txt /d/` of a renamed file gives another result.
+        let name = if contents_only { &[] } else { root.name.as_bytes() };
         hasher.update(&(name.len() as u64).to_le_bytes());
         hasher.update(name);
         hasher.update(&sum.digest);

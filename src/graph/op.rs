@@ -2,7 +2,7 @@
 
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
-use petgraph::visit::EdgeRef;
+use petgraph::visit::{EdgeRef, NodeIndexable};
 
 use crate::diag::{Diagnostic, SourceFile, Span};
 use crate::oci::{Digest, ImageConfig, Platform, Reference};

@@ -127,6 +127,11 @@ impl ActiveSnapshot {
         self.path.join("work")
     }
 
+    /// A directory beside them for whoever writes the layer: not made here, and to be removed before the commit.
+    pub fn scratch_path(&self) -> PathBuf {
+        self.path.join("scratch")
+    }
+
     /// Makes it a committed snapshot. The layer must not be mounted or written any more.
     pub fn commit(mut self, meta: SnapshotMeta) -> Result<CommittedSnapshot, Error> {
         remove_tree(&self.work_path())?;

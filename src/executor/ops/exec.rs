@@ -210,12 +210,13 @@ fn plan_mounts(
                     CacheSharing::Locked => MountSharing::Locked,
                 };
                 let key = *blake3::hash(id.as_bytes()).as_bytes();
-                let cache = environment.store.cache_mount(&key, id, sharing)?;
+                let mut cache = environment.store.cache_mount(&key, id, sharing)?;
                 if cache.is_new() {
-                    fill_cache_mount(environment, step, cache.path(), seed.as_ref(), inputs, (*mode, *uid, *gid))?;
+                    fill_cache_mount(environment, step, &cache.path(), seed.as_ref(), inputs, (*mode, *uid, *gid))?;
+                    cache.seeded()?;
                 }
                 mounts.push(MountSpec::Bind {
-                    source: BindSource::Path(cache.path().to_owned()),
+                    source: BindSource::Path(cache.path()),
                     target,
                     is_file: false,
                     read_only: *read_only,
@@ -285,7 +286,7 @@ fn fill_cache_mount(
             unpack: super::Unpack::Never,
             created_time: None,
         };
-        let nothing = MergedView::empty(environment.store.userxattr());
+        let nothing = view(&environment.store, &[])?;
         super::copy(&nothing, path, &request).map_err(|source| Error::Files { step: Box::new(step.clone()), source, hint: None })?;
     }
     let failed = |action| move |source| Error::Io { action, path: path.to_owned(), source };

@@ -1,14 +1,17 @@
-//! One file per kind of step that changes files: COPY and ADD, the directories of WORKDIR, and who USER and `--chown` mean.
+//! One file per kind of step: RUN ([`exec`]), COPY and ADD, the directories of WORKDIR, and who USER and `--chown` mean.
 //!
-//! All of them write a new layer's directory above a [`MergedView`](crate::store::view::MergedView), in user space: [`upper`] holds the rules of the overlay
-//! form, so that the others speak of files only. Nothing here mounts, starts a process or trusts a name.
+//! All but RUN write a new layer's directory above a [`MergedView`](crate::store::view::MergedView), in user space: `upper` holds the rules of the overlay
+//! form, so that the others speak of files only. They mount nothing, start no process and trust no name.
 
 mod add_archive;
 mod content;
 mod copy;
 mod error;
+pub mod exec;
 mod mkdir;
 mod select;
+mod step;
+mod stubs;
 mod upper;
 mod users;
 mod walk;
@@ -17,4 +20,5 @@ pub use copy::{ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, 
 pub use error::{BadEntry, Error};
 pub use mkdir::make_dir;
 pub use select::{SourceRoot, select};
+pub use step::{copy_step, exclude_rules, mkdir_step, view};
 pub use users::{ProcessUser, ResolvedOwner, lookup_owner, lookup_user};

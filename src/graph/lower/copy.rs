@@ -185,7 +185,7 @@ impl Lowering<'_, '_> {
         Some(CopySource::Download { input: input_of(inputs, node) })
     }
 
-    fn context(&mut self) -> NodeId {
+    pub(super) fn context(&mut self) -> NodeId {
         let platform = self.request.target_platform.clone();
         self.source("context", SourceOp::Context, "build context", platform, None)
     }
