@@ -4,7 +4,7 @@
 //! Emitting never blocks the work and never fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Names a step in events; unique within one [`Progress`].
@@ -160,10 +160,56 @@ impl StepProgress {
         self.progress.emit(EventKind::Bytes { step: self.step, what: what.into(), done, total });
     }
 
+    /// Counts the bytes of one transfer within the step.
+    pub fn meter(&self, what: impl Into<String>, total: u64) -> Meter {
+        let counter = Arc::new(Counter { done: AtomicU64::new(0), shown: AtomicU64::new(0) });
+        Meter { progress: self.progress.clone(), step: self.step, what: what.into(), total, counter }
+    }
+
     /// Ends the step.
     pub fn finish(mut self, outcome: StepOutcome) {
         self.ended = true;
         self.progress.emit(EventKind::Finished { step: self.step, outcome });
+    }
+}
+
+/// Counts the bytes of one transfer. Cloning is cheap; all clones count together.
+#[derive(Clone)]
+pub struct Meter {
+    progress: Progress,
+    step: StepId,
+    what: String,
+    total: u64,
+    counter: Arc<Counter>,
+}
+
+struct Counter {
+    done: AtomicU64,
+    /// What was reported last: not every chunk is worth an event.
+    shown: AtomicU64,
+}
+
+/// How many bytes go by between two reports.
+const METER_STEP: u64 = 256 * 1024;
+
+impl Meter {
+    /// `count` more bytes have been transferred.
+    pub fn add(&self, count: u64) {
+        let done = self.counter.done.fetch_add(count, Ordering::Relaxed) + count;
+        let shown = self.counter.shown.load(Ordering::Relaxed);
+        if done >= shown + METER_STEP && self.counter.shown.compare_exchange(shown, done, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.emit(done);
+        }
+    }
+
+    /// The transfer is over, or was not necessary.
+    pub fn done(&self) {
+        self.emit(self.total);
+    }
+
+    fn emit(&self, done: u64) {
+        let kind = EventKind::Bytes { step: self.step, what: self.what.clone(), done: done.min(self.total), total: Some(self.total) };
+        self.progress.emit(kind);
     }
 }
 

@@ -63,6 +63,11 @@ impl IngestWriter {
         self.offset
     }
 
+    /// The hash of the bytes that are there already.
+    pub fn hasher(&self) -> Hasher {
+        self.hasher.0.clone()
+    }
+
     /// Writes and hashes `bytes`.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if let Some(file) = &mut self.file {

@@ -1,0 +1,170 @@
+//! From a build's result to an image: diff IDs of the snapshots, times of the history, the config, the name.
+//!
+//! Times come from the snapshots, not from the clock, so that a build that finds everything in the cache gives the same image ID as the one before it.
+
+use std::time::SystemTime;
+
+use crate::oci::{ChainId, DiffId, HistoryEntry, ImageConfig, ImageId, Reference};
+use crate::store::{CommittedSnapshot, ImageRecord, SnapshotId, Store};
+
+use super::Error;
+use super::layer::{LayerOptions, diff_id_only};
+
+/// Makes the image of `config` and `snapshots` (bottom first), and gives it `names`.
+///
+/// # Errors
+/// The store, and a history that does not fit the snapshots.
+pub fn assemble(store: &Store, config: ImageConfig, snapshots: &[SnapshotId], names: &[Reference]) -> Result<ImageRecord, Error> {
+    let layers = complete(store, snapshots)?;
+    let mut config = config;
+    let base_layers = config.rootfs.diff_ids.len();
+    config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    date_history(&mut config, &layers, base_layers)?;
+    let bytes = config.to_bytes();
+    let id = ImageId::new(store.put_blob(&bytes)?);
+    let size = layers.iter().map(|layer| layer.tar_size).sum();
+    let record = ImageRecord {
+        id,
+        manifest: None,
+        platform: config.platform(),
+        created_at: SystemTime::now(),
+        size,
+        diff_ids: config.rootfs.diff_ids.clone(),
+        snapshots: snapshots.to_vec(),
+    };
+    store.put_image(&record)?;
+    if let Some(chain) = ChainId::chain(&record.diff_ids).last() {
+        store.record_chain(chain, snapshots)?;
+    }
+    for name in names {
+        store.tag(name, &record.id, None)?;
+    }
+    Ok(record)
+}
+
+/// A layer of which everything is known.
+struct Layer {
+    diff_id: DiffId,
+    tar_size: u64,
+    created_at: SystemTime,
+}
+
+/// Finds out the diff IDs that nobody needed so far; several at once, since each only reads.
+fn complete(store: &Store, snapshots: &[SnapshotId]) -> Result<Vec<Layer>, Error> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut layers: Vec<Option<Result<Layer, Error>>> = (0..snapshots.len()).map(|_| None).collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let results = std::sync::Mutex::new(&mut layers);
+    let work = || loop {
+        let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let Some(id) = snapshots.get(at) else { return };
+        let layer = complete_one(store, *id, &snapshots[..at]);
+        results.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[at] = Some(layer);
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(snapshots.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    layers.into_iter().flatten().collect()
+}
+
+fn complete_one(store: &Store, id: SnapshotId, below: &[SnapshotId]) -> Result<Layer, Error> {
+    let CommittedSnapshot { diff_id, tar_size, created_at, .. } =
+        store.snapshot(id)?.ok_or_else(|| Error::SnapshotGone { id: id.to_string() })?;
+    if let (Some(diff_id), Some(tar_size)) = (diff_id, tar_size) {
+        return Ok(Layer { diff_id, tar_size, created_at });
+    }
+    let options = LayerOptions { latest_time: None, userxattr: store.userxattr() };
+    let lower: Vec<_> = below.iter().rev().map(|id| store.snapshot_path(*id)).collect();
+    let written = diff_id_only(&store.snapshot_path(id), &lower, &options)
+        .map_err(|source| Error::Layer { layer: format!("snapshot {id}"), source })?;
+    store.set_diff_id(id, &written.diff_id, written.size)?;
+    Ok(Layer { diff_id: written.diff_id, tar_size: written.size, created_at })
+}
+
+/// Gives every entry of the history that has no time one: layers that of their snapshot, the others that of the layer before them (of the first new
+/// layer where there is none), and the image that of its last entry. BuildKit does the same.
+fn date_history(config: &mut ImageConfig, layers: &[Layer], base_layers: usize) -> Result<(), Error> {
+    let in_history = config.history.iter().filter(|entry| !entry.empty_layer).count();
+    // Some bases have layers without history (made by `import`, or squashed); then theirs comes first, unnamed.
+    let missing = layers.len().checked_sub(in_history).ok_or(Error::History { history: in_history, snapshots: layers.len() })?;
+    if missing > base_layers {
+        return Err(Error::History { history: in_history, snapshots: layers.len() });
+    }
+    for _ in 0..missing {
+        config.history.insert(0, HistoryEntry::default());
+    }
+    let mut next_layer = 0;
+    for entry in &mut config.history {
+        if !entry.empty_layer {
+            if entry.created.is_none() && next_layer >= base_layers {
+                entry.created = Some(timestamp(layers[next_layer].created_at));
+            }
+            next_layer += 1;
+        }
+    }
+    let first_new = config.history.iter().position(|entry| entry.created.is_none());
+    let following = first_new.and_then(|at| config.history[at..].iter().find_map(|entry| entry.created.clone()));
+    let preceding = config.history.iter().rev().find_map(|entry| entry.created.clone());
+    let mut time = following.or(preceding);
+    for entry in &mut config.history {
+        match &entry.created {
+            Some(created) => time = Some(created.clone()),
+            None => entry.created.clone_from(&time),
+        }
+    }
+    if config.created.is_none() {
+        // Nothing with a time at all: `FROM scratch` without layers. The epoch is as good as any, and always the same.
+        let last = config.history.iter().rev().find_map(|entry| entry.created.clone());
+        config.created = Some(last.unwrap_or_else(|| timestamp(SystemTime::UNIX_EPOCH)));
+    }
+    Ok(())
+}
+
+/// A time as RFC 3339 in UTC.
+pub(super) fn timestamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Digest, Platform};
+    use std::time::Duration;
+
+    fn layer(seconds: u64) -> Layer {
+        let created_at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        Layer { diff_id: DiffId::new(Digest::sha256(b"")), tar_size: 0, created_at }
+    }
+
+    fn entry(empty_layer: bool) -> HistoryEntry {
+        HistoryEntry { empty_layer, ..HistoryEntry::default() }
+    }
+
+    #[test]
+    fn entries_take_the_time_of_their_layer_or_of_the_one_before() {
+        let mut config = ImageConfig::empty(&Platform::host());
+        config.history = vec![entry(true), entry(false), entry(true), entry(false), entry(true)];
+        date_history(&mut config, &[layer(10), layer(20)], 0).unwrap();
+        let times: Vec<_> = config.history.iter().map(|e| e.created.clone().unwrap()).collect();
+        let (ten, twenty) = ("1970-01-01T00:00:10Z", "1970-01-01T00:00:20Z");
+        assert_eq!(times, [ten, ten, ten, twenty, twenty]);
+        assert_eq!(config.created.as_deref(), Some(twenty));
+    }
+
+    #[test]
+    fn an_image_of_nothing_is_dated_the_epoch() {
+        let mut config = ImageConfig::empty(&Platform::host());
+        date_history(&mut config, &[], 0).unwrap();
+        assert_eq!(config.created.as_deref(), Some("1970-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_history_with_too_many_layers_is_refused() {
+        let mut config = ImageConfig::empty(&Platform::host());
+        config.history = vec![entry(false), entry(false)];
+        assert!(matches!(date_history(&mut config, &[layer(1)], 0), Err(Error::History { .. })));
+    }
+}

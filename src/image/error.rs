@@ -1,0 +1,130 @@
+//! What can go wrong with an image as a whole.
+
+use crate::oci::{DiffId, Digest, ManifestError, Platform};
+
+/// Why an image could not be had, made or given away.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A registry did not give or take something.
+    #[error("the registry did not answer as it should")]
+    Registry(#[from] crate::registry::Error),
+    /// The store could not be read or written.
+    #[error("the store failed")]
+    Store(#[from] crate::store::Error),
+    /// A layer could not be unpacked or written.
+    #[error("layer {layer} cannot be used")]
+    Layer {
+        /// Its digest or diff ID.
+        layer: String,
+        /// Why.
+        source: super::layer::Error,
+    },
+    /// A manifest is no manifest.
+    #[error("`{name}` has a bad manifest")]
+    Manifest {
+        /// The image.
+        name: String,
+        /// Why.
+        source: ManifestError,
+    },
+    /// A config is no config.
+    #[error("the config {digest} of `{name}` is malformed")]
+    Config {
+        /// The image.
+        name: String,
+        /// The config.
+        digest: Digest,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// An index has nothing for the platform.
+    #[error("`{name}` has no image for {wanted}")]
+    NoPlatform {
+        /// The image.
+        name: String,
+        /// What was wanted.
+        wanted: Platform,
+        /// What there is.
+        found: Vec<String>,
+    },
+    /// Indexes in indexes, too deep.
+    #[error("`{name}` is an index of indexes, more than {limit} deep")]
+    NestedTooDeep {
+        /// The image.
+        name: String,
+        /// How deep is allowed.
+        limit: usize,
+    },
+    /// It is something else than an image.
+    #[error("`{name}` is not an image: {reason}")]
+    NotAnImage {
+        /// Its name.
+        name: String,
+        /// What it is.
+        reason: String,
+    },
+    /// Config and manifest contradict each other.
+    #[error("`{name}` contradicts itself: its manifest has {layers} layers, its config {diff_ids}")]
+    LayerCount {
+        /// The image.
+        name: String,
+        /// How many layers the manifest has.
+        layers: usize,
+        /// How many the config has.
+        diff_ids: usize,
+    },
+    /// A layer is not what the config says.
+    #[error("layer {digest} does not match its config: unpacked it hashes to {actual}, not to {expected}")]
+    DiffId {
+        /// The layer's digest.
+        digest: Digest,
+        /// What the config says.
+        expected: DiffId,
+        /// What it is.
+        actual: DiffId,
+    },
+    /// A descriptor announces more than anyone can want.
+    #[error("the {what} of `{name}` is announced with {size} bytes, which is too much")]
+    TooLarge {
+        /// `config`.
+        what: &'static str,
+        /// The image.
+        name: String,
+        /// The announced size.
+        size: u64,
+    },
+    /// The history does not fit the layers.
+    #[error("the history has {history} layers, the file system {snapshots}: this is a bug in strake")]
+    History {
+        /// Entries of the history that have a layer.
+        history: usize,
+        /// Snapshots.
+        snapshots: usize,
+    },
+    /// A snapshot that the build just made or found is gone.
+    #[error("snapshot {id} is not in the store any more")]
+    SnapshotGone {
+        /// Which.
+        id: String,
+    },
+    /// The files of a layer are gone and there is no blob to make them from.
+    #[error("layer {diff_id} of the image is not in the store any more")]
+    LayerGone {
+        /// The layer.
+        diff_id: DiffId,
+    },
+}
+
+impl Error {
+    /// What to do about it, where we know.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Registry(source) => source.hint(),
+            Error::Store(source) => source.hint(),
+            Error::Layer { source, .. } => source.hint(),
+            Error::NoPlatform { found, .. } => Some(format!("it has images for {}", found.join(", "))),
+            Error::LayerGone { .. } => Some("pull or build the image again".into()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! From a registry into the store: manifest and config first, then all layers at once.
+//!
+//! ```text
+//! network --chunks--> [blob to disk, hashed, decompressed] --tar--> [unpacked, hashed] --in order--> committed snapshot
+//! ```
+//!
+//! Each layer is a pipeline of its own, so that nothing waits for a whole blob, or for the layer below. Only the commit goes in order: a layer's implied
+//! directories take their metadata from the layers below, and a chain is recorded when all below it is there.
+
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::oci::{ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, ManifestOrIndex, MediaType, Platform, Reference};
+use crate::progress::StepProgress;
+use crate::registry::Client;
+use crate::store::{ActiveSnapshot, ImageRecord, Ingest, IngestWriter, LayerBlob, SnapshotId, SnapshotMeta, Store};
+use crate::task::blocking;
+
+use super::Error;
+use super::layer::{Applied, ApplyOptions, Compression, apply, decompressor, inherit_directories};
+
+/// How deep indexes may be nested.
+const MAX_NESTING: usize = 4;
+
+/// How large a config may be: it is read into memory.
+const MAX_CONFIG: u64 = 8 << 20;
+
+/// An image of which manifest and config are in the store.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// What the name stands for: the manifest, or the index that it is in.
+    pub top: Digest,
+    /// The manifest's digest.
+    pub manifest_digest: Digest,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The config's digest.
+    pub id: ImageId,
+    /// The config.
+    pub config: ImageConfig,
+}
+
+/// Fetches manifest and config of `reference` for `platform`. Blobs that are in the store already are not fetched again.
+pub async fn resolve(client: &Client, store: &Store, reference: &Reference, platform: &Platform) -> Result<Resolved, Error> {
+    let name = reference.written().to_owned();
+    let mut at = reference.clone();
+    let mut top = None;
+    for _ in 0..MAX_NESTING {
+        let fetched = match at.digest().filter(|_| top.is_some()) {
+            Some(digest) => fetch_known(client, store, &at, digest).await?,
+            None => client.fetch_manifest(&at).await.map(|m| (m.bytes, m.media_type, m.digest))?,
+        };
+        let (bytes, media_type, digest) = fetched;
+        let parsed = ManifestOrIndex::parse(&bytes, Some(&media_type)).map_err(|source| Error::Manifest { name: name.clone(), source })?;
+        store_bytes(store, &bytes).await?;
+        let top_digest = top.get_or_insert_with(|| digest.clone()).clone();
+        match parsed {
+            ManifestOrIndex::Manifest(manifest) => {
+                return resolve_config(client, store, &at, &name, top_digest, digest, manifest).await;
+            }
+            ManifestOrIndex::Index(index) => {
+                let Some(found) = index.select(platform) else {
+                    let found = index.manifests.iter().filter_map(|d| d.platform.as_ref()).map(ToString::to_string).collect();
+                    return Err(Error::NoPlatform { name, wanted: platform.clone(), found });
+                };
+                at = reference.with_digest(found.digest.clone());
+            }
+        }
+    }
+    Err(Error::NestedTooDeep { name, limit: MAX_NESTING })
+}
+
+/// A manifest whose digest is known: from the store where it is there.
+async fn fetch_known(client: &Client, store: &Store, at: &Reference, digest: &Digest) -> Result<(Bytes, MediaType, Digest), Error> {
+    let (store, wanted) = (store.clone(), digest.clone());
+    let known = blocking(move || match store.blob_size(&wanted) {
+        Ok(Some(_)) => store.read_blob(&wanted, MAX_CONFIG).map(Some),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    })
+    .await?;
+    match known {
+        Some(bytes) => Ok((bytes.into(), MediaType::Other(String::new()), digest.clone())),
+        None => client.fetch_manifest(at).await.map(|m| (m.bytes, m.media_type, m.digest)).map_err(Error::from),
+    }
+}
+
+async fn store_bytes(store: &Store, bytes: &Bytes) -> Result<Digest, Error> {
+    let (store, bytes) = (store.clone(), bytes.clone());
+    Ok(blocking(move || store.put_blob(&bytes)).await?)
+}
+
+async fn resolve_config(
+    client: &Client,
+    store: &Store,
+    at: &Reference,
+    name: &str,
+    top: Digest,
+    manifest_digest: Digest,
+    manifest: Manifest,
+) -> Result<Resolved, Error> {
+    let descriptor = manifest.config.clone();
+    if !matches!(descriptor.media_type, MediaType::OciConfig | MediaType::DockerConfig) {
+        let reason = format!("its config is of the type `{}`", descriptor.media_type);
+        return Err(Error::NotAnImage { name: name.to_owned(), reason });
+    }
+    if descriptor.size > MAX_CONFIG {
+        return Err(Error::TooLarge { what: "config", name: name.to_owned(), size: descriptor.size });
+    }
+    fetch_blob(client, store, at, &descriptor).await?;
+    let (reader, digest) = (store.clone(), descriptor.digest.clone());
+    let bytes = blocking(move || reader.read_blob(&digest, MAX_CONFIG)).await?;
+    let config: ImageConfig = serde_json::from_slice(&bytes)
+        .map_err(|source| Error::Config { name: name.to_owned(), digest: descriptor.digest.clone(), source })?;
+    if config.rootfs.diff_ids.len() != manifest.layers.len() {
+        let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+        return Err(Error::LayerCount { name: name.to_owned(), layers, diff_ids });
+    }
+    let id = ImageId::new(descriptor.digest);
+    Ok(Resolved { top, manifest_digest, manifest, id, config })
+}
+
+/// Makes sure that a blob is in the store.
+pub async fn fetch_blob(client: &Client, store: &Store, at: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
+    let Some(writer) = begin(store, &descriptor.digest).await? else { return Ok(()) };
+    let mut writer = writer;
+    let mut stream = open_stream(client, at, descriptor, &writer).await?;
+    while let Some(chunk) = stream.next_chunk().await? {
+        writer = blocking(move || writer.append(&chunk).map(|()| writer)).await?;
+    }
+    let (digest, size) = (descriptor.digest.clone(), descriptor.size);
+    Ok(blocking(move || writer.commit(&digest, size)).await?)
+}
+
+/// Begins to write a blob; `None` where it is in the store already (perhaps because somebody else has just written it).
+async fn begin(store: &Store, digest: &Digest) -> Result<Option<IngestWriter>, Error> {
+    let (store, digest) = (store.clone(), digest.clone());
+    blocking(move || {
+        let mut ingest = store.ingest(Some(&digest))?;
+        loop {
+            match ingest {
+                Ingest::Ready(writer) => return Ok(Some(writer)),
+                Ingest::Present(_) => return Ok(None),
+                Ingest::Busy(busy) => ingest = busy.wait()?,
+            }
+        }
+    })
+    .await
+}
+
+async fn open_stream(client: &Client, at: &Reference, blob: &Descriptor, writer: &IngestWriter) -> Result<crate::registry::BlobStream, Error> {
+    match writer.offset() {
+        0 => Ok(client.fetch_blob(at, blob).await?),
+        offset => Ok(client.resume_blob(at, blob, offset, writer.hasher()).await?),
+    }
+}
+
+/// Makes the layers of an image available as snapshots, bottom first: those that are missing are fetched and unpacked, all at once.
+pub async fn unpack(
+    client: &Client,
+    store: &Store,
+    reference: &Reference,
+    image: &Resolved,
+    progress: &StepProgress,
+) -> Result<Vec<SnapshotId>, Error> {
+    let diff_ids = image.config.rootfs.diff_ids.clone();
+    let chain = ChainId::chain(&diff_ids);
+    let Some(top) = chain.last().cloned() else { return Ok(Vec::new()) };
+    // One process at a time unpacks a chain; who waited finds it done.
+    let lock_key = *blake3::hash(format!("unpack {top}").as_bytes()).as_bytes();
+    let lock_store = store.clone();
+    let _lock = blocking(move || lock_store.lock_key(&lock_key)).await?;
+    let (looker, names) = (store.clone(), chain.clone());
+    let mut snapshots = blocking(move || known_prefix(&looker, &names)).await?;
+    let missing = image.manifest.layers.iter().zip(&diff_ids).skip(snapshots.len());
+    let mut tasks = JoinSet::new();
+    for (position, (layer, diff_id)) in missing.enumerate() {
+        let work = LayerWork {
+            client: client.clone(),
+            store: store.clone(),
+            reference: reference.clone(),
+            layer: layer.clone(),
+            diff_id: diff_id.clone(),
+            meter: progress.meter(format!("layer {}", layer.digest.short()), layer.size),
+        };
+        tasks.spawn(async move { (position, work.run().await) });
+    }
+    let mut ready: Vec<Option<(ActiveSnapshot, Applied)>> = (snapshots.len()..diff_ids.len()).map(|_| None).collect();
+    while let Some(joined) = tasks.join_next().await {
+        match joined {
+            // An error drops the other tasks' downloads with the set; what has arrived stays for the next try.
+            Ok((position, result)) => ready[position] = Some(result?),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    for (active, applied) in ready.into_iter().flatten() {
+        let (store, below, chain) = (store.clone(), snapshots.clone(), chain[snapshots.len()].clone());
+        snapshots = blocking(move || commit_layer(&store, below, active, applied, &chain)).await?;
+    }
+    Ok(snapshots)
+}
+
+/// The snapshots of the longest part of a chain, from the bottom, that is in the store.
+fn known_prefix(store: &Store, chain: &[ChainId]) -> Result<Vec<SnapshotId>, Error> {
+    for id in chain.iter().rev() {
+        if let Some(snapshots) = store.chain(id)? {
+            return Ok(snapshots);
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn commit_layer(
+    store: &Store,
+    mut below: Vec<SnapshotId>,
+    active: ActiveSnapshot,
+    applied: Applied,
+    chain: &ChainId,
+) -> Result<Vec<SnapshotId>, Error> {
+    let lower: Vec<_> = below.iter().rev().map(|id| store.snapshot_path(*id)).collect();
+    inherit_directories(&active.fs_path(), &applied.implied_directories, &lower, store.userxattr())
+        .map_err(|source| Error::Layer { layer: applied.diff_id.to_string(), source })?;
+    let meta = SnapshotMeta {
+        diff_id: Some(applied.diff_id.clone()),
+        size: applied.unpacked_size,
+        description: format!("layer {}", applied.diff_id),
+    };
+    let committed = active.commit(meta)?;
+    store.set_diff_id(committed.id, &applied.diff_id, applied.tar_size)?;
+    below.push(committed.id);
+    store.record_chain(chain, &below)?;
+    Ok(below)
+}
+
+/// One layer on its way.
+struct LayerWork {
+    client: Client,
+    store: Store,
+    reference: Reference,
+    layer: Descriptor,
+    diff_id: DiffId,
+    meter: crate::progress::Meter,
+}
+
+impl LayerWork {
+    async fn run(self) -> Result<(ActiveSnapshot, Applied), Error> {
+        let (active, applied) = match begin(&self.store, &self.layer.digest).await? {
+            None => self.unpack_blob().await?,
+            Some(writer) if writer.offset() > 0 => {
+                // The rest of an earlier download: its beginning has gone by, so the blob is completed first.
+                drop(writer);
+                fetch_blob(&self.client, &self.store, &self.reference, &self.layer).await?;
+                self.unpack_blob().await?
+            }
+            Some(writer) => self.unpack_stream(writer).await?,
+        };
+        self.meter.done();
+        if applied.diff_id != self.diff_id {
+            return Err(Error::DiffId { digest: self.layer.digest, expected: self.diff_id, actual: applied.diff_id });
+        }
+        let (store, diff_id) = (self.store, self.diff_id);
+        let blob = LayerBlob { digest: self.layer.digest, size: self.layer.size, media_type: self.layer.media_type };
+        blocking(move || store.record_layer_blob(&diff_id, &blob)).await?;
+        Ok((active, applied))
+    }
+
+    async fn unpack_blob(&self) -> Result<(ActiveSnapshot, Applied), Error> {
+        let (store, layer) = (self.store.clone(), self.layer.clone());
+        blocking(move || {
+            let blob = store.open_blob(&layer.digest)?;
+            unpack_reader(&store, &layer, blob)
+        })
+        .await
+    }
+
+    /// Unpacks while the blob is arriving, and keeps the blob.
+    async fn unpack_stream(&self, writer: IngestWriter) -> Result<(ActiveSnapshot, Applied), Error> {
+        let mut stream = open_stream(&self.client, &self.reference, &self.layer, &writer).await?;
+        let (sender, receiver) = mpsc::channel::<Bytes>(16);
+        let writer = Arc::new(Mutex::new(Some(writer)));
+        let tee = Tee { receiver, chunk: Bytes::new(), writer: writer.clone() };
+        let (store, layer) = (self.store.clone(), self.layer.clone());
+        let unpacking = tokio::task::spawn_blocking(move || unpack_reader(&store, &layer, tee));
+        let mut failed = None;
+        loop {
+            match stream.next_chunk().await {
+                Ok(Some(chunk)) => {
+                    self.meter.add(chunk.len() as u64);
+                    if sender.send(chunk).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        drop(sender);
+        let unpacked = match unpacking.await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        // What the network says comes first: a cut stream also looks like a damaged archive.
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let unpacked = unpacked?;
+        let (digest, size) = (self.layer.digest.clone(), self.layer.size);
+        let taken = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(writer) = taken {
+            blocking(move || writer.commit(&digest, size)).await?;
+        }
+        Ok(unpacked)
+    }
+}
+
+fn unpack_reader(store: &Store, layer: &Descriptor, reader: impl Read + Send + 'static) -> Result<(ActiveSnapshot, Applied), Error> {
+    let failed = |source| Error::Layer { layer: layer.digest.to_string(), source };
+    let active = store.prepare()?;
+    // What is called uncompressed may be gzip, so only the types that say more are believed.
+    let compression = Compression::of_layer(&layer.media_type).filter(|kind| *kind != Compression::Uncompressed);
+    let tar = decompressor(reader, compression).map_err(|source| failed(super::layer::Error::Read { source }))?;
+    let options = ApplyOptions { userxattr: store.userxattr(), ..ApplyOptions::default() };
+    let applied = apply(tar, &active.fs_path(), &options).map_err(failed)?;
+    Ok((active, applied))
+}
+
+/// Reads what arrives, and writes it to the blob on the way.
+struct Tee {
+    receiver: mpsc::Receiver<Bytes>,
+    chunk: Bytes,
+    writer: Arc<Mutex<Option<IngestWriter>>>,
+}
+
+impl Read for Tee {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.chunk.is_empty() {
+            match self.receiver.blocking_recv() {
+                None => return Ok(0),
+                Some(chunk) => {
+                    let mut writer = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    if let Some(writer) = writer.as_mut() {
+                        writer.append(&chunk).map_err(std::io::Error::other)?;
+                    }
+                    self.chunk = chunk;
+                }
+            }
+        }
+        let count = buffer.len().min(self.chunk.len());
+        buffer[..count].copy_from_slice(&self.chunk.split_to(count));
+        Ok(count)
+    }
+}
+
+/// Records a pulled image and names it.
+pub fn record(store: &Store, reference: &Reference, image: &Resolved, snapshots: &[SnapshotId]) -> Result<ImageRecord, Error> {
+    let mut size = 0;
+    for id in snapshots {
+        size += store.snapshot(*id)?.and_then(|snapshot| snapshot.tar_size).unwrap_or(0);
+    }
+    let record = ImageRecord {
+        id: image.id.clone(),
+        manifest: Some(image.manifest_digest.clone()),
+        platform: image.config.platform(),
+        created_at: std::time::SystemTime::now(),
+        size,
+        diff_ids: image.config.rootfs.diff_ids.clone(),
+        snapshots: snapshots.to_vec(),
+    };
+    store.put_image(&record)?;
+    store.tag(reference, &image.id, Some(&image.manifest_digest))?;
+    Ok(record)
+}
