@@ -45,3 +45,6 @@ fn is_opaque(dir: impl AsFd, path: &Path, userxattr: bool) -> std::io::Result<bo
     let name = overlay_attribute("opaque", userxattr);
     Ok(crate::sys::xattr::get(dir.as_fd(), path, name.as_ref())?.as_deref() == Some(b"y"))
 }
+
+#[cfg(test)]
+mod tests;
