@@ -2,6 +2,7 @@
 
 mod applying;
 mod blobs;
+mod flattening;
 mod hostile;
 mod interop;
 mod writing;
