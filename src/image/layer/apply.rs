@@ -28,6 +28,9 @@ const MAX_PATH: usize = 4095;
 /// How many bytes of a layer's directories' ACLs are kept until the end.
 const MAX_LATE_XATTRS: usize = 16 << 20;
 
+/// What directories have that the layer does not carry, until [`super::inherit_directories`] knows better.
+const IMPLIED: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
+
 /// What to do with device nodes (whiteouts are none: they need no privilege).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Devices {
@@ -102,7 +105,7 @@ pub fn apply(tar: impl Read, target: &Path, options: &ApplyOptions) -> Result<Ap
         }
         unpacker.unpack(member)?;
     }
-    let (implied_directories, refused) = unpacker.target.finish()?;
+    let (implied_directories, refused) = unpacker.target.finish(Some(IMPLIED))?;
     let (digest, tar_size) = unpacker.tar.finish()?;
     Ok(Applied {
         diff_id: DiffId::new(digest),

@@ -100,6 +100,14 @@ pub enum Error {
         /// What stopped it.
         source: io::Error,
     },
+    /// Something could not be read from a file tree.
+    #[error("cannot read `{path}`")]
+    Tree {
+        /// The entry.
+        path: RootPath,
+        /// What stopped it.
+        source: io::Error,
+    },
     /// An entry cannot be represented in a layer.
     #[error("`{path}` cannot be part of a layer: names that begin with `.wh.` mean deletions there")]
     ReservedName {

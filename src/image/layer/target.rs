@@ -72,7 +72,7 @@ impl Target {
         let fd = root.open_at(Path::new("."), OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), crate::sys::Links::Refuse).map_err(fail)?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| fail(errno.into()))?;
         let set_gid = stat.st_mode & 0o2000 != 0;
-        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let own = Target::own_owner();
         let mut directories = BTreeMap::new();
         directories.insert(RootPath::root(), Directory { attributes: None, late_xattrs: Vec::new() });
         Ok(Target {
@@ -181,7 +181,12 @@ impl Target {
 
     fn make_directory(&mut self, parent: &Parent, path: &RootPath) -> Result<(), Error> {
         let name = last_name(path);
-        rustix::fs::mkdirat(&parent.fd, name, Mode::RWXU).map_err(|errno| self.fail("create", path, errno))?;
+        match rustix::fs::mkdirat(&parent.fd, name, Mode::RWXU) {
+            Ok(()) => {}
+            // A tree may be copied over another one; a layer's own directories do not get here twice.
+            Err(Errno::EXIST) if is_directory(parent, name) => {}
+            Err(errno) => return Err(self.fail("create", path, errno)),
+        }
         self.directories.insert(path.clone(), Directory { attributes: None, late_xattrs: Vec::new() });
         if self.whiteouts.contains(path) {
             self.set_opaque_at(parent, path)?;
@@ -212,6 +217,11 @@ impl Target {
             *directory = Directory { attributes: Some(attributes), late_xattrs: late };
         }
         Ok(refused)
+    }
+
+    /// The owner of what this process makes.
+    pub(super) fn own_owner() -> (u32, u32) {
+        (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
     }
 
     /// Creates an empty file for writing.
@@ -342,6 +352,9 @@ impl Target {
     }
 
     fn set_owner(&self, parent: &Parent, path: &RootPath, attributes: &Attributes) -> Result<(), Error> {
+        if self.own == Some((attributes.uid, attributes.gid)) {
+            return Ok(());
+        }
         let (uid, gid) = owner(attributes);
         let set = rustix::fs::chownat(&parent.fd, last_name(path), uid, gid, AtFlags::SYMLINK_NOFOLLOW);
         set.map_err(|errno| self.fail("change the owner of", path, errno))
@@ -383,8 +396,9 @@ impl Target {
         removed.map_err(|source| self.fail("replace", path, source))
     }
 
-    /// Gives the directories their attributes, children first. Says which ones the layer only implied.
-    pub(super) fn finish(&mut self) -> Result<(Vec<RootPath>, u64), Error> {
+    /// Gives the directories their attributes, children first; those that were only implied get `implied`, or stay as they are. Says which ones those are,
+    /// and how many extended attributes were refused.
+    pub(super) fn finish(&mut self, implied_attributes: Option<Attributes>) -> Result<(Vec<RootPath>, u64), Error> {
         let mut implied = Vec::new();
         let mut refused = 0;
         let directories = std::mem::take(&mut self.directories);
@@ -394,20 +408,23 @@ impl Target {
             } else {
                 self.directory(&path.parent().unwrap_or_else(RootPath::root), false)?
             };
-            let attributes = directory.attributes.unwrap_or(Attributes { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) });
-            if self.own != Some((attributes.uid, attributes.gid)) {
-                self.set_owner(&parent, &path, &attributes)?;
+            if directory.attributes.is_none() {
+                implied.push(path.clone());
             }
+            let Some(attributes) = directory.attributes.or(implied_attributes) else { continue };
+            self.set_owner(&parent, &path, &attributes)?;
             self.set_mode(&parent, &path, &attributes)?;
             refused += self.set_xattrs(&parent, &path, &directory.late_xattrs)?;
             self.set_times(&parent, &path, &attributes)?;
-            if directory.attributes.is_none() {
-                implied.push(path);
-            }
         }
         implied.reverse();
         Ok((implied, refused))
     }
+}
+
+fn is_directory(parent: &Parent, name: &OsStr) -> bool {
+    let stat = rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 enum Step {
