@@ -341,7 +341,7 @@ fn metadata_of(stat: &Stat, owners: &Owners) -> Metadata {
 /// The extended attributes that belong to the file and not to this machine: capabilities and what users set.
 fn attributes_of(fd: BorrowedFd<'_>) -> io::Result<Vec<(OsString, Vec<u8>)>> {
     let mut names = Vec::new();
-    let length = match rustix::fs::flistxattr(fd, &mut [0u8; 0][..]) {
+    let length = match rustix::fs::flistxattr_query(fd) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
         Ok(length) => length,
         Err(errno) => return Err(errno.into()),
@@ -354,7 +354,7 @@ fn attributes_of(fd: BorrowedFd<'_>) -> io::Result<Vec<(OsString, Vec<u8>)>> {
         if !counts {
             continue;
         }
-        let length = rustix::fs::fgetxattr(fd, name, &mut [0u8; 0][..])?;
+        let length = rustix::fs::fgetxattr_query(fd, name)?;
         let mut value = vec![0; length];
         let length = if length == 0 { 0 } else { rustix::fs::fgetxattr(fd, name, &mut value[..])? };
         value.truncate(length);

@@ -25,3 +25,10 @@ pub use exclude::Excluding;
 pub use glob::{Pattern, expand};
 pub use ignore::{Decision, DirectoryState, IgnoreRules};
 pub use local::LocalContext;
+
+#[cfg(test)]
+mod archive_tests;
+#[cfg(test)]
+mod ignore_tests;
+#[cfg(test)]
+mod tree_tests;
