@@ -25,6 +25,7 @@ pub use decompress::{Compression, decompressor, read_ahead, sniff};
 pub use diff::{LayerOptions, LayerWritten, diff_id_only, write_layer};
 pub use error::Error;
 pub use inherit::{Inherited, inherit_directories};
+pub(crate) use tar_reader::{Member, MemberKind, TarReader};
 
 use std::os::fd::AsFd;
 use std::path::Path;
