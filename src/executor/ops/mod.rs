@@ -9,6 +9,8 @@ mod copy;
 mod error;
 mod mkdir;
 mod select;
+#[cfg(test)]
+mod tests;
 mod upper;
 mod users;
 mod walk;
