@@ -61,7 +61,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A directory should go where something else is.
-    #[error("cannot copy a directory to `{path}`: it is no directory there")]
+    #[error("cannot make the directory `{path}`: something else is there")]
     NotADirectory {
         /// The path in the root file system.
         path: RootPath,

@@ -4,6 +4,8 @@
 //! form, so that the others speak of files only. Nothing here mounts, starts a process or trusts a name.
 
 mod add_archive;
+#[cfg(test)]
+mod archive_tests;
 mod content;
 mod copy;
 mod error;
@@ -13,6 +15,8 @@ mod select;
 mod tests;
 mod upper;
 mod users;
+#[cfg(test)]
+mod users_tests;
 mod walk;
 
 pub use copy::{ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, octal};

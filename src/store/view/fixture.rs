@@ -69,6 +69,8 @@ pub(crate) fn plant(root: &Path, text: &str) {
 fn make_node(path: &Path, file_type: FileType, mode: u32, rdev: (u32, u32)) {
     let device = rustix::fs::makedev(rdev.0, rdev.1);
     rustix::fs::mknodat(rustix::fs::CWD, path, file_type, Mode::from_raw_mode(mode), device).unwrap();
+    // Without what this process's mask takes away.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// Sets the time of last modification.
@@ -105,7 +107,12 @@ pub(crate) fn listing(root: &Path) -> Vec<String> {
         } else if let Some(other) = first.get(&(metadata.dev(), metadata.ino())).filter(|_| metadata.nlink() > 1) {
             format!("h {name} {other}")
         } else if kind.is_symlink() {
-            format!("l {}:{} {name} {}", metadata.uid(), metadata.gid(), String::from_utf8_lossy(fs::read_link(&path).unwrap().as_os_str().as_bytes()))
+            format!(
+                "l {}:{} {name} {}",
+                metadata.uid(),
+                metadata.gid(),
+                String::from_utf8_lossy(fs::read_link(&path).unwrap().as_os_str().as_bytes())
+            )
         } else if kind.is_fifo() {
             format!("p {head}")
         } else if kind.is_char_device() {
