@@ -14,7 +14,7 @@ use super::add_archive;
 use super::content::ContentCopier;
 use super::error::Error;
 use super::select::{SourceRoot, select};
-use super::upper::{Attributes, Existing, Mtime, Upper, UpperDir};
+use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
 use super::walk::{Rules, Walk};
 use crate::context::IgnoreRules;
 use crate::path::RootPath;
@@ -298,7 +298,7 @@ impl Copier<'_> {
         let owner = self.request.chown.unwrap_or(Owner { uid: 0, gid: 0 });
         let (directory, name) = self.place_for(OsStr::new(name))?;
         let attributes = self.file_attributes(mode, owner, self.request.created_time);
-        let fd = self.upper.create(&directory, &name, attributes.mode)?;
+        let fd = self.upper.create(&directory, &name, Over::Files, attributes.mode)?;
         let mut rest = content;
         while !rest.is_empty() {
             match rustix::io::write(&fd, rest) {
@@ -330,7 +330,7 @@ impl Copier<'_> {
         let metadata = crate::sys::inode::metadata(&rustix::fs::fstat(&from).map_err(|error| failed(error.into()))?).map_err(failed)?;
         let (directory, name) = self.place_for(OsStr::new(name))?;
         let attributes = self.file_attributes(mode, owner, mtime.or(self.request.created_time));
-        let fd = self.upper.create(&directory, &name, attributes.mode)?;
+        let fd = self.upper.create(&directory, &name, Over::Files, attributes.mode)?;
         copied.bytes +=
             self.content.copy(&mut from, metadata.dev, metadata.size, &fd).map_err(|error| directory.write_error(&name, error))?;
         copied.entries += 1;

@@ -61,7 +61,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A directory should go where something else is.
-    #[error("cannot copy a directory to `{path}`: it is no directory there")]
+    #[error("cannot make the directory `{path}`: something else is there")]
     NotADirectory {
         /// The path in the root file system.
         path: RootPath,
@@ -84,8 +84,11 @@ pub enum Error {
         /// How many entries were fine.
         entries: u64,
         /// Why.
-        source: io::Error,
+        source: crate::image::layer::Error,
     },
+    /// An archive cannot be read at all.
+    #[error("cannot read the archive")]
+    OpenArchive(#[source] io::Error),
     /// An entry of an archive cannot be made.
     #[error("cannot unpack `{entry}`: {reason}")]
     BadEntry {
@@ -140,12 +143,9 @@ pub enum BadEntry {
     /// More links than the kernel would follow.
     #[error("too many symbolic links on the way")]
     TooManyLinks,
-    /// The root of the destination as something else than a directory.
-    #[error("the destination itself must stay a directory")]
-    ReplacesRoot,
-    /// A name or attribute with a zero byte, or longer than the kernel takes.
-    #[error("its name cannot be that of a file")]
-    Name,
+    /// A name that leads out of the destination.
+    #[error("its name leads out of the destination")]
+    Escapes,
 }
 
 impl Error {

@@ -4,6 +4,8 @@
 //! form, so that the others speak of files only. They mount nothing, start no process and trust no name.
 
 mod add_archive;
+#[cfg(test)]
+mod archive_tests;
 mod content;
 mod copy;
 mod error;
@@ -12,8 +14,12 @@ mod mkdir;
 mod select;
 mod step;
 mod stubs;
+#[cfg(test)]
+mod tests;
 mod upper;
 mod users;
+#[cfg(test)]
+mod users_tests;
 mod walk;
 
 pub use copy::{ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, octal};

@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,6 +51,15 @@ pub(super) enum Existing {
     Keep,
     /// It gets the new ones.
     Overwrite,
+}
+
+/// What a new entry may replace, if it is no directory itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Anything but a directory: COPY.
+    Files,
+    /// Directories too, with all that is in them: archives.
+    Anything,
 }
 
 /// A layer being written.
@@ -141,6 +151,15 @@ impl<'a> Upper<'a> {
         }
     }
 
+    /// Whether the layer itself has `name` in `directory`.
+    pub(super) fn has_own(&self, directory: &UpperDir, name: &OsStr) -> Result<bool, Error> {
+        match rustix::fs::statat(&directory.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(directory.write_error(name, error.into())),
+        }
+    }
+
     /// The target of the link `name` in `directory`.
     pub(super) fn read_link(&self, directory: &UpperDir, name: &OsStr) -> Result<std::ffi::OsString, Error> {
         use std::os::unix::ffi::OsStringExt;
@@ -196,16 +215,28 @@ impl<'a> Upper<'a> {
         if lower.is_some() && inode::has_xattr(&fd, self.base.opaque_attribute(), b"y").map_err(read_error)? {
             lower = None;
         }
-        Ok(Arc::new(UpperDir {
+        Ok(self.opened(parent, name, fd, lower, setgid, last))
+    }
+
+    fn opened(
+        &self,
+        parent: &Arc<UpperDir>,
+        name: &OsStr,
+        fd: OwnedFd,
+        lower: Option<Arc<MergedDir>>,
+        setgid: bool,
+        last: Option<Attributes>,
+    ) -> Arc<UpperDir> {
+        Arc::new(UpperDir {
             fd,
-            path,
+            path: parent.path.join(name),
             lower,
             setgid,
             last: Mutex::new(last),
             changed: AtomicBool::new(false),
             shared: Arc::clone(&self.shared),
             _parent: Some(Arc::clone(parent)),
-        }))
+        })
     }
 
     /// Opens the directory `path`, taken literally, with its parents; missing ones are made with `new`.
@@ -217,14 +248,37 @@ impl<'a> Upper<'a> {
         Ok(directory)
     }
 
-    /// Makes the entry `name` by `make`, in place of anything but a directory.
+    /// Opens the directory `name` in `parent` like [`Upper::enter`]; what is there and no directory is replaced. What it hid stays hidden.
+    pub(super) fn enter_over(&self, parent: &Arc<UpperDir>, name: &OsStr, new: &Attributes) -> Result<Arc<UpperDir>, Error> {
+        let own = match rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(parent.write_error(name, error.into())),
+        };
+        let base_has_directory = parent.lower_entry(name)?.map(|metadata| metadata.kind == Kind::Directory);
+        if own == Some(true) || (own.is_none() && base_has_directory != Some(false)) {
+            return self.enter(parent, name, || Ok(new.clone()), Existing::Overwrite);
+        }
+        let fd = self.place(parent, name, Over::Anything, |fd| {
+            rustix::fs::mkdirat(fd, name, Mode::RWXU)?;
+            rustix::fs::openat(fd, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        })?;
+        if base_has_directory == Some(true) {
+            inode::set_xattr(&fd, self.base.opaque_attribute().as_ref(), b"y").map_err(|error| parent.write_error(name, error))?;
+        }
+        Ok(self.opened(parent, name, fd, None, false, Some(new.clone())))
+    }
+
+    /// Makes the entry `name` by `make`, in place of what `over` allows.
     pub(super) fn place<T>(
         &self,
         directory: &UpperDir,
         name: &OsStr,
+        over: Over,
         make: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<T>,
     ) -> Result<T, Error> {
-        if directory.lower_entry(name)?.is_some_and(|metadata| metadata.kind == Kind::Directory) && !self.hides(directory, name)? {
+        let covers = || directory.lower_entry(name).map(|entry| entry.is_some_and(|metadata| metadata.kind == Kind::Directory));
+        if over == Over::Files && covers()? {
             return Err(Error::IsADirectory { path: directory.path.join(name) });
         }
         directory.changed.store(true, Ordering::Relaxed);
@@ -233,7 +287,8 @@ impl<'a> Upper<'a> {
                 Ok(made) => return Ok(made),
                 Err(Errno::EXIST) => match rustix::fs::unlinkat(&directory.fd, name, AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => {}
-                    Err(Errno::ISDIR) => return Err(Error::IsADirectory { path: directory.path.join(name) }),
+                    Err(Errno::ISDIR) if over == Over::Files => return Err(Error::IsADirectory { path: directory.path.join(name) }),
+                    Err(Errno::ISDIR) => remove_tree(&directory.fd, name).map_err(|error| directory.write_error(name, error))?,
                     Err(error) => return Err(directory.write_error(name, error.into())),
                 },
                 Err(Errno::INTR) => {}
@@ -243,9 +298,9 @@ impl<'a> Upper<'a> {
     }
 
     /// Makes a regular file, to be written and then given its attributes by [`Upper::finish_file`].
-    pub(super) fn create(&self, directory: &UpperDir, name: &OsStr, mode: u32) -> Result<OwnedFd, Error> {
+    pub(super) fn create(&self, directory: &UpperDir, name: &OsStr, over: Over, mode: u32) -> Result<OwnedFd, Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.place(directory, name, |fd| rustix::fs::openat(fd, name, flags, Mode::from_raw_mode(mode & 0o777)))
+        self.place(directory, name, over, |fd| rustix::fs::openat(fd, name, flags, Mode::from_raw_mode(mode & 0o777)))
     }
 
     /// Gives a file that was just created with the mode of `attributes` the rest of them.
@@ -284,16 +339,25 @@ impl<'a> Upper<'a> {
     }
 
     /// Makes a symbolic link.
-    pub(super) fn symlink(&self, directory: &UpperDir, name: &OsStr, target: &OsStr, attributes: &Attributes) -> Result<(), Error> {
-        self.place(directory, name, |fd| rustix::fs::symlinkat(target, fd, name))?;
+    pub(super) fn symlink(
+        &self,
+        directory: &UpperDir,
+        name: &OsStr,
+        over: Over,
+        target: &OsStr,
+        attributes: &Attributes,
+    ) -> Result<(), Error> {
+        self.place(directory, name, over, |fd| rustix::fs::symlinkat(target, fd, name))?;
         self.finish_node(directory, name, Kind::Symlink, attributes)
     }
 
-    /// Makes a device or a pipe. Returns whether it could: 0/0 is not a device but says in a layer that there is nothing.
+    /// Makes a device or a pipe. Returns whether it could: 0/0 is not a device but says in a layer that there is nothing, and without privileges there are
+    /// no devices at all.
     pub(super) fn node(
         &self,
         directory: &UpperDir,
         name: &OsStr,
+        over: Over,
         kind: Kind,
         rdev: (u32, u32),
         attributes: &Attributes,
@@ -305,21 +369,24 @@ impl<'a> Upper<'a> {
             _ => return Ok(false),
         };
         let device = rustix::fs::makedev(rdev.0, rdev.1);
-        self.place(directory, name, |fd| rustix::fs::mknodat(fd, name, file_type, Mode::from_raw_mode(attributes.mode & 0o777), device))?;
+        let mode = Mode::from_raw_mode(attributes.mode & 0o777);
+        let made = self.place(directory, name, over, |fd| match rustix::fs::mknodat(fd, name, file_type, mode, device) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM) => Ok(false),
+            Err(error) => Err(error),
+        })?;
+        if !made {
+            return Ok(false);
+        }
         self.finish_node(directory, name, kind, attributes)?;
         Ok(true)
     }
 
     /// Makes `name` another name of the entry `target`, which must be in this layer.
-    pub(super) fn hard_link(&self, directory: &UpperDir, name: &OsStr, target: &RootPath) -> Result<(), Error> {
+    pub(super) fn hard_link(&self, directory: &UpperDir, name: &OsStr, over: Over, target: &RootPath) -> Result<(), Error> {
         let failed = |source| directory.write_error(name, source);
         let (parent, last) = self.tree.open_parent(target.relative(), Links::Refuse).map_err(failed)?;
-        self.place(directory, name, |fd| rustix::fs::linkat(&parent, last, fd, name, AtFlags::empty()))
-    }
-
-    /// The layer's directory as a tree to resolve paths in.
-    pub(super) fn layer(&self) -> &RootDir {
-        &self.tree
+        self.place(directory, name, over, |fd| rustix::fs::linkat(&parent, last, fd, name, AtFlags::empty()))
     }
 
     /// Sets the attributes of a directory of this layer that was closed before.
@@ -338,24 +405,11 @@ impl<'a> Upper<'a> {
         };
         set_directory(&fd, path, attributes, false, &self.shared).map_err(failed)
     }
-
-    /// Whether the layer has an entry of its own for `name`, which hides what the base has there.
-    fn hides(&self, directory: &UpperDir, name: &OsStr) -> Result<bool, Error> {
-        match rustix::fs::statat(&directory.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) != FileType::Directory),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(directory.write_error(name, error.into())),
-        }
-    }
 }
 
 impl UpperDir {
     pub(super) fn path(&self) -> &RootPath {
         &self.path
-    }
-
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 
     /// What the base has under this name.
@@ -386,8 +440,9 @@ impl Shared {
     /// Sets extended attributes. One that cannot be set is left out, as everywhere in this field: the file system may not have them, or not allow them.
     fn set_xattrs(&self, xattrs: &Xattrs, path: &RootPath, set: impl Fn(&OsStr, &[u8]) -> io::Result<()>) {
         for (attribute, value) in xattrs {
-            // A label of this machine's policy means nothing in an image.
-            if attribute == "security.selinux" {
+            // A label of this machine's policy means nothing in an image, and an archive must not tell overlayfs what to do.
+            let name = attribute.as_encoded_bytes();
+            if name == b"security.selinux" || name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
                 continue;
             }
             let Err(error) = set(attribute, value) else { continue };
@@ -426,6 +481,43 @@ fn times(mtime: Mtime, changed: bool) -> Option<Timestamps> {
     };
     let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) };
     Some(Timestamps { last_access: time, last_modification: time })
+}
+
+/// Removes a directory with all that is in it. Not recursive, for its depth is the archive's choice.
+fn remove_tree(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut open = vec![(rustix::fs::openat(parent, name, flags, Mode::empty())?, name.to_owned())];
+    while let Some((fd, _)) = open.last() {
+        let mut inner = None;
+        let mut entries = rustix::fs::Dir::read_from(fd)?;
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            match rustix::fs::unlinkat(fd, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR) => match rustix::fs::unlinkat(fd, name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                        inner = Some((rustix::fs::openat(fd, name, flags, Mode::empty())?, name.to_owned()));
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(inner) = inner {
+            open.push(inner);
+            continue;
+        }
+        let Some((_, name)) = open.pop() else { break };
+        let above = open.last().map_or(parent, |(fd, _)| fd);
+        rustix::fs::unlinkat(above, &name, AtFlags::REMOVEDIR)?;
+    }
+    Ok(())
 }
 
 /// The bits that the kernel clears in the mode of what this process makes. Reading the mask by setting it would race with other threads.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::content::ContentCopier;
 use super::copy::{ChmodRule, Owner};
 use super::error::Error;
-use super::upper::{Attributes, Existing, Mtime, Upper, UpperDir};
+use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
 use crate::context::{DirectoryState, IgnoreRules};
 use crate::path::RootPath;
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
@@ -102,7 +102,7 @@ impl<'a> Walk<'a> {
             let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(first) = links.get(&(metadata.dev, metadata.ino)) {
                 self.entries.fetch_add(1, Ordering::Relaxed);
-                return self.upper.hard_link(directory, name, first);
+                return self.upper.hard_link(directory, name, Over::Files, first);
             }
             links.insert((metadata.dev, metadata.ino), directory.path().join(name));
             linked = Some(links);
@@ -111,13 +111,13 @@ impl<'a> Walk<'a> {
             Kind::File => self.regular(source, metadata, directory, name, &attributes)?,
             Kind::Symlink => {
                 let target = self.tree.read_link(source).map_err(|error| read_error(source, error))?;
-                self.upper.symlink(directory, name, &target, &attributes)?;
+                self.upper.symlink(directory, name, Over::Files, &target, &attributes)?;
             }
             // A socket without its process is nothing.
             Kind::Socket | Kind::Directory => return Ok(()),
             kind => {
-                if !self.upper.node(directory, name, kind, metadata.rdev, &attributes)? {
-                    self.upper.warn(format!("`{source}` is left out: a layer cannot hold a 0/0 device"));
+                if !self.upper.node(directory, name, Over::Files, kind, metadata.rdev, &attributes)? {
+                    self.upper.warn(format!("`{source}` is left out: such a device cannot be made"));
                     return Ok(());
                 }
             }
@@ -136,7 +136,7 @@ impl<'a> Walk<'a> {
         attributes: &Attributes,
     ) -> Result<(), Error> {
         let mut from = self.tree.open(source).map_err(|error| read_error(source, error))?;
-        let to = self.upper.create(directory, name, attributes.mode)?;
+        let to = self.upper.create(directory, name, Over::Files, attributes.mode)?;
         let copied = self.content.copy(&mut from, metadata.dev, metadata.size, &to).map_err(|error| directory.write_error(name, error))?;
         self.bytes.fetch_add(copied, Ordering::Relaxed);
         self.upper.finish_file(directory, name, &to, attributes)

@@ -27,6 +27,7 @@ pub use diff::{LayerOptions, LayerWritten, diff_id_only, write_layer};
 pub use error::Error;
 pub use flatten::{Copied, CopyOptions, Owners, RootfsWritten, copy_tree_to_dir, write_rootfs_tar};
 pub use inherit::{Inherited, inherit_directories};
+pub(crate) use tar_reader::{Member, MemberKind, TarReader};
 
 use std::os::fd::AsFd;
 use std::path::Path;

@@ -8,6 +8,8 @@
 mod cache;
 mod directory;
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;

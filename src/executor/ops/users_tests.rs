@@ -1,0 +1,96 @@
+//! USER and `--chown` against small root file systems.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::store::view::MergedView;
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nbuilder:x:1000:1001::/home/builder:/bin/sh\nhomeless:x:55:56:::\n";
+const GROUP: &str = "root:x:0:\nstaff:x:50:builder,root\nwheel:x:10:builder\nbuilders:x:1001:builder\n";
+
+fn with_root_file_system<T>(passwd: &str, group: &str, look: impl FnOnce(&MergedView) -> T) -> T {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("etc")).unwrap();
+    fs::write(directory.path().join("etc/passwd"), passwd).unwrap();
+    fs::write(directory.path().join("etc/group"), group).unwrap();
+    look(&MergedView::new(vec![directory.path().to_owned()], false).unwrap())
+}
+
+#[test]
+fn users_are_resolved_as_the_reference_says() {
+    let user = |uid, gid, additional_gids: &[u32], home: Option<&str>| ProcessUser {
+        uid,
+        gid,
+        additional_gids: additional_gids.to_vec(),
+        home: home.map(str::to_owned),
+    };
+    let builder = Some("/home/builder");
+    with_root_file_system(PASSWD, GROUP, |tree| {
+        for (spec, expected) in [
+            ("builder", user(1000, 1001, &[10, 50], builder)),
+            ("1000", user(1000, 1001, &[10, 50], builder)),
+            ("builder:staff", user(1000, 50, &[], builder)),
+            ("builder:7", user(1000, 7, &[], builder)),
+            ("builder:", user(1000, 1001, &[10, 50], builder)),
+            ("1000:1000", user(1000, 1000, &[], builder)),
+            ("4242", user(4242, 0, &[], None)),
+            ("4242:99", user(4242, 99, &[], None)),
+            ("homeless", user(55, 56, &[], None)),
+            ("", user(0, 0, &[50], Some("/root"))),
+            ("root", user(0, 0, &[50], Some("/root"))),
+        ] {
+            assert_eq!(lookup_user(tree, spec).unwrap(), expected, "{spec}");
+        }
+        for (spec, message) in [
+            ("buidler", "no user `buidler` in `/etc/passwd`"),
+            ("root:stuff", "no group `stuff` in `/etc/group`"),
+            ("99999999999", "`99999999999` is no user: the number is too large"),
+        ] {
+            assert_eq!(lookup_user(tree, spec).unwrap_err().to_string(), message, "{spec}");
+        }
+        assert_eq!(lookup_user(tree, "buidler").unwrap_err().hint().as_deref(), Some("did you mean `builder`?"));
+    });
+}
+
+#[test]
+fn owners_are_resolved_as_was_observed() {
+    with_root_file_system(PASSWD, GROUP, |tree| {
+        for (spec, uid, gid) in [
+            ("55", 55, 55),
+            ("55:1", 55, 1),
+            (":78", 0, 78),
+            (":staff", 0, 50),
+            ("builder", 1000, 1001),
+            ("builder:root", 1000, 0),
+            ("1000:staff", 1000, 50),
+        ] {
+            assert_eq!(lookup_owner(tree, spec).unwrap(), ResolvedOwner { owner: Owner { uid, gid }, warning: None }, "{spec}");
+        }
+        let unknown = lookup_owner(tree, "nosuch:none").unwrap();
+        assert_eq!(unknown.owner, Owner { uid: 0, gid: 0 });
+        let warning = "the root file system has no user `nosuch` and no group `none`: 0 is used in `--chown=nosuch:none`";
+        assert_eq!(unknown.warning.as_deref(), Some(warning));
+    });
+}
+
+#[test]
+fn user_files_are_only_read_inside_and_only_if_they_are_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let etc = directory.path().join("etc");
+    fs::create_dir(&etc).unwrap();
+    let view = || MergedView::new(vec![directory.path().to_owned()], false).unwrap();
+    assert_eq!(lookup_user(&view(), "root").unwrap_err().to_string(), "no user `root` in `/etc/passwd`");
+    assert_eq!(lookup_user(&view(), "").unwrap().uid, 0);
+    // An absolute link is inside: this machine's users are not found.
+    fs::write(etc.join("shadowed"), "inside:x:9:9::/:").unwrap();
+    symlink("/etc/shadowed", etc.join("passwd")).unwrap();
+    assert_eq!(lookup_user(&view(), "inside").unwrap().uid, 9);
+    assert!(lookup_user(&view(), "daemon").is_err());
+    fs::remove_file(etc.join("passwd")).unwrap();
+    fs::create_dir(etc.join("passwd")).unwrap();
+    assert_eq!(lookup_user(&view(), "root").unwrap_err().to_string(), "cannot use `/etc/passwd`: it is not a regular file");
+    fs::remove_dir(etc.join("passwd")).unwrap();
+    fs::File::create(etc.join("passwd")).unwrap().set_len(10 * 1024 * 1024 + 1).unwrap();
+    assert_eq!(lookup_user(&view(), "root").unwrap_err().to_string(), "cannot use `/etc/passwd`: it is larger than 10 MiB");
+}
