@@ -20,6 +20,7 @@ mod layer;
 mod layout;
 mod lease;
 mod lock;
+mod needs;
 mod prune;
 mod remove;
 mod settle;
