@@ -3,14 +3,13 @@
 //! A blob that was just made is in `fresh/` and moves to `blobs/` when it is settled (see `settle`), so that storing one never waits for the disk, and a
 //! name in `blobs/` still promises whole bytes after a power cut. Readers look in both places.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::oci::Digest;
 
-use super::lock::Kind;
+use super::lock::{Kind, wait_for_file};
 use super::{Error, Store};
 
 impl Store {
@@ -41,18 +40,13 @@ impl Store {
     /// Stores `bytes` and gives their SHA-256 digest. Costs a hash and a `stat` where they are stored already.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::sha256(bytes);
-        if self.refresh_blob(&digest)? {
+        if self.hold_blob(&digest)? {
             return Ok(digest);
         }
         let temporary = self.layout().new_ingest()?;
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(&temporary)
-            .map_err(Error::io("create", &temporary))
-            .and_then(|mut file| file.write_all(bytes).map_err(Error::io("write", &temporary)))
-            .and_then(|()| self.name_blob(&temporary, &digest));
+        // Locked, so that prune sees that somebody is at it.
+        let mut file = wait_for_file(&temporary, Kind::Exclusive)?;
+        let written = file.write_all(bytes).map_err(Error::io("write", &temporary)).and_then(|()| self.name_blob(&temporary, &digest));
         if written.is_err() {
             // Half a file helps nobody, least of all on a full disk.
             let _ = fs::remove_file(&temporary);
@@ -64,18 +58,18 @@ impl Store {
     pub(super) fn name_blob(&self, temporary: &Path, digest: &Digest) -> Result<(), Error> {
         let _shared = self.lock_store(Kind::Shared)?;
         let path = self.layout().fresh_blob(digest);
+        self.hold(format_args!("blob {digest}"))?;
         fs::rename(temporary, &path).map_err(Error::io("create", &path))
     }
 
-    /// Whether a blob is in the store; if so, it counts as made now, which keeps it from being pruned while a lease that is older lives.
-    pub(super) fn refresh_blob(&self, digest: &Digest) -> Result<bool, Error> {
+    /// Whether a blob is in the store; if so, this process's leases hold it from now on.
+    pub(super) fn hold_blob(&self, digest: &Digest) -> Result<bool, Error> {
         let _shared = self.lock_store(Kind::Shared)?;
-        let now = rustix::fs::Timestamps {
-            last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-            last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-        };
-        let touch = |path: &Path| Ok(rustix::fs::utimensat(rustix::fs::CWD, path, &now, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?);
-        Ok(self.find_blob(digest, "touch", touch)?.is_some())
+        let found = self.blob_size(digest)?.is_some();
+        if found {
+            self.hold(format_args!("blob {digest}"))?;
+        }
+        Ok(found)
     }
 
     /// Calls `f` with the path that a blob has now; `None` where it has none.
@@ -96,11 +90,6 @@ impl Store {
             }
         }
         Ok(None)
-    }
-
-    /// The places where a blob may be.
-    pub(super) fn blob_places(&self, digest: &Digest) -> [PathBuf; 2] {
-        [self.layout().settled_blob(digest), self.layout().fresh_blob(digest)]
     }
 
     pub(super) fn no_blob(&self, digest: &Digest) -> Error {

@@ -170,6 +170,12 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
+impl From<rusqlite::types::FromSqlError> for Fault {
+    fn from(error: rusqlite::types::FromSqlError) -> Fault {
+        Fault::Sql(error.into())
+    }
+}
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
         Fault::Store(error)
@@ -221,6 +227,15 @@ impl Database {
         let mut connection = self.take(action)?;
         let outcome = transact(&mut connection, f);
         drop(writer);
+        self.give_back(connection);
+        outcome.map_err(|fault| self.error(action, fault))
+    }
+
+    /// Does what `write` does and takes it back: tells what would come of it.
+    pub(crate) fn rehearse<T>(&self, action: &'static str, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, Error> {
+        let _writer = self.queue();
+        let mut connection = self.take(action)?;
+        let outcome = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Fault::Sql).and_then(|tx| f(&tx));
         self.give_back(connection);
         outcome.map_err(|fault| self.error(action, fault))
     }

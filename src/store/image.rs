@@ -55,6 +55,7 @@ impl Store {
         if self.blob_size(image.id.digest())?.is_none() {
             return Err(self.no_blob(image.id.digest()));
         }
+        self.hold(format_args!("image {}", image.id))?;
         let diff_ids: Vec<String> = image.diff_ids.iter().map(DiffId::to_string).collect();
         if self.image(&image.id)?.is_some_and(|known| ImageRecord { created_at: image.created_at, ..known } == *image) {
             return Ok(());
@@ -88,6 +89,11 @@ impl Store {
     /// Points `name` at an image, and tells which it pointed at before. `manifest` is the manifest (or index) that the name means, raw, in the store.
     /// Writes nothing where the name points there already.
     pub fn tag(&self, name: &Reference, image: &ImageId, manifest: Option<&Digest>) -> Result<Option<ImageId>, Error> {
+        if let Some(manifest) = manifest
+            && self.blob_size(manifest)?.is_none()
+        {
+            return Err(self.no_blob(manifest));
+        }
         let (name, manifest) = (name.to_string(), manifest.map(Digest::to_string));
         let before = self.database().read("read a name", |db| target_of(db, &name))?;
         if let Some((known, known_manifest)) = &before

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use crate::oci::{Algorithm, Digest, Hasher};
 
-use super::lock::{Kind, Wait, lock_file};
+use super::lock::{Kind, Wait, lock_file, wait_for_file};
 use super::{Error, Store};
 
 /// What came of asking to write a blob.
@@ -168,7 +168,7 @@ impl Store {
     /// Starts writing a blob whose digest is not known yet.
     pub fn ingest_new(&self) -> Result<IngestWriter, Error> {
         let path = self.layout().new_ingest()?;
-        let file = lock_file(&path, Kind::Exclusive, Wait::Yes)?;
+        let file = Some(wait_for_file(&path, Kind::Exclusive)?);
         let hasher = HasherState(Hasher::new(Algorithm::Sha256));
         Ok(IngestWriter { store: self.clone(), path, file, hasher, offset: 0, expected: None })
     }
@@ -200,7 +200,7 @@ impl Store {
 
     fn present(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let Some(size) = self.blob_size(digest)? else { return Ok(None) };
-        Ok(self.refresh_blob(digest)?.then_some(size))
+        Ok(self.hold_blob(digest)?.then_some(size))
     }
 }
 

@@ -1,21 +1,21 @@
 //! Leases: what a running command needs, so that prune leaves it alone.
 //!
-//! A lease is a file that its owner holds locked; whose lock can be had has a dead owner and is void. A line names one thing. Besides, nothing that was
-//! made after the oldest living lease began is pruned: so what a command makes is safe before anything names it, at no cost.
+//! A lease is a file that its owner holds locked; whose lock can be had has a dead owner and is void. A line names one thing. Blobs, snapshots and images that
+//! a process makes are added to all of its leases before they are visible, so they are safe before anything names them.
 //!
 //! Leases are files and not rows because taking one must not wait for a writer.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::oci::{ChainId, Digest, ImageId};
 
 use super::layout::random_name;
 use super::lock::{Kind, Wait, lock, lock_file};
-use super::store::now;
 use super::{Error, SnapshotId, Store};
 
 /// Something that a lease can hold.
@@ -34,8 +34,28 @@ pub enum Resource {
 #[derive(Debug)]
 pub struct Lease {
     store: Store,
+    file: Arc<LeaseFile>,
+}
+
+/// The file of a lease.
+#[derive(Debug)]
+pub(crate) struct LeaseFile {
     path: PathBuf,
     file: Mutex<File>,
+}
+
+impl LeaseFile {
+    fn append(&self, lines: &str) -> Result<(), Error> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(lines.as_bytes()).map_err(Error::io("write", &self.path))
+    }
+}
+
+impl Drop for LeaseFile {
+    fn drop(&mut self) {
+        // Still locked: prune finds either a living lease or none.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl Lease {
@@ -54,44 +74,45 @@ impl Lease {
             present.push(self.store.describe(resource, &mut lines)?);
         }
         if !lines.is_empty() {
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.write_all(lines.as_bytes()).map_err(Error::io("write", &self.path))?;
+            self.file.append(&lines)?;
         }
         Ok(present)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // Still locked: prune finds either a living lease or none.
-        let _ = fs::remove_file(&self.path);
     }
 }
 
 /// What all living leases hold.
 #[derive(Debug, Default)]
 pub(crate) struct Leased {
-    /// When the oldest began; things made after that are held.
-    pub(crate) since: Option<i64>,
-    pub(crate) snapshots: Vec<SnapshotId>,
-    pub(crate) blobs: Vec<Digest>,
-    pub(crate) images: Vec<ImageId>,
+    pub(crate) snapshots: HashSet<SnapshotId>,
+    pub(crate) blobs: HashSet<Digest>,
+    pub(crate) images: HashSet<ImageId>,
 }
 
 impl Store {
-    /// Takes a lease, which holds nothing yet but what is made from now on.
+    /// Takes a lease, which holds nothing yet but what this store (and its clones) makes from now on.
     pub fn lease(&self) -> Result<Lease, Error> {
         let path = self.layout().leases().join(random_name()?);
         // Prune must not find the file before it is locked.
         let _shared = self.lock_store(Kind::Shared)?;
-        let Some(mut file) = lock_file(&path, Kind::Exclusive, Wait::No)? else {
+        let Some(file) = lock_file(&path, Kind::Exclusive, Wait::No)? else {
             return Err(Error::io("lock", &path)(std::io::Error::from(std::io::ErrorKind::WouldBlock)));
         };
-        if let Err(error) = file.write_all(format!("since {}\n", now()).as_bytes()) {
-            let _ = fs::remove_file(&path);
-            return Err(Error::io("write", &path)(error));
+        let file = Arc::new(LeaseFile { path, file: Mutex::new(file) });
+        self.leases().push(Arc::downgrade(&file));
+        Ok(Lease { store: self.clone(), file })
+    }
+
+    /// Adds what is about to be made visible to all leases of this process. The caller holds the store's lock, shared.
+    pub(crate) fn hold(&self, line: std::fmt::Arguments<'_>) -> Result<(), Error> {
+        let mut leases = self.leases();
+        leases.retain(|lease| lease.strong_count() > 0);
+        let living: Vec<Arc<LeaseFile>> = leases.iter().filter_map(Weak::upgrade).collect();
+        drop(leases);
+        if living.is_empty() {
+            return Ok(());
         }
-        Ok(Lease { store: self.clone(), path, file: Mutex::new(file) })
+        let line = format!("{line}\n");
+        living.iter().try_for_each(|lease| lease.append(&line))
     }
 
     /// Writes the lines that hold `resource`; false where it is not in the store.
@@ -154,15 +175,14 @@ impl Store {
 }
 
 impl Leased {
-    /// Reads the lines of one lease. A line that is not understood is an error: pruning past it could free what it holds.
+    /// Reads the lines of one lease; the last one may be cut short by a full disk. Any other line that is not understood is an error: pruning past it could free what it holds.
     fn read(&mut self, text: &str, path: &Path) -> Result<(), Error> {
-        for line in text.lines() {
+        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
             let (kind, value) = line.split_once(' ').unwrap_or((line, ""));
             let understood = match kind {
-                "since" => value.parse().map(|since| self.since = Some(self.since.map_or(since, |other: i64| other.min(since)))).is_ok(),
-                "snapshot" => value.parse().map(|id| self.snapshots.push(id)).is_ok(),
-                "blob" => value.parse().map(|digest| self.blobs.push(digest)).is_ok(),
-                "image" => value.parse().map(|id| self.images.push(id)).is_ok(),
+                "snapshot" => value.parse().map(|id| self.snapshots.insert(id)).is_ok(),
+                "blob" => value.parse().map(|digest| self.blobs.insert(digest)).is_ok(),
+                "image" => value.parse().map(|id| self.images.insert(id)).is_ok(),
                 _ => false,
             };
             if !understood {

@@ -72,6 +72,15 @@ pub(crate) fn still_named(file: &File, path: &Path) -> Result<bool, Error> {
     }
 }
 
+/// Opens (and makes) the file `path` and waits for its lock.
+pub(crate) fn wait_for_file(path: &Path, kind: Kind) -> Result<File, Error> {
+    loop {
+        if let Some(file) = lock_file(path, kind, Wait::Yes)? {
+            return Ok(file);
+        }
+    }
+}
+
 /// Held while something is made visible (shared) or while prune decides what goes (exclusive). Never held for long.
 pub(crate) struct StoreLock {
     _file: File,
@@ -110,11 +119,7 @@ impl Store {
     /// Waits until no other build (in any process, or in this one) holds `key`, and takes it.
     pub fn lock_key(&self, key: &[u8; 32]) -> Result<KeyLock, Error> {
         let path = self.layout().lock(hex(key));
-        loop {
-            if let Some(file) = lock_file(&path, Kind::Exclusive, Wait::Yes)? {
-                return Ok(KeyLock { _file: file, path });
-            }
-        }
+        Ok(KeyLock { _file: wait_for_file(&path, Kind::Exclusive)?, path })
     }
 
     /// Takes `key`; `None` where somebody holds it.

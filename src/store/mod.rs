@@ -21,6 +21,7 @@ mod layer;
 mod layout;
 mod lease;
 mod lock;
+mod needs;
 mod prune;
 mod remove;
 mod settle;

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -36,15 +36,19 @@ pub(crate) fn move_to_trash(store: &Store, path: &Path) -> Result<Option<PathBuf
     }
 }
 
-/// Removes the file or tree `path` and gives the bytes that this freed. What does not exist is no error.
+/// Removes the file or tree `path` and gives the bytes that this freed. What does not exist (any more) is no error: others may be at it too.
 pub(crate) fn remove_tree(path: &Path) -> Result<u64, Error> {
-    let mut removal = Removal { top: path.to_owned(), freed: 0, moved: 0 };
-    match rustix::fs::unlinkat(CWD, path, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(0),
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(error) => return Err(Error::io("remove", path)(error)),
-    }
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| Error::io("remove", path)(io::Error::from(error)))?;
+    let is_dir = match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory,
+        Err(Errno::NOENT) => return Ok(0),
+        Err(error) => return Err(Error::io("stat", path)(error)),
+    };
+    let mut removal = Removal { freed: 0, moved: 0 };
+    if !is_dir {
+        removal.remove_file(CWD, &name, &|| path.to_owned())?;
+        return Ok(removal.freed);
+    }
     loop {
         let moved = removal.moved;
         let top = match open_dir(CWD, &name) {
@@ -52,28 +56,25 @@ pub(crate) fn remove_tree(path: &Path) -> Result<u64, Error> {
             Err(Errno::NOENT) => return Ok(removal.freed),
             Err(error) => return Err(Error::io("open", path)(error)),
         };
-        removal.empty(&top, &top, path, 0)?;
-        // What was moved up to the top lies there now, and goes in the next round.
-        if removal.moved == moved {
-            break;
+        removal.empty(top.as_fd(), top.as_fd(), path, 0)?;
+        match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(removal.freed),
+            // What was moved up to the top lies there now, and goes in the next round.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if removal.moved > moved => {}
+            Err(error) => return Err(Error::io("remove", path)(error)),
         }
-    }
-    match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(removal.freed),
-        Err(error) => Err(Error::io("remove", path)(error)),
     }
 }
 
 /// One removal under way.
 struct Removal {
-    top: PathBuf,
     freed: u64,
     moved: u64,
 }
 
 impl Removal {
     /// Empties the directory `dir`, whose path is only for messages.
-    fn empty(&mut self, top: &OwnedFd, dir: &OwnedFd, path: &Path, depth: usize) -> Result<(), Error> {
+    fn empty(&mut self, top: BorrowedFd<'_>, dir: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<(), Error> {
         let mut buffer = Vec::with_capacity(16 * 1024);
         let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
@@ -92,7 +93,7 @@ impl Removal {
         Ok(())
     }
 
-    fn remove_file(&mut self, dir: &OwnedFd, name: &CStr, path: &dyn Fn() -> PathBuf) -> Result<(), Error> {
+    fn remove_file(&mut self, dir: BorrowedFd<'_>, name: &CStr, path: &dyn Fn() -> PathBuf) -> Result<(), Error> {
         let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
         match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
             Ok(()) => {}
@@ -108,7 +109,7 @@ impl Removal {
         Ok(())
     }
 
-    fn remove_dir(&mut self, top: &OwnedFd, dir: &OwnedFd, name: &CStr, path: &Path, depth: usize) -> Result<(), Error> {
+    fn remove_dir(&mut self, top: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr, path: &Path, depth: usize) -> Result<(), Error> {
         match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ACCESS) => {}
@@ -117,24 +118,29 @@ impl Removal {
         if depth >= MAX_DEPTH {
             self.moved += 1;
             let up = random_name()?;
-            return rustix::fs::renameat(dir, name, top, up.as_str()).map_err(Error::io("move", path));
+            return match rustix::fs::renameat(dir, name, top, up.as_str()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(error) => Err(Error::io("move", path)(error)),
+            };
         }
-        let child = open_dir(dir, name).map_err(Error::io("open", path))?;
-        self.empty(top, &child, path, depth + 1)?;
+        let child = match open_dir(dir, name) {
+            Ok(child) => child,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(Error::io("open", path)(error)),
+        };
+        self.empty(top, child.as_fd(), path, depth + 1)?;
         drop(child);
         match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            // Something of this directory was moved up to this very directory, when it is the top; the next round takes it.
-            Err(Errno::NOTEMPTY) if path == self.top => Ok(()),
             Err(error) => Err(Error::io("remove", path)(error)),
         }
     }
 }
 
 /// Opens a directory to be emptied: one that refuses its owner is given permissions first.
-fn open_dir<D: std::os::fd::AsFd>(dir: D, name: &CStr) -> Result<OwnedFd, Errno> {
+fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(&dir, name, flags, Mode::empty());
+    let opened = rustix::fs::openat(dir, name, flags, Mode::empty());
     let needs_permissions = match &opened {
         Err(Errno::ACCESS) => true,
         // Readable, but its entries cannot be removed.
@@ -145,6 +151,6 @@ fn open_dir<D: std::os::fd::AsFd>(dir: D, name: &CStr) -> Result<OwnedFd, Errno>
         return opened;
     }
     // `chmodat` follows links, but a link would have failed with another error, and nobody else writes to the trash.
-    rustix::fs::chmodat(&dir, name, Mode::RWXU, AtFlags::empty())?;
-    rustix::fs::openat(&dir, name, flags, Mode::empty())
+    rustix::fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty())?;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
 }

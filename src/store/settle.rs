@@ -14,7 +14,7 @@ use crate::oci::Digest;
 
 use super::layout::parse_flat_name;
 use super::lock::Kind;
-use super::remove::{discard, move_to_trash, remove_tree};
+use super::remove::discard;
 use super::snapshot::{pack, unpack};
 use super::store::make_dir;
 use super::{Error, Store};
@@ -135,12 +135,6 @@ impl Store {
         }
         Ok(blobs)
     }
-
-    /// Moves what is in a directory of the store to the trash and removes it there.
-    pub(crate) fn discard_all(&self, paths: &[std::path::PathBuf]) -> Result<u64, Error> {
-        let trash: Result<Vec<_>, Error> = paths.iter().map(|path| move_to_trash(self, path)).collect();
-        trash?.into_iter().flatten().try_fold(0, |freed, path| Ok(freed + remove_tree(&path)?))
-    }
 }
 
 /// The names in a directory of the store; those that are not UTF-8 are not ours.
@@ -183,13 +177,13 @@ fn drop_unsettled(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
-/// Removes the rows of snapshots, and all records that name one, so that no record ever names what is gone.
-pub(crate) fn remove_snapshots(tx: &Connection, condition: &str) -> rusqlite::Result<usize> {
+/// Removes the rows of snapshots that meet a condition, and all records that name one, so that no record ever names what is gone.
+pub(crate) fn remove_snapshots(tx: &Connection, condition: &str) -> rusqlite::Result<()> {
     tx.execute_batch(&format!(
         "DELETE FROM cache_records WHERE id IN (SELECT record FROM cache_snapshots JOIN snapshots ON id = snapshot WHERE {condition});
-        DELETE FROM chains WHERE chain IN (SELECT chain FROM chain_snapshots JOIN snapshots ON id = snapshot WHERE {condition});"
-    ))?;
-    tx.execute(&format!("DELETE FROM snapshots WHERE {condition}"), [])
+        DELETE FROM chains WHERE chain IN (SELECT chain FROM chain_snapshots JOIN snapshots ON id = snapshot WHERE {condition});
+        DELETE FROM snapshots WHERE {condition}"
+    ))
 }
 
 /// Mends the rows that name a blob or a snapshot that a power cut took.

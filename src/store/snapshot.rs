@@ -144,6 +144,7 @@ impl ActiveSnapshot {
                     params![meta.diff_id.as_ref().map(DiffId::to_string), meta.size.cast_signed(), meta.description, created_at],
                 )?;
                 let id = SnapshotId(tx.last_insert_rowid().cast_unsigned());
+                store.hold(format_args!("snapshot {id}"))?;
                 self.rename_to(&store.layout().snapshot(id))?;
                 Ok(id)
             })?;

@@ -7,12 +7,13 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::database::Database;
 use super::layout::{DIRECTORIES, Layout};
-use super::lock::{Kind, Wait, lock_file};
+use super::lease::LeaseFile;
+use super::lock::{Kind, wait_for_file};
 use super::{Error, FORMAT, SnapshotId};
 
 /// A store on disk. Cheap to clone; any number of threads and processes may use one store.
@@ -26,6 +27,7 @@ struct Inner {
     database: Database,
     userxattr: OnceLock<bool>,
     used: Mutex<Used>,
+    leases: Mutex<Vec<Weak<LeaseFile>>>,
 }
 
 /// What was used since the last flush, so that one transaction can say so of all of it.
@@ -46,7 +48,7 @@ impl Store {
         let root = std::path::absolute(root).map_err(Error::io("find", root))?;
         let layout = Layout::new(root, boot.to_owned());
         let database = Database::new(layout.database());
-        let inner = Inner { layout, database, userxattr: OnceLock::new(), used: Mutex::default() };
+        let inner = Inner { layout, database, userxattr: OnceLock::new(), used: Mutex::default(), leases: Mutex::default() };
         let store = Store { inner: Arc::new(inner) };
         if !store.is_made()? {
             store.make()?;
@@ -81,9 +83,14 @@ impl Store {
     }
 
     /// What was used since the last flush.
-    pub(crate) fn used(&self) -> std::sync::MutexGuard<'_, Used> {
+    pub(crate) fn used(&self) -> MutexGuard<'_, Used> {
         // Sets of keys: whatever a panicking thread left in there is true.
-        self.inner.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The leases that were taken through this store.
+    pub(crate) fn leases(&self) -> MutexGuard<'_, Vec<Weak<LeaseFile>>> {
+        self.inner.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads `version`; false where the store is yet to be made.
@@ -111,7 +118,7 @@ impl Store {
         }
         make_dir(&layout.locks(), 0o700)?;
         let path = layout.lock("make");
-        let _lock = lock_file(&path, Kind::Exclusive, Wait::Yes)?;
+        let _lock = wait_for_file(&path, Kind::Exclusive)?;
         if self.is_made()? {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::container::check_name;
 use super::lock::Kind;
-use super::remove::discard;
+use super::remove::{move_to_trash, remove_tree};
 use super::store::{from_micros, make_dir, now};
 use super::{Error, Store};
 
@@ -32,12 +32,12 @@ impl Store {
     /// Makes a volume unless there is one of that name; says whether it is new.
     pub fn ensure_volume(&self, name: &str, anonymous: bool, labels: &BTreeMap<String, String>) -> Result<bool, Error> {
         check_name("volume", name)?;
-        if self.volume(name)?.is_some() {
-            return Ok(false);
-        }
         let _shared = self.lock_store(Kind::Shared)?;
         let dir = self.layout().volume(name);
         let data = dir.join("_data");
+        if data.is_dir() && self.volume(name)?.is_some() {
+            return Ok(false);
+        }
         make_dir(&dir, 0o711)?;
         make_dir(&data, 0o755)?;
         fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).map_err(Error::io("change the mode of", &data))?;
@@ -75,11 +75,13 @@ impl Store {
     /// Removes a volume with its files; false where there was none. Whether a container uses it is the caller's to know.
     pub fn remove_volume(&self, name: &str) -> Result<bool, Error> {
         check_name("volume", name)?;
+        // The files go first: a volume without a row would give its files to the next one of that name.
+        let trash = move_to_trash(self, &self.layout().volume(name))?;
         let removed = self
             .database()
             .write_durably("remove a volume", |tx| Ok(tx.prepare_cached("DELETE FROM volumes WHERE name = ?")?.execute([name])? > 0))?;
-        if removed {
-            discard(self, &self.layout().volume(name))?;
+        if let Some(trash) = trash {
+            remove_tree(&trash)?;
         }
         Ok(removed)
     }

@@ -1,0 +1,236 @@
+//! What is needed: the roots of the store and all that they reach. Prune removes the rest.
+//!
+//! ```text
+//! name ──────► image ──► config, manifest ──► layers' blobs        (manifests and indexes are read, for what they list)
+//! container ─┘   │ └───► snapshots, also by the chain of its layers
+//! lease ─────► image, snapshot, blob
+//! cache record, chain ─► snapshots
+//! image, snapshot ─────► blobs that were recorded for its layers
+//! what a registry said ► manifest
+//! ```
+
+use std::collections::{BTreeSet, HashSet};
+
+use rusqlite::{Transaction, params};
+
+use crate::oci::{ChainId, DiffId, Digest, ImageId, ManifestOrIndex};
+
+use super::database::{Fault, parsed, parsed_option};
+use super::lease::Leased;
+use super::prune::{PruneImages, PruneOptions, PruneReport};
+use super::settle::remove_snapshots;
+use super::snapshot::unpack;
+use super::store::to_micros;
+use super::{Error, SnapshotId, Store};
+
+/// No manifest that a registry accepts is larger.
+const MANIFEST_LIMIT: u64 = 4 << 20;
+
+/// What is to be removed from the directories, once its rows are gone.
+#[derive(Default)]
+pub(crate) struct Doomed {
+    pub(crate) snapshots: Vec<SnapshotId>,
+    pub(crate) blobs: Vec<Digest>,
+    /// What the snapshots take by their rows.
+    pub(crate) snapshot_bytes: u64,
+}
+
+/// What stays.
+#[derive(Default)]
+struct Needed {
+    snapshots: HashSet<SnapshotId>,
+    blobs: HashSet<Digest>,
+    diff_ids: HashSet<DiffId>,
+    manifests: Vec<Digest>,
+}
+
+/// Removes the rows that `options` and the roots allow, and tells which files go with them.
+pub(crate) fn sweep_rows(
+    store: &Store,
+    tx: &Transaction<'_>,
+    options: &PruneOptions,
+    leased: &Leased,
+    report: &mut PruneReport,
+) -> Result<Doomed, Fault> {
+    let until = options.until.map_or(i64::MAX, to_micros);
+    remove_images(tx, options.images, until, leased, report)?;
+    if options.build_cache || options.keep_bytes.is_some() {
+        remove_cache_records(tx, options, until, report)?;
+    }
+    if options.build_cache {
+        remove_chains(tx, until)?;
+        tx.execute("DELETE FROM remote_manifests WHERE checked_at < ?", [until])?;
+        tx.execute("DELETE FROM steps WHERE used_at < ?", [until])?;
+    }
+    let needed = needs(store, tx, leased)?;
+    let mut doomed = Doomed::default();
+    sweep_snapshots(tx, &needed, &mut doomed)?;
+    sweep_blobs(store, tx, needed, &mut doomed)?;
+    report.snapshots = doomed.snapshots.len();
+    report.blobs = doomed.blobs.len();
+    Ok(doomed)
+}
+
+fn remove_images(tx: &Transaction<'_>, which: PruneImages, until: i64, leased: &Leased, report: &mut PruneReport) -> rusqlite::Result<()> {
+    let named = match which {
+        PruneImages::Keep => return Ok(()),
+        PruneImages::Dangling => "AND id NOT IN (SELECT image FROM names)",
+        PruneImages::All => "",
+    };
+    // An image that a name would fall back to counts as named, whatever is asked for.
+    let sql = format!(
+        "SELECT id FROM images WHERE created_at < ? {named}
+        AND id NOT IN (SELECT image FROM containers WHERE image IS NOT NULL)
+        AND id NOT IN (SELECT settled_image FROM names WHERE settled_image IS NOT NULL)"
+    );
+    let ids: Vec<ImageId> = tx.prepare(&sql)?.query_map([until], |row| parsed(row, 0))?.collect::<Result<_, _>>()?;
+    for id in ids.into_iter().filter(|id| !leased.images.contains(id)) {
+        let text = id.to_string();
+        let mut names = tx.prepare_cached("DELETE FROM names WHERE image = ? RETURNING name")?;
+        let names = names.query_map([&text], |row| parsed(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+        report.names.extend(names);
+        tx.prepare_cached("DELETE FROM images WHERE id = ?")?.execute([&text])?;
+        report.images.push(id);
+    }
+    Ok(())
+}
+
+/// Removes records that were not used since `until`, but not the latest ones whose snapshots fit into `keep_bytes`.
+fn remove_cache_records(tx: &Transaction<'_>, options: &PruneOptions, until: i64, report: &mut PruneReport) -> rusqlite::Result<()> {
+    let mut budget = options.keep_bytes.unwrap_or(0);
+    let mut seen = HashSet::new();
+    let mut sizes = tx.prepare("SELECT size FROM snapshots WHERE id = ?")?;
+    let mut remove = tx.prepare("DELETE FROM cache_records WHERE id = ?")?;
+    let mut records = tx.prepare("SELECT id, snapshots, last_used FROM cache_records ORDER BY last_used DESC, id DESC")?;
+    let mut doomed: Vec<i64> = Vec::new();
+    let mut rows = records.query([])?;
+    while let Some(row) = rows.next()? {
+        let mut cost = 0u64;
+        for id in unpack(row, 1)?.into_iter().filter(|id| !seen.contains(id)) {
+            cost = cost.saturating_add(sizes.query_row([id.sql()], |row| row.get::<_, i64>(0)).unwrap_or(0).cast_unsigned());
+        }
+        let fits = options.keep_bytes.is_some() && cost <= budget;
+        if fits || row.get::<_, i64>(2)? >= until {
+            budget = budget.saturating_sub(cost);
+            seen.extend(unpack(row, 1)?);
+        } else {
+            doomed.push(row.get(0)?);
+        }
+    }
+    for id in doomed {
+        report.cache_records += remove.execute([id])?;
+    }
+    Ok(())
+}
+
+/// Forgets the chains that no image is made of.
+fn remove_chains(tx: &Transaction<'_>, until: i64) -> rusqlite::Result<()> {
+    let kept = image_chains(tx)?;
+    let mut chains = tx.prepare("SELECT chain FROM chains WHERE last_used < ?")?;
+    let chains: Vec<ChainId> = chains.query_map([until], |row| parsed(row, 0))?.collect::<Result<_, _>>()?;
+    let mut remove = tx.prepare("DELETE FROM chains WHERE chain = ?")?;
+    for chain in chains.iter().filter(|chain| !kept.contains(chain)) {
+        remove.execute([chain.to_string()])?;
+    }
+    Ok(())
+}
+
+fn image_chains(tx: &Transaction<'_>) -> rusqlite::Result<HashSet<ChainId>> {
+    let mut chains = HashSet::new();
+    let mut query = tx.prepare("SELECT diff_ids FROM images")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let diff_ids: Vec<DiffId> = row.get_ref(0)?.as_str()?.split_whitespace().filter_map(|id| id.parse().ok()).collect();
+        chains.extend(ChainId::chain(&diff_ids).pop());
+    }
+    Ok(chains)
+}
+
+fn needs(store: &Store, tx: &Transaction<'_>, leased: &Leased) -> Result<Needed, Fault> {
+    let mut needed = Needed::default();
+    needed.snapshots.extend(&leased.snapshots);
+    needed.manifests.extend(leased.blobs.iter().cloned());
+    let mut images = tx.prepare("SELECT id, manifest, diff_ids, snapshots FROM images")?;
+    let mut rows = images.query([])?;
+    while let Some(row) = rows.next()? {
+        needed.blobs.insert(parsed(row, 0)?);
+        needed.manifests.extend(parsed_option(row, 1)?);
+        needed.diff_ids.extend(row.get_ref(2)?.as_str()?.split_whitespace().filter_map(|id| id.parse().ok()));
+        needed.snapshots.extend(unpack(row, 3)?);
+    }
+    for sql in ["SELECT snapshots FROM containers", "SELECT snapshots FROM chains", "SELECT snapshots FROM cache_records"] {
+        let mut query = tx.prepare(sql)?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            needed.snapshots.extend(unpack(row, 0)?);
+        }
+    }
+    let names = "SELECT manifest FROM names UNION SELECT settled_manifest FROM names UNION SELECT digest FROM remote_manifests";
+    let mut names = tx.prepare(names)?;
+    let manifests: Vec<Option<Digest>> = names.query_map([], |row| parsed_option(row, 0))?.collect::<Result<_, _>>()?;
+    needed.manifests.extend(manifests.into_iter().flatten());
+    follow_manifests(store, &mut needed)?;
+    Ok(needed)
+}
+
+/// Adds what manifests and indexes list. A blob that cannot be read or is no manifest lists nothing.
+fn follow_manifests(store: &Store, needed: &mut Needed) -> Result<(), Error> {
+    while let Some(digest) = needed.manifests.pop() {
+        if !needed.blobs.insert(digest.clone()) {
+            continue;
+        }
+        let bytes = match store.read_blob(&digest, MANIFEST_LIMIT) {
+            Ok(bytes) => bytes,
+            Err(Error::NoBlob { .. } | Error::BlobTooLarge { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        match ManifestOrIndex::parse(&bytes, None) {
+            Ok(ManifestOrIndex::Manifest(manifest)) => {
+                needed.blobs.insert(manifest.config.digest);
+                needed.blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+            }
+            Ok(ManifestOrIndex::Index(index)) => needed.manifests.extend(index.manifests.into_iter().map(|entry| entry.digest)),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn sweep_snapshots(tx: &Transaction<'_>, needed: &Needed, doomed: &mut Doomed) -> rusqlite::Result<()> {
+    let mut query = tx.prepare("SELECT id, size FROM snapshots")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = SnapshotId::from_row(row, 0)?;
+        if !needed.snapshots.contains(&id) {
+            doomed.snapshots.push(id);
+            doomed.snapshot_bytes = doomed.snapshot_bytes.saturating_add(row.get::<_, i64>(1)?.cast_unsigned());
+        }
+    }
+    for some in doomed.snapshots.chunks(500) {
+        let ids: Vec<String> = some.iter().map(|id| id.number().to_string()).collect();
+        remove_snapshots(tx, &format!("id IN ({})", ids.join(",")))?;
+    }
+    Ok(())
+}
+
+fn sweep_blobs(store: &Store, tx: &Transaction<'_>, needed: Needed, doomed: &mut Doomed) -> Result<(), Fault> {
+    let Needed { mut blobs, mut diff_ids, .. } = needed;
+    // What is left of the snapshots is needed, and its compressed form is worth keeping.
+    let mut query = tx.prepare("SELECT DISTINCT diff_id FROM snapshots WHERE diff_id IS NOT NULL")?;
+    diff_ids.extend(query.query_map([], |row| parsed(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?);
+    let mut query = tx.prepare("SELECT digest, diff_id FROM layer_blobs")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        if diff_ids.contains(&parsed(row, 1)?) {
+            blobs.insert(parsed(row, 0)?);
+        }
+    }
+    let settled = store.settled_blobs()?;
+    let stored: BTreeSet<Digest> = settled.iter().filter_map(|name| name.parse().ok()).chain(store.fresh_blobs()?).collect();
+    doomed.blobs = stored.into_iter().filter(|digest| !blobs.contains(digest)).collect();
+    let mut forget = tx.prepare("DELETE FROM layer_blobs WHERE digest = ?")?;
+    for digest in &doomed.blobs {
+        forget.execute(params![digest.to_string()])?;
+    }
+    Ok(())
+}
