@@ -17,14 +17,25 @@
 //! inside of the new root, so no link of an image leads out of it; when PID 1 ends, all of the sandbox ends. This folder does not know images or builds.
 
 mod capabilities;
+mod cgroup;
+mod credentials;
+mod devices;
 mod error;
+mod exec;
 mod exit;
+mod init;
 mod io;
 mod launch;
+mod mounts;
 mod plan;
+mod reaper;
+mod rootfs;
+mod seccomp;
 mod spawner;
 mod spec;
+mod terminal;
 mod wire;
+mod world;
 
 pub use capabilities::Capabilities;
 pub use error::{Error, ExecError};
@@ -40,3 +51,9 @@ pub use spec::{
 
 /// A result of this folder.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests;

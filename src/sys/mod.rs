@@ -3,6 +3,8 @@
 //! A wrapper here is one system call with owned or borrowed descriptors and `io::Result`; policy lives with its callers.
 
 mod mount;
+pub mod mount_attr;
+pub mod process;
 mod root_dir;
 pub mod tree;
 
