@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::mount::MountPropagationFlags;
 use rustix::thread::LinkNameSpaceType;
@@ -16,18 +17,32 @@ use super::spec::{NetworkMode, Privileges, SandboxSpec, Seccomp};
 use super::world::Sources;
 use super::{credentials, exec, reaper, rootfs, seccomp, terminal, wire, world};
 use crate::path::RootPath;
-use crate::sys::process::{Cloned, clone_process, close_on_exec_from, exit_now, reset_signals, unshare};
+use crate::sys::process::{BpfInstruction, Cloned, clone_process, close_on_exec_from, exit_now, reset_signals, unshare};
+
+/// The system call filter that the spec asks for.
+pub(super) fn filter(spec: &SandboxSpec) -> Option<Arc<[BpfInstruction]>> {
+    match (spec.privileges, spec.seccomp) {
+        (Privileges::Insecure, _) | (_, Seccomp::Unconfined) => None,
+        (Privileges::Default { .. }, Seccomp::Default) => Some(seccomp::filter(spec.privileges.capabilities())),
+    }
+}
 
 /// Sets the sandbox up and executes its command. Never returns.
-pub(super) fn run(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<&Cgroup>, status: OwnedFd) -> ! {
-    let Err(failure) = set_up(spec, io, cgroup, &status);
+pub(super) fn run(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<&Cgroup>, filter: Option<&[BpfInstruction]>, status: OwnedFd) -> ! {
+    let Err(failure) = set_up(spec, io, cgroup, filter, &status);
     if let Ok(message) = serde_json::to_vec(&failure) {
         let _ = wire::send(status.as_fd(), &message, &[]);
     }
     exit_now(125)
 }
 
-fn set_up(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<&Cgroup>, status: &OwnedFd) -> Result<Infallible, Failure> {
+fn set_up(
+    spec: &SandboxSpec,
+    io: SandboxIo,
+    cgroup: Option<&Cgroup>,
+    filter: Option<&[BpfInstruction]>,
+    status: &OwnedFd,
+) -> Result<Infallible, Failure> {
     die_with_parent(status)?;
     reset_signals().map_err(Failure::step("reset", "signals"))?;
     if let Some(cgroup) = cgroup {
@@ -48,7 +63,7 @@ fn set_up(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<&Cgroup>, status: &O
         }
     }
     stdio.install(&spec.process)?;
-    become_process(spec, status)
+    become_process(spec, filter, status)
 }
 
 /// The kernel kills this process when its parent ends. A parent that ended before is seen by its side of the socket.
@@ -100,13 +115,9 @@ fn adjust_oom_score(spec: &SandboxSpec) -> Result<(), Failure> {
 }
 
 /// Gives up what the command must not have, and becomes it. The order matters: see `credentials`.
-fn become_process(spec: &SandboxSpec, status: &OwnedFd) -> Result<Infallible, Failure> {
+fn become_process(spec: &SandboxSpec, filter: Option<&[BpfInstruction]>, status: &OwnedFd) -> Result<Infallible, Failure> {
     let process = &spec.process;
     let keep = spec.privileges.capabilities();
-    let filter = match (spec.privileges, spec.seccomp) {
-        (Privileges::Insecure, _) | (_, Seccomp::Unconfined) => None,
-        (Privileges::Default { .. }, Seccomp::Default) => Some(seccomp::filter(keep)),
-    };
     credentials::set_limits(process)?;
     // Kernels without keyrings have nothing to hide; a filter around us that refuses the call (a container) hides them as well.
     let _ = crate::sys::process::join_new_session_keyring();
@@ -114,7 +125,7 @@ fn become_process(spec: &SandboxSpec, status: &OwnedFd) -> Result<Infallible, Fa
     enter_cwd(&process.cwd)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(process.umask & 0o777));
     let load = |filter: &[_]| crate::sys::process::load_seccomp_filter(filter).map_err(Failure::step("load", "the system call filter"));
-    match &filter {
+    match filter {
         // Loading needs CAP_SYS_ADMIN, which goes away with the user; what happens afterwards is in the profile.
         Some(filter) if !process.no_new_privileges => load(filter)?,
         _ => {}
@@ -123,7 +134,7 @@ fn become_process(spec: &SandboxSpec, status: &OwnedFd) -> Result<Infallible, Fa
     credentials::set_final_capabilities(keep, process.user.uid)?;
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(Failure::step("forbid", "new privileges"))?;
-        if let Some(filter) = &filter {
+        if let Some(filter) = filter {
             load(filter)?;
         }
     }

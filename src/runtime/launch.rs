@@ -56,6 +56,8 @@ pub fn launch(spec: &SandboxSpec, io: SandboxIo) -> Result<Child> {
 /// Makes a sandbox's init.
 pub(super) fn begin(spec: &SandboxSpec, io: SandboxIo) -> std::result::Result<Starting, Failure> {
     let fail = |errno: std::io::Error| Failure::Clone { errno: errno.raw_os_error().unwrap_or(libc::EIO) };
+    // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
+    let filter = init::filter(spec);
     let cgroup = Cgroup::prepare(spec.cgroup.as_ref())?;
     let (status, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
@@ -66,7 +68,7 @@ pub(super) fn begin(spec: &SandboxSpec, io: SandboxIo) -> std::result::Result<St
     match cloned.map_err(fail)? {
         Cloned::Child => {
             drop(status);
-            init::run(spec, io, cgroup.as_ref(), theirs)
+            init::run(spec, io, cgroup.as_ref(), filter.as_deref(), theirs)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use super::Spawner;
 
 static SPAWNER: OnceLock<Spawner> = OnceLock::new();
+static VICTIM: OnceLock<Spawner> = OnceLock::new();
 
 // SAFETY: the section holds pointers to functions of this signature (System V ABI, "Initialization and Termination Functions"); the C library is ready by then,
 // and the function uses nothing of Rust's runtime that `main` would set up.
@@ -17,8 +18,10 @@ static SPAWNER: OnceLock<Spawner> = OnceLock::new();
 static START: extern "C" fn() = start;
 
 extern "C" fn start() {
-    if let Ok(spawner) = Spawner::start() {
-        let _ = SPAWNER.set(spawner);
+    for place in [&SPAWNER, &VICTIM] {
+        if let Ok(spawner) = Spawner::start() {
+            let _ = place.set(spawner);
+        }
     }
 }
 
@@ -29,4 +32,9 @@ pub(crate) fn spawner() -> Option<&'static Spawner> {
         return None;
     }
     Some(SPAWNER.get().expect("the spawner was started before main"))
+}
+
+/// Another spawner, for the one test that kills it.
+pub(super) fn victim() -> &'static Spawner {
+    VICTIM.get().expect("the spawner was started before main")
 }

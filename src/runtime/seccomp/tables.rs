@@ -4,7 +4,7 @@
 
 /// An ABI of system calls; also its column in [`SYSCALLS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code, reason = "each architecture uses its own"))]
+#[allow(dead_code, reason = "each architecture uses its own")]
 pub(super) enum Abi {
     X86_64 = 0,
     /// 64-bit registers with 32-bit pointers; numbers are without the bit that marks them.
