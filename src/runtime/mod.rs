@@ -18,15 +18,26 @@
 
 mod capabilities;
 pub mod container;
+mod cgroup;
+mod credentials;
+mod devices;
 mod error;
+mod exec;
 mod exit;
+mod init;
 mod io;
 mod launch;
 pub mod network;
+mod mounts;
 mod plan;
+mod reaper;
+mod rootfs;
+mod seccomp;
 mod spawner;
 mod spec;
+mod terminal;
 mod wire;
+mod world;
 
 pub use capabilities::Capabilities;
 pub use error::{Error, ExecError};
@@ -42,3 +53,9 @@ pub use spec::{
 
 /// A result of this folder.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests;

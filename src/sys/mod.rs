@@ -5,6 +5,8 @@
 pub mod inode;
 mod mount;
 pub mod netlink;
+pub mod mount_attr;
+pub mod process;
 mod root_dir;
 pub mod tree;
 pub mod xattr;
