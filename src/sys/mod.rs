@@ -5,6 +5,7 @@
 mod mount;
 pub mod netlink;
 mod root_dir;
+pub mod signals;
 pub mod tree;
 
 pub use mount::{OverlayUpper, RootfsMount};
