@@ -8,6 +8,7 @@ pub mod netlink;
 pub mod mount_attr;
 pub mod process;
 mod root_dir;
+pub mod signals;
 pub mod tree;
 pub mod xattr;
 

@@ -1,0 +1,113 @@
+//! What can go wrong with a container's life.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failure around one container.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the container's directory could not be used.
+    #[error("cannot {verb} `{}`", path.display())]
+    File {
+        /// What was being done.
+        verb: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What stopped it.
+        source: io::Error,
+    },
+    /// A file of the container's directory has no sense.
+    #[error("`{}` is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The container runs already.
+    #[error("the container in `{}` is running", dir.display())]
+    Running {
+        /// Its directory.
+        dir: PathBuf,
+    },
+    /// The container does not run.
+    #[error("the container in `{}` is not running", dir.display())]
+    NotRunning {
+        /// Its directory.
+        dir: PathBuf,
+    },
+    /// The supervisor could not be started.
+    #[error("cannot start the supervisor `{}`", program.display())]
+    Spawn {
+        /// What was executed.
+        program: PathBuf,
+        /// What stopped it.
+        source: io::Error,
+    },
+    /// The supervisor ended before it said anything.
+    #[error("the supervisor of `{}` ended without a word", dir.display())]
+    SupervisorDied {
+        /// The container's directory.
+        dir: PathBuf,
+    },
+    /// The supervisor could not start the container.
+    #[error("{message}")]
+    Start {
+        /// The failure and its causes, joined.
+        message: String,
+        /// 125 a failure of ours, 126 the command cannot be executed, 127 there is no such command.
+        code: u8,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// The conversation with the supervisor broke.
+    #[error("cannot {verb} the container's supervisor")]
+    Socket {
+        /// What was being done.
+        verb: &'static str,
+        /// What stopped it.
+        source: io::Error,
+    },
+    /// The local terminal or streams could not be used.
+    #[error("cannot {verb}")]
+    Local {
+        /// What was being done.
+        verb: &'static str,
+        /// What stopped it.
+        source: io::Error,
+    },
+    /// There is no such signal.
+    #[error("no signal number {0}")]
+    NoSuchSignal(i32),
+}
+
+impl Error {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Start { hint, .. } => hint.clone(),
+            _ => None,
+        }
+    }
+
+    /// The exit code of `docker run` for this failure.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Start { code, .. } => *code,
+            _ => 125,
+        }
+    }
+
+    pub(super) fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::File { verb, path, source }
+    }
+
+    pub(super) fn socket<E: Into<io::Error>>(verb: &'static str) -> impl FnOnce(E) -> Error {
+        move |source| Error::Socket { verb, source: source.into() }
+    }
+
+    pub(super) fn local<E: Into<io::Error>>(verb: &'static str) -> impl FnOnce(E) -> Error {
+        move |source| Error::Local { verb, source: source.into() }
+    }
+}

@@ -1,0 +1,406 @@
+//! The supervisor's loop: waits for the container's streams, its clients and its end, all at once, in one thread.
+//!
+//! Nothing here blocks. Bytes that a client cannot take yet wait in its backlog, input that the container does not read yet in one buffer; both are bounded by not
+//! reading from where they come, or by cutting the client off. The end is reported after the last byte of output: pipes at their end, a terminal at EIO; where a
+//! process outside of the sandbox holds on to a stream, a short while after the exit.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use rustix::termios::Winsize;
+
+use super::log::{LogStream, LogWriter};
+use super::protocol::{ClientFrame, Incoming, MAX_PAYLOAD, ServerFrame};
+use super::{ContainerSpec, StdinMode};
+use crate::runtime::{Child, TerminalSize};
+
+/// How far a client may fall behind, in bytes.
+pub(super) const CLIENT_BACKLOG: usize = 1 << 20;
+/// How far the starter may fall behind before the container has to wait for it.
+const STARTER_BACKLOG: usize = 256 << 10;
+/// How much input is held for a container that does not read it.
+const INPUT_BACKLOG: usize = 64 << 10;
+/// How long after the exit output is still waited for.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long clients other than the starter may take to hear the end.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Connections beyond this are refused.
+const MAX_CLIENTS: usize = 128;
+
+/// A stream that the container writes to.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) fd: OwnedFd,
+    pub(super) stream: LogStream,
+}
+
+/// How the container ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) code: u8,
+    pub(super) oom_killed: bool,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    stream: UnixStream,
+    incoming: Incoming,
+    /// Bytes for it, of which `sent` are gone.
+    backlog: Vec<u8>,
+    sent: usize,
+    subscribed: bool,
+    /// Whether it is the starter's: lossless.
+    starter: bool,
+    /// Whether its leaving is the end of input that is given once.
+    gives_input: bool,
+    gone: bool,
+}
+
+impl Client {
+    fn new(stream: UnixStream, starter: bool) -> Client {
+        // Cannot fail on a socket; a blocking one would only be slower.
+        let _ = stream.set_nonblocking(true);
+        Client {
+            stream,
+            incoming: Incoming::default(),
+            backlog: Vec::new(),
+            sent: 0,
+            subscribed: starter,
+            starter,
+            gives_input: starter,
+            gone: false,
+        }
+    }
+
+    /// The starter, which gets everything from the first byte on.
+    pub(super) fn starter(stream: UnixStream) -> Client {
+        Client::new(stream, true)
+    }
+
+    fn waiting(&self) -> usize {
+        self.backlog.len() - self.sent
+    }
+
+    fn send(&mut self, frame: &ServerFrame<'_>) {
+        frame.encode(&mut self.backlog);
+        self.flush();
+        if !self.starter && self.waiting() > CLIENT_BACKLOG {
+            self.gone = true;
+        }
+    }
+
+    fn flush(&mut self) {
+        while self.sent < self.backlog.len() {
+            match rustix::net::send(&self.stream, &self.backlog[self.sent..], SendFlags::NOSIGNAL) {
+                Ok(count) => self.sent += count,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(_) => {
+                    self.gone = true;
+                    break;
+                }
+            }
+        }
+        // Kept small without moving the rest about for every write.
+        if self.sent == self.backlog.len() || self.sent > STARTER_BACKLOG {
+            self.backlog.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
+/// What a descriptor of the poll set is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Exit,
+    Listener,
+    Output(usize),
+    Input,
+    Client(usize),
+}
+
+/// A container that is served.
+#[derive(Debug)]
+pub(super) struct Service {
+    child: Child,
+    outputs: Vec<Output>,
+    input: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    listener: UnixListener,
+    log: LogWriter,
+    clients: Vec<Client>,
+    stdin: StdinMode,
+    /// Input that the container has not taken yet.
+    pending: Vec<u8>,
+    input_ended: bool,
+    ended: Option<(Ended, Instant)>,
+    buffer: Vec<u8>,
+}
+
+impl Service {
+    #[expect(clippy::too_many_arguments, reason = "each is a different resource that the service takes over")]
+    pub(super) fn new(
+        child: Child,
+        outputs: Vec<Output>,
+        input: Option<OwnedFd>,
+        terminal: Option<OwnedFd>,
+        listener: UnixListener,
+        log: LogWriter,
+        clients: Vec<Client>,
+        spec: &ContainerSpec,
+    ) -> Service {
+        Service {
+            child,
+            outputs,
+            input,
+            terminal,
+            listener,
+            log,
+            clients,
+            stdin: spec.stdin,
+            pending: Vec::new(),
+            input_ended: false,
+            ended: None,
+            buffer: vec![0; MAX_PAYLOAD],
+        }
+    }
+
+    /// Serves until the container has ended and its output is drained.
+    pub(super) fn run(&mut self) -> Ended {
+        loop {
+            if let Some((ended, at)) = self.ended
+                && (self.outputs.is_empty() || at.elapsed() >= LINGER)
+            {
+                self.log.finish();
+                return ended;
+            }
+            for source in self.wait() {
+                match source {
+                    Source::Exit => self.on_exit(),
+                    Source::Listener => self.on_connection(),
+                    Source::Output(index) => self.on_output(index),
+                    Source::Input => self.give_input(),
+                    Source::Client(index) => self.on_client(index),
+                }
+            }
+            self.drop_the_gone();
+        }
+    }
+
+    /// What has something to say. Outputs come last, the highest index first, so that removing one leaves the others in place.
+    fn wait(&self) -> Vec<Source> {
+        let mut sources = Vec::new();
+        let mut polled = Vec::new();
+        if self.ended.is_none() {
+            sources.push(Source::Exit);
+            polled.push(PollFd::new(&self.child, PollFlags::IN));
+        }
+        sources.push(Source::Listener);
+        polled.push(PollFd::new(&self.listener, PollFlags::IN));
+        if let Some(input) = &self.input
+            && !self.pending.is_empty()
+        {
+            sources.push(Source::Input);
+            polled.push(PollFd::new(input, PollFlags::OUT));
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            let mut interest = PollFlags::empty();
+            // One whose input nobody takes is not asked for more.
+            if self.pending.len() < INPUT_BACKLOG || !client.gives_input {
+                interest |= PollFlags::IN;
+            }
+            if client.waiting() > 0 {
+                interest |= PollFlags::OUT;
+            }
+            sources.push(Source::Client(index));
+            polled.push(PollFd::new(&client.stream, interest));
+        }
+        // After the exit there is only what fits into the pipes, so everyone's backlog stays bounded.
+        let hold = self.ended.is_none() && self.clients.iter().any(|client| client.starter && client.waiting() > STARTER_BACKLOG);
+        if !hold {
+            for (index, output) in self.outputs.iter().enumerate().rev() {
+                sources.push(Source::Output(index));
+                polled.push(PollFd::new(&output.fd, PollFlags::IN));
+            }
+        }
+        let timeout = self.ended.map(|_| Timespec { tv_sec: 0, tv_nsec: 100_000_000 });
+        // Interrupted or out of memory: the next round asks again.
+        if poll(&mut polled, timeout.as_ref()).is_err() {
+            return Vec::new();
+        }
+        sources.into_iter().zip(&polled).filter(|(_, fd)| !fd.revents().is_empty()).map(|(source, _)| source).collect()
+    }
+
+    fn on_exit(&mut self) {
+        let ended = match self.child.wait() {
+            Ok(exit) => Ended { code: exit.status.code(), oom_killed: exit.oom_killed },
+            // Cannot be for our own child; treated as one whose end nobody saw.
+            Err(_) => Ended { code: 137, oom_killed: false },
+        };
+        self.ended = Some((ended, Instant::now()));
+        self.input = None;
+        self.pending.clear();
+    }
+
+    fn on_connection(&mut self) {
+        if let Ok((stream, _)) = self.listener.accept()
+            && self.clients.len() < MAX_CLIENTS
+        {
+            self.clients.push(Client::new(stream, false));
+        }
+    }
+
+    fn on_output(&mut self, index: usize) {
+        let Some(output) = self.outputs.get(index) else { return };
+        let stream = output.stream;
+        match rustix::io::read(&output.fd, &mut self.buffer) {
+            Ok(length) if length > 0 => {
+                let bytes = &self.buffer[..length];
+                self.log.write(stream, bytes);
+                let frame = match stream {
+                    LogStream::Stdout => ServerFrame::Stdout(bytes),
+                    LogStream::Stderr => ServerFrame::Stderr(bytes),
+                };
+                self.clients.iter_mut().filter(|client| client.subscribed && !client.gone).for_each(|client| client.send(&frame));
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // The end of a pipe, or EIO: nobody has the terminal open any more.
+            Ok(_) | Err(_) => {
+                self.outputs.remove(index);
+            }
+        }
+    }
+
+    /// Passes input on as far as the container takes it.
+    fn give_input(&mut self) {
+        let Some(input) = &self.input else {
+            self.pending.clear();
+            return;
+        };
+        let mut given = 0;
+        while given < self.pending.len() {
+            match rustix::io::write(input, &self.pending[given..]) {
+                Ok(count) => given += count,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                // The container has closed its input.
+                Err(_) => {
+                    self.pending.clear();
+                    self.input = None;
+                    return;
+                }
+            }
+        }
+        self.pending.drain(..given);
+        if self.pending.is_empty() && self.input_ended {
+            self.input = None;
+        }
+    }
+
+    fn on_client(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        client.flush();
+        match rustix::net::recv(&client.stream, &mut self.buffer[..], rustix::net::RecvFlags::empty()) {
+            Ok((length, _)) if length > 0 => {
+                client.incoming.push(&self.buffer[..length]);
+                self.on_frames(index);
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Ok(_) | Err(_) => client.gone = true,
+        }
+    }
+
+    fn on_frames(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        // The first failure to understand ends the conversation.
+        loop {
+            match client.incoming.next_of_client() {
+                Ok(None) => break,
+                Ok(Some(ClientFrame::Subscribe)) => client.subscribed = true,
+                Ok(Some(ClientFrame::Stdin(bytes))) => {
+                    if self.input.is_some() && !self.input_ended {
+                        self.pending.extend_from_slice(bytes);
+                        client.gives_input = true;
+                    }
+                }
+                Ok(Some(ClientFrame::StdinEnd)) => {
+                    // A terminal's input has no end, only an end-of-file key.
+                    self.input_ended |= self.stdin == StdinMode::Once && self.terminal.is_none();
+                }
+                Ok(Some(ClientFrame::Resize(size))) => resize(self.terminal.as_ref(), size),
+                Ok(Some(ClientFrame::Signal(signal))) => {
+                    // One that has just ended needs no signal.
+                    if self.ended.is_none() {
+                        let _ = self.child.kill(signal);
+                    }
+                }
+                Ok(Some(ClientFrame::Detach)) => (client.gives_input, client.starter) = (false, false),
+                Err(_) => {
+                    client.gone = true;
+                    break;
+                }
+            }
+        }
+        if !self.pending.is_empty() || self.input_ended {
+            self.give_input();
+        }
+    }
+
+    fn drop_the_gone(&mut self) {
+        let once = self.stdin == StdinMode::Once && self.terminal.is_none();
+        if once && self.clients.iter().any(|client| client.gone && client.gives_input) {
+            self.input_ended = true;
+            self.give_input();
+        }
+        self.clients.retain(|client| !client.gone);
+    }
+
+    /// Tells every client of the end. Gives back those that have not taken everything yet and must not lose anything.
+    pub(super) fn say_goodbye(mut self, code: u8, oom_killed: bool) -> Leftover {
+        let frame = ServerFrame::Exited { code, oom_killed };
+        self.clients.iter_mut().for_each(|client| client.send(&frame));
+        let deadline = Instant::now() + GOODBYE;
+        let mut leftover = Leftover { clients: self.clients };
+        leftover.serve(Some(deadline));
+        leftover.clients.retain(|client| client.starter);
+        leftover
+    }
+}
+
+fn resize(terminal: Option<&OwnedFd>, size: TerminalSize) {
+    let Some(terminal) = terminal else { return };
+    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // A terminal that refuses a size keeps its own.
+    let _ = rustix::termios::tcsetwinsize(terminal.as_fd(), size);
+}
+
+/// Clients that still have output to take after the container's end.
+#[derive(Debug)]
+pub(super) struct Leftover {
+    clients: Vec<Client>,
+}
+
+impl Leftover {
+    /// Serves the starter as long as it takes.
+    pub(super) fn serve_to_the_end(mut self) {
+        self.serve(None);
+    }
+
+    fn serve(&mut self, deadline: Option<Instant>) {
+        loop {
+            self.clients.iter_mut().for_each(Client::flush);
+            self.clients.retain(|client| client.waiting() > 0 && !client.gone);
+            if self.clients.is_empty() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return;
+            }
+            let mut polled: Vec<PollFd<'_>> = self.clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::OUT)).collect();
+            let timeout = deadline.map(|_| Timespec { tv_sec: 0, tv_nsec: 100_000_000 });
+            let _ = poll(&mut polled, timeout.as_ref());
+        }
+    }
+}

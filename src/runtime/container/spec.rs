@@ -1,0 +1,131 @@
+//! What a container is: the sandbox, and everything around it that outlives one run.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::runtime::SandboxSpec;
+
+/// A container, as kept in `config.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// The container's ID: 64 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The image as the user named it, for display.
+    pub image: String,
+    /// The image's ID, for display.
+    pub image_id: String,
+    /// What runs. The supervisor sets its network by `network`.
+    pub sandbox: SandboxSpec,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// What its standard input is.
+    pub stdin: StdinMode,
+    /// Whether it is removed when it has ended. The engine does that; the supervisor does not.
+    pub auto_remove: bool,
+    /// Where its output is kept.
+    pub log: LogSettings,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+    /// How long after that it is killed.
+    pub stop_timeout: Duration,
+    /// The network that it asks for.
+    pub network: NetworkRequest,
+    /// When it was made: RFC 3339.
+    pub created: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl ContainerSpec {
+    /// A container with the defaults of `docker run`: no terminal, no input, output in a log, SIGTERM and ten seconds.
+    pub fn new(id: impl Into<String>, name: impl Into<String>, sandbox: SandboxSpec) -> ContainerSpec {
+        ContainerSpec {
+            id: id.into(),
+            name: name.into(),
+            image: String::new(),
+            image_id: String::new(),
+            sandbox,
+            tty: false,
+            stdin: StdinMode::Closed,
+            auto_remove: false,
+            log: LogSettings::default(),
+            stop_signal: 15,
+            stop_timeout: Duration::from_secs(10),
+            network: NetworkRequest::None,
+            created: jiff::Timestamp::now().to_string(),
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a container reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StdinMode {
+    /// Nothing (`/dev/null`).
+    Closed,
+    /// What the first attached client sends; its end, or the client's leaving without detaching, is the end of the input (`run -i`).
+    Once,
+    /// What any attached client sends; it never ends (`run -d -i`).
+    Open,
+}
+
+/// Where output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSettings {
+    /// How.
+    pub driver: LogDriver,
+    /// Bytes after which a new file is begun.
+    pub max_size: Option<u64>,
+    /// How many files there may be, with the current one (at least one).
+    pub max_files: u32,
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings { driver: LogDriver::JsonFile, max_size: None, max_files: 1 }
+    }
+}
+
+/// How output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogDriver {
+    /// In `container.log`, one JSON object for each line.
+    JsonFile,
+    /// Not at all.
+    None,
+}
+
+/// The network that a container asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkRequest {
+    /// The host's.
+    Host,
+    /// Only a loopback interface.
+    None,
+    /// A private one with NAT, made by the supervisor and gone with it. Where the host cannot have it, the host's network is used and a warning given.
+    Private {
+        /// The network's run directory (see [`Network`](crate::runtime::network::Network)).
+        run_dir: PathBuf,
+        /// Names beyond the container's own for its `hosts` file, which the supervisor writes beside `config.json` before the start.
+        extra_hosts: Vec<(String, HostAddress)>,
+    },
+}
+
+/// An address for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostAddress {
+    /// This one.
+    Address(IpAddr),
+    /// The host's, as seen from the container (`host-gateway`).
+    Gateway,
+}

@@ -1,0 +1,128 @@
+//! Starting a container: the supervisor process, and what it says about the start.
+//!
+//! ```text
+//!   starter                              supervisor
+//!     |-- exec: SUPERVISOR MODE DIR ------->| stdin: a socket that speaks the attach protocol, or /dev/null
+//!     |                                     | takes the lock, network, launches
+//!     |<-- stdout: one Report, then EOF ----|
+//! ```
+//!
+//! The attach connection is there before the container is, so its client misses no byte.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Attachment, Error};
+
+/// The first argument by which `main` knows that this process is a supervisor: the others go to [`supervisor_main`](super::supervisor_main).
+pub const SUPERVISOR: &str = "strake-supervisor";
+
+/// Whether the starter is the container's first client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It gets all output and gives the input.
+    Attached,
+    /// It goes away.
+    Detached,
+}
+
+impl Mode {
+    /// How the mode is spelled in the supervisor's arguments.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Mode::Attached => "attached",
+            Mode::Detached => "detached",
+        }
+    }
+}
+
+/// How supervisors are executed.
+#[derive(Clone, Debug)]
+pub struct Starter {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments before the mode and the directory.
+    pub args: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+impl Default for Starter {
+    /// This binary again, with an empty environment.
+    fn default() -> Starter {
+        Starter { program: PathBuf::from("/proc/self/exe"), args: vec![SUPERVISOR.into()], env: Vec::new() }
+    }
+}
+
+/// A container that has been started.
+#[derive(Debug)]
+pub struct Started {
+    /// Its PID 1, as the host sees it.
+    pub pid: u32,
+    /// What the user should know (a network that could not be had).
+    pub warnings: Vec<String>,
+    /// The connection of [`Mode::Attached`].
+    pub attachment: Option<Attachment>,
+    supervisor: Child,
+}
+
+impl Started {
+    /// Collects the supervisor process if it has ended. Only a process that lives much longer than its containers needs to.
+    pub fn reap(&mut self) -> bool {
+        matches!(self.supervisor.try_wait(), Ok(Some(_)) | Err(_))
+    }
+}
+
+/// How the start went; one JSON object on the supervisor's standard output.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Report {
+    Started { pid: u32, warnings: Vec<String> },
+    Failed { code: u8, message: String, hint: Option<String> },
+}
+
+impl Starter {
+    /// Starts the container in `dir`, and returns when its command runs or could not be started.
+    pub fn start(&self, dir: &Path, mode: Mode) -> Result<Started, Error> {
+        let dir = dir.canonicalize().map_err(Error::file("open", dir))?;
+        let (attachment, stdin) = match mode {
+            Mode::Detached => (None, Stdio::null()),
+            Mode::Attached => {
+                let (ours, theirs) = UnixStream::pair().map_err(Error::socket("make a connection to"))?;
+                (Some(Attachment::new(&dir, ours)), Stdio::from(OwnedFd::from(theirs)))
+            }
+        };
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).arg(mode.name()).arg(&dir).env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.current_dir("/").stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut supervisor = command.spawn().map_err(|source| Error::Spawn { program: self.program.clone(), source })?;
+        // Holds our copy of the supervisor's end of the connection, whose close must be seen.
+        drop(command);
+        let mut text = Vec::new();
+        if let Some(mut stdout) = supervisor.stdout.take() {
+            stdout.read_to_end(&mut text).map_err(Error::socket("hear from"))?;
+        }
+        match report(&text) {
+            Some(Report::Started { pid, warnings }) => Ok(Started { pid, warnings, attachment, supervisor }),
+            Some(Report::Failed { code, message, hint }) => {
+                let _ = supervisor.wait();
+                Err(Error::Start { message, code, hint })
+            }
+            None => {
+                let _ = supervisor.wait();
+                Err(Error::SupervisorDied { dir })
+            }
+        }
+    }
+}
+
+/// The report in what the supervisor wrote. A test harness around it may write lines of its own.
+fn report(text: &[u8]) -> Option<Report> {
+    text.split(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok())
+}

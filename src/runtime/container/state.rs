@@ -1,0 +1,255 @@
+//! A container's directory, and the truth about whether it runs.
+//!
+//! ```text
+//! <dir>/config.json    ContainerSpec, written once
+//! <dir>/state.json     State, replaced by renaming
+//! <dir>/lock           flock()ed by the supervisor from before the start until the exit is on record
+//! <dir>/attach.sock    where the supervisor listens
+//! <dir>/hosts          /etc/hosts of the container, where it has a private network
+//! <dir>/container.log  output; older parts are container.log.1, .2, ...
+//! ```
+//!
+//! `state.json` may lie (its writer can be killed); the lock cannot. So a state that says "running" counts only while the lock is held.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{ContainerSpec, Error};
+
+/// How far a container's life has come. Times are RFC 3339.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum State {
+    /// It has not run yet.
+    Created,
+    /// It runs.
+    Running {
+        /// Its PID 1, as the host sees it.
+        pid: u32,
+        /// When that process started, in clock ticks since boot: with `pid` and `boot_id` it names the process for ever.
+        start_ticks: u64,
+        /// The boot that it runs in.
+        boot_id: String,
+        /// When.
+        started_at: String,
+        /// Its address, where it has one of its own.
+        address: Option<Ipv4Addr>,
+    },
+    /// It has ended.
+    Exited {
+        /// Its exit code; 137 also where nobody saw the end (its supervisor was killed).
+        code: u8,
+        /// Whether it was killed for want of memory.
+        oom_killed: bool,
+        /// When it started; `None` where it could not be started.
+        started_at: Option<String>,
+        /// When it ended; `None` where nobody saw it.
+        finished_at: Option<String>,
+        /// Why it could not be started, or that its end was not seen.
+        error: Option<String>,
+    },
+}
+
+/// The code of a container whose end nobody saw.
+const UNSEEN: u8 = 137;
+
+/// A container's directory.
+#[derive(Clone, Debug)]
+pub(super) struct ContainerDir {
+    path: PathBuf,
+}
+
+impl ContainerDir {
+    pub(super) fn new(path: &Path) -> ContainerDir {
+        ContainerDir { path: path.to_owned() }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.file("container.log")
+    }
+
+    /// A path of the socket that is short enough for a socket address however deep the directory is. Valid while the descriptor is open.
+    pub(super) fn socket(&self) -> Result<(OwnedFd, PathBuf), Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(&self.path, flags, Mode::empty()).map_err(|e| Error::file("open", &self.path)(e.into()))?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}/attach.sock", dir.as_raw_fd()));
+        Ok((dir, path))
+    }
+
+    pub(super) fn write_state(&self, state: &State) -> Result<(), Error> {
+        write(&self.file("state.json"), state)
+    }
+
+    /// The lock file, opened.
+    fn lock_file(&self) -> Result<(File, PathBuf), Error> {
+        let path = self.file("lock");
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::file("open", &path))?;
+        Ok((file, path))
+    }
+
+    /// Becomes the container's supervisor.
+    pub(super) fn lock(&self) -> Result<RunLock, Error> {
+        let (file, path) = self.lock_file()?;
+        // Someone who only looks holds the lock for an instant.
+        for _ in 0..100 {
+            match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+                Ok(()) => return Ok(RunLock(file)),
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(2)),
+                Err(errno) => return Err(Error::file("lock", &path)(errno.into())),
+            }
+        }
+        Err(Error::Running { dir: self.path.clone() })
+    }
+
+    /// Whether a supervisor holds the lock.
+    pub(super) fn is_locked(&self) -> Result<bool, Error> {
+        let (file, path) = self.lock_file()?;
+        match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockShared)) {
+            Ok(()) => drop(RunLock(file)),
+            Err(Errno::WOULDBLOCK) => return Ok(true),
+            Err(errno) => return Err(Error::file("lock", &path)(errno.into())),
+        }
+        Ok(false)
+    }
+
+    /// Waits until no supervisor holds the lock.
+    pub(super) fn wait_unlocked(&self) -> Result<(), Error> {
+        let (file, path) = self.lock_file()?;
+        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockShared)).map_err(|e| Error::file("lock", &path)(e.into()))?;
+        drop(RunLock(file));
+        Ok(())
+    }
+}
+
+/// The lock that makes a container "running". Released by name: a child that is just being started may have the descriptor too.
+#[derive(Debug)]
+pub(super) struct RunLock(File);
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // Cannot fail on an open file; closing releases it in any case.
+        let _ = flock(self.0.as_fd(), FlockOperation::Unlock);
+    }
+}
+
+/// Makes `dir` the directory of a container that has not run yet.
+pub fn create(dir: &Path, spec: &ContainerSpec) -> Result<(), Error> {
+    std::fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
+    let dir = ContainerDir::new(dir);
+    write(&dir.file("config.json"), spec)?;
+    dir.write_state(&State::Created)
+}
+
+/// Reads what the container is.
+pub fn load_spec(dir: &Path) -> Result<ContainerSpec, Error> {
+    read(&dir.join("config.json"))
+}
+
+/// Reads how far the container's life has come. One that says it runs but whose supervisor is gone has ended with 137.
+pub fn load_state(dir: &Path) -> Result<State, Error> {
+    let dir = ContainerDir::new(dir);
+    let path = dir.file("state.json");
+    let state: State = read(&path)?;
+    if !matches!(state, State::Running { .. }) || dir.is_locked()? {
+        return Ok(state);
+    }
+    // The lock is free: either the exit has just been recorded, or nobody is left to do it.
+    Ok(match read(&path)? {
+        State::Running { started_at, .. } => State::Exited {
+            code: UNSEEN,
+            oom_killed: false,
+            started_at: Some(started_at),
+            finished_at: None,
+            error: Some("the supervisor was killed".to_owned()),
+        },
+        other => other,
+    })
+}
+
+/// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`.
+pub(super) fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; the fields after it are counted from the third.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+/// Names this boot of the machine.
+pub(super) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+    serde_json::from_slice(&bytes).map_err(|source| Error::Damaged { path: path.to_owned(), source })
+}
+
+/// Replaces a file by one with `value`: a reader sees the old or the new, never a part.
+pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(value).map_err(|source| Error::Damaged { path: path.to_owned(), source })?;
+    replace(path, &bytes)
+}
+
+/// Replaces a file by one with these bytes.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = File::create(&temporary).map_err(Error::file("create", &temporary))?;
+    file.write_all(bytes).map_err(Error::file("write", &temporary))?;
+    std::fs::rename(&temporary, path).map_err(Error::file("rename", &temporary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> State {
+        State::Running { pid: 1, start_ticks: 2, boot_id: boot_id(), started_at: "2026-01-01T00:00:00Z".to_owned(), address: None }
+    }
+
+    #[test]
+    fn running_counts_only_while_the_lock_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let container = ContainerDir::new(dir.path());
+        let lock = container.lock().unwrap();
+        container.write_state(&running()).unwrap();
+        assert_eq!(load_state(dir.path()).unwrap(), running());
+        assert!(matches!(container.lock(), Err(Error::Running { .. })));
+        drop(lock);
+        assert!(matches!(load_state(dir.path()).unwrap(), State::Exited { code: 137, finished_at: None, .. }));
+        container.wait_unlocked().unwrap();
+        container.lock().unwrap();
+    }
+
+    #[test]
+    fn a_process_is_named_by_when_it_started() {
+        let own = start_ticks(std::process::id()).unwrap();
+        assert!(own > 0);
+        assert!(start_ticks(1).unwrap() <= own);
+        assert_eq!(start_ticks(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_damaged_state_is_an_error_that_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("state.json"), "{").unwrap();
+        let error = load_state(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("state.json"), "{error}");
+    }
+}
