@@ -36,3 +36,6 @@ pub use manifests::FetchedManifest;
 pub use options::{ClientOptions, Proxies, RetryPolicy};
 pub use source::{BlobSource, ByteStream, FileSource, read_stream};
 pub use upload::{BlobUpload, MountOutcome, Progress, Uploaded};
+
+#[cfg(test)]
+mod tests;

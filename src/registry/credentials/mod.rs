@@ -232,3 +232,6 @@ fn candidate_keys(host: &str, repository: &str) -> Vec<String> {
 fn helper_key(host: &str) -> String {
     if host == DOCKER_HUB { HUB_KEY.to_owned() } else { host.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

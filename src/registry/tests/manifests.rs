@@ -1,0 +1,136 @@
+//! Manifests and tags.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use crate::oci::{Digest, MediaType};
+use crate::registry::Error;
+
+use super::server::{Answer, Server, Then, client};
+
+const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+#[tokio::test]
+async fn a_name_resolves_without_fetching_the_manifest() {
+    let digest = Digest::sha256(b"{}");
+    let server =
+        Server::start(move |_| Answer::new(200).header("Content-Type", TYPE).header("Docker-Content-Digest", &digest).length(2)).await;
+    let found = client().resolve(&server.reference("a:1")).await.unwrap();
+    assert_eq!((found.digest, found.size, found.media_type), (Digest::sha256(b"{}"), 2, MediaType::OciManifest));
+    assert_eq!((server.count("HEAD", "/v2/a/manifests/1"), server.log().len()), (1, 1));
+    assert!(server.log()[0].headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case("accept")).count() >= 4);
+}
+
+#[tokio::test]
+async fn a_name_resolves_by_fetching_where_head_says_too_little_or_is_refused() {
+    for status in [200, 405, 403] {
+        let server = Server::start(move |asked| match asked.method.as_str() {
+            "HEAD" => Answer::new(status),
+            _ => Answer::new(200).header("Content-Type", TYPE).body("{}"),
+        })
+        .await;
+        let found = client().resolve(&server.reference("a:1")).await.unwrap();
+        assert_eq!((found.digest, found.size), (Digest::sha256(b"{}"), 2));
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_must_match_its_digest() {
+    let server = Server::start(|_| Answer::new(200).header("Content-Type", TYPE).body("{ }")).await;
+    let reference = server.reference("a:1").with_digest(Digest::sha256(b"{}"));
+    let error = client().fetch_manifest(&reference).await.unwrap_err();
+    assert!(matches!(error, Error::DigestMismatch { what: "manifest", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_manifest_must_match_what_the_registry_states() {
+    let server = Server::start(|_| Answer::new(200).header("Docker-Content-Digest", Digest::sha256(b"other")).body("{}")).await;
+    let error = client().fetch_manifest(&server.reference("a:1")).await.unwrap_err();
+    assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_cut_manifest_is_fetched_again() {
+    let number = AtomicUsize::new(0);
+    let server = Server::start(move |_| {
+        let answer = Answer::new(200).header("Content-Type", TYPE).body("{ }");
+        if number.fetch_add(1, SeqCst) == 0 { answer.cut_after(1) } else { answer }
+    })
+    .await;
+    assert_eq!(&client().fetch_manifest(&server.reference("a:1")).await.unwrap().bytes[..], b"{ }");
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_too_large_is_refused() {
+    let announced = Server::start(|_| Answer::new(200).length(5 << 20).then(Then::Stall)).await;
+    let endless = Server::start(|_| Answer::new(200).body(vec![b' '; 100_000]).chunked().then(Then::Repeat)).await;
+    for server in [announced, endless] {
+        let error = client().fetch_manifest(&server.reference("a:1")).await.unwrap_err();
+        assert!(matches!(error, Error::TooLarge { limit: 4_194_304, .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn all_pages_of_tags_are_read() {
+    let server = Server::start(|asked| match asked.path.as_str() {
+        "/v2/a/tags/list" => Answer::new(200).header("Link", r#"</v2/a/tags/list?last=2&n=2>; rel="next""#).body(r#"{"tags":["1","2"]}"#),
+        "/v2/a/tags/list?last=2&n=2" => Answer::new(200).body(r#"{"tags":["3"]}"#),
+        _ => Answer::new(404),
+    })
+    .await;
+    assert_eq!(client().tags(&server.reference("a")).await.unwrap(), ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn pages_without_end_are_an_error() {
+    let same = Server::start(|_| Answer::new(200).header("Link", r#"</v2/a/tags/list>; rel="next""#).body(r#"{"tags":["1"]}"#)).await;
+    let number = AtomicUsize::new(0);
+    let fresh = Server::start(move |_| {
+        let next = number.fetch_add(1, SeqCst);
+        Answer::new(200).header("Link", format!(r#"</v2/a/tags/list?last={next}>; rel="next""#)).body(r#"{"tags":["1"]}"#)
+    })
+    .await;
+    for server in [same, fresh] {
+        let error = client().tags(&server.reference("a")).await.unwrap_err();
+        assert!(matches!(error, Error::EndlessPages { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn null_tags_are_no_tags() {
+    let server = Server::start(|_| Answer::new(200).body(r#"{"name":"a","tags":null}"#)).await;
+    assert!(client().tags(&server.reference("a")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_manifest_is_put_with_its_type_and_checked() {
+    let server = Server::start(|asked| Answer::new(201).header("Docker-Content-Digest", Digest::sha256(&asked.body))).await;
+    let digest = client().put_manifest(&server.reference("a:1"), &b"{}"[..], &MediaType::OciManifest).await.unwrap();
+    assert_eq!(digest, Digest::sha256(b"{}"));
+    let asked = &server.log()[0];
+    assert_eq!((asked.method.as_str(), asked.path.as_str(), asked.header("content-type")), ("PUT", "/v2/a/manifests/1", Some(TYPE)));
+    let other = Server::start(|_| Answer::new(201).header("Docker-Content-Digest", Digest::sha256(b"x"))).await;
+    let error = client().put_manifest(&other.reference("a:1"), &b"{}"[..], &MediaType::OciManifest).await.unwrap_err();
+    assert!(matches!(error, Error::StoredOther { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn warnings_of_the_registry_are_kept_once() {
+    let server = Server::start(|_| Answer::new(200).header("Warning", r#"299 - "this tag is \"old\"""#).body("{}")).await;
+    let client = client();
+    client.fetch_manifest(&server.reference("a:1")).await.unwrap();
+    client.fetch_manifest(&server.reference("a:1")).await.unwrap();
+    assert_eq!(client.take_warnings(), [r#"127.0.0.1: this tag is "old""#]);
+    assert!(client.take_warnings().is_empty());
+}
+
+#[tokio::test]
+async fn calls_can_be_spawned() {
+    fn sendable<T: Send>(value: T) -> T {
+        value
+    }
+    let server = Server::start(|_| Answer::new(404)).await;
+    let (client, reference) = (client(), server.reference("a:1"));
+    assert!(sendable(client.fetch_manifest(&reference)).await.unwrap_err().is_not_found());
+    drop(sendable(client.tags(&reference)));
+    drop(sendable(client.fetch_blob(&reference, &super::blob(b"x"))));
+}
