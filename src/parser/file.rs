@@ -155,10 +155,11 @@ impl Reader {
 
 fn warn_of_empty_lines(line: &Line, file: &SourceFile, diagnostics: &mut Vec<Diagnostic>) {
     let Some(first) = line.empty_continuations.first() else { return };
+    let keyword = line.text.find(char::is_whitespace).unwrap_or(line.text.len());
     diagnostics.push(
         Diagnostic::warning(file, *first, "empty line inside of an instruction")
             .with_rule(RuleId("NoEmptyContinuation"))
-            .with_related(line.span(0..line.text.len().min(1)), "the instruction begins here")
+            .with_related(line.span(0..keyword), "the instruction begins here")
             .with_hint("remove the line, or make it a comment"),
     );
 }

@@ -161,6 +161,9 @@ impl Flags {
 }
 
 fn unknown(scope: &mut Scope<'_>, flag: &Flag, known: &[(&'static str, Kind)]) {
+    if scope.is_full() {
+        return;
+    }
     let keyword = scope.keyword;
     let message = format!("unknown flag `--{}` for `{keyword}`", flag.name);
     let mut diagnostic = scope.error(flag.name_range.start - 2..flag.name_range.end, message);

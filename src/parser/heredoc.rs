@@ -70,6 +70,7 @@ fn unquote(written: &str) -> Option<String> {
                     out.extend(other);
                 }
             },
+            None if c.is_whitespace() => return None,
             None if c == '\\' => out.extend(chars.next()),
             None if c == '\'' || c == '"' => quote = Some(c),
             _ => out.push(c),
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn words_that_only_look_like_marks_are_not() {
-        for word in ["<<", "<<-", "<<<EOF", "<<A<<B", "x<<EOF", "<EOF", "EOF", "<<\"\"", "<<'EOF"] {
+        for word in ["<<", "<<-", "<<<EOF", "<<A<<B", "x<<EOF", "<EOF", "EOF", "<<\"\"", "<<'EOF", "<<EOF cat"] {
             assert_eq!(read(word), None, "{word}");
         }
     }

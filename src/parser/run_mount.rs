@@ -74,6 +74,8 @@ impl RunMount {
 struct Fields<'a> {
     flag: &'a Word,
     file: &'a SourceFile,
+    /// Whether the flag's text is what the file holds, byte for byte.
+    verbatim: bool,
     kind: &'static str,
     values: Vec<Field>,
 }
@@ -92,7 +94,7 @@ type Outcome<T> = Result<T, Box<Diagnostic>>;
 
 impl<'a> Fields<'a> {
     fn read(flag: &'a Word, file: &'a SourceFile, expand: Expand<'_>) -> Outcome<Fields<'a>> {
-        let mut fields = Fields { flag, file, kind: "bind", values: Vec::new() };
+        let mut fields = Fields { flag, file, verbatim: file.slice(flag.span) == flag.text, kind: "bind", values: Vec::new() };
         let Ok((_, written)) = all_consuming(separated_list1(char(','), field)).parse(&flag.text) else {
             return Err(fields.error(flag.span, "the quotes of this mount do not match"));
         };
@@ -108,8 +110,11 @@ impl<'a> Fields<'a> {
         let span = self.span(range.clone());
         let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)));
         let key = self.key(key, span)?;
-        let value_range = range.end - value.map_or(0, |value| value.len().min(range.len()))..range.end;
-        let value_span = self.span(value_range);
+        // Quotes around a field hide where exactly its value stands.
+        let value_span = match value {
+            Some(value) if self.flag.text.get(range.clone()) == Some(text) => self.span(range.end - value.len()..range.end),
+            _ => span,
+        };
         let value = match value {
             None if matches!(key, "ro" | "rw" | "required") => None,
             None => return Err(self.error(span, format!("`{text}` needs a value")).map_hint(format!("write `{text}=…`"))),
@@ -290,8 +295,8 @@ impl<'a> Fields<'a> {
 
     /// Where a part of the flag stands; the whole flag where quotes or continuations hide the place.
     fn span(&self, range: Range<usize>) -> Span {
-        let (flag, text) = (self.flag.span, &self.flag.text);
-        if self.file.slice(flag) != text {
+        let flag = self.flag.span;
+        if !self.verbatim {
             return flag;
         }
         Span::new(flag.start + range.start, flag.start + range.end)

@@ -47,9 +47,14 @@ impl<'a> Scope<'a> {
 
     /// Adds a diagnostic, unless there are far too many already.
     pub(super) fn report(&mut self, diagnostic: Diagnostic) {
-        if self.diagnostics.len() < MAX_DIAGNOSTICS {
+        if !self.is_full() {
             self.diagnostics.push(diagnostic);
         }
+    }
+
+    /// Whether further diagnostics are dropped.
+    pub(super) fn is_full(&self) -> bool {
+        self.diagnostics.len() >= MAX_DIAGNOSTICS
     }
 
     /// Reports an error, and gives up on the instruction.

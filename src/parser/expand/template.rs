@@ -16,7 +16,7 @@ use nom::{Err, IResult, Parser};
 use super::ExpandError;
 
 /// Levels of `${…${…}…}` that are read; beyond that a word is refused.
-const MAX_DEPTH: usize = 60;
+const MAX_DEPTH: usize = 40;
 
 /// A piece of a word.
 #[derive(Debug)]

@@ -1,0 +1,86 @@
+//! Input that is made to be slow or deep: it has to be read in linear time, on a small stack.
+
+use std::time::{Duration, Instant};
+
+use crate::diag::SourceFile;
+use crate::parser::*;
+
+/// Parses on a small stack, and fails if that takes longer than any linear parser would, even on a slow machine.
+#[track_caller]
+fn parses_quickly(name: &str, text: String) {
+    let begun = Instant::now();
+    let work = move || {
+        let parsed = parse(&SourceFile::new("Dockerfile", text));
+        lint(&parsed.dockerfile).len()
+    };
+    std::thread::Builder::new().stack_size(STACK).spawn(work).unwrap().join().unwrap();
+    let took = begun.elapsed();
+    println!("{name}: {took:?}");
+    assert!(took < Duration::from_secs(20), "{name}: {took:?}");
+}
+
+const STACK: usize = 1 << 20;
+
+fn filled(unit: &str, size: usize) -> String {
+    unit.repeat(size / unit.len())
+}
+
+#[test]
+fn five_megabytes_of_anything_are_read_in_linear_time() {
+    for (head, unit, tail) in [
+        ("", "\\", ""),
+        ("FROM a\nRUN ", "\\\n", "true\n"),
+        ("FROM a\nRUN ", "\\\n\n", "true\n"),
+        ("FROM a\n", "COPY <<A /x\nA\n", ""),
+        ("FROM a\nCOPY ", "<<A ", "/x\n"),
+        ("FROM a\nRUN ", "ONBUILD ", "\n"),
+        ("FROM a\n", "ONBUILD ", "\n"),
+        ("FROM a\nRUN --mount=", "id=a,", "target=/x true\n"),
+        ("FROM a\nRUN --mount=type=bind,target=", "${a:-", ""),
+    ] {
+        parses_quickly(&format!("{head:?} {unit:?}"), format!("{head}{}{tail}", filled(unit, 5 << 20)));
+    }
+}
+
+#[test]
+fn a_megabyte_of_anything_else_is_read_in_linear_time() {
+    let size = 1 << 20;
+    for unit in [
+        "`", "a", "\n", "#\n", "# a\n", " ", "FROM a\n", "FROM a AS b\n", "x\n", "RUN <<A\n", "ENV a=b\n", "COPY \"a\" \\\n", "--a ", "[", "{", "\"",
+        "'", "EXPOSE 1-65535\n", "FROM a AS b\nCMD a\n",
+    ] {
+        parses_quickly(&format!("{unit:?}"), filled(unit, size));
+        parses_quickly(&format!("{unit:?} in a RUN"), format!("FROM scratch\nRUN {}", filled(unit, size)));
+    }
+    for (head, unit, tail) in [
+        ("FROM a\nRUN ", "--mount=type=cache,target=/x ", "true\n"),
+        ("FROM a\nCOPY [", "\"a\",", "\"/x\"]\n"),
+        ("FROM a\nCMD ", "[", ""),
+        ("FROM a\nENV ", "a=b ", "\n"),
+        ("FROM a\nENV ", "a ", "\n"),
+        ("FROM a\nLABEL ", "=b ", "\n"),
+        ("FROM a\nRUN ", "a \\\n", "\n"),
+    ] {
+        parses_quickly(&format!("{head:?} {unit:?}"), format!("{head}{}{tail}", filled(unit, size)));
+    }
+}
+
+#[test]
+fn five_megabytes_of_nested_substitutions_are_refused_on_a_small_stack() {
+    for unit in ["${a:-", "\"${a:-", "${a/", "${a#${b", "$", "${", "$a", "${a}", "\"$a", "${a:-b}"] {
+        let begun = Instant::now();
+        let word = filled(unit, 5 << 20);
+        let work = move || expand(&word, '\\', &|_: &str| None, Mode::Word).map(|expanded| expanded.text.len());
+        let outcome = std::thread::Builder::new().stack_size(STACK).spawn(work).unwrap().join().unwrap();
+        if unit == "${a:-" {
+            assert!(outcome.unwrap_err().message.contains("deep"));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{unit}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn nesting_up_to_the_limit_works() {
+    let word = format!("{}x{}", "${a:-".repeat(40), "}".repeat(40));
+    assert_eq!(expand(&word, '\\', &|_: &str| None, Mode::Word).unwrap().text, "x");
+}

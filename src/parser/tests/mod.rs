@@ -1,0 +1,8 @@
+//! Tests of the whole parser: files of `testdata/parser`, properties that hold for any text, and input made to be expensive.
+
+mod cases;
+mod dump;
+mod hostile;
+mod mounts;
+mod properties;
+mod spans;
