@@ -16,9 +16,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::graph::CacheSharing;
 use crate::graph::{CopyOp, CopySource, ExecMountKind, ExecOp, MkdirOp, NetworkMode, SecurityMode, Unpack};
 use crate::oci::{Digest, Platform};
-use crate::graph::CacheSharing;
 
 /// Part of every key: raising it makes every earlier record unreachable.
 pub const KEY_VERSION: u32 = 1;

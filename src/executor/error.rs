@@ -118,7 +118,9 @@ impl Error {
             Error::Context { source, .. } => source.hint(),
             Error::Refused { hint, .. } | Error::Source { hint, .. } => hint.clone(),
             Error::Store(source) => source.hint(),
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Some("free some space, or run `strake prune`".into()),
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space, or run `strake prune`".into())
+            }
             Error::Io { .. } | Error::Cancelled => None,
         }
     }
@@ -127,7 +129,9 @@ impl Error {
     pub fn step(&self) -> Option<&Step> {
         match self {
             Error::Step(failure) => Some(&failure.step),
-            Error::Files { step, .. } | Error::Sandbox { step, .. } | Error::Context { step, .. } | Error::Refused { step, .. } => Some(step),
+            Error::Files { step, .. } | Error::Sandbox { step, .. } | Error::Context { step, .. } | Error::Refused { step, .. } => {
+                Some(step)
+            }
             Error::Source { .. } | Error::Store(_) | Error::Io { .. } | Error::Cancelled => None,
         }
     }
@@ -138,7 +142,9 @@ fn step_hint(failure: &StepFailure) -> Option<String> {
     match failure.status {
         _ if failure.out_of_memory => Some("give the build more memory, or let the command use less".into()),
         ExitStatus::Code(127) => Some("status 127 means that the shell did not find a command: is it installed in this stage?".into()),
-        ExitStatus::Code(126) => Some("status 126 means that a command was found but cannot be executed: is it `chmod +x`, and for this platform?".into()),
+        ExitStatus::Code(126) => {
+            Some("status 126 means that a command was found but cannot be executed: is it `chmod +x`, and for this platform?".into())
+        }
         ExitStatus::Code(137) | ExitStatus::Signal(9) => Some("signal 9 often means that the machine ran out of memory".into()),
         _ => None,
     }

@@ -32,11 +32,7 @@ pub(super) struct Probe {
 pub(super) type Downloads = HashMap<NodeId, Download>;
 
 /// Probes all nodes.
-pub(super) fn probe_all(
-    graph: &BuildGraph,
-    environment: &Environment,
-    downloads: &Downloads,
-) -> Result<HashMap<NodeId, Probe>, Error> {
+pub(super) fn probe_all(graph: &BuildGraph, environment: &Environment, downloads: &Downloads) -> Result<HashMap<NodeId, Probe>, Error> {
     let mut probes: HashMap<NodeId, Probe> = HashMap::new();
     for id in graph.nodes() {
         if environment.cancel.is_cancelled() {
@@ -184,9 +180,10 @@ fn checksum_selection(
         let tree = excluding.as_ref().map_or(tree, |excluding| excluding);
         // A directory gives its contents only; with `--parents` it is copied itself.
         let contents_only = root.metadata.kind == Kind::Directory && !op.parents;
-        let options = ChecksumOptions { root: if contents_only { RootEntry::ContentsOnly } else { RootEntry::Counts }, ..Default::default() };
-        let sum = checksum(tree, &root.path, &options, memo)
-            .map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
+        let options =
+            ChecksumOptions { root: if contents_only { RootEntry::ContentsOnly } else { RootEntry::Counts }, ..Default::default() };
+        let sum =
+            checksum(tree, &root.path, &options, memo).map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
         // A file's name at the destination is read too: `COPY *.txt /d/` of a renamed file gives another result.
         let name = if contents_only { &[] } else { root.name.as_bytes() };
         hasher.update(&(name.len() as u64).to_le_bytes());

@@ -75,16 +75,8 @@ pub async fn run(graph: Arc<BuildGraph>, environment: Arc<Environment>) -> Resul
         let (graph, environment, downloads) = (graph.clone(), environment.clone(), downloads.clone());
         Arc::new(blocking(move || probe_all(&graph, &environment, &downloads)).await?)
     };
-    let mut scheduler = Scheduler {
-        graph,
-        environment,
-        probes,
-        downloads,
-        states: HashMap::new(),
-        tasks: JoinSet::new(),
-        cached: 0,
-        executed: 0,
-    };
+    let mut scheduler =
+        Scheduler { graph, environment, probes, downloads, states: HashMap::new(), tasks: JoinSet::new(), cached: 0, executed: 0 };
     scheduler.demand();
     scheduler.report_hits();
     scheduler.drive().await
@@ -381,7 +373,8 @@ impl NodeWork {
         let node = self.graph.node(self.id);
         let Op::Copy(op) = &node.op else { return Ok(None) };
         let nodes = self.graph.inputs(self.id);
-        let from_stage = |source: &CopySource| matches!(source, CopySource::Path { input, .. } if !is_context(self.graph.node(nodes[*input])));
+        let from_stage =
+            |source: &CopySource| matches!(source, CopySource::Path { input, .. } if !is_context(self.graph.node(nodes[*input])));
         if !op.sources.iter().any(from_stage) {
             return Ok(None);
         }
@@ -423,7 +416,8 @@ impl NodeWork {
             Op::Copy(op) => {
                 let trees = self.trees()?;
                 let nodes = self.graph.inputs(self.id);
-                let download = |input: usize| self.downloads.get(&nodes[input]).map(|download| (download, &self.graph.node(nodes[input]).op));
+                let download =
+                    |input: usize| self.downloads.get(&nodes[input]).map(|download| (download, &self.graph.node(nodes[input]).op));
                 ops::copy_step(&self.environment, &node.step, op, base, &trees, &download)
             }
             Op::Mkdir(op) => ops::mkdir_step(&self.environment, &node.step, op, base),

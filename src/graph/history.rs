@@ -19,7 +19,13 @@ pub(super) enum Layer {
 /// An entry; its time is set when the image is assembled.
 pub(super) fn entry(text: &str, layer: Layer) -> HistoryEntry {
     let text = if layer == Layer::Marked { format!("{text} # buildkit") } else { text.to_owned() };
-    HistoryEntry { created: None, created_by: Some(text), author: None, comment: Some(COMMENT.to_owned()), empty_layer: layer == Layer::None }
+    HistoryEntry {
+        created: None,
+        created_by: Some(text),
+        author: None,
+        comment: Some(COMMENT.to_owned()),
+        empty_layer: layer == Layer::None,
+    }
 }
 
 /// A list of strings as Go prints it with `%q`: `["a" "b"]`.

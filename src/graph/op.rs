@@ -301,12 +301,7 @@ impl BuildGraph {
         StableDiGraph::new()
     }
 
-    pub(super) fn finish(
-        graph: StableDiGraph<Node, usize>,
-        target: NodeId,
-        config: ImageConfig,
-        warnings: Vec<Diagnostic>,
-    ) -> BuildGraph {
+    pub(super) fn finish(graph: StableDiGraph<Node, usize>, target: NodeId, config: ImageConfig, warnings: Vec<Diagnostic>) -> BuildGraph {
         let mut graph = BuildGraph { graph, target, config, warnings };
         graph.drop_unreachable();
         graph

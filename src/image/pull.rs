@@ -114,8 +114,11 @@ async fn resolve_config(
     fetch_blob(client, store, at, &descriptor).await?;
     let (reader, digest) = (store.clone(), descriptor.digest.clone());
     let bytes = blocking(move || reader.read_blob(&digest, MAX_CONFIG)).await?;
-    let config: ImageConfig = serde_json::from_slice(&bytes)
-        .map_err(|source| Error::Config { name: name.to_owned(), digest: descriptor.digest.clone(), source })?;
+    let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|source| Error::Config {
+        name: name.to_owned(),
+        digest: descriptor.digest.clone(),
+        source,
+    })?;
     if config.rootfs.diff_ids.len() != manifest.layers.len() {
         let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
         return Err(Error::LayerCount { name: name.to_owned(), layers, diff_ids });
@@ -152,7 +155,12 @@ async fn begin(store: &Store, digest: &Digest) -> Result<Option<IngestWriter>, E
     .await
 }
 
-async fn open_stream(client: &Client, at: &Reference, blob: &Descriptor, writer: &IngestWriter) -> Result<crate::registry::BlobStream, Error> {
+async fn open_stream(
+    client: &Client,
+    at: &Reference,
+    blob: &Descriptor,
+    writer: &IngestWriter,
+) -> Result<crate::registry::BlobStream, Error> {
     match writer.offset() {
         0 => Ok(client.fetch_blob(at, blob).await?),
         offset => Ok(client.resume_blob(at, blob, offset, writer.hasher()).await?),

@@ -17,8 +17,8 @@
 //! inside of the new root, so no link of an image leads out of it; when PID 1 ends, all of the sandbox ends. This folder does not know images or builds.
 
 mod capabilities;
-pub mod container;
 mod cgroup;
+pub mod container;
 mod credentials;
 mod devices;
 mod error;
@@ -27,8 +27,8 @@ mod exit;
 mod init;
 mod io;
 mod launch;
-pub mod network;
 mod mounts;
+pub mod network;
 mod plan;
 mod reaper;
 mod rootfs;

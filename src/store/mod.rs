@@ -7,7 +7,6 @@
 //! This folder is the only code that knows a path below the root. It does not know what is in a layer, what a cache key means or how a container runs.
 //! All of it blocks; none of it prints or reads the environment.
 
-pub mod view;
 mod blob;
 mod cache;
 mod cache_mount;
@@ -27,6 +26,7 @@ mod remove;
 mod settle;
 mod snapshot;
 mod store;
+pub mod view;
 mod volume;
 
 pub use cache::CacheEntry;

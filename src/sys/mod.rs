@@ -4,8 +4,8 @@
 
 pub mod inode;
 mod mount;
-pub mod netlink;
 pub mod mount_attr;
+pub mod netlink;
 pub mod process;
 mod root_dir;
 pub mod signals;

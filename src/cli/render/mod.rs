@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn sizes_have_three_digits() {
-        for (bytes, text) in [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (12_345, "12.3kB"), (123_456_789, "123MB"), (4_860_000, "4.86MB")] {
+        for (bytes, text) in [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (12_345, "12.3kB"), (123_456_789, "123MB"), (4_860_000, "4.86MB")]
+        {
             assert_eq!(size(bytes), text);
         }
     }

@@ -148,10 +148,6 @@ mod tests {
         b.finish(StepOutcome::Failed);
         let text = String::from_utf8(sink.0.lock().unwrap().1.clone()).unwrap();
         let bare: Vec<String> = text.lines().map(|l| l.replace(|c: char| c.is_ascii_digit(), "")).collect();
-        assert_eq!(
-            bare,
-            ["# a", "# why: x changed", "# b", "# . two", "# . one line", "# . rest", "# DONE .s", "# ERROR"],
-            "{text}"
-        );
+        assert_eq!(bare, ["# a", "# why: x changed", "# b", "# . two", "# . one line", "# . rest", "# DONE .s", "# ERROR"], "{text}");
     }
 }

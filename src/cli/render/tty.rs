@@ -52,15 +52,8 @@ impl Sink for Tty {
                 bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
                 bar.enable_steady_tick(Duration::from_millis(100));
                 bar.set_message(clean(&title));
-                let step_state = Step {
-                    bar,
-                    title,
-                    reason,
-                    started: event.at,
-                    tail: VecDeque::new(),
-                    partial: Vec::new(),
-                    transfers: Vec::new(),
-                };
+                let step_state =
+                    Step { bar, title, reason, started: event.at, tail: VecDeque::new(), partial: Vec::new(), transfers: Vec::new() };
                 steps.insert(step, step_state);
             }
             EventKind::Log { step, bytes, .. } => {

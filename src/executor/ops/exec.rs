@@ -198,8 +198,11 @@ fn plan_mounts(
                 }
                 if *file {
                     let path = scratch.file(&format!("secret-{number}"), secret.expose(), *mode)?;
-                    std::os::unix::fs::chown(&path, Some(*uid), Some(*gid))
-                        .map_err(|source| Error::Io { action: "chown", path: path.clone(), source })?;
+                    std::os::unix::fs::chown(&path, Some(*uid), Some(*gid)).map_err(|source| Error::Io {
+                        action: "chown",
+                        path: path.clone(),
+                        source,
+                    })?;
                     mounts.push(bind_file(path, &target.to_string()));
                 }
             }
@@ -254,7 +257,8 @@ fn bind_input(
 
 fn find(tree: &MergedView, source: &str, step: &Step) -> Result<(RootPath, bool), Error> {
     let path = RootPath::new(source);
-    let read = |source| Error::Files { step: Box::new(step.clone()), source: super::Error::ReadBase { path: path.clone(), source }, hint: None };
+    let read =
+        |source| Error::Files { step: Box::new(step.clone()), source: super::Error::ReadBase { path: path.clone(), source }, hint: None };
     let found = resolve(tree, &path, LastLink::Follow).map_err(read)?;
     match tree.metadata(&found).map_err(read)? {
         Some(metadata) => Ok((found, metadata.kind != Kind::Directory)),

@@ -228,18 +228,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
 
     fn start(&self, node: NodeId, config: ImageConfig, platform: Platform, name: String) -> StageState {
         let env = Environment::from_entries(&config.config.env);
-        StageState {
-            node,
-            config,
-            env,
-            args: Vec::new(),
-            platform,
-            cmd_is_set: false,
-            name,
-            position: 0,
-            total: 0,
-            is_trigger: false,
-        }
+        StageState { node, config, env, args: Vec::new(), platform, cmd_is_set: false, name, position: 0, total: 0, is_trigger: false }
     }
 
     /// The config of an image; notes the need where it is not known.

@@ -46,8 +46,25 @@ fn five_megabytes_of_anything_are_read_in_linear_time() {
 fn a_megabyte_of_anything_else_is_read_in_linear_time() {
     let size = 1 << 20;
     for unit in [
-        "`", "a", "\n", "#\n", "# a\n", " ", "FROM a\n", "FROM a AS b\n", "x\n", "RUN <<A\n", "ENV a=b\n", "COPY \"a\" \\\n", "--a ", "[", "{", "\"",
-        "'", "EXPOSE 1-65535\n", "FROM a AS b\nCMD a\n",
+        "`",
+        "a",
+        "\n",
+        "#\n",
+        "# a\n",
+        " ",
+        "FROM a\n",
+        "FROM a AS b\n",
+        "x\n",
+        "RUN <<A\n",
+        "ENV a=b\n",
+        "COPY \"a\" \\\n",
+        "--a ",
+        "[",
+        "{",
+        "\"",
+        "'",
+        "EXPOSE 1-65535\n",
+        "FROM a AS b\nCMD a\n",
     ] {
         parses_quickly(&format!("{unit:?}"), filled(unit, size));
         parses_quickly(&format!("{unit:?} in a RUN"), format!("FROM scratch\nRUN {}", filled(unit, size)));
