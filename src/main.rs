@@ -1,3 +1,5 @@
 //! The `strake` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    strake::cli::main()
+}

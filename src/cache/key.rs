@@ -2,7 +2,7 @@
 //!
 //! | op | hashed | left out on purpose |
 //! |---|---|---|
-//! | image | digest of the manifest, platform | name, registry, credentials, mirrors |
+//! | image | its ID: the digest of its config, which names platform and layers | name, registry, compression, credentials, mirrors |
 //! | download | digest of the content, its name | address, server, time, ETag |
 //! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: path pattern and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or the identity of the stage | mtime, inode, absolute path of the context |
 //! | RUN | base's identity, argv, env in order, working directory, user, platform, network mode, security mode, heredoc script, mounts (target, kind, options; of a bind what it selects) | secrets' and proxies' values, content of cache mounts, addresses, resource limits, log settings, terminal, time |
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::CacheSharing;
 use crate::graph::{CopyOp, CopySource, ExecMountKind, ExecOp, MkdirOp, NetworkMode, SecurityMode, Unpack};
-use crate::oci::{Digest, Platform};
+use crate::oci::{Digest, ImageId, Platform};
 
 /// Part of every key: raising it makes every earlier record unreachable.
 pub const KEY_VERSION: u32 = 1;
@@ -149,10 +149,9 @@ pub fn scratch_key() -> CacheKey {
 }
 
 /// The identity of an image's file system.
-pub fn image_key(manifest: &Digest, platform: &Platform) -> CacheKey {
+pub fn image_key(id: &ImageId) -> CacheKey {
     let mut components = Components::new("image");
-    components.add("manifest", manifest.to_string());
-    components.add("platform", platform.to_string());
+    components.add("id", id.to_string());
     components.key()
 }
 

@@ -1,2 +1,80 @@
 //! The command line: arguments, rendering, exit codes. No domain logic.
-pub mod render;
+//!
+//! This is the only folder that prints, reads the environment or looks for the home directory; the rest gets values.
+
+mod commands;
+mod env;
+mod render;
+mod report;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use render::ProgressMode;
+
+/// Builds Dockerfiles, moves the images and runs them. No daemon.
+#[derive(Debug, Parser)]
+#[command(name = "strake", version, disable_help_subcommand = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// The store's directory [default: /var/lib/strake as root, $XDG_DATA_HOME/strake otherwise]
+    #[arg(long, global = true, value_name = "DIR", env = env::ROOT, hide_env = true)]
+    root: Option<PathBuf>,
+    /// Use plain HTTP with this registry (host, or host:port; may be given several times)
+    #[arg(long, global = true, value_name = "HOST")]
+    plain_http: Vec<String>,
+    /// Do not check the certificate of this registry (may be given several times)
+    #[arg(long, global = true, value_name = "HOST")]
+    tls_skip_verify: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build an image from a Dockerfile
+    Build(commands::build::BuildArgs),
+}
+
+/// Runs the command line and returns the exit status.
+///
+/// Call it at the very start of `main`: what starts sandboxes must be started before there is any thread.
+pub fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let program = args.next();
+    if let Some(code) = supervisor(&mut args) {
+        return code;
+    }
+    let arguments = match Arguments::try_parse_from(program.into_iter().chain(std::env::args_os().skip(1))) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and versions go to standard output and are no failure; clap knows which is which.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match arguments.command {
+        Command::Build(args) => commands::build::run(&arguments.global, args),
+    }
+}
+
+/// Runs this process as a container's supervisor, if that is what it was started for.
+fn supervisor(args: &mut impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    use crate::runtime::container::{SUPERVISOR, supervisor_main};
+    let first = std::env::args_os().nth(1)?;
+    if first != SUPERVISOR {
+        return None;
+    }
+    args.next();
+    let rest: Vec<OsString> = args.collect();
+    Some(ExitCode::from(u8::try_from(supervisor_main(rest)).unwrap_or(1)))
+}

@@ -1,1 +1,87 @@
 //! Typed requests and outcomes: what a command line (or later a server) asks for, and the wiring of the parts that do it.
+//!
+//! An [`Engine`] is opened once for a command. What costs time (certificates, networks, the database) is opened when it is first needed. This folder neither prints
+//! nor reads the environment: it gets values, and returns outcomes.
+
+mod build;
+mod download;
+mod error;
+mod network;
+mod sources;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::registry::{Client, ClientOptions, CredentialFiles, Credentials};
+use crate::runtime::Spawner;
+use crate::store::Store;
+
+pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output};
+pub use error::{Class, Error};
+pub use network::NetworkFiles;
+
+/// Where things are, and how registries are reached.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// The store's directory.
+    pub root: PathBuf,
+    /// A directory for what does not outlive a reboot.
+    pub run_dir: PathBuf,
+    /// Where credentials are kept.
+    pub credentials: CredentialFiles,
+    /// How registries are reached. Its credentials are replaced by those of `credentials`.
+    pub client: ClientOptions,
+    /// The host's files about names.
+    pub network: NetworkFiles,
+}
+
+/// All that commands are made of.
+pub struct Engine {
+    options: EngineOptions,
+    store: Store,
+    spawner: Option<Arc<Spawner>>,
+    /// Made when a registry is first asked: reading the certificates of the system takes some milliseconds.
+    client: Arc<Mutex<Option<Client>>>,
+}
+
+impl Engine {
+    /// Opens the store. Builds need a `spawner`, which was started before any thread.
+    pub fn open(options: EngineOptions, spawner: Option<Spawner>) -> Result<Engine, Error> {
+        let store = Store::open(&options.root)?;
+        Ok(Engine { options, store, spawner: spawner.map(Arc::new), client: Arc::default() })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What the engine was opened with.
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// The registry client.
+    pub fn client(&self) -> Result<Client, Error> {
+        client_of(&self.options, &self.client)
+    }
+
+    /// Makes durable what the command made. Call it at the end.
+    pub fn settle(&self) -> Result<(), Error> {
+        Ok(self.store.settle()?)
+    }
+}
+
+/// The client in `made`, which is made if it is not there.
+fn client_of(options: &EngineOptions, made: &Mutex<Option<Client>>) -> Result<Client, Error> {
+    let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(client) = &*made {
+        return Ok(client.clone());
+    }
+    let credentials = Credentials::load(&options.credentials)?;
+    let client_options = ClientOptions { credentials, ..options.client.clone() };
+    let failed = |source| Error::Registry { action: "set up", name: "the registry client".into(), source };
+    let client = Client::new(client_options).map_err(failed)?;
+    *made = Some(client.clone());
+    Ok(client)
+}

@@ -10,10 +10,10 @@ use futures_util::future::BoxFuture;
 use crate::cache::BuildCache;
 use crate::context::{ChecksumMemo, LocalContext};
 use crate::diag::Secret;
-use crate::oci::{Digest, Platform, Reference};
+use crate::oci::{Digest, ImageId, Reference};
 use crate::progress::{Progress, StepProgress};
 use crate::runtime::Spawner;
-use crate::store::{SnapshotId, Store};
+use crate::store::{Lease, SnapshotId, Store};
 use crate::task::CancellationToken;
 
 use super::Error;
@@ -24,13 +24,12 @@ pub trait Sources: Send + Sync {
     fn unpack<'a>(
         &'a self,
         reference: &'a Reference,
-        manifest: &'a Digest,
-        platform: &'a Platform,
+        id: &'a ImageId,
         progress: &'a StepProgress,
     ) -> BoxFuture<'a, Result<Vec<SnapshotId>, Error>>;
 
     /// The snapshots of an image, if they are all there already.
-    fn unpacked(&self, manifest: &Digest) -> Option<Vec<SnapshotId>>;
+    fn unpacked(&self, id: &ImageId) -> Option<Vec<SnapshotId>>;
 
     /// Fetches a file from a web server.
     fn download<'a>(&'a self, url: &'a str, progress: &'a StepProgress) -> BoxFuture<'a, Result<Download, Error>>;
@@ -86,6 +85,8 @@ pub struct Environment {
     pub logs: PathBuf,
     /// Where progress goes.
     pub progress: Progress,
+    /// Keeps what the build uses from being pruned.
+    pub lease: Arc<Lease>,
     /// Stops the build.
     pub cancel: CancellationToken,
 }

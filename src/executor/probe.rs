@@ -3,7 +3,7 @@
 //! A node's identity is the key of its record where one is found, and its own key where none is (then that is what its result will be called). So one pass
 //! over the graph finds every hit of an unchanged build, without touching a layer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::cache::{CacheKey, Components, Output, StepSlot};
 use crate::context::{ChecksumMemo, ChecksumOptions, Excluding, RootEntry, checksum};
 use crate::graph::{BuildGraph, CopyOp, CopySource, Node, NodeId, Op, SourceOp};
 use crate::path::RootPath;
+use crate::store::Resource;
 use crate::sys::tree::{Kind, Tree};
 
 use super::ops;
@@ -44,7 +45,22 @@ pub(super) fn probe_all(graph: &BuildGraph, environment: &Environment, downloads
             probes.insert(id, probe);
         }
     }
+    hold(environment, &mut probes)?;
     Ok(probes)
+}
+
+/// Takes a lease on every hit. What was pruned since it was looked up is none.
+fn hold(environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> Result<(), Error> {
+    let snapshots: BTreeSet<_> = probes.values().filter_map(|probe| probe.hit.as_ref()).flat_map(|hit| hit.snapshots.iter().copied()).collect();
+    let resources: Vec<Resource> = snapshots.iter().map(|id| Resource::Snapshot(*id)).collect();
+    let present = environment.lease.add_all(&resources)?;
+    let gone: BTreeSet<_> = snapshots.into_iter().zip(present).filter(|(_, present)| !present).map(|(id, _)| id).collect();
+    for probe in probes.values_mut() {
+        if probe.hit.as_ref().is_some_and(|hit| hit.snapshots.iter().any(|id| gone.contains(id))) {
+            probe.hit = None;
+        }
+    }
+    Ok(())
 }
 
 /// Probes one node, whose inputs are called `inputs`. The build context has no identity of its own: `None`.
@@ -62,9 +78,7 @@ fn probe_node(
     };
     match &node.op {
         Op::Source(SourceOp::Scratch) => whole(key::scratch_key(), Some(Vec::new())),
-        Op::Source(SourceOp::Image { manifest, .. }) => {
-            whole(key::image_key(manifest, &node.platform), environment.sources.unpacked(manifest))
-        }
+        Op::Source(SourceOp::Image { id, .. }) => whole(key::image_key(id), environment.sources.unpacked(id)),
         Op::Source(SourceOp::Http { name, .. }) => match downloads.get(&id) {
             Some(download) => whole(key::download_key(&download.digest, name), Some(Vec::new())),
             None => Ok(None),
@@ -220,7 +234,7 @@ pub(super) fn context_of(environment: &Environment, node: &Node) -> Result<Arc<d
 
 fn label(node: &Node) -> InputLabel {
     match &node.op {
-        Op::Source(SourceOp::Image { reference, manifest }) => InputLabel::Image(reference.familiar(), manifest.clone()),
+        Op::Source(SourceOp::Image { reference, manifest, .. }) => InputLabel::Image(reference.familiar(), manifest.clone()),
         _ => InputLabel::Step(node.step.title()),
     }
 }

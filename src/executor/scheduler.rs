@@ -241,9 +241,9 @@ impl NodeWork {
 
     async fn unpack(&self) -> Result<Finished, Error> {
         let node = self.graph.node(self.id);
-        let Op::Source(SourceOp::Image { reference, manifest }) = &node.op else { return Err(Error::Cancelled) };
+        let Op::Source(SourceOp::Image { reference, id, .. }) = &node.op else { return Err(Error::Cancelled) };
         let progress = self.environment.progress.start(node.step.title(), None);
-        let unpacking = self.environment.sources.unpack(reference, manifest, &node.platform, &progress);
+        let unpacking = self.environment.sources.unpack(reference, id, &progress);
         let result = tokio::select! {
             result = unpacking => result,
             () = self.environment.cancel.cancelled() => Err(Error::Cancelled),
@@ -251,7 +251,7 @@ impl NodeWork {
         match result {
             Ok(snapshots) => {
                 progress.finish(StepOutcome::Done);
-                let key = crate::cache::key::image_key(manifest, &node.platform);
+                let key = crate::cache::key::image_key(id);
                 Ok(Finished { output: Output { key, snapshots }, cached: true })
             }
             Err(Error::Cancelled) => Err(Error::Cancelled),

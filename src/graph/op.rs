@@ -5,7 +5,7 @@ use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::{EdgeRef, NodeIndexable};
 
 use crate::diag::{Diagnostic, SourceFile, Span};
-use crate::oci::{Digest, ImageConfig, Platform, Reference};
+use crate::oci::{Digest, ImageConfig, ImageId, Platform, Reference};
 use crate::parser::CacheSharing;
 use crate::path::RootPath;
 
@@ -87,7 +87,9 @@ pub enum SourceOp {
     Image {
         /// Its name.
         reference: Reference,
-        /// The manifest that the name stood for when the build began.
+        /// The digest of its config: what the name stood for when the build began.
+        id: ImageId,
+        /// The digest of its manifest, for messages.
         manifest: Digest,
     },
     /// The build context.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::diag::{Diagnostic, SourceFile, Span};
-use crate::oci::{Digest, ImageConfig, Platform, Reference};
+use crate::oci::{Digest, ImageConfig, ImageId, Platform, Reference};
 use crate::parser::{Dockerfile, Instruction, Word};
 
 use super::lower::{Lowering, StageState};
@@ -48,7 +48,9 @@ pub struct ImageNeed {
 /// What a name turned out to be.
 #[derive(Clone, Debug)]
 pub struct ResolvedImage {
-    /// The digest of the image's manifest.
+    /// The digest of the image's config.
+    pub id: ImageId,
+    /// The digest of the image's manifest, for messages.
     pub manifest: Digest,
     /// Its config.
     pub config: ImageConfig,

@@ -101,6 +101,16 @@ pub enum Error {
         /// Snapshots.
         snapshots: usize,
     },
+    /// A file cannot be read or written.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
     /// A snapshot that the build just made or found is gone.
     #[error("snapshot {id} is not in the store any more")]
     SnapshotGone {

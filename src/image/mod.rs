@@ -3,9 +3,11 @@
 //! [`layer`] turns directories into tar streams and blobs, and back. [`pull`] joins the registry and the store; [`assemble`] makes an image of
 //! a build's snapshots and config; [`blobs`] makes the blobs and the manifest of an image that was built here, when they are first wanted.
 
+pub mod archive;
 pub mod assemble;
 pub mod blobs;
 mod error;
+pub mod export;
 pub mod layer;
 pub mod pull;
 

@@ -72,6 +72,12 @@ impl Store {
         Ok(found)
     }
 
+    /// Where a blob's bytes are now, to be opened at once: they move when they are settled.
+    pub fn blob_path(&self, digest: &Digest) -> Result<std::path::PathBuf, Error> {
+        let found = self.find_blob(digest, "stat", |path| fs::metadata(path).map(|_| path.to_owned()))?;
+        found.ok_or_else(|| self.no_blob(digest))
+    }
+
     /// Calls `f` with the path that a blob has now; `None` where it has none.
     pub(super) fn find_blob<T>(
         &self,

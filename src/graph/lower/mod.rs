@@ -243,8 +243,9 @@ impl<'a, 'b> Lowering<'a, 'b> {
     }
 
     fn image_node(&mut self, reference: &Reference, image: &ResolvedImage, platform: Platform, span: Span) -> NodeId {
-        let op = SourceOp::Image { reference: reference.clone(), manifest: image.manifest.clone() };
-        let key = format!("image {reference} {} {platform}", image.manifest);
+        let (id, manifest) = (image.id.clone(), image.manifest.clone());
+        let key = format!("image {reference} {id} {platform}");
+        let op = SourceOp::Image { reference: reference.clone(), id, manifest };
         self.source(&key, op, &format!("FROM {reference}"), platform, Some(span))
     }
 

@@ -59,6 +59,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A namespace that was made cannot be passed on.
+    pub fn namespace(source: io::Error) -> Error {
+        Error::Kernel { step: "pass a network namespace on".to_owned(), source }
+    }
+
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -1,0 +1,278 @@
+//! `strake build`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::render::{ProgressMode, progress};
+use crate::cli::{Global, env, report};
+use crate::diag::Secret;
+use crate::engine::{BuildRequest, ContextSource, DockerfileSource, Engine, Error, Output};
+use crate::graph::NetworkMode;
+use crate::oci::{Platform, Reference};
+use crate::runtime::Spawner;
+use crate::task::CancellationToken;
+
+use super::with_engine;
+
+/// Flags of `strake build`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BuildArgs {
+    /// The directory with the files to build from, or `-` for an archive or a Dockerfile on standard input
+    context: PathBuf,
+    /// A name of the image, `NAME[:TAG]` (may be given several times)
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]", value_parser = reference)]
+    tag: Vec<Reference>,
+    /// The Dockerfile [default: Dockerfile in the context]; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// A value of an ARG; without `=`, that of the environment (may be given several times)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// A label of the image (may be given several times)
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Take no step from the cache
+    #[arg(long)]
+    no_cache: bool,
+    /// Look the base images up in their registries, even those that are here
+    #[arg(long)]
+    pull: bool,
+    /// How to show progress
+    #[arg(long, value_enum, default_value = "auto", env = env::PROGRESS, hide_env = true)]
+    progress: ProgressMode,
+    /// Show nothing but the image's ID
+    #[arg(short, long)]
+    quiet: bool,
+    /// Write the image's ID to a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Where the result goes: `type=local|tar|oci|docker|image[,dest=PATH]`, or a directory, or `-` (may be given several times)
+    #[arg(short, long, value_name = "SPEC", value_parser = output)]
+    output: Vec<Output>,
+    /// The network of RUN steps
+    #[arg(long, value_enum, default_value = "default")]
+    network: Network,
+    /// The platform to build for [default: this machine's]
+    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// A secret for RUN --mount=type=secret: `id=NAME[,src=FILE|,env=VARIABLE]` (may be given several times)
+    #[arg(long, value_name = "SPEC")]
+    secret: Vec<String>,
+}
+
+/// `--network`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Network {
+    /// A private one where possible
+    Default,
+    /// None
+    None,
+    /// This machine's
+    Host,
+}
+
+fn reference(text: &str) -> Result<Reference, String> {
+    let reference: Reference = text.parse().map_err(|error: crate::oci::ReferenceError| error.reason)?;
+    if reference.digest().is_some() {
+        return Err("an image gets its digest from its content; give a tag".into());
+    }
+    Ok(reference)
+}
+
+/// Reads `--output`.
+fn output(text: &str) -> Result<Output, String> {
+    if text == "-" {
+        return Ok(Output::Tar("-".into()));
+    }
+    if !text.contains('=') {
+        return Ok(Output::Local(text.into()));
+    }
+    let (mut kind, mut dest) = (None, None);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("type", value)) => kind = Some(value),
+            Some(("dest", value)) => dest = Some(PathBuf::from(value)),
+            Some((key, _)) => return Err(format!("the key `{key}` is not supported: expected `type` and `dest`")),
+            None => return Err(format!("`{field}` has no value")),
+        }
+    }
+    let needed = |dest: Option<PathBuf>| dest.ok_or_else(|| "`dest=` is missing".to_owned());
+    match kind.ok_or("`type=` is missing")? {
+        "local" => needed(dest).map(Output::Local),
+        "tar" => Ok(Output::Tar(dest.unwrap_or_else(|| "-".into()))),
+        "oci" => Ok(Output::Oci(dest.unwrap_or_else(|| "-".into()))),
+        "docker" => Ok(Output::Docker(dest.unwrap_or_else(|| "-".into()))),
+        "image" if dest.is_none() => Ok(Output::Image),
+        "image" => Err("`type=image` has no `dest`: it goes into the store".into()),
+        other => Err(format!("the type `{other}` is not supported: expected local, tar, oci, docker or image")),
+    }
+}
+
+/// Runs `strake build`.
+pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
+    let quiet = args.quiet;
+    let iidfile = args.iidfile.clone();
+    // Before the runtime: the process that starts sandboxes must be forked while there is one thread.
+    let spawner = match Spawner::start() {
+        Ok(spawner) => spawner,
+        Err(error) => {
+            report::error(&Error::Runtime(error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = with_engine(global, Some(spawner), |engine| build(engine, args));
+    let id = match result {
+        Ok(id) => id,
+        Err(error) => {
+            report::error(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some(path) = iidfile
+        && let Err(source) = std::fs::write(&path, &id)
+    {
+        report::error(&Error::Io { action: "write", path, source });
+        return ExitCode::FAILURE;
+    }
+    if quiet {
+        report::result(&id);
+    }
+    ExitCode::SUCCESS
+}
+
+async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
+    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let progress = progress(mode);
+    let quiet = mode == ProgressMode::Quiet;
+    let tags = args.tag.clone();
+    let request = request(args)?;
+    let cancel = CancellationToken::new();
+    let watcher = tokio::spawn(watch_signals(cancel.clone()));
+    let outcome = engine.build(request, &progress, cancel).await;
+    watcher.abort();
+    let outcome = outcome?;
+    if !quiet {
+        report::diagnostics(&outcome.warnings);
+        for tag in &tags {
+            report::tell(&format!("naming to {tag}"));
+        }
+        report::tell(&format!("image {}", outcome.image.id));
+    }
+    if outcome.executed > 0 {
+        engine.settle()?;
+    }
+    Ok(outcome.image.id.to_string())
+}
+
+/// The first signal cancels the build, which then stops in good order; the second ends the process.
+async fn watch_signals(cancel: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+    for _ in 0..2 {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if cancel.is_cancelled() {
+            // SAFETY-free way out: sandboxes die with this process, and the store is good at any instant.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        cancel.cancel();
+    }
+}
+
+fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
+    let context = if args.context == Path::new("-") { ContextSource::Stdin } else { ContextSource::Directory(args.context) };
+    let dockerfile = match args.file {
+        None => DockerfileSource::Default,
+        Some(path) if path == Path::new("-") => DockerfileSource::Stdin,
+        Some(path) => DockerfileSource::Path(path),
+    };
+    Ok(BuildRequest {
+        context,
+        dockerfile,
+        tags: args.tag,
+        target: args.target,
+        build_args: build_args(&args.build_arg)?,
+        labels: labels(&args.label)?,
+        no_cache: args.no_cache,
+        pull: args.pull,
+        network: match args.network {
+            Network::Default => NetworkMode::Default,
+            Network::None => NetworkMode::None,
+            Network::Host => NetworkMode::Host,
+        },
+        platform: args.platform.unwrap_or_else(Platform::host),
+        secrets: secrets(&args.secret)?,
+        outputs: args.output,
+    })
+}
+
+/// `--build-arg NAME=VALUE`; without a value it is taken from the environment, and where that has none there is none.
+fn build_args(args: &[String]) -> Result<BTreeMap<String, String>, Error> {
+    let mut values = BTreeMap::new();
+    for arg in args {
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (arg.as_str(), env::variable(arg)),
+        };
+        if name.is_empty() {
+            let hint = Some("write `--build-arg NAME=VALUE`".into());
+            return Err(Error::Usage { message: format!("the build argument `{arg}` has no name"), hint });
+        }
+        if let Some(value) = value {
+            values.insert(name.to_owned(), value);
+        }
+    }
+    Ok(values)
+}
+
+fn labels(labels: &[String]) -> Result<Vec<(String, String)>, Error> {
+    let mut pairs = Vec::new();
+    for label in labels {
+        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        if key.is_empty() {
+            let hint = Some("write `--label KEY=VALUE`".into());
+            return Err(Error::Usage { message: format!("the label `{label}` has no key"), hint });
+        }
+        pairs.push((key.to_owned(), value.to_owned()));
+    }
+    Ok(pairs)
+}
+
+/// `--secret id=NAME[,src=FILE|,env=VARIABLE]`; without a source it is the variable, else the file, of that name.
+fn secrets(specs: &[String]) -> Result<BTreeMap<String, Secret<Vec<u8>>>, Error> {
+    let mut secrets = BTreeMap::new();
+    for spec in specs {
+        let usage = |message: String| Error::Usage { message, hint: Some("write `--secret id=NAME,src=FILE` or `--secret id=NAME,env=VARIABLE`".into()) };
+        let (mut id, mut file, mut variable) = (None, None, None);
+        for field in spec.split(',') {
+            match field.split_once('=') {
+                Some(("id", value)) => id = Some(value.to_owned()),
+                Some(("src" | "source", value)) => file = Some(PathBuf::from(value)),
+                Some(("env", value)) => variable = Some(value.to_owned()),
+                Some(("type", "file" | "env")) => {}
+                _ => return Err(usage(format!("the field `{field}` of a secret is not known"))),
+            }
+        }
+        let id = id.ok_or_else(|| usage("a secret has no id".into()))?;
+        let value = match (file, variable) {
+            (Some(path), _) => std::fs::read(&path).map_err(|source| Error::Io { action: "read", path, source })?,
+            (None, Some(name)) => {
+                env::variable(&name).ok_or_else(|| usage(format!("the variable `{name}` of the secret `{id}` is not set")))?.into_bytes()
+            }
+            (None, None) => match env::variable(&id) {
+                Some(value) => value.into_bytes(),
+                None => std::fs::read(&id).map_err(|source| Error::Io { action: "read", path: PathBuf::from(&id), source })?,
+            },
+        };
+        secrets.insert(id, Secret::new(value));
+    }
+    Ok(secrets)
+}

@@ -1,0 +1,98 @@
+//! Every environment variable that Strake reads, and what follows from it.
+
+use std::path::PathBuf;
+
+use crate::diag::Secret;
+use crate::engine::{EngineOptions, NetworkFiles};
+use crate::registry::{ClientOptions, CredentialFiles, Proxies};
+
+use super::Global;
+
+/// The store's directory; `--root` wins.
+pub(super) const ROOT: &str = "STRAKE_ROOT";
+/// Where users keep data: the store of an ordinary user is `strake` in it.
+const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
+/// Where users keep what does not outlive a login.
+const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+/// The home directory.
+const HOME: &str = "HOME";
+/// The directory of Docker's `config.json`.
+const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+/// Credentials as JSON, in the format of `config.json`.
+const DOCKER_AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";
+/// The file with credentials of podman and its relatives.
+const REGISTRY_AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
+/// Proxies for registries, each in two spellings.
+const PROXIES: [[&str; 2]; 3] = [["HTTP_PROXY", "http_proxy"], ["HTTPS_PROXY", "https_proxy"], ["NO_PROXY", "no_proxy"]];
+/// How progress is shown; `--progress` wins.
+pub(super) const PROGRESS: &str = "BUILDKIT_PROGRESS";
+/// Where credential helpers are looked for.
+const PATH: &str = "PATH";
+/// No colours, whatever its value.
+pub(super) const NO_COLOR: &str = "NO_COLOR";
+/// The platform to build for; `--platform` wins.
+pub(super) const DEFAULT_PLATFORM: &str = "DOCKER_DEFAULT_PLATFORM";
+
+fn path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn text(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether colours are wanted on standard error.
+pub(super) fn colours() -> bool {
+    use std::io::IsTerminal;
+    std::env::var_os(NO_COLOR).is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
+}
+
+/// The value of a variable of the environment, for `--build-arg NAME` and `-e NAME`.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Where everything is, from the command line, the environment and the user.
+pub(super) fn engine_options(global: &Global) -> EngineOptions {
+    let is_root = rustix::process::geteuid().is_root();
+    let home = path(HOME).unwrap_or_else(|| PathBuf::from("/"));
+    let data = || path(XDG_DATA_HOME).unwrap_or_else(|| home.join(".local/share")).join("strake");
+    let root = global.root.clone().unwrap_or_else(|| if is_root { PathBuf::from("/var/lib/strake") } else { data() });
+    let run_dir = match path(XDG_RUNTIME_DIR).filter(|_| !is_root) {
+        Some(dir) => dir.join("strake"),
+        None if is_root => PathBuf::from("/run/strake"),
+        None => root.join("run"),
+    };
+    let mut client = ClientOptions {
+        plain_http: global.plain_http.clone(),
+        skip_tls_verify: global.tls_skip_verify.clone(),
+        user_agent: concat!("strake/", env!("CARGO_PKG_VERSION")).to_owned(),
+        certs_dirs: vec![PathBuf::from("/etc/docker/certs.d"), PathBuf::from("/etc/containers/certs.d")],
+        ..ClientOptions::default()
+    };
+    let proxy = |names: [&str; 2]| names.iter().find_map(|name| text(name));
+    client.proxies =
+        Proxies { http: proxy(PROXIES[0]).map(Secret::new), https: proxy(PROXIES[1]).map(Secret::new), no_proxy: proxy(PROXIES[2]) };
+    EngineOptions { root, run_dir, credentials: credential_files(&home), client, network: network_files() }
+}
+
+fn credential_files(home: &std::path::Path) -> CredentialFiles {
+    let docker = path(DOCKER_CONFIG).unwrap_or_else(|| home.join(".docker"));
+    let mut auth_json: Vec<PathBuf> = path(REGISTRY_AUTH_FILE).into_iter().collect();
+    auth_json.extend(path(XDG_RUNTIME_DIR).map(|dir| dir.join("containers/auth.json")));
+    auth_json.push(home.join(".config/containers/auth.json"));
+    CredentialFiles {
+        docker_config: Some(docker.join("config.json")),
+        auth_json,
+        inline: text(DOCKER_AUTH_CONFIG).map(Secret::new),
+        helper_dirs: std::env::var_os(PATH).map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
+    }
+}
+
+fn network_files() -> NetworkFiles {
+    NetworkFiles {
+        resolv_conf: "/etc/resolv.conf".into(),
+        upstream_resolv_conf: "/run/systemd/resolve/resolv.conf".into(),
+        hosts: "/etc/hosts".into(),
+    }
+}

@@ -1,0 +1,101 @@
+//! How a failure is told: `error:` what could not be done, `caused by:` what stopped it, `hint:` what to do.
+
+use std::error::Error as StdError;
+use std::io::Write;
+
+use crate::diag::{Diagnostic, Style, render};
+use crate::engine::Error;
+use crate::executor::StepFailure;
+
+use super::env;
+use super::render::{seconds, size};
+
+/// Writes to standard error; where that is closed, there is nobody to tell.
+pub(super) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Writes a result to standard output.
+pub(super) fn result(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Tells of diagnostics, all of them.
+pub(super) fn diagnostics(diagnostics: &[Diagnostic]) {
+    let style = if env::colours() { Style::Colour } else { Style::Plain };
+    for diagnostic in diagnostics {
+        tell(&render(diagnostic, style));
+    }
+}
+
+/// Tells of an error.
+pub(super) fn error(error: &Error) {
+    match error {
+        Error::Diagnostics(list) => {
+            diagnostics(list);
+            tell(&format!("{} {error}", red("error:")));
+        }
+        Error::BaseImage { need, source } => {
+            let diagnostic = Diagnostic::error(&need.file, need.span, error.to_string());
+            diagnostics(&[diagnostic]);
+            causes(source);
+        }
+        Error::Build(build) => {
+            match (build, build.step().and_then(|step| step.source.clone())) {
+                (crate::executor::Error::Step(failure), place) => step_failed(failure, place),
+                (_, Some((file, span))) => diagnostics(&[Diagnostic::error(&file, span, build.to_string())]),
+                (_, None) => tell(&format!("{} {build}", red("error:"))),
+            }
+            if let Some(source) = build.source() {
+                causes(source);
+            }
+        }
+        _ => {
+            tell(&format!("{} {error}", red("error:")));
+            if let Some(source) = error.source() {
+                causes(source);
+            }
+        }
+    }
+    if let Some(hint) = error.hint() {
+        tell(&format!("hint: {hint}"));
+    }
+}
+
+/// Tells of what is behind an error, as far down as it goes. Layers that say the same thing are told once.
+fn causes(source: &dyn StdError) {
+    let mut at = Some(source);
+    let mut last = String::new();
+    while let Some(cause) = at {
+        let text = cause.to_string();
+        if text != last && !last.ends_with(&text) {
+            tell(&format!("caused by: {text}"));
+        }
+        last = text;
+        at = cause.source();
+    }
+}
+
+/// A failed command: the end of its output, then where it is written.
+fn step_failed(failure: &StepFailure, place: Option<(crate::diag::SourceFile, crate::diag::Span)>) {
+    if !failure.tail.is_empty() {
+        tell(&format!("--- last {} lines of output ---", failure.tail.len()));
+        for line in &failure.tail {
+            tell(&format!("| {line}"));
+        }
+    }
+    match place {
+        Some((file, span)) => diagnostics(&[Diagnostic::error(&file, span, failure.to_string())]),
+        None => tell(&format!("{} {failure}", red("error:"))),
+    }
+    let memory = failure.peak_memory.map_or_else(String::new, |bytes| format!(", at most {} of memory", size(bytes)));
+    let stage = if failure.step.stage.is_empty() { String::new() } else { format!("stage `{}`, ", failure.step.stage) };
+    tell(&format!("  ({stage}after {}{memory})", seconds(failure.elapsed)));
+    if let Some(log) = &failure.log {
+        tell(&format!("  the whole output is in {}", log.display()));
+    }
+}
+
+fn red(text: &str) -> String {
+    if env::colours() { format!("\x1b[1;31m{text}\x1b[0m") } else { text.to_owned() }
+}

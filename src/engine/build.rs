@@ -1,0 +1,364 @@
+//! Building: Dockerfile to graph, graph to snapshots, snapshots to an image and whatever else was asked for.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cache::BuildCache;
+use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput, sniff_stdin};
+use crate::diag::{Diagnostic, Secret, SourceFile};
+use crate::executor::{self, Environment, ops};
+use crate::graph::{BuildGraph, NetworkMode, Op, PlanRequest, Planned, ResolvedImages, SourceOp, plan};
+use crate::image::assemble::assemble;
+use crate::image::export;
+use crate::oci::{Platform, Reference};
+use crate::parser::parse;
+use crate::progress::Progress;
+use crate::store::{ImageRecord, SnapshotId, Store};
+use crate::task::{CancellationToken, blocking};
+
+use super::network::networks;
+use super::sources::PullPolicy;
+use super::{Engine, Error};
+
+/// Where the files of a build come from.
+#[derive(Debug)]
+pub enum ContextSource {
+    /// A directory.
+    Directory(PathBuf),
+    /// Standard input: a tar archive, or a Dockerfile without files.
+    Stdin,
+}
+
+/// Where the Dockerfile is.
+#[derive(Clone, Debug)]
+pub enum DockerfileSource {
+    /// `Dockerfile` in the context.
+    Default,
+    /// A path; a relative one is tried from the current directory, then from the context.
+    Path(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+/// What becomes of a build's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The files, into a directory.
+    Local(PathBuf),
+    /// The files, as a tar archive; `-` is standard output.
+    Tar(PathBuf),
+    /// The image, as an OCI archive.
+    Oci(PathBuf),
+    /// The image, as an archive for `docker load`.
+    Docker(PathBuf),
+    /// The image, in the store.
+    Image,
+}
+
+/// A build.
+#[derive(Debug)]
+pub struct BuildRequest {
+    /// The files.
+    pub context: ContextSource,
+    /// The Dockerfile.
+    pub dockerfile: DockerfileSource,
+    /// The image's names.
+    pub tags: Vec<Reference>,
+    /// The stage to build.
+    pub target: Option<String>,
+    /// `--build-arg`.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: Vec<(String, String)>,
+    /// Whether nothing is taken from the cache.
+    pub no_cache: bool,
+    /// Whether base images are looked up again although they are here.
+    pub pull: bool,
+    /// The network of `RUN` steps that do not name one.
+    pub network: NetworkMode,
+    /// The platform to build for.
+    pub platform: Platform,
+    /// Secrets, by name.
+    pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
+    /// What becomes of the result; nothing named means [`Output::Image`].
+    pub outputs: Vec<Output>,
+}
+
+/// A build that succeeded.
+#[derive(Clone, Debug)]
+pub struct BuildOutcome {
+    /// The image.
+    pub image: ImageRecord,
+    /// How many steps were taken from the cache.
+    pub cached: usize,
+    /// How many steps ran.
+    pub executed: usize,
+    /// What to tell about the Dockerfile.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// What was read of the user's input.
+struct Input {
+    file: SourceFile,
+    /// The Dockerfile on disk, for its ignore file.
+    path: Option<PathBuf>,
+    context: Context,
+    name: String,
+}
+
+/// The files of a build, before it is known whether any step wants them.
+enum Context {
+    Directory(PathBuf),
+    Archive(LocalContext, TempDir),
+    None,
+}
+
+impl Engine {
+    /// Builds.
+    ///
+    /// # Errors
+    /// Everything that can go wrong with a build. The cache keeps what was finished, the store is good.
+    pub async fn build(&self, request: BuildRequest, progress: &Progress, cancel: CancellationToken) -> Result<BuildOutcome, Error> {
+        let spawner = self.spawner.clone().ok_or_else(|| Error::Usage { message: "this engine cannot run steps".into(), hint: None })?;
+        let lease = Arc::new(self.store.lease()?);
+        let scratch = self.options.root.clone();
+        let (context, dockerfile) = (request.context, request.dockerfile);
+        let input = blocking(move || read_input(context, dockerfile, &scratch)).await?;
+        let parsed = parse(&input.file);
+        let mut warnings: Vec<Diagnostic> = Vec::new();
+        if parsed.diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(Error::Diagnostics(parsed.diagnostics));
+        }
+        warnings.extend(parsed.diagnostics);
+        let sources = Arc::new(self.build_sources());
+        let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
+        let plan_request = PlanRequest {
+            dockerfile: &parsed.dockerfile,
+            target: request.target.as_deref(),
+            build_args: &request.build_args,
+            labels: &request.labels,
+            target_platform: request.platform.clone(),
+            build_platform: Platform::host(),
+            network: request.network,
+            no_cache: request.no_cache,
+        };
+        let graph = Arc::new(self.plan(&plan_request, &sources, policy, progress).await?);
+        let name = format!("{}\0{}", input.name, request.target.as_deref().unwrap_or(""));
+        let context = open_context(input.context, input.path.as_deref(), &graph)?;
+        let environment = Environment {
+            store: self.store.clone(),
+            cache: BuildCache::new(self.store.clone()),
+            spawner,
+            context: context.tree.clone(),
+            build_name: name,
+            checksums: Arc::new(StoreMemo(self.store.clone())),
+            sources,
+            network: networks(&self.options.run_dir, &self.options.network, progress),
+            secrets: request.secrets,
+            logs: self.options.root.join("logs"),
+            progress: progress.clone(),
+            lease,
+            cancel,
+        };
+        let outcome = executor::run(graph.clone(), Arc::new(environment)).await?;
+        let (store, config) = (self.store.clone(), graph.config.clone());
+        let (snapshots, tags, outputs) = (outcome.output.snapshots, request.tags, request.outputs);
+        let image = blocking(move || finish(&store, config, &snapshots, &tags, &outputs)).await?;
+        let mut all = warnings;
+        all.extend(graph.warnings.iter().cloned());
+        Ok(BuildOutcome { image, cached: outcome.cached, executed: outcome.executed, warnings: all })
+    }
+
+    /// Plans, fetching the configs of base images until the graph is complete.
+    async fn plan(
+        &self,
+        request: &PlanRequest<'_>,
+        sources: &super::sources::BuildSources,
+        policy: PullPolicy,
+        progress: &Progress,
+    ) -> Result<BuildGraph, Error> {
+        let mut images = ResolvedImages::new();
+        loop {
+            match plan(request, &images).map_err(Error::Diagnostics)? {
+                Planned::Ready(graph) => return Ok(*graph),
+                Planned::NeedsImages(needs) => {
+                    for need in needs {
+                        let image = sources.resolve(&need, policy, progress).await?;
+                        images.insert((need.reference.to_string(), need.platform), image);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The context as steps read it, and what must live as long.
+struct OpenContext {
+    tree: Option<Arc<LocalContext>>,
+    _dir: Option<TempDir>,
+}
+
+/// Opens the context if a step reads it: a build without COPY does not care what is in its directory.
+fn open_context(context: Context, dockerfile: Option<&Path>, graph: &BuildGraph) -> Result<OpenContext, Error> {
+    let wanted = graph.nodes().any(|id| matches!(graph.node(id).op, Op::Source(SourceOp::Context)));
+    match context {
+        Context::Directory(dir) if wanted => {
+            Ok(OpenContext { tree: Some(Arc::new(LocalContext::open(&dir, dockerfile)?)), _dir: None })
+        }
+        Context::Archive(tree, dir) => Ok(OpenContext { tree: Some(Arc::new(tree)), _dir: Some(dir) }),
+        Context::Directory(_) | Context::None => Ok(OpenContext { tree: None, _dir: None }),
+    }
+}
+
+fn read_input(context: ContextSource, dockerfile: DockerfileSource, scratch: &Path) -> Result<Input, Error> {
+    match (context, dockerfile) {
+        (ContextSource::Stdin, DockerfileSource::Stdin) => {
+            let hint = "one of them must come from a file".to_owned();
+            Err(Error::Usage { message: "context and Dockerfile cannot both be standard input".into(), hint: Some(hint) })
+        }
+        (ContextSource::Stdin, dockerfile) => match sniff_stdin(std::io::stdin())? {
+            StdinInput::Dockerfile(text) => {
+                Ok(Input { file: SourceFile::new("-", text), path: None, context: Context::None, name: "stdin".into() })
+            }
+            StdinInput::Archive(archive) => read_archive(archive, dockerfile, scratch),
+        },
+        (ContextSource::Directory(dir), DockerfileSource::Stdin) => {
+            check_directory(&dir)?;
+            let mut bytes = Vec::new();
+            let path = || PathBuf::from("-");
+            std::io::stdin().lock().read_to_end(&mut bytes).map_err(|source| Error::Dockerfile { path: path(), source })?;
+            let file = SourceFile::new("-", String::from_utf8_lossy(&bytes).into_owned());
+            let name = dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string();
+            Ok(Input { file, path: None, context: Context::Directory(dir), name })
+        }
+        (ContextSource::Directory(dir), dockerfile) => {
+            check_directory(&dir)?;
+            let path = find_dockerfile(&dir, &dockerfile);
+            let file = read_dockerfile(&path)?;
+            let name = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+            let name = format!("{}\0{}", name.display(), path.display());
+            Ok(Input { file, path: Some(path), context: Context::Directory(dir), name })
+        }
+    }
+}
+
+fn check_directory(dir: &Path) -> Result<(), Error> {
+    // Opening says what is wrong with it in words, whether a step reads it or not.
+    LocalContext::with_rules(dir, crate::context::IgnoreRules::default(), crate::context::Owners::Root)?;
+    Ok(())
+}
+
+fn find_dockerfile(dir: &Path, dockerfile: &DockerfileSource) -> PathBuf {
+    match dockerfile {
+        DockerfileSource::Path(path) if path.is_absolute() || path.exists() || !dir.join(path).exists() => path.clone(),
+        DockerfileSource::Path(path) => dir.join(path),
+        _ => {
+            let (upper, lower) = (dir.join("Dockerfile"), dir.join("dockerfile"));
+            if !upper.exists() && lower.exists() { lower } else { upper }
+        }
+    }
+}
+
+fn read_dockerfile(path: &Path) -> Result<SourceFile, Error> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Dockerfile { path: path.to_owned(), source })?;
+    let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
+    Ok(SourceFile::new(name, String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn read_archive(archive: Archive, dockerfile: DockerfileSource, scratch: &Path) -> Result<Input, Error> {
+    let dir = TempDir::new(scratch)?;
+    let context = archive.into_context(&dir.0)?;
+    let path = match dockerfile {
+        DockerfileSource::Path(path) => dir.0.join(path.strip_prefix("/").unwrap_or(&path)),
+        _ => dir.0.join("Dockerfile"),
+    };
+    // Read through the tree, so that a link in the archive cannot name a file of this machine.
+    let relative = path.strip_prefix(&dir.0).unwrap_or(&path).to_owned();
+    let in_tree = crate::path::RootPath::new(&relative);
+    let failed = |source| Error::Dockerfile { path: relative.clone(), source };
+    let resolved = crate::sys::tree::resolve(&context, &in_tree, crate::sys::tree::LastLink::Follow).map_err(failed)?;
+    let file = crate::sys::tree::Tree::open(&context, &resolved).map_err(failed)?;
+    let mut bytes = Vec::new();
+    std::io::BufReader::new(file).read_to_end(&mut bytes).map_err(failed)?;
+    let file = SourceFile::new(relative.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
+    Ok(Input { file, path: None, context: Context::Archive(context, dir), name: "stdin".into() })
+}
+
+/// Assembles the image and writes what else was asked for.
+fn finish(
+    store: &Store,
+    config: crate::oci::ImageConfig,
+    snapshots: &[SnapshotId],
+    tags: &[Reference],
+    outputs: &[Output],
+) -> Result<ImageRecord, Error> {
+    let named = |source| Error::Image { action: "make", name: tags.first().map_or("the image", Reference::written).to_owned(), source };
+    let keeps = outputs.is_empty() || outputs.contains(&Output::Image);
+    let names = if keeps { tags } else { &[] };
+    let image = assemble(store, config, snapshots, names).map_err(named)?;
+    for output in outputs {
+        write_output(store, &image, snapshots, tags, output)?;
+    }
+    Ok(image)
+}
+
+fn write_output(store: &Store, image: &ImageRecord, snapshots: &[SnapshotId], tags: &[Reference], output: &Output) -> Result<(), Error> {
+    let (to, result) = match output {
+        Output::Image => return Ok(()),
+        Output::Local(dir) => (dir, ops::view(store, snapshots).map(|view| export::to_directory(&view, dir))?),
+        Output::Tar(file) => (file, ops::view(store, snapshots).map(|view| export::to_tar(&view, file))?),
+        Output::Oci(file) => (file, export::to_oci_archive(store, image, tags, file)),
+        Output::Docker(file) => (file, export::to_docker_archive(store, image, tags, file)),
+    };
+    result.map_err(|source| Error::Output { to: to.display().to_string(), source })
+}
+
+/// The store's table of checksums, as the context wants it. What the store cannot say is computed.
+struct StoreMemo(Store);
+
+impl ChecksumMemo for StoreMemo {
+    fn get_many(&self, stamps: &[FileStamp]) -> Vec<Option<[u8; 32]>> {
+        let stamps: Vec<_> = stamps.iter().map(store_stamp).collect();
+        self.0.checksums(&stamps).unwrap_or_else(|_| vec![None; stamps.len()])
+    }
+
+    fn put_many(&self, digests: &[(FileStamp, [u8; 32])]) {
+        let digests: Vec<_> = digests.iter().map(|(stamp, digest)| (store_stamp(stamp), *digest)).collect();
+        if let Err(error) = self.0.remember_checksums(&digests) {
+            tracing::warn!(%error, "checksums cannot be remembered");
+        }
+    }
+}
+
+fn store_stamp(stamp: &FileStamp) -> crate::store::FileStamp {
+    crate::store::FileStamp { dev: stamp.dev, ino: stamp.ino, size: stamp.size, mtime: stamp.mtime, ctime: stamp.ctime }
+}
+
+/// A directory of a build's own, removed at its end.
+#[derive(Debug)]
+struct TempDir(PathBuf);
+
+impl TempDir {
+    fn new(root: &Path) -> Result<TempDir, Error> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { action: "make", path, source }
+        };
+        let parent = root.join("tmp");
+        std::fs::create_dir_all(&parent).map_err(failed(&parent))?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|error| failed(&parent)(std::io::Error::other(error.to_string())))?;
+        let path = parent.join(format!("context-{:016x}", u64::from_le_bytes(random)));
+        std::fs::create_dir(&path).map_err(failed(&path))?;
+        Ok(TempDir(path))
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // What stays behind is garbage that prune finds.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,172 @@
+//! What a command can fail with, and how bad each failure is.
+
+use std::path::PathBuf;
+
+use crate::diag::Diagnostic;
+use crate::graph::ImageNeed;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Dockerfile has mistakes.
+    #[error("the Dockerfile has {}", count(.0))]
+    Diagnostics(Vec<Diagnostic>),
+    /// The Dockerfile cannot be read.
+    #[error("cannot read the Dockerfile `{}`", path.display())]
+    Dockerfile {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A base image cannot be had.
+    #[error("cannot get the image `{}`", need.reference.written())]
+    BaseImage {
+        /// Which, and where it is named.
+        need: Box<ImageNeed>,
+        /// Why not.
+        source: crate::image::Error,
+    },
+    /// The build failed.
+    #[error(transparent)]
+    Build(#[from] crate::executor::Error),
+    /// The build context cannot be read.
+    #[error("cannot read the build context")]
+    Context(#[from] crate::context::Error),
+    /// An image cannot be had, made or given away.
+    #[error("cannot {action} `{name}`")]
+    Image {
+        /// What was tried: `pull`.
+        action: &'static str,
+        /// The image.
+        name: String,
+        /// Why it failed.
+        source: crate::image::Error,
+    },
+    /// A registry refused something, or cannot be reached.
+    #[error("cannot {action} `{name}`")]
+    Registry {
+        /// What was tried: `log in to`.
+        action: &'static str,
+        /// To what.
+        name: String,
+        /// Why it failed.
+        source: crate::registry::Error,
+    },
+    /// The files with credentials cannot be read or written.
+    #[error("cannot use the stored credentials")]
+    Credentials(#[from] crate::registry::CredentialError),
+    /// The store cannot be read or written.
+    #[error("the store failed")]
+    Store(#[from] crate::store::Error),
+    /// Sandboxes cannot be made.
+    #[error("cannot use sandboxes")]
+    Runtime(#[from] crate::runtime::Error),
+    /// A container cannot be started or reached.
+    #[error("cannot {action} the container `{name}`")]
+    Container {
+        /// What was tried.
+        action: &'static str,
+        /// The container.
+        name: String,
+        /// Why it failed.
+        source: crate::runtime::container::Error,
+    },
+    /// A user or directory of an image cannot be found or made.
+    #[error("cannot prepare the container")]
+    Prepare(#[from] crate::executor::ops::Error),
+    /// A result cannot be written.
+    #[error("cannot write the result to `{to}`")]
+    Output {
+        /// Where to.
+        to: String,
+        /// Why not.
+        source: crate::image::Error,
+    },
+    /// There is no such image here.
+    #[error("no such image: `{name}`")]
+    NoSuchImage {
+        /// What was asked for.
+        name: String,
+    },
+    /// There is no such container.
+    #[error("no such container: `{name}`")]
+    NoSuchContainer {
+        /// What was asked for.
+        name: String,
+    },
+    /// Something that was asked for makes no sense.
+    #[error("{message}")]
+    Usage {
+        /// What.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// Whose failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The user's input.
+    User,
+    /// This machine: permissions, disk, kernel.
+    Environment,
+    /// A registry or web server.
+    Remote,
+}
+
+fn count(diagnostics: &[Diagnostic]) -> String {
+    match diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count() {
+        1 => "a mistake".to_owned(),
+        errors => format!("{errors} mistakes"),
+    }
+}
+
+impl Error {
+    /// What to do about it, where we know.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Diagnostics(_) => None,
+            Error::Dockerfile { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("name the file with -f, or the directory that holds it".into())
+            }
+            Error::BaseImage { source, .. } | Error::Image { source, .. } | Error::Output { source, .. } => source.hint(),
+            Error::Build(source) => source.hint(),
+            Error::Context(source) => source.hint(),
+            Error::Registry { source, .. } => source.hint(),
+            Error::Credentials(source) => source.hint(),
+            Error::Store(source) => source.hint(),
+            Error::Runtime(source) => source.hint(),
+            Error::Container { source, .. } => source.hint(),
+            Error::Prepare(source) => source.hint(),
+            Error::NoSuchImage { .. } => Some("`strake images` lists what is here; `strake pull` fetches what is not".into()),
+            Error::NoSuchContainer { .. } => Some("`strake ps -a` lists all containers".into()),
+            Error::Usage { hint, .. } => hint.clone(),
+            Error::Dockerfile { source, .. } | Error::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull => Some("free some space, or run `strake prune`".into()),
+                std::io::ErrorKind::PermissionDenied => Some("check the permissions of the file and of the directories above it".into()),
+                _ => None,
+            },
+        }
+    }
+
+    /// Whose failure it is.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::BaseImage { .. } | Error::Image { .. } | Error::Registry { .. } => Class::Remote,
+            Error::Store(_) | Error::Runtime(_) | Error::Io { .. } | Error::Credentials(_) => Class::Environment,
+            _ => Class::User,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Base images and downloads of a build: from the store where they are there, from the network otherwise.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+
+use crate::executor::{Download, Error as BuildError, Sources};
+use crate::graph::{ImageNeed, ResolvedImage};
+use crate::image::pull::{self, Resolved};
+use crate::oci::{ChainId, ImageConfig, ImageId, Reference};
+use crate::progress::{Progress, StepOutcome, StepProgress};
+use crate::registry::Client;
+use crate::store::{ImageRecord, SnapshotId, Store};
+
+use super::{Engine, Error};
+
+/// Whether images are looked up in their registries although they are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PullPolicy {
+    /// Only those that are missing.
+    Missing,
+    /// All (`--pull`).
+    Always,
+}
+
+/// The base images of one build.
+pub(super) struct BuildSources {
+    store: Store,
+    client: Box<dyn Fn() -> Result<Client, Error> + Send + Sync>,
+    images: Mutex<HashMap<ImageId, Base>>,
+}
+
+/// Where a base image's layers are to come from.
+#[derive(Clone)]
+enum Base {
+    /// A registry, by what was resolved there.
+    Remote(Box<Resolved>),
+    /// The store.
+    Local(Box<ImageRecord>),
+}
+
+impl BuildSources {
+    pub(super) fn new(store: Store, client: impl Fn() -> Result<Client, Error> + Send + Sync + 'static) -> BuildSources {
+        BuildSources { store, client: Box::new(client), images: Mutex::default() }
+    }
+
+    /// Finds out what an image is: its config, and what its layers are called.
+    pub(super) async fn resolve(&self, need: &ImageNeed, policy: PullPolicy, progress: &Progress) -> Result<ResolvedImage, Error> {
+        let failed = |source| Error::BaseImage { need: Box::new(need.clone()), source };
+        if policy == PullPolicy::Missing
+            && let Some(found) = self.resolve_local(need).map_err(failed)?
+        {
+            return Ok(found);
+        }
+        let client = (self.client)()?;
+        let step = progress.start(format!("[internal] load metadata for {}", need.reference), None);
+        let resolved = match pull::resolve(&client, &self.store, &need.reference, &need.platform).await {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                step.finish(StepOutcome::Failed);
+                return Err(failed(error));
+            }
+        };
+        step.finish(StepOutcome::Done);
+        let image = ResolvedImage { id: resolved.id.clone(), manifest: resolved.manifest_digest.clone(), config: resolved.config.clone() };
+        self.remember(resolved.id.clone(), Base::Remote(Box::new(resolved)));
+        Ok(image)
+    }
+
+    fn resolve_local(&self, need: &ImageNeed) -> Result<Option<ResolvedImage>, crate::image::Error> {
+        let Some(record) = self.store.resolve(&need.reference)? else { return Ok(None) };
+        if !record.platform.matches(&need.platform) || !self.is_complete(&record)? {
+            return Ok(None);
+        }
+        let bytes = self.store.read_blob(record.id.digest(), 8 << 20)?;
+        let digest = record.id.digest().clone();
+        let name = need.reference.written().to_owned();
+        let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|source| crate::image::Error::Config { name, digest, source })?;
+        let manifest = record.manifest.clone().unwrap_or_else(|| record.id.digest().clone());
+        let id = record.id.clone();
+        self.remember(id.clone(), Base::Local(Box::new(record)));
+        Ok(Some(ResolvedImage { id, manifest, config }))
+    }
+
+    /// Whether the layers are here, unpacked or not.
+    fn is_complete(&self, record: &ImageRecord) -> Result<bool, crate::store::Error> {
+        if snapshots_of(&self.store, record)?.is_some() {
+            return Ok(true);
+        }
+        for diff_id in &record.diff_ids {
+            if self.store.layer_blobs(diff_id)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(record.manifest.is_some())
+    }
+
+    fn remember(&self, id: ImageId, base: Base) {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).insert(id, base);
+    }
+
+    fn base(&self, id: &ImageId) -> Option<Base> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    async fn fetch(&self, reference: &Reference, id: &ImageId, progress: &StepProgress) -> Result<Vec<SnapshotId>, Error> {
+        let failed = |source| Error::Image { action: "pull", name: reference.written().to_owned(), source };
+        let client = (self.client)()?;
+        let resolved = match self.base(id) {
+            Some(Base::Remote(resolved)) => *resolved,
+            _ => {
+                // Packed in the store: its manifest and config are there, so this asks no registry.
+                let by_digest = match self.base(id) {
+                    Some(Base::Local(record)) => record.manifest.map(|digest| reference.with_digest(digest)),
+                    _ => None,
+                };
+                let name = by_digest.as_ref().unwrap_or(reference);
+                pull::resolve(&client, &self.store, name, &crate::oci::Platform::host()).await.map_err(failed)?
+            }
+        };
+        let snapshots = pull::unpack(&client, &self.store, reference, &resolved, progress).await.map_err(failed)?;
+        pull::record(&self.store, reference, &resolved, &snapshots).map_err(failed)?;
+        Ok(snapshots)
+    }
+}
+
+impl Sources for BuildSources {
+    fn unpack<'a>(
+        &'a self,
+        reference: &'a Reference,
+        id: &'a ImageId,
+        progress: &'a StepProgress,
+    ) -> BoxFuture<'a, Result<Vec<SnapshotId>, BuildError>> {
+        Box::pin(async move {
+            self.fetch(reference, id, progress).await.map_err(|error| {
+                let hint = error.hint();
+                BuildError::Source { what: format!("the layers of `{}`", reference.written()), source: Box::new(error), hint }
+            })
+        })
+    }
+
+    fn unpacked(&self, id: &ImageId) -> Option<Vec<SnapshotId>> {
+        match self.base(id)? {
+            Base::Local(record) => snapshots_of(&self.store, &record).ok()?,
+            Base::Remote(resolved) => chain_of(&self.store, &resolved.config.rootfs.diff_ids).ok()?,
+        }
+    }
+
+    fn download<'a>(&'a self, url: &'a str, _progress: &'a StepProgress) -> BoxFuture<'a, Result<Download, BuildError>> {
+        Box::pin(super::download::download(&self.store, url))
+    }
+}
+
+/// The snapshots of an image, if all of them are there.
+pub(super) fn snapshots_of(store: &Store, record: &ImageRecord) -> Result<Option<Vec<SnapshotId>>, crate::store::Error> {
+    if record.snapshots.len() == record.diff_ids.len() {
+        let mut all = true;
+        for id in &record.snapshots {
+            all &= store.snapshot(*id)?.is_some();
+        }
+        if all {
+            return Ok(Some(record.snapshots.clone()));
+        }
+    }
+    chain_of(store, &record.diff_ids)
+}
+
+fn chain_of(store: &Store, diff_ids: &[crate::oci::DiffId]) -> Result<Option<Vec<SnapshotId>>, crate::store::Error> {
+    match ChainId::chain(diff_ids).last() {
+        None => Ok(Some(Vec::new())),
+        Some(top) => store.chain(top),
+    }
+}
+
+impl Engine {
+    /// The sources of a build.
+    pub(super) fn build_sources(&self) -> BuildSources {
+        let (options, made) = (self.options.clone(), self.client.clone());
+        BuildSources::new(self.store.clone(), move || super::client_of(&options, &made))
+    }
+}

@@ -1,0 +1,69 @@
+//! Results outside of the store: a directory, a tar archive of the files, archives of the image.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use crate::sys::tree::Tree;
+
+use crate::oci::Reference;
+use crate::store::{ImageRecord, Store};
+
+use super::Error;
+use super::archive::{ArchiveFormat, write_archive};
+use super::layer::{CopyOptions, copy_tree_to_dir, write_rootfs_tar};
+
+/// Writes the files into a directory, which is made where it is missing.
+pub fn to_directory(tree: &dyn Tree, dir: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(dir).map_err(|source| Error::Io { action: "make", path: dir.to_owned(), source })?;
+    let failed = |source| Error::Layer { layer: "of the result".into(), source };
+    copy_tree_to_dir(tree, dir, &CopyOptions::default()).map_err(failed)?;
+    Ok(())
+}
+
+/// Writes the files as a tar archive; `-` is standard output.
+pub fn to_tar(tree: &dyn Tree, path: &Path) -> Result<(), Error> {
+    write_file(path, |out| {
+        write_rootfs_tar(tree, &mut &mut *out, None).map_err(|source| Error::Layer { layer: "of the result".into(), source })?;
+        Ok(())
+    })
+}
+
+/// Writes an image as an OCI archive (image-spec 1.1, "Image Layout", in a tar).
+pub fn to_oci_archive(store: &Store, image: &ImageRecord, names: &[Reference], path: &Path) -> Result<(), Error> {
+    write_file(path, |out| write_archive(store, &[(image.clone(), names.to_vec())], ArchiveFormat::Oci, out))
+}
+
+/// Writes an image as an archive that `docker load` reads.
+pub fn to_docker_archive(store: &Store, image: &ImageRecord, names: &[Reference], path: &Path) -> Result<(), Error> {
+    write_file(path, |out| write_archive(store, &[(image.clone(), names.to_vec())], ArchiveFormat::Docker, out))
+}
+
+/// Writes a file as a whole or not at all: under another name first. `-` is standard output.
+pub(super) fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), Error>) -> Result<(), Error> {
+    let failed = |action| move |source| Error::Io { action, path: path.to_owned(), source };
+    if path == Path::new("-") {
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        write(&mut out)?;
+        return out.flush().map_err(failed("write"));
+    }
+    // Devices and pipes are written as they are: they cannot be renamed over.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let mut out = BufWriter::new(File::create(path).map_err(failed("open"))?);
+        write(&mut out)?;
+        return out.flush().map_err(failed("write"));
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let outcome = (|| {
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary).map_err(failed("create"))?);
+        write(&mut out)?;
+        out.flush().map_err(failed("write"))?;
+        std::fs::rename(&temporary, path).map_err(failed("create"))
+    })();
+    if outcome.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    outcome
+}
