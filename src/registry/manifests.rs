@@ -91,7 +91,13 @@ impl Client {
             && expected != digest
         {
             let size = answer.body.len() as u64;
-            return Err(Error::DigestMismatch { what: "manifest", expected, actual: digest, size, url: answer.safe_url() });
+            return Err(Error::DigestMismatch {
+                what: "manifest",
+                expected: Box::new(expected),
+                actual: Box::new(digest),
+                size,
+                url: answer.safe_url(),
+            });
         }
         let media_type = media_type(&answer);
         Ok(FetchedManifest { bytes: answer.body, media_type, digest })
@@ -112,7 +118,7 @@ impl Client {
             && *expected != digest
         {
             let (expected, size, url) = (expected.clone(), bytes.len() as u64, SafeUrl::new(url.as_str()));
-            return Err(Error::DigestMismatch { what: "manifest", expected, actual: digest, size, url });
+            return Err(Error::DigestMismatch { what: "manifest", expected: Box::new(expected), actual: Box::new(digest), size, url });
         }
         let scopes = vec![Scope::repository(reference.repository(), &["pull", "push"])];
         let mut call = Call::new(Method::PUT, url, reference.repository(), scopes);
@@ -192,9 +198,13 @@ fn head_descriptor(reference: &Reference, answer: &Collected) -> Result<Option<D
         return Ok(None);
     };
     match reference.digest() {
-        Some(expected) if expected.algorithm() == digest.algorithm() && *expected != digest => {
-            Err(Error::DigestMismatch { what: "manifest", expected: expected.clone(), actual: digest, size, url: answer.safe_url() })
-        }
+        Some(expected) if expected.algorithm() == digest.algorithm() && *expected != digest => Err(Error::DigestMismatch {
+            what: "manifest",
+            expected: Box::new(expected.clone()),
+            actual: Box::new(digest),
+            size,
+            url: answer.safe_url(),
+        }),
         expected => Ok(Some(Descriptor::new(media_type(answer), expected.cloned().unwrap_or(digest), size))),
     }
 }
