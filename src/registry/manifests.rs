@@ -222,7 +222,7 @@ fn beginning(body: &[u8]) -> String {
 }
 
 /// The target of `rel="next"` in a `Link` header (RFC 8288). Registries send one link; some leave `rel` out.
-fn next_link(header: &str) -> Option<&str> {
+pub(super) fn next_link(header: &str) -> Option<&str> {
     header.split(',').find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         let rel = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("rel="));
@@ -232,7 +232,7 @@ fn next_link(header: &str) -> Option<&str> {
 
 /// The next page, which must be at the same registry: the token goes with it. A registry behind a proxy may think that it is elsewhere, so of an
 /// absolute link only path and query count.
-fn next_url(current: &Url, link: &str) -> Result<Url, Error> {
+pub(super) fn next_url(current: &Url, link: &str) -> Result<Url, Error> {
     let bad = || Error::BadAnswer { url: SafeUrl::new(current.as_str()), what: "a link", value: tame(link, 100) };
     let joined = current.join(link).map_err(|_| bad())?;
     if same_origin(&joined, current) {
