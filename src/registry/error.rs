@@ -58,9 +58,9 @@ pub enum Error {
         /// `blob` or `manifest`.
         what: &'static str,
         /// The digest that was asked for.
-        expected: Digest,
+        expected: Box<Digest>,
         /// The digest of what arrived.
-        actual: Digest,
+        actual: Box<Digest>,
         /// The size of what arrived.
         size: u64,
         /// Where it came from.

@@ -91,7 +91,13 @@ impl Client {
             && expected != digest
         {
             let size = answer.body.len() as u64;
-            return Err(Error::DigestMismatch { what: "manifest", expected, actual: digest, size, url: answer.safe_url() });
+            return Err(Error::DigestMismatch {
+                what: "manifest",
+                expected: Box::new(expected),
+                actual: Box::new(digest),
+                size,
+                url: answer.safe_url(),
+            });
         }
         let media_type = media_type(&answer);
         Ok(FetchedManifest { bytes: answer.body, media_type, digest })
@@ -112,7 +118,7 @@ impl Client {
             && *expected != digest
         {
             let (expected, size, url) = (expected.clone(), bytes.len() as u64, SafeUrl::new(url.as_str()));
-            return Err(Error::DigestMismatch { what: "manifest", expected, actual: digest, size, url });
+            return Err(Error::DigestMismatch { what: "manifest", expected: Box::new(expected), actual: Box::new(digest), size, url });
         }
         let scopes = vec![Scope::repository(reference.repository(), &["pull", "push"])];
         let mut call = Call::new(Method::PUT, url, reference.repository(), scopes);
@@ -192,9 +198,13 @@ fn head_descriptor(reference: &Reference, answer: &Collected) -> Result<Option<D
         return Ok(None);
     };
     match reference.digest() {
-        Some(expected) if expected.algorithm() == digest.algorithm() && *expected != digest => {
-            Err(Error::DigestMismatch { what: "manifest", expected: expected.clone(), actual: digest, size, url: answer.safe_url() })
-        }
+        Some(expected) if expected.algorithm() == digest.algorithm() && *expected != digest => Err(Error::DigestMismatch {
+            what: "manifest",
+            expected: Box::new(expected.clone()),
+            actual: Box::new(digest),
+            size,
+            url: answer.safe_url(),
+        }),
         expected => Ok(Some(Descriptor::new(media_type(answer), expected.cloned().unwrap_or(digest), size))),
     }
 }
@@ -212,7 +222,7 @@ fn beginning(body: &[u8]) -> String {
 }
 
 /// The target of `rel="next"` in a `Link` header (RFC 8288). Registries send one link; some leave `rel` out.
-fn next_link(header: &str) -> Option<&str> {
+pub(super) fn next_link(header: &str) -> Option<&str> {
     header.split(',').find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         let rel = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("rel="));
@@ -222,7 +232,7 @@ fn next_link(header: &str) -> Option<&str> {
 
 /// The next page, which must be at the same registry: the token goes with it. A registry behind a proxy may think that it is elsewhere, so of an
 /// absolute link only path and query count.
-fn next_url(current: &Url, link: &str) -> Result<Url, Error> {
+pub(super) fn next_url(current: &Url, link: &str) -> Result<Url, Error> {
     let bad = || Error::BadAnswer { url: SafeUrl::new(current.as_str()), what: "a link", value: tame(link, 100) };
     let joined = current.join(link).map_err(|_| bad())?;
     if same_origin(&joined, current) {

@@ -7,7 +7,7 @@
 //! Invariants: `Authorization` is sent to the origin that asked for it and to no other; secrets are in no error, warning or `Debug` output; this
 //! folder knows nothing of the store, prints nothing, and reads neither environment variables nor `$HOME` (paths of credential files are given).
 //!
-//! Layers, top down: [`Client`] and its operations (`manifests`, `download`, `upload`, `login`), `transport` (authorize, follow redirects, time
+//! Layers, top down: [`Client`] and its operations (`manifests`, `referrers`, `download`, `upload`, `login`), `transport` (authorize, follow redirects, time
 //! limits), `auth` (challenges and tokens), `connect` (TLS and connections), `host` (which URL a registry's name stands for).
 
 mod auth;
@@ -20,6 +20,7 @@ mod host;
 mod login;
 mod manifests;
 mod options;
+mod referrers;
 mod retry;
 mod source;
 mod transport;

@@ -36,8 +36,8 @@ const ERROR_BODY_LIMIT: u64 = 64 << 10;
 /// The largest answer of a token server.
 const TOKEN_LIMIT: u64 = 1 << 20;
 
-/// A request.
-#[derive(Clone, Debug)]
+/// A request. Not `Debug`, since its payload may be a secret.
+#[derive(Clone)]
 pub(super) struct Call {
     pub(super) method: Method,
     pub(super) url: Url,
@@ -48,10 +48,12 @@ pub(super) struct Call {
     pub(super) payload: Payload,
     /// Idle times to wait for the head of the answer: storing a large blob takes a server a while.
     pub(super) patience: u32,
+    /// Whether the payload is for this origin alone.
+    confidential: bool,
 }
 
 /// What is sent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Payload {
     None,
     Bytes(Bytes),
@@ -77,12 +79,6 @@ pub(super) struct Slice {
     pub(super) sent_to: Arc<dyn Fn(u64) + Send + Sync>,
 }
 
-impl std::fmt::Debug for Slice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}[{}..+{}]", self.digest, self.offset, self.length)
-    }
-}
-
 /// An answer whose body has not been read.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -103,7 +99,8 @@ pub(super) struct Collected {
 
 impl Call {
     pub(super) fn new(method: Method, url: Url, repository: &str, scopes: Vec<Scope>) -> Call {
-        Call { method, url, repository: repository.to_owned(), scopes, headers: HeaderMap::new(), payload: Payload::None, patience: 1 }
+        let (headers, payload, repository) = (HeaderMap::new(), Payload::None, repository.to_owned());
+        Call { method, url, repository, scopes, headers, payload, patience: 1, confidential: false }
     }
 }
 
@@ -259,6 +256,9 @@ impl Client {
             if url.scheme() == "https" && next.scheme() == "http" {
                 return Err(Error::Downgrade { from: reply.safe_url(), to: SafeUrl::new(next.as_str()) });
             }
+            if call.confidential && !same_origin(&call.url, &next) {
+                return Ok(reply);
+            }
             url = next;
         }
         Err(Error::TooManyRedirects { url: SafeUrl::new(call.url.as_str()), limit: REDIRECT_LIMIT })
@@ -398,28 +398,29 @@ impl Client {
         scopes: &[Scope],
         credential: Option<&Credential>,
     ) -> Result<super::auth::Granted, Error> {
-        let mut request = TokenRequest::new(realm, service, scopes, credential, self.inner.offline_tokens);
-        let mut backoff = Backoff::new(self.inner.options.retry);
-        loop {
-            let (call, authorization) = token_call(&request);
-            let authority = Authority { origin: &call.url, authorization: authorization.as_ref(), headers: &HeaderMap::new() };
-            let sent = async {
-                let reply = self.dispatch(&call, Some(authority)).await?;
-                let reply = check_status(reply, &host.name, credential.is_some(), self.inner.options.idle_timeout).await?;
-                reply.collect(self.inner.options.idle_timeout, TOKEN_LIMIT).await
-            };
-            let error = match sent.await {
-                Ok(answer) => return parse_token(&answer.url, &answer.body),
-                Err(error) => error,
-            };
-            match (&request, credential) {
-                // Servers of OAuth2 alone refuse GET.
-                (TokenRequest::Get { .. }, Some(Credential::Basic { username, password })) if matches!(error.status(), Some(404 | 405)) => {
-                    request = TokenRequest::password_grant(realm, service, scopes, username, password);
-                }
-                _ => backoff.pause(error).await?,
+        let request = TokenRequest::new(realm, service, scopes, credential, self.inner.offline_tokens);
+        let error = match self.ask_for_token(host, &request, credential.is_some()).await {
+            Ok(granted) => return Ok(granted),
+            Err(error) => error,
+        };
+        match (&request, credential) {
+            // Servers of OAuth2 alone refuse GET.
+            (TokenRequest::Get { .. }, Some(Credential::Basic { username, password })) if matches!(error.status(), Some(404 | 405)) => {
+                let request = TokenRequest::password_grant(realm, service, scopes, username, password);
+                self.ask_for_token(host, &request, true).await
             }
+            _ => Err(error),
         }
+    }
+
+    /// One attempt: whoever needs the token tries again.
+    async fn ask_for_token(&self, host: &Arc<Host>, request: &TokenRequest, had_credentials: bool) -> Result<super::auth::Granted, Error> {
+        let (call, authorization) = token_call(request);
+        let authority = Authority { origin: &call.url, authorization: authorization.as_ref(), headers: &HeaderMap::new() };
+        let reply = self.dispatch(&call, Some(authority)).await?;
+        let reply = check_status(reply, &host.name, had_credentials, self.inner.options.idle_timeout).await?;
+        let answer = reply.collect(self.inner.options.idle_timeout, TOKEN_LIMIT).await?;
+        parse_token(&answer.url, &answer.body)
     }
 
     async fn check(&self, host: &Arc<Host>, call: &Call, reply: Reply) -> Result<Reply, Error> {
@@ -448,6 +449,7 @@ fn token_call(request: &TokenRequest) -> (Call, Option<HeaderValue>) {
             let mut call = Call::new(Method::POST, url.clone(), "", Vec::new());
             call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
             call.payload = Payload::Bytes(Bytes::from(form.expose().clone()));
+            call.confidential = true;
             (call, None)
         }
     }

@@ -199,6 +199,42 @@ async fn an_identity_token_is_exchanged_by_post() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_does_not_follow_a_redirect_to_another_host() {
+    let thief = Server::start(|_| Answer::new(200).body(r#"{"access_token":"good"}"#)).await;
+    let port = thief.port;
+    let server = Server::with_ping(move |asked| match asked.path.starts_with("/token") {
+        true => Answer::new(307).header("Location", format!("http://127.0.0.1:{port}/token")),
+        false => Answer::new(401).header("WWW-Authenticate", format!(r#"Bearer realm="http://{}/token""#, asked.header("host").unwrap())),
+    })
+    .await;
+    let credential = Credential::IdentityToken(Secret::new("refresh me".to_owned()));
+    let credentials = Credentials::default().with(&server.host(), credential);
+    let client = Client::new(ClientOptions { credentials, ..quick() }).unwrap();
+    assert_eq!(client.fetch_manifest(&server.reference("a:1")).await.unwrap_err().status(), Some(307));
+    assert!(thief.log().is_empty());
+}
+
+#[tokio::test]
+async fn a_busy_token_server_is_asked_again_but_not_for_ever() {
+    let asked_for = AtomicUsize::new(0);
+    let server = Server::with_ping(move |asked| match asked.path.starts_with("/token") {
+        true if asked_for.fetch_add(1, SeqCst) < 2 => Answer::new(503),
+        true => Answer::new(200).body(r#"{"token":"good"}"#),
+        false if asked.header("authorization") == Some("Bearer good") => Answer::new(200).body("{}"),
+        false => Answer::new(401).header("WWW-Authenticate", format!(r#"Bearer realm="http://{}/token""#, asked.header("host").unwrap())),
+    })
+    .await;
+    client().fetch_manifest(&server.reference("a:1")).await.unwrap();
+    let down = Server::with_ping(|asked| match asked.path.starts_with("/token") {
+        true => Answer::new(503),
+        false => Answer::new(401).header("WWW-Authenticate", format!(r#"Bearer realm="http://{}/token""#, asked.header("host").unwrap())),
+    })
+    .await;
+    assert_eq!(client().fetch_manifest(&down.reference("a:1")).await.unwrap_err().status(), Some(503));
+    assert_eq!(down.count("GET", "/token"), 5);
+}
+
+#[tokio::test]
 async fn a_token_server_without_get_is_asked_by_oauth() {
     let server = Server::with_ping(|asked| match asked.path.starts_with("/token") {
         true if asked.method == "GET" => Answer::new(405),

@@ -129,6 +129,23 @@ async fn a_range_that_begins_elsewhere_does_not_damage_the_blob() {
 }
 
 #[tokio::test]
+async fn a_server_that_sends_less_than_the_range_is_asked_for_the_rest() {
+    let content = content(100_000);
+    let whole = content.clone();
+    let server = serve(content.clone(), move |n, asked| match asked.range() {
+        Some(start) if n == 1 => {
+            let range = format!("bytes {start}-{}/{}", start + 9999, whole.len());
+            Some(Answer::new(206).header("Content-Range", range).body(&whole[start..start + 10_000]))
+        }
+        None if n == 0 => Some(Answer::new(200).body(&whole).cut_after(40_000)),
+        _ => None,
+    })
+    .await;
+    assert_eq!(fetch(&client(), &server, &blob(&content)).await.unwrap(), content);
+    assert_eq!(server.log()[2].range(), Some(50_000));
+}
+
+#[tokio::test]
 async fn a_stalled_body_is_resumed() {
     let content = content(100_000);
     let whole = content.clone();
@@ -162,7 +179,7 @@ async fn wrong_bytes_are_an_error_and_not_an_end() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(&error, Error::DigestMismatch { expected, .. } if *expected == Digest::sha256(&right)), "{error}");
+    assert!(matches!(&error, Error::DigestMismatch { expected, .. } if **expected == Digest::sha256(&right)), "{error}");
     assert!(stream.next_chunk().await.is_err(), "a failed stream never ends well");
 }
 

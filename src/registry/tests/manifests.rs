@@ -134,3 +134,40 @@ async fn calls_can_be_spawned() {
     drop(sendable(client.tags(&reference)));
     drop(sendable(client.fetch_blob(&reference, &super::blob(b"x"))));
 }
+
+fn referrers_index(types: &[&str]) -> String {
+    let descriptor = |kind: &&str| {
+        let digest = Digest::sha256(kind.as_bytes());
+        format!(r#"{{"mediaType":"{TYPE}","digest":"{digest}","size":2,"artifactType":"{kind}"}}"#)
+    };
+    let all: Vec<String> = types.iter().map(descriptor).collect();
+    let media_type = MediaType::OciIndex;
+    format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":[{}]}}"#, all.join(","))
+}
+
+#[tokio::test]
+async fn referrers_come_from_all_pages_of_the_api_and_are_filtered() {
+    let subject = Digest::sha256(b"subject");
+    let path = format!("/v2/a/referrers/{subject}");
+    let first = format!("{path}?artifactType=sbom");
+    let server = Server::start(move |asked| match &asked.path {
+        asked if *asked == first => {
+            Answer::new(200).header("Link", format!(r#"<{path}?page=2>; rel="next""#)).body(referrers_index(&["sbom", "signature"]))
+        }
+        _ => Answer::new(200).body(referrers_index(&["sbom"])),
+    })
+    .await;
+    let found = client().referrers(&server.reference("a:1"), &subject, Some("sbom")).await.unwrap();
+    assert_eq!(found.iter().map(|descriptor| &descriptor.digest).collect::<Vec<_>>(), [&Digest::sha256(b"sbom"), &Digest::sha256(b"sbom")]);
+}
+
+#[tokio::test]
+async fn referrers_come_from_a_tag_where_the_api_is_missing() {
+    let subject = Digest::sha256(b"subject");
+    let tag = format!("/v2/a/manifests/sha256-{}", subject.hex());
+    let server =
+        Server::start(move |asked| if asked.path == tag { Answer::new(200).body(referrers_index(&["sbom"])) } else { Answer::new(404) })
+            .await;
+    assert_eq!(client().referrers(&server.reference("a:1"), &subject, None).await.unwrap().len(), 1);
+    assert_eq!(client().referrers(&server.reference("b:1"), &subject, None).await.unwrap().len(), 0);
+}

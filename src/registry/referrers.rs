@@ -1,0 +1,86 @@
+//! Referrers: the signatures, bills of materials and other artifacts that name a manifest as their subject.
+//!
+//! Registries without the referrers API keep the list under the tag `sha256-HEX` (distribution-spec 1.1, "Referrers Tag Schema"), which is asked for
+//! where the API is missing. Keeping that tag up to date when an artifact is pushed is left to whoever pushes it.
+
+use std::collections::HashSet;
+
+use reqwest::Method;
+use reqwest::header::{ACCEPT, HeaderValue, LINK};
+
+use crate::diag::SafeUrl;
+use crate::oci::{Descriptor, Digest, Index, ManifestOrIndex, MediaType, Reference};
+
+use super::auth::Scope;
+use super::client::Client;
+use super::error::{Error, tame};
+use super::manifests::{next_link, next_url};
+use super::transport::Call;
+
+/// More pages than any manifest has.
+const PAGES: usize = 1000;
+
+impl Client {
+    /// The manifests of the repository of `reference` whose subject is `subject`, perhaps only those of one artifact type.
+    ///
+    /// # Errors
+    /// The registry cannot be reached or refuses, or its list cannot be read. A subject without referrers is an empty list, known or not.
+    pub async fn referrers(&self, reference: &Reference, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, Error> {
+        let mut found = match self.referrers_by_api(reference, subject, artifact_type).await {
+            Ok(found) => found,
+            Err(error) if matches!(error.status(), Some(400 | 404 | 405 | 501)) => self.referrers_by_tag(reference, subject).await?,
+            Err(error) => return Err(error),
+        };
+        if let Some(wanted) = artifact_type {
+            found.retain(|descriptor| descriptor.artifact_type.as_deref() == Some(wanted));
+        }
+        Ok(found)
+    }
+
+    async fn referrers_by_api(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Descriptor>, Error> {
+        let host = self.host(reference.registry());
+        let mut url = self.repository_url(reference, &format!("referrers/{subject}")).await?;
+        if let Some(artifact_type) = artifact_type {
+            url.query_pairs_mut().append_pair("artifactType", artifact_type);
+        }
+        let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
+        let mut call = Call::new(Method::GET, url, reference.repository(), scopes);
+        call.headers.insert(ACCEPT, HeaderValue::from_str(MediaType::OciIndex.as_str()).expect("known media types are header values"));
+        let (mut found, mut visited) = (Vec::new(), HashSet::new());
+        loop {
+            if visited.len() >= PAGES || !visited.insert(call.url.clone()) {
+                return Err(Error::EndlessPages { url: SafeUrl::new(call.url.as_str()) });
+            }
+            let answer = self.collect(&host, &call, self.options().manifest_limit).await?;
+            found.extend(parse_index(&answer.body, answer.safe_url())?.manifests);
+            let Some(next) = answer.header(LINK.as_str()).and_then(next_link) else { return Ok(found) };
+            call.url = next_url(&call.url, next)?;
+        }
+    }
+
+    async fn referrers_by_tag(&self, reference: &Reference, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        let hex = subject.hex();
+        let text = format!("{}:{}-{}", reference.name(), subject.algorithm().name(), &hex[..hex.len().min(64)]);
+        let tag: Reference = text.parse().map_err(|_| Error::BadOption { option: "subject", value: subject.to_string() })?;
+        match self.fetch_manifest(&tag).await {
+            Ok(fetched) => Ok(parse_index(&fetched.bytes, SafeUrl::new(&tag.to_string()))?.manifests),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn parse_index(bytes: &[u8], url: SafeUrl) -> Result<Index, Error> {
+    match ManifestOrIndex::parse(bytes, Some(&MediaType::OciIndex)) {
+        Ok(ManifestOrIndex::Index(index)) => Ok(index),
+        _ => {
+            let value = tame(&String::from_utf8_lossy(&bytes[..bytes.len().min(400)]), 80);
+            Err(Error::BadAnswer { url, what: "a list of referrers", value })
+        }
+    }
+}
