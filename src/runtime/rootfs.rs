@@ -185,7 +185,9 @@ impl Overlay<'_> {
         rustix::mount::mount("overlay", "/", "overlay", flags, data.as_c_str())?;
         rustix::process::chdir("/")?;
         // `/` itself still means the covered directory; `/..` does not leave it either, but crosses into what is mounted over it.
-        super::mounts::clone_mount(CWD, Path::new("/.."), false)
+        let mount = super::mounts::clone_mount(CWD, Path::new("/.."), false)?;
+        unmount("/..", UnmountFlags::DETACH)?;
+        Ok(mount)
     }
 }
 
