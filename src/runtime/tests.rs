@@ -19,6 +19,11 @@ struct Rootfs {
     dir: tempfile::TempDir,
 }
 
+/// Whether this is the run of [`everything_works_without_root_that_the_kernel_allows`].
+fn is_rootless() -> bool {
+    std::env::var_os(testing::ROOTLESS).is_some()
+}
+
 const BUSYBOX: &str = "/bin/busybox";
 
 impl Rootfs {
@@ -44,7 +49,7 @@ impl Rootfs {
 
     fn mount(&self, lower: Vec<PathBuf>) -> RootfsMount {
         let upper = OverlayUpper { upper: self.upper(), work: self.dir.path().join("wrk") };
-        RootfsMount::Overlay { lower, upper: Some(upper), userxattr: false }
+        RootfsMount::Overlay { lower, upper: Some(upper), userxattr: is_rootless() }
     }
 
     fn spec(&self, args: &[&str]) -> SandboxSpec {
@@ -339,6 +344,72 @@ fn mounts_of_the_spec_are_made_with_their_options() {
 }
 
 #[test]
+fn parts_of_other_images_are_mounted_read_only() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let (one, two) = (rootfs.dir.path().join("one"), rootfs.dir.path().join("two"));
+    for (dir, text) in [(&one, "upper"), (&two, "lower")] {
+        std::fs::create_dir_all(dir.join("etc/inner")).unwrap();
+        std::fs::write(dir.join("etc/name"), text).unwrap();
+    }
+    std::fs::write(two.join("etc/inner/deep"), "deep").unwrap();
+    symlink("/etc/name", one.join("link")).unwrap();
+    std::fs::write(rootfs.base().join("etc/file"), "").unwrap();
+    let overlay = |lower: &[&PathBuf], subpath: &str, target: &str, is_file| MountSpec::Overlay {
+        rootfs: RootfsMount::Overlay {
+            lower: lower.iter().map(|path| path.to_path_buf()).collect(),
+            upper: None,
+            userxattr: is_rootless(),
+        },
+        subpath: RootPath::new(subpath),
+        target: RootPath::new(target),
+        is_file,
+    };
+    let mut spec = rootfs.shell("cat /work/etc/name /tmp/deep /etc/file; touch /work/x /tmp/x 2>&1 | grep -c Read-only");
+    spec.mounts.push(overlay(&[&one, &two], "/", "/work", false));
+    spec.mounts.push(overlay(&[&one, &two], "/etc/inner", "/tmp", false));
+    // The link is followed inside of the other image.
+    spec.mounts.push(overlay(&[&one], "/link", "/etc/file", true));
+    assert_eq!(output(&spec), "upperdeepupper2");
+}
+
+#[test]
+fn descriptors_can_be_mounted() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let dir = rootfs.dir.path().join("host");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("file"), "content").unwrap();
+    let mut spec = rootfs.shell("cat /work/file");
+    let MountSpec::Bind { target, is_file, read_only, recursive, propagation, options, .. } = bind(&dir, "/work", true) else {
+        unreachable!()
+    };
+    spec.mounts.push(MountSpec::Bind { source: BindSource::Descriptor(0), target, is_file, read_only, recursive, propagation, options });
+    let (mut io, mut read) = streams();
+    io.mount_fds.push(File::open(&dir).unwrap().into());
+    let mut running = spawner().unwrap().spawn(&spec, io).unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "content");
+    running.wait().unwrap();
+    let Err(Error::Invalid(_)) = try_run(&spec) else { panic!("a missing descriptor was accepted") };
+}
+
+#[test]
+fn limits_and_parameters_of_the_process_are_set() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let mut spec = rootfs.shell("ulimit -n; ulimit -c; cat /proc/self/oom_score_adj; cat /proc/sys/kernel/msgmax; umask; test -w /dev/shm && stat -f -c %b /dev/shm");
+    let limit = |resource, value| Rlimit { resource, soft: value, hard: value };
+    spec.process.rlimits = vec![limit(Resource::Nofile, 77), limit(Resource::Core, u64::MAX)];
+    spec.process.oom_score_adjust = Some(321);
+    spec.process.umask = 0o077;
+    spec.sysctls.push(("kernel.msgmax".into(), "12345".into()));
+    spec.shm_size = 1 << 20;
+    assert_eq!(output(&spec), "77\nunlimited\n321\n12345\n0077\n256");
+}
+
+#[test]
 fn a_read_only_root_refuses_writes() {
     needs_root!();
     let mut spec = Rootfs::new().shell("(echo x > /tmp/x) 2>&1; echo y > /dev/shm/y && cat /dev/shm/y");
@@ -561,6 +632,46 @@ fn sandboxes_start_from_many_threads_at_once() {
             scope.spawn(move || assert_eq!(run(&spec).exit.status, ExitStatus::Code(index)));
         }
     });
+}
+
+#[test]
+fn everything_works_without_root_that_the_kernel_allows() {
+    needs_root!();
+    if is_rootless() {
+        return;
+    }
+    let names = [
+        "exit_codes_and_signals_come_back",
+        "commands_that_cannot_run_say_why",
+        "environment_directory_and_hostname_are_exactly_those_of_the_spec",
+        "sensitive_files_are_masked_or_read_only",
+        "background_processes_end_with_the_command",
+        "the_writable_layer_holds_only",
+        "a_read_only_root_refuses_writes",
+        "parts_of_other_images_are_mounted_read_only",
+        "descriptors_of_the_caller_do_not_leak",
+        "descriptors_can_be_mounted",
+        "loopback_is_up",
+        "processes_network_and_files_of_the_host_are_out_of_sight",
+        "links_of_a_hostile_image_do_not_lead_out",
+        "many_layers_with_long_and_odd_names_work",
+        "root_has_the_default_capabilities_and_the_filter",
+        "a_terminal_is_the_controlling_one",
+        "init_reaps_and_passes_codes",
+    ];
+    // The build directory may be out of reach for an unprivileged user.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("tests");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let ran = std::process::Command::new(&program).args(names).env(testing::ROOTLESS, "1").current_dir("/tmp").output().unwrap();
+    if ran.status.code() == Some(77) {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&ran.stderr));
+        return;
+    }
+    let text = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{text}");
+    assert!(text.contains("17 passed"), "{text}");
 }
 
 /// Prints how long starts take: `cargo test --lib start_times -- --ignored --nocapture`.
