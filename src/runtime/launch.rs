@@ -1,20 +1,118 @@
-//! Starting a sandbox from a process with a single thread.
+//! Starting a sandbox from a process with a single thread, and being its parent.
+//!
+//! [`begin`] returns as soon as init exists, so that one process can have many sandboxes on their way; [`launch`] waits until the command runs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::{Error, Exit, Result, SandboxIo, SandboxSpec};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::cgroup::Cgroup;
+use super::error::Failure;
+use super::io::Stdio;
+use super::spec::NetworkMode;
+use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, terminal, wire};
+use crate::sys::process::{Cloned, clone_process, reap, signal_pidfd};
+
+/// Long enough for any failure: paths are bounded by the kernel.
+const MAX_STATUS: usize = 64 << 10;
 
 /// A sandbox that this process is the parent of. Dropping it kills the sandbox.
 #[derive(Debug)]
 pub struct Child {
     pid: u32,
     pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+    cgroup: Option<Cgroup>,
+    exit: Option<Exit>,
 }
 
-/// Starts a sandbox and returns when its command runs. The caller must have a single thread (the [`Spawner`](super::Spawner) is for all others).
+/// A sandbox whose init is at work.
+#[derive(Debug)]
+pub(super) struct Starting {
+    child: Child,
+    status: OwnedFd,
+}
+
+/// Where a start has got to.
+pub(super) enum Progress {
+    Starting(Starting),
+    Running(Child),
+    Failed(Failure),
+}
+
+/// Starts a sandbox and returns when its command runs. The caller must have a single thread (the [`Spawner`](super::Spawner) is for all others);
+/// host paths in the spec are absolute.
 pub fn launch(spec: &SandboxSpec, io: SandboxIo) -> Result<Child> {
-    let _ = (spec, io);
-    Err(Error::SpawnerGone)
+    let mut progress = Progress::Starting(begin(spec, io)?);
+    loop {
+        progress = match progress {
+            Progress::Starting(starting) => starting.advance(),
+            Progress::Running(child) => return Ok(child),
+            Progress::Failed(failure) => return Err(failure.into()),
+        }
+    }
+}
+
+/// Makes a sandbox's init.
+pub(super) fn begin(spec: &SandboxSpec, io: SandboxIo) -> std::result::Result<Starting, Failure> {
+    let fail = |errno: std::io::Error| Failure::Clone { errno: errno.raw_os_error().unwrap_or(libc::EIO) };
+    // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
+    let filter = init::filter(spec);
+    let cgroup = Cgroup::prepare(spec.cgroup.as_ref())?;
+    let (status, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
+    let cloned = match cgroup.as_ref().and_then(Cgroup::unified) {
+        Some(directory) => clone_process(namespaces(spec), Some(directory)),
+        None => clone_process(namespaces(spec), None),
+    };
+    match cloned.map_err(fail)? {
+        Cloned::Child => {
+            drop(status);
+            init::run(spec, io, cgroup.as_ref(), filter.as_deref(), theirs)
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(theirs);
+            close_streams(io);
+            Ok(Starting { child: Child { pid, pidfd, terminal: None, cgroup, exit: None }, status })
+        }
+    }
+}
+
+fn namespaces(spec: &SandboxSpec) -> u64 {
+    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let network = if spec.network == NetworkMode::None { libc::CLONE_NEWNET } else { 0 };
+    (flags | network) as u64
+}
+
+fn close_streams(io: SandboxIo) {
+    if let Stdio::Descriptors { stdin, stdout, stderr } = io.stdio {
+        drop((stdin, stdout, stderr));
+    }
+}
+
+impl Starting {
+    /// What becomes readable when [`Starting::advance`] will not block.
+    pub(super) fn status(&self) -> BorrowedFd<'_> {
+        self.status.as_fd()
+    }
+
+    /// Takes in the next message of init.
+    pub(super) fn advance(mut self) -> Progress {
+        match wire::receive(self.status.as_fd(), MAX_STATUS) {
+            Ok(None) => Progress::Running(self.child),
+            Ok(Some((message, mut descriptors))) if message == terminal::TERMINAL => {
+                self.child.terminal = descriptors.pop();
+                Progress::Starting(self)
+            }
+            Ok(Some((message, _))) => Progress::Failed(serde_json::from_slice(&message).unwrap_or(Failure::Clone { errno: libc::EPROTO })),
+            Err(error) => Progress::Failed(Failure::Clone { errno: error.raw_os_error().unwrap_or(libc::EIO) }),
+        }
+    }
+
+    /// Kills the sandbox, whatever it is doing.
+    pub(super) fn kill(&self) {
+        let _ = self.child.kill(libc::SIGKILL);
+    }
 }
 
 impl Child {
@@ -23,20 +121,45 @@ impl Child {
         self.pid
     }
 
-    /// Sends `signal` to PID 1.
+    /// Sends `signal` to PID 1. One that has ended already is no failure.
     pub fn kill(&self, signal: i32) -> Result<()> {
-        let _ = signal;
-        Err(Error::SpawnerGone)
+        kill(self.pidfd.as_fd(), self.pid, signal)
     }
 
     /// The other side of the terminal, once.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
-        None
+        self.terminal.take()
     }
 
     /// Waits for the end of the sandbox.
     pub fn wait(&mut self) -> Result<Exit> {
-        Err(Error::SpawnerGone)
+        if let Some(exit) = &self.exit {
+            return Ok(exit.clone());
+        }
+        let reaped = reap(self.pid).map_err(|source| Error::Process { action: "wait for", pid: self.pid, source })?;
+        let (peak, oom_killed) = self.cgroup.as_ref().map_or((None, false), Cgroup::memory_usage);
+        let exit = Exit {
+            status: reaped.status.map_or_else(ExitStatus::Signal, ExitStatus::Code),
+            peak_memory: peak.or(Some(reaped.max_rss)),
+            oom_killed,
+            user_time: reaped.user_time,
+            system_time: reaped.system_time,
+        };
+        self.exit = Some(exit.clone());
+        Ok(exit)
+    }
+
+    /// The groups, for a parent that has no time to wait until they can be removed.
+    pub(super) fn take_cgroup(&mut self) -> Option<Cgroup> {
+        self.cgroup.take()
+    }
+}
+
+/// Sends a signal to a sandbox that may have ended.
+pub(super) fn kill(pidfd: BorrowedFd<'_>, pid: u32, signal: i32) -> Result<()> {
+    match signal_pidfd(pidfd, signal) {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(Error::Process { action: "signal", pid, source: error }),
+        _ => Ok(()),
     }
 }
 
@@ -44,5 +167,14 @@ impl AsFd for Child {
     /// Becomes readable when PID 1 has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            let _ = self.kill(libc::SIGKILL);
+            let _ = self.wait();
+        }
     }
 }

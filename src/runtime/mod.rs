@@ -17,16 +17,27 @@
 //! inside of the new root, so no link of an image leads out of it; when PID 1 ends, all of the sandbox ends. This folder does not know images or builds.
 
 mod capabilities;
+mod cgroup;
 pub mod container;
+mod credentials;
+mod devices;
 mod error;
+mod exec;
 mod exit;
+mod init;
 mod io;
 mod launch;
+mod mounts;
 pub mod network;
 mod plan;
+mod reaper;
+mod rootfs;
+mod seccomp;
 mod spawner;
 mod spec;
+mod terminal;
 mod wire;
+mod world;
 
 pub use capabilities::Capabilities;
 pub use error::{Error, ExecError};
@@ -42,3 +53,9 @@ pub use spec::{
 
 /// A result of this folder.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests;

@@ -22,9 +22,11 @@ const SYSTEM: [&str; 3] = ["/proc", "/dev", "/sys"];
 /// The mount points that must exist in the root file system, without those that lie on another mount of the sandbox (which are made there).
 pub fn mount_targets(spec: &SandboxSpec) -> Vec<(RootPath, MountPointKind)> {
     let mut targets: Vec<_> = SYSTEM.iter().map(|path| (RootPath::new(path), MountPointKind::Directory)).collect();
-    for (target, kind) in spec.mounts.iter().map(|mount| (mount.target(), mount_point_kind(mount))) {
-        if !is_made_by_runtime(target) && !targets.iter().any(|(known, _)| known == target) {
-            targets.push((target.clone(), kind));
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        let target = mount.target();
+        let on_mount = spec.mounts[..index].iter().any(|earlier| target.starts_with(earlier.target()));
+        if !is_made_by_runtime(target) && !on_mount {
+            targets.push((target.clone(), mount_point_kind(mount)));
         }
     }
     targets

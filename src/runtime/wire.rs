@@ -1,11 +1,19 @@
 //! How byte strings and the types of other folders are written in a serialised spec.
 //!
+//! Also packets with descriptors over `SOCK_SEQPACKET` sockets, by which the processes of this folder talk.
+//!
 //! A byte string is a JSON string where it is UTF-8 (nearly always, so that specs stay small and readable) and an array of numbers otherwise.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -145,3 +153,49 @@ pub(super) mod rootfs {
         })
     }
 }
+
+/// Sends one packet with descriptors.
+pub(super) fn send(socket: BorrowedFd<'_>, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG));
+    }
+    loop {
+        match rustix::net::sendmsg(socket, &[io::IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return Ok(other.map(drop)?),
+        }
+    }
+}
+
+/// Receives one packet with its descriptors (`CLOEXEC`); `None` where the other side is closed. Longer packets than `limit` are an error.
+pub(super) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut buffer = vec![0; limit];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match rustix::net::recvmsg(socket, &mut [io::IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            descriptors.extend(fds);
+        }
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) || received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    // Every message of ours has a byte, so an empty one is the end of the stream.
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    buffer.truncate(received.bytes);
+    Ok(Some((buffer, descriptors)))
+}
+
+/// The most descriptors in one packet (the kernel's limit is 253).
+pub(super) const MAX_DESCRIPTORS: usize = 250;

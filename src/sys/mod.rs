@@ -3,7 +3,9 @@
 //! A wrapper here is one system call with owned or borrowed descriptors and `io::Result`; policy lives with its callers.
 
 mod mount;
+pub mod mount_attr;
 pub mod netlink;
+pub mod process;
 mod root_dir;
 pub mod signals;
 pub mod tree;

@@ -224,7 +224,7 @@ fn join_network(
         }
         NetworkRequest::Private { run_dir, extra_hosts } => (run_dir, extra_hosts),
     };
-    let netns = match Network::open(run_dir).and_then(|network| network.acquire()) {
+    let netns = match Network::open(run_dir).and_then(|network| network.acquire_on_only_thread()) {
         Ok(netns) => netns,
         Err(network::Error::Unavailable(why)) => {
             warnings.push(format!("{why}: using the host's network"));

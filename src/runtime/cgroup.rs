@@ -1,0 +1,363 @@
+//! Control groups of sandboxes, on v2, v1 and hybrid systems.
+//!
+//! Who asks for no limits gets no group on v1 and hybrid systems: a process is moved into a v1 group, which waits for an RCU grace period (milliseconds), and
+//! a group without limits tells nothing that is worth it. On v2 the process is born in its group, which costs microseconds, and gives the peak memory of
+//! the whole sandbox. Without limits a group that cannot be made is not missed; with limits it is an error.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::error::{Failure, LimitKind};
+use super::spec::CgroupSpec;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// Where groups are made unless the spec says otherwise.
+const PARENT: &str = "strake";
+
+/// The CPU bandwidth period in microseconds.
+const PERIOD: u64 = 100_000;
+
+/// Whether all controllers are in the one v2 hierarchy.
+pub(super) fn is_unified() -> bool {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    rustix::fs::statfs(ROOT).is_ok_and(|stat| stat.f_type as i64 == CGROUP2_SUPER_MAGIC)
+}
+
+/// The groups of one sandbox, removed on drop.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    /// One directory per hierarchy.
+    directories: Vec<PathBuf>,
+    /// The v2 directory, to be born in.
+    unified: Option<OwnedFd>,
+    /// `cgroup.procs` of the v1 groups, to be moved into.
+    joins: Vec<OwnedFd>,
+    /// The group that accounts memory.
+    memory: Option<PathBuf>,
+}
+
+/// A value to write: controller, file, text.
+struct Setting {
+    kind: LimitKind,
+    controller: &'static str,
+    file: &'static str,
+    value: String,
+    /// Whether a kernel without the file (no swap accounting) is good enough.
+    optional: bool,
+}
+
+impl Cgroup {
+    /// Makes the groups that `spec` needs; `None` where none is needed, or none is possible and no limit was asked for.
+    pub(super) fn prepare(spec: Option<&CgroupSpec>) -> Result<Option<Cgroup>, Failure> {
+        let empty = CgroupSpec::default();
+        let spec = spec.unwrap_or(&empty);
+        let unified = is_unified();
+        if !spec.has_limits() {
+            return Ok(if unified { Cgroup::unlimited(spec) } else { None });
+        }
+        let settings = if unified { unified_settings(spec) } else { legacy_settings(spec) };
+        if unified { Cgroup::make_unified(spec, &settings).map(Some) } else { Cgroup::make_legacy(spec, &settings).map(Some) }
+    }
+
+    fn unlimited(spec: &CgroupSpec) -> Option<Cgroup> {
+        let parent = Path::new(ROOT).join(spec.parent.as_deref().unwrap_or(PARENT).trim_start_matches('/'));
+        make_dir_all(&parent).ok()?;
+        // With the memory controller the group knows its peak; without, it still does no harm.
+        let _ = std::fs::write(parent.join("cgroup.subtree_control"), "+memory");
+        let directory = make_group(&parent, spec).ok()?;
+        Cgroup::open_unified(directory).ok()
+    }
+
+    fn open_unified(directory: PathBuf) -> Result<Cgroup, Failure> {
+        let fail = Failure::step("open the control group", directory.display());
+        let fd = rustix::fs::openat(CWD, &directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+        let memory = directory.join("memory.current").exists().then(|| directory.clone());
+        Ok(Cgroup { directories: vec![directory], unified: Some(fd), joins: Vec::new(), memory })
+    }
+
+    fn make_unified(spec: &CgroupSpec, settings: &[Setting]) -> Result<Cgroup, Failure> {
+        let root = Path::new(ROOT);
+        let relative = spec.parent.as_deref().unwrap_or(PARENT).trim_start_matches('/').to_owned();
+        let parent = root.join(&relative);
+        make_dir_all(&parent).map_err(cgroup_failure(&parent))?;
+        for setting in settings {
+            let mut at = root.to_owned();
+            enable(&at, setting)?;
+            for name in relative.split('/').filter(|name| !name.is_empty()) {
+                at.push(name);
+                enable(&at, setting)?;
+            }
+        }
+        let directory = make_group(&parent, spec).map_err(cgroup_failure(&parent))?;
+        let group = Cgroup::open_unified(directory.clone())?;
+        settings.iter().try_for_each(|setting| write_setting(&directory, setting))?;
+        Ok(group)
+    }
+
+    fn make_legacy(spec: &CgroupSpec, settings: &[Setting]) -> Result<Cgroup, Failure> {
+        let mut group = Cgroup { directories: Vec::new(), unified: None, joins: Vec::new(), memory: None };
+        let mut made: Vec<(&str, PathBuf)> = Vec::new();
+        for setting in settings {
+            let directory = match made.iter().find(|(controller, _)| *controller == setting.controller) {
+                Some((_, directory)) => directory.clone(),
+                None => {
+                    let directory = group.add_legacy(spec, setting)?;
+                    made.push((setting.controller, directory.clone()));
+                    directory
+                }
+            };
+            write_setting(&directory, setting)?;
+        }
+        Ok(group)
+    }
+
+    /// Makes the group in the hierarchy of one v1 controller.
+    fn add_legacy(&mut self, spec: &CgroupSpec, setting: &Setting) -> Result<PathBuf, Failure> {
+        let root = Path::new(ROOT).join(setting.controller);
+        if !root.is_dir() {
+            return Err(unavailable(setting.kind, format!("the `{}` cgroup controller is not mounted", setting.controller)));
+        }
+        let parent = root.join(spec.parent.as_deref().unwrap_or(PARENT).trim_start_matches('/'));
+        make_dir_all(&parent).map_err(cgroup_failure(&parent))?;
+        let directory = make_group(&parent, spec).map_err(cgroup_failure(&parent))?;
+        self.directories.push(directory.clone());
+        if setting.controller == "cpuset" {
+            // A v1 cpuset is born without CPUs and memory, at every level.
+            for group in [&parent, &directory] {
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    inherit(group, file).map_err(cgroup_failure(group))?;
+                }
+            }
+        }
+        if setting.controller == "memory" {
+            self.memory = Some(directory.clone());
+        }
+        let procs = directory.join("cgroup.procs");
+        let join = rustix::fs::openat(CWD, &procs, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| cgroup_failure(&procs)(errno.into()))?;
+        self.joins.push(join);
+        Ok(directory)
+    }
+
+    /// The directory for `CLONE_INTO_CGROUP`.
+    pub(super) fn unified(&self) -> Option<BorrowedFd<'_>> {
+        self.unified.as_ref().map(|fd| fd.as_fd())
+    }
+
+    /// Moves the calling process into the groups that it is not born in.
+    pub(super) fn join(&self) -> Result<(), Failure> {
+        for procs in &self.joins {
+            rustix::io::write(procs, b"0").map_err(Failure::step("enter", "the control group"))?;
+        }
+        Ok(())
+    }
+
+    /// The most memory that the group used, and whether something in it was killed for want of memory.
+    pub(super) fn memory_usage(&self) -> (Option<u64>, bool) {
+        let Some(directory) = &self.memory else { return (None, false) };
+        let number = |file: &str| std::fs::read_to_string(directory.join(file)).ok()?.trim().parse().ok();
+        let peak = number("memory.peak").or_else(|| number("memory.max_usage_in_bytes"));
+        let killed = ["memory.events", "memory.oom_control"].iter().any(|file| {
+            let text = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+            text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
+        });
+        (peak, killed)
+    }
+
+    /// Removes the groups as far as they are empty; says whether all are gone.
+    pub(super) fn try_remove(&mut self) -> bool {
+        self.joins.clear();
+        self.directories.retain(|directory| match std::fs::remove_dir(directory) {
+            Ok(()) => false,
+            Err(error) => error.raw_os_error() == Some(libc::EBUSY),
+        });
+        self.directories.is_empty()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The kernel takes a moment to account the last process out.
+        for wait in [0, 1, 5, 20, 50] {
+            std::thread::sleep(Duration::from_millis(wait));
+            if self.try_remove() {
+                return;
+            }
+        }
+    }
+}
+
+fn unavailable(what: LimitKind, reason: String) -> Failure {
+    Failure::Limit { what, reason }
+}
+
+fn cgroup_failure(path: &Path) -> impl FnOnce(io::Error) -> Failure {
+    let path = path.display().to_string();
+    move |error| Failure::Cgroup { path, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+}
+
+fn make_dir_all(path: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(path)
+}
+
+/// Makes the sandbox's own group. A name that was asked for may be left over from a run that was killed, and is used again.
+fn make_group(parent: &Path, spec: &CgroupSpec) -> io::Result<PathBuf> {
+    if let Some(name) = &spec.name {
+        let path = parent.join(name.replace('/', "-"));
+        return match std::fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(path),
+        };
+    }
+    loop {
+        let path = parent.join(format!("{:08x}", getrandom::u32().map_err(|_| io::Error::from_raw_os_error(libc::EIO))?));
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map(|()| path),
+        }
+    }
+}
+
+fn inherit(group: &Path, file: &str) -> io::Result<()> {
+    if !std::fs::read_to_string(group.join(file))?.trim().is_empty() {
+        return Ok(());
+    }
+    let Some(parent) = group.parent() else { return Ok(()) };
+    std::fs::write(group.join(file), std::fs::read_to_string(parent.join(file))?.trim())
+}
+
+/// Hands a v2 controller on to the groups in `directory`.
+fn enable(directory: &Path, setting: &Setting) -> Result<(), Failure> {
+    let has = |file: &str| {
+        let text = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+        text.split_ascii_whitespace().any(|name| name == setting.controller)
+    };
+    if has("cgroup.subtree_control") {
+        return Ok(());
+    }
+    if !has("cgroup.controllers") {
+        let reason = format!("the `{}` cgroup controller is not delegated to `{}`", setting.controller, directory.display());
+        return Err(unavailable(setting.kind, reason));
+    }
+    let control = directory.join("cgroup.subtree_control");
+    let add = || std::fs::write(&control, format!("+{}", setting.controller));
+    match add() {
+        // Only leaves may hold processes (cgroups(7), "no internal processes"): in a container this group holds ours.
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            vacate(directory).map_err(cgroup_failure(directory))?;
+            add().map_err(cgroup_failure(&control))
+        }
+        other => other.map_err(cgroup_failure(&control)),
+    }
+}
+
+/// Moves the processes of a group to a leaf of it.
+fn vacate(directory: &Path) -> io::Result<()> {
+    let leaf = directory.join("strake-init");
+    make_dir_all(&leaf)?;
+    for pid in std::fs::read_to_string(directory.join("cgroup.procs"))?.lines() {
+        match std::fs::write(leaf.join("cgroup.procs"), pid) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn write_setting(directory: &Path, setting: &Setting) -> Result<(), Failure> {
+    let path = directory.join(setting.file);
+    match std::fs::write(&path, &setting.value) {
+        Err(error) if setting.optional && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            Err(unavailable(setting.kind, format!("the kernel refuses `{}` for {}", setting.value, setting.file)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(unavailable(setting.kind, format!("this kernel has no {}", setting.file)))
+        }
+        other => other.map_err(cgroup_failure(&path)),
+    }
+}
+
+/// What swap may be used together with memory: as much again, unless said otherwise.
+fn memory_and_swap(spec: &CgroupSpec, memory: u64) -> Option<u64> {
+    match spec.memory_swap {
+        Some(u64::MAX) => None,
+        Some(total) => Some(total.max(memory)),
+        None => Some(memory.saturating_mul(2)),
+    }
+}
+
+fn unified_settings(spec: &CgroupSpec) -> Vec<Setting> {
+    let mut out = Vec::new();
+    let mut add = |kind, controller, file, value: String, optional| out.push(Setting { kind, controller, file, value, optional });
+    if let Some(memory) = spec.memory {
+        add(LimitKind::Memory, "memory", "memory.max", memory.to_string(), false);
+        let swap = memory_and_swap(spec, memory).map_or_else(|| "max".to_owned(), |total| (total - memory).to_string());
+        add(LimitKind::Memory, "memory", "memory.swap.max", swap, true);
+    }
+    if let Some(bytes) = spec.memory_reservation {
+        add(LimitKind::Memory, "memory", "memory.low", bytes.to_string(), false);
+    }
+    if let Some(millis) = spec.cpu_millis {
+        add(LimitKind::Cpu, "cpu", "cpu.max", format!("{} {PERIOD}", quota(millis)), false);
+    }
+    if let Some(shares) = spec.cpu_shares {
+        // The range 2..=262144 of v1 on 1..=10000 of v2.
+        let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
+        add(LimitKind::Cpu, "cpu", "cpu.weight", weight.to_string(), false);
+    }
+    if let Some(cpus) = &spec.cpuset_cpus {
+        add(LimitKind::Cpuset, "cpuset", "cpuset.cpus", cpus.clone(), false);
+    }
+    if let Some(nodes) = &spec.cpuset_mems {
+        add(LimitKind::Cpuset, "cpuset", "cpuset.mems", nodes.clone(), false);
+    }
+    if let Some(pids) = spec.pids {
+        add(LimitKind::Pids, "pids", "pids.max", count(pids), false);
+    }
+    out
+}
+
+fn legacy_settings(spec: &CgroupSpec) -> Vec<Setting> {
+    let mut out = Vec::new();
+    let mut add = |kind, controller, file, value: String, optional| out.push(Setting { kind, controller, file, value, optional });
+    if let Some(memory) = spec.memory {
+        add(LimitKind::Memory, "memory", "memory.limit_in_bytes", memory.to_string(), false);
+        let total = memory_and_swap(spec, memory).map_or_else(|| "-1".to_owned(), |total| total.to_string());
+        add(LimitKind::Memory, "memory", "memory.memsw.limit_in_bytes", total, true);
+    }
+    if let Some(bytes) = spec.memory_reservation {
+        add(LimitKind::Memory, "memory", "memory.soft_limit_in_bytes", bytes.to_string(), false);
+    }
+    if let Some(millis) = spec.cpu_millis {
+        add(LimitKind::Cpu, "cpu", "cpu.cfs_period_us", PERIOD.to_string(), false);
+        add(LimitKind::Cpu, "cpu", "cpu.cfs_quota_us", quota(millis).to_string(), false);
+    }
+    if let Some(shares) = spec.cpu_shares {
+        add(LimitKind::Cpu, "cpu", "cpu.shares", shares.to_string(), false);
+    }
+    if let Some(cpus) = &spec.cpuset_cpus {
+        add(LimitKind::Cpuset, "cpuset", "cpuset.cpus", cpus.clone(), false);
+    }
+    if let Some(nodes) = &spec.cpuset_mems {
+        add(LimitKind::Cpuset, "cpuset", "cpuset.mems", nodes.clone(), false);
+    }
+    if let Some(pids) = spec.pids {
+        add(LimitKind::Pids, "pids", "pids.max", count(pids), false);
+    }
+    out
+}
+
+/// Microseconds per period; the kernel takes no less than 1000.
+fn quota(cpu_millis: u64) -> u64 {
+    (cpu_millis.saturating_mul(PERIOD) / 1000).max(1000)
+}
+
+fn count(pids: u64) -> String {
+    if pids == u64::MAX { "max".to_owned() } else { pids.to_string() }
+}

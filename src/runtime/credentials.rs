@@ -1,0 +1,90 @@
+//! What a process is before it runs foreign code: user, groups, capabilities, limits.
+//!
+//! The order is dictated by the kernel: the bounding set needs `CAP_SETPCAP`, groups and users need `CAP_SETGID`/`CAP_SETUID`, so the sets are narrowed first
+//! where that does not take those away, then the user changes, then the final sets are written. A user other than root ends with empty permitted and effective
+//! sets and the bounding set as asked, as in other container runtimes; nothing is ever inheritable or ambient.
+
+use rustix::io::Errno;
+use rustix::process::Resource as KernelResource;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::capabilities::Capabilities;
+use super::error::Failure;
+use super::spec::{ProcessSpec, Resource};
+
+/// Limits resources; before the user changes, because raising them needs privileges.
+pub(super) fn set_limits(process: &ProcessSpec) -> Result<(), Failure> {
+    for limit in &process.rlimits {
+        let value = |number: u64| (number != u64::MAX).then_some(number);
+        let wanted = rustix::process::Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
+        rustix::process::setrlimit(kernel_resource(limit.resource), wanted)
+            .map_err(Failure::step("set the limit", format!("{:?}", limit.resource)))?;
+    }
+    Ok(())
+}
+
+fn kernel_resource(resource: Resource) -> KernelResource {
+    match resource {
+        Resource::As => KernelResource::As,
+        Resource::Core => KernelResource::Core,
+        Resource::Cpu => KernelResource::Cpu,
+        Resource::Data => KernelResource::Data,
+        Resource::Fsize => KernelResource::Fsize,
+        Resource::Locks => KernelResource::Locks,
+        Resource::Memlock => KernelResource::Memlock,
+        Resource::Msgqueue => KernelResource::Msgqueue,
+        Resource::Nice => KernelResource::Nice,
+        Resource::Nofile => KernelResource::Nofile,
+        Resource::Nproc => KernelResource::Nproc,
+        Resource::Rss => KernelResource::Rss,
+        Resource::Rtprio => KernelResource::Rtprio,
+        Resource::Rttime => KernelResource::Rttime,
+        Resource::Sigpending => KernelResource::Sigpending,
+        Resource::Stack => KernelResource::Stack,
+    }
+}
+
+/// Takes every capability that is not in `keep` out of the bounding set.
+pub(super) fn limit_bounding_set(keep: Capabilities) -> Result<(), Failure> {
+    for number in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if keep.contains(Capabilities::from_bits(1 << number)) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // Past the last capability that this kernel knows.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(Failure::step("drop the capability", number)(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Becomes the user, keeping the permitted set for [`set_final_capabilities`].
+pub(super) fn change_user(process: &ProcessSpec) -> Result<(), Failure> {
+    let user = &process.user;
+    let fail = |what: &'static str| Failure::step::<Errno>("set", what);
+    let groups: Vec<_> = user.additional_gids.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
+    match rustix::thread::set_thread_groups(&groups) {
+        // A user namespace with a single ID forbids it (user_namespaces(7)); the groups that this process has mean nothing inside.
+        Err(Errno::PERM) if groups.is_empty() => {}
+        other => other.map_err(fail("supplementary groups"))?,
+    }
+    rustix::thread::set_keep_capabilities(true).map_err(fail("keep capabilities"))?;
+    let gid = rustix::fs::Gid::from_raw(user.gid);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail("the group"))?;
+    let uid = rustix::fs::Uid::from_raw(user.uid);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(fail("the user"))?;
+    rustix::thread::set_keep_capabilities(false).map_err(fail("keep capabilities"))
+}
+
+/// Writes the capability sets that the command starts with: all of `keep` for root, none for others.
+pub(super) fn set_final_capabilities(keep: Capabilities, uid: u32) -> Result<(), Failure> {
+    let fail = || Failure::step::<Errno>("set", "capabilities");
+    rustix::thread::clear_ambient_capability_set().map_err(fail())?;
+    let now = rustix::thread::capabilities(None).map_err(fail())?;
+    let sets = if uid == 0 { CapabilitySet::from_bits_retain(keep.bits()) & now.permitted } else { CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: sets, permitted: sets, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).map_err(fail())
+}

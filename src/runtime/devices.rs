@@ -1,0 +1,163 @@
+//! `/dev` of a sandbox.
+//!
+//! `/dev` is a `nodev` tmpfs, and each device is a mount of its single node on it. So the devices that are given are the only ones that work, whatever the
+//! process makes with `mknod(2)` (a default capability): there is no need for a device cgroup, which costs more than all mounts together. The nodes
+//! are made on a tmpfs that nobody else sees; where making them is not permitted (rootless), the host's are used.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::mount::MountAttrFlags;
+
+use super::error::Failure;
+use super::mounts::{Target, TargetLinks, attach, change, clone_host_mount, clone_mount, mount_new, new_filesystem};
+use super::plan::MountPointKind;
+use super::spec::{DeviceSpec, Privileges, SandboxSpec};
+use crate::path::RootPath;
+use crate::sys::RootDir;
+
+/// The devices that every sandbox has: name, major and minor number.
+const DEFAULT: [(&str, u32, u32); 6] = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// What is not a device of the host's `/dev`, or is the sandbox's own.
+const NOT_SHARED: [&str; 13] =
+    ["pts", "shm", "mqueue", "fd", "console", "ptmx", "stdin", "stdout", "stderr", "log", "core", "hugepages", "initctl"];
+
+/// Mounts and fills `/dev`.
+pub(super) fn mount(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
+    let dev = RootPath::new("/dev");
+    let guarded = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let insecure = spec.privileges == Privileges::Insecure;
+    let attributes = if insecure { MountAttrFlags::MOUNT_ATTR_NOSUID } else { guarded | MountAttrFlags::MOUNT_ATTR_NODEV };
+    mount_new(root, &dev, "tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], attributes)?;
+    let dir = open_dir(root, &dev)?;
+    for (name, target) in LINKS {
+        rustix::fs::symlinkat(target, &dir, name).map_err(Failure::step("link", name))?;
+    }
+    for name in ["pts", "shm", "mqueue"] {
+        rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).map_err(Failure::step("make the mount point", name))?;
+    }
+    add_default_devices(root)?;
+    let pts = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
+    let noexec_nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let pts_path = RootPath::new("/dev/pts");
+    // The group `tty` has no number in a user namespace with a single ID.
+    mount_new(root, &pts_path, "devpts", &pts, noexec_nosuid)
+        .or_else(|_| mount_new(root, &pts_path, "devpts", &pts[..3], noexec_nosuid))?;
+    let size = spec.shm_size.to_string();
+    mount_new(
+        root,
+        &RootPath::new("/dev/shm"),
+        "tmpfs",
+        &[("mode", Some("1777")), ("size", Some(&size))],
+        guarded | MountAttrFlags::MOUNT_ATTR_NODEV,
+    )?;
+    // Kernels can be without POSIX message queues.
+    let _ = mount_new(root, &RootPath::new("/dev/mqueue"), "mqueue", &[], guarded | MountAttrFlags::MOUNT_ATTR_NODEV);
+    if insecure {
+        add_host_devices(root)?;
+    }
+    spec.devices.iter().try_for_each(|device| add_device(root, device))
+}
+
+fn open_dir(root: &RootDir, path: &RootPath) -> Result<OwnedFd, Failure> {
+    Target { root, path, links: TargetLinks::Refuse }.open().map_err(Failure::step("open", path))
+}
+
+/// Mounts the nodes on empty files.
+fn add_default_devices(root: &RootDir) -> Result<(), Failure> {
+    let nodes = make_nodes();
+    for (name, _, _) in DEFAULT {
+        let node = match &nodes {
+            Some(nodes) => clone_mount(nodes.as_fd(), Path::new(name), false),
+            None => clone_host_mount(&Path::new("/dev").join(name), false),
+        };
+        let path = RootPath::new("/dev").join(name);
+        let node = node.map_err(Failure::step("open the device", &path))?;
+        place(root, &path, node)?;
+    }
+    Ok(())
+}
+
+/// A detached tmpfs with the default devices; `None` where it is not permitted.
+fn make_nodes() -> Option<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let nodes = new_filesystem("tmpfs", &[("mode", Some("755"))], attributes).ok()?;
+    for (name, major, minor) in DEFAULT {
+        let device = rustix::fs::makedev(major, minor);
+        rustix::fs::mknodat(&nodes, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), device).ok()?;
+        // The mask of this process may have taken bits away.
+        rustix::fs::chmodat(&nodes, name, Mode::from_raw_mode(0o666), rustix::fs::AtFlags::empty()).ok()?;
+    }
+    // In a user namespace nodes can be made that cannot be opened.
+    rustix::fs::openat(&nodes, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    Some(nodes)
+}
+
+fn place(root: &RootDir, path: &RootPath, node: OwnedFd) -> Result<(), Failure> {
+    let target = Target { root, path, links: TargetLinks::Refuse };
+    target.create(MountPointKind::File).map_err(Failure::step("make the mount point", path))?;
+    let at = target.open().map_err(Failure::step("open the mount point", path))?;
+    attach(node.as_fd(), at.as_fd()).map_err(Failure::step("mount the device", path))
+}
+
+fn add_device(root: &RootDir, device: &DeviceSpec) -> Result<(), Failure> {
+    let node = clone_host_mount(&device.source, false).map_err(Failure::step("open the device", device.source.display()))?;
+    change(node.as_fd(), 0, libc::MS_PRIVATE, false).map_err(Failure::step("set mount attributes of", device.source.display()))?;
+    place(root, &device.target, node)
+}
+
+/// Adds the host's devices, with those in the directories of `/dev`.
+fn add_host_devices(root: &RootDir) -> Result<(), Failure> {
+    let mut todo = vec![RootPath::new("/dev")];
+    while let Some(dir) = todo.pop() {
+        // Devices come and go while this looks; what has gone is no failure.
+        let Ok(entries) = std::fs::read_dir(dir.to_path_buf()) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let path = dir.join(&name);
+            let shared =
+                !NOT_SHARED.iter().any(|known| OsStr::new(known) == name) && !DEFAULT.iter().any(|(known, ..)| OsStr::new(known) == name);
+            let Ok(kind) = entry.file_type() else { continue };
+            if !shared {
+                continue;
+            }
+            if kind.is_dir() {
+                todo.push(path);
+            } else if is_device(kind) {
+                add_node(root, &path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_device(kind: std::fs::FileType) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    kind.is_char_device() || kind.is_block_device()
+}
+
+/// Copies a node of the host (`/dev` of an insecure sandbox is not `nodev`), or mounts it where that is not permitted.
+fn add_node(root: &RootDir, path: &RootPath) -> Result<(), Failure> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let Ok(stat) = rustix::fs::statat(CWD, path.to_path_buf(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW) else { return Ok(()) };
+    let parent_target = Target { root, path: &parent, links: TargetLinks::Refuse };
+    parent_target.create(MountPointKind::Directory).map_err(Failure::step("make", &parent))?;
+    let dir = parent_target.open().map_err(Failure::step("open", &parent))?;
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    if rustix::fs::mknodat(&dir, name, FileType::from_raw_mode(stat.st_mode), mode, stat.st_rdev).is_ok() {
+        let _ = rustix::fs::chmodat(&dir, name, mode, rustix::fs::AtFlags::empty());
+        return Ok(());
+    }
+    add_device(root, &DeviceSpec { source: path.to_path_buf(), target: path.clone() })
+}

@@ -1,0 +1,155 @@
+//! What happens in a sandbox between its birth and its command: named steps in order, in the new process.
+//!
+//! The process reports to its parent over a `SOCK_SEQPACKET` socket that `execve` closes: the terminal (if there is one), then either a [`Failure`] or, by the
+//! end of the stream, that the command runs. With [`SandboxSpec::init`] the steps after the mounts happen in a child of PID 1, which then only reaps.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::mount::MountPropagationFlags;
+use rustix::thread::LinkNameSpaceType;
+
+use super::cgroup::Cgroup;
+use super::error::Failure;
+use super::io::SandboxIo;
+use super::spec::{NetworkMode, Privileges, SandboxSpec, Seccomp};
+use super::world::Sources;
+use super::{credentials, exec, reaper, rootfs, seccomp, terminal, wire, world};
+use crate::path::RootPath;
+use crate::sys::process::{BpfInstruction, Cloned, clone_process, close_on_exec_from, exit_now, reset_signals, unshare};
+
+/// The system call filter that the spec asks for.
+pub(super) fn filter(spec: &SandboxSpec) -> Option<Arc<[BpfInstruction]>> {
+    match (spec.privileges, spec.seccomp) {
+        (Privileges::Insecure, _) | (_, Seccomp::Unconfined) => None,
+        (Privileges::Default { .. }, Seccomp::Default) => Some(seccomp::filter(spec.privileges.capabilities())),
+    }
+}
+
+/// Sets the sandbox up and executes its command. Never returns.
+pub(super) fn run(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<&Cgroup>, filter: Option<&[BpfInstruction]>, status: OwnedFd) -> ! {
+    let Err(failure) = set_up(spec, io, cgroup, filter, &status);
+    if let Ok(message) = serde_json::to_vec(&failure) {
+        let _ = wire::send(status.as_fd(), &message, &[]);
+    }
+    exit_now(125)
+}
+
+fn set_up(
+    spec: &SandboxSpec,
+    io: SandboxIo,
+    cgroup: Option<&Cgroup>,
+    filter: Option<&[BpfInstruction]>,
+    status: &OwnedFd,
+) -> Result<Infallible, Failure> {
+    die_with_parent(status)?;
+    reset_signals().map_err(Failure::step("reset", "signals"))?;
+    if let Some(cgroup) = cgroup {
+        cgroup.join()?;
+    }
+    enter_namespaces(spec, &io)?;
+    let SandboxIo { stdio, mount_fds, netns } = io;
+    drop(netns);
+    let stdio = terminal::Streams::prepare(stdio)?;
+    mount_world(spec, &mount_fds)?;
+    drop(mount_fds);
+    let stdio = stdio.open_terminal(&spec.process, status.as_fd())?;
+    adjust_oom_score(spec)?;
+    if spec.init {
+        match clone_process(0, None).map_err(Failure::step("fork", "the init process"))? {
+            Cloned::Parent { pid, .. } => reaper::run(pid),
+            Cloned::Child => {}
+        }
+    }
+    stdio.install(&spec.process)?;
+    become_process(spec, filter, status)
+}
+
+/// The kernel kills this process when its parent ends. A parent that ended before is seen by its side of the socket.
+fn die_with_parent(status: &OwnedFd) -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(Failure::step("bind to", "the parent"))?;
+    let mut poll = [rustix::event::PollFd::new(status, rustix::event::PollFlags::empty())];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    match rustix::event::poll(&mut poll, Some(&now)) {
+        Ok(ready) if ready > 0 => exit_now(137),
+        _ => Ok(()),
+    }
+}
+
+fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
+    // The group that this process is in by now becomes the root of what it sees. Rootless systems without cgroups lack nothing by it.
+    let _ = unshare(libc::CLONE_NEWCGROUP);
+    match spec.network {
+        NetworkMode::Host => {}
+        NetworkMode::None => {
+            // A network namespace without `lo` up is still no network.
+            let _ = crate::sys::process::bring_loopback_up();
+        }
+        NetworkMode::Joined => {
+            let netns = io.netns.as_ref().ok_or(Failure::Invalid { spec: false })?;
+            let kind = Some(LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(netns.as_fd(), kind).map_err(Failure::step("join", "the network namespace"))?;
+        }
+    }
+    rustix::system::sethostname(spec.hostname.as_bytes()).map_err(Failure::step("set the host name", &spec.hostname))
+}
+
+fn mount_world(spec: &SandboxSpec, descriptors: &[OwnedFd]) -> Result<(), Failure> {
+    let sources = Sources::open(spec, descriptors)?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(Failure::step("make private", "/"))?;
+    let devices = spec.privileges == Privileges::Insecure;
+    let options = rootfs::RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices };
+    let root = rootfs::attach_root(rootfs::mount_detached(&spec.rootfs, options)?)?;
+    // Modes of what is made in /dev are as given.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    world::mount_all(&root, spec, sources)?;
+    rootfs::pivot(&root)
+}
+
+fn adjust_oom_score(spec: &SandboxSpec) -> Result<(), Failure> {
+    let Some(score) = spec.process.oom_score_adjust else { return Ok(()) };
+    std::fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(Failure::step("write", "/proc/self/oom_score_adj"))
+}
+
+/// Gives up what the command must not have, and becomes it. The order matters: see `credentials`.
+fn become_process(spec: &SandboxSpec, filter: Option<&[BpfInstruction]>, status: &OwnedFd) -> Result<Infallible, Failure> {
+    let process = &spec.process;
+    let keep = spec.privileges.capabilities();
+    credentials::set_limits(process)?;
+    // Kernels without keyrings have nothing to hide; a filter around us that refuses the call (a container) hides them as well.
+    let _ = crate::sys::process::join_new_session_keyring();
+    credentials::limit_bounding_set(keep)?;
+    enter_cwd(&process.cwd)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(process.umask & 0o777));
+    let load = |filter: &[_]| crate::sys::process::load_seccomp_filter(filter).map_err(Failure::step("load", "the system call filter"));
+    match filter {
+        // Loading needs CAP_SYS_ADMIN, which goes away with the user; what happens afterwards is in the profile.
+        Some(filter) if !process.no_new_privileges => load(filter)?,
+        _ => {}
+    }
+    credentials::change_user(process)?;
+    credentials::set_final_capabilities(keep, process.user.uid)?;
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(Failure::step("forbid", "new privileges"))?;
+        if let Some(filter) = filter {
+            load(filter)?;
+        }
+    }
+    close_on_exec_from(3).map_err(Failure::step("close", "descriptors"))?;
+    // A change of user has taken it back.
+    die_with_parent(status)?;
+    Err(Failure::Exec(exec::execute(process)))
+}
+
+/// Changes the directory, and makes sure that it is in the sandbox: a path through a descriptor that leaked from the host would not be.
+fn enter_cwd(cwd: &RootPath) -> Result<(), Failure> {
+    rustix::process::chdir(cwd.as_os_str()).map_err(Failure::step("change to the working directory", cwd))?;
+    // The kernel has no path for a directory outside of the root, and says `(unreachable)`.
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(path) if path.as_bytes().starts_with(b"/") => Ok(()),
+        _ => Err(Failure::Step { step: "stay inside with the working directory".into(), path: cwd.to_string(), errno: libc::EPERM }),
+    }
+}

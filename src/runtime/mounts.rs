@@ -1,0 +1,135 @@
+//! Mounts by descriptor: makes them detached, then attaches them to a directory or file that the kernel resolved inside of the new root.
+//!
+//! Nothing here takes a path below the new root as a string that the kernel would follow by itself: see [`Target`]. Linux 5.6 is the oldest kernel that works.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::error::Failure;
+use super::plan::MountPointKind;
+use crate::path::RootPath;
+use crate::sys::mount_attr::{MountChange, mount_setattr};
+use crate::sys::{Links, RootDir};
+
+/// A new file system of type `name`, mounted nowhere yet. A key without a value is a flag.
+pub(super) fn new_filesystem(name: &str, options: &[(&str, Option<&str>)], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+    let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => fsconfig_set_string(&context, *key, *value)?,
+            None => fsconfig_set_flag(&context, *key)?,
+        }
+    }
+    fsconfig_create(&context)?;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// A copy of the mount that `path` below `dir` is on, with `path` as its root; with the mounts below it where `recursive` is set.
+pub(super) fn clone_mount(dir: BorrowedFd<'_>, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    Ok(open_tree(dir, path, flags)?)
+}
+
+/// A copy of a mount of the host by path.
+pub(super) fn clone_host_mount(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    clone_mount(CWD, path, recursive)
+}
+
+/// Attaches the detached `mount` to `target`.
+pub(super) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(move_mount(mount, "", target, "", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)?)
+}
+
+/// Changes a mount's attributes. Before Linux 5.12 (no `mount_setattr`) it is attached already or not at all, so the caller gets `ENOSYS`.
+pub(super) fn change(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
+    mount_setattr(mount, MountChange { set, clear: 0, propagation, recursive })
+}
+
+/// What symbolic links on the way to a mount point do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TargetLinks {
+    /// They are followed inside of the root.
+    Follow,
+    /// They are an error: the place must be what its name says.
+    Refuse,
+}
+
+/// A place in the new root.
+pub(super) struct Target<'a> {
+    pub(super) root: &'a RootDir,
+    pub(super) path: &'a RootPath,
+    pub(super) links: TargetLinks,
+}
+
+impl Target<'_> {
+    /// Opens the place without side effects.
+    pub(super) fn open(&self) -> io::Result<OwnedFd> {
+        let links = match self.links {
+            TargetLinks::Follow => Links::Follow,
+            TargetLinks::Refuse => Links::Refuse,
+        };
+        self.root.open_at(self.path.relative(), OFlags::PATH, Mode::empty(), links)
+    }
+
+    /// Opens the place for a mount that the spec asks for. A file of `/proc` or `/sys` is refused: what is mounted there could change what this
+    /// process writes to them.
+    pub(super) fn open_outside_of_proc(&self) -> io::Result<OwnedFd> {
+        const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+        let fd = self.open()?;
+        if rustix::fs::fstatfs(&fd)?.f_type as i64 == PROC_SUPER_MAGIC {
+            return Err(Errno::PERM.into());
+        }
+        Ok(fd)
+    }
+
+    /// Makes the place and what leads to it. Only for file systems that belong to the sandbox alone.
+    pub(super) fn create(&self, kind: MountPointKind) -> io::Result<()> {
+        let parts: Vec<_> = self.path.components().collect();
+        let mut at = RootPath::root();
+        for (index, name) in parts.iter().enumerate() {
+            let dir = self.root.open_at(at.relative(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), Links::Follow)?;
+            let last = index + 1 == parts.len();
+            let made = if last && kind == MountPointKind::File {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                rustix::fs::openat(&dir, *name, flags, Mode::from_raw_mode(0o644)).map(drop)
+            } else {
+                rustix::fs::mkdirat(&dir, *name, Mode::from_raw_mode(0o755))
+            };
+            match made {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            at = at.join(name);
+        }
+        Ok(())
+    }
+}
+
+/// Mounts a new file system on `path` of the root. The place must be a real directory there.
+pub(super) fn mount_new(
+    root: &RootDir,
+    path: &RootPath,
+    name: &str,
+    options: &[(&str, Option<&str>)],
+    attributes: MountAttrFlags,
+) -> Result<(), Failure> {
+    let mount = new_filesystem(name, options, attributes).map_err(Failure::step(format!("mount {name} on"), path))?;
+    let target = Target { root, path, links: TargetLinks::Refuse }.open().map_err(Failure::step("open the mount point", path))?;
+    attach(mount.as_fd(), target.as_fd()).map_err(Failure::step(format!("mount {name} on"), path))
+}
+
+/// The name of an open descriptor for interfaces that only take paths. Valid while `/proc` of the host is in reach.
+pub(super) fn descriptor_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}

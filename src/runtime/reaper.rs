@@ -1,0 +1,44 @@
+//! PID 1 of a sandbox that asked for an init: forwards signals to the command and reaps orphans.
+//!
+//! It runs this program's code with the caller's privileges but owns nothing: no descriptors, nothing to write to. It keeps its capabilities on purpose:
+//! a process that has fewer cannot trace it or reach the program's binary through `/proc/1/exe` (ptrace(2), "ptrace access mode checking").
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::sys::process::{block_signals, close_from, exit_now};
+
+/// Waits for the command with the process ID `command` and ends as it did: with its code, or 128 and the signal's number.
+pub(super) fn run(command: u32) -> ! {
+    let command = Pid::from_raw(command as i32);
+    if block_signals().is_err() || close_from(0, None).is_err() {
+        exit_now(125);
+    }
+    let _ = rustix::thread::set_name(c"strake-init");
+    loop {
+        if let Some(code) = reap(command) {
+            // The kernel kills everything else in the PID namespace.
+            exit_now(code);
+        }
+        match SigSet::all().wait() {
+            Ok(Signal::SIGCHLD) | Err(_) => {}
+            Ok(signal) => {
+                let _ = kill(command, signal);
+            }
+        }
+    }
+}
+
+/// Removes every child that has ended; gives the command's code when it is among them.
+fn reap(command: Pid) -> Option<i32> {
+    loop {
+        let status = waitpid(None, Some(WaitPidFlag::WNOHANG)).ok()?;
+        match status {
+            WaitStatus::Exited(pid, code) if pid == command => return Some(code),
+            WaitStatus::Signaled(pid, signal, _) if pid == command => return Some(128 + signal as i32),
+            WaitStatus::StillAlive => return None,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The root of a sandbox: mounts it and makes it the process's root.
+//!
+//! Layers are named to overlayfs by descriptor wherever their paths could need escaping or be too long, so there is no escaping. Where the kernel has no
+//! `lowerdir+` (before 6.7) or no room for all layers, they are named by descriptor numbers relative to `/proc/self/fd`: 3 or 4 bytes per layer of the page
+//! that `mount(2)` has for options. The root is mounted over `/` of the private mount namespace and then exchanged with it: no directory of the host is needed.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+
+use super::error::Failure;
+use super::mounts::{change, clone_host_mount, descriptor_path};
+use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY};
+use crate::sys::{OverlayUpper, RootDir, RootfsMount};
+
+/// How the root is mounted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RootOptions {
+    pub(super) read_only: bool,
+    pub(super) volatile: bool,
+    /// Whether device nodes on it work.
+    pub(super) devices: bool,
+}
+
+/// Options that overlayfs always gets, so that a layer means the same whatever this kernel's defaults are.
+const OVERLAY_FEATURES: [(&str, &str); 4] = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"), ("xino", "off")];
+
+/// The longest value that `fsconfig(2)` takes, without its NUL.
+const MAX_VALUE: usize = 255;
+
+/// Mounts `rootfs`, attached to nothing.
+pub(super) fn mount_detached(rootfs: &RootfsMount, options: RootOptions) -> Result<OwnedFd, Failure> {
+    match rootfs {
+        RootfsMount::Bind { source, read_only } => bind(source, RootOptions { read_only: options.read_only || *read_only, ..options }),
+        // Overlayfs wants two layers where none is writable; one alone is its own image.
+        RootfsMount::Overlay { lower, upper: None, .. } if lower.len() == 1 => bind(&lower[0], RootOptions { read_only: true, ..options }),
+        RootfsMount::Overlay { lower, upper, userxattr } => {
+            let overlay = Overlay { lower, upper: upper.as_ref(), userxattr: *userxattr, volatile: options.volatile };
+            overlay.mount(options)
+        }
+    }
+}
+
+fn bind(source: &Path, options: RootOptions) -> Result<OwnedFd, Failure> {
+    let mount = clone_host_mount(source, true).map_err(Failure::step("bind", source.display()))?;
+    change(mount.as_fd(), attributes(options), libc::MS_PRIVATE, true)
+        .map_err(Failure::step("set mount attributes of", source.display()))?;
+    Ok(mount)
+}
+
+fn attributes(options: RootOptions) -> u64 {
+    let read_only = if options.read_only { MOUNT_ATTR_RDONLY } else { 0 };
+    let nodev = if options.devices { 0 } else { MOUNT_ATTR_NODEV };
+    read_only | nodev
+}
+
+/// A path as overlayfs is told it, with the descriptor that keeps the name valid.
+struct Name {
+    text: String,
+    _fd: Option<OwnedFd>,
+}
+
+impl Name {
+    fn new(path: &Path) -> io::Result<Name> {
+        let plain = path.to_str().filter(|text| text.len() <= MAX_VALUE && !text.contains(['\\', ':', ',', '"']) && text.starts_with('/'));
+        match plain {
+            Some(text) => Ok(Name { text: text.to_owned(), _fd: None }),
+            None => {
+                let fd = open_directory(path)?;
+                Ok(Name { text: descriptor_path(fd.as_fd()), _fd: Some(fd) })
+            }
+        }
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(CWD, path.as_os_str().as_bytes(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+struct Overlay<'a> {
+    lower: &'a [std::path::PathBuf],
+    upper: Option<&'a OverlayUpper>,
+    userxattr: bool,
+    volatile: bool,
+}
+
+impl Overlay<'_> {
+    fn mount(&self, options: RootOptions) -> Result<OwnedFd, Failure> {
+        for path in self.lower.iter().chain(self.upper.iter().flat_map(|upper| [&upper.upper, &upper.work])) {
+            // The kernel's own message would not say which of the layers is missing.
+            if rustix::fs::access(path.as_os_str().as_bytes(), rustix::fs::Access::EXISTS) == Err(Errno::NOENT) {
+                return Err(Failure::Step { step: "find the layer".into(), path: path.display().to_string(), errno: libc::ENOENT });
+            }
+        }
+        match self.mount_by_steps(options) {
+            Ok(mount) => Ok(mount),
+            Err(first) => match self.mount_by_numbers(options) {
+                Ok(mount) => Ok(mount),
+                // What the newer interface said is the better reason, unless it only lacks an option.
+                Err(second) => {
+                    let reason = if first.raw_os_error() == Some(libc::EINVAL) { second } else { first };
+                    Err(Failure::step("mount the overlay of", self.describe())(reason))
+                }
+            },
+        }
+    }
+
+    fn describe(&self) -> String {
+        let first = self.upper.map(|upper| &upper.upper).or(self.lower.first());
+        first.map_or_else(|| "no layers".to_owned(), |path| path.display().to_string())
+    }
+
+    /// With one `lowerdir+` per layer.
+    fn mount_by_steps(&self, options: RootOptions) -> io::Result<OwnedFd> {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let mut names = Vec::new();
+        let mut name = |path: &Path| -> io::Result<String> {
+            let name = Name::new(path)?;
+            let text = name.text.clone();
+            names.push(name);
+            Ok(text)
+        };
+        for path in self.lower {
+            fsconfig_set_string(&context, "lowerdir+", name(path)?)?;
+        }
+        if let Some(upper) = self.upper {
+            fsconfig_set_string(&context, "upperdir", name(&upper.upper)?)?;
+            fsconfig_set_string(&context, "workdir", name(&upper.work)?)?;
+        }
+        for (key, value) in OVERLAY_FEATURES {
+            fsconfig_set_string(&context, key, value)?;
+        }
+        if self.userxattr {
+            fsconfig_set_flag(&context, "userxattr")?;
+        }
+        if self.volatile && self.upper.is_some() {
+            fsconfig_set_flag(&context, "volatile")?;
+        }
+        fsconfig_create(&context)?;
+        let attributes = MountAttrFlags::from_bits_retain(attributes(options) as u32);
+        Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    }
+
+    /// With all layers in one option string, as numbers of descriptors in `/proc/self/fd`.
+    fn mount_by_numbers(&self, options: RootOptions) -> io::Result<OwnedFd> {
+        let lower: Vec<OwnedFd> = self.lower.iter().map(|path| open_directory(path)).collect::<io::Result<_>>()?;
+        let upper =
+            self.upper.map(|upper| Ok::<_, io::Error>((open_directory(&upper.upper)?, open_directory(&upper.work)?))).transpose()?;
+        let numbers: Vec<String> = lower.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+        let mut data = format!("lowerdir={}", numbers.join(":"));
+        if let Some((upper, work)) = &upper {
+            data.push_str(&format!(",upperdir={},workdir={}", upper.as_raw_fd(), work.as_raw_fd()));
+        }
+        for (key, value) in OVERLAY_FEATURES {
+            data.push_str(&format!(",{key}={value}"));
+        }
+        if self.userxattr {
+            data.push_str(",userxattr");
+        }
+        if self.volatile && self.upper.is_some() {
+            data.push_str(",volatile");
+        }
+        // This process has its own mount namespace and working directory. `mount(2)` needs a place, and `/` is one that is always there.
+        rustix::process::chdir("/proc/self/fd")?;
+        let data = std::ffi::CString::new(data)?;
+        let mut flags = MountFlags::empty();
+        if options.read_only {
+            flags |= MountFlags::RDONLY;
+        }
+        if !options.devices {
+            flags |= MountFlags::NODEV;
+        }
+        rustix::mount::mount("overlay", "/", "overlay", flags, data.as_c_str())?;
+        rustix::process::chdir("/")?;
+        // `/` itself still means the covered directory; `/..` does not leave it either, but crosses into what is mounted over it.
+        super::mounts::clone_mount(CWD, Path::new("/.."), false)
+    }
+}
+
+/// Mounts the detached `mount` where it can become the root, and opens it.
+pub(super) fn attach_root(mount: OwnedFd) -> Result<RootDir, Failure> {
+    move_mount(&mount, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(Failure::step("mount the root over", "/"))?;
+    let path = descriptor_path(mount.as_fd());
+    RootDir::open(Path::new(&path)).map_err(Failure::step("open", "the new root"))
+}
+
+/// Makes `root` the root directory and lets go of the host's.
+pub(super) fn pivot(root: &RootDir) -> Result<(), Failure> {
+    let fail = |step: &'static str| Failure::step::<Errno>(step, "the new root");
+    rustix::process::fchdir(root).map_err(fail("enter"))?;
+    // The old root lands on top of the new one, at the same place, and is taken off there (pivot_root(2), NOTES).
+    rustix::process::pivot_root(".", ".").map_err(fail("change to"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(fail("detach the host's root from"))?;
+    rustix::process::chdir("/").map_err(fail("enter"))
+}

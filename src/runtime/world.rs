@@ -1,0 +1,234 @@
+//! Everything that is mounted in a sandbox, in order: the kernel's file systems, the spec's mounts, and the masks over what must not be seen.
+//!
+//! Sources on the host are opened before anything changes ([`Sources::open`]); targets are resolved by the kernel inside of the root.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use super::devices;
+use super::error::Failure;
+use super::mounts::{Target, TargetLinks, attach, change, clone_host_mount, clone_mount, mount_new, new_filesystem};
+use super::plan::{is_made_by_runtime, mount_point_kind};
+use super::rootfs::{RootOptions, mount_detached};
+use super::spec::{BindSource, MountOptions, MountSpec, Privileges, Propagation, SandboxSpec, SystemPaths};
+use crate::path::RootPath;
+use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+use crate::sys::{Links, RootDir};
+
+/// Covered by something empty. (`/sys/devices/system/cpu/cpu*/thermal_throttle` is added per CPU.)
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Detached copies of what the spec mounts from the host, in the spec's order (tmpfs have none).
+pub(super) struct Sources(VecDeque<OwnedFd>);
+
+impl Sources {
+    /// Opens the sources while the mounts still have the host's propagation, so that slaves get what the host mounts later.
+    pub(super) fn open(spec: &SandboxSpec, descriptors: &[OwnedFd]) -> Result<Sources, Failure> {
+        let mut sources = VecDeque::new();
+        for mount in &spec.mounts {
+            match mount {
+                MountSpec::Bind { source: BindSource::Path(path), recursive, .. } => {
+                    sources.push_back(clone_host_mount(path, *recursive).map_err(Failure::step("open the mount source", path.display()))?);
+                }
+                MountSpec::Bind { source: BindSource::Descriptor(index), recursive, target, .. } => {
+                    let fd = descriptors.get(*index).ok_or(Failure::Invalid { spec: false })?;
+                    let copy = clone_mount(fd.as_fd(), std::path::Path::new(""), *recursive);
+                    sources.push_back(copy.map_err(Failure::step("open the source of", target))?);
+                }
+                MountSpec::Overlay { rootfs, .. } => {
+                    sources.push_back(mount_detached(rootfs, RootOptions { read_only: true, volatile: false, devices: false })?);
+                }
+                MountSpec::Tmpfs { .. } => {}
+            }
+        }
+        Ok(Sources(sources))
+    }
+}
+
+/// Mounts all of it below `root`.
+pub(super) fn mount_all(root: &RootDir, spec: &SandboxSpec, mut sources: Sources) -> Result<(), Failure> {
+    mount_proc(root)?;
+    devices::mount(root, spec)?;
+    mount_sys(root, spec)?;
+    let mut done: Vec<&RootPath> = Vec::new();
+    for mount in &spec.mounts {
+        apply(root, spec, mount, &mut sources, &done)?;
+        done.push(mount.target());
+    }
+    write_sysctls(root, spec)?;
+    if spec.system_paths == SystemPaths::Masked && spec.privileges != Privileges::Insecure {
+        mask(root)?;
+    }
+    Ok(())
+}
+
+fn guarded() -> MountAttrFlags {
+    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC
+}
+
+fn mount_proc(root: &RootDir) -> Result<(), Failure> {
+    mount_new(root, &RootPath::new("/proc"), "proc", &[], guarded())
+}
+
+fn mount_sys(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
+    let sys = RootPath::new("/sys");
+    let writable = spec.privileges == Privileges::Insecure;
+    let attributes = if writable { guarded() } else { guarded() | MountAttrFlags::MOUNT_ATTR_RDONLY };
+    match mount_new(root, &sys, "sysfs", &[], attributes) {
+        // The network namespace belongs to another user namespace (rootless, host network): the host's view is the right one.
+        Err(Failure::Step { errno: libc::EPERM, .. }) => {
+            let fail = || Failure::step("mount sysfs on", &sys);
+            let copy = clone_host_mount(&sys.to_path_buf(), true).map_err(fail())?;
+            change(copy.as_fd(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, libc::MS_PRIVATE, true)
+                .map_err(fail())?;
+            let target = Target { root, path: &sys, links: TargetLinks::Refuse }.open().map_err(fail())?;
+            return attach(copy.as_fd(), target.as_fd()).map_err(fail());
+        }
+        other => other?,
+    }
+    // With v1 hierarchies the directory stays empty, which programs take for a system without limits; a wrong view of them would be worse.
+    if super::cgroup::is_unified() {
+        let _ = mount_new(root, &RootPath::new("/sys/fs/cgroup"), "cgroup2", &[], attributes);
+    }
+    Ok(())
+}
+
+/// Makes one mount of the spec.
+fn apply(root: &RootDir, spec: &SandboxSpec, mount: &MountSpec, sources: &mut Sources, done: &[&RootPath]) -> Result<(), Failure> {
+    let path = mount.target();
+    let nodev = spec.privileges != Privileges::Insecure;
+    let mut next = || sources.0.pop_front().ok_or(Failure::Invalid { spec: false });
+    let detached = match mount {
+        MountSpec::Bind { read_only, recursive, propagation, options, .. } => {
+            let source = next()?;
+            let kind = match propagation {
+                Propagation::Private => libc::MS_PRIVATE,
+                Propagation::Slave => libc::MS_SLAVE,
+                Propagation::Shared => libc::MS_SHARED,
+            };
+            let set = attributes(*options, *read_only, nodev);
+            change(source.as_fd(), set, kind, *recursive).map_err(Failure::step("set mount attributes of", path))?;
+            source
+        }
+        MountSpec::Tmpfs { size, mode, owner, read_only, options, .. } => {
+            let (mode, uid, gid) = (format!("{mode:o}"), owner.0.to_string(), owner.1.to_string());
+            let size = size.map(|size| size.to_string());
+            let mut values = vec![("mode", Some(mode.as_str())), ("uid", Some(uid.as_str())), ("gid", Some(gid.as_str()))];
+            values.extend(size.as_deref().map(|size| ("size", Some(size))));
+            let attributes = MountAttrFlags::from_bits_retain(attributes(*options, *read_only, nodev) as u32);
+            new_filesystem("tmpfs", &values, attributes).map_err(Failure::step("mount tmpfs on", path))?
+        }
+        MountSpec::Overlay { subpath, .. } => select(next()?, subpath)?,
+    };
+    let target = Target { root, path, links: TargetLinks::Follow };
+    let at = match target.open_outside_of_proc() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) && may_create(path, done) => {
+            target.create(mount_point_kind(mount)).map_err(Failure::step("make the mount point", path))?;
+            target.open_outside_of_proc()
+        }
+        other => other,
+    };
+    let at = at.map_err(Failure::step("open the mount point", path))?;
+    attach(detached.as_fd(), at.as_fd()).map_err(Failure::step("mount on", path))
+}
+
+/// Whether a missing mount point lies on another mount of this sandbox instead of in its root file system.
+fn may_create(path: &RootPath, done: &[&RootPath]) -> bool {
+    is_made_by_runtime(path) || done.iter().any(|mounted| path.starts_with(mounted))
+}
+
+fn attributes(options: MountOptions, read_only: bool, nodev: bool) -> u64 {
+    let flags = [
+        (read_only, MOUNT_ATTR_RDONLY),
+        (options.nosuid, MOUNT_ATTR_NOSUID),
+        (options.nodev || nodev, MOUNT_ATTR_NODEV),
+        (options.noexec, MOUNT_ATTR_NOEXEC),
+    ];
+    flags.iter().filter(|(on, _)| *on).fold(0, |set, (_, flag)| set | flag)
+}
+
+/// The part of a detached mount that is wanted, read-only.
+fn select(mount: OwnedFd, subpath: &RootPath) -> Result<OwnedFd, Failure> {
+    let fail = || Failure::step("find the mount source", subpath);
+    let root = RootDir::open(std::path::Path::new(&super::mounts::descriptor_path(mount.as_fd()))).map_err(fail())?;
+    let inner = Target { root: &root, path: subpath, links: TargetLinks::Follow }.open().map_err(fail())?;
+    if subpath.is_root() {
+        return Ok(mount);
+    }
+    let copy = clone_mount(inner.as_fd(), std::path::Path::new(""), false).map_err(fail())?;
+    change(copy.as_fd(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV, libc::MS_PRIVATE, false).map_err(fail())?;
+    Ok(copy)
+}
+
+fn mask(root: &RootDir) -> Result<(), Failure> {
+    for path in READ_ONLY {
+        let path = RootPath::new(path);
+        let Some(at) = open_if_there(root, &path)? else { continue };
+        let fail = || Failure::step("make read-only", &path);
+        let copy = clone_mount(at.as_fd(), std::path::Path::new(""), true).map_err(fail())?;
+        change(copy.as_fd(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0, true).map_err(fail())?;
+        attach(copy.as_fd(), at.as_fd()).map_err(fail())?;
+    }
+    let null = RootPath::new("/dev/null");
+    let null = Target { root, path: &null, links: TargetLinks::Refuse }.open().map_err(Failure::step("open", &null))?;
+    let empty = new_filesystem("tmpfs", &[("mode", Some("555")), ("nr_inodes", Some("1"))], guarded() | MountAttrFlags::MOUNT_ATTR_RDONLY)
+        .map_err(Failure::step("mount tmpfs for", "masked directories"))?;
+    for path in MASKED.iter().map(RootPath::new).chain(thermal_throttles()) {
+        let Some(at) = open_if_there(root, &path)? else { continue };
+        let fail = || Failure::step("mask", &path);
+        let stat = rustix::fs::fstat(&at).map_err(Failure::step("mask", &path))?;
+        let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let cover = if is_directory { &empty } else { &null };
+        let copy = clone_mount(cover.as_fd(), std::path::Path::new(""), false).map_err(fail())?;
+        attach(copy.as_fd(), at.as_fd()).map_err(fail())?;
+    }
+    Ok(())
+}
+
+/// Opens a path of `/proc` or `/sys`; `None` where this kernel does not have it.
+fn open_if_there(root: &RootDir, path: &RootPath) -> Result<Option<OwnedFd>, Failure> {
+    match (Target { root, path, links: TargetLinks::Refuse }).open() {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(None),
+        Err(error) => Err(Failure::step("open", path)(error)),
+    }
+}
+
+/// Their counters tell sandboxes about each other's load. Most virtual machines have none.
+fn thermal_throttles() -> Vec<RootPath> {
+    let cpus = RootPath::new("/sys/devices/system/cpu");
+    if !std::fs::exists("/sys/devices/system/cpu/cpu0/thermal_throttle").unwrap_or(false) {
+        return Vec::new();
+    }
+    let Ok(entries) = std::fs::read_dir(cpus.to_path_buf()) else { return Vec::new() };
+    entries.flatten().map(|entry| cpus.join(entry.file_name()).join("thermal_throttle")).collect()
+}
+
+/// Writes the spec's kernel parameters, before `/proc/sys` becomes read-only.
+fn write_sysctls(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
+    for (name, value) in &spec.sysctls {
+        let path = RootPath::new("/proc/sys").join(name.replace('.', "/"));
+        let file = root.open_at(path.relative(), OFlags::WRONLY, Mode::empty(), Links::Refuse).map_err(Failure::step("set", &path))?;
+        rustix::io::write(&file, value.as_bytes()).map_err(Failure::step("set", &path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! Processes: making them, their signals, and what they give up before they run foreign code.
+//!
+//! [`clone_process`] is safe because it refuses to run in a process with threads: the copy then has every lock in a usable state and may run any code.
+
+#![expect(unsafe_code, reason = "the system calls have no safe wrapper in the libraries")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Which of the two processes this is.
+#[derive(Debug)]
+pub enum Cloned {
+    /// The caller.
+    Parent {
+        /// The new process.
+        pid: u32,
+        /// A handle on it, `CLOEXEC`.
+        pidfd: OwnedFd,
+    },
+    /// The new process. It must end by `execve` or [`exit_now`].
+    Child,
+}
+
+/// Whether this process has one thread.
+pub fn is_single_threaded() -> io::Result<bool> {
+    // `.`, `..` and one directory for each thread.
+    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 3)
+}
+
+/// Copies this process with `clone3(2)`, with `CLONE_NEW*` flags and, for `CLONE_INTO_CGROUP`, the directory of a v2 cgroup.
+/// Fails with `EBUSY` where this process has more than one thread.
+pub fn clone_process(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    if !is_single_threaded()? {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    let mut pidfd: libc::c_int = -1;
+    let mut flags = namespaces | libc::CLONE_PIDFD as u64;
+    if cgroup.is_some() {
+        // `libc` has it in a type that is too small.
+        const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+        flags |= CLONE_INTO_CGROUP;
+    }
+    let args = libc::clone_args {
+        flags,
+        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+    };
+    // SAFETY: `args` and `pidfd` outlive the call, and the size is that of `args`. Without CLONE_VM the child has its own copy of memory and goes on on the
+    // same stack, as after fork; this process has one thread (checked above), so no lock is held by a thread that the child lacks.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&args), size_of::<libc::clone_args>()) };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Cloned::Child),
+        // SAFETY: the kernel stored a new descriptor that nobody else owns in `pidfd`.
+        pid => Ok(Cloned::Parent { pid: pid as u32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// Ends this process at once, without running exit handlers that belong to the process it was cloned from.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Gives every signal its default effect, and lets all of them through.
+pub fn reset_signals() -> io::Result<()> {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is a valid disposition. SIGKILL, SIGSTOP and those that libc keeps for itself are refused without effect.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// Holds all signals back (except SIGKILL and SIGSTOP).
+pub fn block_signals() -> io::Result<()> {
+    nix::sys::signal::SigSet::all().thread_set_mask()?;
+    Ok(())
+}
+
+/// Sends a signal by number, also a real-time one.
+pub fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the call (borrowed); a null siginfo is allowed and no flags are given.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How a child ended and what it used, together with the children that it waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Reaped {
+    /// The exit code, or `Err` with the signal that ended it.
+    pub status: Result<u8, i32>,
+    /// CPU time in user mode.
+    pub user_time: Duration,
+    /// CPU time in the kernel.
+    pub system_time: Duration,
+    /// The largest resident set of one process, in bytes.
+    pub max_rss: u64,
+}
+
+/// Waits for the child `pid` to end and removes it.
+pub fn reap(pid: u32) -> io::Result<Reaped> {
+    let mut status = 0;
+    // SAFETY: an all-zero `rusage` is valid: it is plain numbers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: `status` and `usage` are valid for writes during the call.
+        let result = unsafe { libc::wait4(pid as libc::pid_t, &mut status, 0, &mut usage) };
+        if result != -1 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    let status = if libc::WIFSIGNALED(status) { Err(libc::WTERMSIG(status)) } else { Ok(libc::WEXITSTATUS(status) as u8) };
+    let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
+    Ok(Reaped { status, user_time: time(usage.ru_utime), system_time: time(usage.ru_stime), max_rss: usage.ru_maxrss as u64 * 1024 })
+}
+
+/// Closes every descriptor from `first` on, except that `keep` stays open (and must be `first` or above, or not there).
+///
+/// For a process that is about to run other code: owners of closed descriptors must not be used or dropped afterwards, so it is for callers that
+/// end in `execve`, [`exit_now`] or a loop that owns only `keep`.
+pub fn close_from(first: u32, keep: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    match keep.map(|fd| fd.as_raw_fd() as u32).filter(|kept| *kept >= first) {
+        None => close_range(first, u32::MAX, 0),
+        Some(kept) => {
+            if kept > first {
+                close_range(first, kept - 1, 0)?;
+            }
+            close_range(kept + 1, u32::MAX, 0)
+        }
+    }
+}
+
+/// Makes `execve` close every descriptor from `first` on.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
+    // SAFETY: the call takes numbers only. That owners of the descriptors do not use them later is the documented duty of the callers above.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if result != -1 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // Linux before 5.9, or before 5.11 with the flag.
+        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL | libc::EPERM)) => close_listed(first, last, flags),
+        error => Err(error),
+    }
+}
+
+fn close_listed(first: u32, last: u32, flags: u32) -> io::Result<()> {
+    let names: Vec<u32> =
+        std::fs::read_dir("/proc/self/fd")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in names.into_iter().filter(|fd| (first..=last).contains(fd)) {
+        if flags & libc::CLOSE_RANGE_CLOEXEC != 0 {
+            // SAFETY: F_SETFD takes a number; a descriptor that is closed by now is refused with EBADF.
+            unsafe { libc::fcntl(fd as i32, libc::F_SETFD, libc::FD_CLOEXEC) };
+        } else {
+            // SAFETY: as for close_range above.
+            unsafe { libc::close(fd as i32) };
+        }
+    }
+    Ok(())
+}
+
+/// Gives this process a new, empty session keyring, so that the keys of the caller's session are out of reach.
+pub fn join_new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// One instruction of a classic BPF program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct BpfInstruction {
+    /// Operation.
+    pub code: u16,
+    /// How many instructions to skip where a condition holds.
+    pub jump_true: u8,
+    /// How many instructions to skip where it does not.
+    pub jump_false: u8,
+    /// The constant.
+    pub constant: u32,
+}
+
+/// Makes the kernel run `program` on every system call of this thread and its descendants. Needs `CAP_SYS_ADMIN` or "no new privileges".
+pub fn load_seccomp_filter(program: &[BpfInstruction]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let fprog = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: `fprog` points to `len` instructions that outlive the call and that the kernel only reads; `BpfInstruction` has the layout of `sock_filter`.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&fprog)) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sets the interface flags of `lo` to up, in the network namespace of this thread.
+pub fn bring_loopback_up() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: an all-zero `ifreq` is valid: it is plain numbers and bytes.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq`, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, std::ptr::from_ref(&request)) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Unshares namespaces of this process, which must have a single thread.
+pub fn unshare(flags: libc::c_int) -> io::Result<()> {
+    if !is_single_threaded()? {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: takes only flags. With one thread no other thread can be surprised by it, and CLONE_FILES is not among the namespaces.
+    let result = unsafe { libc::unshare(flags & !libc::CLONE_FILES) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
