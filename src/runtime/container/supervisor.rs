@@ -23,6 +23,7 @@ use super::state::{self, ContainerDir, RunLock, State};
 use super::{ContainerSpec, Error, HostAddress, NetworkRequest, StdinMode, load_spec};
 use crate::runtime::network::{self, Network, hosts_file};
 use crate::runtime::{self, Child, NetworkMode, SandboxIo, Stdio, launch};
+use crate::sys::signals;
 
 /// What keeps a start from succeeding.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,8 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return 125 };
     // A new session: no terminal of the starter's reaches us or the container. Fails only where we lead one already.
     let _ = rustix::process::setsid();
+    // A container that closes its input is no reason to die. Cannot fail for this signal.
+    let _ = signals::ignore(nix::sys::signal::Signal::SIGPIPE);
     let first = if mode == Mode::Attached.name() { take_stdin().ok() } else { None };
     let dir = ContainerDir::new(&dir);
     match run(&dir, first) {
