@@ -25,7 +25,7 @@ const PERIOD: u64 = 100_000;
 /// Whether all controllers are in the one v2 hierarchy.
 pub(super) fn is_unified() -> bool {
     const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-    rustix::fs::statfs(ROOT).is_ok_and(|stat| stat.f_type as i64 == CGROUP2_SUPER_MAGIC)
+    rustix::fs::statfs(ROOT).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC)
 }
 
 /// The groups of one sandbox, removed on drop.

@@ -2,7 +2,7 @@
 //!
 //! `/dev` is a `nodev` tmpfs, and each device is a mount of its single node on it. So the devices that are given are the only ones that work, whatever the
 //! process makes with `mknod(2)` (a default capability): there is no need for a device cgroup, which costs more than all mounts together. The nodes
-//! are made on a tmpfs that nobody else sees; where making them is not permitted (rootless), the host's are used.
+//! are made on a tmpfs that `/dev` covers; where making them is not permitted (rootless), the host's are used.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use super::error::Failure;
-use super::mounts::{Target, TargetLinks, attach, change, clone_host_mount, clone_mount, mount_new, new_filesystem};
+use super::mounts::{Target, TargetLinks, attach, clone_host_mount, clone_mount, mount_new, new_filesystem};
 use super::plan::MountPointKind;
 use super::spec::{DeviceSpec, Privileges, SandboxSpec};
 use crate::path::RootPath;
@@ -38,6 +38,7 @@ pub(super) fn mount(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
     let dev = RootPath::new("/dev");
     let guarded = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let insecure = spec.privileges == Privileges::Insecure;
+    let nodes = make_nodes(root, &dev);
     let attributes = if insecure { MountAttrFlags::MOUNT_ATTR_NOSUID } else { guarded | MountAttrFlags::MOUNT_ATTR_NODEV };
     mount_new(root, &dev, "tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], attributes)?;
     let dir = open_dir(root, &dev)?;
@@ -47,7 +48,7 @@ pub(super) fn mount(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
     for name in ["pts", "shm", "mqueue"] {
         rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).map_err(Failure::step("make the mount point", name))?;
     }
-    add_default_devices(root)?;
+    add_default_devices(root, nodes)?;
     let pts = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
     let noexec_nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts_path = RootPath::new("/dev/pts");
@@ -75,8 +76,7 @@ fn open_dir(root: &RootDir, path: &RootPath) -> Result<OwnedFd, Failure> {
 }
 
 /// Mounts the nodes on empty files.
-fn add_default_devices(root: &RootDir) -> Result<(), Failure> {
-    let nodes = make_nodes();
+fn add_default_devices(root: &RootDir, nodes: Option<OwnedFd>) -> Result<(), Failure> {
     for (name, _, _) in DEFAULT {
         let node = match &nodes {
             Some(nodes) => clone_mount(nodes.as_fd(), Path::new(name), false),
@@ -89,8 +89,9 @@ fn add_default_devices(root: &RootDir) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A detached tmpfs with the default devices; `None` where it is not permitted.
-fn make_nodes() -> Option<OwnedFd> {
+/// A tmpfs with the default devices; `None` where it is not permitted. It is mounted where `/dev` will cover it: before Linux 6.14 nothing of a detached mount
+/// can be mounted elsewhere.
+fn make_nodes(root: &RootDir, dev: &RootPath) -> Option<OwnedFd> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let nodes = new_filesystem("tmpfs", &[("mode", Some("755"))], attributes).ok()?;
     for (name, major, minor) in DEFAULT {
@@ -101,6 +102,8 @@ fn make_nodes() -> Option<OwnedFd> {
     }
     // In a user namespace nodes can be made that cannot be opened.
     rustix::fs::openat(&nodes, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let place = Target { root, path: dev, links: TargetLinks::Refuse }.open().ok()?;
+    attach(nodes.as_fd(), place.as_fd()).ok()?;
     Some(nodes)
 }
 
@@ -113,7 +116,6 @@ fn place(root: &RootDir, path: &RootPath, node: OwnedFd) -> Result<(), Failure> 
 
 fn add_device(root: &RootDir, device: &DeviceSpec) -> Result<(), Failure> {
     let node = clone_host_mount(&device.source, false).map_err(Failure::step("open the device", device.source.display()))?;
-    change(node.as_fd(), 0, libc::MS_PRIVATE, false).map_err(Failure::step("set mount attributes of", device.source.display()))?;
     place(root, &device.target, node)
 }
 

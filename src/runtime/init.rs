@@ -52,8 +52,7 @@ fn set_up(
     let SandboxIo { stdio, mount_fds, netns } = io;
     drop(netns);
     let stdio = terminal::Streams::prepare(stdio)?;
-    mount_world(spec, &mount_fds)?;
-    drop(mount_fds);
+    mount_world(spec, mount_fds)?;
     let stdio = stdio.open_terminal(&spec.process, status.as_fd())?;
     adjust_oom_score(spec)?;
     if spec.init {
@@ -96,8 +95,8 @@ fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
     rustix::system::sethostname(spec.hostname.as_bytes()).map_err(Failure::step("set the host name", &spec.hostname))
 }
 
-fn mount_world(spec: &SandboxSpec, descriptors: &[OwnedFd]) -> Result<(), Failure> {
-    let sources = Sources::open(spec, descriptors)?;
+fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>) -> Result<(), Failure> {
+    let sources = Sources::open(spec, copies)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(Failure::step("make private", "/"))?;
     let devices = spec.privileges == Privileges::Insecure;

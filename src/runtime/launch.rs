@@ -10,7 +10,7 @@ use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::io::Stdio;
 use super::spec::NetworkMode;
-use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, terminal, wire};
+use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, terminal, wire, world};
 use crate::sys::process::{Cloned, clone_process, reap, signal_pidfd};
 
 /// Long enough for any failure: paths are bounded by the kernel.
@@ -54,8 +54,9 @@ pub fn launch(spec: &SandboxSpec, io: SandboxIo) -> Result<Child> {
 }
 
 /// Makes a sandbox's init.
-pub(super) fn begin(spec: &SandboxSpec, io: SandboxIo) -> std::result::Result<Starting, Failure> {
+pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Result<Starting, Failure> {
     let fail = |errno: std::io::Error| Failure::Clone { errno: errno.raw_os_error().unwrap_or(libc::EIO) };
+    io.mount_fds = world::copy_descriptors(spec, &io.mount_fds)?;
     // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
     let filter = init::filter(spec);
     let cgroup = Cgroup::prepare(spec.cgroup.as_ref())?;

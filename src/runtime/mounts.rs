@@ -9,14 +9,14 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
 use super::error::Failure;
 use super::plan::MountPointKind;
 use crate::path::RootPath;
-use crate::sys::mount_attr::{MountChange, mount_setattr};
+use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountChange, mount_setattr};
 use crate::sys::{Links, RootDir};
 
 /// A new file system of type `name`, mounted nowhere yet. A key without a value is a flag.
@@ -51,9 +51,47 @@ pub(super) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Resul
     Ok(move_mount(mount, "", target, "", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)?)
 }
 
-/// Changes a mount's attributes. Before Linux 5.12 (no `mount_setattr`) it is attached already or not at all, so the caller gets `ENOSYS`.
-pub(super) fn change(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
-    mount_setattr(mount, MountChange { set, clear: 0, propagation, recursive })
+/// What a mount is to be like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    /// `MOUNT_ATTR_*` to set.
+    pub(super) set: u64,
+    /// `MS_PRIVATE`, `MS_SLAVE` or `MS_SHARED`; 0 is no change.
+    pub(super) propagation: u64,
+    /// Whether mounts below are changed as well.
+    pub(super) recursive: bool,
+}
+
+/// Changes a detached mount; attaches it in any case by way of `attach`. Where there is no `mount_setattr` (before Linux 5.12), it is changed after that, and
+/// mounts below it keep their attributes.
+pub(super) fn change_and_attach(mount: BorrowedFd<'_>, change: Change, attach: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let Change { set, propagation, recursive } = change;
+    match mount_setattr(mount, MountChange { set, clear: 0, propagation, recursive }) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            attach()?;
+            change_attached(mount, change)
+        }
+        other => {
+            other?;
+            attach()
+        }
+    }
+}
+
+/// Changes an attached mount by the name of its descriptor, which leads to its root whatever is mounted where.
+fn change_attached(mount: BorrowedFd<'_>, change: Change) -> io::Result<()> {
+    let path = descriptor_path(mount);
+    if change.propagation != 0 {
+        let mut flags = MountPropagationFlags::from_bits_retain(change.propagation as u32);
+        flags.set(MountPropagationFlags::REC, change.recursive);
+        rustix::mount::mount_change(path.as_str(), flags)?;
+    }
+    // The first flags of both interfaces have the same numbers: read-only, nosuid, nodev, noexec. A remount replaces all of them, so those that the mount has
+    // (in the numbers of statvfs(3), again the same) are kept.
+    const SHARED: u64 = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    let now = rustix::fs::fstatvfs(mount)?.f_flag.bits() & SHARED;
+    let flags = MountFlags::BIND | MountFlags::from_bits_retain((now | change.set) as u32);
+    Ok(rustix::mount::mount_remount(path.as_str(), flags, "")?)
 }
 
 /// What symbolic links on the way to a mount point do.

@@ -17,7 +17,7 @@ use rustix::mount::{
 };
 
 use super::error::Failure;
-use super::mounts::{change, clone_host_mount, descriptor_path};
+use super::mounts::{Change, change_and_attach, clone_host_mount, descriptor_path};
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY};
 use crate::sys::{OverlayUpper, RootDir, RootfsMount};
 
@@ -36,24 +36,28 @@ const OVERLAY_FEATURES: [(&str, &str); 4] = [("redirect_dir", "off"), ("metacopy
 /// The longest value that `fsconfig(2)` takes, without its NUL.
 const MAX_VALUE: usize = 255;
 
+/// A mount that is attached to nothing, and what is still to be changed of it.
+pub(super) struct Detached {
+    pub(super) mount: OwnedFd,
+    pub(super) change: Change,
+}
+
 /// Mounts `rootfs`, attached to nothing.
-pub(super) fn mount_detached(rootfs: &RootfsMount, options: RootOptions) -> Result<OwnedFd, Failure> {
+pub(super) fn mount_detached(rootfs: &RootfsMount, options: RootOptions) -> Result<Detached, Failure> {
     match rootfs {
         RootfsMount::Bind { source, read_only } => bind(source, RootOptions { read_only: options.read_only || *read_only, ..options }),
         // Overlayfs wants two layers where none is writable; one alone is its own image.
         RootfsMount::Overlay { lower, upper: None, .. } if lower.len() == 1 => bind(&lower[0], RootOptions { read_only: true, ..options }),
         RootfsMount::Overlay { lower, upper, userxattr } => {
             let overlay = Overlay { lower, upper: upper.as_ref(), userxattr: *userxattr, volatile: options.volatile };
-            overlay.mount(options)
+            Ok(Detached { mount: overlay.mount(options)?, change: Change::default() })
         }
     }
 }
 
-fn bind(source: &Path, options: RootOptions) -> Result<OwnedFd, Failure> {
+fn bind(source: &Path, options: RootOptions) -> Result<Detached, Failure> {
     let mount = clone_host_mount(source, true).map_err(Failure::step("bind", source.display()))?;
-    change(mount.as_fd(), attributes(options), libc::MS_PRIVATE, true)
-        .map_err(Failure::step("set mount attributes of", source.display()))?;
-    Ok(mount)
+    Ok(Detached { mount, change: Change { set: attributes(options), propagation: libc::MS_PRIVATE, recursive: true } })
 }
 
 fn attributes(options: RootOptions) -> u64 {
@@ -181,13 +185,22 @@ impl Overlay<'_> {
         rustix::mount::mount("overlay", "/", "overlay", flags, data.as_c_str())?;
         rustix::process::chdir("/")?;
         // `/` itself still means the covered directory; `/..` does not leave it either, but crosses into what is mounted over it.
-        super::mounts::clone_mount(CWD, Path::new("/.."), false)
+        let mount = super::mounts::clone_mount(CWD, Path::new("/.."), false)?;
+        unmount("/..", UnmountFlags::DETACH)?;
+        Ok(mount)
     }
 }
 
-/// Mounts the detached `mount` where it can become the root, and opens it.
-pub(super) fn attach_root(mount: OwnedFd) -> Result<RootDir, Failure> {
-    move_mount(&mount, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(Failure::step("mount the root over", "/"))?;
+/// Mounts it where it can become the root, and opens it.
+pub(super) fn attach_root(root: Detached) -> Result<RootDir, Failure> {
+    let Detached { mount, change } = root;
+    let attach = || Ok(move_mount(&mount, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?);
+    let fail = || Failure::step("mount the root over", "/");
+    if change == Change::default() {
+        attach().map_err(fail())?
+    } else {
+        change_and_attach(mount.as_fd(), change, attach).map_err(fail())?
+    }
     let path = descriptor_path(mount.as_fd());
     RootDir::open(Path::new(&path)).map_err(Failure::step("open", "the new root"))
 }

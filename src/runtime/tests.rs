@@ -339,6 +339,68 @@ fn mounts_of_the_spec_are_made_with_their_options() {
 }
 
 #[test]
+fn parts_of_other_images_are_mounted_read_only() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let (one, two) = (rootfs.dir.path().join("one"), rootfs.dir.path().join("two"));
+    for (dir, text) in [(&one, "upper"), (&two, "lower")] {
+        std::fs::create_dir_all(dir.join("etc/inner")).unwrap();
+        std::fs::write(dir.join("etc/name"), text).unwrap();
+    }
+    std::fs::write(two.join("etc/inner/deep"), "deep").unwrap();
+    symlink("/etc/name", one.join("link")).unwrap();
+    std::fs::write(rootfs.base().join("etc/file"), "").unwrap();
+    let overlay = |lower: &[&PathBuf], subpath: &str, target: &str, is_file| MountSpec::Overlay {
+        rootfs: RootfsMount::Overlay { lower: lower.iter().map(|path| path.to_path_buf()).collect(), upper: None, userxattr: false },
+        subpath: RootPath::new(subpath),
+        target: RootPath::new(target),
+        is_file,
+    };
+    let mut spec = rootfs.shell("cat /work/etc/name /tmp/deep /etc/file; touch /work/x /tmp/x 2>&1 | grep -c Read-only");
+    spec.mounts.push(overlay(&[&one, &two], "/", "/work", false));
+    spec.mounts.push(overlay(&[&one, &two], "/etc/inner", "/tmp", false));
+    // The link is followed inside of the other image.
+    spec.mounts.push(overlay(&[&one], "/link", "/etc/file", true));
+    assert_eq!(output(&spec), "upperdeepupper2");
+}
+
+#[test]
+fn descriptors_can_be_mounted() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let dir = rootfs.dir.path().join("host");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("file"), "content").unwrap();
+    let mut spec = rootfs.shell("cat /work/file");
+    let MountSpec::Bind { target, is_file, read_only, recursive, propagation, options, .. } = bind(&dir, "/work", true) else {
+        unreachable!()
+    };
+    spec.mounts.push(MountSpec::Bind { source: BindSource::Descriptor(0), target, is_file, read_only, recursive, propagation, options });
+    let (mut io, mut read) = streams();
+    io.mount_fds.push(File::open(&dir).unwrap().into());
+    let mut running = spawner().unwrap().spawn(&spec, io).unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "content");
+    running.wait().unwrap();
+    let Err(Error::Invalid(_)) = try_run(&spec) else { panic!("a missing descriptor was accepted") };
+}
+
+#[test]
+fn limits_and_parameters_of_the_process_are_set() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let mut spec = rootfs.shell("ulimit -n; ulimit -c; cat /proc/self/oom_score_adj; cat /proc/sys/kernel/msgmax; umask; test -w /dev/shm && stat -f -c %b /dev/shm");
+    let limit = |resource, value| Rlimit { resource, soft: value, hard: value };
+    spec.process.rlimits = vec![limit(Resource::Nofile, 77), limit(Resource::Core, u64::MAX)];
+    spec.process.oom_score_adjust = Some(321);
+    spec.process.umask = 0o077;
+    spec.sysctls.push(("kernel.msgmax".into(), "12345".into()));
+    spec.shm_size = 1 << 20;
+    assert_eq!(output(&spec), "77\nunlimited\n321\n12345\n0077\n256");
+}
+
+#[test]
 fn a_read_only_root_refuses_writes() {
     needs_root!();
     let mut spec = Rootfs::new().shell("(echo x > /tmp/x) 2>&1; echo y > /dev/shm/y && cat /dev/shm/y");

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -11,9 +12,11 @@ use rustix::mount::MountAttrFlags;
 
 use super::devices;
 use super::error::Failure;
-use super::mounts::{Target, TargetLinks, attach, change, clone_host_mount, clone_mount, mount_new, new_filesystem};
+use super::mounts::{
+    Change, Target, TargetLinks, attach, change_and_attach, clone_host_mount, clone_mount, descriptor_path, mount_new, new_filesystem,
+};
 use super::plan::{is_made_by_runtime, mount_point_kind};
-use super::rootfs::{RootOptions, mount_detached};
+use super::rootfs::{Detached, RootOptions, mount_detached};
 use super::spec::{BindSource, MountOptions, MountSpec, Privileges, Propagation, SandboxSpec, SystemPaths};
 use crate::path::RootPath;
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
@@ -35,24 +38,28 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
 ];
 
+/// The attributes of parts of `/proc` and `/sys` that must not be written.
+const SYSTEM_READ_ONLY: u64 = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Detached copies of what the spec mounts from the host, in the spec's order (tmpfs have none).
-pub(super) struct Sources(VecDeque<OwnedFd>);
+pub(super) struct Sources(VecDeque<Detached>);
 
 impl Sources {
     /// Opens the sources while the mounts still have the host's propagation, so that slaves get what the host mounts later.
-    pub(super) fn open(spec: &SandboxSpec, descriptors: &[OwnedFd]) -> Result<Sources, Failure> {
+    pub(super) fn open(spec: &SandboxSpec, copies: Vec<OwnedFd>) -> Result<Sources, Failure> {
+        let mut copies = copies.into_iter();
         let mut sources = VecDeque::new();
         for mount in &spec.mounts {
             match mount {
                 MountSpec::Bind { source: BindSource::Path(path), recursive, .. } => {
-                    sources.push_back(clone_host_mount(path, *recursive).map_err(Failure::step("open the mount source", path.display()))?);
+                    let copy = clone_host_mount(path, *recursive).map_err(Failure::step("open the mount source", path.display()))?;
+                    sources.push_back(Detached { mount: copy, change: Change::default() });
                 }
-                MountSpec::Bind { source: BindSource::Descriptor(index), recursive, target, .. } => {
-                    let fd = descriptors.get(*index).ok_or(Failure::Invalid { spec: false })?;
-                    let copy = clone_mount(fd.as_fd(), std::path::Path::new(""), *recursive);
-                    sources.push_back(copy.map_err(Failure::step("open the source of", target))?);
+                MountSpec::Bind { source: BindSource::Descriptor(_), .. } => {
+                    let copy = copies.next().ok_or(Failure::Invalid { spec: false })?;
+                    sources.push_back(Detached { mount: copy, change: Change::default() });
                 }
                 MountSpec::Overlay { rootfs, .. } => {
                     sources.push_back(mount_detached(rootfs, RootOptions { read_only: true, volatile: false, devices: false })?);
@@ -62,6 +69,19 @@ impl Sources {
         }
         Ok(Sources(sources))
     }
+}
+
+/// Copies of the mounts that the spec names by descriptor, in its order. To be made in the mount namespace that the descriptors are from: in another one
+/// the kernel refuses them.
+pub(super) fn copy_descriptors(spec: &SandboxSpec, descriptors: &[OwnedFd]) -> Result<Vec<OwnedFd>, Failure> {
+    let mut copies = Vec::new();
+    for mount in &spec.mounts {
+        if let MountSpec::Bind { source: BindSource::Descriptor(index), recursive, target, .. } = mount {
+            let fd = descriptors.get(*index).ok_or(Failure::Invalid { spec: false })?;
+            copies.push(clone_mount(fd.as_fd(), Path::new(""), *recursive).map_err(Failure::step("open the source of", target))?);
+        }
+    }
+    Ok(copies)
 }
 
 /// Mounts all of it below `root`.
@@ -98,10 +118,9 @@ fn mount_sys(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
         Err(Failure::Step { errno: libc::EPERM, .. }) => {
             let fail = || Failure::step("mount sysfs on", &sys);
             let copy = clone_host_mount(&sys.to_path_buf(), true).map_err(fail())?;
-            change(copy.as_fd(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, libc::MS_PRIVATE, true)
-                .map_err(fail())?;
             let target = Target { root, path: &sys, links: TargetLinks::Refuse }.open().map_err(fail())?;
-            return attach(copy.as_fd(), target.as_fd()).map_err(fail());
+            let change = Change { set: SYSTEM_READ_ONLY, propagation: libc::MS_PRIVATE, recursive: true };
+            return change_and_attach(copy.as_fd(), change, || attach(copy.as_fd(), target.as_fd())).map_err(fail());
         }
         other => other?,
     }
@@ -117,17 +136,15 @@ fn apply(root: &RootDir, spec: &SandboxSpec, mount: &MountSpec, sources: &mut So
     let path = mount.target();
     let nodev = spec.privileges != Privileges::Insecure;
     let mut next = || sources.0.pop_front().ok_or(Failure::Invalid { spec: false });
-    let detached = match mount {
+    let Detached { mount: detached, change } = match mount {
         MountSpec::Bind { read_only, recursive, propagation, options, .. } => {
-            let source = next()?;
-            let kind = match propagation {
+            let propagation = match propagation {
                 Propagation::Private => libc::MS_PRIVATE,
                 Propagation::Slave => libc::MS_SLAVE,
                 Propagation::Shared => libc::MS_SHARED,
             };
-            let set = attributes(*options, *read_only, nodev);
-            change(source.as_fd(), set, kind, *recursive).map_err(Failure::step("set mount attributes of", path))?;
-            source
+            let change = Change { set: attributes(*options, *read_only, nodev), propagation, recursive: *recursive };
+            Detached { mount: next()?.mount, change }
         }
         MountSpec::Tmpfs { size, mode, owner, read_only, options, .. } => {
             let (mode, uid, gid) = (format!("{mode:o}"), owner.0.to_string(), owner.1.to_string());
@@ -135,7 +152,8 @@ fn apply(root: &RootDir, spec: &SandboxSpec, mount: &MountSpec, sources: &mut So
             let mut values = vec![("mode", Some(mode.as_str())), ("uid", Some(uid.as_str())), ("gid", Some(gid.as_str()))];
             values.extend(size.as_deref().map(|size| ("size", Some(size))));
             let attributes = MountAttrFlags::from_bits_retain(attributes(*options, *read_only, nodev) as u32);
-            new_filesystem("tmpfs", &values, attributes).map_err(Failure::step("mount tmpfs on", path))?
+            let mount = new_filesystem("tmpfs", &values, attributes).map_err(Failure::step("mount tmpfs on", path))?;
+            Detached { mount, change: Change::default() }
         }
         MountSpec::Overlay { subpath, .. } => select(next()?, subpath)?,
     };
@@ -148,7 +166,9 @@ fn apply(root: &RootDir, spec: &SandboxSpec, mount: &MountSpec, sources: &mut So
         other => other,
     };
     let at = at.map_err(Failure::step("open the mount point", path))?;
-    attach(detached.as_fd(), at.as_fd()).map_err(Failure::step("mount on", path))
+    let attach = || attach(detached.as_fd(), at.as_fd());
+    let done = if change == Change::default() { attach() } else { change_and_attach(detached.as_fd(), change, attach) };
+    done.map_err(Failure::step("mount on", path))
 }
 
 /// Whether a missing mount point lies on another mount of this sandbox instead of in its root file system.
@@ -167,16 +187,19 @@ fn attributes(options: MountOptions, read_only: bool, nodev: bool) -> u64 {
 }
 
 /// The part of a detached mount that is wanted, read-only.
-fn select(mount: OwnedFd, subpath: &RootPath) -> Result<OwnedFd, Failure> {
-    let fail = || Failure::step("find the mount source", subpath);
-    let root = RootDir::open(std::path::Path::new(&super::mounts::descriptor_path(mount.as_fd()))).map_err(fail())?;
-    let inner = Target { root: &root, path: subpath, links: TargetLinks::Follow }.open().map_err(fail())?;
+fn select(source: Detached, subpath: &RootPath) -> Result<Detached, Failure> {
     if subpath.is_root() {
-        return Ok(mount);
+        return Ok(source);
     }
-    let copy = clone_mount(inner.as_fd(), std::path::Path::new(""), false).map_err(fail())?;
-    change(copy.as_fd(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV, libc::MS_PRIVATE, false).map_err(fail())?;
-    Ok(copy)
+    let fail = || Failure::step("find the mount source", subpath);
+    // Before Linux 6.14 nothing of a detached mount can be mounted elsewhere, so it is put where nobody looks any more: this `/sys` is the host's.
+    let parked = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(&source.mount, "", rustix::fs::CWD, "/sys", parked)
+        .map_err(Failure::step("find the mount source", subpath))?;
+    let root = RootDir::open(Path::new(&descriptor_path(source.mount.as_fd()))).map_err(fail())?;
+    let inner = Target { root: &root, path: subpath, links: TargetLinks::Follow }.open().map_err(fail())?;
+    let mount = clone_mount(inner.as_fd(), Path::new(""), false).map_err(fail())?;
+    Ok(Detached { mount, change: Change { set: MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV, propagation: libc::MS_PRIVATE, recursive: false } })
 }
 
 fn mask(root: &RootDir) -> Result<(), Failure> {
@@ -184,21 +207,27 @@ fn mask(root: &RootDir) -> Result<(), Failure> {
         let path = RootPath::new(path);
         let Some(at) = open_if_there(root, &path)? else { continue };
         let fail = || Failure::step("make read-only", &path);
-        let copy = clone_mount(at.as_fd(), std::path::Path::new(""), true).map_err(fail())?;
-        change(copy.as_fd(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0, true).map_err(fail())?;
-        attach(copy.as_fd(), at.as_fd()).map_err(fail())?;
+        let copy = clone_mount(at.as_fd(), Path::new(""), true).map_err(fail())?;
+        let change = Change { set: SYSTEM_READ_ONLY, propagation: 0, recursive: true };
+        change_and_attach(copy.as_fd(), change, || attach(copy.as_fd(), at.as_fd())).map_err(fail())?;
     }
     let null = RootPath::new("/dev/null");
     let null = Target { root, path: &null, links: TargetLinks::Refuse }.open().map_err(Failure::step("open", &null))?;
     let empty = new_filesystem("tmpfs", &[("mode", Some("555")), ("nr_inodes", Some("1"))], guarded() | MountAttrFlags::MOUNT_ATTR_RDONLY)
         .map_err(Failure::step("mount tmpfs for", "masked directories"))?;
+    // Copies can only be made of a mount that is somewhere (before Linux 6.14).
+    let mut empty_is_used = false;
     for path in MASKED.iter().map(RootPath::new).chain(thermal_throttles()) {
         let Some(at) = open_if_there(root, &path)? else { continue };
         let fail = || Failure::step("mask", &path);
         let stat = rustix::fs::fstat(&at).map_err(Failure::step("mask", &path))?;
         let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        if is_directory && !std::mem::replace(&mut empty_is_used, true) {
+            attach(empty.as_fd(), at.as_fd()).map_err(fail())?;
+            continue;
+        }
         let cover = if is_directory { &empty } else { &null };
-        let copy = clone_mount(cover.as_fd(), std::path::Path::new(""), false).map_err(fail())?;
+        let copy = clone_mount(cover.as_fd(), Path::new(""), false).map_err(fail())?;
         attach(copy.as_fd(), at.as_fd()).map_err(fail())?;
     }
     Ok(())
