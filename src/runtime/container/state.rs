@@ -98,11 +98,17 @@ impl ContainerDir {
         write(&self.file("state.json"), state)
     }
 
-    /// The lock file, opened.
+    /// The lock file, opened. Only its owner may: anyone who can read it could lock it.
     fn lock_file(&self) -> Result<(File, PathBuf), Error> {
         let path = self.file("lock");
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::file("open", &path))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::file("open", &path))?;
         Ok((file, path))
     }
 

@@ -202,10 +202,11 @@ fn listen(dir: &ContainerDir) -> Result<UnixListener, Error> {
         _ => {}
     }
     let (_open, path) = dir.socket()?;
-    let listener = UnixListener::bind(path).map_err(Error::file("create", &socket))?;
-    // Whoever may attach may do anything in the container.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&socket, mode).map_err(Error::file("restrict", &socket))?;
+    // Whoever may attach may do anything in the container. The mask is the process's own business: it has one thread.
+    let before = rustix::process::umask(FileMode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = listener.map_err(Error::file("create", &socket))?;
     listener.set_nonblocking(true).map_err(Error::file("listen on", &socket))?;
     Ok(listener)
 }
@@ -258,8 +259,10 @@ fn write_hosts(
         .collect();
     let address = netns.map(|netns| netns.address().address.into());
     let path: &Path = &dir.file("hosts");
-    // In place: the file may be mounted somewhere already.
-    std::fs::write(path, hosts_file(&spec.sandbox.hostname, address, &extra)).map_err(Error::file("write", path))
+    // In place: the file may be mounted somewhere already. Every user of the container reads it.
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    let written = std::fs::write(path, hosts_file(&spec.sandbox.hostname, address, &extra));
+    written.and_then(|()| std::fs::set_permissions(path, readable)).map_err(Error::file("write", path))
 }
 
 /// The two sides of the container's standard streams.

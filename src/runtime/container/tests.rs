@@ -420,9 +420,11 @@ fn a_private_network_is_there_for_the_container_and_gone_after_it() {
         let extra_hosts = vec![("host.docker.internal".to_owned(), HostAddress::Gateway)];
         spec.network = NetworkRequest::Private { run_dir: lab.temp.path().join("net"), extra_hosts };
         spec.sandbox.hostname = "web".to_owned();
+        let begin = Instant::now();
         let mut started = lab.start(&spec, Mode::Detached);
         assert_eq!(started.warnings, Vec::<String>::new());
         assert_eq!(wait(&lab.dir()).unwrap(), 0);
+        println!("start to exit with a private network: {:?}", begin.elapsed());
         let hosts = std::fs::read_to_string(lab.dir().join("hosts")).unwrap();
         let address = hosts.lines().find_map(|line| line.strip_suffix("\tweb")).unwrap();
         let gateway = hosts.lines().find_map(|line| line.strip_suffix("\thost.docker.internal")).unwrap();
