@@ -34,6 +34,14 @@ extern "C" fn on_signal(signal: libc::c_int) {
     unsafe { errno.write(saved) };
 }
 
+/// Ignores `signal` from now on. What this process executes inherits that unless it is reset.
+pub fn ignore(signal: Signal) -> io::Result<()> {
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
+}
+
 impl SignalPipe {
     /// Catches `signals` until dropped. Fails with `EBUSY` while another pipe exists.
     pub fn install(signals: &[Signal]) -> io::Result<SignalPipe> {

@@ -3,6 +3,7 @@
 //! One loop in one thread. Its socket never blocks (input and output could otherwise wait for each other for ever); writing to the local output does, which is how a slow
 //! reader of ours slows the container down. Signals and sizes go over connections of their own, since input that nobody reads may be in the way here.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -287,14 +288,17 @@ struct DetachKeys {
 
 impl DetachKeys {
     /// The bytes to pass on, and whether the keys are complete.
-    fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+    fn filter<'a>(&mut self, typed: &'a [u8]) -> (Cow<'a, [u8]>, bool) {
+        if self.matched == 0 && self.keys.first().is_none_or(|first| !typed.contains(first)) {
+            return (Cow::Borrowed(typed), false);
+        }
         let mut out = Vec::with_capacity(typed.len() + self.matched);
         for &byte in typed {
             if self.keys.get(self.matched) == Some(&byte) {
                 self.matched += 1;
                 if self.matched == self.keys.len() {
                     self.matched = 0;
-                    return (out, true);
+                    return (Cow::Owned(out), true);
                 }
                 continue;
             }
@@ -304,7 +308,7 @@ impl DetachKeys {
                 out.push(byte);
             }
         }
-        (out, false)
+        (Cow::Owned(out), false)
     }
 }
 
@@ -317,7 +321,7 @@ mod tests {
         let mut passed = Vec::new();
         for piece in pieces {
             let (bytes, done) = keys.filter(piece);
-            passed.extend(bytes);
+            passed.extend_from_slice(&bytes);
             if done {
                 return (passed, true);
             }
@@ -337,6 +341,6 @@ mod tests {
         assert_eq!(type_in(&[&[16, 16], &[17]]), (vec![16], true));
         assert_eq!(type_in(&[&[17, 0, 255]]), (vec![17, 0, 255], false));
         let mut none = DetachKeys { keys: Vec::new(), matched: 0 };
-        assert_eq!(none.filter(&[16, 17]), (vec![16, 17], false));
+        assert_eq!(none.filter(&[16, 17]), (Cow::Borrowed(&[16, 17][..]), false));
     }
 }

@@ -4,13 +4,13 @@
 //!   starter                              supervisor
 //!     |-- exec: SUPERVISOR MODE DIR ------->| stdin: a socket that speaks the attach protocol, or /dev/null
 //!     |                                     | takes the lock, network, launches
-//!     |<-- stdout: one Report, then EOF ----|
+//!     |<-- stdout: one Report, as a line ---|
 //! ```
 //!
 //! The attach connection is there before the container is, so its client misses no byte.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,9 @@ use super::{Attachment, Error};
 
 /// The first argument by which `main` knows that this process is a supervisor: the others go to [`supervisor_main`](super::supervisor_main).
 pub const SUPERVISOR: &str = "strake-supervisor";
+
+/// More than any failure has to say.
+const MAX_REPORT: u64 = 1 << 20;
 
 /// Whether the starter is the container's first client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,11 +107,11 @@ impl Starter {
         let mut supervisor = command.spawn().map_err(|source| Error::Spawn { program: self.program.clone(), source })?;
         // Holds our copy of the supervisor's end of the connection, whose close must be seen.
         drop(command);
-        let mut text = Vec::new();
-        if let Some(mut stdout) = supervisor.stdout.take() {
-            stdout.read_to_end(&mut text).map_err(Error::socket("hear from"))?;
-        }
-        match report(&text) {
+        let report = match supervisor.stdout.take() {
+            Some(stdout) => read_report(stdout).map_err(Error::socket("hear from"))?,
+            None => None,
+        };
+        match report {
             Some(Report::Started { pid, warnings }) => Ok(Started { pid, warnings, attachment, supervisor }),
             Some(Report::Failed { code, message, hint }) => {
                 let _ = supervisor.wait();
@@ -122,7 +125,15 @@ impl Starter {
     }
 }
 
-/// The report in what the supervisor wrote. A test harness around it may write lines of its own.
-fn report(text: &[u8]) -> Option<Report> {
-    text.split(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok())
+/// The report: the first line that is one. Not read to the end of the pipe, which some other process may hold open.
+fn read_report(stdout: impl Read) -> std::io::Result<Option<Report>> {
+    let mut lines = BufReader::new(stdout.take(MAX_REPORT));
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if let Ok(report) = serde_json::from_slice(&line) {
+            return Ok(Some(report));
+        }
+        line.clear();
+    }
+    Ok(None)
 }

@@ -15,6 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,11 +98,17 @@ impl ContainerDir {
         write(&self.file("state.json"), state)
     }
 
-    /// The lock file, opened.
+    /// The lock file, opened. Only its owner may: anyone who can read it could lock it.
     fn lock_file(&self) -> Result<(File, PathBuf), Error> {
         let path = self.file("lock");
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::file("open", &path))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::file("open", &path))?;
         Ok((file, path))
     }
 
@@ -202,15 +209,22 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
 }
 
 /// Replaces a file by one with `value`: a reader sees the old or the new, never a part.
-pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     let bytes = serde_json::to_vec(value).map_err(|source| Error::Damaged { path: path.to_owned(), source })?;
     replace(path, &bytes)
 }
 
 /// Replaces a file by one with these bytes.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file = File::create(&temporary).map_err(Error::file("create", &temporary))?;
+    // The environment may hold what others must not read.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(Error::file("create", &temporary))?;
     file.write_all(bytes).map_err(Error::file("write", &temporary))?;
     std::fs::rename(&temporary, path).map_err(Error::file("rename", &temporary))
 }

@@ -23,6 +23,7 @@ use super::state::{self, ContainerDir, RunLock, State};
 use super::{ContainerSpec, Error, HostAddress, NetworkRequest, StdinMode, load_spec};
 use crate::runtime::network::{self, Network, hosts_file};
 use crate::runtime::{self, Child, NetworkMode, SandboxIo, Stdio, launch};
+use crate::sys::signals;
 
 /// What keeps a start from succeeding.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,8 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return 125 };
     // A new session: no terminal of the starter's reaches us or the container. Fails only where we lead one already.
     let _ = rustix::process::setsid();
+    // A container that closes its input is no reason to die. Cannot fail for this signal.
+    let _ = signals::ignore(nix::sys::signal::Signal::SIGPIPE);
     let first = if mode == Mode::Attached.name() { take_stdin().ok() } else { None };
     let dir = ContainerDir::new(&dir);
     match run(&dir, first) {
@@ -199,10 +202,11 @@ fn listen(dir: &ContainerDir) -> Result<UnixListener, Error> {
         _ => {}
     }
     let (_open, path) = dir.socket()?;
-    let listener = UnixListener::bind(path).map_err(Error::file("create", &socket))?;
-    // Whoever may attach may do anything in the container.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&socket, mode).map_err(Error::file("restrict", &socket))?;
+    // Whoever may attach may do anything in the container. The mask is the process's own business: it has one thread.
+    let before = rustix::process::umask(FileMode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = listener.map_err(Error::file("create", &socket))?;
     listener.set_nonblocking(true).map_err(Error::file("listen on", &socket))?;
     Ok(listener)
 }
@@ -224,7 +228,7 @@ fn join_network(
         }
         NetworkRequest::Private { run_dir, extra_hosts } => (run_dir, extra_hosts),
     };
-    let netns = match Network::open(run_dir).and_then(|network| network.acquire()) {
+    let netns = match Network::open(run_dir).and_then(|network| network.acquire_on_only_thread()) {
         Ok(netns) => netns,
         Err(network::Error::Unavailable(why)) => {
             warnings.push(format!("{why}: using the host's network"));
@@ -255,8 +259,10 @@ fn write_hosts(
         .collect();
     let address = netns.map(|netns| netns.address().address.into());
     let path: &Path = &dir.file("hosts");
-    // In place: the file may be mounted somewhere already.
-    std::fs::write(path, hosts_file(&spec.sandbox.hostname, address, &extra)).map_err(Error::file("write", path))
+    // In place: the file may be mounted somewhere already. Every user of the container reads it.
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    let written = std::fs::write(path, hosts_file(&spec.sandbox.hostname, address, &extra));
+    written.and_then(|()| std::fs::set_permissions(path, readable)).map_err(Error::file("write", path))
 }
 
 /// The two sides of the container's standard streams.

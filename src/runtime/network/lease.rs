@@ -10,6 +10,7 @@
 //! process id to mistake for another. The files are removed only by the last user, who knows that nobody holds or waits for one.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -99,7 +100,7 @@ impl RunDir {
 }
 
 fn open(path: &Path) -> Result<File, Error> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(Error::file("open", path))
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(Error::file("open", path))
 }
 
 fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {

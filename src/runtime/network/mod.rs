@@ -33,7 +33,7 @@ pub use pool::NetnsPool;
 pub use subnet::Ipv4Net;
 
 use crate::sys::netlink::Netlink;
-use lease::{Lock, RunDir};
+use lease::{AddressLease, Lock, RunDir};
 use links::{Link, Route};
 
 /// The bridge's name.
@@ -96,9 +96,18 @@ impl Network {
 
     /// Makes a namespace. Takes about a millisecond; [`NetnsPool`] has some ready.
     pub fn acquire(&self) -> Result<Netns, Error> {
+        Netns::make(&self.0, self.lease()?)
+    }
+
+    /// Makes a namespace without starting a thread, for a process that has one and must keep it so (even a thread that was joined lingers for an
+    /// instant). After an error the thread may be in another network namespace than before.
+    pub fn acquire_on_only_thread(&self) -> Result<Netns, Error> {
+        Netns::make_here(&self.0, self.lease()?)
+    }
+
+    fn lease(&self) -> Result<AddressLease, Error> {
         let start = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let lease = self.0.run_dir.take_address(self.0.gateway.network(), start)?;
-        Netns::make(&self.0, lease)
+        self.0.run_dir.take_address(self.0.gateway.network(), start)
     }
 
     /// The bridge's address and subnet.

@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::lease::AddressLease;
 use super::links::{self, VethPair};
@@ -61,15 +62,26 @@ impl Netns {
         let maker = std::thread::Builder::new().name("netns".to_owned()).spawn(move || connected(&inner, address));
         let maker = maker.map_err(Error::kernel("start a thread"))?;
         let fd = maker.join().map_err(|_| Error::PoolEnded)??;
-        Ok(Netns { fd, lease, gateway: network.gateway.address, mtu: network.mtu, _network: Arc::clone(network) })
+        Ok(Netns::new(network, lease, fd))
+    }
+
+    /// Makes a namespace with the address of `lease`, on this thread. An error may leave the thread in the new namespace.
+    pub(super) fn make_here(network: &Arc<Inner>, lease: AddressLease) -> Result<Netns, Error> {
+        let own = own_netns()?;
+        let made = connected(network, lease.address);
+        setns(&own, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::kernel("return to the host's network namespace")(errno.into()))?;
+        Ok(Netns::new(network, lease, made?))
+    }
+
+    fn new(network: &Arc<Inner>, lease: AddressLease, fd: OwnedFd) -> Netns {
+        Netns { fd, lease, gateway: network.gateway.address, mtu: network.mtu, _network: Arc::clone(network) }
     }
 }
 
 /// Moves this thread into a new namespace and connects that with the bridge.
 fn connected(network: &Inner, address: Ipv4Net) -> Result<OwnedFd, Error> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::kernel("make a network namespace")(errno.into()))?;
-    let path = std::path::Path::new("/proc/thread-self/ns/net");
-    let netns = OwnedFd::from(File::open(path).map_err(Error::file("open", path))?);
+    let netns = own_netns()?;
     plug_in(network, address, &netns).map_err(Error::kernel(format!("make a veth pair for {}", address.address)))?;
     configure(network, address).map_err(Error::kernel(format!("configure the network namespace of {}", address.address)))?;
     for (path, value) in SETTINGS {
@@ -77,6 +89,12 @@ fn connected(network: &Inner, address: Ipv4Net) -> Result<OwnedFd, Error> {
         let _ = std::fs::write(path, value);
     }
     Ok(netns)
+}
+
+/// The namespace that this thread is in.
+fn own_netns() -> Result<OwnedFd, Error> {
+    let path = Path::new("/proc/thread-self/ns/net");
+    File::open(path).map(OwnedFd::from).map_err(Error::file("open", path))
 }
 
 fn plug_in(network: &Inner, address: Ipv4Net, netns: &OwnedFd) -> io::Result<()> {

@@ -239,6 +239,27 @@ fn a_subnet_in_use_on_the_host_is_not_taken() {
 }
 
 #[test]
+fn opening_and_closing_at_once_never_pulls_the_network_from_under_anyone() {
+    on_a_fresh_host(|dir| {
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let dir = dir.to_owned();
+                std::thread::spawn(move || {
+                    for _ in 0..8 {
+                        let network = Network::open(&dir).unwrap();
+                        let netns = network.acquire().unwrap();
+                        drop(network);
+                        assert_eq!(inside(&netns, || ask("who")), UPLINK);
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        assert!(!sh("ip -o link; nft list ruleset").contains("strake"));
+    });
+}
+
+#[test]
 fn a_pool_hands_out_ready_namespaces_and_more_when_it_is_empty() {
     on_a_fresh_host(|dir| {
         let start = Instant::now();
