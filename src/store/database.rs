@@ -306,12 +306,6 @@ impl Database {
             Fault::Sql(source) => Error::Database { action, path: self.path.clone(), source },
         }
     }
-
-    /// The database's file.
-    #[cfg(test)]
-    pub(crate) fn path(&self) -> &std::path::Path {
-        &self.path
-    }
 }
 
 fn transact<T>(connection: &mut Connection, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, Fault> {

@@ -91,7 +91,7 @@ impl IngestWriter {
         let outcome = if self.offset != expected_size {
             Err(Error::SizeMismatch { digest: expected_digest.clone(), expected: expected_size, actual: self.offset })
         } else if &actual != expected_digest {
-            Err(Error::DigestMismatch { expected: expected_digest.clone(), actual, size: self.offset })
+            Err(Error::DigestMismatch { expected: Box::new(expected_digest.clone()), actual: Box::new(actual), size: self.offset })
         } else {
             self.store.name_blob(&self.path, expected_digest)
         };

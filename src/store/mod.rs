@@ -45,3 +45,6 @@ pub use volume::VolumeRecord;
 
 /// The format of stores that this version makes.
 pub(crate) const FORMAT: u32 = 1;
+
+#[cfg(test)]
+mod tests;
