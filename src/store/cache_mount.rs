@@ -10,8 +10,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::layout::hex;
 use super::lock::{Kind, Wait, lock, lock_file};
+use super::open::{USE_GRANULARITY, make_dir, now, set_mode};
 use super::remove::discard;
-use super::store::{USE_GRANULARITY, make_dir, now, set_mode};
 use super::{Error, Store};
 
 /// Who else may use a cache mount at the same time.

@@ -65,8 +65,12 @@ impl IngestWriter {
 
     /// Writes and hashes `bytes`.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if let Some(file) = &mut self.file {
-            file.write_all(bytes).map_err(Error::io("write", &self.path))?;
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(bytes)
+        {
+            // Part of `bytes` may be written. Back to what is hashed, so that the caller may go on there.
+            let _ = file.set_len(self.offset).and_then(|()| io::Seek::seek(file, io::SeekFrom::Start(self.offset)));
+            return Err(Error::io("write", &self.path)(error));
         }
         self.hasher.0.update(bytes);
         self.offset += bytes.len() as u64;

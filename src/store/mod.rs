@@ -21,11 +21,11 @@ mod layout;
 mod lease;
 mod lock;
 mod needs;
+mod open;
 mod prune;
 mod remove;
 mod settle;
 mod snapshot;
-mod store;
 mod volume;
 
 pub use cache::CacheEntry;
@@ -38,9 +38,9 @@ pub use ingest::{BusyIngest, Ingest, IngestWriter};
 pub use layer::LayerBlob;
 pub use lease::{Lease, Resource};
 pub use lock::KeyLock;
+pub use open::Store;
 pub use prune::{PruneImages, PruneOptions, PruneReport};
 pub use snapshot::{ActiveSnapshot, CommittedSnapshot, SnapshotId, SnapshotIdError, SnapshotMeta};
-pub use store::Store;
 pub use volume::VolumeRecord;
 
 /// The format of stores that this version makes.

@@ -17,8 +17,8 @@ use crate::sys::{OverlayUpper, RootfsMount};
 
 use super::database::parsed_option;
 use super::lock::{Kind, Wait, lock};
+use super::open::{from_micros, make_dir, now, set_mode};
 use super::remove::{discard, remove_tree};
-use super::store::{from_micros, make_dir, now, set_mode};
 use super::{Error, Store};
 
 /// Names a committed snapshot. Written in base 36, so that many fit into the options of one mount.

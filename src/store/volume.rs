@@ -9,8 +9,8 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::container::check_name;
 use super::lock::Kind;
+use super::open::{from_micros, make_dir, now, set_mode};
 use super::remove::{move_to_trash, remove_tree};
-use super::store::{from_micros, make_dir, now, set_mode};
 use super::{Error, Store};
 
 /// A volume.

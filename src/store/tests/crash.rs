@@ -22,7 +22,7 @@ fn being_killed_at_any_instant_breaks_no_promise() {
             worker.wait_for("started");
         }
         for worker in &mut workers {
-            std::thread::sleep(Duration::from_micros(random(30_000)));
+            std::thread::sleep(Duration::from_micros(random(60_000)));
             worker.kill();
         }
         if round % 10 == 9 {

@@ -185,7 +185,7 @@ fn trees_go_whatever_is_in_them() {
     let locked = top.join("locked");
     std::fs::create_dir_all(locked.join("inner")).unwrap();
     std::fs::write(locked.join("inner/file"), "x").unwrap();
-    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o0)).unwrap();
     // Deeper than both a path and a process's descriptors allow.
     let mut deep = rustix::fs::open(&top, rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
     for _ in 0..1500 {

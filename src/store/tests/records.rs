@@ -125,6 +125,22 @@ fn a_checksum_holds_until_the_stamp_changes() {
 }
 
 #[test]
+fn checksums_are_found_among_many_others() {
+    let (_dir, store) = new_store();
+    let stamp = |ino: u64| FileStamp { dev: ino % 3, ino: ino.wrapping_mul(7), size: ino, mtime: (1, 2), ctime: (3, 4) };
+    let sum = |ino: u64| key((ino % 251) as u8);
+    let known: Vec<(FileStamp, [u8; 32])> = (0..3000).map(|ino| (stamp(ino), sum(ino))).collect();
+    store.remember_checksums(&known).unwrap();
+    for step in [1, 2, 13, 100, 1000, 2999] {
+        // Every other one was never remembered; the same file may be asked for twice, and in any order.
+        let asked: Vec<u64> = (0..6000).rev().filter(|ino| ino % step == 0).chain([0, 0, 5999]).collect();
+        let stamps: Vec<FileStamp> = asked.iter().map(|ino| stamp(*ino)).collect();
+        let expected: Vec<Option<[u8; 32]>> = asked.iter().map(|ino| (*ino < 3000).then(|| sum(*ino))).collect();
+        assert_eq!(store.checksums(&stamps).unwrap(), expected);
+    }
+}
+
+#[test]
 fn a_key_is_locked_by_one_process_and_freed_by_its_death() {
     let (_dir, store) = new_store();
     let mut worker = Worker::start("key", store.root());
