@@ -6,8 +6,8 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::database::Fault;
+use super::open::{USE_GRANULARITY, Used, now};
 use super::snapshot::{pack, unpack};
-use super::store::{USE_GRANULARITY, Used, now};
 use super::{Error, SnapshotId, Store};
 
 /// What a step gave.

@@ -3,16 +3,15 @@
 //! Whoever uses one holds a lock: shared, or exclusive for `sharing=locked`. A private one takes the first instance that nobody uses. A new one is
 //! handed out exclusively until it has been seeded, so nobody sees half of a seed; what a killed seeder left is cleared.
 
-use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{OptionalExtension, params};
 
 use super::layout::hex;
 use super::lock::{Kind, Wait, lock, lock_file};
+use super::open::{USE_GRANULARITY, make_dir, now, set_mode};
 use super::remove::discard;
-use super::store::{USE_GRANULARITY, make_dir, now};
 use super::{Error, Store};
 
 /// Who else may use a cache mount at the same time.
@@ -117,7 +116,7 @@ impl Store {
         make_dir(&mount.dir, 0o711)?;
         let path = mount.path();
         make_dir(&path, 0o755)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(Error::io("change the mode of", &path))?;
+        set_mode(&path, 0o755)?;
         mount.is_new = true;
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! One row for each inode. Whether a stamp is too young to be trusted is the caller's to decide.
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 
 use crate::sys::tree::Metadata;
 
@@ -34,21 +34,37 @@ impl FileStamp {
 impl Store {
     /// The checksum that was remembered for each stamp; `None` where there is none or the file has changed since.
     pub fn checksums(&self, stamps: &[FileStamp]) -> Result<Vec<Option<[u8; 32]>>, Error> {
-        // Neighbours in the table are asked for one after the other: the same pages serve many rows.
+        // In the order of the table, so that neighbours are found by going on from the last one.
+        let place = |index: &usize| (stamps[*index].dev.cast_signed(), stamps[*index].ino.cast_signed());
         let mut order: Vec<usize> = (0..stamps.len()).collect();
-        order.sort_unstable_by_key(|index| (stamps[*index].dev, stamps[*index].ino));
+        order.sort_unstable_by_key(place);
         let mut sums = vec![None; stamps.len()];
         self.database().read_together("look checksums up", |db| {
-            let mut query = db.prepare_cached("SELECT size, mtime, ctime, sum FROM checksums WHERE dev = ? AND ino = ?")?;
-            for index in order {
-                let stamp = &stamps[index];
-                let mut rows = query.query(params![stamp.dev.cast_signed(), stamp.ino.cast_signed()])?;
-                if let Some(row) = rows.next()?
-                    && row.get::<_, i64>(0)? == stamp.size.cast_signed()
-                    && row.get::<_, i64>(1)? == nanoseconds(stamp.mtime)
-                    && row.get::<_, i64>(2)? == nanoseconds(stamp.ctime)
-                {
-                    sums[index] = Some(row.get(3)?);
+            let sql = "SELECT dev, ino, size, mtime, ctime, sum FROM checksums WHERE (dev, ino) >= (?, ?) ORDER BY dev, ino";
+            let mut query = db.prepare_cached(sql)?;
+            let mut todo = order.iter().copied().peekable();
+            while let Some(first) = todo.peek() {
+                let (dev, ino) = place(first);
+                let mut rows = query.query([dev, ino])?;
+                let mut strangers = 0;
+                while let Some(row) = rows.next()? {
+                    let here = (row.get(0)?, row.get(1)?);
+                    while todo.next_if(|index| place(index) < here).is_some() {}
+                    strangers += 1;
+                    while let Some(index) = todo.next_if(|index| place(index) == here) {
+                        strangers = 0;
+                        if is_state(row, &stamps[index])? {
+                            sums[index] = Some(row.get(5)?);
+                        }
+                    }
+                    // Looking the next one up costs as much as passing by a few others.
+                    if strangers >= STRANGERS || todo.peek().is_none() {
+                        break;
+                    }
+                }
+                if strangers < STRANGERS {
+                    // The table is at its end, or all are found.
+                    break;
                 }
             }
             Ok(())
@@ -77,6 +93,16 @@ impl Store {
             Ok(())
         })
     }
+}
+
+/// How many rows of no interest are passed by before the next one of interest is looked up.
+const STRANGERS: usize = 8;
+
+/// Whether a row of `checksums` is of this state of the file.
+fn is_state(row: &Row<'_>, stamp: &FileStamp) -> rusqlite::Result<bool> {
+    Ok(row.get::<_, i64>(2)? == stamp.size.cast_signed()
+        && row.get::<_, i64>(3)? == nanoseconds(stamp.mtime)
+        && row.get::<_, i64>(4)? == nanoseconds(stamp.ctime))
 }
 
 /// One number for a moment. Wraps around after some 584 years, which still tells moments apart.

@@ -10,9 +10,9 @@ use crate::oci::ImageId;
 use super::database::parsed_option;
 use super::layout::{hex, random_bytes};
 use super::lock::Kind;
+use super::open::{from_micros, make_dir, now};
 use super::remove::discard;
 use super::snapshot::{pack, unpack};
-use super::store::{from_micros, make_dir, now};
 use super::{Error, SnapshotId, Store};
 
 /// A container in the store.

@@ -4,7 +4,7 @@
 //! uses [`Database::write_durably`]. Writers of this process queue on a mutex (fair, no polling); writers of other processes are met with
 //! SQLite's busy handler, which sleeps far less than SQLite's own.
 //!
-//! The last connection does not checkpoint when it closes, since that would make the end of every command wait for the disk: `settle` does it.
+//! A checkpoint waits for the disk, so the last connection does none when it closes and a long transaction does none either: `settle` does it.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -148,6 +148,9 @@ CREATE TABLE networks (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// How long the log may be before `settle` empties it: reading this much takes some 50 µs.
+const LOG_LENGTH: u64 = 128 * 1024;
+
 /// How many idle connections are kept.
 const IDLE_CONNECTIONS: usize = 4;
 
@@ -257,9 +260,15 @@ impl Database {
         outcome.map_err(|fault| self.error(action, fault))
     }
 
-    /// Moves what the log holds into the database, so that the next process need not read it. What a reader holds is left.
-    pub(crate) fn checkpoint(&self) -> Result<(), Error> {
+    /// Moves what the log holds into the database where it is long: the first process to open the database reads all of the log.
+    pub(crate) fn checkpoint_if_long(&self) -> Result<(), Error> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        if std::fs::metadata(log).map_or(0, |metadata| metadata.len()) < LOG_LENGTH {
+            return Ok(());
+        }
         let _writer = self.queue();
+        // Whoever reads at this moment keeps his part of the log; that is no error, and the next settling tries again.
         self.read("write the log back", |connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
     }
 
@@ -292,7 +301,9 @@ impl Database {
         let mut connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_handler(Some(wait_for_writer))?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        connection.execute_batch("PRAGMA synchronous=normal; PRAGMA mmap_size=67108864; PRAGMA foreign_keys=on;")?;
+        connection.execute_batch(
+            "PRAGMA synchronous=normal; PRAGMA mmap_size=67108864; PRAGMA foreign_keys=on; PRAGMA wal_autocheckpoint=4000;",
+        )?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
     }
@@ -305,12 +316,6 @@ impl Database {
             }
             Fault::Sql(source) => Error::Database { action, path: self.path.clone(), source },
         }
-    }
-
-    /// The database's file.
-    #[cfg(test)]
-    pub(crate) fn path(&self) -> &std::path::Path {
-        &self.path
     }
 }
 

@@ -84,9 +84,9 @@ pub enum Error {
     #[error("blob {expected} does not match its digest: received {actual}, {size} bytes")]
     DigestMismatch {
         /// What was asked for.
-        expected: Digest,
+        expected: Box<Digest>,
         /// What came.
-        actual: Digest,
+        actual: Box<Digest>,
         /// How much came.
         size: u64,
     },

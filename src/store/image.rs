@@ -12,8 +12,8 @@ use crate::oci::{DiffId, Digest, ImageId, MediaType, Platform, Reference};
 
 use super::database::{parsed, parsed_option};
 use super::lock::Kind;
+use super::open::{from_micros, now};
 use super::snapshot::{pack, unpack};
-use super::store::{from_micros, now};
 use super::{Error, SnapshotId, Store};
 
 /// An image in the store. Its config is the blob that `id` names.
@@ -69,7 +69,7 @@ impl Store {
                 image.id.to_string(),
                 image.manifest.as_ref().map(Digest::to_string),
                 serde_json::to_string(&image.platform).unwrap_or_default(),
-                super::store::to_micros(image.created_at),
+                super::open::to_micros(image.created_at),
                 image.size.cast_signed(),
                 diff_ids.join(" "),
                 pack(&image.snapshots),

@@ -70,8 +70,12 @@ impl IngestWriter {
 
     /// Writes and hashes `bytes`.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if let Some(file) = &mut self.file {
-            file.write_all(bytes).map_err(Error::io("write", &self.path))?;
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(bytes)
+        {
+            // Part of `bytes` may be written. Back to what is hashed, so that the caller may go on there.
+            let _ = file.set_len(self.offset).and_then(|()| io::Seek::seek(file, io::SeekFrom::Start(self.offset)));
+            return Err(Error::io("write", &self.path)(error));
         }
         self.hasher.0.update(bytes);
         self.offset += bytes.len() as u64;
@@ -96,7 +100,7 @@ impl IngestWriter {
         let outcome = if self.offset != expected_size {
             Err(Error::SizeMismatch { digest: expected_digest.clone(), expected: expected_size, actual: self.offset })
         } else if &actual != expected_digest {
-            Err(Error::DigestMismatch { expected: expected_digest.clone(), actual, size: self.offset })
+            Err(Error::DigestMismatch { expected: Box::new(expected_digest.clone()), actual: Box::new(actual), size: self.offset })
         } else {
             self.store.name_blob(&self.path, expected_digest)
         };

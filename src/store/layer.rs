@@ -5,8 +5,8 @@ use rusqlite::{OptionalExtension, params};
 use crate::oci::{ChainId, DiffId, Digest, MediaType};
 
 use super::database::parsed;
+use super::open::{USE_GRANULARITY, now};
 use super::snapshot::{pack, unpack};
-use super::store::{USE_GRANULARITY, now};
 use super::{Error, SnapshotId, Store};
 
 /// A blob that holds a layer as an archive.

@@ -94,6 +94,13 @@ pub struct KeyLock {
     path: PathBuf,
 }
 
+impl KeyLock {
+    /// Waits for the lock that the file `path` stands for.
+    pub(crate) fn wait(path: PathBuf) -> Result<KeyLock, Error> {
+        Ok(KeyLock { _file: wait_for_file(&path, Kind::Exclusive)?, path })
+    }
+}
+
 impl Drop for KeyLock {
     fn drop(&mut self) {
         // Still locked, so nobody else can be between opening this file and trusting it: see `lock_file`.
@@ -118,8 +125,7 @@ impl Store {
 
     /// Waits until no other build (in any process, or in this one) holds `key`, and takes it.
     pub fn lock_key(&self, key: &[u8; 32]) -> Result<KeyLock, Error> {
-        let path = self.layout().lock(hex(key));
-        Ok(KeyLock { _file: wait_for_file(&path, Kind::Exclusive)?, path })
+        KeyLock::wait(self.layout().lock(hex(key)))
     }
 
     /// Takes `key`; `None` where somebody holds it.

@@ -21,6 +21,7 @@ mod layout;
 mod lease;
 mod lock;
 mod needs;
+mod open;
 mod prune;
 mod remove;
 mod settle;
@@ -39,10 +40,13 @@ pub use ingest::{BusyIngest, Ingest, IngestWriter};
 pub use layer::LayerBlob;
 pub use lease::{Lease, Resource};
 pub use lock::KeyLock;
+pub use open::Store;
 pub use prune::{PruneImages, PruneOptions, PruneReport};
 pub use snapshot::{ActiveSnapshot, CommittedSnapshot, SnapshotId, SnapshotIdError, SnapshotMeta};
-pub use store::Store;
 pub use volume::VolumeRecord;
 
 /// The format of stores that this version makes.
 pub(crate) const FORMAT: u32 = 1;
+
+#[cfg(test)]
+mod tests;

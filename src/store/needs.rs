@@ -17,10 +17,10 @@ use crate::oci::{ChainId, DiffId, Digest, ImageId, ManifestOrIndex};
 
 use super::database::{Fault, parsed, parsed_option};
 use super::lease::Leased;
+use super::open::to_micros;
 use super::prune::{PruneImages, PruneOptions, PruneReport};
 use super::settle::remove_snapshots;
 use super::snapshot::unpack;
-use super::store::to_micros;
 use super::{Error, SnapshotId, Store};
 
 /// No manifest that a registry accepts is larger.

@@ -16,9 +16,9 @@ use crate::oci::{ImageId, Reference};
 use super::layout::{ACTIVE_PREFIX, hex, parse_flat_name};
 use super::lock::{Kind, Wait, lock, lock_file, still_named};
 use super::needs::sweep_rows;
+use super::open::to_micros;
 use super::remove::{move_to_trash, remove_tree};
 use super::settle::file_names;
-use super::store::to_micros;
 use super::{Error, SnapshotId, Store};
 
 /// How long a download that was cut short waits for somebody to resume it.

@@ -14,9 +14,9 @@ use crate::oci::Digest;
 
 use super::layout::parse_flat_name;
 use super::lock::Kind;
+use super::open::make_dir;
 use super::remove::discard;
 use super::snapshot::{pack, unpack};
-use super::store::make_dir;
 use super::{Error, Store};
 
 /// What is not settled yet.
@@ -40,15 +40,13 @@ impl Store {
     pub fn settle(&self) -> Result<(), Error> {
         self.flush()?;
         let unsettled = self.unsettled()?;
-        if unsettled.is_empty() {
-            return Ok(());
+        if !unsettled.is_empty() {
+            self.sync_file_system()?;
+            let _shared = self.lock_store(Kind::Shared)?;
+            self.move_fresh_blobs(&unsettled.blobs)?;
+            self.database().write_durably("settle", |tx| Ok(mark_settled(tx, &unsettled)?))?;
         }
-        self.sync_file_system()?;
-        let shared = self.lock_store(Kind::Shared)?;
-        self.move_fresh_blobs(&unsettled.blobs)?;
-        self.database().write_durably("settle", |tx| Ok(mark_settled(tx, &unsettled)?))?;
-        drop(shared);
-        self.database().checkpoint()
+        self.database().checkpoint_if_long()
     }
 
     /// Makes the blobs that were stored so far durable, by one `syncfs`.

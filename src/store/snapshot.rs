@@ -5,8 +5,7 @@
 //! Committed snapshots are never written again. What a layer's files mean is not known here.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -18,8 +17,8 @@ use crate::sys::{OverlayUpper, RootfsMount};
 
 use super::database::parsed_option;
 use super::lock::{Kind, Wait, lock};
+use super::open::{from_micros, make_dir, now, set_mode};
 use super::remove::{discard, remove_tree};
-use super::store::{from_micros, make_dir, now};
 use super::{Error, Store};
 
 /// Names a committed snapshot. Written in base 36, so that many fit into the options of one mount.
@@ -189,11 +188,12 @@ impl Store {
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         lock(&file, &path, Kind::Exclusive, Wait::Yes)?;
         drop(shared);
+        set_mode(&path, 0o711)?;
         let active = ActiveSnapshot { store: self.clone(), path, lock: Some(file) };
         let fs_path = active.fs_path();
         make_dir(&fs_path, 0o755)?;
         // Not left to the umask: this is what the layer says of `/`.
-        fs::set_permissions(&fs_path, fs::Permissions::from_mode(0o755)).map_err(Error::io("change the mode of", &fs_path))?;
+        set_mode(&fs_path, 0o755)?;
         make_dir(&active.work_path(), 0o700)?;
         Ok(active)
     }

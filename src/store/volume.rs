@@ -1,9 +1,7 @@
 //! Volumes and networks: what is known of them by name. A volume's bytes are `volumes/<name>/_data`; a network's config is not read here.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -11,8 +9,8 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::container::check_name;
 use super::lock::Kind;
+use super::open::{from_micros, make_dir, now, set_mode};
 use super::remove::{move_to_trash, remove_tree};
-use super::store::{from_micros, make_dir, now};
 use super::{Error, Store};
 
 /// A volume.
@@ -40,7 +38,7 @@ impl Store {
         }
         make_dir(&dir, 0o711)?;
         make_dir(&data, 0o755)?;
-        fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).map_err(Error::io("change the mode of", &data))?;
+        set_mode(&data, 0o755)?;
         for path in [&dir, &self.layout().volumes()] {
             File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", path))?;
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::database::Database;
 use super::layout::{DIRECTORIES, Layout};
 use super::lease::LeaseFile;
-use super::lock::{Kind, wait_for_file};
+use super::lock::KeyLock;
 use super::{Error, FORMAT, SnapshotId};
 
 /// A store on disk. Cheap to clone; any number of threads and processes may use one store.
@@ -117,8 +117,7 @@ impl Store {
             fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(Error::io("create", root))?;
         }
         make_dir(&layout.locks(), 0o700)?;
-        let path = layout.lock("make");
-        let _lock = wait_for_file(&path, Kind::Exclusive)?;
+        let _lock = KeyLock::wait(layout.lock("make"))?;
         if self.is_made()? {
             return Ok(());
         }
@@ -126,6 +125,7 @@ impl Store {
             // Layers are reached by processes in user namespaces, which need to pass through.
             let mode = if matches!(*name, "snapshots" | "containers" | "volumes" | "cachemounts") { 0o711 } else { 0o700 };
             make_dir(&root.join(name), mode)?;
+            set_mode(&root.join(name), mode)?;
         }
         make_dir(&layout.blobs().join("sha256"), 0o700)?;
         make_dir(&layout.blobs().join("sha512"), 0o700)?;
@@ -133,7 +133,8 @@ impl Store {
         let scratch = layout.snapshot_fs(SnapshotId::SCRATCH);
         make_dir(&scratch, 0o755)?;
         // Not left to the umask: this is the root directory of whatever starts from nothing.
-        fs::set_permissions(&scratch, fs::Permissions::from_mode(0o755)).map_err(Error::io("change the mode of", &scratch))?;
+        set_mode(&scratch, 0o755)?;
+        set_mode(&layout.snapshot(SnapshotId::SCRATCH), 0o711)?;
         self.database().create()?;
         self.write_version()
     }
@@ -167,6 +168,11 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), Error> {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("create", path)(error)),
         _ => Ok(()),
     }
+}
+
+/// Sets the mode of a directory that was just made, where it must not depend on the umask.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io("change the mode of", path))
 }
 
 /// What the kernel calls this boot.
