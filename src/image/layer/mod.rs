@@ -31,6 +31,9 @@ pub use inherit::{Inherited, inherit_directories};
 use std::os::fd::AsFd;
 use std::path::Path;
 
+/// Extended attributes: names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The name that overlayfs keeps an attribute under.
 fn overlay_attribute(name: &str, userxattr: bool) -> String {
     format!("{}.overlay.{name}", if userxattr { "user" } else { "trusted" })

@@ -10,8 +10,8 @@ use tar::Header;
 
 use crate::oci::Digest;
 
-use super::Error;
 use super::hashing::HashingReader;
+use super::{Error, Xattrs};
 
 const BLOCK: u64 = 512;
 
@@ -43,7 +43,7 @@ pub(super) struct Member {
     pub(super) size: u64,
     pub(super) link: Vec<u8>,
     pub(super) rdev: (u32, u32),
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Xattrs,
     /// Offset and length of each piece of a sparse file's data, in order and not overlapping.
     pub(super) sparse: Option<Vec<(u64, u64)>>,
 }
@@ -57,7 +57,7 @@ struct Extended {
     uid: Option<u64>,
     gid: Option<u64>,
     mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Xattrs,
     sparse: PaxSparse,
     any: bool,
 }
