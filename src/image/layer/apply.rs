@@ -20,7 +20,7 @@ use crate::path::RootPath;
 
 use super::tar_reader::{Member, MemberKind, TarReader};
 use super::target::{Attributes, Parent, Target};
-use super::{Error, is_overlay_attribute};
+use super::{Error, Xattrs, is_overlay_attribute};
 
 /// The longest path, as in the kernel.
 const MAX_PATH: usize = 4095;
@@ -177,7 +177,7 @@ impl<R: Read> Unpacker<'_, R> {
         }
     }
 
-    fn unpack_directory(&mut self, path: &RootPath, attributes: Attributes, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), Error> {
+    fn unpack_directory(&mut self, path: &RootPath, attributes: Attributes, xattrs: Xattrs) -> Result<(), Error> {
         let late = xattrs.iter().filter(|(name, _)| name.starts_with(b"system.")).map(|(name, value)| name.len() + value.len());
         self.late_xattrs += late.sum::<usize>();
         if self.late_xattrs > MAX_LATE_XATTRS {

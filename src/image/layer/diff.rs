@@ -23,7 +23,7 @@ use crate::sys::{Links, RootDir, xattr};
 
 use super::lower::{Found, LowerLayers, is_whiteout};
 use super::tar_writer::{Entry, EntryKind, TarWriter};
-use super::{Error, is_opaque, is_overlay_attribute};
+use super::{Error, Xattrs, is_opaque, is_overlay_attribute};
 
 /// How to write a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,8 +65,6 @@ pub fn write_layer(layer: &Path, lower: &[PathBuf], out: &mut impl Write, option
 pub fn diff_id_only(layer: &Path, lower: &[PathBuf], options: &LayerOptions) -> Result<LayerWritten, Error> {
     write_layer(layer, lower, &mut io::sink(), options)
 }
-
-type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 struct Differ<'a, W> {
     layer: RootDir,

@@ -17,10 +17,10 @@ use crate::oci::DiffId;
 use crate::path::RootPath;
 use crate::sys::tree::{Kind, Metadata, Tree};
 
-use super::Error;
 use super::diff::in_layers;
 use super::tar_writer::{Entry, EntryKind, TarWriter};
 use super::target::{Attributes, Target};
+use super::{Error, Xattrs};
 
 /// A tree that was written as a tar stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,7 +216,7 @@ fn first_name(links: &mut HashMap<(u64, u64), RootPath>, path: &RootPath, metada
     }
 }
 
-fn xattrs(tree: &dyn Tree, path: &RootPath, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+fn xattrs(tree: &dyn Tree, path: &RootPath, wanted: impl Fn(&[u8]) -> bool) -> Result<Xattrs, Error> {
     let all = tree.xattrs(path).map_err(|source| fail(path, source))?;
     let mut out: Vec<_> = all.into_iter().map(|(name, value)| (name.into_vec(), value)).filter(|(name, _)| wanted(name)).collect();
     out.sort_unstable();

@@ -32,6 +32,9 @@ pub(crate) use tar_reader::{Member, MemberKind, TarReader};
 use std::os::fd::AsFd;
 use std::path::Path;
 
+/// Extended attributes: names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The name that overlayfs keeps an attribute under.
 fn overlay_attribute(name: &str, userxattr: bool) -> String {
     format!("{}.overlay.{name}", if userxattr { "user" } else { "trusted" })

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::path::RootPath;
 use crate::sys::{RootDir, xattr};
 
-use super::{Error, overlay_attribute};
+use super::{Error, Xattrs, overlay_attribute};
 
 /// How many open directories are remembered.
 const CACHED: usize = 24;
@@ -42,7 +42,7 @@ struct Directory {
     /// `None` as long as the layer only implies it.
     attributes: Option<Attributes>,
     /// Attributes that would change what is made inside (default ACLs).
-    late_xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    late_xattrs: Xattrs,
 }
 
 /// The directory that a layer is unpacked into.
@@ -195,12 +195,7 @@ impl Target {
     }
 
     /// Makes the directory `path`, or takes the one that is there, and gives it its attributes when all is done.
-    pub(super) fn declare_directory(
-        &mut self,
-        path: &RootPath,
-        attributes: Attributes,
-        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Result<u64, Error> {
+    pub(super) fn declare_directory(&mut self, path: &RootPath, attributes: Attributes, xattrs: Xattrs) -> Result<u64, Error> {
         let (parent, path) = if path.is_root() {
             (Parent { fd: Rc::clone(&self.root_fd), path: RootPath::root() }, RootPath::root())
         } else {

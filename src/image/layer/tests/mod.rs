@@ -5,6 +5,7 @@ mod blobs;
 mod flattening;
 mod hostile;
 mod interop;
+mod overlay;
 mod writing;
 
 use std::collections::BTreeMap;
