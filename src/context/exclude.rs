@@ -70,18 +70,30 @@ impl<'a> Excluding<'a> {
         if let Some(known) = self.cached(path) {
             return Ok(Some(known));
         }
-        let mut at = self.base.clone();
-        let mut state = DirectoryState::default();
-        let below = self.below_base(path).unwrap_or_default();
-        for name in below.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            let Some(parent) = self.enter(&at, state)? else { return Ok(None) };
-            if parent.entries.binary_search_by(|entry| entry.name.as_bytes().cmp(name)).is_err() {
+        // What is asked for next is mostly just below what is known.
+        let mut at = path.clone();
+        let mut names = Vec::new();
+        let mut known = loop {
+            if let Some(known) = self.cached(&at) {
+                break Some(known);
+            }
+            match (at.parent(), at.file_name()) {
+                (Some(parent), Some(name)) if at != self.base => {
+                    names.push(name.to_owned());
+                    at = parent;
+                }
+                _ => break self.enter(&at, DirectoryState::default())?,
+            }
+        };
+        while let (Some(directory), Some(name)) = (&known, names.pop()) {
+            if directory.entries.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).is_err() {
                 return Ok(None);
             }
-            at = at.join(std::ffi::OsStr::from_bytes(name));
-            state = self.rules.enter(&parent.state, self.below_base(&at).unwrap_or_default());
+            at = at.join(&name);
+            let state = self.rules.enter(&directory.state, self.below_base(&at).unwrap_or_default());
+            known = self.enter(&at, state)?;
         }
-        self.enter(&at, state)
+        Ok(known)
     }
 
     fn cached(&self, path: &RootPath) -> Option<Arc<Directory>> {

@@ -142,16 +142,24 @@ impl LocalContext {
         if let Some(known) = self.cached(path) {
             return Ok(Some(known));
         }
-        let mut at = RootPath::root();
-        let mut directory = match self.cached(&at) {
-            Some(known) => known,
-            None => self.load(&at, DirectoryState::default())?,
+        // What is asked for next is mostly just below what is known.
+        let mut at = path.clone();
+        let mut names = Vec::new();
+        let mut directory = loop {
+            if let Some(known) = self.cached(&at) {
+                break known;
+            }
+            let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else {
+                break self.load(&at, DirectoryState::default())?;
+            };
+            names.push(name.to_owned());
+            at = parent;
         };
-        for name in path.components() {
-            if directory.find(name).is_none_or(|entry| entry.metadata.kind != Kind::Directory) {
+        for name in names.into_iter().rev() {
+            if directory.find(&name).is_none_or(|entry| entry.metadata.kind != Kind::Directory) {
                 return Ok(None);
             }
-            at = at.join(name);
+            at = at.join(&name);
             directory = match self.cached(&at) {
                 Some(known) => known,
                 None => {
