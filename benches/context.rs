@@ -2,6 +2,8 @@
 //!
 //! Files are in the page cache. `unchanged` is what every build pays; `hashed` is the first build, `ignored` walks past a large directory that is excluded.
 
+#![allow(clippy::unwrap_used, reason = "a bench that cannot go on may stop anyhow")]
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
