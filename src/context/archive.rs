@@ -169,12 +169,10 @@ impl Archive {
         let root = RootDir::open(dir).map_err(|source| Error::OpenTarget { path: dir.to_owned(), source })?;
         let mut unpacker = Unpacker { root, recorded: HashMap::new(), directories: Vec::new(), parent: None };
         let mut archive = tar::Archive::new(self.reader);
-        let mut done = 0;
-        let entries = archive.entries().map_err(|source| Error::ReadArchive { entries: done, source })?;
-        for entry in entries {
+        let entries = archive.entries().map_err(|source| Error::ReadArchive { entries: 0, source })?;
+        for (done, entry) in (0..).zip(entries) {
             let mut entry = entry.map_err(|source| Error::ReadArchive { entries: done, source })?;
             unpacker.entry(&mut entry)?;
-            done += 1;
         }
         unpacker.finish()
     }

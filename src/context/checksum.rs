@@ -134,7 +134,8 @@ struct Item {
 pub fn checksum(tree: &dyn Tree, path: &RootPath, options: &ChecksumOptions<'_>, memo: &dyn ChecksumMemo) -> Result<TreeChecksum, Error> {
     let mut items = collect(tree, path, options)?;
     hash_contents(tree, &mut items, options.threads, memo)?;
-    items.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    // A stable sort is linear where most is in order.
+    items.sort_by(|a, b| a.path.cmp(&b.path));
     let mut all = blake3::Hasher::new();
     all.update(VERSION);
     let mut files = Vec::with_capacity(items.len());
@@ -187,25 +188,23 @@ fn collect(tree: &dyn Tree, root: &RootPath, options: &ChecksumOptions<'_>) -> R
     let read_error = |path: &RootPath, source| Error::Read { path: path.clone(), source };
     let metadata = tree.metadata(root).map_err(|source| read_error(root, source))?;
     let metadata = metadata.ok_or_else(|| Error::Missing { path: root.clone() })?;
-    let mut items = vec![Item { path: root.clone(), metadata, content: [0; 32] }];
-    // Every item is looked at once, and what is in it goes to the end: no recursion, however deep the tree is.
-    let mut next = 0;
-    while let Some(item) = items.get(next) {
-        next += 1;
-        if item.metadata.kind != Kind::Directory {
-            continue;
-        }
-        let directory = item.path.clone();
-        for entry in tree.read_dir(&directory).map_err(|source| read_error(&directory, source))? {
-            let path = directory.join(&entry.name);
-            if options.filter.is_some_and(|selects| !selects(&path, entry.kind)) {
-                continue;
-            }
-            // What vanished since the directory was read is not there.
-            if let Some(metadata) = tree.metadata(&path).map_err(|source| read_error(&path, source))? {
-                items.push(Item { path, metadata, content: [0; 32] });
+    let mut items = Vec::new();
+    // No recursion, however deep the tree is. Directories are taken as they come, so that the result is almost sorted.
+    let mut todo = vec![Item { path: root.clone(), metadata, content: [0; 32] }];
+    while let Some(item) = todo.pop() {
+        if item.metadata.kind == Kind::Directory {
+            for entry in tree.read_dir(&item.path).map_err(|source| read_error(&item.path, source))?.iter().rev() {
+                let path = item.path.join(&entry.name);
+                if options.filter.is_some_and(|selects| !selects(&path, entry.kind)) {
+                    continue;
+                }
+                // What vanished since the directory was read is not there.
+                if let Some(metadata) = tree.metadata(&path).map_err(|source| read_error(&path, source))? {
+                    todo.push(Item { path, metadata, content: [0; 32] });
+                }
             }
         }
+        items.push(item);
     }
     Ok(items)
 }

@@ -31,6 +31,14 @@ struct Directory {
     entries: Vec<DirEntry>,
 }
 
+/// A directory that is being looked into.
+struct Listing {
+    path: RootPath,
+    directory: Directory,
+    /// Excluded directories that may hold something that is brought back.
+    hidden: Vec<DirEntry>,
+}
+
 impl<'a> Excluding<'a> {
     /// Hides what `rules` exclude below `base`.
     pub fn new(tree: &'a dyn Tree, base: RootPath, rules: &'a IgnoreRules) -> Excluding<'a> {
@@ -62,25 +70,37 @@ impl<'a> Excluding<'a> {
         if let Some(known) = self.cached(path) {
             return Ok(Some(known));
         }
-        let mut at = self.base.clone();
-        let mut state = DirectoryState::default();
-        let below = self.below_base(path).unwrap_or_default();
-        for name in below.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            let Some(parent) = self.enter(&at, state)? else { return Ok(None) };
-            if parent.entries.binary_search_by(|entry| entry.name.as_bytes().cmp(name)).is_err() {
+        // What is asked for next is mostly just below what is known.
+        let mut at = path.clone();
+        let mut names = Vec::new();
+        let mut known = loop {
+            if let Some(known) = self.cached(&at) {
+                break Some(known);
+            }
+            match (at.parent(), at.file_name()) {
+                (Some(parent), Some(name)) if at != self.base => {
+                    names.push(name.to_owned());
+                    at = parent;
+                }
+                _ => break self.enter(&at, DirectoryState::default())?,
+            }
+        };
+        while let (Some(directory), Some(name)) = (&known, names.pop()) {
+            if directory.entries.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).is_err() {
                 return Ok(None);
             }
-            at = at.join(std::ffi::OsStr::from_bytes(name));
-            state = self.rules.enter(&parent.state, self.below_base(&at).unwrap_or_default());
+            at = at.join(&name);
+            let state = self.rules.enter(&directory.state, self.below_base(&at).unwrap_or_default());
+            known = self.enter(&at, state)?;
         }
-        self.enter(&at, state)
+        Ok(known)
     }
 
     fn cached(&self, path: &RootPath) -> Option<Arc<Directory>> {
         self.directories.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
     }
 
-    /// Lists one directory whose state is known.
+    /// Lists one directory whose state is known, and those in it that are excluded and may hold something that is brought back; without recursion.
     fn enter(&self, path: &RootPath, state: DirectoryState) -> io::Result<Option<Arc<Directory>>> {
         if let Some(known) = self.cached(path) {
             return Ok(Some(known));
@@ -88,23 +108,48 @@ impl<'a> Excluding<'a> {
         if self.tree.metadata(path)?.is_none_or(|metadata| metadata.kind != Kind::Directory) {
             return Ok(None);
         }
-        let mut entries = Vec::new();
-        for entry in self.tree.read_dir(path)? {
-            let entry_path = path.join(&entry.name);
-            let below = self.below_base(&entry_path).unwrap_or_default();
-            let visible = if !self.rules.decide_in(&state, below).ignored {
-                true
-            } else if entry.kind == Kind::Directory && self.rules.may_reinclude_below(below) {
-                self.enter(&entry_path, self.rules.enter(&state, below))?.is_some_and(|inside| !inside.entries.is_empty())
-            } else {
-                false
+        let mut inner = Vec::new();
+        let mut current = self.list(path.clone(), state)?;
+        loop {
+            if let Some(entry) = current.hidden.last() {
+                let below = current.path.join(&entry.name);
+                let state = self.rules.enter(&current.directory.state, self.below_base(&below).unwrap_or_default());
+                let listing = self.list(below, state)?;
+                inner.push(std::mem::replace(&mut current, listing));
+                continue;
+            }
+            let done = self.keep(current);
+            current = match inner.pop() {
+                Some(parent) => parent,
+                None => return Ok(Some(done)),
             };
-            if visible {
-                entries.push(entry);
+            if let Some(entry) = current.hidden.pop()
+                && !done.entries.is_empty()
+            {
+                current.directory.entries.push(entry);
             }
         }
+    }
+
+    fn list(&self, path: RootPath, state: DirectoryState) -> io::Result<Listing> {
+        let (mut entries, mut hidden) = (Vec::new(), Vec::new());
+        for entry in self.tree.read_dir(&path)? {
+            let entry_path = path.join(&entry.name);
+            let below = self.below_base(&entry_path).unwrap_or_default();
+            if !self.rules.decide_in(&state, below).ignored {
+                entries.push(entry);
+            } else if entry.kind == Kind::Directory && self.rules.may_reinclude_below(below) {
+                hidden.push(entry);
+            }
+        }
+        Ok(Listing { path, directory: Directory { state, entries }, hidden })
+    }
+
+    fn keep(&self, listing: Listing) -> Arc<Directory> {
+        let Listing { path, mut directory, .. } = listing;
+        directory.entries.sort_unstable();
         let mut known = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Some(known.entry(path.clone()).or_insert_with(|| Arc::new(Directory { state, entries })).clone()))
+        known.entry(path).or_insert_with(|| Arc::new(directory)).clone()
     }
 
     fn require_visible(&self, path: &RootPath) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! - [`IgnoreRules`]: `.dockerignore`, and COPY's `--exclude`.
 //! - [`LocalContext`]: a directory of this machine as a [`Tree`](crate::sys::tree::Tree), without what is ignored; [`Excluding`] hides parts of any tree.
-//! - [`checksum`]: what the cache compares of a selection of a tree, and [`diff`]: what changed.
+//! - [`checksum()`]: what the cache compares of a selection of a tree, and [`diff`]: what changed.
 //! - [`expand`]: wildcards in the sources of COPY and ADD.
 //! - [`sniff_stdin`]: a context that comes through a pipe.
 //!

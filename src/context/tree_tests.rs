@@ -64,7 +64,7 @@ fn age(path: &Path, seconds: u64) {
 fn reads_everything(dir: &Path) -> bool {
     let probe = dir.join("probe");
     fs::write(&probe, "").unwrap();
-    fs::set_permissions(&probe, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&probe, fs::Permissions::from_mode(0o0)).unwrap();
     let readable = fs::read(&probe).is_ok();
     fs::remove_file(&probe).unwrap();
     readable
@@ -202,6 +202,29 @@ fn paths_of_four_thousand_bytes_work() {
 }
 
 #[test]
+fn a_deep_tree_fits_a_small_stack() {
+    std::thread::Builder::new().stack_size(256 * 1024).spawn(walk_a_deep_tree).unwrap().join().unwrap();
+}
+
+fn walk_a_deep_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = crate::sys::RootDir::open(dir.path()).unwrap();
+    let path = RootPath::new("d/".repeat(400));
+    let mut at = root.open_at(Path::new("."), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty(), crate::sys::Links::Refuse).unwrap();
+    for name in path.components() {
+        rustix::fs::mkdirat(&at, name, rustix::fs::Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, name, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    }
+    rustix::fs::mknodat(&at, "f", rustix::fs::FileType::RegularFile, rustix::fs::Mode::RUSR, 0).unwrap();
+    let rules = IgnoreRules::parse("**\n!**/f", "x").unwrap();
+    let context = LocalContext::with_rules(dir.path(), rules.clone(), Owners::Root).unwrap();
+    assert_eq!(sum(&context, "/").files.len(), 402);
+    let all = LocalContext::with_rules(dir.path(), IgnoreRules::default(), Owners::Root).unwrap();
+    let excluding = Excluding::new(&all, RootPath::root(), &rules);
+    assert_eq!(sum(&excluding, "/"), sum(&context, "/"));
+}
+
+#[test]
 fn touching_changes_nothing_and_everything_else_does() {
     let dir = directory(&["a", "d/b"]);
     let path = |name: &str| dir.path().join(name);
@@ -300,7 +323,7 @@ fn an_unreadable_file_is_named() {
         eprintln!("skipped: this user may read every file");
         return;
     }
-    fs::set_permissions(dir.path().join("b"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.path().join("b"), fs::Permissions::from_mode(0o0)).unwrap();
     let error = checksum(&open(dir.path()), &RootPath::root(), &ChecksumOptions::default(), &NoMemo).unwrap_err();
     assert_eq!(error.to_string(), "cannot read `/b`");
     assert!(error.hint().is_some());
