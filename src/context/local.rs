@@ -39,7 +39,7 @@ pub struct LocalContext {
 }
 
 /// What is known of a directory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Directory {
     state: DirectoryState,
     /// Sorted by name; only what is visible.
@@ -53,6 +53,14 @@ struct Entry {
     metadata: Metadata,
     /// Where a link leads.
     target: Option<OsString>,
+}
+
+/// A directory that is being looked into.
+struct Listing {
+    path: RootPath,
+    directory: Directory,
+    /// Ignored directories that may hold something visible.
+    hidden: Vec<Entry>,
 }
 
 impl Directory {
@@ -134,16 +142,24 @@ impl LocalContext {
         if let Some(known) = self.cached(path) {
             return Ok(Some(known));
         }
-        let mut at = RootPath::root();
-        let mut directory = match self.cached(&at) {
-            Some(known) => known,
-            None => self.load(&at, DirectoryState::default())?,
+        // What is asked for next is mostly just below what is known.
+        let mut at = path.clone();
+        let mut names = Vec::new();
+        let mut directory = loop {
+            if let Some(known) = self.cached(&at) {
+                break known;
+            }
+            let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else {
+                break self.load(&at, DirectoryState::default())?;
+            };
+            names.push(name.to_owned());
+            at = parent;
         };
-        for name in path.components() {
-            if directory.find(name).is_none_or(|entry| entry.metadata.kind != Kind::Directory) {
+        for name in names.into_iter().rev() {
+            if directory.find(&name).is_none_or(|entry| entry.metadata.kind != Kind::Directory) {
                 return Ok(None);
             }
-            at = at.join(name);
+            at = at.join(&name);
             directory = match self.cached(&at) {
                 Some(known) => known,
                 None => {
@@ -159,32 +175,50 @@ impl LocalContext {
         self.directories.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
     }
 
-    /// Lists a directory and examines what is visible in it. Ignored directories are looked into where something may be brought back.
+    /// Lists a directory and examines what is visible in it. Ignored directories are looked into where something may be brought back; without recursion,
+    /// since these may be as deep as somebody cares to make them.
     fn load(&self, path: &RootPath, state: DirectoryState) -> io::Result<Arc<Directory>> {
-        let mut directory = Directory { state, ..Directory::default() };
-        let hidden = self.list(path, &mut directory)?;
-        // The descriptor is closed by now: a deep tree needs only one at a time.
-        for entry in hidden {
-            let below = path.join(&entry.name);
-            let state = self.rules.enter(&directory.state, &below.as_bytes()[1..]);
-            match self.load(&below, state) {
-                Ok(inside) if inside.entries.is_empty() => {}
-                Ok(_) => directory.entries.push(entry),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-                Err(error) => return Err(error),
+        let mut inner = Vec::new();
+        let mut current = self.list(path.clone(), state)?;
+        loop {
+            if let Some(entry) = current.hidden.last() {
+                let below = current.path.join(&entry.name);
+                let state = self.rules.enter(&current.directory.state, &below.as_bytes()[1..]);
+                match self.list(below, state) {
+                    Ok(listing) => inner.push(std::mem::replace(&mut current, listing)),
+                    Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {
+                        current.hidden.pop();
+                    }
+                    Err(error) => return Err(error),
+                }
+                continue;
+            }
+            let done = self.keep(current);
+            current = match inner.pop() {
+                Some(parent) => parent,
+                None => return Ok(done),
+            };
+            if let Some(entry) = current.hidden.pop()
+                && !done.entries.is_empty()
+            {
+                current.directory.entries.push(entry);
             }
         }
+    }
+
+    fn keep(&self, listing: Listing) -> Arc<Directory> {
+        let Listing { path, mut directory, .. } = listing;
         directory.entries.sort_unstable_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         let mut known = self.directories.write().unwrap_or_else(PoisonError::into_inner);
         // Whoever came first is right: a build sees one state of a directory.
-        Ok(known.entry(path.clone()).or_insert_with(|| Arc::new(directory)).clone())
+        known.entry(path).or_insert_with(|| Arc::new(directory)).clone()
     }
 
-    /// Fills in what is visible; returns the ignored directories that may hold something visible.
-    fn list(&self, path: &RootPath, directory: &mut Directory) -> io::Result<Vec<Entry>> {
+    /// Examines what is visible, and the ignored directories that may hold something visible.
+    fn list(&self, path: RootPath, state: DirectoryState) -> io::Result<Listing> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let fd = self.root.open_at(path.relative(), flags, Mode::empty(), Links::Refuse)?;
-        let mut hidden = Vec::new();
+        let (mut found, mut hidden) = (Vec::new(), Vec::new());
         let mut entry_path = if path.is_root() { Vec::new() } else { [&path.as_bytes()[1..], b"/"].concat() };
         let prefix = entry_path.len();
         let mut buffer = vec![MaybeUninit::<u8>::uninit(); 32 * 1024];
@@ -197,7 +231,7 @@ impl LocalContext {
             }
             entry_path.truncate(prefix);
             entry_path.extend_from_slice(name.to_bytes());
-            let ignored = !self.rules.is_empty() && self.rules.decide_in(&directory.state, &entry_path).ignored;
+            let ignored = !self.rules.is_empty() && self.rules.decide_in(&state, &entry_path).ignored;
             let may_be_directory = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
             if ignored && !(may_be_directory && self.rules.may_reinclude_below(&entry_path)) {
                 continue;
@@ -205,16 +239,16 @@ impl LocalContext {
             let Some(examined) = self.examine(fd.as_fd(), name)? else { continue };
             match (ignored, examined.metadata.kind) {
                 (_, Kind::Socket) => {}
-                (false, _) => directory.entries.push(examined),
+                (false, _) => found.push(examined),
                 (true, Kind::Directory) => hidden.push(examined),
                 (true, _) => {}
             }
         }
-        directory.attributes = match self.recorded(&rustix::fs::fstat(&fd)?) {
+        let attributes = match self.recorded(&rustix::fs::fstat(&fd)?) {
             Some(attributes) => attributes.xattrs.clone(),
             None => attributes_of(fd.as_fd())?,
         };
-        Ok(hidden)
+        Ok(Listing { path, directory: Directory { state, entries: found, attributes }, hidden })
     }
 
     /// What `name` is; `None` if it is gone by now.
@@ -309,6 +343,7 @@ impl Tree for LocalContext {
     }
 }
 
+#[allow(clippy::unnecessary_cast, reason = "some of these are narrower on other architectures")]
 fn metadata_of(stat: &Stat, owners: &Owners) -> Metadata {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Kind::Directory,
@@ -341,7 +376,7 @@ fn metadata_of(stat: &Stat, owners: &Owners) -> Metadata {
 /// The extended attributes that belong to the file and not to this machine: capabilities and what users set.
 fn attributes_of(fd: BorrowedFd<'_>) -> io::Result<Vec<(OsString, Vec<u8>)>> {
     let mut names = Vec::new();
-    let length = match rustix::fs::flistxattr(fd, &mut [0u8; 0][..]) {
+    let length = match rustix::fs::flistxattr_query(fd) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
         Ok(length) => length,
         Err(errno) => return Err(errno.into()),
@@ -350,10 +385,11 @@ fn attributes_of(fd: BorrowedFd<'_>) -> io::Result<Vec<(OsString, Vec<u8>)>> {
     let length = rustix::fs::flistxattr(fd, &mut names[..])?;
     let mut found = Vec::new();
     for name in names[..length].split(|byte| *byte == 0) {
-        if name != b"security.capability" && !name.starts_with(b"user.") {
+        let counts = name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
+        if !counts {
             continue;
         }
-        let length = rustix::fs::fgetxattr(fd, name, &mut [0u8; 0][..])?;
+        let length = rustix::fs::fgetxattr_query(fd, name)?;
         let mut value = vec![0; length];
         let length = if length == 0 { 0 } else { rustix::fs::fgetxattr(fd, name, &mut value[..])? };
         value.truncate(length);

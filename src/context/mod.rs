@@ -10,14 +10,25 @@
 //! who reads through these types. This folder knows neither the store (it takes a [`ChecksumMemo`]) nor instructions.
 
 mod archive;
+mod checksum;
 mod error;
+mod exclude;
 mod glob;
 mod ignore;
 mod local;
 mod pattern;
 
-pub use archive::{Attributes, Owners};
+pub use archive::{Archive, Attributes, Owners, StdinInput, sniff_stdin};
+pub use checksum::{Change, ChecksumMemo, ChecksumOptions, FileStamp, Filter, NoMemo, RootEntry, TreeChecksum, checksum, diff};
 pub use error::{BadPattern, Error};
+pub use exclude::Excluding;
 pub use glob::{Pattern, expand};
 pub use ignore::{Decision, DirectoryState, IgnoreRules};
 pub use local::LocalContext;
+
+#[cfg(test)]
+mod archive_tests;
+#[cfg(test)]
+mod ignore_tests;
+#[cfg(test)]
+mod tree_tests;

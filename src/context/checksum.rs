@@ -1,0 +1,398 @@
+//! What the cache compares of a selection of a tree.
+//!
+//! | an entry counts by | and not by |
+//! |---|---|
+//! | its name below the selection, kind, mode, owner and group | times, inode, number of links |
+//! | a file's content, size and attributes (`security.capability`, and all outside of `security.` and `system.`) | a directory's or link's size |
+//! | a link's target, a device's numbers | a link's mode |
+//!
+//! The content of a file is remembered by what `stat(2)` says of it ([`FileStamp`]), together with its attributes, whose change moves `ctime` too. As in git,
+//! a file that was touched just before it is hashed is not remembered: it could change again without a change of its times.
+//!
+//! Changing what is hashed invalidates users' caches, so count [`VERSION`] up.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Memory};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::path::RootPath;
+use crate::sys::tree::{Kind, Metadata, Tree};
+
+use super::error::Error;
+
+/// Starts every checksum.
+const VERSION: &[u8] = b"strake tree 1\0";
+
+/// How old the times of a file have to be for its content to be remembered: the coarsest clock of a file system (FAT) counts in two seconds.
+const SETTLED_SECONDS: i64 = 2;
+
+/// How much of a file is read at once.
+const BUFFER: usize = 256 * 1024;
+
+/// From how many bytes or files on hashing is worth more than one thread.
+const PARALLEL_BYTES: u64 = 4 << 20;
+const PARALLEL_FILES: usize = 128;
+
+/// How many threads hash at most.
+const MAX_THREADS: usize = 16;
+
+/// What `stat(2)` says of a regular file, by which its content is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileStamp {
+    /// The device.
+    pub dev: u64,
+    /// The inode.
+    pub ino: u64,
+    /// The size in bytes.
+    pub size: u64,
+    /// Last modification: seconds and nanoseconds since the epoch.
+    pub mtime: (i64, u32),
+    /// Last change of the inode: seconds and nanoseconds since the epoch.
+    pub ctime: (i64, u32),
+}
+
+/// Remembers the digests of files from one build to the next.
+///
+/// [`checksum`] asks once for all files of a selection and tells once what it had to hash. A memo that has lost something answers `None`; it never fails.
+pub trait ChecksumMemo: Send + Sync {
+    /// The digests of these files, in order; `None` for what is not known.
+    fn get_many(&self, stamps: &[FileStamp]) -> Vec<Option<[u8; 32]>>;
+
+    /// Remembers the digests of these files.
+    fn put_many(&self, digests: &[(FileStamp, [u8; 32])]);
+}
+
+/// Remembers nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoMemo;
+
+impl ChecksumMemo for NoMemo {
+    fn get_many(&self, stamps: &[FileStamp]) -> Vec<Option<[u8; 32]>> {
+        vec![None; stamps.len()]
+    }
+
+    fn put_many(&self, _digests: &[(FileStamp, [u8; 32])]) {}
+}
+
+/// Whether the entry that a selection names counts itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RootEntry {
+    /// It does: mode and owner of a selected directory matter.
+    #[default]
+    Counts,
+    /// A selected directory only stands for what is in it. Makes no difference for other kinds.
+    ContentsOnly,
+}
+
+/// Says of a path in the tree whether it is selected; what is below a directory that is not, is not either.
+pub type Filter<'a> = &'a (dyn Fn(&RootPath, Kind) -> bool + Sync);
+
+/// What to select, and how to work.
+#[derive(Clone, Copy, Default)]
+pub struct ChecksumOptions<'a> {
+    /// Leaves things out. Not asked about the root of the selection.
+    pub filter: Option<Filter<'a>>,
+    /// Whether the root of the selection counts.
+    pub root: RootEntry,
+    /// How many threads may hash files; 0 for one per processor.
+    pub threads: usize,
+}
+
+/// The content of a selection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeChecksum {
+    /// The digest of everything.
+    pub digest: [u8; 32],
+    /// The digest of each entry by its path in the tree, sorted by path.
+    pub files: Vec<(RootPath, [u8; 32])>,
+}
+
+/// A difference between two selections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is only in the new one.
+    Added(RootPath),
+    /// It is only in the old one.
+    Removed(RootPath),
+    /// It is not the same in both.
+    Modified(RootPath),
+}
+
+struct Item {
+    path: RootPath,
+    metadata: Metadata,
+    /// Of the content and attributes; regular files only.
+    content: [u8; 32],
+}
+
+/// Computes the checksum of what is at `path` in `tree` and below. The names of links are not resolved.
+pub fn checksum(tree: &dyn Tree, path: &RootPath, options: &ChecksumOptions<'_>, memo: &dyn ChecksumMemo) -> Result<TreeChecksum, Error> {
+    let mut items = collect(tree, path, options)?;
+    hash_contents(tree, &mut items, options.threads, memo)?;
+    // A stable sort is linear where most is in order.
+    items.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut all = blake3::Hasher::new();
+    all.update(VERSION);
+    let mut files = Vec::with_capacity(items.len());
+    let mut encoded = Vec::new();
+    for item in items {
+        let is_root = item.path == *path;
+        if is_root && item.metadata.kind == Kind::Directory && options.root == RootEntry::ContentsOnly {
+            continue;
+        }
+        encoded.clear();
+        encode(tree, &item, &mut encoded)?;
+        let digest = *blake3::hash(&encoded).as_bytes();
+        let name = if is_root { &[][..] } else { relative(&item.path, path) };
+        all.update(&(name.len() as u64).to_le_bytes());
+        all.update(name);
+        all.update(&digest);
+        files.push((item.path, digest));
+    }
+    Ok(TreeChecksum { digest: *all.finalize().as_bytes(), files })
+}
+
+/// What changed from `old` to `new`, in the order of the paths. Both are sorted by path, as in [`TreeChecksum::files`].
+pub fn diff(old: &[(RootPath, [u8; 32])], new: &[(RootPath, [u8; 32])]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return changes,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => old.0.cmp(&new.0),
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        match (before, after) {
+            (Some((path, before)), Some((_, after))) if before != after => changes.push(Change::Modified(path.clone())),
+            (Some((path, _)), None) => changes.push(Change::Removed(path.clone())),
+            (None, Some((path, _))) => changes.push(Change::Added(path.clone())),
+            _ => {}
+        }
+    }
+}
+
+fn relative<'a>(path: &'a RootPath, root: &RootPath) -> &'a [u8] {
+    let skip = if root.is_root() { 1 } else { root.as_bytes().len() + 1 };
+    path.as_bytes().get(skip..).unwrap_or_default()
+}
+
+fn collect(tree: &dyn Tree, root: &RootPath, options: &ChecksumOptions<'_>) -> Result<Vec<Item>, Error> {
+    let read_error = |path: &RootPath, source| Error::Read { path: path.clone(), source };
+    let metadata = tree.metadata(root).map_err(|source| read_error(root, source))?;
+    let metadata = metadata.ok_or_else(|| Error::Missing { path: root.clone() })?;
+    let mut items = Vec::new();
+    // No recursion, however deep the tree is. Directories are taken as they come, so that the result is almost sorted.
+    let mut todo = vec![Item { path: root.clone(), metadata, content: [0; 32] }];
+    while let Some(item) = todo.pop() {
+        if item.metadata.kind == Kind::Directory {
+            for entry in tree.read_dir(&item.path).map_err(|source| read_error(&item.path, source))?.iter().rev() {
+                let path = item.path.join(&entry.name);
+                if options.filter.is_some_and(|selects| !selects(&path, entry.kind)) {
+                    continue;
+                }
+                // What vanished since the directory was read is not there.
+                if let Some(metadata) = tree.metadata(&path).map_err(|source| read_error(&path, source))? {
+                    todo.push(Item { path, metadata, content: [0; 32] });
+                }
+            }
+        }
+        items.push(item);
+    }
+    Ok(items)
+}
+
+/// Writes down what counts of an entry, apart from its name.
+fn encode(tree: &dyn Tree, item: &Item, out: &mut Vec<u8>) -> Result<(), Error> {
+    let metadata = &item.metadata;
+    let read_error = |source| Error::Read { path: item.path.clone(), source };
+    let kind = match metadata.kind {
+        Kind::File => b'f',
+        Kind::Directory => b'd',
+        Kind::Symlink => b'l',
+        Kind::CharDevice => b'c',
+        Kind::BlockDevice => b'b',
+        Kind::Fifo => b'p',
+        Kind::Socket => b's',
+    };
+    out.push(kind);
+    let mode = if metadata.kind == Kind::Symlink { 0 } else { metadata.mode };
+    for number in [mode, metadata.uid, metadata.gid] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    match metadata.kind {
+        Kind::File => {
+            out.extend_from_slice(&metadata.size.to_le_bytes());
+            out.extend_from_slice(&item.content);
+            return Ok(());
+        }
+        Kind::Symlink => push_bytes(out, tree.read_link(&item.path).map_err(read_error)?.as_bytes()),
+        Kind::CharDevice | Kind::BlockDevice => {
+            out.extend_from_slice(&metadata.rdev.0.to_le_bytes());
+            out.extend_from_slice(&metadata.rdev.1.to_le_bytes());
+        }
+        Kind::Directory | Kind::Fifo | Kind::Socket => {}
+    }
+    encode_attributes(tree, &item.path, out).map_err(read_error)?;
+    Ok(())
+}
+
+/// Writes down the attributes that count; returns whether there are any.
+fn encode_attributes(tree: &dyn Tree, path: &RootPath, out: &mut Vec<u8>) -> io::Result<bool> {
+    let before = out.len();
+    for (name, value) in tree.xattrs(path)? {
+        let name = name.as_bytes();
+        if name == b"security.capability" || !(name.starts_with(b"security.") || name.starts_with(b"system.")) {
+            push_bytes(out, name);
+            push_bytes(out, &value);
+        }
+    }
+    Ok(out.len() > before)
+}
+
+fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+impl FileStamp {
+    /// The stamp of a regular file; `None` where its tree does not say which inode it is.
+    fn of(metadata: &Metadata) -> Option<FileStamp> {
+        let Metadata { dev, ino, size, mtime, ctime, .. } = *metadata;
+        (metadata.kind == Kind::File && ino != 0).then_some(FileStamp { dev, ino, size, mtime, ctime })
+    }
+
+    fn of_open(file: &File) -> io::Result<FileStamp> {
+        let metadata = file.metadata()?;
+        let time = |seconds: i64, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or(0));
+        Ok(FileStamp {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+            size: metadata.len(),
+            mtime: time(metadata.mtime(), metadata.mtime_nsec()),
+            ctime: time(metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+
+    /// Whether the file had been left alone for long enough at the time `now` that its next change will move its times.
+    fn is_settled(&self, now: i64) -> bool {
+        self.mtime.0.max(self.ctime.0) < now.saturating_sub(SETTLED_SECONDS)
+    }
+}
+
+/// Fills in the content of the regular files: what the memo knows, and then the rest from the files themselves.
+fn hash_contents(tree: &dyn Tree, items: &mut [Item], threads: usize, memo: &dyn ChecksumMemo) -> Result<(), Error> {
+    let (asked, stamps): (Vec<usize>, Vec<FileStamp>) =
+        items.iter().enumerate().filter_map(|(index, item)| Some((index, FileStamp::of(&item.metadata)?))).unzip();
+    let mut known = vec![false; items.len()];
+    let answers = if stamps.is_empty() { Vec::new() } else { memo.get_many(&stamps) };
+    for (index, answer) in asked.into_iter().zip(answers) {
+        if let Some(digest) = answer {
+            items[index].content = digest;
+            known[index] = true;
+        }
+    }
+    let todo: Vec<usize> = (0..items.len()).filter(|index| items[*index].metadata.kind == Kind::File && !known[*index]).collect();
+    let mut remembered = Vec::new();
+    for (index, hashed) in hash_files(tree, items, &todo, threads)? {
+        items[index].content = hashed.digest;
+        remembered.extend(hashed.remember.map(|stamp| (stamp, hashed.digest)));
+    }
+    if !remembered.is_empty() {
+        memo.put_many(&remembered);
+    }
+    Ok(())
+}
+
+struct Hashed {
+    digest: [u8; 32],
+    /// The stamp to remember it by, if it may be remembered.
+    remember: Option<FileStamp>,
+}
+
+/// Hashes the files `todo`, in no particular order. Of several failures, the one of the first file is reported.
+fn hash_files(tree: &dyn Tree, items: &[Item], todo: &[usize], threads: usize) -> Result<Vec<(usize, Hashed)>, Error> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let done = Mutex::new((Vec::with_capacity(todo.len()), Vec::new()));
+    let work = || {
+        let mut buffer = Vec::new();
+        let (mut hashed, mut failures) = (Vec::new(), Vec::new());
+        while !failed.load(Memory::Relaxed)
+            && let Some(&index) = todo.get(next.fetch_add(1, Memory::Relaxed))
+        {
+            match hash_file(tree, &items[index], &mut buffer) {
+                Ok(file) => hashed.push((index, file)),
+                Err(source) => {
+                    // Files are taken in order, so that all before this one are being hashed already.
+                    failed.store(true, Memory::Relaxed);
+                    failures.push((index, source));
+                }
+            }
+        }
+        if let Ok(mut done) = done.lock() {
+            done.0.extend(hashed);
+            done.1.extend(failures);
+        }
+    };
+    let helpers = thread_count(items, todo, threads) - 1;
+    std::thread::scope(|scope| {
+        for _ in 0..helpers {
+            // Where no thread can be made, this one does all the work.
+            if std::thread::Builder::new().name("checksum".to_owned()).spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    let (hashed, failures) = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    match failures.into_iter().min_by_key(|(index, _)| *index) {
+        Some((index, source)) => Err(Error::Read { path: items[index].path.clone(), source }),
+        None => Ok(hashed),
+    }
+}
+
+fn thread_count(items: &[Item], todo: &[usize], wanted: usize) -> usize {
+    let bytes: u64 = todo.iter().map(|index| items[*index].metadata.size).sum();
+    if todo.len() < 2 || (todo.len() < PARALLEL_FILES && bytes < PARALLEL_BYTES) {
+        return 1;
+    }
+    let available = || std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = if wanted == 0 { available() } else { wanted };
+    wanted.clamp(1, MAX_THREADS).min(todo.len())
+}
+
+fn hash_file(tree: &dyn Tree, item: &Item, buffer: &mut Vec<u8>) -> io::Result<Hashed> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    let mut file = tree.open(&item.path)?;
+    buffer.resize(BUFFER, 0);
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        match file.read(buffer) {
+            Ok(0) => break,
+            Ok(length) => hasher.update(&buffer[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+    }
+    let mut digest = *hasher.finalize().as_bytes();
+    let mut attributes = Vec::new();
+    if encode_attributes(tree, &item.path, &mut attributes)? {
+        let mut hasher = blake3::Hasher::new_derive_key("strake tree 1: a file with extended attributes");
+        digest = *hasher.update(&digest).update(&attributes).finalize().as_bytes();
+    }
+    // Only what did not change while it was read is known by its stamp.
+    let stamp = FileStamp::of(&item.metadata).filter(|stamp| stamp.is_settled(now));
+    let remember = match stamp {
+        Some(stamp) if FileStamp::of_open(&file)? == stamp => Some(stamp),
+        _ => None,
+    };
+    Ok(Hashed { digest, remember })
+}
