@@ -20,13 +20,16 @@ use crate::path::RootPath;
 
 use super::tar_reader::{Member, MemberKind, TarReader};
 use super::target::{Attributes, Parent, Target};
-use super::{Error, is_overlay_attribute};
+use super::{Error, Xattrs, is_overlay_attribute};
 
 /// The longest path, as in the kernel.
 const MAX_PATH: usize = 4095;
 
 /// How many bytes of a layer's directories' ACLs are kept until the end.
 const MAX_LATE_XATTRS: usize = 16 << 20;
+
+/// What directories have that the layer does not carry, until [`super::inherit_directories`] knows better.
+const IMPLIED: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
 
 /// What to do with device nodes (whiteouts are none: they need no privilege).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ pub struct ApplyOptions {
     pub devices: Devices,
     /// How many bytes the files may have together, holes included.
     pub max_unpacked_size: u64,
-    /// How many entries the layer may have.
+    /// How many entries the layer may have, and how many directories it may imply.
     pub max_entries: u64,
     /// How many bytes an extended header (long names, attributes) may have.
     pub max_header_size: u64,
@@ -87,7 +90,7 @@ pub struct Applied {
 pub fn apply(tar: impl Read, target: &Path, options: &ApplyOptions) -> Result<Applied, Error> {
     let mut unpacker = Unpacker {
         tar: TarReader::new(tar, options.max_header_size),
-        target: Target::open(target, options.userxattr)?,
+        target: Target::open(target, options.userxattr, options.max_entries)?,
         options,
         unpacked_size: 0,
         entries: 0,
@@ -102,7 +105,7 @@ pub fn apply(tar: impl Read, target: &Path, options: &ApplyOptions) -> Result<Ap
         }
         unpacker.unpack(member)?;
     }
-    let (implied_directories, refused) = unpacker.target.finish()?;
+    let (implied_directories, refused) = unpacker.target.finish(Some(IMPLIED))?;
     let (digest, tar_size) = unpacker.tar.finish()?;
     Ok(Applied {
         diff_id: DiffId::new(digest),
@@ -174,7 +177,7 @@ impl<R: Read> Unpacker<'_, R> {
         }
     }
 
-    fn unpack_directory(&mut self, path: &RootPath, attributes: Attributes, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), Error> {
+    fn unpack_directory(&mut self, path: &RootPath, attributes: Attributes, xattrs: Xattrs) -> Result<(), Error> {
         let late = xattrs.iter().filter(|(name, _)| name.starts_with(b"system.")).map(|(name, value)| name.len() + value.len());
         self.late_xattrs += late.sum::<usize>();
         if self.late_xattrs > MAX_LATE_XATTRS {
@@ -233,6 +236,7 @@ impl<R: Read> Unpacker<'_, R> {
             _ => FileType::Fifo,
         };
         if kind != FileType::Fifo && self.options.devices == Devices::Skip {
+            self.target.charge(path)?;
             self.skipped_devices.push(path.clone());
             return Ok(false);
         }

@@ -23,7 +23,7 @@ use crate::sys::{Links, RootDir, xattr};
 
 use super::lower::{Found, LowerLayers, is_whiteout};
 use super::tar_writer::{Entry, EntryKind, TarWriter};
-use super::{Error, is_opaque, is_overlay_attribute};
+use super::{Error, Xattrs, is_opaque, is_overlay_attribute};
 
 /// How to write a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,8 +65,6 @@ pub fn write_layer(layer: &Path, lower: &[PathBuf], out: &mut impl Write, option
 pub fn diff_id_only(layer: &Path, lower: &[PathBuf], options: &LayerOptions) -> Result<LayerWritten, Error> {
     write_layer(layer, lower, &mut io::sink(), options)
 }
-
-type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 struct Differ<'a, W> {
     layer: RootDir,
@@ -280,6 +278,7 @@ fn layer_xattrs(root: &RootDir, path: &RootPath) -> Result<Xattrs, Error> {
     let mut out = Vec::new();
     for name in names {
         if !in_layers(name.as_bytes()) {
+            refuse_overlay_feature(path, &name)?;
             continue;
         }
         let value = xattr::get(root.as_fd(), path.relative(), &name).map_err(|source| fail(root, path, source))?;
@@ -287,6 +286,15 @@ fn layer_xattrs(root: &RootDir, path: &RootPath) -> Result<Xattrs, Error> {
     }
     out.sort_unstable();
     Ok(out)
+}
+
+/// Fails where overlayfs keeps a directory's children or a file's content in another place: reading it here would give half of it.
+fn refuse_overlay_feature(path: &RootPath, name: &OsString) -> Result<(), Error> {
+    let bytes = name.as_bytes();
+    if is_overlay_attribute(bytes) && (bytes.ends_with(b".overlay.redirect") || bytes.ends_with(b".overlay.metacopy")) {
+        return Err(Error::OverlayFeature { path: path.clone(), attribute: name.to_string_lossy().into_owned() });
+    }
+    Ok(())
 }
 
 /// Whether layers carry the attribute `name`.

@@ -100,11 +100,27 @@ pub enum Error {
         /// What stopped it.
         source: io::Error,
     },
+    /// Something could not be read from a file tree.
+    #[error("cannot read `{path}`")]
+    Tree {
+        /// The entry.
+        path: RootPath,
+        /// What stopped it.
+        source: io::Error,
+    },
     /// An entry cannot be represented in a layer.
     #[error("`{path}` cannot be part of a layer: names that begin with `.wh.` mean deletions there")]
     ReservedName {
         /// The entry.
         path: RootPath,
+    },
+    /// overlayfs was mounted with a feature that spreads an entry over layers.
+    #[error("`{path}` refers to another layer by its attribute `{attribute}`")]
+    OverlayFeature {
+        /// The entry.
+        path: RootPath,
+        /// The attribute.
+        attribute: String,
     },
     /// A file became shorter while it was read.
     #[error("`{path}` changed while it was read")]
@@ -131,6 +147,9 @@ pub enum Error {
 impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
+        if let Error::OverlayFeature { .. } = self {
+            return Some("mount overlays with `redirect_dir=off,metacopy=off`".to_owned());
+        }
         let (Error::Entry { source, .. } | Error::Device { source, .. } | Error::Write { source }) = self else {
             return None;
         };

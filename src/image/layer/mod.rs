@@ -12,6 +12,7 @@ mod compress;
 mod decompress;
 mod diff;
 mod error;
+mod flatten;
 mod hashing;
 mod inherit;
 mod lower;
@@ -24,11 +25,15 @@ pub use compress::{Compressed, CompressionSpec, compress, write_compressed_layer
 pub use decompress::{Compression, decompressor, read_ahead, sniff};
 pub use diff::{LayerOptions, LayerWritten, diff_id_only, write_layer};
 pub use error::Error;
+pub use flatten::{Copied, CopyOptions, Owners, RootfsWritten, copy_tree_to_dir, write_rootfs_tar};
 pub use inherit::{Inherited, inherit_directories};
 pub(crate) use tar_reader::{Member, MemberKind, TarReader};
 
 use std::os::fd::AsFd;
 use std::path::Path;
+
+/// Extended attributes: names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The name that overlayfs keeps an attribute under.
 fn overlay_attribute(name: &str, userxattr: bool) -> String {
@@ -46,3 +51,6 @@ fn is_opaque(dir: impl AsFd, path: &Path, userxattr: bool) -> std::io::Result<bo
     let name = overlay_attribute("opaque", userxattr);
     Ok(crate::sys::xattr::get(dir.as_fd(), path, name.as_ref())?.as_deref() == Some(b"y"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,8 @@ use tar::Header;
 
 use crate::oci::Digest;
 
-use super::Error;
 use super::hashing::HashingReader;
+use super::{Error, Xattrs};
 
 const BLOCK: u64 = 512;
 
@@ -43,7 +43,7 @@ pub(crate) struct Member {
     pub(crate) size: u64,
     pub(crate) link: Vec<u8>,
     pub(crate) rdev: (u32, u32),
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Xattrs,
     /// Offset and length of each piece of a sparse file's data, in order and not overlapping.
     pub(crate) sparse: Option<Vec<(u64, u64)>>,
 }
@@ -57,7 +57,7 @@ struct Extended {
     uid: Option<u64>,
     gid: Option<u64>,
     mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Xattrs,
     sparse: PaxSparse,
     any: bool,
 }

@@ -170,8 +170,7 @@ fn split_path(path: &[u8]) -> Option<(&[u8], &[u8])> {
         return Some((b"", path));
     }
     let last = path.len() - 1;
-    let slashes = path.iter().enumerate().take(156.min(last)).filter(|(_, byte)| **byte == b'/');
-    let (cut, _) = slashes.last()?;
+    let cut = path[..156.min(last)].iter().rposition(|byte| *byte == b'/')?;
     (cut > 0 && path.len() - cut - 1 <= 100).then(|| (&path[..cut], &path[cut + 1..]))
 }
 

@@ -20,13 +20,16 @@ use rustix::io::Errno;
 use crate::path::RootPath;
 use crate::sys::{RootDir, xattr};
 
-use super::{Error, overlay_attribute};
+use super::{Error, Xattrs, overlay_attribute};
 
 /// How many open directories are remembered.
 const CACHED: usize = 24;
 
 /// How many links one path may lead through, as in the kernel.
 const MAX_LINKS: usize = 40;
+
+/// How many bytes the paths of a layer's directories and deletions may have together.
+const MAX_PATH_BYTES: usize = 512 << 20;
 
 /// What entries of all kinds have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ struct Directory {
     /// `None` as long as the layer only implies it.
     attributes: Option<Attributes>,
     /// Attributes that would change what is made inside (default ACLs).
-    late_xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    late_xattrs: Xattrs,
 }
 
 /// The directory that a layer is unpacked into.
@@ -55,6 +58,10 @@ pub(super) struct Target {
     directories: BTreeMap<RootPath, Directory>,
     /// What was deleted from the layers below; a directory made in its place must hide the one below.
     whiteouts: BTreeSet<RootPath>,
+    /// How many directories may still be made, and how many bytes of paths remembered.
+    max_entries: u64,
+    entries_left: u64,
+    path_bytes_left: usize,
     /// The owner that new files have by themselves.
     own: Option<(u32, u32)>,
 }
@@ -66,13 +73,14 @@ pub(super) struct Parent {
 }
 
 impl Target {
-    pub(super) fn open(path: &Path, userxattr: bool) -> Result<Target, Error> {
+    /// Opens the directory `path`, in which up to `max_entries` directories may be made.
+    pub(super) fn open(path: &Path, userxattr: bool, max_entries: u64) -> Result<Target, Error> {
         let fail = |source| Error::Entry { action: "open", path: RootPath::root(), root: path.to_owned(), source };
         let root = RootDir::open(path).map_err(fail)?;
         let fd = root.open_at(Path::new("."), OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), crate::sys::Links::Refuse).map_err(fail)?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| fail(errno.into()))?;
         let set_gid = stat.st_mode & 0o2000 != 0;
-        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let own = Target::own_owner();
         let mut directories = BTreeMap::new();
         directories.insert(RootPath::root(), Directory { attributes: None, late_xattrs: Vec::new() });
         Ok(Target {
@@ -83,12 +91,22 @@ impl Target {
             next_slot: 0,
             directories,
             whiteouts: BTreeSet::new(),
+            max_entries,
+            entries_left: max_entries,
+            path_bytes_left: MAX_PATH_BYTES,
             own: (!set_gid).then_some(own),
         })
     }
 
     pub(super) fn fail(&self, action: &'static str, path: &RootPath, source: impl Into<io::Error>) -> Error {
         Error::Entry { action, path: path.clone(), root: self.root.path().to_owned(), source: source.into() }
+    }
+
+    /// Counts a path that is remembered until the end: one short entry may imply thousands of long ones.
+    pub(super) fn charge(&mut self, path: &RootPath) -> Result<(), Error> {
+        let left = self.path_bytes_left.checked_sub(path.as_bytes().len());
+        self.path_bytes_left = left.ok_or(Error::TooManyEntries { limit: self.max_entries })?;
+        Ok(())
     }
 
     /// Where `path` really is: its directory with all links resolved and made where it is missing, and its last name.
@@ -181,7 +199,14 @@ impl Target {
 
     fn make_directory(&mut self, parent: &Parent, path: &RootPath) -> Result<(), Error> {
         let name = last_name(path);
-        rustix::fs::mkdirat(&parent.fd, name, Mode::RWXU).map_err(|errno| self.fail("create", path, errno))?;
+        match rustix::fs::mkdirat(&parent.fd, name, Mode::RWXU) {
+            Ok(()) => {}
+            // A tree may be copied over another one; a layer's own directories do not get here twice.
+            Err(Errno::EXIST) if is_directory(parent, name) => {}
+            Err(errno) => return Err(self.fail("create", path, errno)),
+        }
+        self.entries_left = self.entries_left.checked_sub(1).ok_or(Error::TooManyEntries { limit: self.max_entries })?;
+        self.charge(path)?;
         self.directories.insert(path.clone(), Directory { attributes: None, late_xattrs: Vec::new() });
         if self.whiteouts.contains(path) {
             self.set_opaque_at(parent, path)?;
@@ -190,12 +215,7 @@ impl Target {
     }
 
     /// Makes the directory `path`, or takes the one that is there, and gives it its attributes when all is done.
-    pub(super) fn declare_directory(
-        &mut self,
-        path: &RootPath,
-        attributes: Attributes,
-        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Result<u64, Error> {
+    pub(super) fn declare_directory(&mut self, path: &RootPath, attributes: Attributes, xattrs: Xattrs) -> Result<u64, Error> {
         let (parent, path) = if path.is_root() {
             (Parent { fd: Rc::clone(&self.root_fd), path: RootPath::root() }, RootPath::root())
         } else {
@@ -212,6 +232,11 @@ impl Target {
             *directory = Directory { attributes: Some(attributes), late_xattrs: late };
         }
         Ok(refused)
+    }
+
+    /// The owner of what this process makes.
+    pub(super) fn own_owner() -> (u32, u32) {
+        (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
     }
 
     /// Creates an empty file for writing.
@@ -301,6 +326,7 @@ impl Target {
             let made = rustix::fs::mknodat(&parent.fd, last_name(&path), FileType::CharacterDevice, Mode::empty(), 0);
             made.map_err(|errno| target.fail("create", &path, errno))
         })?;
+        self.charge(&path)?;
         self.whiteouts.insert(path);
         Ok(())
     }
@@ -342,6 +368,9 @@ impl Target {
     }
 
     fn set_owner(&self, parent: &Parent, path: &RootPath, attributes: &Attributes) -> Result<(), Error> {
+        if self.own == Some((attributes.uid, attributes.gid)) {
+            return Ok(());
+        }
         let (uid, gid) = owner(attributes);
         let set = rustix::fs::chownat(&parent.fd, last_name(path), uid, gid, AtFlags::SYMLINK_NOFOLLOW);
         set.map_err(|errno| self.fail("change the owner of", path, errno))
@@ -383,8 +412,9 @@ impl Target {
         removed.map_err(|source| self.fail("replace", path, source))
     }
 
-    /// Gives the directories their attributes, children first. Says which ones the layer only implied.
-    pub(super) fn finish(&mut self) -> Result<(Vec<RootPath>, u64), Error> {
+    /// Gives the directories their attributes, children first; those that were only implied get `implied`, or stay as they are. Says which ones those are,
+    /// and how many extended attributes were refused.
+    pub(super) fn finish(&mut self, implied_attributes: Option<Attributes>) -> Result<(Vec<RootPath>, u64), Error> {
         let mut implied = Vec::new();
         let mut refused = 0;
         let directories = std::mem::take(&mut self.directories);
@@ -394,20 +424,23 @@ impl Target {
             } else {
                 self.directory(&path.parent().unwrap_or_else(RootPath::root), false)?
             };
-            let attributes = directory.attributes.unwrap_or(Attributes { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) });
-            if self.own != Some((attributes.uid, attributes.gid)) {
-                self.set_owner(&parent, &path, &attributes)?;
+            if directory.attributes.is_none() {
+                implied.push(path.clone());
             }
+            let Some(attributes) = directory.attributes.or(implied_attributes) else { continue };
+            self.set_owner(&parent, &path, &attributes)?;
             self.set_mode(&parent, &path, &attributes)?;
             refused += self.set_xattrs(&parent, &path, &directory.late_xattrs)?;
             self.set_times(&parent, &path, &attributes)?;
-            if directory.attributes.is_none() {
-                implied.push(path);
-            }
         }
         implied.reverse();
         Ok((implied, refused))
     }
+}
+
+fn is_directory(parent: &Parent, name: &OsStr) -> bool {
+    let stat = rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 enum Step {
