@@ -516,16 +516,29 @@ fn files_of_this_machine_are_added_with_the_given_attributes() {
     assert_eq!(fs::metadata(bench.upper().join("x/tool")).unwrap().mtime(), 9);
 }
 
-/// Not a test: how long copies take beside `cp -a`. Run it with `--ignored --nocapture`.
+/// How long `cp -a` takes for the source.
+fn cp(bench: &Bench) -> std::time::Duration {
+    let target = bench.directory.path().join("cp");
+    let start = std::time::Instant::now();
+    assert!(std::process::Command::new("cp").arg("-a").arg(bench.source().join("s")).arg(&target).status().unwrap().success());
+    let took = start.elapsed();
+    fs::remove_dir_all(target).unwrap();
+    took
+}
+
+/// How long COPY takes for the source.
+fn ours(bench: &Bench) -> std::time::Duration {
+    fs::remove_dir_all(bench.upper()).unwrap();
+    fs::create_dir(bench.upper()).unwrap();
+    let start = std::time::Instant::now();
+    bench.run("COPY s /app").unwrap();
+    start.elapsed()
+}
+
+/// Not a test: run it with `--ignored --nocapture`.
 #[test]
-#[ignore = "measures, and writes gigabytes"]
-fn measure_against_cp() {
-    let cp = |bench: &Bench, to: &str| {
-        let target = bench.directory.path().join(to);
-        let start = std::time::Instant::now();
-        assert!(std::process::Command::new("cp").arg("-a").arg(bench.source().join("s")).arg(target).status().unwrap().success());
-        start.elapsed()
-    };
+#[ignore = "measures"]
+fn measure_small_files() {
     let bench = Bench::new(&["d 0755 app"], "d 0755 s");
     for directory in 0..200 {
         let path = bench.source().join(format!("s/{directory}"));
@@ -534,26 +547,18 @@ fn measure_against_cp() {
             fs::write(path.join(file.to_string()), vec![b'x'; 500 + file * 200]).unwrap();
         }
     }
-    let ours = || {
-        fs::remove_dir_all(bench.upper()).unwrap();
-        fs::create_dir(bench.upper()).unwrap();
-        let start = std::time::Instant::now();
-        bench.run("COPY s /app").unwrap();
-        start.elapsed()
-    };
-    for round in 0..4 {
-        let ours = ours();
-        eprintln!("10,000 small files: {ours:?}, cp -a {:?}", cp(&bench, &format!("cp{round}")));
+    for _ in 0..5 {
+        eprintln!("10,000 small files: {:?}, cp -a {:?}", ours(&bench), cp(&bench));
     }
+}
+
+/// Not a test: run it with `--ignored --nocapture`.
+#[test]
+#[ignore = "measures, and writes gigabytes"]
+fn measure_a_large_file() {
     let bench = Bench::new(&[], "d 0755 s");
     fs::write(bench.source().join("s/large"), vec![b'x'; 1 << 30]).unwrap();
-    for round in 0..2 {
-        fs::remove_dir_all(bench.upper()).unwrap();
-        fs::create_dir(bench.upper()).unwrap();
-        let start = std::time::Instant::now();
-        bench.run("COPY s /app").unwrap();
-        let ours = start.elapsed();
-        eprintln!("1 GiB: {ours:?}, cp -a {:?}", cp(&bench, &format!("cp{round}")));
-        fs::remove_dir_all(bench.directory.path().join(format!("cp{round}"))).unwrap();
+    for _ in 0..2 {
+        eprintln!("1 GiB: {:?}, cp -a {:?}", ours(&bench), cp(&bench));
     }
 }

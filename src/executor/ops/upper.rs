@@ -489,8 +489,7 @@ fn remove_tree(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     let mut open = vec![(rustix::fs::openat(parent, name, flags, Mode::empty())?, name.to_owned())];
     while let Some((fd, _)) = open.last() {
         let mut inner = None;
-        let mut entries = rustix::fs::Dir::read_from(fd)?;
-        while let Some(entry) = entries.next() {
+        for entry in rustix::fs::Dir::read_from(fd)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if name == "." || name == ".." {

@@ -49,7 +49,7 @@ pub struct ApplyOptions {
     pub devices: Devices,
     /// How many bytes the files may have together, holes included.
     pub max_unpacked_size: u64,
-    /// How many entries the layer may have.
+    /// How many entries the layer may have, and how many directories it may imply.
     pub max_entries: u64,
     /// How many bytes an extended header (long names, attributes) may have.
     pub max_header_size: u64,
@@ -90,7 +90,7 @@ pub struct Applied {
 pub fn apply(tar: impl Read, target: &Path, options: &ApplyOptions) -> Result<Applied, Error> {
     let mut unpacker = Unpacker {
         tar: TarReader::new(tar, options.max_header_size),
-        target: Target::open(target, options.userxattr)?,
+        target: Target::open(target, options.userxattr, options.max_entries)?,
         options,
         unpacked_size: 0,
         entries: 0,
@@ -236,6 +236,7 @@ impl<R: Read> Unpacker<'_, R> {
             _ => FileType::Fifo,
         };
         if kind != FileType::Fifo && self.options.devices == Devices::Skip {
+            self.target.charge(path)?;
             self.skipped_devices.push(path.clone());
             return Ok(false);
         }

@@ -92,21 +92,21 @@ pub fn decompressor(mut reader: impl Read + Send + 'static, compression: Option<
     })
 }
 
-/// Reads `reader` in a thread of its own, a few chunks ahead. The thread ends when the result is dropped and `reader` returns from what it is doing.
+/// Reads `reader` in a thread of its own, a few chunks ahead; the first chunk is read at once. The thread ends when the result is dropped and `reader` returns from what it is doing.
 pub fn read_ahead(mut reader: impl Read + Send + 'static) -> Box<dyn Read + Send> {
     let mut first = Vec::new();
     // Most streams are small: those need no thread.
     let head = fill_chunk(&mut reader, &mut first, CHUNK);
-    if let Ok(count) = head
-        && count < CHUNK
-    {
-        return Box::new(io::Cursor::new(first));
+    match head {
+        Ok(CHUNK) => {}
+        Ok(_) => return Box::new(io::Cursor::new(first)),
+        Err(error) => return Box::new(Failed(Some(error))),
     }
     let (sender, chunks) = sync_channel(4);
     let (give_back, returned) = sync_channel(8);
     let ahead = Ahead { chunks, give_back, chunk: Vec::new(), used: 0, ended: false };
     let work = move || {
-        let mut next = head.map(|_| first);
+        let mut next = Ok(first);
         loop {
             let ended = next.as_ref().map_or(true, Vec::is_empty);
             if sender.send(next).is_err() || ended {

@@ -278,6 +278,7 @@ fn layer_xattrs(root: &RootDir, path: &RootPath) -> Result<Xattrs, Error> {
     let mut out = Vec::new();
     for name in names {
         if !in_layers(name.as_bytes()) {
+            refuse_overlay_feature(path, &name)?;
             continue;
         }
         let value = xattr::get(root.as_fd(), path.relative(), &name).map_err(|source| fail(root, path, source))?;
@@ -285,6 +286,15 @@ fn layer_xattrs(root: &RootDir, path: &RootPath) -> Result<Xattrs, Error> {
     }
     out.sort_unstable();
     Ok(out)
+}
+
+/// Fails where overlayfs keeps a directory's children or a file's content in another place: reading it here would give half of it.
+fn refuse_overlay_feature(path: &RootPath, name: &OsString) -> Result<(), Error> {
+    let bytes = name.as_bytes();
+    if is_overlay_attribute(bytes) && (bytes.ends_with(b".overlay.redirect") || bytes.ends_with(b".overlay.metacopy")) {
+        return Err(Error::OverlayFeature { path: path.clone(), attribute: name.to_string_lossy().into_owned() });
+    }
+    Ok(())
 }
 
 /// Whether layers carry the attribute `name`.

@@ -114,6 +114,14 @@ pub enum Error {
         /// The entry.
         path: RootPath,
     },
+    /// overlayfs was mounted with a feature that spreads an entry over layers.
+    #[error("`{path}` refers to another layer by its attribute `{attribute}`")]
+    OverlayFeature {
+        /// The entry.
+        path: RootPath,
+        /// The attribute.
+        attribute: String,
+    },
     /// A file became shorter while it was read.
     #[error("`{path}` changed while it was read")]
     Changed {
@@ -139,6 +147,9 @@ pub enum Error {
 impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
+        if let Error::OverlayFeature { .. } = self {
+            return Some("mount overlays with `redirect_dir=off,metacopy=off`".to_owned());
+        }
         let (Error::Entry { source, .. } | Error::Device { source, .. } | Error::Write { source }) = self else {
             return None;
         };

@@ -28,6 +28,9 @@ const CACHED: usize = 24;
 /// How many links one path may lead through, as in the kernel.
 const MAX_LINKS: usize = 40;
 
+/// How many bytes the paths of a layer's directories and deletions may have together.
+const MAX_PATH_BYTES: usize = 512 << 20;
+
 /// What entries of all kinds have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attributes {
@@ -55,6 +58,10 @@ pub(super) struct Target {
     directories: BTreeMap<RootPath, Directory>,
     /// What was deleted from the layers below; a directory made in its place must hide the one below.
     whiteouts: BTreeSet<RootPath>,
+    /// How many directories may still be made, and how many bytes of paths remembered.
+    max_entries: u64,
+    entries_left: u64,
+    path_bytes_left: usize,
     /// The owner that new files have by themselves.
     own: Option<(u32, u32)>,
 }
@@ -66,7 +73,8 @@ pub(super) struct Parent {
 }
 
 impl Target {
-    pub(super) fn open(path: &Path, userxattr: bool) -> Result<Target, Error> {
+    /// Opens the directory `path`, in which up to `max_entries` directories may be made.
+    pub(super) fn open(path: &Path, userxattr: bool, max_entries: u64) -> Result<Target, Error> {
         let fail = |source| Error::Entry { action: "open", path: RootPath::root(), root: path.to_owned(), source };
         let root = RootDir::open(path).map_err(fail)?;
         let fd = root.open_at(Path::new("."), OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), crate::sys::Links::Refuse).map_err(fail)?;
@@ -83,12 +91,22 @@ impl Target {
             next_slot: 0,
             directories,
             whiteouts: BTreeSet::new(),
+            max_entries,
+            entries_left: max_entries,
+            path_bytes_left: MAX_PATH_BYTES,
             own: (!set_gid).then_some(own),
         })
     }
 
     pub(super) fn fail(&self, action: &'static str, path: &RootPath, source: impl Into<io::Error>) -> Error {
         Error::Entry { action, path: path.clone(), root: self.root.path().to_owned(), source: source.into() }
+    }
+
+    /// Counts a path that is remembered until the end: one short entry may imply thousands of long ones.
+    pub(super) fn charge(&mut self, path: &RootPath) -> Result<(), Error> {
+        let left = self.path_bytes_left.checked_sub(path.as_bytes().len());
+        self.path_bytes_left = left.ok_or(Error::TooManyEntries { limit: self.max_entries })?;
+        Ok(())
     }
 
     /// Where `path` really is: its directory with all links resolved and made where it is missing, and its last name.
@@ -187,6 +205,8 @@ impl Target {
             Err(Errno::EXIST) if is_directory(parent, name) => {}
             Err(errno) => return Err(self.fail("create", path, errno)),
         }
+        self.entries_left = self.entries_left.checked_sub(1).ok_or(Error::TooManyEntries { limit: self.max_entries })?;
+        self.charge(path)?;
         self.directories.insert(path.clone(), Directory { attributes: None, late_xattrs: Vec::new() });
         if self.whiteouts.contains(path) {
             self.set_opaque_at(parent, path)?;
@@ -306,6 +326,7 @@ impl Target {
             let made = rustix::fs::mknodat(&parent.fd, last_name(&path), FileType::CharacterDevice, Mode::empty(), 0);
             made.map_err(|errno| target.fail("create", &path, errno))
         })?;
+        self.charge(&path)?;
         self.whiteouts.insert(path);
         Ok(())
     }

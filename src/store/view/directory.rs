@@ -43,6 +43,14 @@ impl MergedDir {
         self.parts.first().map(|(index, fd)| (*index, fd.as_fd()))
     }
 
+    /// The layer's directory, if no other layer has it.
+    pub(super) fn only(&self) -> Option<BorrowedFd<'_>> {
+        match self.parts.as_slice() {
+            [(_, fd)] => Some(fd.as_fd()),
+            _ => None,
+        }
+    }
+
     /// The metadata of the directory itself. That of a root without layers is made up: 0755, owned by root, at the epoch.
     pub fn metadata(&self) -> io::Result<Metadata> {
         match self.topmost() {

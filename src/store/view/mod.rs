@@ -181,7 +181,11 @@ impl Tree for MergedView {
     fn xattrs(&self, path: &RootPath) -> io::Result<Vec<(OsString, Vec<u8>)>> {
         let Some(name) = path.file_name() else { return self.root.xattrs() };
         let parent = self.existing_parent(path)?;
-        let found = parent.find(name)?.ok_or(rustix::io::Errno::NOENT)?;
-        crate::sys::inode::xattrs_at(found.directory, name)
+        // With one layer there is nothing to look for; every file that is copied comes by here.
+        let directory = match parent.only() {
+            Some(directory) => directory,
+            None => parent.find(name)?.ok_or(rustix::io::Errno::NOENT)?.directory,
+        };
+        crate::sys::inode::xattrs_at(directory, name)
     }
 }

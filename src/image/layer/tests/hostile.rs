@@ -185,6 +185,14 @@ fn too_many_entries_are_refused() {
 }
 
 #[test]
+fn implied_directories_count_as_entries() {
+    let stream = Stream::default().file("a/b/c/d/e/f", "").end();
+    let temp = tempfile::tempdir().unwrap();
+    let options = ApplyOptions { max_entries: 4, ..ApplyOptions::default() };
+    assert!(matches!(apply(&stream[..], temp.path(), &options), Err(Error::TooManyEntries { limit: 4 })));
+}
+
+#[test]
 fn paths_as_deep_as_a_path_can_be_work_and_deeper_ones_are_refused() {
     let deep = "d/".repeat(2046) + "f";
     let (temp, _target, applied) = contained(Stream::default().pax(&[("path", deep.as_bytes())]).file("x", "deep").end());

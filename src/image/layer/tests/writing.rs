@@ -198,6 +198,20 @@ fn names_that_would_mean_deletions_are_refused() {
 }
 
 #[test]
+fn entries_whose_content_is_in_another_layer_are_refused() {
+    if !is_root() {
+        return;
+    }
+    for name in ["trusted.overlay.redirect", "trusted.overlay.metacopy"] {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join("d")).unwrap();
+        set_xattr(&temp.path().join("d"), name, b"/x");
+        let error = write_layer(temp.path(), &[], &mut std::io::sink(), &LayerOptions::default()).unwrap_err();
+        assert!(matches!(error, Error::OverlayFeature { .. }), "{error}");
+    }
+}
+
+#[test]
 fn sockets_are_left_out() {
     let temp = tempfile::tempdir().unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(temp.path().join("s")).unwrap();
