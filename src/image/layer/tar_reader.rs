@@ -40,17 +40,10 @@ pub(super) struct Member {
     pub(super) gid: u32,
     pub(super) mtime: (i64, u32),
     /// The file's size, holes included.
-<<<<<<< HEAD
     pub(super) size: u64,
     pub(super) link: Vec<u8>,
     pub(super) rdev: (u32, u32),
     pub(super) xattrs: Xattrs,
-=======
-    pub(crate) size: u64,
-    pub(crate) link: Vec<u8>,
-    pub(crate) rdev: (u32, u32),
-    pub(crate) xattrs: Xattrs,
->>>>>>> copy
     /// Offset and length of each piece of a sparse file's data, in order and not overlapping.
     pub(super) sparse: Option<Vec<(u64, u64)>>,
 }
