@@ -674,6 +674,21 @@ fn everything_works_without_root_that_the_kernel_allows() {
     assert!(text.contains("17 passed"), "{text}");
 }
 
+#[test]
+fn a_spawner_starts() {
+    assert!(testing::is_started());
+}
+
+#[test]
+fn a_spawner_starts_in_a_container_that_refuses_clone3() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let mut spec = rootfs.spec(&["/dev/tests", "--exact", "runtime::tests::a_spawner_starts"]);
+    spec.mounts.push(bind(&std::env::current_exe().unwrap(), "/dev/tests", true));
+    let text = output(&spec);
+    assert!(text.contains("1 passed"), "{text}");
+}
+
 /// Prints how long starts take: `cargo test --lib start_times -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
