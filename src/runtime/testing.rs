@@ -44,6 +44,11 @@ pub(crate) fn spawner() -> Option<&'static Spawner> {
     Some(SPAWNER.get().expect("the spawner was started before main"))
 }
 
+/// Whether a spawner could be started.
+pub(super) fn is_started() -> bool {
+    SPAWNER.get().is_some()
+}
+
 /// Another spawner, for the one test that kills it.
 pub(super) fn victim() -> &'static Spawner {
     VICTIM.get().expect("the spawner was started before main")

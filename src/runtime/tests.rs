@@ -674,6 +674,61 @@ fn everything_works_without_root_that_the_kernel_allows() {
     assert!(text.contains("17 passed"), "{text}");
 }
 
+#[test]
+fn a_spawner_starts() {
+    assert!(testing::is_started());
+}
+
+#[test]
+fn a_spawner_starts_in_a_container_that_refuses_clone3() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let mut spec = rootfs.spec(&["/dev/tests", "--exact", "runtime::tests::a_spawner_starts"]);
+    spec.mounts.push(bind(&std::env::current_exe().unwrap(), "/dev/tests", true));
+    let text = output(&spec);
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn a_command_can_join_a_running_sandbox() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let mut spec = rootfs.shell("echo mark > /tmp/mark; echo on; sleep 300");
+    spec.hostname = "joined".into();
+    let (io, mut first) = streams();
+    let mut owner = spawner().unwrap().spawn(&spec, io).unwrap();
+    first.read_exact(&mut [0; 3]).unwrap();
+    let pid = rustix::process::Pid::from_raw(owner.pid() as i32).unwrap();
+    let join = |script: &str, stdio: Option<Stdio>| {
+        let (mut io, read) = streams();
+        io.stdio = stdio.unwrap_or(io.stdio);
+        io.join = Some(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap());
+        let mut spec = rootfs.shell(script);
+        spec.process.cwd = RootPath::new("/tmp");
+        (spawner().unwrap().spawn(&spec, io).unwrap(), read)
+    };
+    let script = "cat mark; hostname; cat /proc/1/cmdline | tr '\\0' ' ' | grep -c sleep; ls /proc/self/fd | tr '\\n' ' '; \
+        grep -E '^(CapEff|Seccomp:)' /proc/self/status | tr '\\t' ' '; cat /sys/class/net/lo/flags; exit 9";
+    let (mut running, mut read) = join(script, None);
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "mark\njoined\n1\n0 1 2 3 CapEff: 00000000a80425fb\nSeccomp: 2\n0x9\n");
+    assert_eq!(running.wait().unwrap().status, ExitStatus::Code(9));
+    let (mut running, _read) = join("tty", Some(Stdio::Terminal));
+    let mut line = [0; 12];
+    File::from(running.take_terminal().unwrap()).read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"/dev/pts/0\r\n");
+    running.wait().unwrap();
+    // It ends with its client, and with the sandbox.
+    let (running, mut read) = join("sleep 300", None);
+    drop(running);
+    read.read_to_end(&mut Vec::new()).unwrap();
+    let (mut running, _read) = join("sleep 300", None);
+    owner.kill(libc::SIGKILL).unwrap();
+    assert_eq!(running.wait().unwrap().status, ExitStatus::Code(137));
+    owner.wait().unwrap();
+}
+
 /// Prints how long starts take: `cargo test --lib start_times -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
