@@ -204,9 +204,7 @@ struct OpenContext {
 fn open_context(context: Context, dockerfile: Option<&Path>, graph: &BuildGraph) -> Result<OpenContext, Error> {
     let wanted = graph.nodes().any(|id| matches!(graph.node(id).op, Op::Source(SourceOp::Context)));
     match context {
-        Context::Directory(dir) if wanted => {
-            Ok(OpenContext { tree: Some(Arc::new(LocalContext::open(&dir, dockerfile)?)), _dir: None })
-        }
+        Context::Directory(dir) if wanted => Ok(OpenContext { tree: Some(Arc::new(LocalContext::open(&dir, dockerfile)?)), _dir: None }),
         Context::Archive(tree, dir) => Ok(OpenContext { tree: Some(Arc::new(tree)), _dir: Some(dir) }),
         Context::Directory(_) | Context::None => Ok(OpenContext { tree: None, _dir: None }),
     }

@@ -46,9 +46,12 @@ pub(super) fn networks(run_dir: &Path, files: &NetworkFiles, progress: &Progress
 impl Networks {
     fn step(&self, mode: NetworkMode) -> Result<StepNetwork, BuildError> {
         match mode {
-            NetworkMode::None => {
-                Ok(StepNetwork { namespace: None, resolv_conf: String::new(), hosts: hosts_file("buildkitsandbox", None, &[]), guard: None })
-            }
+            NetworkMode::None => Ok(StepNetwork {
+                namespace: None,
+                resolv_conf: String::new(),
+                hosts: hosts_file("buildkitsandbox", None, &[]),
+                guard: None,
+            }),
             NetworkMode::Host => Ok(self.host()),
             NetworkMode::Default => match self.pool() {
                 Some(pool) => match self.private(pool) {

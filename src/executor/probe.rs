@@ -51,7 +51,8 @@ pub(super) fn probe_all(graph: &BuildGraph, environment: &Environment, downloads
 
 /// Takes a lease on every hit. What was pruned since it was looked up is none.
 fn hold(environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> Result<(), Error> {
-    let snapshots: BTreeSet<_> = probes.values().filter_map(|probe| probe.hit.as_ref()).flat_map(|hit| hit.snapshots.iter().copied()).collect();
+    let snapshots: BTreeSet<_> =
+        probes.values().filter_map(|probe| probe.hit.as_ref()).flat_map(|hit| hit.snapshots.iter().copied()).collect();
     let resources: Vec<Resource> = snapshots.iter().map(|id| Resource::Snapshot(*id)).collect();
     let present = environment.lease.add_all(&resources)?;
     let gone: BTreeSet<_> = snapshots.into_iter().zip(present).filter(|(_, present)| !present).map(|(id, _)| id).collect();

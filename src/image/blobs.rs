@@ -61,7 +61,7 @@ fn stored_manifest(store: &Store, digest: &Digest) -> Result<Option<ImageManifes
     }
     let kind = manifest.media_type.clone().unwrap_or(MediaType::OciManifest);
     let descriptor = Descriptor::new(kind, digest.clone(), bytes.len() as u64);
-    Ok(Some(ImageManifest { manifest, bytes, descriptor }))
+    Ok(Some(ImageManifest { manifest: *manifest, bytes, descriptor }))
 }
 
 /// The compressed blob of an image's layer: the one that is there, or a new one.

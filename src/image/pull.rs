@@ -60,7 +60,7 @@ pub async fn resolve(client: &Client, store: &Store, reference: &Reference, plat
         let top_digest = top.get_or_insert_with(|| digest.clone()).clone();
         match parsed {
             ManifestOrIndex::Manifest(manifest) => {
-                return resolve_config(client, store, &at, &name, top_digest, digest, manifest).await;
+                return resolve_config(client, store, &at, &name, top_digest, digest, *manifest).await;
             }
             ManifestOrIndex::Index(index) => {
                 let Some(found) = index.select(platform) else {

@@ -62,7 +62,7 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestOrIndex {
     /// One image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// A list of images.
     Index(Index),
 }
@@ -120,7 +120,7 @@ impl ManifestOrIndex {
         if is_index {
             serde_json::from_slice(bytes).map(ManifestOrIndex::Index).map_err(ManifestError::Json)
         } else {
-            serde_json::from_slice(bytes).map(ManifestOrIndex::Manifest).map_err(ManifestError::Json)
+            serde_json::from_slice(bytes).map(Box::new).map(ManifestOrIndex::Manifest).map_err(ManifestError::Json)
         }
     }
 

@@ -26,7 +26,6 @@ mod prune;
 mod remove;
 mod settle;
 mod snapshot;
-mod store;
 pub mod view;
 mod volume;
 

@@ -250,7 +250,10 @@ fn labels(labels: &[String]) -> Result<Vec<(String, String)>, Error> {
 fn secrets(specs: &[String]) -> Result<BTreeMap<String, Secret<Vec<u8>>>, Error> {
     let mut secrets = BTreeMap::new();
     for spec in specs {
-        let usage = |message: String| Error::Usage { message, hint: Some("write `--secret id=NAME,src=FILE` or `--secret id=NAME,env=VARIABLE`".into()) };
+        let usage = |message: String| Error::Usage {
+            message,
+            hint: Some("write `--secret id=NAME,src=FILE` or `--secret id=NAME,env=VARIABLE`".into()),
+        };
         let (mut id, mut file, mut variable) = (None, None, None);
         for field in spec.split(',') {
             match field.split_once('=') {

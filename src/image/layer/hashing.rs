@@ -37,7 +37,7 @@ impl ChunkHasher {
 
     fn update(&mut self, chunk: &Arc<Vec<u8>>) {
         self.chunks += 1;
-        if self.chunks == 2 {
+        if self.chunks == 2 && !matches!(self.state, State::Off) {
             self.state = start_thread(std::mem::replace(&mut self.state, State::Off));
         }
         match &mut self.state {
@@ -126,6 +126,13 @@ impl<R: Read> HashingReader<R> {
             used: 0,
             position: 0,
         }
+    }
+
+    /// Reads `inner` without hashing it.
+    pub(super) fn unhashed(inner: R) -> HashingReader<R> {
+        let mut reader = HashingReader::new(inner);
+        reader.hasher.state = State::Off;
+        reader
     }
 
     /// How many bytes were consumed.

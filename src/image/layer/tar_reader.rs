@@ -20,7 +20,7 @@ const MAX_SPARSE_PIECES: usize = 1 << 20;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MemberKind {
+pub(crate) enum MemberKind {
     File,
     Directory,
     Symlink,
@@ -32,20 +32,20 @@ pub(super) enum MemberKind {
 
 /// One entry, all its headers put together. Its data is read with [`TarReader::data`].
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) name: Vec<u8>,
-    pub(super) kind: MemberKind,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: (i64, u32),
+pub(crate) struct Member {
+    pub(crate) name: Vec<u8>,
+    pub(crate) kind: MemberKind,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: (i64, u32),
     /// The file's size, holes included.
-    pub(super) size: u64,
-    pub(super) link: Vec<u8>,
-    pub(super) rdev: (u32, u32),
-    pub(super) xattrs: Xattrs,
+    pub(crate) size: u64,
+    pub(crate) link: Vec<u8>,
+    pub(crate) rdev: (u32, u32),
+    pub(crate) xattrs: Xattrs,
     /// Offset and length of each piece of a sparse file's data, in order and not overlapping.
-    pub(super) sparse: Option<Vec<(u64, u64)>>,
+    pub(crate) sparse: Option<Vec<(u64, u64)>>,
 }
 
 /// The extended headers that describe the entry after them.
@@ -73,7 +73,7 @@ struct PaxSparse {
 }
 
 /// A tar stream.
-pub(super) struct TarReader<R> {
+pub(crate) struct TarReader<R> {
     source: HashingReader<R>,
     max_header: u64,
     /// What is left of the current entry's data, and of the padding after it.
@@ -85,12 +85,17 @@ pub(super) struct TarReader<R> {
 
 impl<R: Read> TarReader<R> {
     /// Reads `inner`; extended headers may have up to `max_header` bytes.
-    pub(super) fn new(inner: R, max_header: u64) -> TarReader<R> {
+    pub(crate) fn new(inner: R, max_header: u64) -> TarReader<R> {
         TarReader { source: HashingReader::new(inner), max_header, data_left: 0, padding: 0, ended: false, header_at: 0 }
     }
 
+    /// Like [`TarReader::new`], for an archive whose digest nobody asks for: [`TarReader::finish`] does not tell it.
+    pub(crate) fn unhashed(inner: R, max_header: u64) -> TarReader<R> {
+        TarReader { source: HashingReader::unhashed(inner), max_header, data_left: 0, padding: 0, ended: false, header_at: 0 }
+    }
+
     /// The next entry; skips what is left of the one before.
-    pub(super) fn next(&mut self) -> Result<Option<Member>, Error> {
+    pub(crate) fn next(&mut self) -> Result<Option<Member>, Error> {
         let mut extended = Extended::default();
         loop {
             self.skip_data()?;
@@ -117,7 +122,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// The next bytes of the current entry's data; empty at its end. Give what was used to [`TarReader::consume`].
-    pub(super) fn data(&mut self) -> Result<&[u8], Error> {
+    pub(crate) fn data(&mut self) -> Result<&[u8], Error> {
         if self.data_left == 0 {
             return Ok(&[]);
         }
@@ -131,13 +136,13 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Marks `count` bytes of [`TarReader::data`] as used.
-    pub(super) fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.data_left = self.data_left.saturating_sub(count as u64);
         self.source.consume(count);
     }
 
     /// Reads whatever follows the end of the archive; gives the digest and the size of the whole stream.
-    pub(super) fn finish(self) -> Result<(Digest, u64), Error> {
+    pub(crate) fn finish(self) -> Result<(Digest, u64), Error> {
         self.source.finish()
     }
 

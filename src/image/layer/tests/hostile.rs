@@ -126,7 +126,7 @@ fn a_stream_cut_anywhere_inside_an_entry_is_an_error() {
 fn noise_is_an_error_and_never_a_panic() {
     let clean = Stream::default().pax(&[("SCHILY.xattr.user.a", b"v"), ("size", b"3")]).file("f", "abc").symlink("l", "f").end();
     // Names, numbers and records; not the padding.
-    for at in (0..clean.len()).filter(|at| at % 512 < 160 && at % 3 == 0 || at % 37 == 0) {
+    for at in (0..clean.len()).filter(|at| at % 512 < 160 || at % 37 == 0) {
         for value in [0, 0xff, b'9'] {
             let mut noisy = clean.clone();
             noisy[at] = value;
@@ -211,10 +211,10 @@ fn paths_as_deep_as_a_path_can_be_work_and_deeper_ones_are_refused() {
 #[test]
 fn a_hundred_thousand_entries_of_the_same_names_end_in_reasonable_time() {
     let mut stream = Stream::default().directory("d");
-    for _ in 0..96_000 {
+    for _ in 0..80_000 {
         stream = stream.directory("d");
     }
-    for _ in 0..1_000 {
+    for _ in 0..5_000 {
         stream = stream.file("d/x", "").directory("d/x").symlink("d/x", "d").hard_link("d/y", "d/x");
     }
     let start = std::time::Instant::now();
