@@ -32,7 +32,9 @@ fn kind(text: &str) -> String {
         RunMountKind::Secret { id, env, required, mode, uid, gid } => {
             format!("secret {:?} {id:?} env {env:?} required {required} {mode:?} {uid:?} {gid:?}", mount.target)
         }
-        RunMountKind::Ssh { id, required, mode, uid, gid } => format!("ssh {:?} {id:?} required {required} {mode:?} {uid:?} {gid:?}", mount.target),
+        RunMountKind::Ssh { id, required, mode, uid, gid } => {
+            format!("ssh {:?} {id:?} required {required} {mode:?} {uid:?} {gid:?}", mount.target)
+        }
     }
 }
 
