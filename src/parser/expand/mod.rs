@@ -1,6 +1,6 @@
 //! Expansion of variables: an unexpanded word and a set of variables to a string.
 //!
-//! A word is first read to a [`template`] (nom), which finds every mistake of syntax, and then evaluated. Evaluation is lazy: the `w` of `${n:-w}`
+//! A word is first read to a template (nom parsers), which finds every mistake of syntax, and then evaluated. Evaluation is lazy: the `w` of `${n:-w}`
 //! is looked at only when it is needed, so an unused part neither fails nor counts as undefined.
 //!
 //! What is expanded where (and when) is the graph's business.
