@@ -6,7 +6,7 @@ use super::ast::{Dockerfile, From, Instruction, Stage, Statement, Word};
 use super::directives;
 use super::instruction::{self, Read};
 use super::lexer::{Lexer, Line};
-use super::scope::MAX_DIAGNOSTICS;
+use super::scope::{MAX_DIAGNOSTICS, MAX_WARNINGS};
 
 /// A file's tree and what is wrong with it. The tree is whole only where no diagnostic is an error.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ impl Reader {
         let missing = if self.instructions == 0 {
             let empty = file.text().trim_start_matches('\u{feff}').trim().is_empty();
             Some(if empty { "the Dockerfile is empty" } else { "the Dockerfile has no instructions" })
-        } else if self.dockerfile.stages.is_empty() && self.orphans == 0 {
+        } else if self.dockerfile.stages.is_empty() && self.orphans == 0 && self.diagnostics.len() <= MAX_DIAGNOSTICS {
             Some("the Dockerfile has no `FROM`")
         } else {
             None
@@ -155,6 +155,9 @@ impl Reader {
 
 fn warn_of_empty_lines(line: &Line, file: &SourceFile, diagnostics: &mut Vec<Diagnostic>) {
     let Some(first) = line.empty_continuations.first() else { return };
+    if diagnostics.len() >= MAX_WARNINGS {
+        return;
+    }
     let keyword = line.text.find(char::is_whitespace).unwrap_or(line.text.len());
     diagnostics.push(
         Diagnostic::warning(file, *first, "empty line inside of an instruction")

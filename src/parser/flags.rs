@@ -143,10 +143,10 @@ impl Flags {
         checked
     }
 
-    /// The value of a flag.
+    /// The value of a flag; an empty one counts as not given.
     pub(super) fn text(&mut self, name: &str) -> Option<Word> {
         let index = self.found.iter().position(|(found, _)| *found == name)?;
-        Some(self.found.remove(index).1)
+        Some(self.found.remove(index).1).filter(|word| !word.text.is_empty())
     }
 
     /// The values of a flag that may be repeated.

@@ -53,11 +53,8 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instr
     Some(Instruction::Healthcheck(Healthcheck::Command { command: form, interval, timeout, start_period, start_interval, retries }))
 }
 
-/// A duration; an empty value counts as not given.
+/// A duration.
 fn length(scope: &mut Scope<'_>, name: &str, word: &Word) -> Option<i64> {
-    if word.text.is_empty() {
-        return None;
-    }
     let mistake = match duration::parse(&word.text) {
         Ok(length) if length == 0 || length >= MINIMUM => return Some(length),
         Ok(_) => format!("`--{name}` cannot be less than 1ms"),
@@ -69,9 +66,6 @@ fn length(scope: &mut Scope<'_>, name: &str, word: &Word) -> Option<i64> {
 }
 
 fn count(scope: &mut Scope<'_>, word: &Word) -> Option<i64> {
-    if word.text.is_empty() {
-        return None;
-    }
     let mistake = match word.text.parse::<i32>() {
         Ok(count) if count >= 0 => return Some(i64::from(count)),
         Ok(_) => "`--retries` cannot be negative".to_owned(),

@@ -113,7 +113,11 @@ impl<'a> Lexer<'a> {
             let physical = self.next()?;
             let text = physical.text.trim_start();
             if let Some(comment) = text.strip_prefix('#') {
-                comments.push(comment.trim());
+                // An empty comment parts what is above it from the instruction.
+                match comment.trim() {
+                    "" => comments.clear(),
+                    comment => comments.push(comment),
+                }
                 continue;
             }
             if text.is_empty() {

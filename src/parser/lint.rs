@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::ast::{Dockerfile, Instruction, KeyValue, ShellOrExec, Stage, Statement, Word};
+use super::scope::MAX_WARNINGS;
 use crate::diag::{Diagnostic, RuleId, SourceFile, Span};
 
 /// Names of stages that mean something else.
@@ -17,7 +18,7 @@ pub fn lint(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
     lint.casing(dockerfile);
     lint.stage_names(&dockerfile.stages);
     for stage in &dockerfile.stages {
-        lint.from_casing(stage);
+        lint.as_casing(stage);
         lint.repeated(stage);
         let has_shell = stage.instructions.iter().any(|statement| matches!(statement.instruction, Instruction::Shell(_)));
         for statement in &stage.instructions {
@@ -38,6 +39,9 @@ struct Lint<'a> {
 
 impl Lint<'_> {
     fn warn(&mut self, rule: &'static str, span: Span, message: impl Into<String>) -> &mut Diagnostic {
+        if self.found.len() >= MAX_WARNINGS {
+            self.found.pop();
+        }
         self.found.push(Diagnostic::warning(self.file, span, message).with_rule(RuleId(rule)));
         let last = self.found.len() - 1;
         &mut self.found[last]
@@ -83,7 +87,7 @@ impl Lint<'_> {
     }
 
     /// `FROM … AS` in one case.
-    fn from_casing(&mut self, stage: &Stage) {
+    fn as_casing(&mut self, stage: &Stage) {
         let Some(name) = &stage.from.name else { return };
         // Between the image and the name stands nothing but `AS`, unless the line is broken there.
         let between = Span::new(stage.from.image.span.end, name.written.span.start);
@@ -130,7 +134,10 @@ impl Lint<'_> {
             Instruction::Env(pairs) | Instruction::Label(pairs) => self.legacy(statement, pairs),
             Instruction::Expose(ports) => self.ports(ports),
             // A `SHELL` says that the shell is meant.
-            Instruction::Cmd(ShellOrExec::Shell(word)) | Instruction::Entrypoint(ShellOrExec::Shell(word)) if !has_shell => {
+            Instruction::Cmd(ShellOrExec::Shell(word)) | Instruction::Entrypoint(ShellOrExec::Shell(word))
+                // A broken exec form has a warning already.
+                if !has_shell && !word.text.starts_with('[') =>
+            {
                 let keyword = statement.keyword.value.to_ascii_uppercase();
                 let message = format!("a shell runs this `{keyword}`, so that signals do not reach the program");
                 let span = if word.text.is_empty() { statement.keyword.span } else { word.span };

@@ -8,7 +8,7 @@
 //! mistake of a file. A statement with a mistake is left out of the tree, and the diagnostic says why. Lines are lexed by hand, since heredocs and
 //! continuations depend on the lines before; what stands on a line (flags, words, JSON, durations, …) is read by nom parsers.
 //!
-//! Words stay unexpanded: [`expand`] is for the graph, which knows the variables.
+//! Words stay unexpanded: [`mod@expand`] is for the graph, which knows the variables.
 
 mod ast;
 mod copy;

@@ -97,20 +97,22 @@ fn choice<T: Copy>(scope: &mut Scope<'_>, flag: &str, word: Word, choices: &[(&'
     None
 }
 
-/// `[name=]NAME[,required[=bool]]`.
+/// `[name=]NAME[,required[=bool]]`; a CDI name holds a `=` itself (`vendor.com/class=name`).
 fn device(scope: &mut Scope<'_>, word: Word) -> Option<Spanned<RunDevice>> {
     let mut device = RunDevice { name: String::new(), required: false };
     let mut mistake = None;
     for field in word.text.split(',') {
-        match field.split_once('=') {
-            None if field.eq_ignore_ascii_case("required") => device.required = true,
-            None if device.name.is_empty() => field.clone_into(&mut device.name),
-            Some((key, value)) if key.eq_ignore_ascii_case("name") && device.name.is_empty() => value.clone_into(&mut device.name),
-            Some((key, value)) if key.eq_ignore_ascii_case("required") => match super::run_mount::boolean(value) {
+        let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
+        match (key.to_ascii_lowercase().as_str(), value) {
+            ("required", None) => device.required = true,
+            ("required", Some(value)) => match super::run_mount::boolean(value) {
                 Some(required) => device.required = required,
                 None => mistake = Some(format!("`required` is true or false, not `{value}`")),
             },
-            Some(_) | None => mistake = Some(format!("unexpected `{field}` in `--device`")),
+            ("name", Some(value)) if device.name.is_empty() => value.clone_into(&mut device.name),
+            ("name", Some(_)) => mistake = Some("`--device` takes one name".to_owned()),
+            _ if device.name.is_empty() => field.clone_into(&mut device.name),
+            _ => mistake = Some(format!("unexpected `{field}` in `--device`")),
         }
     }
     if device.name.is_empty() && mistake.is_none() {

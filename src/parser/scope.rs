@@ -7,8 +7,11 @@ use crate::diag::{Diagnostic, SourceFile, Span, Spanned};
 use super::ast::Word;
 use super::lexer::Line;
 
-/// Diagnostics that are kept; with more, the file is not meant to be a Dockerfile.
+/// Diagnostics that are kept; with more, the file is not meant to be a Dockerfile, and is read no further.
 pub(super) const MAX_DIAGNOSTICS: usize = 1000;
+
+/// Diagnostics up to which warnings are kept, so that warnings alone never stop the parser.
+pub(super) const MAX_WARNINGS: usize = 500;
 
 /// One instruction that is being read. Ranges are bytes of the line's text.
 pub(super) struct Scope<'a> {
@@ -47,7 +50,8 @@ impl<'a> Scope<'a> {
 
     /// Adds a diagnostic, unless there are far too many already.
     pub(super) fn report(&mut self, diagnostic: Diagnostic) {
-        if !self.is_full() {
+        let limit = if diagnostic.is_error() { MAX_DIAGNOSTICS } else { MAX_WARNINGS };
+        if self.diagnostics.len() < limit {
             self.diagnostics.push(diagnostic);
         }
     }

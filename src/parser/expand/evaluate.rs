@@ -101,7 +101,12 @@ impl Evaluation<'_> {
     fn variable(&mut self, variable: &Variable<'_>, out: &mut String) -> Result<(), ExpandError> {
         let value = self.variables.get(variable.name);
         let missing = |colon: bool| value.as_ref().is_none_or(|value| colon && value.is_empty());
-        let text = match &variable.action {
+        let Some(action) = &variable.action else {
+            let value = self.defined(variable.name, value);
+            out.push_str(&value);
+            return Ok(());
+        };
+        let text = match &**action {
             Action::Default { colon, word } if missing(*colon) => self.text(word, false)?,
             Action::Alternative { colon, word } if !missing(*colon) => self.text(word, false)?,
             Action::Alternative { .. } => return Ok(()),
@@ -114,7 +119,7 @@ impl Evaluation<'_> {
                 };
                 return Err(ExpandError::new(variable.range.clone(), format!("{}: {why}", variable.name)));
             }
-            Action::Value | Action::Default { .. } | Action::Required { .. } => self.defined(variable.name, value),
+            Action::Default { .. } | Action::Required { .. } => self.defined(variable.name, value),
             Action::TrimPrefix { longest, pattern } => {
                 let pattern = self.pattern(variable, pattern)?;
                 let value = self.defined(variable.name, value);
@@ -139,7 +144,8 @@ impl Evaluation<'_> {
     /// The value, or nothing and a note that the name is not set.
     fn defined(&mut self, name: &str, value: Option<String>) -> String {
         value.unwrap_or_else(|| {
-            if self.seen.insert(name.to_owned()) {
+            if !self.seen.contains(name) {
+                self.seen.insert(name.to_owned());
                 self.undefined.push(name.to_owned());
             }
             String::new()

@@ -1,6 +1,6 @@
 //! Expansion of variables: an unexpanded word and a set of variables to a string.
 //!
-//! A word is first read to a [`template`] (nom), which finds every mistake of syntax, and then evaluated. Evaluation is lazy: the `w` of `${n:-w}`
+//! A word is first read to a template (nom parsers), which finds every mistake of syntax, and then evaluated. Evaluation is lazy: the `w` of `${n:-w}`
 //! is looked at only when it is needed, so an unused part neither fails nor counts as undefined.
 //!
 //! What is expanded where (and when) is the graph's business.
@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::Word;
+use crate::diag::{Diagnostic, SourceFile, Span};
 
 /// Where the values of variables come from.
 pub trait Variables {
@@ -89,6 +90,22 @@ impl Word {
             template::names(&parts, &mut names);
         }
         names
+    }
+
+    /// The diagnostic for an error of this word's expansion; `file` is the file that the word is from.
+    pub fn diagnostic(&self, file: &SourceFile, error: &ExpandError) -> Diagnostic {
+        // Joined lines and JSON escapes hide where a part of the word stands.
+        let span = match file.slice(self.span) == self.text {
+            true => Span::new(self.span.start + error.range.start, self.span.start + error.range.end),
+            false => self.span,
+        };
+        let diagnostic = Diagnostic::error(file, span, &error.message);
+        match error.message.starts_with("no closing") {
+            true => {
+                diagnostic.with_hint("paths with blanks need the JSON form; to mean the quote itself, put the escape character before it")
+            }
+            false => diagnostic,
+        }
     }
 
     /// Whether expansion leaves the word as it is.

@@ -41,14 +41,13 @@ pub(super) struct Variable<'a> {
     pub(super) name: &'a str,
     /// The bytes of the word, from `$`.
     pub(super) range: Range<usize>,
-    pub(super) action: Action<'a>,
+    /// Boxed, so that the pieces of long plain text stay small.
+    pub(super) action: Option<Box<Action<'a>>>,
 }
 
-/// What is done with a variable's value.
+/// What is done with a variable's value, if it is not just used.
 #[derive(Debug)]
 pub(super) enum Action<'a> {
-    /// `$n`, `${n}`.
-    Value,
     /// `${n-w}`; with `:` an empty value counts as unset.
     Default { colon: bool, word: Vec<Part<'a>> },
     /// `${n+w}`.
@@ -114,12 +113,12 @@ pub(super) fn names<'a>(parts: &[Part<'a>], found: &mut BTreeSet<&'a str>) {
             Part::Double(inner) => names(inner, found),
             Part::Variable(variable) => {
                 found.insert(variable.name);
-                match &variable.action {
-                    Action::Value => {}
-                    Action::Default { word, .. } | Action::Alternative { word, .. } => names(word, found),
-                    Action::Required { message: word, .. } => names(word, found),
-                    Action::TrimPrefix { pattern, .. } | Action::TrimSuffix { pattern, .. } => names(pattern, found),
-                    Action::Replace { pattern, replacement, .. } => {
+                match variable.action.as_deref() {
+                    None => {}
+                    Some(Action::Default { word, .. } | Action::Alternative { word, .. }) => names(word, found),
+                    Some(Action::Required { message: word, .. }) => names(word, found),
+                    Some(Action::TrimPrefix { pattern, .. } | Action::TrimSuffix { pattern, .. }) => names(pattern, found),
+                    Some(Action::Replace { pattern, replacement, .. }) => {
                         names(pattern, found);
                         names(replacement, found);
                     }
@@ -192,7 +191,7 @@ impl Grammar {
         let at = |rest: &str| self.length - input.len()..self.length - rest.len();
         if brace.is_none() {
             return Ok(match name(rest) {
-                Ok((rest, name)) => (rest, Part::Variable(Variable { name, range: at(rest), action: Action::Value })),
+                Ok((rest, name)) => (rest, Part::Variable(Variable { name, range: at(rest), action: None })),
                 Err(_) => (rest, Part::Text(&input[..1])),
             });
         }
@@ -213,27 +212,27 @@ impl Grammar {
             }
             other => other?,
         };
-        Ok((rest, Part::Variable(Variable { name, range: at(rest), action })))
+        Ok((rest, Part::Variable(Variable { name, range: at(rest), action: action.map(Box::new) })))
     }
 
     /// What stands behind the name in `${…}`, with the closing brace.
-    fn action<'a>(self, input: &'a str, depth: usize) -> Parsed<'a, Action<'a>> {
+    fn action<'a>(self, input: &'a str, depth: usize) -> Parsed<'a, Option<Action<'a>>> {
         let word = |rest: &'a str| self.parts(rest, Some('}'), depth);
         let operator: IResult<&str, &str, Fault> =
             alt((recognize((char(':'), anychar)), tag("##"), tag("%%"), tag("//"), recognize(anychar))).parse(input);
         let Ok((rest, operator)) = operator else { return fail(input, "missing `}`") };
         let colon = operator.starts_with(':');
         match operator {
-            "}" => Ok((rest, Action::Value)),
-            "-" | ":-" => word(rest).map(|(rest, word)| (rest, Action::Default { colon, word })),
-            "+" | ":+" => word(rest).map(|(rest, word)| (rest, Action::Alternative { colon, word })),
-            "?" | ":?" => word(rest).map(|(rest, message)| (rest, Action::Required { colon, message })),
-            "#" | "##" => word(rest).map(|(rest, pattern)| (rest, Action::TrimPrefix { longest: operator == "##", pattern })),
-            "%" | "%%" => word(rest).map(|(rest, pattern)| (rest, Action::TrimSuffix { longest: operator == "%%", pattern })),
+            "}" => Ok((rest, None)),
+            "-" | ":-" => word(rest).map(|(rest, word)| (rest, Some(Action::Default { colon, word }))),
+            "+" | ":+" => word(rest).map(|(rest, word)| (rest, Some(Action::Alternative { colon, word }))),
+            "?" | ":?" => word(rest).map(|(rest, message)| (rest, Some(Action::Required { colon, message }))),
+            "#" | "##" => word(rest).map(|(rest, pattern)| (rest, Some(Action::TrimPrefix { longest: operator == "##", pattern }))),
+            "%" | "%%" => word(rest).map(|(rest, pattern)| (rest, Some(Action::TrimSuffix { longest: operator == "%%", pattern }))),
             "/" | "//" => {
                 let (rest, pattern) = self.parts(rest, Some('/'), depth)?;
                 let (rest, replacement) = word(rest)?;
-                Ok((rest, Action::Replace { all: operator == "//", pattern, replacement }))
+                Ok((rest, Some(Action::Replace { all: operator == "//", pattern, replacement })))
             }
             ":" => fail(input, "missing `}`"),
             other => fail(input, format!("unsupported modifier `{other}` in substitution")),

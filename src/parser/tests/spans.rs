@@ -76,3 +76,26 @@ fn triggers_that_are_no_single_instruction_are_refused() {
         assert_eq!(diagnostics[0].file.name(), "ONBUILD of base");
     }
 }
+
+#[test]
+fn errors_of_expansion_point_at_the_substitution() {
+    let file = SourceFile::new("Dockerfile", "FROM scratch\nCOPY a${b^}c \"x y\" /d\n");
+    let Instruction::Copy(copy) = first(&file) else { panic!("no COPY") };
+    let fault = |word: &Word| {
+        let error = word.expand('\\', &|_: &str| None, Mode::Word).unwrap_err();
+        let diagnostic = word.diagnostic(&file, &error);
+        (file.slice(diagnostic.span).to_owned(), diagnostic.hint.is_some())
+    };
+    assert_eq!(fault(&copy.paths.sources[0]), ("${b^}c".to_owned(), false));
+    assert_eq!(fault(&copy.paths.sources[1]), ("\"x".to_owned(), true));
+}
+
+#[test]
+fn a_file_of_mistakes_gives_up_after_a_thousand_and_a_file_of_warnings_never() {
+    let mistakes = parse(&SourceFile::new("Dockerfile", "x\n".repeat(5000)));
+    assert_eq!(mistakes.diagnostics.len(), 1001);
+    assert!(mistakes.diagnostics[1000].message.contains("too many mistakes"));
+    let warnings = parse(&SourceFile::new("Dockerfile", format!("FROM scratch\n{}", "RUN a \\\n\n b\n".repeat(5000))));
+    assert!(!warnings.diagnostics.iter().any(|diagnostic| diagnostic.is_error()));
+    assert_eq!(warnings.dockerfile.stages[0].instructions.len(), 5000);
+}
