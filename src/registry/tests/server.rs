@@ -41,6 +41,8 @@ pub(super) enum Then {
     Keep,
     Cut,
     Stall,
+    /// A byte now and then.
+    Trickle,
     /// The body again and again, until the client has enough.
     Repeat,
 }
@@ -217,6 +219,10 @@ async fn write_answer(stream: &mut TcpStream, asked: &Asked, answer: Answer) -> 
             tokio::time::sleep(Duration::from_secs(60)).await;
             None
         }
+        Then::Trickle => loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            stream.write_all(b" ").await.ok()?;
+        },
         Then::Repeat => loop {
             stream.write_all(&piece).await.ok()?;
         },
