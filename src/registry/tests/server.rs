@@ -234,8 +234,8 @@ pub(super) fn quick() -> ClientOptions {
     let ms = Duration::from_millis;
     ClientOptions {
         retry: RetryPolicy { attempts: 5, first_pause: ms(2), longest_pause: ms(10), longest_retry_after: Duration::from_secs(3) },
-        connect_timeout: Duration::from_secs(2),
-        idle_timeout: ms(400),
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: ms(1000),
         ..ClientOptions::default()
     }
 }
