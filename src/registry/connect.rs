@@ -91,10 +91,13 @@ impl Connections {
     }
 }
 
-/// Runs blocking code elsewhere.
+/// Runs blocking code elsewhere. Its panic is ours.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.map_err(|error| Error::BadOption { option: "blocking task", value: error.to_string() })
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::Stopped),
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {

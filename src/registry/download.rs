@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -22,10 +22,34 @@ use super::client::Client;
 use super::error::{Error, tame};
 use super::host::Host;
 use super::retry::Backoff;
-use super::transport::{Call, Reply};
+use super::transport::{Call, Reply, SLOW};
 
 /// How long to wait for bytes that should not come.
 const EXTRA_WAIT: Duration = Duration::from_millis(200);
+
+/// Less than this in [`SLOW`] idle times is as good as nothing.
+const SLOW_BYTES: usize = 64 << 10;
+
+/// How fast bytes come while somebody waits for them.
+#[derive(Debug, Default)]
+struct Pace {
+    waited: Duration,
+    bytes: usize,
+}
+
+impl Pace {
+    /// Notes that `bytes` came after `waited`; says whether less than [`SLOW_BYTES`] came in the last `window` of waiting.
+    fn too_slow(&mut self, waited: Duration, bytes: usize, window: Duration) -> bool {
+        self.waited += waited;
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.waited < window {
+            return false;
+        }
+        let slow = self.bytes < SLOW_BYTES;
+        *self = Pace::default();
+        slow
+    }
+}
 
 /// A blob that is arriving. The bytes are right if, and only if, the stream ends with `Ok(None)`.
 ///
@@ -44,6 +68,7 @@ pub struct BlobStream {
     reply: Option<Reply>,
     /// Bytes of the current answer that we have already.
     skip: u64,
+    pace: Pace,
     ranges: bool,
     backoff: Backoff,
     permit: Option<OwnedSemaphorePermit>,
@@ -91,6 +116,7 @@ impl Client {
             verified: false,
             reply: None,
             skip: 0,
+            pace: Pace::default(),
             ranges: true,
             backoff: Backoff::new(self.options().retry),
             permit,
@@ -156,7 +182,12 @@ impl BlobStream {
                 self.connect().await?;
                 continue;
             };
-            let error = match reply.chunk(idle).await {
+            let begin = Instant::now();
+            let chunk = reply.chunk(idle).await;
+            let moved = chunk.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
+            let too_slow = self.pace.too_slow(begin.elapsed(), moved, idle * SLOW);
+            let error = match chunk {
+                Ok(Some(_)) if too_slow => Error::Timeout { method: "GET".to_owned(), url: self.url(), after: idle * SLOW },
                 Ok(Some(chunk)) => match self.accept(chunk)? {
                     Some(chunk) => return Ok(Some(chunk)),
                     None => continue,

@@ -33,7 +33,7 @@ pub enum Error {
         source: reqwest::Error,
     },
     /// Nothing moved for too long.
-    #[error("{method} {url}: nothing arrived for {} s", after.as_secs_f32())]
+    #[error("{method} {url}: nothing, or next to nothing, arrived for {} s", after.as_secs_f32())]
     Timeout {
         /// The method.
         method: String,
@@ -177,6 +177,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// The program is ending.
+    #[error("the program is ending, so the registry is no longer asked")]
+    Stopped,
     /// The HTTP client cannot be set up.
     #[error("cannot set up the HTTP client")]
     Setup(#[source] reqwest::Error),
@@ -315,7 +318,7 @@ impl Error {
                 Some("install the package `ca-certificates`, or set SSL_CERT_FILE to a file with root certificates".to_owned())
             }
             Error::DigestMismatch { .. } | Error::SizeMismatch { .. } => {
-                Some("the registry, or a proxy before it, serves damaged content; nothing of it was kept".to_owned())
+                Some("the registry, or a proxy before it, serves damaged content".to_owned())
             }
             Error::Credentials(error) => error.hint(),
             _ => None,

@@ -184,9 +184,10 @@ impl Client {
         let url = self.repository_url(reference, &format!("manifests/{name}")).await?;
         let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
         let mut call = Call::new(method, url, reference.repository(), scopes);
-        for kind in [MediaType::OciIndex, MediaType::OciManifest, MediaType::DockerManifestList, MediaType::DockerManifest] {
-            call.headers.append(ACCEPT, HeaderValue::from_str(kind.as_str()).expect("known media types are header values"));
-        }
+        let kinds = [MediaType::OciIndex, MediaType::OciManifest, MediaType::DockerManifestList, MediaType::DockerManifest];
+        // One header with all of them: some registries look at the first one only.
+        let accept = kinds.each_ref().map(MediaType::as_str).join(", ");
+        call.headers.insert(ACCEPT, HeaderValue::from_str(&accept).expect("known media types are header values"));
         Ok(call)
     }
 }

@@ -36,6 +36,9 @@ const ERROR_BODY_LIMIT: u64 = 64 << 10;
 /// The largest answer of a token server.
 const TOKEN_LIMIT: u64 = 1 << 20;
 
+/// A connection that moves next to nothing for this many idle times is given up, even if it is never quite idle.
+pub(super) const SLOW: u32 = 5;
+
 /// A request. Not `Debug`, since its payload may be a secret.
 #[derive(Clone)]
 pub(super) struct Call {
@@ -126,7 +129,14 @@ impl Reply {
         }
     }
 
-    async fn collect(mut self, idle: Duration, limit: u64) -> Result<Collected, Error> {
+    /// Reads the whole body. However steadily it trickles, it may take no longer than a few idle times.
+    async fn collect(self, idle: Duration, limit: u64) -> Result<Collected, Error> {
+        let after = idle * SLOW;
+        let late = Error::Timeout { method: self.method.to_string(), url: self.safe_url(), after };
+        tokio::time::timeout(after, self.collect_all(idle, limit)).await.unwrap_or(Err(late))
+    }
+
+    async fn collect_all(mut self, idle: Duration, limit: u64) -> Result<Collected, Error> {
         let too_large = || Error::TooLarge { url: SafeUrl::new(self.url.as_str()), limit };
         let announced = self.response.content_length().unwrap_or(0);
         if announced > limit && self.method != Method::HEAD {

@@ -154,7 +154,20 @@ async fn a_stalled_body_is_resumed() {
             .await;
     let begin = Instant::now();
     assert_eq!(fetch(&client(), &server, &blob(&content)).await.unwrap(), content);
-    assert!(begin.elapsed() < Duration::from_secs(3));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_server_that_trickles_does_not_keep_us_for_ever() {
+    let server = Server::start(|_| Answer::new(200).length(1_000_000).then(Then::Trickle)).await;
+    let idle_timeout = Duration::from_millis(60);
+    let client = Client::new(crate::registry::ClientOptions { idle_timeout, ..quick() }).unwrap();
+    let begin = Instant::now();
+    let error = fetch(&client, &server, &blob(&content(1_000_000))).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    let error = client.fetch_manifest(&server.reference("a:1")).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test]

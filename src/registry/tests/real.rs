@@ -20,6 +20,11 @@ use super::{blob, content};
 
 const PROGRAM: &str = "/usr/bin/docker-registry";
 
+/// A real registry on a busy machine may take its time.
+fn patient() -> ClientOptions {
+    ClientOptions { idle_timeout: Duration::from_secs(20), ..quick() }
+}
+
 struct Registry {
     child: Child,
     folder: tempfile::TempDir,
@@ -33,31 +38,37 @@ impl Drop for Registry {
     }
 }
 
-/// The folder `name` in a new temporary one, with what `fill` puts there, and the registry's port.
+/// Starts a registry. `fill` may put files into its folder, and gives back what its configuration says besides: lines of the section `http`, then a
+/// line `---`, then other sections.
 async fn start(fill: impl Fn(&Path) -> Option<String>) -> Option<Registry> {
     if !Path::new(PROGRAM).exists() {
         eprintln!("skipped: {PROGRAM} is not installed");
         return None;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let extra = fill(folder.path())?;
-    let (http, rest) = extra.split_once("---\n").unwrap_or(("", &extra));
-    let storage = folder.path().join("storage");
-    let config = format!(
-        "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: \
-         true\nhttp:\n  addr: 127.0.0.1:{port}\n{http}{rest}",
-        storage.display()
-    );
-    let path = folder.path().join("config.yml");
-    std::fs::write(&path, config).unwrap();
-    let child = Command::new(PROGRAM).arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let registry = Registry { child, folder, port };
-    for _ in 0..200 {
-        if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-            return Some(registry);
+    for _ in 0..5 {
+        let folder = tempfile::tempdir().unwrap();
+        let extra = fill(folder.path())?;
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (http, rest) = extra.split_once("---\n").unwrap_or(("", &extra));
+        let storage = folder.path().join("storage").display().to_string();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {storage}}}, delete: {{enabled: \
+             true}}}}\nhttp:\n  addr: 127.0.0.1:{port}\n{http}{rest}"
+        );
+        let path = folder.path().join("config.yml");
+        std::fs::write(&path, config).unwrap();
+        let child = Command::new(PROGRAM).arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut registry = Registry { child, folder, port };
+        for _ in 0..400 {
+            if registry.child.try_wait().unwrap().is_some() {
+                // Somebody else took the port in between.
+                break;
+            }
+            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return Some(registry);
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
     }
     panic!("the registry did not start");
 }
@@ -131,14 +142,14 @@ async fn round_trip(client: &Client, registry: &Registry) {
 #[tokio::test]
 async fn an_image_goes_through_an_open_registry() {
     let Some(registry) = start(|_| Some(String::new())).await else { return };
-    round_trip(&Client::new(quick()).unwrap(), &registry).await;
+    round_trip(&Client::new(patient()).unwrap(), &registry).await;
 }
 
 #[tokio::test]
 async fn a_manifest_without_its_blobs_is_refused_in_the_registrys_words() {
     let Some(registry) = start(|_| Some(String::new())).await else { return };
     let bytes = manifest(b"no", b"no");
-    let client = Client::new(quick()).unwrap();
+    let client = Client::new(patient()).unwrap();
     let error = client.put_manifest(&registry.reference("a/b:1"), bytes, &MediaType::OciManifest).await.unwrap_err();
     assert!(error.has_code("MANIFEST_BLOB_UNKNOWN"), "{error}");
 }
@@ -146,7 +157,7 @@ async fn a_manifest_without_its_blobs_is_refused_in_the_registrys_words() {
 #[tokio::test]
 async fn all_tags_are_listed() {
     let Some(registry) = start(|_| Some(String::new())).await else { return };
-    let client = Client::new(quick()).unwrap();
+    let client = Client::new(patient()).unwrap();
     let reference = registry.reference("a/b:0");
     client.ensure_blob(&reference, &upload(b"{}")).await.unwrap();
     let bytes = manifest(b"{}", b"{}");
@@ -187,11 +198,11 @@ async fn a_line_that_breaks_again_and_again_only_costs_time() {
     let limits = vec![1_000_000, 7_000_000, 5_000_000, 100, 3_000_000];
     let port = breaking_line(registry.port, limits.clone()).await;
     let reference: Reference = format!("127.0.0.1:{port}/a/b").parse().unwrap();
-    assert_eq!(Client::new(quick()).unwrap().ensure_blob(&reference, &upload(&content)).await.unwrap(), Uploaded::Sent);
+    assert_eq!(Client::new(patient()).unwrap().ensure_blob(&reference, &upload(&content)).await.unwrap(), Uploaded::Sent);
 
     let port = breaking_line(registry.port, limits).await;
     let reference: Reference = format!("127.0.0.1:{port}/a/b").parse().unwrap();
-    assert!(read(&Client::new(quick()).unwrap(), &reference, &blob(&content)).await.unwrap() == content);
+    assert!(read(&Client::new(patient()).unwrap(), &reference, &blob(&content)).await.unwrap() == content);
 }
 
 fn htpasswd(folder: &Path) -> Option<String> {
@@ -208,7 +219,7 @@ fn htpasswd(folder: &Path) -> Option<String> {
 #[tokio::test]
 async fn a_saved_login_opens_a_registry_with_passwords() {
     let Some(registry) = start(htpasswd).await else { return };
-    let anonymous = Client::new(quick()).unwrap();
+    let anonymous = Client::new(patient()).unwrap();
     let error = anonymous.resolve(&registry.reference("a/b:1")).await.unwrap_err();
     assert!(error.is_unauthorized() && error.has_code("UNAUTHORIZED"), "{error}");
     assert!(error.hint().unwrap().contains("strake login"));
@@ -222,7 +233,7 @@ async fn a_saved_login_opens_a_registry_with_passwords() {
     save_login(&target, &registry.host(), "alice", &credential).unwrap();
     let files = CredentialFiles { docker_config: Some(config), ..CredentialFiles::default() };
     let credentials = Credentials::load(&files).unwrap();
-    round_trip(&Client::new(ClientOptions { credentials, ..quick() }).unwrap(), &registry).await;
+    round_trip(&Client::new(ClientOptions { credentials, ..patient() }).unwrap(), &registry).await;
 }
 
 /// A self-signed certificate for 127.0.0.1.
@@ -249,17 +260,17 @@ async fn a_registry_with_tls_needs_a_certificate_that_we_trust() {
     };
     let Some(registry) = start(tls).await else { return };
     let reference = registry.reference("acme/app:1.0");
-    let error = Client::new(quick()).unwrap().resolve(&reference).await.unwrap_err();
+    let error = Client::new(patient()).unwrap().resolve(&reference).await.unwrap_err();
     assert!(matches!(error, Error::Transport { cause: TransportCause::Tls, .. } | Error::NoRootCertificates { .. }), "{error:?}");
     assert!(error.hint().is_some());
 
-    let careless = Client::new(ClientOptions { skip_tls_verify: vec![registry.host()], ..quick() }).unwrap();
+    let careless = Client::new(ClientOptions { skip_tls_verify: vec![registry.host()], ..patient() }).unwrap();
     round_trip(&careless, &registry).await;
 
     let certs = registry.folder.path().join("certs.d");
     std::fs::create_dir_all(certs.join(registry.host())).unwrap();
     std::fs::copy(registry.folder.path().join("cert.pem"), certs.join(registry.host()).join("ca.crt")).unwrap();
-    let trusting = Client::new(ClientOptions { certs_dirs: vec![certs], ..quick() }).unwrap();
+    let trusting = Client::new(ClientOptions { certs_dirs: vec![certs], ..patient() }).unwrap();
     assert!(trusting.resolve(&reference).await.unwrap_err().is_not_found());
 }
 
@@ -268,7 +279,7 @@ async fn plain_http_where_tls_is_expected_is_explained() {
     let Some(registry) = start(|_| Some(String::new())).await else { return };
     // A name that is not loopback, at a loopback address: only the proxy setting gets us there without a name server.
     let proxies = crate::registry::Proxies { https: Some(Secret::new(format!("https://{}", registry.host()))), ..Default::default() };
-    let client = Client::new(ClientOptions { proxies, skip_tls_verify: vec!["*".to_owned()], ..quick() }).unwrap();
+    let client = Client::new(ClientOptions { proxies, skip_tls_verify: vec!["*".to_owned()], ..patient() }).unwrap();
     let reference: Reference = "registry.example/a/b:1".parse().unwrap();
     let error = client.resolve(&reference).await.unwrap_err();
     assert!(error.to_string().ends_with("the server does not speak TLS"), "{error:?}");

@@ -41,6 +41,8 @@ pub(super) enum Then {
     Keep,
     Cut,
     Stall,
+    /// A byte now and then.
+    Trickle,
     /// The body again and again, until the client has enough.
     Repeat,
 }
@@ -217,6 +219,10 @@ async fn write_answer(stream: &mut TcpStream, asked: &Asked, answer: Answer) -> 
             tokio::time::sleep(Duration::from_secs(60)).await;
             None
         }
+        Then::Trickle => loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            stream.write_all(b" ").await.ok()?;
+        },
         Then::Repeat => loop {
             stream.write_all(&piece).await.ok()?;
         },
@@ -228,8 +234,8 @@ pub(super) fn quick() -> ClientOptions {
     let ms = Duration::from_millis;
     ClientOptions {
         retry: RetryPolicy { attempts: 5, first_pause: ms(2), longest_pause: ms(10), longest_retry_after: Duration::from_secs(3) },
-        connect_timeout: Duration::from_secs(2),
-        idle_timeout: ms(400),
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: ms(1000),
         ..ClientOptions::default()
     }
 }
