@@ -2,6 +2,7 @@
 //!
 //! A wrapper here is one system call with owned or borrowed descriptors and `io::Result`; policy lives with its callers.
 
+mod descriptor_path;
 mod mount;
 pub mod mount_attr;
 pub mod netlink;
@@ -10,5 +11,6 @@ mod root_dir;
 pub mod signals;
 pub mod tree;
 
+pub use descriptor_path::descriptor_path;
 pub use mount::{OverlayUpper, RootfsMount};
 pub use root_dir::{Links, RootDir};

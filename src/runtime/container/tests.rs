@@ -391,6 +391,22 @@ fn a_client_that_does_not_read_does_not_stop_the_container() {
 }
 
 #[test]
+fn a_detached_container_keeps_nothing_of_the_starter_open() {
+    if skip() {
+        return;
+    }
+    let lab = Lab::new();
+    let (read, leaked) = rustix::pipe::pipe().unwrap();
+    lab.start(&lab.spec(&["sleep", "1000"]), Mode::Detached);
+    drop(leaked);
+    rustix::io::ioctl_fionbio(&read, true).unwrap();
+    // Programs that other tests run meanwhile may have it for a moment.
+    eventually("the pipe has no writer", || rustix::io::read(&read, &mut [0; 1]) == Ok(0));
+    assert!(matches!(load_state(&lab.dir()).unwrap(), State::Running { .. }));
+    stop(&lab.dir(), Some(9), None).unwrap();
+}
+
+#[test]
 fn a_log_is_followed_to_the_end() {
     if skip() {
         return;
