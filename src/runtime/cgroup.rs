@@ -4,9 +4,11 @@
 //! a group without limits tells nothing that is worth it. On v2 the process is born in its group, which costs microseconds, and gives the peak memory of
 //! the whole sandbox. Without limits a group that cannot be made is not missed; with limits it is an error.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -21,6 +23,9 @@ const PARENT: &str = "strake";
 
 /// The CPU bandwidth period in microseconds.
 const PERIOD: u64 = 100_000;
+
+/// How old an empty group is that nobody will use any more.
+const STALE: Duration = Duration::from_secs(60);
 
 /// Whether all controllers are in the one v2 hierarchy.
 pub(super) fn is_unified() -> bool {
@@ -149,6 +154,15 @@ impl Cgroup {
         self.unified.as_ref().map(|fd| fd.as_fd())
     }
 
+    /// Gives up being born in the v2 group (before Linux 5.7, or where the group may not hold processes yet): init moves into it. Says whether there was one.
+    pub(super) fn join_instead(&mut self) -> Result<bool, Failure> {
+        let Some(directory) = self.unified.take() else { return Ok(false) };
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let procs = rustix::fs::openat(&directory, "cgroup.procs", flags, Mode::empty()).map_err(Failure::step("open", "cgroup.procs"))?;
+        self.joins.push(procs);
+        Ok(true)
+    }
+
     /// Moves the calling process into the groups that it is not born in.
     pub(super) fn join(&self) -> Result<(), Failure> {
         for procs in &self.joins {
@@ -214,11 +228,30 @@ fn make_group(parent: &Path, spec: &CgroupSpec) -> io::Result<PathBuf> {
             _ => Ok(path),
         };
     }
+    sweep_once(parent);
     loop {
         let path = parent.join(format!("{:08x}", getrandom::u32().map_err(|_| io::Error::from_raw_os_error(libc::EIO))?));
         match std::fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other.map(|()| path),
+        }
+    }
+}
+
+/// Removes what sandboxes left in `parent` whose spawner was killed; once per process. The kernel refuses to remove groups that are in use, and those that
+/// were made just now may be about to be used.
+fn sweep_once(parent: &Path) {
+    static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if !SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(parent.to_owned()) {
+        return;
+    }
+    let Ok(entries) = std::fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.len() == 8 && u32::from_str_radix(name, 16).is_ok());
+        let made = entry.metadata().and_then(|metadata| metadata.created().or(metadata.modified()));
+        let is_old = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > STALE));
+        if is_ours && is_old {
+            let _ = std::fs::remove_dir(entry.path());
         }
     }
 }

@@ -7,13 +7,16 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
-use rustix::thread::LinkNameSpaceType;
+use rustix::process::DumpableBehavior;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::io::SandboxIo;
 use super::spec::{NetworkMode, Privileges, SandboxSpec, Seccomp};
+use super::terminal::Console;
 use super::world::Sources;
 use super::{credentials, exec, reaper, rootfs, seccomp, terminal, wire, world};
 use crate::path::RootPath;
@@ -48,12 +51,20 @@ fn set_up(
     if let Some(cgroup) = cgroup {
         cgroup.join()?;
     }
+    if let Some(process) = &io.join {
+        let stdio = terminal::Streams::prepare(io.stdio)?;
+        join(process)?;
+        let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Keep)?;
+        adjust_oom_score(spec)?;
+        stdio.install(&spec.process)?;
+        return become_process(spec, filter, status);
+    }
     enter_namespaces(spec, &io)?;
-    let SandboxIo { stdio, mount_fds, netns } = io;
+    let SandboxIo { stdio, mount_fds, netns, join: _ } = io;
     drop(netns);
     let stdio = terminal::Streams::prepare(stdio)?;
     mount_world(spec, mount_fds)?;
-    let stdio = stdio.open_terminal(&spec.process, status.as_fd())?;
+    let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Replace)?;
     adjust_oom_score(spec)?;
     if spec.init {
         match clone_process(0, None).map_err(Failure::step("fork", "the init process"))? {
@@ -93,6 +104,27 @@ fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
         }
     }
     rustix::system::sethostname(spec.hostname.as_bytes()).map_err(Failure::step("set the host name", &spec.hostname))
+}
+
+/// Enters the namespaces of another sandbox's process. The caller's process stays outside of the PID namespace, as it cannot change its own, and reaps for the
+/// one that goes on inside.
+fn join(process: &OwnedFd) -> Result<(), Failure> {
+    let fail = || Failure::step::<Errno>("join", "the namespaces of the sandbox");
+    // Nothing that runs there may look into this process while it still holds what is the host's.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail())?;
+    let all = ThreadNameSpaceType::CONTROL_GROUP
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::PROCESS_ID;
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), all).map_err(fail())?;
+    // The root and its `/proc` come last: what is outside of the PID namespace does not find itself in that `/proc`.
+    match clone_process(0, None).map_err(Failure::step("fork", "into the sandbox"))? {
+        Cloned::Parent { pid, .. } => reaper::run(pid),
+        Cloned::Child => {}
+    }
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(fail())?;
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::MOUNT).map_err(fail())
 }
 
 fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>) -> Result<(), Failure> {

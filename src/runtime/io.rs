@@ -9,6 +9,9 @@ pub struct SandboxIo {
     pub stdio: Stdio,
     /// The network namespace for [`NetworkMode::Joined`](super::NetworkMode::Joined).
     pub netns: Option<OwnedFd>,
+    /// A process (its pidfd) of a running sandbox to join: the command runs in its namespaces and root, as in `docker exec`. Of the spec only the process and
+    /// what it may do count then.
+    pub join: Option<OwnedFd>,
     /// Files and directories for [`BindSource::Descriptor`](super::BindSource::Descriptor). At most 200.
     pub mount_fds: Vec<OwnedFd>,
 }
@@ -32,6 +35,6 @@ pub enum Stdio {
 impl SandboxIo {
     /// Only standard streams.
     pub fn new(stdio: Stdio) -> SandboxIo {
-        SandboxIo { stdio, netns: None, mount_fds: Vec::new() }
+        SandboxIo { stdio, netns: None, join: None, mount_fds: Vec::new() }
     }
 }

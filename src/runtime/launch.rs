@@ -59,13 +59,16 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     io.mount_fds = world::copy_descriptors(spec, &io.mount_fds)?;
     // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
     let filter = init::filter(spec);
-    let cgroup = Cgroup::prepare(spec.cgroup.as_ref())?;
+    let mut cgroup = if io.join.is_some() { None } else { Cgroup::prepare(spec.cgroup.as_ref())? };
+    let namespaces = if io.join.is_some() { 0 } else { namespaces(spec) };
     let (status, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
-    let cloned = match cgroup.as_ref().and_then(Cgroup::unified) {
-        Some(directory) => clone_process(namespaces(spec), Some(directory)),
-        None => clone_process(namespaces(spec), None),
-    };
+    let mut cloned = clone_process(namespaces, cgroup.as_ref().and_then(Cgroup::unified));
+    if let (Err(_), Some(group)) = (&cloned, &mut cgroup)
+        && group.join_instead()?
+    {
+        cloned = clone_process(namespaces, None);
+    }
     match cloned.map_err(fail)? {
         Cloned::Child => {
             drop(status);

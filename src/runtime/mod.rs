@@ -32,6 +32,7 @@ pub mod network;
 mod plan;
 mod reaper;
 mod rootfs;
+mod rootless;
 mod seccomp;
 mod spawner;
 mod spec;
@@ -45,6 +46,7 @@ pub use exit::{Exit, ExitStatus};
 pub use io::{SandboxIo, Stdio};
 pub use launch::{Child, launch};
 pub use plan::{MountPointKind, mount_targets};
+pub use rootless::{IdMap, enter_user_namespace};
 pub use spawner::{Running, Spawner};
 pub use spec::{
     BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, MountOptions, MountSpec, NetworkMode, Privileges, ProcessSpec,

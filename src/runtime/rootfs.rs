@@ -117,6 +117,11 @@ impl Overlay<'_> {
         }
     }
 
+    /// With `userxattr` the kernel allows no redirects by itself, and takes saying so for a contradiction.
+    fn features(&self) -> &'static [(&'static str, &'static str)] {
+        if self.userxattr { &OVERLAY_FEATURES[1..] } else { &OVERLAY_FEATURES }
+    }
+
     fn describe(&self) -> String {
         let first = self.upper.map(|upper| &upper.upper).or(self.lower.first());
         first.map_or_else(|| "no layers".to_owned(), |path| path.display().to_string())
@@ -139,8 +144,8 @@ impl Overlay<'_> {
             fsconfig_set_string(&context, "upperdir", name(&upper.upper)?)?;
             fsconfig_set_string(&context, "workdir", name(&upper.work)?)?;
         }
-        for (key, value) in OVERLAY_FEATURES {
-            fsconfig_set_string(&context, key, value)?;
+        for (key, value) in self.features() {
+            fsconfig_set_string(&context, *key, *value)?;
         }
         if self.userxattr {
             fsconfig_set_flag(&context, "userxattr")?;
@@ -163,7 +168,7 @@ impl Overlay<'_> {
         if let Some((upper, work)) = &upper {
             data.push_str(&format!(",upperdir={},workdir={}", upper.as_raw_fd(), work.as_raw_fd()));
         }
-        for (key, value) in OVERLAY_FEATURES {
+        for (key, value) in self.features() {
             data.push_str(&format!(",{key}={value}"));
         }
         if self.userxattr {

@@ -19,6 +19,15 @@ use crate::sys::RootDir;
 /// The message that carries the terminal's other side.
 pub(super) const TERMINAL: &[u8] = b"terminal";
 
+/// What becomes of `/dev/console` when a terminal is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Console {
+    /// It is the terminal.
+    Replace,
+    /// It stays that of the sandbox's first process.
+    Keep,
+}
+
 /// The streams, at numbers that are in nobody's way.
 pub(super) enum Streams {
     Descriptors([OwnedFd; 3]),
@@ -41,8 +50,8 @@ impl Streams {
         Ok(Streams::Descriptors([stdin.map_err(fail())?, stdout.map_err(fail())?, stderr.map_err(fail())?]))
     }
 
-    /// Opens the terminal inside of the new root, shows it as `/dev/console`, and sends its other side to the parent.
-    pub(super) fn open_terminal(self, process: &ProcessSpec, status: BorrowedFd<'_>) -> Result<Streams, Failure> {
+    /// Opens the terminal inside of the root and sends its other side to the parent.
+    pub(super) fn open_terminal(self, process: &ProcessSpec, status: BorrowedFd<'_>, console: Console) -> Result<Streams, Failure> {
         let Streams::Wanted = self else { return Ok(self) };
         let fail = || Failure::step::<Errno>("open", "a terminal");
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -54,7 +63,9 @@ impl Streams {
             rustix::termios::tcsetwinsize(&ours, size).map_err(fail())?;
         }
         let name = rustix::pty::ptsname(&ours, Vec::new()).map_err(fail())?;
-        show_console(Path::new(std::ffi::OsStr::new(&*name.to_string_lossy())))?;
+        if console == Console::Replace {
+            show_console(Path::new(std::ffi::OsStr::new(&*name.to_string_lossy())))?;
+        }
         wire::send(status, TERMINAL, &[ours.as_fd()]).map_err(Failure::step("hand over", "the terminal"))?;
         Ok(Streams::Terminal(theirs))
     }

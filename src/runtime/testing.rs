@@ -17,7 +17,17 @@ static VICTIM: OnceLock<Spawner> = OnceLock::new();
 #[unsafe(link_section = ".init_array")]
 static START: extern "C" fn() = start;
 
+/// Set for a run of this binary that gives up root first.
+pub(super) const ROOTLESS: &str = "STRAKE_TEST_ROOTLESS";
+
 extern "C" fn start() {
+    if std::env::var_os(ROOTLESS).is_some() {
+        become_nobody();
+        if let Err(error) = super::enter_user_namespace() {
+            eprintln!("skipped: {error}");
+            crate::sys::process::exit_now(77);
+        }
+    }
     for place in [&SPAWNER, &VICTIM] {
         if let Ok(spawner) = Spawner::start() {
             let _ = place.set(spawner);
@@ -34,7 +44,22 @@ pub(crate) fn spawner() -> Option<&'static Spawner> {
     Some(SPAWNER.get().expect("the spawner was started before main"))
 }
 
+/// Whether a spawner could be started.
+pub(super) fn is_started() -> bool {
+    SPAWNER.get().is_some()
+}
+
 /// Another spawner, for the one test that kills it.
 pub(super) fn victim() -> &'static Spawner {
     VICTIM.get().expect("the spawner was started before main")
+}
+
+fn become_nobody() {
+    let id = 65534;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(id), rustix::fs::Gid::from_raw(id));
+    rustix::thread::set_thread_groups(&[]).unwrap();
+    rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+    // A change of user makes /proc/self unwritable until the next exec.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).unwrap();
 }

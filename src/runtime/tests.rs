@@ -19,6 +19,11 @@ struct Rootfs {
     dir: tempfile::TempDir,
 }
 
+/// Whether this is the run of [`everything_works_without_root_that_the_kernel_allows`].
+fn is_rootless() -> bool {
+    std::env::var_os(testing::ROOTLESS).is_some()
+}
+
 const BUSYBOX: &str = "/bin/busybox";
 
 impl Rootfs {
@@ -44,7 +49,7 @@ impl Rootfs {
 
     fn mount(&self, lower: Vec<PathBuf>) -> RootfsMount {
         let upper = OverlayUpper { upper: self.upper(), work: self.dir.path().join("wrk") };
-        RootfsMount::Overlay { lower, upper: Some(upper), userxattr: false }
+        RootfsMount::Overlay { lower, upper: Some(upper), userxattr: is_rootless() }
     }
 
     fn spec(&self, args: &[&str]) -> SandboxSpec {
@@ -351,7 +356,11 @@ fn parts_of_other_images_are_mounted_read_only() {
     symlink("/etc/name", one.join("link")).unwrap();
     std::fs::write(rootfs.base().join("etc/file"), "").unwrap();
     let overlay = |lower: &[&PathBuf], subpath: &str, target: &str, is_file| MountSpec::Overlay {
-        rootfs: RootfsMount::Overlay { lower: lower.iter().map(|path| path.to_path_buf()).collect(), upper: None, userxattr: false },
+        rootfs: RootfsMount::Overlay {
+            lower: lower.iter().map(|path| path.to_path_buf()).collect(),
+            upper: None,
+            userxattr: is_rootless(),
+        },
         subpath: RootPath::new(subpath),
         target: RootPath::new(target),
         is_file,
@@ -623,6 +632,101 @@ fn sandboxes_start_from_many_threads_at_once() {
             scope.spawn(move || assert_eq!(run(&spec).exit.status, ExitStatus::Code(index)));
         }
     });
+}
+
+#[test]
+fn everything_works_without_root_that_the_kernel_allows() {
+    needs_root!();
+    if is_rootless() {
+        return;
+    }
+    let names = [
+        "exit_codes_and_signals_come_back",
+        "commands_that_cannot_run_say_why",
+        "environment_directory_and_hostname_are_exactly_those_of_the_spec",
+        "sensitive_files_are_masked_or_read_only",
+        "background_processes_end_with_the_command",
+        "the_writable_layer_holds_only",
+        "a_read_only_root_refuses_writes",
+        "parts_of_other_images_are_mounted_read_only",
+        "descriptors_of_the_caller_do_not_leak",
+        "descriptors_can_be_mounted",
+        "loopback_is_up",
+        "processes_network_and_files_of_the_host_are_out_of_sight",
+        "links_of_a_hostile_image_do_not_lead_out",
+        "many_layers_with_long_and_odd_names_work",
+        "root_has_the_default_capabilities_and_the_filter",
+        "a_terminal_is_the_controlling_one",
+        "init_reaps_and_passes_codes",
+    ];
+    // The build directory may be out of reach for an unprivileged user.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("tests");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let ran = std::process::Command::new(&program).args(names).env(testing::ROOTLESS, "1").current_dir("/tmp").output().unwrap();
+    if ran.status.code() == Some(77) {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&ran.stderr));
+        return;
+    }
+    let text = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{text}");
+    assert!(text.contains("17 passed"), "{text}");
+}
+
+#[test]
+fn a_spawner_starts() {
+    assert!(testing::is_started());
+}
+
+#[test]
+fn a_spawner_starts_in_a_container_that_refuses_clone3() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let mut spec = rootfs.spec(&["/dev/tests", "--exact", "runtime::tests::a_spawner_starts"]);
+    spec.mounts.push(bind(&std::env::current_exe().unwrap(), "/dev/tests", true));
+    let text = output(&spec);
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn a_command_can_join_a_running_sandbox() {
+    needs_root!();
+    let rootfs = Rootfs::new();
+    let mut spec = rootfs.shell("echo mark > /tmp/mark; echo on; sleep 300");
+    spec.hostname = "joined".into();
+    let (io, mut first) = streams();
+    let mut owner = spawner().unwrap().spawn(&spec, io).unwrap();
+    first.read_exact(&mut [0; 3]).unwrap();
+    let pid = rustix::process::Pid::from_raw(owner.pid() as i32).unwrap();
+    let join = |script: &str, stdio: Option<Stdio>| {
+        let (mut io, read) = streams();
+        io.stdio = stdio.unwrap_or(io.stdio);
+        io.join = Some(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap());
+        let mut spec = rootfs.shell(script);
+        spec.process.cwd = RootPath::new("/tmp");
+        (spawner().unwrap().spawn(&spec, io).unwrap(), read)
+    };
+    let script = "cat mark; hostname; cat /proc/1/cmdline | tr '\\0' ' ' | grep -c sleep; ls /proc/self/fd | tr '\\n' ' '; \
+        grep -E '^(CapEff|Seccomp:)' /proc/self/status | tr '\\t' ' '; cat /sys/class/net/lo/flags; exit 9";
+    let (mut running, mut read) = join(script, None);
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "mark\njoined\n1\n0 1 2 3 CapEff: 00000000a80425fb\nSeccomp: 2\n0x9\n");
+    assert_eq!(running.wait().unwrap().status, ExitStatus::Code(9));
+    let (mut running, _read) = join("tty", Some(Stdio::Terminal));
+    let mut line = [0; 12];
+    File::from(running.take_terminal().unwrap()).read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"/dev/pts/0\r\n");
+    running.wait().unwrap();
+    // It ends with its client, and with the sandbox.
+    let (running, mut read) = join("sleep 300", None);
+    drop(running);
+    read.read_to_end(&mut Vec::new()).unwrap();
+    let (mut running, _read) = join("sleep 300", None);
+    owner.kill(libc::SIGKILL).unwrap();
+    assert_eq!(running.wait().unwrap().status, ExitStatus::Code(137));
+    owner.wait().unwrap();
 }
 
 /// Prints how long starts take: `cargo test --lib start_times -- --ignored --nocapture`.

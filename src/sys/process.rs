@@ -57,12 +57,25 @@ pub fn clone_process(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Res
     // SAFETY: `args` and `pidfd` outlive the call, and the size is that of `args`. Without CLONE_VM the child has its own copy of memory and goes on on the
     // same stack, as after fork; this process has one thread (checked above), so no lock is held by a thread that the child lacks.
     let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&args), size_of::<libc::clone_args>()) };
+    let result = match result {
+        // Filters of containers refuse it as if it did not exist, because its flags are behind a pointer.
+        -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => clone_by_flags(flags, &mut pidfd),
+        result => result,
+    };
     match result {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Cloned::Child),
         // SAFETY: the kernel stored a new descriptor that nobody else owns in `pidfd`.
         pid => Ok(Cloned::Parent { pid: pid as u32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
     }
+}
+
+/// `clone(2)` as a fork. Its arguments have another order on each architecture, but those that are used here have not.
+fn clone_by_flags(flags: u64, pidfd: &mut libc::c_int) -> libc::c_long {
+    let flags = flags | libc::SIGCHLD as u64;
+    // SAFETY: as for clone3 in the caller; without a stack the child goes on on a copy of this one, and the kernel writes the descriptor to `pidfd`, which
+    // outlives the call.
+    unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, std::ptr::from_mut(pidfd), 0usize, 0usize) }
 }
 
 /// Ends this process at once, without running exit handlers that belong to the process it was cloned from.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   client                                             spawner
-//!     | [header] + spec, socket, streams, netns, mounts   |   once per sandbox, on the common socket
+//!     | [header] + spec, socket, streams, netns, join, … |   once per sandbox, on the common socket
 //!     |-------------------------------------------------->|
 //!     |<-- Started { pid } + pidfd, terminal? ------------|   on the sandbox's own socket
 //!     |    (or Failed, and the end of the stream)         |
@@ -33,6 +33,7 @@ struct Header {
     /// Whether standard streams come along; otherwise the sandbox gets a terminal.
     streams: bool,
     netns: bool,
+    join: bool,
     mounts: usize,
 }
 
@@ -83,13 +84,17 @@ impl Spawner {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
         let memory = write_spec(spec).map_err(|error| Error::Spawner("describe a sandbox to", error))?;
-        let header =
-            Header { streams: matches!(io.stdio, Stdio::Descriptors { .. }), netns: io.netns.is_some(), mounts: io.mount_fds.len() };
+        let header = Header {
+            streams: matches!(io.stdio, Stdio::Descriptors { .. }),
+            netns: io.netns.is_some(),
+            join: io.join.is_some(),
+            mounts: io.mount_fds.len(),
+        };
         let mut descriptors = vec![memory.as_fd(), theirs.as_fd()];
         if let Stdio::Descriptors { stdin, stdout, stderr } = &io.stdio {
             descriptors.extend([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
         }
-        descriptors.extend(io.netns.iter().chain(&io.mount_fds).map(AsFd::as_fd));
+        descriptors.extend(io.netns.iter().chain(&io.join).chain(&io.mount_fds).map(AsFd::as_fd));
         if descriptors.len() > wire::MAX_DESCRIPTORS {
             return Err(Error::Invalid("too many descriptors for mounts"));
         }

@@ -146,8 +146,9 @@ fn take_io(header: Header, descriptors: &mut std::vec::IntoIter<OwnedFd>) -> Opt
         Stdio::Terminal
     };
     let netns = if header.netns { Some(descriptors.next()?) } else { None };
+    let join = if header.join { Some(descriptors.next()?) } else { None };
     let mount_fds: Vec<OwnedFd> = descriptors.take(header.mounts).collect();
-    (mount_fds.len() == header.mounts).then_some(SandboxIo { stdio, netns, mount_fds })
+    (mount_fds.len() == header.mounts).then_some(SandboxIo { stdio, netns, join, mount_fds })
 }
 
 fn read_spec(fd: OwnedFd) -> Option<SandboxSpec> {

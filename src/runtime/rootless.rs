@@ -1,0 +1,143 @@
+//! Root without root: makes this process root of a user namespace of its own, so that everything else works as it does for root, as far as the kernel lets it.
+//!
+//! With `newuidmap` and `newgidmap` and a range in `/etc/subuid` and `/etc/subgid` images keep their owners. Without them only the caller's own ID is mapped,
+//! to 0: files of other owners cannot be made then, and groups cannot be set. The helpers are set-user-ID programs that must run outside of the namespace,
+//! so a copy of this process waits there for the namespace to exist.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Error, Result};
+use crate::sys::process::{Cloned, clone_process, exit_now, reap, unshare};
+
+/// Which IDs a user namespace has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdMap {
+    /// 0 is the caller, and so many further IDs are its subordinate ones.
+    Ranges {
+        /// Subordinate user IDs.
+        users: u32,
+        /// Subordinate group IDs.
+        groups: u32,
+    },
+    /// 0 is the caller, and there is no other.
+    Single,
+}
+
+/// Where distributions put set-user-ID programs.
+const HELPER_DIRECTORIES: [&str; 4] = ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"];
+
+/// Puts this process into a new user and mount namespace, as its root. Call it before threads exist; the [`Spawner`](super::Spawner) and all sandboxes must
+/// be started afterwards.
+pub fn enter_user_namespace() -> Result<IdMap> {
+    let fail = |step: &str| {
+        let step = step.to_owned();
+        move |source: io::Error| Error::UserNamespace { step, source }
+    };
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let ranges = plan(uid);
+    let (mut wait, mut go) = io::pipe().map_err(fail("make a pipe"))?;
+    let parent = std::process::id();
+    let helper = match clone_process(0, None).map_err(fail("start a helper"))? {
+        Cloned::Child => {
+            drop(go);
+            let told = wait.read_exact(&mut [0]).is_ok();
+            let mapped = told && ranges.as_ref().is_some_and(|ranges| ranges.apply(parent, uid, gid));
+            exit_now(i32::from(!mapped))
+        }
+        Cloned::Parent { pid, .. } => pid,
+    };
+    let unshared = unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).map_err(fail("unshare"));
+    if unshared.is_ok() {
+        let _ = go.write_all(&[0]);
+    }
+    drop(go);
+    let mapped = reap(helper).is_ok_and(|helper| helper.status == Ok(0));
+    unshared?;
+    match ranges {
+        Some(ranges) if mapped => Ok(IdMap::Ranges { users: ranges.users.1, groups: ranges.groups.1 }),
+        _ => {
+            map_single(uid, gid)?;
+            Ok(IdMap::Single)
+        }
+    }
+}
+
+/// Maps this process's own IDs to 0, which needs no privileges.
+fn map_single(uid: u32, gid: u32) -> Result<()> {
+    let write = |path: &str, text: String| {
+        std::fs::write(path, text).map_err(|source| Error::UserNamespace { step: format!("write {path}"), source })
+    };
+    // A group that has less access than others could be left otherwise (user_namespaces(7)).
+    write("/proc/self/setgroups", "deny".to_owned())?;
+    write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+    write("/proc/self/uid_map", format!("0 {uid} 1"))
+}
+
+/// Subordinate ranges (first ID, count) and the programs that may map them.
+struct Ranges {
+    users: (u32, u32),
+    groups: (u32, u32),
+    newuidmap: PathBuf,
+    newgidmap: PathBuf,
+}
+
+fn plan(uid: u32) -> Option<Ranges> {
+    let helper = |name: &str| HELPER_DIRECTORIES.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());
+    let name = std::fs::read_to_string("/etc/passwd").ok().and_then(|text| user_name(&text, uid).map(str::to_owned));
+    let range = |path: &str| sub_range(&std::fs::read_to_string(path).ok()?, name.as_deref(), uid);
+    Some(Ranges {
+        users: range("/etc/subuid")?,
+        groups: range("/etc/subgid")?,
+        newuidmap: helper("newuidmap")?,
+        newgidmap: helper("newgidmap")?,
+    })
+}
+
+/// The name of a user in the text of `/etc/passwd`.
+fn user_name(passwd: &str, uid: u32) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    })
+}
+
+/// The largest range of a user (by name or number) in the text of `/etc/subuid` or `/etc/subgid`.
+fn sub_range(text: &str, name: Option<&str>, uid: u32) -> Option<(u32, u32)> {
+    let ranges = text.lines().filter_map(|line| {
+        let mut fields = line.trim().split(':');
+        let owner = fields.next()?;
+        let range: (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (Some(owner) == name || owner.parse() == Ok(uid)).then_some(range)
+    });
+    ranges.filter(|(first, count)| *count > 0 && first.checked_add(*count).is_some()).max_by_key(|(_, count)| *count)
+}
+
+impl Ranges {
+    /// Runs the programs on the process `pid`, which is in the new namespace; says whether both succeeded.
+    fn apply(&self, pid: u32, uid: u32, gid: u32) -> bool {
+        let run = |program: &Path, own: u32, (first, count): (u32, u32)| {
+            let numbers = [pid, 0, own, 1, 1, first, count].map(|number| number.to_string());
+            let mut command = Command::new(program);
+            command.args(numbers).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        };
+        run(&self.newgidmap, gid, self.groups) && run(&self.newuidmap, uid, self.users)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_range_of_the_user_is_taken() {
+        let text = "other:1:9999999\nalice:100000:10\n1000:200000:65536\nalice:bad:1\nalice:4294967295:2\n";
+        assert_eq!(sub_range(text, Some("alice"), 1000), Some((200_000, 65_536)));
+        assert_eq!(sub_range(text, Some("alice"), 7), Some((100_000, 10)));
+        assert_eq!(sub_range(text, None, 7), None);
+        assert_eq!(user_name("root:x:0:0::/:\nalice:x:1000:1000::/:\n", 1000), Some("alice"));
+    }
+}
