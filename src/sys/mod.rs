@@ -3,6 +3,7 @@
 //! A wrapper here is one system call with owned or borrowed descriptors and `io::Result`; policy lives with its callers.
 
 pub mod inode;
+mod descriptor_path;
 mod mount;
 pub mod mount_attr;
 pub mod netlink;
@@ -12,5 +13,6 @@ pub mod signals;
 pub mod tree;
 pub mod xattr;
 
+pub use descriptor_path::descriptor_path;
 pub use mount::{OverlayUpper, RootfsMount};
 pub use root_dir::{Links, RootDir};

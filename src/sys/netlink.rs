@@ -4,7 +4,7 @@
 //! This file knows the framing (headers, attributes, acknowledgements, dumps) and no family's messages: what a message means lives with its caller.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::netlink::NETFILTER;
@@ -63,6 +63,11 @@ impl Message {
     /// Adds an attribute that is a number in the host's order (rtnetlink).
     pub fn number(self, kind: u16, value: u32) -> Message {
         self.attribute(kind, &value.to_ne_bytes())
+    }
+
+    /// Adds an attribute that names an open descriptor of this process, which must be open until the message has been sent.
+    pub fn descriptor(self, kind: u16, fd: BorrowedFd<'_>) -> Message {
+        self.attribute(kind, &fd.as_raw_fd().to_ne_bytes())
     }
 
     /// Adds an attribute that is a number in the network's order (nf_tables).

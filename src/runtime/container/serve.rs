@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::termios::Winsize;
 
+use super::StdinMode;
 use super::log::{LogStream, LogWriter};
 use super::protocol::{ClientFrame, Incoming, MAX_PAYLOAD, ServerFrame};
-use super::{ContainerSpec, StdinMode};
 use crate::runtime::{Child, TerminalSize};
 
 /// How far a client may fall behind, in bytes.
@@ -36,6 +36,19 @@ const MAX_CLIENTS: usize = 128;
 pub(super) struct Output {
     pub(super) fd: OwnedFd,
     pub(super) stream: LogStream,
+}
+
+/// What a running container consists of for the one who serves it.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) child: Child,
+    pub(super) outputs: Vec<Output>,
+    /// The side of its input that is written to.
+    pub(super) input: Option<OwnedFd>,
+    /// The user's side of its terminal.
+    pub(super) terminal: Option<OwnedFd>,
+    pub(super) listener: UnixListener,
+    pub(super) log: LogWriter,
 }
 
 /// How the container ended.
@@ -143,26 +156,17 @@ pub(super) struct Service {
 }
 
 impl Service {
-    #[expect(clippy::too_many_arguments, reason = "each is a different resource that the service takes over")]
-    pub(super) fn new(
-        child: Child,
-        outputs: Vec<Output>,
-        input: Option<OwnedFd>,
-        terminal: Option<OwnedFd>,
-        listener: UnixListener,
-        log: LogWriter,
-        clients: Vec<Client>,
-        spec: &ContainerSpec,
-    ) -> Service {
+    /// Takes a running container over, with its first clients.
+    pub(super) fn new(container: Served, clients: Vec<Client>, stdin: StdinMode) -> Service {
         Service {
-            child,
-            outputs,
-            input,
-            terminal,
-            listener,
-            log,
+            child: container.child,
+            outputs: container.outputs,
+            input: container.input,
+            terminal: container.terminal,
+            listener: container.listener,
+            log: container.log,
             clients,
-            stdin: spec.stdin,
+            stdin,
             pending: Vec::new(),
             input_ended: false,
             ended: None,

@@ -17,13 +17,13 @@ use rustix::fs::{Mode as FileMode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::log::{LogStream, LogWriter};
-use super::serve::{Client, Ended, Output, Service};
+use super::serve::{Client, Ended, Output, Served, Service};
 use super::start::{Mode, Report};
 use super::state::{self, ContainerDir, RunLock, State};
 use super::{ContainerSpec, Error, HostAddress, NetworkRequest, StdinMode, load_spec};
 use crate::runtime::network::{self, Network, hosts_file};
-use crate::runtime::{self, Child, NetworkMode, SandboxIo, Stdio, launch};
-use crate::sys::signals;
+use crate::runtime::{self, NetworkMode, SandboxIo, Stdio, launch};
+use crate::sys::{process, signals};
 
 /// What keeps a start from succeeding.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +38,13 @@ enum StartError {
     Kernel(&'static str, #[source] std::io::Error),
 }
 
-/// The supervisor's `main`: `args` are those after [`SUPERVISOR`](super::SUPERVISOR), the process has one thread. Gives the exit code of the process.
+/// The supervisor's `main`: `args` are those after [`SUPERVISOR`](super::SUPERVISOR). The process has one thread and has opened nothing yet: all descriptors but the
+/// standard ones are closed. Gives the exit code of the process.
 pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let mut args = args.into_iter();
     let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return 125 };
+    // What leaked through the starter (a CI runner's pipe, whose end it waits for) must not stay open as long as the container runs. Without it, it does.
+    let _ = process::close_from(3, None);
     // A new session: no terminal of the starter's reaches us or the container. Fails only where we lead one already.
     let _ = rustix::process::setsid();
     // A container that closes its input is no reason to die. Cannot fail for this signal.
@@ -105,12 +108,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>) -> Result<(), StartError> 
 
 /// A container that has just begun to run.
 struct Running {
-    child: Child,
-    outputs: Vec<Output>,
-    input: Option<OwnedFd>,
-    terminal: Option<OwnedFd>,
-    listener: UnixListener,
-    log: LogWriter,
+    container: Served,
     started_at: String,
     network: Option<network::Netns>,
 }
@@ -148,14 +146,14 @@ fn start(dir: &ContainerDir, spec: &ContainerSpec) -> Result<Running, StartError
         address: network.as_ref().map(|netns| netns.address().address),
     })?;
     report(&Report::Started { pid: child.pid(), warnings });
-    Ok(Running { child, outputs, input, terminal, listener, log, started_at, network })
+    Ok(Running { container: Served { child, outputs, input, terminal, listener, log }, started_at, network })
 }
 
 /// Serves the container until its end, and records that.
 fn supervise(dir: &ContainerDir, spec: &ContainerSpec, running: Running, first: Option<UnixStream>, lock: RunLock) {
-    let Running { child, outputs, input, terminal, listener, log, started_at, network } = running;
+    let Running { container, started_at, network } = running;
     let clients = first.into_iter().map(Client::starter).collect();
-    let mut service = Service::new(child, outputs, input, terminal, listener, log, clients, spec);
+    let mut service = Service::new(container, clients, spec.stdin);
     let Ended { code, oom_killed } = service.run();
     let finished_at = Some(Timestamp::now().to_string());
     let state = State::Exited { code, oom_killed, started_at: Some(started_at), finished_at, error: None };

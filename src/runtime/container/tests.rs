@@ -391,6 +391,48 @@ fn a_client_that_does_not_read_does_not_stop_the_container() {
 }
 
 #[test]
+fn the_starter_loses_nothing_however_slowly_it_reads() {
+    if skip() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut spec = lab.spec(&["seq", "1", "400000"]);
+    spec.log.driver = LogDriver::None;
+    let _alone = pumping();
+    let attachment = lab.start(&spec, Mode::Attached).attachment.unwrap();
+    let (mut read, write) = std::io::pipe().unwrap();
+    let reader = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        text
+    });
+    let null = File::options().write(true).open("/dev/null").unwrap();
+    let io = LocalIo { stdin: None, stdout: write.as_fd(), stderr: null.as_fd() };
+    assert_eq!(attachment.pump(io, &PumpOptions::default()).unwrap(), exited(0));
+    drop(write);
+    let text = reader.join().unwrap();
+    assert!(text.lines().enumerate().all(|(index, line)| line == (index + 1).to_string()));
+    assert_eq!(text.lines().count(), 400_000);
+}
+
+#[test]
+fn a_detached_container_keeps_nothing_of_the_starter_open() {
+    if skip() {
+        return;
+    }
+    let lab = Lab::new();
+    let (read, leaked) = rustix::pipe::pipe().unwrap();
+    lab.start(&lab.spec(&["sleep", "1000"]), Mode::Detached);
+    drop(leaked);
+    rustix::io::ioctl_fionbio(&read, true).unwrap();
+    // Programs that other tests run meanwhile may have it for a moment.
+    eventually("the pipe has no writer", || rustix::io::read(&read, &mut [0; 1]) == Ok(0));
+    assert!(matches!(load_state(&lab.dir()).unwrap(), State::Running { .. }));
+    stop(&lab.dir(), Some(9), None).unwrap();
+}
+
+#[test]
 fn a_log_is_followed_to_the_end() {
     if skip() {
         return;

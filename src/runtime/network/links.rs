@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::BorrowedFd;
 
 use super::Ipv4Net;
 use crate::sys::netlink::{Attributes, Message, NLM_F_CREATE, NLM_F_EXCL, Netlink};
@@ -153,14 +153,13 @@ pub(super) struct VethPair<'a> {
 }
 
 /// Makes a veth pair.
-pub(super) fn make_veth(netlink: &mut Netlink, pair: &VethPair<'_>, netns: impl AsFd) -> io::Result<()> {
-    let netns = u32::try_from(netns.as_fd().as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+pub(super) fn make_veth(netlink: &mut Netlink, pair: &VethPair<'_>, netns: BorrowedFd<'_>) -> io::Result<()> {
     let peer = |m: Message| {
         m.raw(&link_body(0, false))
             .text(IFLA_IFNAME, pair.inner)
             .number(IFLA_MTU, pair.mtu)
             .attribute(IFLA_ADDRESS, &pair.inner_mac)
-            .number(IFLA_NET_NS_FD, netns)
+            .descriptor(IFLA_NET_NS_FD, netns)
     };
     let message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link_body(0, true))
         .text(IFLA_IFNAME, pair.outer)

@@ -107,11 +107,11 @@ fn plug_in(network: &Inner, address: Ipv4Net, netns: &OwnedFd) -> io::Result<()>
         mtu: network.mtu,
     };
     let mut sockets = network.sockets();
-    match links::make_veth(&mut sockets.route, &pair, netns) {
+    match links::make_veth(&mut sockets.route, &pair, netns.as_fd()) {
         // We own the address, so this is what a dead owner left and the kernel has not yet taken down.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             links::delete_link(&mut sockets.route, &outer)?;
-            links::make_veth(&mut sockets.route, &pair, netns)
+            links::make_veth(&mut sockets.route, &pair, netns.as_fd())
         }
         other => other,
     }

@@ -59,7 +59,7 @@ fn forwarding_not_dropped() -> Result<(), Unavailable> {
         None => Ok(()),
         Some(chain) => Err(unavailable(
             format!("the packet filter's chain `{chain}` drops forwarded packets"),
-            format!("another program (Docker, a firewall) owns it; let it accept packets of `{}`, or use `--network=host`", super::BRIDGE),
+            "another program (Docker, a firewall) owns it and its rules are left alone; set its policy to accept, or use `--network=host`",
         )),
     }
 }
