@@ -2,8 +2,8 @@
 //!
 //! A wrapper here is one system call with owned or borrowed descriptors and `io::Result`; policy lives with its callers.
 
-pub mod inode;
 mod descriptor_path;
+pub mod inode;
 mod mount;
 pub mod mount_attr;
 pub mod netlink;
