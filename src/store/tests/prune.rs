@@ -152,6 +152,8 @@ fn builds_and_prunes_at_once_lose_nothing_that_is_leased() {
     let (_dir, store) = new_store();
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Also when a check fails: the other thread must end for the scope to end.
+        let _stopping = Stop(&stop);
         scope.spawn(|| {
             let other = Store::open(store.root()).unwrap();
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
@@ -168,9 +170,17 @@ fn builds_and_prunes_at_once_lose_nothing_that_is_leased() {
             assert_eq!(store.read_blob(config.digest(), 100).unwrap(), b"always the same");
             drop(lease);
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     verify(&store);
+}
+
+/// Tells another thread to stop when it is dropped.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 #[test]
