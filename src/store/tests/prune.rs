@@ -61,7 +61,18 @@ fn an_image_that_a_name_falls_back_to_stays() {
     store.tag(&name("app"), &new, None).unwrap();
     store.prune(&PruneOptions { images: PruneImages::Dangling, ..PruneOptions::default() }).unwrap();
     let store = Store::open_in_boot(&dir.path().join("store"), "another-boot").unwrap();
-    assert_eq!(store.resolve(&name("app")).unwrap().map(|image| image.id), None.or(Some(old)));
+    assert_eq!(store.resolve(&name("app")).unwrap().map(|image| image.id), Some(old));
+}
+
+#[test]
+fn pruning_all_takes_the_image_that_a_name_falls_back_to() {
+    let (_dir, store) = new_store();
+    let (old, new) = (image(&store, "old", &[]), image(&store, "new", &[]));
+    store.tag(&name("app"), &old, None).unwrap();
+    store.settle().unwrap();
+    store.tag(&name("app"), &new, None).unwrap();
+    assert_eq!(store.prune(&PruneOptions::all()).unwrap().images.len(), 2);
+    assert_eq!(store.images().unwrap(), []);
 }
 
 #[test]
