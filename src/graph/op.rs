@@ -59,7 +59,8 @@ impl Step {
             return self.text.clone();
         }
         let width = total.to_string().len();
-        format!("[{} {index:>width$}/{total}] {}", self.stage, self.text)
+        let space = if self.stage.is_empty() { "" } else { " " };
+        format!("[{}{space}{index:>width$}/{total}] {}", self.stage, self.text)
     }
 }
 

@@ -6,10 +6,10 @@ use crate::oci::{DiffId, Digest, ManifestError, Platform};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A registry did not give or take something.
-    #[error("the registry did not answer as it should")]
+    #[error(transparent)]
     Registry(#[from] crate::registry::Error),
     /// The store could not be read or written.
-    #[error("the store failed")]
+    #[error(transparent)]
     Store(#[from] crate::store::Error),
     /// A layer could not be unpacked or written.
     #[error("layer {layer} cannot be used")]

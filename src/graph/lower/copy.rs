@@ -190,7 +190,7 @@ impl Lowering<'_, '_> {
         self.source("context", SourceOp::Context, "build context", platform, None)
     }
 
-    fn scratch(&mut self) -> NodeId {
+    pub(super) fn scratch(&mut self) -> NodeId {
         let platform = self.request.target_platform.clone();
         self.source("scratch", SourceOp::Scratch, "FROM scratch", platform, None)
     }

@@ -306,7 +306,11 @@ impl<'a, 'b> Lowering<'a, 'b> {
             source: Some((self.request.dockerfile.file.clone(), self.trigger_span.unwrap_or(statement.span))),
             ignore_cache: self.request.no_cache,
         };
-        let node = self.outcome.graph.add_node(Node { op, step, platform: state.platform.clone() });
+        self.add_node(op, inputs, step, state.platform.clone())
+    }
+
+    fn add_node(&mut self, op: Op, inputs: &[NodeId], step: Step, platform: Platform) -> NodeId {
+        let node = self.outcome.graph.add_node(Node { op, step, platform });
         for (position, input) in inputs.iter().enumerate() {
             self.outcome.graph.add_edge(*input, node, position);
         }
