@@ -12,7 +12,7 @@ use crate::cache::{CacheKey, Components, Output, StepSlot};
 use crate::context::{ChecksumMemo, ChecksumOptions, Excluding, RootEntry, checksum};
 use crate::graph::{BuildGraph, CopyOp, CopySource, Node, NodeId, Op, SourceOp};
 use crate::path::RootPath;
-use crate::store::Resource;
+use crate::store::{Resource, SnapshotId};
 use crate::sys::tree::{Kind, Tree};
 
 use super::ops;
@@ -45,12 +45,18 @@ pub(super) fn probe_all(graph: &BuildGraph, environment: &Environment, downloads
             probes.insert(id, probe);
         }
     }
-    hold(environment, &mut probes)?;
+    hold_hits(environment, &mut probes)?;
     Ok(probes)
 }
 
+/// Takes a lease on snapshots; false where one of them has been pruned.
+pub(super) fn hold(environment: &Environment, snapshots: &[SnapshotId]) -> Result<bool, Error> {
+    let resources: Vec<Resource> = snapshots.iter().map(|id| Resource::Snapshot(*id)).collect();
+    Ok(environment.lease.add_all(&resources)?.into_iter().all(|present| present))
+}
+
 /// Takes a lease on every hit. What was pruned since it was looked up is none.
-fn hold(environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> Result<(), Error> {
+fn hold_hits(environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> Result<(), Error> {
     let snapshots: BTreeSet<_> =
         probes.values().filter_map(|probe| probe.hit.as_ref()).flat_map(|hit| hit.snapshots.iter().copied()).collect();
     let resources: Vec<Resource> = snapshots.iter().map(|id| Resource::Snapshot(*id)).collect();
