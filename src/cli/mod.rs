@@ -37,6 +37,9 @@ struct Global {
     /// Do not check the certificate of this registry (may be given several times)
     #[arg(long, global = true, value_name = "HOST")]
     tls_skip_verify: Vec<String>,
+    /// Whether an ordinary user runs this: who that was cannot be told any more once this process is root in a user namespace.
+    #[arg(skip = !rustix::process::geteuid().is_root())]
+    rootless: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,6 +65,12 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if arguments.global.rootless
+        && let Err(error) = crate::runtime::enter_user_namespace()
+    {
+        report::error(&crate::engine::Error::Runtime(error));
+        return ExitCode::FAILURE;
+    }
     match arguments.command {
         Command::Build(args) => commands::build::run(&arguments.global, args),
     }

@@ -66,9 +66,14 @@ impl Engine {
         client_of(&self.options, &self.client)
     }
 
-    /// Makes durable what the command made. Call it at the end.
-    pub fn settle(&self) -> Result<(), Error> {
-        Ok(self.store.settle()?)
+    /// Ends a command: makes durable what it `changed`, or, where it only looked, notes what was used.
+    pub fn finish(&self, changed: bool) -> Result<(), Error> {
+        if changed {
+            self.store.settle()?
+        } else {
+            self.store.flush()?
+        }
+        Ok(())
     }
 }
 

@@ -239,7 +239,14 @@ impl<'a> Planner<'a> {
     /// Lowers every reachable stage. `None`: a trigger needs another stage, which is noted.
     fn lower_all(&mut self, images: &ResolvedImages) -> Result<Option<Planned>, Vec<Diagnostic>> {
         let solo = self.bases.len() == 1;
-        let mut lowering = Lowering::new(self.request, &self.names, &mut self.args, &self.global, images, solo);
+        // The target counts as an heir of itself: its state is the result.
+        let mut heirs = HashMap::from([(self.target, 1)]);
+        for (base, _) in self.bases.values() {
+            if let Base::Stage(base) = base {
+                *heirs.entry(*base).or_default() += 1;
+            }
+        }
+        let mut lowering = Lowering::new(self.request, &self.names, &mut self.args, &self.global, images, heirs, solo);
         for (index, (base, platform)) in &self.bases {
             lowering.stage(*index, base, platform.as_ref());
         }

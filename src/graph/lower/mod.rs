@@ -56,7 +56,10 @@ impl StageState {
 /// Everything that lowering found.
 pub(super) struct Outcome {
     pub(super) graph: StableDiGraph<Node, usize>,
+    /// The stages that something may still be built from.
     pub(super) stages: BTreeMap<usize, StageState>,
+    /// The last node of every stage.
+    pub(super) nodes: BTreeMap<usize, NodeId>,
     pub(super) errors: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
     /// Stages that a trigger copies from and that were not reachable before.
@@ -74,6 +77,8 @@ pub(super) struct Lowering<'a, 'b> {
     images: &'b ResolvedImages,
     /// Whether there is one stage only, so that its name need not be shown.
     solo: bool,
+    /// How many stages are still to be built from each stage. The last one takes its state: copying it for each of a long chain would take quadratic time.
+    heirs: HashMap<usize, usize>,
     /// The file of the instruction at hand: the Dockerfile, or a trigger's text.
     file: SourceFile,
     /// Where mistakes are reported when the instruction comes from a trigger: at the `FROM`.
@@ -90,11 +95,13 @@ impl<'a, 'b> Lowering<'a, 'b> {
         args: &'b mut BuildArgs<'a>,
         global: &'b Environment,
         images: &'b ResolvedImages,
+        heirs: HashMap<usize, usize>,
         solo: bool,
     ) -> Lowering<'a, 'b> {
         let outcome = Outcome {
             graph: BuildGraph::new(),
             stages: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
             missing_stages: Vec::new(),
@@ -107,6 +114,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
             global,
             images,
             solo,
+            heirs,
             file: request.dockerfile.file.clone(),
             trigger_span: None,
             stage_index: 0,
@@ -159,6 +167,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         for statement in &stage.instructions {
             self.instruction(&mut state, statement);
         }
+        self.outcome.nodes.insert(index, state.node);
         self.outcome.stages.insert(index, state);
     }
 
@@ -180,8 +189,11 @@ impl<'a, 'b> Lowering<'a, 'b> {
     }
 
     fn from_stage(&mut self, base: usize, name: String) -> StageState {
-        let mut state = match self.outcome.stages.get(&base) {
-            Some(state) => state.clone(),
+        let heirs = self.heirs.entry(base).or_default();
+        *heirs = heirs.saturating_sub(1);
+        let inherited = if *heirs == 0 { self.outcome.stages.remove(&base) } else { self.outcome.stages.get(&base).cloned() };
+        let mut state = match inherited {
+            Some(state) => state,
             // The base had errors, which are reported already; an empty one lets the rest of this stage be checked.
             None => self.from_scratch(None, String::new()),
         };
@@ -276,8 +288,8 @@ impl<'a, 'b> Lowering<'a, 'b> {
             }
         };
         match target {
-            FromTarget::Stage(index) => match self.outcome.stages.get(&index) {
-                Some(stage) => Some(stage.node),
+            FromTarget::Stage(index) => match self.outcome.nodes.get(&index) {
+                Some(node) => Some(*node),
                 None => {
                     self.outcome.missing_stages.push(index);
                     None
