@@ -112,7 +112,7 @@ struct Input {
 enum Context {
     Directory(PathBuf),
     /// Unpacked in a snapshot that is never committed.
-    Archive(LocalContext, ActiveSnapshot),
+    Archive(Box<LocalContext>, ActiveSnapshot),
     None,
 }
 
@@ -205,7 +205,7 @@ fn open_context(context: Context, dockerfile: Option<&Path>, graph: &BuildGraph)
     let wanted = graph.nodes().any(|id| matches!(graph.node(id).op, Op::Source(SourceOp::Context)));
     match context {
         Context::Directory(dir) if wanted => Ok(OpenContext { tree: Some(Arc::new(LocalContext::open(&dir, dockerfile)?)), _dir: None }),
-        Context::Archive(tree, dir) => Ok(OpenContext { tree: Some(Arc::new(tree)), _dir: Some(dir) }),
+        Context::Archive(tree, dir) => Ok(OpenContext { tree: Some(Arc::new(*tree)), _dir: Some(dir) }),
         Context::Directory(_) | Context::None => Ok(OpenContext { tree: None, _dir: None }),
     }
 }
@@ -280,7 +280,7 @@ fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -
     let mut bytes = Vec::new();
     std::io::BufReader::new(file).read_to_end(&mut bytes).map_err(failed)?;
     let file = SourceFile::new(relative.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
-    Ok(Input { file, path: None, context: Context::Archive(context, dir), name: "stdin".into() })
+    Ok(Input { file, path: None, context: Context::Archive(Box::new(context), dir), name: "stdin".into() })
 }
 
 /// Assembles the image and writes what else was asked for.

@@ -183,14 +183,11 @@ pub(super) fn content_components(
     Ok(Some(key::copy(op, &base, &sources)))
 }
 
+/// What a source pattern selects: one checksum over all of it, and the files by path with theirs.
+type Selection = ([u8; 32], Vec<(String, String)>);
+
 /// The checksum of what one source pattern of a copy selects, and the files in it.
-fn checksum_selection(
-    tree: &dyn Tree,
-    pattern: &str,
-    op: &CopyOp,
-    node: &Node,
-    memo: &dyn ChecksumMemo,
-) -> Result<([u8; 32], Vec<(String, String)>), Error> {
+fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, memo: &dyn ChecksumMemo) -> Result<Selection, Error> {
     let failed = |source: ops::Error| Error::Files { step: Box::new(node.step.clone()), source, hint: None };
     let roots = ops::select(tree, pattern, op.parents).map_err(failed)?;
     let mut hasher = blake3::Hasher::new();

@@ -173,7 +173,7 @@ impl<'a> Planner<'a> {
             }
             self.bases.insert(index, base.unwrap_or((Base::Scratch, None)));
             for from in copy_froms(stage).cloned().chain(mount_froms(stage)) {
-                match self.names.from_flag(index, &from) {
+                match self.names.named(index, &from) {
                     Ok(FromTarget::Stage(source)) => todo.push(source),
                     Ok(FromTarget::Image(reference)) => self.from_images.push((reference, from.span)),
                     Ok(FromTarget::Scratch) => {}
@@ -272,7 +272,7 @@ impl<'a> Planner<'a> {
         self.warnings.extend(outcome.warnings);
         self.warn_unused_args();
         let warnings = std::mem::take(&mut self.warnings);
-        Ok(Some(Planned::Ready(Box::new(BuildGraph::finish(outcome.graph, node, config, warnings)))))
+        Ok(Some(Planned::Ready(Box::new(BuildGraph::new(outcome.graph, node, config, warnings)))))
     }
 
     fn warn_unused_args(&mut self) {

@@ -26,7 +26,7 @@ impl Lowering<'_, '_> {
     pub(super) fn copy(&mut self, state: &mut StageState, statement: &Statement, copy: &Copy) {
         let from = match &copy.from {
             None => None,
-            Some(from) => match self.from_node(from) {
+            Some(from) => match self.named_node(from) {
                 Some(node) => Some(node),
                 None => return,
             },

@@ -12,7 +12,7 @@ use crate::parser::{self, ExpandError, Expanded, Instruction, Mode, ShellOrExec,
 use crate::path::RootPath;
 
 use super::history::{self, Layer};
-use super::op::{BuildGraph, Node, NodeId, Op, SourceOp, Step};
+use super::op::{Node, NodeId, Op, SourceOp, Step};
 use super::plan::{ImageNeed, PlanRequest, ResolvedImage, ResolvedImages};
 use super::scope::{BuildArgs, Environment};
 use super::stages::{Base, FromTarget, StageNames};
@@ -99,7 +99,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         solo: bool,
     ) -> Lowering<'a, 'b> {
         let outcome = Outcome {
-            graph: BuildGraph::new(),
+            graph: StableDiGraph::new(),
             stages: BTreeMap::new(),
             nodes: BTreeMap::new(),
             errors: Vec::new(),
@@ -137,9 +137,9 @@ impl<'a, 'b> Lowering<'a, 'b> {
             None => format!("stage-{index}"),
         };
         let mut state = match base {
-            Base::Stage(base) => self.from_stage(*base, name),
-            Base::Scratch => self.from_scratch(platform, name),
-            Base::Image(reference) => match self.from_image(reference, platform, name, stage.from.image.span) {
+            Base::Stage(base) => self.start_from_stage(*base, name),
+            Base::Scratch => self.start_from_scratch(platform, name),
+            Base::Image(reference) => match self.start_from_image(reference, platform, name, stage.from.image.span) {
                 Some(state) => state,
                 None => return,
             },
@@ -188,14 +188,14 @@ impl<'a, 'b> Lowering<'a, 'b> {
         statements
     }
 
-    fn from_stage(&mut self, base: usize, name: String) -> StageState {
+    fn start_from_stage(&mut self, base: usize, name: String) -> StageState {
         let heirs = self.heirs.entry(base).or_default();
         *heirs = heirs.saturating_sub(1);
         let inherited = if *heirs == 0 { self.outcome.stages.remove(&base) } else { self.outcome.stages.get(&base).cloned() };
         let mut state = match inherited {
             Some(state) => state,
             // The base had errors, which are reported already; an empty one lets the rest of this stage be checked.
-            None => self.from_scratch(None, String::new()),
+            None => self.start_from_scratch(None, String::new()),
         };
         state.name = name;
         state.position = 0;
@@ -204,7 +204,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         state
     }
 
-    fn from_scratch(&mut self, platform: Option<&Platform>, name: String) -> StageState {
+    fn start_from_scratch(&mut self, platform: Option<&Platform>, name: String) -> StageState {
         let platform = platform.unwrap_or(&self.request.target_platform).clone();
         let mut config = ImageConfig::empty(&platform);
         config.config.working_dir = "/".to_owned();
@@ -213,7 +213,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         self.start(node, config, platform, name)
     }
 
-    fn from_image(&mut self, reference: &Reference, platform: Option<&Platform>, name: String, span: Span) -> Option<StageState> {
+    fn start_from_image(&mut self, reference: &Reference, platform: Option<&Platform>, name: String, span: Span) -> Option<StageState> {
         let wanted = platform.unwrap_or(&self.request.target_platform).clone();
         let image = self.image(reference, &wanted, span)?.clone();
         let found = image.config.platform();
@@ -279,8 +279,8 @@ impl<'a, 'b> Lowering<'a, 'b> {
     }
 
     /// What a `--from` names, as a node.
-    fn from_node(&mut self, from: &Spanned<String>) -> Option<NodeId> {
-        let target = match self.names.from_flag(self.stage_index, from) {
+    fn named_node(&mut self, from: &Spanned<String>) -> Option<NodeId> {
+        let target = match self.names.named(self.stage_index, from) {
             Ok(target) => target,
             Err(error) => {
                 self.error_at(from.span, error.message, error.hint);

@@ -125,7 +125,7 @@ impl Lowering<'_, '_> {
     /// checksum was taken.
     fn mount_source(&mut self, from: Option<&Spanned<String>>, source: &str, state: &StageState) -> Option<NodeId> {
         if let Some(from) = from {
-            return self.from_node(from);
+            return self.named_node(from);
         }
         let pattern = RootPath::new(source).relative().to_string_lossy().into_owned();
         let key = format!("context copy {pattern}");
