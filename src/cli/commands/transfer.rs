@@ -118,5 +118,5 @@ pub(in crate::cli) fn import(global: &Global, args: ImportArgs) -> ExitCode {
 
 /// Makes durable what the command made.
 async fn settle(engine: Engine) -> Result<(), Error> {
-    crate::task::blocking(move || engine.settle()).await
+    crate::task::blocking(move || engine.finish(true)).await
 }
