@@ -4,6 +4,7 @@
 //! nor reads the environment: it gets values, and returns outcomes.
 
 mod build;
+mod containers;
 mod download;
 mod error;
 mod network;
@@ -17,6 +18,7 @@ use crate::runtime::Spawner;
 use crate::store::Store;
 
 pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output};
+pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use error::{Class, Error};
 pub use network::NetworkFiles;
 

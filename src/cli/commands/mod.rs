@@ -1,6 +1,9 @@
 //! One file per group of commands: their flags, and what they show.
 
 pub(super) mod build;
+pub(super) mod containers;
+pub(super) mod run;
+mod table;
 
 use std::future::Future;
 use std::process::ExitCode;
