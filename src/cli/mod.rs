@@ -4,8 +4,10 @@
 
 mod commands;
 mod env;
+mod format;
 mod render;
 mod report;
+mod table;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -43,6 +45,22 @@ struct Global {
 enum Command {
     /// Build an image from a Dockerfile
     Build(commands::build::BuildArgs),
+    /// Fetch an image from a registry
+    Pull(commands::transfer::PullArgs),
+    /// Send an image to a registry
+    Push(commands::transfer::PushArgs),
+    /// Make an image of a root file system in a tar archive
+    Import(commands::transfer::ImportArgs),
+    /// List the images
+    Images(commands::images::ImagesArgs),
+    /// Give an image one more name
+    Tag(commands::images::TagArgs),
+    /// Remove images, or names of images
+    Rmi(commands::images::RmiArgs),
+    /// Show all that is known of images
+    Inspect(commands::images::InspectArgs),
+    /// Show how an image came to be
+    History(commands::images::HistoryArgs),
 }
 
 /// Runs the command line and returns the exit status.
@@ -64,6 +82,14 @@ pub fn main() -> ExitCode {
     };
     match arguments.command {
         Command::Build(args) => commands::build::run(&arguments.global, args),
+        Command::Pull(args) => commands::transfer::pull(&arguments.global, args),
+        Command::Push(args) => commands::transfer::push(&arguments.global, args),
+        Command::Import(args) => commands::transfer::import(&arguments.global, args),
+        Command::Images(args) => commands::images::images(&arguments.global, args),
+        Command::Tag(args) => commands::images::tag(&arguments.global, args),
+        Command::Rmi(args) => commands::images::rmi(&arguments.global, args),
+        Command::Inspect(args) => commands::images::inspect(&arguments.global, args),
+        Command::History(args) => commands::images::history(&arguments.global, args),
     }
 }
 

@@ -95,6 +95,9 @@ pub enum Error {
         /// What was asked for.
         name: String,
     },
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// Something that was asked for makes no sense.
     #[error("{message}")]
     Usage {
@@ -152,6 +155,7 @@ impl Error {
             Error::Prepare(source) => source.hint(),
             Error::NoSuchImage { .. } => Some("`strake images` lists what is here; `strake pull` fetches what is not".into()),
             Error::NoSuchContainer { .. } => Some("`strake ps -a` lists all containers".into()),
+            Error::Interrupted => Some("what a pull has fetched is kept: the same pull goes on from there".into()),
             Error::Usage { hint, .. } => hint.clone(),
             Error::Dockerfile { source, .. } | Error::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull => Some("free some space, or run `strake prune`".into()),

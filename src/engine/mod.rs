@@ -4,10 +4,13 @@
 //! nor reads the environment: it gets values, and returns outcomes.
 
 mod build;
+mod changes;
 mod download;
 mod error;
+mod images;
 mod network;
 mod sources;
+mod transfer;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::registry::{Client, ClientOptions, CredentialFiles, Credentials};
 use crate::runtime::Spawner;
 use crate::store::Store;
+pub use crate::store::{PruneImages, PruneOptions, PruneReport};
 
 pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output};
 pub use error::{Class, Error};
+pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 pub use network::NetworkFiles;
+pub use transfer::{ImportRequest, PullOutcome, PullRequest, PushOutcome};
 
 /// Where things are, and how registries are reached.
 #[derive(Clone, Debug)]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::oci::{Descriptor, Digest, Manifest, MediaType};
+use crate::oci::{Descriptor, DiffId, Digest, Manifest, MediaType};
 use crate::store::{ImageRecord, LayerBlob, Store};
 
 use super::Error;
-use super::layer::{Compression, CompressionSpec, LayerOptions, write_compressed_layer};
+use super::layer::{Compression, CompressionSpec, LayerOptions, compress, write_compressed_layer};
 
 /// A manifest with its bytes; config and layers are blobs of the store.
 #[derive(Clone, Debug)]
@@ -26,12 +26,14 @@ pub fn ensure_manifest(store: &Store, image: &ImageRecord) -> Result<ImageManife
     {
         return Ok(found);
     }
+    let layers = (0..image.diff_ids.len()).map(|position| ensure_layer(store, image, position)).collect::<Result<_, _>>()?;
+    complete_manifest(store, image, layers)
+}
+
+/// Makes the manifest of an image whose layers are blobs, and remembers it.
+pub(super) fn complete_manifest(store: &Store, image: &ImageRecord, layers: Vec<Descriptor>) -> Result<ImageManifest, Error> {
     let config_size = store.blob_size(image.id.digest())?.unwrap_or(0);
     let config = Descriptor::new(MediaType::OciConfig, image.id.digest().clone(), config_size);
-    let mut layers = Vec::with_capacity(image.diff_ids.len());
-    for position in 0..image.diff_ids.len() {
-        layers.push(ensure_layer(store, image, position)?);
-    }
     let manifest = Manifest {
         schema_version: 2,
         media_type: Some(MediaType::OciManifest),
@@ -48,7 +50,8 @@ pub fn ensure_manifest(store: &Store, image: &ImageRecord) -> Result<ImageManife
     Ok(ImageManifest { manifest, bytes, descriptor })
 }
 
-fn stored_manifest(store: &Store, digest: &Digest) -> Result<Option<ImageManifest>, Error> {
+/// The manifest `digest`, where it and all of its blobs are in the store.
+pub(super) fn stored_manifest(store: &Store, digest: &Digest) -> Result<Option<ImageManifest>, Error> {
     if store.blob_size(digest)?.is_none() {
         return Ok(None);
     }
@@ -65,33 +68,53 @@ fn stored_manifest(store: &Store, digest: &Digest) -> Result<Option<ImageManifes
 }
 
 /// The compressed blob of an image's layer: the one that is there, or a new one.
-fn ensure_layer(store: &Store, image: &ImageRecord, position: usize) -> Result<Descriptor, Error> {
+pub(super) fn ensure_layer(store: &Store, image: &ImageRecord, position: usize) -> Result<Descriptor, Error> {
     let diff_id = &image.diff_ids[position];
-    if let Some(blob) = store.layer_blobs(diff_id)?.into_iter().next() {
-        return Ok(Descriptor::new(as_oci(blob.media_type), blob.digest, blob.size));
+    if let Some(known) = compressed_blob(store, diff_id)? {
+        return Ok(known);
     }
     // Two pushes of the same image at once compress each layer once.
     let _lock = store.lock_key(blake3::hash(format!("compress {diff_id}").as_bytes()).as_bytes())?;
-    if let Some(blob) = store.layer_blobs(diff_id)?.into_iter().next() {
-        return Ok(Descriptor::new(as_oci(blob.media_type), blob.digest, blob.size));
+    if let Some(known) = compressed_blob(store, diff_id)? {
+        return Ok(known);
     }
-    let gone = || Error::LayerGone { diff_id: diff_id.clone() };
-    let snapshot = *image.snapshots.get(position).ok_or_else(gone)?;
-    let lower: Vec<_> = image.snapshots[..position].iter().rev().map(|id| store.snapshot_path(*id)).collect();
-    let mut writer = store.ingest_new()?;
-    let options = LayerOptions { latest_time: None, userxattr: store.userxattr() };
+    let failed = |source| Error::Layer { layer: diff_id.to_string(), source };
     let spec = CompressionSpec { kind: Compression::Gzip, level: None };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let layer = store.snapshot_path(snapshot);
-    let (written, compressed) = write_compressed_layer(&layer, &lower, &mut writer, &options, spec, threads)
-        .map_err(|source| Error::Layer { layer: diff_id.to_string(), source })?;
-    if &written.diff_id != diff_id {
-        return Err(Error::DiffId { digest: compressed.digest, expected: diff_id.clone(), actual: written.diff_id });
+    let mut writer = store.ingest_new()?;
+    // Where the layer came as a tar, its bytes are what the diff ID is of: another program's archive cannot be made again from its files.
+    let (actual, compressed) = match store.layer_blobs(diff_id)?.into_iter().find(|blob| is_plain(blob, diff_id)) {
+        Some(tar) => {
+            let compressed = compress(store.open_blob(&tar.digest)?, &mut writer, spec, threads).map_err(failed)?;
+            (compressed.diff_id.clone(), compressed)
+        }
+        None => {
+            let snapshot = *image.snapshots.get(position).ok_or_else(|| Error::LayerGone { diff_id: diff_id.clone() })?;
+            let lower: Vec<_> = image.snapshots[..position].iter().rev().map(|id| store.snapshot_path(*id)).collect();
+            let options = LayerOptions { latest_time: None, userxattr: store.userxattr() };
+            let layer = store.snapshot_path(snapshot);
+            let (written, compressed) = write_compressed_layer(&layer, &lower, &mut writer, &options, spec, threads).map_err(failed)?;
+            (written.diff_id, compressed)
+        }
+    };
+    if &actual != diff_id {
+        return Err(Error::DiffId { digest: compressed.digest, expected: diff_id.clone(), actual });
     }
     writer.commit(&compressed.digest, compressed.size)?;
     let blob = LayerBlob { digest: compressed.digest, size: compressed.size, media_type: MediaType::OciLayerGzip };
     store.record_layer_blob(diff_id, &blob)?;
     Ok(Descriptor::new(blob.media_type, blob.digest, blob.size))
+}
+
+/// The compressed blob of a layer that is in the store already.
+fn compressed_blob(store: &Store, diff_id: &DiffId) -> Result<Option<Descriptor>, Error> {
+    let blob = store.layer_blobs(diff_id)?.into_iter().find(|blob| !is_plain(blob, diff_id));
+    Ok(blob.map(|blob| Descriptor::new(as_oci(blob.media_type), blob.digest, blob.size)))
+}
+
+/// Whether a blob is the tar itself. Its digest tells, not its type: registries call compressed layers uncompressed at times.
+fn is_plain(blob: &LayerBlob, diff_id: &DiffId) -> bool {
+    &blob.digest == diff_id.digest()
 }
 
 /// The OCI name of a layer's type: an OCI manifest with Docker's names in it confuses some clients.

@@ -1,14 +1,17 @@
 //! Images: what they are made of, and how they come and go.
 //!
-//! [`layer`] turns directories into tar streams and blobs, and back. [`pull`] joins the registry and the store; [`assemble`] makes an image of
-//! a build's snapshots and config; [`blobs`] makes the blobs and the manifest of an image that was built here, when they are first wanted.
+//! [`layer`] turns directories into tar streams and blobs, and back. [`pull`] and [`push`] join the registry and the store; [`load`] and [`import`] read
+//! archives; [`assemble`] makes an image of a build's snapshots and config; [`blobs`] makes the blobs and the manifest of an image that was built here,
+//! when they are first wanted.
 
 pub mod archive;
 pub mod assemble;
 pub mod blobs;
 mod error;
 pub mod export;
+pub mod import;
 pub mod layer;
 pub mod pull;
+pub mod push;
 
 pub use error::Error;

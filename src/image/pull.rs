@@ -15,13 +15,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::oci::{ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, ManifestOrIndex, MediaType, Platform, Reference};
-use crate::progress::StepProgress;
+use crate::progress::{Meter, StepProgress};
 use crate::registry::Client;
 use crate::store::{ActiveSnapshot, ImageRecord, Ingest, IngestWriter, LayerBlob, SnapshotId, SnapshotMeta, Store};
 use crate::task::blocking;
 
 use super::Error;
-use super::layer::{Applied, ApplyOptions, Compression, apply, decompressor, inherit_directories};
+use super::layer::{Applied, ApplyOptions, Compression, Devices, apply, decompressor, inherit_directories};
 
 /// How deep indexes may be nested.
 const MAX_NESTING: usize = 4;
@@ -50,7 +50,8 @@ pub async fn resolve(client: &Client, store: &Store, reference: &Reference, plat
     let mut at = reference.clone();
     let mut top = None;
     for _ in 0..MAX_NESTING {
-        let fetched = match at.digest().filter(|_| top.is_some()) {
+        // Bytes that are here are what their digest says, so a registry has nothing to add to them.
+        let fetched = match at.digest() {
             Some(digest) => fetch_known(client, store, &at, digest).await?,
             None => client.fetch_manifest(&at).await.map(|m| (m.bytes, m.media_type, m.digest))?,
         };
@@ -130,13 +131,56 @@ async fn resolve_config(
 /// Makes sure that a blob is in the store.
 pub async fn fetch_blob(client: &Client, store: &Store, at: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
     let Some(writer) = begin(store, &descriptor.digest).await? else { return Ok(()) };
+    complete(client, at, descriptor, writer, None).await
+}
+
+/// Fetches what is missing of a blob. Where what was there already turns out to be wrong, all of it is fetched again.
+async fn complete(client: &Client, at: &Reference, blob: &Descriptor, writer: IngestWriter, meter: Option<&Meter>) -> Result<(), Error> {
     let mut writer = writer;
-    let mut stream = open_stream(client, at, descriptor, &writer).await?;
-    while let Some(chunk) = stream.next_chunk().await? {
-        writer = blocking(move || writer.append(&chunk).map(|()| writer)).await?;
+    if writer.offset() > blob.size {
+        writer.restart()?;
     }
-    let (digest, size) = (descriptor.digest.clone(), descriptor.size);
-    Ok(blocking(move || writer.commit(&digest, size)).await?)
+    if let Some(meter) = meter {
+        meter.add(writer.offset());
+    }
+    let mut resumed = writer.offset() > 0;
+    loop {
+        let mut stream = open_stream(client, at, blob, &writer).await?;
+        let failure = loop {
+            match stream.next_chunk().await {
+                Ok(None) => break None,
+                Ok(Some(chunk)) => {
+                    if let Some(meter) = meter {
+                        meter.add(chunk.len() as u64);
+                    }
+                    writer = blocking(move || writer.append(&chunk).map(|()| writer)).await?;
+                }
+                Err(error) => break Some(error),
+            }
+        };
+        match failure {
+            None => {
+                let (digest, size) = (blob.digest.clone(), blob.size);
+                return Ok(blocking(move || writer.commit(&digest, size)).await?);
+            }
+            Some(error) if is_damage(&error) && resumed => {
+                writer.restart()?;
+                resumed = false;
+            }
+            Some(error) => {
+                if is_damage(&error) {
+                    writer.abort();
+                }
+                return Err(error.into());
+            }
+        }
+    }
+}
+
+/// Whether what has arrived is wrong, so that going on after it would never come to a good end.
+fn is_damage(error: &crate::registry::Error) -> bool {
+    use crate::registry::Error as E;
+    matches!(error, E::DigestMismatch { .. } | E::SizeMismatch { .. })
 }
 
 /// Begins to write a blob; `None` where it is in the store already (perhaps because somebody else has just written it).
@@ -213,7 +257,7 @@ pub async fn unpack(
 }
 
 /// The snapshots of the longest part of a chain, from the bottom, that is in the store.
-fn known_prefix(store: &Store, chain: &[ChainId]) -> Result<Vec<SnapshotId>, Error> {
+pub(super) fn known_prefix(store: &Store, chain: &[ChainId]) -> Result<Vec<SnapshotId>, Error> {
     for id in chain.iter().rev() {
         if let Some(snapshots) = store.chain(id)? {
             return Ok(snapshots);
@@ -222,7 +266,8 @@ fn known_prefix(store: &Store, chain: &[ChainId]) -> Result<Vec<SnapshotId>, Err
     Ok(Vec::new())
 }
 
-fn commit_layer(
+/// Commits the snapshot of a layer above `below`.
+pub(super) fn commit_layer(
     store: &Store,
     mut below: Vec<SnapshotId>,
     active: ActiveSnapshot,
@@ -251,7 +296,7 @@ struct LayerWork {
     reference: Reference,
     layer: Descriptor,
     diff_id: DiffId,
-    meter: crate::progress::Meter,
+    meter: Meter,
 }
 
 impl LayerWork {
@@ -260,8 +305,7 @@ impl LayerWork {
             None => self.unpack_blob().await?,
             Some(writer) if writer.offset() > 0 => {
                 // The rest of an earlier download: its beginning has gone by, so the blob is completed first.
-                drop(writer);
-                fetch_blob(&self.client, &self.store, &self.reference, &self.layer).await?;
+                complete(&self.client, &self.reference, &self.layer, writer, Some(&self.meter)).await?;
                 self.unpack_blob().await?
             }
             Some(writer) => self.unpack_stream(writer).await?,
@@ -280,7 +324,7 @@ impl LayerWork {
         let (store, layer) = (self.store.clone(), self.layer.clone());
         blocking(move || {
             let blob = store.open_blob(&layer.digest)?;
-            unpack_reader(&store, &layer, blob)
+            unpack_reader(&store, &layer.digest, &layer.media_type, blob)
         })
         .await
     }
@@ -292,7 +336,7 @@ impl LayerWork {
         let writer = Arc::new(Mutex::new(Some(writer)));
         let tee = Tee { receiver, chunk: Bytes::new(), writer: writer.clone() };
         let (store, layer) = (self.store.clone(), self.layer.clone());
-        let unpacking = tokio::task::spawn_blocking(move || unpack_reader(&store, &layer, tee));
+        let unpacking = tokio::task::spawn_blocking(move || unpack_reader(&store, &layer.digest, &layer.media_type, tee));
         let mut failed = None;
         loop {
             match stream.next_chunk().await {
@@ -315,12 +359,15 @@ impl LayerWork {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         // What the network says comes first: a cut stream also looks like a damaged archive.
+        let taken = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(error) = failed {
+            if let Some(writer) = taken.filter(|_| is_damage(&error)) {
+                writer.abort();
+            }
             return Err(error.into());
         }
         let unpacked = unpacked?;
         let (digest, size) = (self.layer.digest.clone(), self.layer.size);
-        let taken = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(writer) = taken {
             blocking(move || writer.commit(&digest, size)).await?;
         }
@@ -328,13 +375,21 @@ impl LayerWork {
     }
 }
 
-fn unpack_reader(store: &Store, layer: &Descriptor, reader: impl Read + Send + 'static) -> Result<(ActiveSnapshot, Applied), Error> {
-    let failed = |source| Error::Layer { layer: layer.digest.to_string(), source };
+/// Unpacks a layer's blob into a snapshot that is yet to be committed.
+pub(super) fn unpack_reader(
+    store: &Store,
+    digest: &Digest,
+    media_type: &MediaType,
+    reader: impl Read + Send + 'static,
+) -> Result<(ActiveSnapshot, Applied), Error> {
+    let failed = |source| Error::Layer { layer: digest.to_string(), source };
     let active = store.prepare()?;
     // What is called uncompressed may be gzip, so only the types that say more are believed.
-    let compression = Compression::of_layer(&layer.media_type).filter(|kind| *kind != Compression::Uncompressed);
+    let compression = Compression::of_layer(media_type).filter(|kind| *kind != Compression::Uncompressed);
     let tar = decompressor(reader, compression).map_err(|source| failed(super::layer::Error::Read { source }))?;
-    let options = ApplyOptions { userxattr: store.userxattr(), ..ApplyOptions::default() };
+    // Only root of the machine makes devices; the others get images without them rather than none.
+    let devices = if store.userxattr() { Devices::Skip } else { Devices::Create };
+    let options = ApplyOptions { userxattr: store.userxattr(), devices, ..ApplyOptions::default() };
     let applied = apply(tar, &active.fs_path(), &options).map_err(failed)?;
     Ok((active, applied))
 }
@@ -382,6 +437,6 @@ pub fn record(store: &Store, reference: &Reference, image: &Resolved, snapshots:
         snapshots: snapshots.to_vec(),
     };
     store.put_image(&record)?;
-    store.tag(reference, &image.id, Some(&image.manifest_digest))?;
+    store.tag(reference, &image.id, Some(&image.top))?;
     Ok(record)
 }

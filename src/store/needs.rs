@@ -74,21 +74,22 @@ pub(crate) fn sweep_rows(
 fn remove_images(tx: &Transaction<'_>, which: PruneImages, until: i64, leased: &Leased, report: &mut PruneReport) -> rusqlite::Result<()> {
     let named = match which {
         PruneImages::Keep => return Ok(()),
-        PruneImages::Dangling => "AND id NOT IN (SELECT image FROM names)",
+        // An image that a name would fall back to after a power cut counts as named.
+        PruneImages::Dangling => {
+            "AND id NOT IN (SELECT image FROM names) AND id NOT IN (SELECT settled_image FROM names WHERE settled_image IS NOT NULL)"
+        }
         PruneImages::All => "",
     };
-    // An image that a name would fall back to counts as named, whatever is asked for.
-    let sql = format!(
-        "SELECT id FROM images WHERE created_at < ? {named}
-        AND id NOT IN (SELECT image FROM containers WHERE image IS NOT NULL)
-        AND id NOT IN (SELECT settled_image FROM names WHERE settled_image IS NOT NULL)"
-    );
+    let sql =
+        format!("SELECT id FROM images WHERE created_at < ? {named} AND id NOT IN (SELECT image FROM containers WHERE image IS NOT NULL)");
     let ids: Vec<ImageId> = tx.prepare(&sql)?.query_map([until], |row| parsed(row, 0))?.collect::<Result<_, _>>()?;
     for id in ids.into_iter().filter(|id| !leased.images.contains(id)) {
         let text = id.to_string();
         let mut names = tx.prepare_cached("DELETE FROM names WHERE image = ? RETURNING name")?;
         let names = names.query_map([&text], |row| parsed(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?;
         report.names.extend(names);
+        let sql = "UPDATE names SET settled_image = NULL, settled_manifest = NULL WHERE settled_image = ?";
+        tx.prepare_cached(sql)?.execute([&text])?;
         tx.prepare_cached("DELETE FROM images WHERE id = ?")?.execute([&text])?;
         report.images.push(id);
     }

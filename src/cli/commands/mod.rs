@@ -1,11 +1,15 @@
 //! One file per group of commands: their flags, and what they show.
 
 pub(super) mod build;
+pub(super) mod images;
+pub(super) mod transfer;
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::engine::{Engine, Error};
+use crate::oci::Reference;
 use crate::runtime::Spawner;
 
 use super::{Global, env, report};
@@ -18,7 +22,10 @@ where
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(512).build();
     let runtime = runtime.map_err(|source| Error::Io { action: "start", path: "the asynchronous runtime".into(), source })?;
     let engine = Engine::open(env::engine_options(global), spawner)?;
-    runtime.block_on(work(engine))
+    let result = runtime.block_on(work(engine));
+    // Threads that a cancelled command left behind may wait for another process; the store is good whenever they end.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
 }
 
 /// Tells of a failure and gives its exit status.
@@ -30,4 +37,26 @@ fn exit(result: Result<(), Error>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs `work` until it ends or a signal asks to stop: then it is dropped, which leaves the store good and downloads ready to be resumed.
+async fn until_interrupted<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |source| Error::Io { action: "watch", path: "the signals".into(), source };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => Err(Error::Interrupted),
+        _ = terminate.recv() => Err(Error::Interrupted),
+    }
+}
+
+/// Reads a name that an image is to have, for clap.
+fn tag_name(text: &str) -> Result<Reference, String> {
+    let reference: Reference = text.parse().map_err(|error: crate::oci::ReferenceError| error.reason)?;
+    if reference.digest().is_some() {
+        return Err("an image gets its digest from its content; give a tag".into());
+    }
+    Ok(reference)
 }

@@ -1,11 +1,11 @@
 //! A client's side of an attached container: moves bytes between the supervisor and local streams until the container ends or the user detaches.
 //!
-//! One loop in one thread. Its socket never blocks (input and output could otherwise wait for each other for ever); writing to the local output does, which is how a slow
-//! reader of ours slows the container down. Signals and sizes go over connections of their own, since input that nobody reads may be in the way here.
+//! One loop in one thread. Its socket never blocks (input and output could otherwise wait for each other for ever); a slow reader of the local output stops the loop, which is
+//! how it slows the container down. Signals and sizes go over connections of their own, since input that nobody reads may be in the way here.
 
 use std::borrow::Cow;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -89,11 +89,9 @@ impl Attachment {
             _ => None,
         };
         let mut pump = Pump {
-            dir: &self.dir,
+            interrupts: Interrupts { dir: &self.dir, screen: io.stdout, options, signals: &signals },
             stream: &self.stream,
             io,
-            options,
-            signals: &signals,
             incoming: Incoming::default(),
             pending: Vec::new(),
             sent: 0,
@@ -109,13 +107,40 @@ impl Attachment {
     }
 }
 
-/// The state of one pump.
-struct Pump<'a> {
+/// What is done about signals.
+#[derive(Clone, Copy)]
+struct Interrupts<'a> {
     dir: &'a Path,
-    stream: &'a UnixStream,
-    io: LocalIo<'a>,
+    screen: BorrowedFd<'a>,
     options: &'a PumpOptions,
     signals: &'a SignalPipe,
+}
+
+impl Interrupts<'_> {
+    /// Passes on what has arrived; an outcome where it is not for the container.
+    fn handle(&self) -> Option<Outcome> {
+        while let Some(signal) = self.signals.take() {
+            if signal == Signal::SIGWINCH as i32 {
+                if let Some(size) = terminal::size(self.screen) {
+                    // A container that has just ended needs no size.
+                    let _ = control::resize(self.dir, size);
+                }
+            } else if self.options.forward_signals && !self.options.tty {
+                // One that has just ended needs no signal.
+                let _ = control::kill(self.dir, signal);
+            } else {
+                return Some(Outcome::Interrupted(signal));
+            }
+        }
+        None
+    }
+}
+
+/// The state of one pump.
+struct Pump<'a> {
+    interrupts: Interrupts<'a>,
+    stream: &'a UnixStream,
+    io: LocalIo<'a>,
     incoming: Incoming,
     /// Bytes for the supervisor, of which `sent` are gone.
     pending: Vec<u8>,
@@ -135,7 +160,7 @@ impl Pump<'_> {
                 return Ok(Outcome::Detached);
             }
             let [socket, signal, input] = self.wait()?;
-            if signal && let Some(outcome) = self.on_signals() {
+            if signal && let Some(outcome) = self.interrupts.handle() {
                 return Ok(outcome);
             }
             if socket && let Some(outcome) = self.on_socket()? {
@@ -153,7 +178,7 @@ impl Pump<'_> {
         if !self.pending.is_empty() {
             interest |= PollFlags::OUT;
         }
-        let mut fds = vec![PollFd::new(self.stream, interest), PollFd::new(self.signals, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(self.stream, interest), PollFd::new(self.interrupts.signals, PollFlags::IN)];
         if let Some(stdin) = &self.io.stdin
             && self.input_open
             && self.pending.is_empty()
@@ -190,23 +215,6 @@ impl Pump<'_> {
         Ok(())
     }
 
-    fn on_signals(&mut self) -> Option<Outcome> {
-        while let Some(signal) = self.signals.take() {
-            if signal == Signal::SIGWINCH as i32 {
-                if let Some(size) = terminal::size(self.io.stdout) {
-                    // A container that has just ended needs no size.
-                    let _ = control::resize(self.dir, size);
-                }
-            } else if self.options.forward_signals && !self.options.tty {
-                // One that has just ended needs no signal.
-                let _ = control::kill(self.dir, signal);
-            } else {
-                return Some(Outcome::Interrupted(signal));
-            }
-        }
-        None
-    }
-
     fn on_socket(&mut self) -> Result<Option<Outcome>, Error> {
         let length = match rustix::io::read(self.stream, &mut self.buffer) {
             Ok(0) | Err(Errno::CONNRESET) => return self.lost().map(Some),
@@ -216,22 +224,25 @@ impl Pump<'_> {
         };
         self.incoming.push(&self.buffer[..length]);
         loop {
-            match self.incoming.next_of_server() {
+            let interrupted = match self.incoming.next_of_server() {
                 Ok(None) => return Ok(None),
-                Ok(Some(ServerFrame::Stdout(bytes))) => write_all(self.io.stdout, bytes)?,
-                Ok(Some(ServerFrame::Stderr(bytes))) => write_all(self.io.stderr, bytes)?,
+                Ok(Some(ServerFrame::Stdout(bytes))) => write_all(self.io.stdout, bytes, self.interrupts)?,
+                Ok(Some(ServerFrame::Stderr(bytes))) => write_all(self.io.stderr, bytes, self.interrupts)?,
                 Ok(Some(ServerFrame::Exited { code, oom_killed })) => return Ok(Some(Outcome::Exited { code, oom_killed })),
                 Err(_) => return Err(Error::socket("understand")(io::Error::from(io::ErrorKind::InvalidData))),
+            };
+            if interrupted.is_some() {
+                return Ok(interrupted);
             }
         }
     }
 
     /// The supervisor went away without a word: it was killed, or had ended before we were let in.
     fn lost(&self) -> Result<Outcome, Error> {
-        control::wait(self.dir)?;
-        match load_state(self.dir)? {
+        control::wait(self.interrupts.dir)?;
+        match load_state(self.interrupts.dir)? {
             State::Exited { code, oom_killed, .. } => Ok(Outcome::Exited { code, oom_killed }),
-            State::Created | State::Running { .. } => Err(Error::NotRunning { dir: self.dir.to_owned() }),
+            State::Created | State::Running { .. } => Err(Error::NotRunning { dir: self.interrupts.dir.to_owned() }),
         }
     }
 
@@ -261,20 +272,31 @@ impl Pump<'_> {
     }
 }
 
-/// Writes to a local stream, also where someone made that non-blocking.
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Error> {
+/// Writes to a local stream. Signals are handled meanwhile, as a reader that has stopped must not keep them from the container: so no more is written at once than
+/// what a pipe that is ready takes without blocking.
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8], interrupts: Interrupts<'_>) -> Result<Option<Outcome>, Error> {
+    const PIPE_BUF: usize = 4096;
     while !bytes.is_empty() {
-        match rustix::io::write(fd, bytes) {
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT), PollFd::new(interrupts.signals, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::local("wait for the output's reader")(errno)),
+        }
+        if fds[1].revents().contains(PollFlags::IN)
+            && let Some(outcome) = interrupts.handle()
+        {
+            return Ok(Some(outcome));
+        }
+        if fds[0].revents().is_empty() {
+            continue;
+        }
+        match rustix::io::write(fd, &bytes[..bytes.len().min(PIPE_BUF)]) {
             Ok(count) => bytes = &bytes[count..],
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::OUT)];
-                let _ = poll(&mut fds, None);
-            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
             Err(errno) => return Err(Error::local("write the container's output")(errno)),
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Finds the detach keys in what is typed, also when they come in several reads.

@@ -369,6 +369,31 @@ fn signals_to_the_client_reach_the_container() {
 }
 
 #[test]
+fn signals_reach_the_container_although_nobody_reads_the_output() {
+    if skip() {
+        return;
+    }
+    let lab = Lab::new();
+    let _alone = pumping();
+    let mut spec = lab.spec(&["yes"]);
+    (spec.sandbox.init, spec.log.driver) = (true, LogDriver::None);
+    let attachment = lab.start(&spec, Mode::Attached).attachment.unwrap();
+    let (read, write) = std::io::pipe().unwrap();
+    let dir = lab.dir();
+    let sender = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        assert_eq!(wait(&dir).unwrap(), 143);
+        // The pump still has output for us.
+        drop(read);
+    });
+    let null = File::options().write(true).open("/dev/null").unwrap();
+    let io = LocalIo { stdin: None, stdout: write.as_fd(), stderr: null.as_fd() };
+    assert!(matches!(attachment.pump(io, &PumpOptions::default()), Err(Error::Local { .. })));
+    sender.join().unwrap();
+}
+
+#[test]
 fn a_client_that_does_not_read_does_not_stop_the_container() {
     if skip() {
         return;

@@ -61,7 +61,18 @@ fn an_image_that_a_name_falls_back_to_stays() {
     store.tag(&name("app"), &new, None).unwrap();
     store.prune(&PruneOptions { images: PruneImages::Dangling, ..PruneOptions::default() }).unwrap();
     let store = Store::open_in_boot(&dir.path().join("store"), "another-boot").unwrap();
-    assert_eq!(store.resolve(&name("app")).unwrap().map(|image| image.id), None.or(Some(old)));
+    assert_eq!(store.resolve(&name("app")).unwrap().map(|image| image.id), Some(old));
+}
+
+#[test]
+fn pruning_all_takes_the_image_that_a_name_falls_back_to() {
+    let (_dir, store) = new_store();
+    let (old, new) = (image(&store, "old", &[]), image(&store, "new", &[]));
+    store.tag(&name("app"), &old, None).unwrap();
+    store.settle().unwrap();
+    store.tag(&name("app"), &new, None).unwrap();
+    assert_eq!(store.prune(&PruneOptions::all()).unwrap().images.len(), 2);
+    assert_eq!(store.images().unwrap(), []);
 }
 
 #[test]
@@ -152,6 +163,8 @@ fn builds_and_prunes_at_once_lose_nothing_that_is_leased() {
     let (_dir, store) = new_store();
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Also when a check fails: the other thread must end for the scope to end.
+        let _stopping = Stop(&stop);
         scope.spawn(|| {
             let other = Store::open(store.root()).unwrap();
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
@@ -168,9 +181,17 @@ fn builds_and_prunes_at_once_lose_nothing_that_is_leased() {
             assert_eq!(store.read_blob(config.digest(), 100).unwrap(), b"always the same");
             drop(lease);
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     verify(&store);
+}
+
+/// Tells another thread to stop when it is dropped.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 #[test]

@@ -1,0 +1,376 @@
+//! `strake images`, `tag`, `rmi`, `inspect` and `history`: the images that are here.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::format::{Format, format};
+use crate::cli::render::size;
+use crate::cli::table::{Table, ago, cut, date, tame};
+use crate::cli::{Global, report};
+use crate::engine::{Engine, Error, HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
+use crate::oci::{ImageId, Reference};
+
+use super::{exit, with_engine};
+
+/// Flags of `strake images`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ImagesArgs {
+    /// Only images of this repository, or of this name; `*` stands for any text
+    name: Option<String>,
+    /// Accepted for compatibility: there are no intermediate images to hide
+    #[arg(short, long)]
+    all: bool,
+    /// Show nothing but IDs
+    #[arg(short, long)]
+    quiet: bool,
+    /// Show IDs whole
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show digests
+    #[arg(long)]
+    digests: bool,
+    /// `json`, or a template such as `{{.Repository}}:{{.Tag}}`
+    #[arg(long, value_parser = format)]
+    format: Option<Format>,
+    /// Only images that fit: `dangling=true|false`, `reference=PATTERN` (may be given several times)
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
+    filter: Vec<Filter>,
+}
+
+/// `--filter` of `images`.
+#[derive(Clone, Debug)]
+enum Filter {
+    Dangling(bool),
+    Reference(String),
+}
+
+fn filter(text: &str) -> Result<Filter, String> {
+    match text.split_once('=') {
+        Some(("dangling", "true" | "1")) => Ok(Filter::Dangling(true)),
+        Some(("dangling", "false" | "0")) => Ok(Filter::Dangling(false)),
+        Some(("reference", pattern)) => Ok(Filter::Reference(pattern.to_owned())),
+        _ => Err("expected `dangling=true`, `dangling=false` or `reference=PATTERN`".to_owned()),
+    }
+}
+
+/// Flags of `strake tag`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TagArgs {
+    /// The image: a name, an ID or the beginning of one
+    image: String,
+    /// The new name
+    #[arg(value_name = "NAME[:TAG]", value_parser = super::tag_name)]
+    name: Reference,
+}
+
+/// Flags of `strake rmi`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RmiArgs {
+    /// The images: names, IDs or the beginnings of IDs
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Remove images that containers use, or that have several names
+    #[arg(short, long)]
+    force: bool,
+    /// Leave the layers for `strake prune`
+    #[arg(long)]
+    no_prune: bool,
+}
+
+/// Flags of `strake inspect`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InspectArgs {
+    /// What to show: names, IDs or the beginnings of IDs
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// `json`, or a template such as `{{.Id}}` or `{{json .Config}}`
+    #[arg(short, long, value_parser = format)]
+    format: Option<Format>,
+}
+
+/// Flags of `strake history`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct HistoryArgs {
+    /// The image: a name, an ID or the beginning of one
+    image: String,
+    /// Show nothing but IDs
+    #[arg(short, long)]
+    quiet: bool,
+    /// Show IDs and instructions whole
+    #[arg(long)]
+    no_trunc: bool,
+    /// `json`, or a template such as `{{.CreatedBy}}`
+    #[arg(long, value_parser = format)]
+    format: Option<Format>,
+}
+
+/// Runs `strake images`.
+pub(in crate::cli) fn images(global: &Global, args: ImagesArgs) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move { list(&engine, &args) }))
+}
+
+fn list(engine: &Engine, args: &ImagesArgs) -> Result<(), Error> {
+    let mut table = if args.digests {
+        Table::new(&["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"])
+    } else {
+        Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"])
+    };
+    let mut shown: Vec<ImageId> = Vec::new();
+    for image in engine.images()? {
+        let names: Vec<Option<&NamedAs>> = if image.names.is_empty() { vec![None] } else { image.names.iter().map(Some).collect() };
+        for named in names.into_iter().filter(|named| is_wanted(args, named.map(|named| &named.name))) {
+            let row = image_row(&image, named, args.no_trunc);
+            let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+            match &args.format {
+                _ if args.quiet => {
+                    if !shown.contains(&image.image.id) {
+                        shown.push(image.image.id.clone());
+                        report::result(&field("ID"));
+                    }
+                }
+                Some(format) => report::result(&format.render(&row)?),
+                None => {
+                    let mut cells = vec![field("Repository"), field("Tag")];
+                    cells.extend(args.digests.then(|| field("Digest")));
+                    cells.extend([field("ID"), field("CreatedSince"), field("Size")]);
+                    table.row(cells);
+                }
+            }
+        }
+    }
+    if !args.quiet && args.format.is_none() {
+        report::result(&table.render());
+    }
+    Ok(())
+}
+
+fn image_row(image: &ImageSummary, named: Option<&NamedAs>, whole: bool) -> Value {
+    let none = || "<none>".to_owned();
+    let created = image.created.as_deref().and_then(parse_time);
+    let digest = named.and_then(|named| named.name.digest().or(named.digest.as_ref()));
+    json!({
+        "Repository": named.map_or_else(none, |named| named.name.familiar_name()),
+        "Tag": named.and_then(|named| named.name.tag()).map_or_else(none, str::to_owned),
+        "Digest": digest.map_or_else(none, ToString::to_string),
+        "ID": shown_id(&image.image.id, whole),
+        "CreatedSince": created.map_or_else(|| "N/A".to_owned(), ago),
+        "CreatedAt": created.map_or_else(|| "N/A".to_owned(), date),
+        "Size": size(image.image.size),
+        "VirtualSize": size(image.image.size),
+        "Containers": "N/A",
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
+    })
+}
+
+fn shown_id(id: &ImageId, whole: bool) -> String {
+    if whole { id.to_string() } else { id.digest().short() }
+}
+
+fn is_wanted(args: &ImagesArgs, name: Option<&Reference>) -> bool {
+    let fits = |pattern: &str| name.is_some_and(|name| matches_name(pattern, name));
+    args.name.as_deref().is_none_or(fits)
+        && args.filter.iter().all(|filter| match filter {
+            Filter::Dangling(dangling) => *dangling == name.is_none(),
+            Filter::Reference(pattern) => fits(pattern),
+        })
+}
+
+/// Whether a name is meant by `debian`, `debian:12`, `acme/*` or `*:12`.
+fn matches_name(pattern: &str, name: &Reference) -> bool {
+    if let Ok(exact) = pattern.parse::<Reference>() {
+        let tagged = pattern.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+        return if tagged { *name == exact } else { name.name() == exact.name() };
+    }
+    let candidates = [name.familiar_name(), name.familiar(), name.name(), name.to_string()];
+    candidates.iter().any(|candidate| wildcard(pattern.as_bytes(), candidate.as_bytes()))
+}
+
+/// Whether `text` fits `pattern`, in which `*` is any text without `/`, and `?` is any character but that.
+fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(b'?') if text[t] != b'/' => (p, t) = (p + 1, t + 1),
+            Some(byte) if *byte == text[t] => (p, t) = (p + 1, t + 1),
+            _ => match star {
+                // The star takes one more.
+                Some((at, from)) if text[from] != b'/' => {
+                    star = Some((at, from + 1));
+                    (p, t) = (at + 1, from + 1);
+                }
+                _ => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// Runs `strake tag`.
+pub(in crate::cli) fn tag(global: &Global, args: TagArgs) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move {
+        engine.tag(&args.image, &args.name)?;
+        engine.settle()
+    }))
+}
+
+/// Runs `strake rmi`.
+pub(in crate::cli) fn rmi(global: &Global, args: RmiArgs) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move {
+        let removal = if args.force { Removal::Forced } else { Removal::Careful };
+        let (mut failure, mut deleted) = (None, false);
+        for image in &args.images {
+            match engine.remove_image(image, removal) {
+                Ok(removed) => {
+                    for what in removed {
+                        match what {
+                            Removed::Untagged(name) => report::result(&format!("Untagged: {}", name.familiar())),
+                            Removed::Deleted(id) => {
+                                deleted = true;
+                                report::result(&format!("Deleted: {id}"));
+                            }
+                        }
+                    }
+                }
+                // The others are removed all the same; the last failure is told at the end, the ones before it now.
+                Err(error) => {
+                    if let Some(earlier) = failure.replace(error) {
+                        report::error(&earlier);
+                    }
+                }
+            }
+        }
+        if deleted && !args.no_prune {
+            engine.prune(&crate::engine::PruneOptions::default())?;
+        }
+        failure.map_or(Ok(()), Err)
+    }))
+}
+
+/// Runs `strake inspect`.
+pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move {
+        let (mut found, mut failure) = (Vec::new(), None);
+        for name in &args.names {
+            match inspect_one(&engine, name) {
+                Ok(value) => found.push(value),
+                Err(error) => {
+                    if let Some(earlier) = failure.replace(error) {
+                        report::error(&earlier);
+                    }
+                }
+            }
+        }
+        match &args.format {
+            None => report::result(&serde_json::to_string_pretty(&found).unwrap_or_default()),
+            Some(Format::Json) => report::result(&Value::Array(found).to_string()),
+            Some(format) => {
+                for value in &found {
+                    report::result(&format.render(value)?);
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }))
+}
+
+/// What `name` means.
+fn inspect_one(engine: &Engine, name: &str) -> Result<Value, Error> {
+    if let Some(details) = engine.image_details(name)? {
+        return image_value(&details);
+    }
+    engine.image(name).map(|_| Value::Null)
+}
+
+/// An image in the form of `docker image inspect`.
+fn image_value(details: &ImageDetails) -> Result<Value, Error> {
+    let ImageDetails { image, names, config } = details;
+    let tags: Vec<String> = names.iter().filter(|named| named.name.digest().is_none()).map(|named| named.name.familiar()).collect();
+    let mut digests: Vec<String> = names
+        .iter()
+        .filter_map(|named| named.name.digest().or(named.digest.as_ref()).map(|digest| format!("{}@{digest}", named.name.familiar_name())))
+        .collect();
+    digests.dedup();
+    let comment = config.history.last().and_then(|entry| entry.comment.clone()).unwrap_or_default();
+    let mut value = json!({
+        "Id": image.id.to_string(),
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Parent": "",
+        "Comment": comment,
+        "Created": config.created.clone().unwrap_or_default(),
+        "Author": config.author.clone().unwrap_or_default(),
+        "Architecture": config.architecture,
+        "Os": config.os,
+        "Size": image.size,
+        "Config": config.config,
+        "RootFS": { "Type": config.rootfs.kind, "Layers": image.diff_ids },
+    });
+    if let (Some(variant), Some(object)) = (&config.variant, value.as_object_mut()) {
+        object.insert("Variant".to_owned(), json!(variant));
+    }
+    Ok(value)
+}
+
+/// Runs `strake history`.
+pub(in crate::cli) fn history(global: &Global, args: HistoryArgs) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move {
+        let (image, lines) = engine.history(&args.image)?;
+        let mut table = Table::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
+        for (at, line) in lines.iter().enumerate() {
+            let id = if at == 0 { shown_id(&image.id, args.no_trunc) } else { "<missing>".to_owned() };
+            let row = history_row(line, id, args.no_trunc);
+            let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+            match &args.format {
+                _ if args.quiet => report::result(&field("ID")),
+                Some(format) => report::result(&format.render(&row)?),
+                None => {
+                    let by = if args.no_trunc { field("CreatedBy") } else { cut(&field("CreatedBy"), 45) };
+                    table.row(vec![field("ID"), field("CreatedSince"), by, field("Size"), field("Comment")]);
+                }
+            }
+        }
+        if !args.quiet && args.format.is_none() {
+            report::result(&table.render());
+        }
+        Ok(())
+    }))
+}
+
+fn history_row(line: &HistoryLine, id: String, whole: bool) -> Value {
+    let created = line.entry.created.as_deref().and_then(parse_time);
+    let by = tame(line.entry.created_by.as_deref().unwrap_or(""));
+    json!({
+        "ID": id,
+        "CreatedSince": created.map_or_else(|| "N/A".to_owned(), ago),
+        "CreatedAt": created.map_or_else(|| "N/A".to_owned(), date),
+        "CreatedBy": if whole { by } else { cut(&by, 4000) },
+        "Size": size(line.size),
+        "Comment": tame(line.entry.comment.as_deref().unwrap_or("")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_by_repository_by_tag_and_by_pattern() {
+        let name: Reference = "localhost:5000/acme/app:1.2".parse().unwrap();
+        for pattern in
+            ["localhost:5000/acme/app", "localhost:5000/acme/app:1.2", "localhost:5000/acme/*", "*/*/app:1.?", "localhost:5000/*/app:*"]
+        {
+            assert!(matches_name(pattern, &name), "{pattern}");
+        }
+        for pattern in ["acme/app", "app", "localhost:5000/acme/app:1", "*", "*:1.2", "localhost:5000/acme/ap"] {
+            assert!(!matches_name(pattern, &name), "{pattern}");
+        }
+        assert!(matches_name("deb*", &"debian:12".parse().unwrap()));
+    }
+}

@@ -1,0 +1,122 @@
+//! `strake pull`, `push` and `import`: images on their way.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::render::{ProgressMode, progress};
+use crate::cli::{Global, env, report};
+use crate::engine::{Engine, Error, ImportRequest, PullRequest};
+use crate::oci::{Platform, Reference};
+
+use super::{exit, until_interrupted, with_engine};
+
+/// Flags of `strake pull`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PullArgs {
+    /// The image
+    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
+    name: Reference,
+    /// The platform to choose where there are several [default: this machine's]
+    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Show nothing but the image's name
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Flags of `strake push`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PushArgs {
+    /// The image, under the name that it is to have in the registry
+    #[arg(value_name = "NAME[:TAG]")]
+    name: Reference,
+    /// Show nothing but the image's name
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Flags of `strake import`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ImportArgs {
+    /// The tar archive with the root file system, compressed or not; `-` is standard input
+    file: PathBuf,
+    /// The image's name
+    #[arg(value_name = "NAME[:TAG]", value_parser = super::tag_name)]
+    name: Option<Reference>,
+    /// Change a setting of the image with an instruction, such as `CMD ["sh"]` (may be given several times)
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    /// A remark for the image's history
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// What the image runs on [default: this machine's platform]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Accepted for compatibility: nothing but the image's ID is shown anyway
+    #[arg(short, long, hide = true)]
+    quiet: bool,
+}
+
+fn mode(quiet: bool) -> ProgressMode {
+    if quiet { ProgressMode::Quiet } else { ProgressMode::Auto }
+}
+
+/// Runs `strake pull`.
+pub(in crate::cli) fn pull(global: &Global, args: PullArgs) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move {
+        let reference = args.name.clone();
+        let request = PullRequest { reference: args.name, platform: args.platform.unwrap_or_else(Platform::host) };
+        let progress = progress(mode(args.quiet));
+        let outcome = until_interrupted(engine.pull(request, &progress)).await?;
+        drop(progress);
+        settle(engine).await?;
+        if !args.quiet {
+            report::result(&format!("Digest: {}", outcome.digest));
+            let status = if outcome.up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
+            report::result(&format!("Status: {status} {}", reference.familiar()));
+        }
+        report::result(&reference.to_string());
+        Ok(())
+    }))
+}
+
+/// Runs `strake push`.
+pub(in crate::cli) fn push(global: &Global, args: PushArgs) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move {
+        let progress = progress(mode(args.quiet));
+        let outcome = until_interrupted(engine.push(&args.name, &progress)).await?;
+        drop(progress);
+        settle(engine).await?;
+        if args.quiet {
+            report::result(&args.name.to_string());
+        } else {
+            let manifest = &outcome.manifest;
+            report::result(&format!("{}: digest: {} size: {}", args.name.tag().unwrap_or("latest"), manifest.digest, manifest.size));
+        }
+        Ok(())
+    }))
+}
+
+/// Runs `strake import`.
+pub(in crate::cli) fn import(global: &Global, args: ImportArgs) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move {
+        let request = ImportRequest {
+            source: args.file,
+            name: args.name,
+            changes: args.change,
+            message: args.message,
+            platform: args.platform.unwrap_or_else(Platform::host),
+        };
+        let image = until_interrupted(engine.import(request)).await?;
+        settle(engine).await?;
+        report::result(&image.id.to_string());
+        Ok(())
+    }))
+}
+
+/// Makes durable what the command made.
+async fn settle(engine: Engine) -> Result<(), Error> {
+    crate::task::blocking(move || engine.settle()).await
+}

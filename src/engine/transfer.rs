@@ -1,0 +1,148 @@
+//! Images on their way: from and to registries, from and to archives.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::image::import::import;
+use crate::image::{pull, push};
+use crate::oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
+use crate::progress::{Progress, StepOutcome};
+use crate::store::{ImageRecord, Lease};
+use crate::task::blocking;
+
+use super::changes::apply_changes;
+use super::{Engine, Error};
+
+/// A pull.
+#[derive(Clone, Debug)]
+pub struct PullRequest {
+    /// What to pull.
+    pub reference: Reference,
+    /// The platform to choose where there are several.
+    pub platform: Platform,
+}
+
+/// A pull that succeeded.
+#[derive(Clone, Debug)]
+pub struct PullOutcome {
+    /// The image.
+    pub image: ImageRecord,
+    /// What the name stands for in the registry: a manifest or an index.
+    pub digest: Digest,
+    /// Whether the name meant this image here already.
+    pub up_to_date: bool,
+}
+
+/// A push that succeeded.
+#[derive(Clone, Debug)]
+pub struct PushOutcome {
+    /// What the name means in the registry now.
+    pub manifest: Descriptor,
+}
+
+/// An import.
+#[derive(Clone, Debug)]
+pub struct ImportRequest {
+    /// The archive with the root file system; `-` is standard input.
+    pub source: PathBuf,
+    /// The image's name.
+    pub name: Option<Reference>,
+    /// Instructions of Dockerfiles that change the config.
+    pub changes: Vec<String>,
+    /// A remark for the history.
+    pub message: Option<String>,
+    /// What the image runs on.
+    pub platform: Platform,
+}
+
+impl Engine {
+    /// Pulls an image. What is here is not fetched; dropping the call keeps what has arrived for the next one.
+    ///
+    /// # Errors
+    /// The registry, the store, and content that is not what it should be.
+    pub async fn pull(&self, request: PullRequest, progress: &Progress) -> Result<PullOutcome, Error> {
+        let reference = &request.reference;
+        let failed = |source| Error::Image { action: "pull", name: reference.written().to_owned(), source };
+        let _lease = self.hold().await?;
+        let client = self.client()?;
+        let before = self.store.resolve(reference)?;
+        let step = progress.start(format!("pull {}", reference.familiar()), None);
+        let work = async {
+            let resolved = pull::resolve(&client, &self.store, reference, &request.platform).await?;
+            let snapshots = pull::unpack(&client, &self.store, reference, &resolved, &step).await?;
+            let (store, name, digest) = (self.store.clone(), reference.clone(), resolved.top.clone());
+            let image = blocking(move || pull::record(&store, &name, &resolved, &snapshots)).await?;
+            Ok((image, digest))
+        };
+        let result = work.await;
+        step.finish(if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
+        for warning in client.take_warnings() {
+            progress.warn(warning);
+        }
+        let (image, digest) = result.map_err(failed)?;
+        let up_to_date = before.is_some_and(|before| before.id == image.id);
+        Ok(PullOutcome { image, digest, up_to_date })
+    }
+
+    /// Pushes an image under its name.
+    ///
+    /// # Errors
+    /// No such image, the registry, the store.
+    pub async fn push(&self, reference: &Reference, progress: &Progress) -> Result<PushOutcome, Error> {
+        let failed = |source| Error::Image { action: "push", name: reference.written().to_owned(), source };
+        if reference.digest().is_some() {
+            let hint = Some("name a tag: the digest follows from the image".to_owned());
+            return Err(Error::Usage { message: format!("cannot push `{}` by its digest", reference.written()), hint });
+        }
+        let _lease = self.hold().await?;
+        let Some(image) = self.store.resolve(reference)? else { return Err(self.no_image(reference.written())?) };
+        let client = self.client()?;
+        let step = progress.start(format!("push {}", reference.familiar()), None);
+        let result = push::push(&client, &self.store, reference, &image, &step).await;
+        step.finish(if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
+        for warning in client.take_warnings() {
+            progress.warn(warning);
+        }
+        let pushed = result.map_err(failed)?;
+        // Should somebody have moved the name meanwhile, it is theirs.
+        if self.store.resolve(reference)?.is_some_and(|now| now.id == image.id) {
+            self.store.tag(reference, &image.id, Some(&pushed.manifest.digest))?;
+        }
+        Ok(PushOutcome { manifest: pushed.manifest })
+    }
+
+    /// Makes an image of a root file system.
+    ///
+    /// # Errors
+    /// The archive, the instructions, the store.
+    pub async fn import(&self, request: ImportRequest) -> Result<ImageRecord, Error> {
+        let _lease = self.hold().await?;
+        let mut config = ImageConfig::empty(&request.platform);
+        apply_changes(&mut config.config, &request.changes)?;
+        let shown = request.source.display().to_string();
+        let comment = request.message.unwrap_or_else(|| format!("Imported from {shown}"));
+        let (store, source, name) = (self.store.clone(), request.source, request.name);
+        blocking(move || {
+            let archive = open_input(&source)?;
+            let failed = |source| Error::Image { action: "import", name: shown, source };
+            import(&store, archive, config, &comment, name.as_ref()).map_err(failed)
+        })
+        .await
+    }
+
+    /// Holds what the command makes until its end.
+    pub(super) async fn hold(&self) -> Result<Lease, Error> {
+        let store = self.store.clone();
+        Ok(blocking(move || store.lease()).await?)
+    }
+}
+
+/// Opens a file, or standard input for `-`.
+pub(super) fn open_input(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdin()));
+    }
+    let file = File::open(path).map_err(|source| Error::Io { action: "open", path: path.to_owned(), source })?;
+    Ok(Box::new(file))
+}
