@@ -1,0 +1,16 @@
+//! End-to-end tests: the real binary, on real kernels, registries and peers, with everything it touches in a directory of its own.
+//!
+//! One module per topic. Each test states a claim and checks it from outside: by reading archives itself, by asking another tool, by talking to what runs. What a
+//! test needs and this machine lacks is told when the test skips itself; with `STRAKE_TESTS_REQUIRE=1` that is a failure. `tests/setup.sh` prepares the bases.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
+
+mod build;
+mod cache;
+mod common;
+mod containers;
+mod failures;
+mod interop;
+mod kill;
+mod peers;
+mod sandbox;
