@@ -28,7 +28,7 @@ struct Arguments {
 }
 
 /// What every command takes.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 struct Global {
     /// The store's directory [default: /var/lib/strake as root, $XDG_DATA_HOME/strake otherwise]
     #[arg(long, global = true, value_name = "DIR", env = env::ROOT, hide_env = true)]

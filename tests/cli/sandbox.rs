@@ -13,7 +13,8 @@ fn world() -> Option<World> {
 #[test]
 fn a_step_that_changes_nothing_has_an_empty_layer() {
     let Some(world) = world() else { return };
-    let text = "FROM localhost/busybox\nRUN true\nRUN ls -lR /bin >/dev/null; cat /etc/hosts /etc/resolv.conf >/dev/null; touch /dev/shm/x\n";
+    let text =
+        "FROM localhost/busybox\nRUN true\nRUN ls -lR /bin >/dev/null; cat /etc/hosts /etc/resolv.conf >/dev/null; touch /dev/shm/x\n";
     let image = world.image(text, &[]);
     assert_eq!(image.layers.len(), 3);
     assert!(image.layers[1].is_empty(), "{:?}", image.layers[1].keys());
@@ -100,7 +101,8 @@ fn a_secret_is_in_the_step_and_nowhere_else() {
     let Some(world) = world() else { return };
     let secret = "a-secret-that-nobody-guesses";
     std::fs::write(world.path("secret"), secret).unwrap();
-    let text = "FROM localhost/busybox\nRUN --mount=type=secret,id=token md5sum /run/secrets/token && test $(wc -c < /run/secrets/token) = 28\n";
+    let text =
+        "FROM localhost/busybox\nRUN --mount=type=secret,id=token md5sum /run/secrets/token && test $(wc -c < /run/secrets/token) = 28\n";
     let spec = format!("id=token,src={}", world.path("secret").display());
     let archive = world.path("s.tar");
     world.build(text, &["--secret", &spec, "-o", &format!("type=docker,dest={}", archive.display())]).ok().omits(&[secret]);

@@ -165,7 +165,8 @@ pub(crate) fn entries(bytes: &[u8]) -> BTreeMap<String, Entry> {
         };
         if kind == "link" {
             // A name of a file that came before: the file itself, as anybody sees it who unpacks it.
-            let original = entries.get(&trim(&target)).unwrap_or_else(|| panic!("{path} is a link to {target}, which is not in the layer")).clone();
+            let original =
+                entries.get(&trim(&target)).unwrap_or_else(|| panic!("{path} is a link to {target}, which is not in the layer")).clone();
             entries.insert(path, original);
             continue;
         }
