@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::cache::key::{self, InputIdentity, InputLabel};
 use crate::cache::{CacheKey, Components, Output, StepSlot};
-use crate::context::{ChecksumMemo, ChecksumOptions, Excluding, RootEntry, checksum};
+use crate::context::{ChecksumOptions, Excluding, RootEntry, checksum};
 use crate::graph::{BuildGraph, CopyOp, CopySource, Node, NodeId, Op, SourceOp};
 use crate::path::RootPath;
 use crate::store::{Resource, SnapshotId};
@@ -133,7 +133,7 @@ pub(super) fn components(
                     CopySource::Inline { .. } => None,
                     CopySource::Path { input, pattern } if is_context(graph.node(nodes[*input])) => {
                         let context = context_of(environment, node)?;
-                        let (checksum, found) = checksum_selection(&*context, pattern, op, node, &*environment.checksums)?;
+                        let (checksum, found) = checksum_selection(&*context, pattern, op, node, environment)?;
                         files.extend(found);
                         Some(InputIdentity::Files { checksum })
                     }
@@ -175,7 +175,7 @@ pub(super) fn content_components(
             CopySource::Download { .. } => return Ok(None),
             CopySource::Path { input, pattern } => {
                 let Some(tree) = trees.get(input) else { return Ok(None) };
-                let (checksum, _) = checksum_selection(&**tree, pattern, op, node, &*environment.checksums)?;
+                let (checksum, _) = checksum_selection(&**tree, pattern, op, node, environment)?;
                 Some(InputIdentity::Files { checksum })
             }
         });
@@ -201,7 +201,7 @@ fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, 
         let options =
             ChecksumOptions { root: if contents_only { RootEntry::ContentsOnly } else { RootEntry::Counts }, ..Default::default() };
         let sum =
-            checksum(tree, &root.path, &options, memo).map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
+            checksum(tree, &root.path, &options, &*environment.checksums).map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
         // A file's name at the destination is read too: `COPY *.txt /d/` of a renamed file gives another result.
         let name = if contents_only { &[] } else { root.name.as_bytes() };
         hasher.update(&(name.len() as u64).to_le_bytes());

@@ -125,8 +125,8 @@ fn a_cache_mount_keeps_its_files_between_builds_and_out_of_the_image() {
 #[test]
 fn a_step_runs_as_the_user_in_the_directory() {
     let Some(world) = world() else { return };
-    let text = "FROM localhost/busybox\nUSER nobody\nWORKDIR /work/dir\nRUN touch made && id && pwd && echo home=$HOME\n";
-    world.build(text, &[]).ok().says(&["uid=65534(nobody) gid=65534(nogroup) groups=", "/work/dir", "home=/home"]);
+    let text = "FROM localhost/busybox\nUSER nobody\nWORKDIR /job/dir\nRUN touch made && id && pwd && echo home=$HOME\n";
+    world.build(text, &[]).ok().says(&["uid=65534(nobody) gid=65534(nogroup) groups=", "/job/dir", "home=/home"]);
     let image = world.image(text, &[]);
     assert_eq!(image.tree()["work/dir/made"].uid, 65534);
     assert!(image.last_layer().contains(&"work/dir/made"));
