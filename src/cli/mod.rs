@@ -49,6 +49,10 @@ enum Command {
     Pull(commands::transfer::PullArgs),
     /// Send an image to a registry
     Push(commands::transfer::PushArgs),
+    /// Write images to an archive
+    Save(commands::transfer::SaveArgs),
+    /// Load the images of an archive
+    Load(commands::transfer::LoadArgs),
     /// Make an image of a root file system in a tar archive
     Import(commands::transfer::ImportArgs),
     /// List the images
@@ -61,6 +65,12 @@ enum Command {
     Inspect(commands::images::InspectArgs),
     /// Show how an image came to be
     History(commands::images::HistoryArgs),
+    /// Free what nothing needs
+    Prune(commands::prune::PruneArgs),
+    /// Keep a credential for a registry
+    Login(commands::login::LoginArgs),
+    /// Forget the credential for a registry
+    Logout(commands::login::LogoutArgs),
 }
 
 /// Runs the command line and returns the exit status.
@@ -84,12 +94,17 @@ pub fn main() -> ExitCode {
         Command::Build(args) => commands::build::run(&arguments.global, args),
         Command::Pull(args) => commands::transfer::pull(&arguments.global, args),
         Command::Push(args) => commands::transfer::push(&arguments.global, args),
+        Command::Save(args) => commands::transfer::save(&arguments.global, args),
+        Command::Load(args) => commands::transfer::load(&arguments.global, args),
         Command::Import(args) => commands::transfer::import(&arguments.global, args),
         Command::Images(args) => commands::images::images(&arguments.global, args),
         Command::Tag(args) => commands::images::tag(&arguments.global, args),
         Command::Rmi(args) => commands::images::rmi(&arguments.global, args),
         Command::Inspect(args) => commands::images::inspect(&arguments.global, args),
         Command::History(args) => commands::images::history(&arguments.global, args),
+        Command::Prune(args) => commands::prune::run(&arguments.global, args),
+        Command::Login(args) => commands::login::login(&arguments.global, args),
+        Command::Logout(args) => commands::login::logout(&arguments.global, args),
     }
 }
 

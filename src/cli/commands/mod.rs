@@ -2,6 +2,8 @@
 
 pub(super) mod build;
 pub(super) mod images;
+pub(super) mod login;
+pub(super) mod prune;
 pub(super) mod transfer;
 
 use std::future::Future;
