@@ -52,6 +52,10 @@ enum Command {
     Pull(commands::transfer::PullArgs),
     /// Send an image to a registry
     Push(commands::transfer::PushArgs),
+    /// Write images to an archive
+    Save(commands::transfer::SaveArgs),
+    /// Load the images of an archive
+    Load(commands::transfer::LoadArgs),
     /// Make an image of a root file system in a tar archive
     Import(commands::transfer::ImportArgs),
     /// List the images
@@ -82,6 +86,12 @@ enum Command {
     Attach(commands::containers::AttachArgs),
     /// Remove containers
     Rm(commands::containers::RmArgs),
+    /// Free what nothing needs
+    Prune(commands::prune::PruneArgs),
+    /// Keep a credential for a registry
+    Login(commands::login::LoginArgs),
+    /// Forget the credential for a registry
+    Logout(commands::login::LogoutArgs),
 }
 
 /// Runs the command line and returns the exit status.
@@ -111,6 +121,8 @@ pub fn main() -> ExitCode {
         Command::Build(args) => commands::build::run(&arguments.global, args),
         Command::Pull(args) => commands::transfer::pull(&arguments.global, args),
         Command::Push(args) => commands::transfer::push(&arguments.global, args),
+        Command::Save(args) => commands::transfer::save(&arguments.global, args),
+        Command::Load(args) => commands::transfer::load(&arguments.global, args),
         Command::Import(args) => commands::transfer::import(&arguments.global, args),
         Command::Images(args) => commands::images::images(&arguments.global, args),
         Command::Tag(args) => commands::images::tag(&arguments.global, args),
@@ -126,6 +138,9 @@ pub fn main() -> ExitCode {
         Command::Wait(args) => commands::containers::wait(&arguments.global, &args),
         Command::Attach(args) => commands::containers::attach(&arguments.global, &args),
         Command::Rm(args) => commands::containers::rm(&arguments.global, &args),
+        Command::Prune(args) => commands::prune::run(&arguments.global, args),
+        Command::Login(args) => commands::login::login(&arguments.global, args),
+        Command::Logout(args) => commands::login::logout(&arguments.global, args),
     }
 }
 

@@ -5,6 +5,8 @@ pub(super) mod containers;
 pub(super) mod images;
 pub(super) mod run;
 mod table;
+pub(super) mod login;
+pub(super) mod prune;
 pub(super) mod transfer;
 
 use std::future::Future;
