@@ -166,15 +166,10 @@ impl FromStr for Reference {
         if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()) {
             return Err(bad("64 hexadecimal digits are an image ID, not a name"));
         }
-        let parsed: Grammar = text.parse().map_err(|error| bad(&explain(text, &error)))?;
-        let registry = match parsed.registry() {
-            "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB,
-            other => other,
-        };
-        let mut repository = parsed.repository().to_owned();
-        if registry == DOCKER_HUB && !repository.contains('/') {
-            repository.insert_str(0, "library/");
+        if let Some((registry, repository, tag)) = plain(text) {
+            return Ok(Reference::normalised(registry, repository, TagOrDigest::Tag(tag.unwrap_or("latest").to_owned()), text));
         }
+        let parsed: Grammar = text.parse().map_err(|error| bad(&explain(text, &error)))?;
         let tag = parsed.tag().map(str::to_owned);
         let target = match parsed.digest() {
             None => TagOrDigest::Tag(tag.unwrap_or_else(|| "latest".to_owned())),
@@ -183,8 +178,46 @@ impl FromStr for Reference {
                 TagOrDigest::Digest { tag, digest }
             }
         };
-        Ok(Reference { registry: registry.to_owned(), repository, target, written: text.to_owned() })
+        Ok(Reference::normalised(parsed.registry(), parsed.repository(), target, text))
     }
+}
+
+impl Reference {
+    fn normalised(registry: &str, repository: &str, target: TagOrDigest, written: &str) -> Reference {
+        let registry = match registry {
+            "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB,
+            other => other,
+        };
+        let mut repository = repository.to_owned();
+        if registry == DOCKER_HUB && !repository.contains('/') {
+            repository.insert_str(0, "library/");
+        }
+        Reference { registry: registry.to_owned(), repository, target, written: written.to_owned() }
+    }
+}
+
+/// Registry, repository and tag of a name as nearly all are; `None` leaves it to the grammar, whose regular expression takes milliseconds to compile.
+fn plain(text: &str) -> Option<(&str, &str, Option<&str>)> {
+    let (name, tag) = match text.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (text, None),
+    };
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    // Words with single separators between them.
+    let part = |part: &str| part.split(['.', '_', '-']).all(|piece| !piece.is_empty() && piece.bytes().all(word));
+    let good_tag = |tag: &str| {
+        let first = tag.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        first && tag.len() <= 128 && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+    };
+    let (registry, repository) = match name.split_once('/') {
+        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (host, rest),
+        _ => (DOCKER_HUB, name),
+    };
+    let (host, port) = registry.split_once(':').unwrap_or((registry, "0"));
+    let good_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let good =
+        name.len() <= 128 && tag.is_none_or(good_tag) && good_port && part(host) && !host.contains('_') && repository.split('/').all(part);
+    good.then_some((registry, repository, tag))
 }
 
 /// Says what is wrong with a name in the words of its grammar.
@@ -226,6 +259,51 @@ mod tests {
         let digest = Digest::sha256(b"x");
         check(&format!("debian@{digest}"), &format!("docker.io/library/debian@{digest}"));
         check(&format!("debian:12@{digest}"), &format!("docker.io/library/debian:12@{digest}"));
+    }
+
+    #[test]
+    fn plain_names_mean_what_the_grammar_says() {
+        let names = [
+            "a",
+            "a/b",
+            "a.b/c",
+            "localhost/a",
+            "localhost:5/a/b",
+            "a:1",
+            "a/b:T_x.-",
+            "x.y:80/q-r/s_t:v",
+            "docker.io/a",
+            "1.2.3.4:5/a",
+            "a:80/b",
+        ];
+        for text in names {
+            let (registry, repository, tag) = plain(text).unwrap();
+            let grammar: Grammar = text.parse().unwrap();
+            let short = grammar.repository().strip_prefix("library/").filter(|_| !repository.contains("library/"));
+            let expected = (grammar.registry(), short.unwrap_or(grammar.repository()), tag);
+            assert_eq!((registry, repository, tag), expected, "{text}");
+            assert_eq!(grammar.tag(), Some(tag.unwrap_or("latest")), "{text}");
+        }
+        for text in [
+            "",
+            "A",
+            "a//b",
+            "a--b",
+            "a:",
+            "a:/b",
+            "-a",
+            "a_/b",
+            "a:b:c",
+            "a@sha256:1",
+            ":5/a",
+            "a.b:/c",
+            "x_y.z/a",
+            "a/b:t/c",
+            ".a",
+            "a:-x",
+        ] {
+            assert!(plain(text).is_none(), "{text}");
+        }
     }
 
     #[test]
