@@ -108,6 +108,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and versions go to standard output and are no failure; clap knows which is which.
             let _ = error.print();
+            if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|command| command == "run") {
+                return ExitCode::from(commands::run::FAILED);
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };

@@ -19,7 +19,7 @@ use crate::runtime::container::{self, Attachment, HostAddress, LocalIo, Mode, Ou
 use crate::runtime::{Capabilities, CgroupSpec, TerminalSize};
 
 /// The exit status of `run` where Strake itself failed.
-const FAILED: u8 = 125;
+pub(in crate::cli) const FAILED: u8 = 125;
 
 /// How long the command that started a container has to remove it.
 const GRACE: Duration = Duration::from_millis(500);
