@@ -52,6 +52,11 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// The store's directory, if the environment names it.
+pub(super) fn root() -> Option<PathBuf> {
+    path(ROOT)
+}
+
 /// Where everything is, from the command line, the environment and the user.
 pub(super) fn engine_options(global: &Global) -> EngineOptions {
     let is_root = rustix::process::geteuid().is_root();

@@ -61,6 +61,24 @@ enum Command {
     Inspect(commands::images::InspectArgs),
     /// Show how an image came to be
     History(commands::images::HistoryArgs),
+    /// Run a command in a new container
+    Run(Box<commands::run::RunArgs>),
+    /// List containers
+    Ps(commands::containers::PsArgs),
+    /// Show what a container wrote
+    Logs(commands::containers::LogsArgs),
+    /// Stop containers
+    Stop(commands::containers::StopArgs),
+    /// Start containers that were stopped
+    Start(commands::containers::StartArgs),
+    /// Send a signal to containers
+    Kill(commands::containers::KillArgs),
+    /// Wait for the end of containers, and show their exit codes
+    Wait(commands::containers::WaitArgs),
+    /// Be the terminal of a running container
+    Attach(commands::containers::AttachArgs),
+    /// Remove containers
+    Rm(commands::containers::RmArgs),
 }
 
 /// Runs the command line and returns the exit status.
@@ -90,6 +108,15 @@ pub fn main() -> ExitCode {
         Command::Rmi(args) => commands::images::rmi(&arguments.global, args),
         Command::Inspect(args) => commands::images::inspect(&arguments.global, args),
         Command::History(args) => commands::images::history(&arguments.global, args),
+        Command::Run(args) => commands::run::run(&arguments.global, *args),
+        Command::Ps(args) => commands::containers::ps(&arguments.global, &args),
+        Command::Logs(args) => commands::containers::logs(&arguments.global, &args),
+        Command::Stop(args) => commands::containers::stop(&arguments.global, &args),
+        Command::Start(args) => commands::containers::start(&arguments.global, &args),
+        Command::Kill(args) => commands::containers::kill(&arguments.global, &args),
+        Command::Wait(args) => commands::containers::wait(&arguments.global, &args),
+        Command::Attach(args) => commands::containers::attach(&arguments.global, &args),
+        Command::Rm(args) => commands::containers::rm(&arguments.global, &args),
     }
 }
 
@@ -102,5 +129,7 @@ fn supervisor(args: &mut impl Iterator<Item = OsString>) -> Option<ExitCode> {
     }
     args.next();
     let rest: Vec<OsString> = args.collect();
-    Some(ExitCode::from(u8::try_from(supervisor_main(rest)).unwrap_or(1)))
+    let code = supervisor_main(rest.clone());
+    commands::run::after_supervisor(&rest);
+    Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

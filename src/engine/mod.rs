@@ -5,6 +5,7 @@
 
 mod build;
 mod changes;
+mod containers;
 mod download;
 mod error;
 mod images;
@@ -21,6 +22,7 @@ use crate::store::Store;
 pub use crate::store::{PruneImages, PruneOptions, PruneReport};
 
 pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output};
+pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 pub use network::NetworkFiles;

@@ -3,6 +3,9 @@
 pub(super) mod build;
 pub(super) mod images;
 pub(super) mod transfer;
+pub(super) mod containers;
+pub(super) mod run;
+mod table;
 
 use std::future::Future;
 use std::process::ExitCode;

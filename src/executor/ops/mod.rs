@@ -13,7 +13,7 @@ pub mod exec;
 mod mkdir;
 mod select;
 mod step;
-mod stubs;
+pub(crate) mod stubs;
 #[cfg(test)]
 mod tests;
 mod upper;

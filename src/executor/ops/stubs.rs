@@ -17,7 +17,7 @@ use crate::sys::tree::{LastLink, Metadata, Tree, resolve};
 use super::Error;
 
 /// Fills the empty directory `stubs` with the mount points of `spec` that neither `base` nor the writable layer `upper` has.
-pub(super) fn make_stubs(base: &MergedView, upper: &Path, stubs: &Path, spec: &SandboxSpec) -> Result<(), Error> {
+pub(crate) fn make_stubs(base: &MergedView, upper: &Path, stubs: &Path, spec: &SandboxSpec) -> Result<(), Error> {
     let mut repeated: Vec<(RootPath, Metadata)> = Vec::new();
     let fail = |path: &RootPath| {
         let path = path.clone();

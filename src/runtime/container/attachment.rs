@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -74,6 +74,23 @@ pub enum Outcome {
 const ENDING: [Signal; 7] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM];
 
+/// Signals of this thread that wait; dropping it lets them come.
+#[derive(Debug)]
+pub struct HeldSignals(());
+
+/// Makes signals wait that would end this process, so that none is lost between a container's start and the [`pump`](Attachment::pump), which lets them come.
+pub fn hold_signals() -> HeldSignals {
+    // Cannot fail for a set of known signals; a signal that comes early would end this process, as before.
+    let _ = ENDING.into_iter().collect::<SigSet>().thread_block();
+    HeldSignals(())
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        let _ = ENDING.into_iter().collect::<SigSet>().thread_unblock();
+    }
+}
+
 impl Attachment {
     pub(super) fn new(dir: &Path, stream: UnixStream) -> Attachment {
         Attachment { dir: dir.to_owned(), stream }
@@ -84,6 +101,8 @@ impl Attachment {
         self.stream.set_nonblocking(true).map_err(Error::socket("talk to"))?;
         let caught: Vec<Signal> = ENDING.into_iter().chain(options.tty.then_some(Signal::SIGWINCH)).collect();
         let signals = SignalPipe::install(&caught).map_err(Error::local("catch signals"))?;
+        // From here on they are caught.
+        drop(HeldSignals(()));
         let _raw = match io.stdin {
             Some(stdin) if options.tty => RawMode::enter(stdin)?,
             _ => None,

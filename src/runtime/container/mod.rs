@@ -23,7 +23,7 @@ mod state;
 mod supervisor;
 mod terminal;
 
-pub use attachment::{Attachment, LocalIo, Outcome, PumpOptions};
+pub use attachment::{Attachment, HeldSignals, LocalIo, Outcome, PumpOptions, hold_signals};
 pub use control::{attach, kill, resize, stop, wait};
 pub use error::Error;
 pub use log::{LogOptions, LogRecord, LogStream, logs};

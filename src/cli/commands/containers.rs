@@ -1,0 +1,393 @@
+//! `strake ps`, `logs`, `stop`, `rm` and their like: what is done with containers that exist.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::cli::{Global, env, report};
+use crate::engine::{ContainerInfo, Engine, Error};
+use crate::runtime::container::{LogOptions, LogStream, Mode, State};
+
+use super::run::{failure_code, pump, signal};
+use super::table::{self, Row};
+
+/// Flags of `strake ps`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PsArgs {
+    /// Also those that do not run
+    #[arg(short, long)]
+    all: bool,
+    /// Only the IDs
+    #[arg(short, long)]
+    quiet: bool,
+    /// The last ones made, whether they run or not
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    last: Option<usize>,
+    /// The last one made
+    #[arg(short, long)]
+    latest: bool,
+    /// Cut nothing off
+    #[arg(long)]
+    no_trunc: bool,
+    /// `table`, `json`, or a template such as `{{.ID}} {{.Names}}`
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: String,
+    /// `name=`, `id=`, `status=`, `label=`, `ancestor=` or `exited=` (may be given several times)
+    #[arg(short, long, value_name = "FILTER", value_parser = filter)]
+    filter: Vec<(String, String)>,
+}
+
+/// Flags of `strake logs`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LogsArgs {
+    /// The container
+    container: String,
+    /// Show what comes, until the container ends
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last lines
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value = "all")]
+    tail: String,
+    /// With the time of each line
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Only lines of that time or later: RFC 3339, or `10m` for ten minutes ago
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// Only lines before that time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+}
+
+/// Flags of `strake stop`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StopArgs {
+    /// The containers
+    #[arg(required = true)]
+    containers: Vec<String>,
+    /// Seconds until they are killed [default: what they were made with]
+    #[arg(short, long = "time", visible_alias = "timeout", value_name = "SECONDS")]
+    time: Option<u64>,
+}
+
+/// Flags of `strake rm`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RmArgs {
+    /// The containers
+    #[arg(required = true)]
+    containers: Vec<String>,
+    /// Kill those that run
+    #[arg(short, long)]
+    force: bool,
+    /// Remove their anonymous volumes as well
+    #[arg(short, long)]
+    volumes: bool,
+}
+
+/// Flags of `strake kill`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct KillArgs {
+    /// The containers
+    #[arg(required = true)]
+    containers: Vec<String>,
+    /// The signal
+    #[arg(short, long, default_value = "KILL", value_parser = signal)]
+    signal: i32,
+}
+
+/// Flags of `strake wait`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct WaitArgs {
+    /// The containers
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+/// Flags of `strake start`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StartArgs {
+    /// The containers
+    #[arg(required = true)]
+    containers: Vec<String>,
+    /// Show the output, and pass signals on
+    #[arg(short, long)]
+    attach: bool,
+    /// Pass standard input on
+    #[arg(short, long)]
+    interactive: bool,
+}
+
+/// Flags of `strake attach`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AttachArgs {
+    /// The container
+    container: String,
+    /// Pass no input on
+    #[arg(long)]
+    no_stdin: bool,
+}
+
+fn filter(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    match key {
+        "name" | "id" | "status" | "label" | "ancestor" | "exited" => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("the filter `{key}` is not supported: expected name, id, status, label, ancestor or exited")),
+    }
+}
+
+/// Reads a point in time: RFC 3339, seconds since the epoch, or how long ago.
+fn time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Timestamp::from_second(seconds).map_err(|error| error.to_string());
+    }
+    let ago: SignedDuration = text.parse().map_err(|_| format!("`{text}` is no time: expected RFC 3339, or a duration such as 10m"))?;
+    Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
+}
+
+fn open(global: &Global) -> Result<Engine, Error> {
+    Engine::open(env::engine_options(global), None)
+}
+
+/// Does something to each container, tells its name as the user wrote it, and goes on after a failure.
+fn each(global: &Global, names: &[String], work: impl Fn(&Engine, &ContainerInfo) -> Result<Option<String>, Error>) -> ExitCode {
+    let engine = match open(global) {
+        Ok(engine) => engine,
+        Err(error) => return super::exit(Err(error)),
+    };
+    let mut code = ExitCode::SUCCESS;
+    for name in names {
+        match engine.container(name).and_then(|info| work(&engine, &info)) {
+            Ok(said) => report::result(said.as_deref().unwrap_or(name)),
+            Err(error) => {
+                report::error(&error);
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
+}
+
+/// Runs `strake stop`.
+pub(in crate::cli) fn stop(global: &Global, args: &StopArgs) -> ExitCode {
+    let timeout = args.time.map(Duration::from_secs);
+    each(global, &args.containers, |engine, info| engine.stop_container(info, timeout).map(|()| None))
+}
+
+/// Runs `strake kill`.
+pub(in crate::cli) fn kill(global: &Global, args: &KillArgs) -> ExitCode {
+    each(global, &args.containers, |engine, info| engine.kill_container(info, args.signal).map(|()| None))
+}
+
+/// Runs `strake wait`.
+pub(in crate::cli) fn wait(global: &Global, args: &WaitArgs) -> ExitCode {
+    each(global, &args.containers, |engine, info| engine.wait_container(info).map(|code| Some(code.to_string())))
+}
+
+/// Runs `strake rm`.
+pub(in crate::cli) fn rm(global: &Global, args: &RmArgs) -> ExitCode {
+    if !args.force {
+        return each(global, &args.containers, |engine, info| engine.remove_container(info, false, args.volumes).map(|()| None));
+    }
+    // Removing what is not there is done already.
+    let there = open(global).and_then(|engine| {
+        let known = |name: &&String| !matches!(engine.container(name), Err(Error::NoSuchContainer { .. }));
+        Ok(args.containers.iter().filter(known).cloned().collect::<Vec<_>>())
+    });
+    match there {
+        Ok(there) => each(global, &there, |engine, info| engine.remove_container(info, true, args.volumes).map(|()| None)),
+        Err(error) => super::exit(Err(error)),
+    }
+}
+
+/// Runs `strake start`.
+pub(in crate::cli) fn start(global: &Global, args: &StartArgs) -> ExitCode {
+    if !(args.attach || args.interactive) {
+        return each(global, &args.containers, |engine, info| {
+            for warning in engine.start_container(info, Mode::Detached)?.warnings {
+                report::tell(&format!("warning: {warning}"));
+            }
+            Ok(None)
+        });
+    }
+    let [name] = &args.containers[..] else {
+        let message = "one container at a time can be attached to".to_owned();
+        return super::exit(Err(Error::Usage { message, hint: Some("start the others without -a".into()) }));
+    };
+    code(open(global).and_then(|engine| {
+        let info = engine.container(name)?;
+        let tty = info.spec.as_ref().is_some_and(|spec| spec.tty);
+        let held = crate::runtime::container::hold_signals();
+        let started = engine.start_container(&info, Mode::Attached)?;
+        let Some(attachment) = started.attachment else { return Ok(0) };
+        let outcome = pump(&engine, &info, attachment, args.interactive, tty, true);
+        drop(held);
+        let (code, _) = outcome?;
+        engine.finish_container(&info.record.id)?;
+        Ok(code)
+    }))
+}
+
+/// Runs `strake attach`.
+pub(in crate::cli) fn attach(global: &Global, args: &AttachArgs) -> ExitCode {
+    code(open(global).and_then(|engine| {
+        let info = engine.container(&args.container)?;
+        let tty = info.spec.as_ref().is_some_and(|spec| spec.tty);
+        let attachment = engine.attach_container(&info)?;
+        Ok(pump(&engine, &info, attachment, !args.no_stdin, tty, true)?.0)
+    }))
+}
+
+/// An exit status, or a failure and its own.
+fn code(result: Result<u8, Error>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report::error(&error);
+            ExitCode::from(match failure_code(&error) {
+                125 => 1,
+                code => code,
+            })
+        }
+    }
+}
+
+/// Runs `strake logs`.
+pub(in crate::cli) fn logs(global: &Global, args: &LogsArgs) -> ExitCode {
+    super::exit(show_logs(global, args))
+}
+
+fn show_logs(global: &Global, args: &LogsArgs) -> Result<(), Error> {
+    let tail = match args.tail.as_str() {
+        "all" => None,
+        number => match number.parse() {
+            Ok(number) => Some(number),
+            Err(_) => return Err(Error::Usage { message: format!("`{number}` is not a number of lines"), hint: None }),
+        },
+    };
+    let engine = open(global)?;
+    let info = engine.container(&args.container)?;
+    let options = LogOptions { follow: args.follow, tail, since: args.since, until: args.until };
+    let (mut out, mut err) = (std::io::BufWriter::new(std::io::stdout().lock()), std::io::stderr().lock());
+    engine.container_logs(&info, &options, &mut |record| {
+        let time = if args.timestamps { format!("{} ", record.time) } else { String::new() };
+        let written = match record.stream {
+            LogStream::Stdout => write!(out, "{time}{}", record.log).and_then(|()| if args.follow { out.flush() } else { Ok(()) }),
+            // In the order of the log, where both go to one place.
+            LogStream::Stderr => out.flush().and_then(|()| write!(err, "{time}{}", record.log)),
+        };
+        written.is_ok()
+    })?;
+    // Whoever does not read on has enough.
+    let _ = out.flush();
+    Ok(())
+}
+
+/// Runs `strake ps`.
+pub(in crate::cli) fn ps(global: &Global, args: &PsArgs) -> ExitCode {
+    super::exit(list(global, args))
+}
+
+fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
+    let engine = open(global)?;
+    let last = if args.latest { Some(1) } else { args.last };
+    let by_state = args.filter.iter().any(|(key, _)| key == "status" || key == "exited");
+    let all = args.all || last.is_some() || by_state;
+    let found = engine.containers()?.into_iter().filter(|info| (all || info.is_running()) && matches(info, &args.filter));
+    let rows: Vec<Row> = found.take(last.unwrap_or(usize::MAX)).map(|info| row(&info, args.no_trunc)).collect();
+    if args.quiet {
+        rows.iter().for_each(|row| report::result(&row["ID"]));
+        return Ok(());
+    }
+    let columns = [
+        ("CONTAINER ID", "ID"),
+        ("IMAGE", "Image"),
+        ("COMMAND", "Command"),
+        ("CREATED", "RunningFor"),
+        ("STATUS", "Status"),
+        ("PORTS", "Ports"),
+        ("NAMES", "Names"),
+    ];
+    let text = table::render(&args.format, &columns, &rows).map_err(|message| Error::Usage { message, hint: None })?;
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// Filters of one key are alternatives, except labels; different keys must all hold.
+fn matches(info: &ContainerInfo, filters: &[(String, String)]) -> bool {
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (key, value) in filters {
+        groups.entry(key).or_default().push(value);
+    }
+    let spec = info.spec.as_ref();
+    let label = |wanted: &str| {
+        let (key, value) = wanted.split_once('=').map_or((wanted, None), |(key, value)| (key, Some(value)));
+        spec.and_then(|spec| spec.labels.get(key)).is_some_and(|known| value.is_none_or(|value| known == value))
+    };
+    groups.into_iter().all(|(key, values)| match key {
+        "label" => values.into_iter().all(label),
+        _ => values.into_iter().any(|value| match key {
+            "name" => info.record.name.contains(value.trim_start_matches(['^', '/']).trim_end_matches('$')),
+            "id" => info.record.id.starts_with(value),
+            "status" => info.status() == value,
+            "ancestor" => spec.is_some_and(|spec| spec.image == value || spec.image_id.trim_start_matches("sha256:").starts_with(value)),
+            "exited" => matches!(info.state, Some(State::Exited { code, .. }) if value.parse() == Ok(code)),
+            _ => false,
+        }),
+    })
+}
+
+fn row(info: &ContainerInfo, whole: bool) -> Row {
+    let spec = info.spec.as_ref();
+    let args = spec.map_or_else(Vec::new, |spec| spec.sandbox.process.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect());
+    let mut command = args.join(" ").replace('\n', " ");
+    if !whole && command.chars().count() > 20 {
+        command = command.chars().take(19).chain(['…']).collect();
+    }
+    let labels = spec.map(|spec| spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","));
+    let id = if whole { info.record.id.as_str() } else { info.short_id() };
+    let created = Timestamp::try_from(info.record.created_at).unwrap_or(Timestamp::UNIX_EPOCH);
+    [
+        ("ID", id.to_owned()),
+        ("Image", spec.map_or_else(String::new, |spec| spec.image.clone())),
+        ("Command", format!("\"{command}\"")),
+        ("CreatedAt", created.to_string()),
+        ("RunningFor", format!("{} ago", table::human(age(created)))),
+        ("State", info.status().to_owned()),
+        ("Status", status(info)),
+        ("Ports", String::new()),
+        ("Names", info.record.name.clone()),
+        ("Labels", labels.unwrap_or_default()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+/// `Up 3 seconds`, `Exited (0) 2 minutes ago`.
+fn status(info: &ContainerInfo) -> String {
+    match &info.state {
+        None => "Dead".to_owned(),
+        Some(State::Created) => "Created".to_owned(),
+        Some(State::Running { started_at, .. }) => {
+            format!("Up {}", started_at.parse().map_or_else(|_| "for some time".to_owned(), |at| table::human(age(at))))
+        }
+        Some(State::Exited { code, finished_at, .. }) => {
+            let ago = finished_at
+                .as_ref()
+                .and_then(|at| at.parse().ok())
+                .map_or_else(String::new, |at| format!(" {} ago", table::human(age(at))));
+            format!("Exited ({code}){ago}")
+        }
+    }
+}
+
+fn age(since: Timestamp) -> Duration {
+    SystemTime::now().duration_since(since.into()).unwrap_or_default()
+}

@@ -1,0 +1,99 @@
+//! What a container runs: the request over the image's config. Pure functions.
+
+use crate::oci::RuntimeConfig;
+
+use super::RunRequest;
+
+/// Where commands are looked for in an image that does not say.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The whole command line. Another entry point drops the image's command; an empty one only the entry point.
+pub(super) fn command(config: &RuntimeConfig, request: &RunRequest) -> Vec<String> {
+    let mut line = match request.entrypoint.as_deref() {
+        None => config.entrypoint.clone(),
+        Some("") => Vec::new(),
+        Some(entrypoint) => vec![entrypoint.to_owned()],
+    };
+    if !request.args.is_empty() {
+        line.extend(request.args.iter().cloned());
+    } else if request.entrypoint.is_none() {
+        line.extend(config.cmd.iter().cloned());
+    }
+    line
+}
+
+/// The environment: `PATH`, `HOSTNAME` and `TERM`, then the image's, then the request's. `HOME` is that of the user where nobody sets it.
+pub(super) fn environment(config: &RuntimeConfig, request: &RunRequest, hostname: &str, home: Option<&str>) -> Vec<(String, String)> {
+    let mut env: Vec<(String, String)> = Vec::new();
+    let mut set = |name: &str, value: Option<&str>| {
+        let known = env.iter().position(|(known, _)| known == name);
+        match (known, value) {
+            (Some(index), Some(value)) => value.clone_into(&mut env[index].1),
+            (Some(index), None) => drop(env.remove(index)),
+            (None, Some(value)) => env.push((name.to_owned(), value.to_owned())),
+            (None, None) => {}
+        }
+    };
+    set("PATH", Some(PATH));
+    set("HOSTNAME", Some(hostname));
+    if request.tty {
+        set("TERM", Some("xterm"));
+    }
+    for entry in &config.env {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        set(name, Some(value));
+    }
+    for (name, value) in &request.env {
+        set(name, value.as_deref());
+    }
+    if !env.iter().any(|(name, _)| name == "HOME") {
+        env.push(("HOME".to_owned(), home.filter(|home| !home.is_empty()).unwrap_or("/").to_owned()));
+    }
+    env
+}
+
+/// The labels: the request's over the image's.
+pub(super) fn labels(config: &RuntimeConfig, request: &RunRequest) -> std::collections::BTreeMap<String, String> {
+    let mut labels = config.labels.clone();
+    labels.extend(request.labels.clone());
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::request;
+    use super::*;
+
+    fn config() -> RuntimeConfig {
+        RuntimeConfig { entrypoint: vec!["entry".into()], cmd: vec!["cmd".into()], ..RuntimeConfig::default() }
+    }
+
+    #[test]
+    fn arguments_replace_the_command_and_keep_the_entry_point() {
+        assert_eq!(command(&config(), &request()), ["entry", "cmd"]);
+        assert_eq!(command(&config(), &RunRequest { args: vec!["x".into()], ..request() }), ["entry", "x"]);
+    }
+
+    #[test]
+    fn another_entry_point_drops_the_images_command() {
+        assert_eq!(command(&config(), &RunRequest { entrypoint: Some("other".into()), ..request() }), ["other"]);
+        assert_eq!(command(&config(), &RunRequest { entrypoint: Some(String::new()), ..request() }), Vec::<String>::new());
+        let cleared = RunRequest { entrypoint: Some(String::new()), args: vec!["sh".into()], ..request() };
+        assert_eq!(command(&config(), &cleared), ["sh"]);
+    }
+
+    #[test]
+    fn variables_override_in_order_and_one_without_value_is_taken_away() {
+        let config = RuntimeConfig { env: vec!["A=image".into(), "B=image".into(), "PATH=/x".into()], ..RuntimeConfig::default() };
+        let request = RunRequest { env: vec![("A".into(), Some("b=c".into())), ("B".into(), None)], tty: true, ..request() };
+        let env = environment(&config, &request, "host", Some("/root"));
+        let text: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(text, ["PATH=/x", "HOSTNAME=host", "TERM=xterm", "A=b=c", "HOME=/root"]);
+    }
+
+    #[test]
+    fn home_is_the_root_directory_for_users_without_one() {
+        let env = environment(&RuntimeConfig::default(), &request(), "host", None);
+        assert_eq!(env.last(), Some(&("HOME".to_owned(), "/".to_owned())));
+    }
+}

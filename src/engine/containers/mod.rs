@@ -1,0 +1,242 @@
+//! Containers: from an image and a request to a [`ContainerSpec`] in a directory of the store, and what can be done with it from then on.
+//!
+//! Everything here blocks and needs no asynchronous runtime, so that a command on an image that is here starts none; only [`Engine::fetch_image`] asks a registry.
+//! A container is the store's row first and its files second: one without files can still be listed and removed. A container that removes itself is removed by
+//! whoever sees its end first, the command that started it or the process that was its supervisor.
+
+mod image;
+mod inspect;
+mod list;
+mod merge;
+mod mounts;
+mod names;
+mod prepare;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::oci::Platform;
+use crate::runtime::container::{
+    self, Attachment, ContainerSpec, HostAddress, LogOptions, LogRecord, Mode, Started, Starter, State, StdinMode,
+};
+use crate::runtime::{Capabilities, CgroupSpec, TerminalSize};
+
+use super::{Engine, Error};
+
+pub use image::RunImage;
+pub use list::ContainerInfo;
+pub use mounts::{MountRequest, bytes as parse_bytes, parse_tmpfs, parse_volume};
+
+/// The network of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunNetwork {
+    /// A private one where possible, the host's otherwise.
+    Private,
+    /// The host's.
+    Host,
+    /// None.
+    None,
+}
+
+/// What a container is to be, beyond what its image says.
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    /// The image, as the user wrote it.
+    pub image: String,
+    /// The command and its arguments; empty takes the image's.
+    pub args: Vec<String>,
+    /// In place of the image's entry point; an empty one takes it away.
+    pub entrypoint: Option<String>,
+    /// The container's name; made up where it is `None`.
+    pub name: Option<String>,
+    /// Variables, in order; one without a value is taken away.
+    pub env: Vec<(String, Option<String>)>,
+    /// Labels beyond the image's.
+    pub labels: BTreeMap<String, String>,
+    /// The working directory.
+    pub workdir: Option<String>,
+    /// The user, as in `USER`.
+    pub user: Option<String>,
+    /// The host name; the beginning of the ID where it is `None`.
+    pub hostname: Option<String>,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// The size of that terminal at first.
+    pub terminal: Option<TerminalSize>,
+    /// What it reads.
+    pub stdin: StdinMode,
+    /// Whether it is removed when it has ended.
+    pub auto_remove: bool,
+    /// Volumes, directories of the host and file systems in memory.
+    pub mounts: Vec<MountRequest>,
+    /// The network.
+    pub network: RunNetwork,
+    /// Names for its `/etc/hosts`.
+    pub extra_hosts: Vec<(String, HostAddress)>,
+    /// Whether PID 1 is a small init.
+    pub init: bool,
+    /// Whether its root is read-only.
+    pub read_only: bool,
+    /// Whether it may do everything.
+    pub privileged: bool,
+    /// Capabilities beyond the default ones.
+    pub cap_add: Capabilities,
+    /// Default capabilities that it does not get.
+    pub cap_drop: Capabilities,
+    /// Limits.
+    pub limits: CgroupSpec,
+    /// The size of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    /// The signal that asks it to stop.
+    pub stop_signal: Option<i32>,
+    /// How long after that it is killed.
+    pub stop_timeout: Option<Duration>,
+    /// The platform that the image must have.
+    pub platform: Option<Platform>,
+}
+
+/// SIGKILL.
+const KILL: i32 = 9;
+
+impl Engine {
+    /// The container that `text` means.
+    pub fn container(&self, text: &str) -> Result<ContainerInfo, Error> {
+        let record = self.store().find_container(text)?.ok_or_else(|| Error::NoSuchContainer { name: text.to_owned() })?;
+        Ok(ContainerInfo::load(self.store(), record))
+    }
+
+    /// All containers, newest first. Those that should have removed themselves, and were kept from it by being killed, are removed now.
+    pub fn containers(&self) -> Result<Vec<ContainerInfo>, Error> {
+        let mut all = Vec::new();
+        for record in self.store().containers()? {
+            let info = ContainerInfo::load(self.store(), record);
+            let ended = matches!(info.state, Some(State::Exited { .. }));
+            if ended && info.spec.as_ref().is_some_and(|spec| spec.auto_remove) {
+                self.discard_container(&info, true)?;
+            } else {
+                all.push(info);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Starts a container that was made, or has ended.
+    pub fn start_container(&self, info: &ContainerInfo, mode: Mode) -> Result<Started, Error> {
+        // The process outlives this one, and must find the store to remove its container.
+        let env = vec![("STRAKE_ROOT".into(), self.store().root().as_os_str().to_owned())];
+        let starter = Starter { env, ..Starter::default() };
+        starter.start(&info.dir, mode).map_err(|source| info.failed("start", source))
+    }
+
+    /// A connection to a running container that gets its output from now on.
+    pub fn attach_container(&self, info: &ContainerInfo) -> Result<Attachment, Error> {
+        container::attach(&info.dir).map_err(|source| info.failed("attach to", source))
+    }
+
+    /// Asks a container to stop, kills it after a while, and returns when it has ended. One that does not run is left alone.
+    pub fn stop_container(&self, info: &ContainerInfo, timeout: Option<Duration>) -> Result<(), Error> {
+        if !info.is_running() {
+            return Ok(());
+        }
+        container::stop(&info.dir, None, timeout).map(drop).map_err(|source| info.failed("stop", source))
+    }
+
+    /// Sends a signal to a container.
+    pub fn kill_container(&self, info: &ContainerInfo, signal: i32) -> Result<(), Error> {
+        container::kill(&info.dir, signal).map_err(|source| info.failed("send a signal to", source))
+    }
+
+    /// Waits for a container's end and gives its exit code.
+    pub fn wait_container(&self, info: &ContainerInfo) -> Result<u8, Error> {
+        container::wait(&info.dir).map_err(|source| info.failed("wait for", source))
+    }
+
+    /// Gives the records of a container's log to `sink` until that says `false`.
+    pub fn container_logs(&self, info: &ContainerInfo, options: &LogOptions, sink: &mut dyn FnMut(LogRecord) -> bool) -> Result<(), Error> {
+        container::logs(&info.dir, options, sink).map_err(|source| info.failed("read the log of", source))
+    }
+
+    /// Removes a container, with its anonymous volumes if `volumes`. One that runs is killed first if `force`, and an error otherwise.
+    pub fn remove_container(&self, info: &ContainerInfo, force: bool, volumes: bool) -> Result<(), Error> {
+        if info.is_running() {
+            if !force {
+                let message = format!("the container `{}` is running", info.record.name);
+                return Err(Error::Usage { message, hint: Some("stop it first, or remove it with -f".into()) });
+            }
+            match container::kill(&info.dir, KILL).and_then(|()| container::wait(&info.dir)) {
+                Ok(_) | Err(container::Error::NotRunning { .. }) => {}
+                Err(source) => return Err(info.failed("kill", source)),
+            }
+        }
+        self.discard_container(info, volumes)
+    }
+
+    /// What a supervisor does after the container's end: removes one that is to remove itself.
+    pub fn finish_container(&self, id: &str) -> Result<(), Error> {
+        let Some(record) = self.store().find_container(id)? else { return Ok(()) };
+        let info = ContainerInfo::load(self.store(), record);
+        if info.spec.as_ref().is_some_and(|spec| spec.auto_remove) && !info.is_running() {
+            self.discard_container(&info, true)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a container that does not run.
+    fn discard_container(&self, info: &ContainerInfo, volumes: bool) -> Result<(), Error> {
+        self.store().remove_container(&info.record.id)?;
+        let mounted = if volumes { info.spec.as_ref().map_or_else(Vec::new, |spec| self.volumes_of(spec)) } else { Vec::new() };
+        for name in mounted {
+            if self.store().volume(&name)?.is_some_and(|volume| volume.anonymous) {
+                self.store().remove_volume(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The volumes that a container mounts, by name.
+    pub fn volumes_of(&self, spec: &ContainerSpec) -> Vec<String> {
+        let name_of = |path: &PathBuf| {
+            let name = path.parent()?.file_name()?.to_str()?.to_owned();
+            (self.store().volume_path(&name) == *path).then_some(name)
+        };
+        spec.sandbox.mounts.iter().filter_map(mounts::bind_path).filter_map(name_of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request that asks for nothing.
+    pub(super) fn request() -> RunRequest {
+        RunRequest {
+            image: "image".into(),
+            args: Vec::new(),
+            entrypoint: None,
+            name: None,
+            env: Vec::new(),
+            labels: BTreeMap::new(),
+            workdir: None,
+            user: None,
+            hostname: None,
+            tty: false,
+            terminal: None,
+            stdin: StdinMode::Closed,
+            auto_remove: false,
+            mounts: Vec::new(),
+            network: RunNetwork::None,
+            extra_hosts: Vec::new(),
+            init: false,
+            read_only: false,
+            privileged: false,
+            cap_add: Capabilities::NONE,
+            cap_drop: Capabilities::NONE,
+            limits: CgroupSpec::default(),
+            shm_size: None,
+            stop_signal: None,
+            stop_timeout: None,
+            platform: None,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Making a container: its row, its directory with all that the sandbox mounts, and its spec.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::executor::ops::{self, Owner, ProcessUser, lookup_user, make_dir, stubs::make_stubs};
+use crate::oci::RuntimeConfig;
+use crate::parser::signals;
+use crate::path::RootPath;
+use crate::runtime::container::{self, ContainerSpec, LogSettings, NetworkRequest};
+use crate::runtime::network::{ResolvMode, hosts_file, resolv_conf};
+use crate::runtime::{Credentials, DEFAULT_SHM_SIZE, MountSpec, Privileges, ProcessSpec, SandboxSpec};
+use crate::store::view::MergedView;
+use crate::store::{ContainerRecord, Error as StoreError};
+use crate::sys::OverlayUpper;
+use crate::sys::tree::Tree;
+
+use super::super::{Engine, Error};
+use super::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, merge, mounts, names};
+
+/// How often a name is made up.
+const ATTEMPTS: u32 = 20;
+/// SIGTERM.
+const TERM: i32 = 15;
+
+impl Engine {
+    /// Makes a container that has not run yet.
+    pub fn create_container(&self, request: &RunRequest, image: &RunImage) -> Result<ContainerInfo, Error> {
+        if merge::command(&image.config.config, request).is_empty() {
+            let message = format!("no command: the image `{}` names none", request.image);
+            return Err(Error::Usage { message, hint: Some("name one after the image".into()) });
+        }
+        let record = self.name_container(request, image)?;
+        let mut made = Vec::new();
+        match self.prepare(request, image, &record, &mut made) {
+            Ok(()) => Ok(ContainerInfo::load(self.store(), record)),
+            Err(error) => {
+                // The failure matters more than what may be left of it.
+                let _ = self.store().remove_container(&record.id);
+                for mount in made.iter().filter_map(mounts::bind_path) {
+                    self.remove_anonymous(mount);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn remove_anonymous(&self, data: &Path) {
+        let Some(name) = data.parent().and_then(Path::file_name).and_then(|name| name.to_str()) else { return };
+        if self.store().volume_path(name) == data && matches!(self.store().volume(name), Ok(Some(volume)) if volume.anonymous) {
+            let _ = self.store().remove_volume(name);
+        }
+    }
+
+    fn name_container(&self, request: &RunRequest, image: &RunImage) -> Result<ContainerRecord, Error> {
+        let create = |name: &str| self.store().create_container(name, Some(&image.record.id), &image.snapshots);
+        if let Some(name) = &request.name {
+            return Ok(create(name)?);
+        }
+        let mut attempt = 0;
+        loop {
+            match create(&names::random_name(attempt)?) {
+                Err(StoreError::NameTaken { .. }) if attempt < ATTEMPTS => attempt += 1,
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    fn prepare(&self, request: &RunRequest, image: &RunImage, record: &ContainerRecord, made: &mut Vec<MountSpec>) -> Result<(), Error> {
+        let dir = self.store().container_dir(&record.id);
+        let config = &image.config.config;
+        let view = Arc::new(ops::view(self.store(), &image.snapshots)?);
+        let user = lookup_user(&*view, request.user.as_deref().unwrap_or(&config.user))?;
+        let upper = dir.join("fs");
+        like_image(&view, &upper)?;
+        let workdir = RootPath::new(match request.workdir.as_deref().unwrap_or(&config.working_dir) {
+            "" => "/",
+            path => path,
+        });
+        make_dir(&view, &upper, &workdir, Owner { uid: 0, gid: 0 }, 0o755, None)?;
+        let hostname = hostname(request, record);
+        for mount in wanted_mounts(request, config) {
+            made.push(self.mount(&mount, &view)?);
+        }
+        let mut all = self.files(request, &dir, &hostname)?;
+        all.retain(|file| !made.iter().any(|mount| mount.target() == file.target()));
+        all.extend(made.iter().cloned());
+        // What lies on another mount comes after it.
+        all.sort_by_key(|mount| mount.target().components().count());
+
+        let stubs = dir.join("stubs");
+        std::fs::create_dir(&stubs).map_err(|source| Error::Io { action: "make", path: stubs.clone(), source })?;
+        let overlay = OverlayUpper { upper: upper.clone(), work: dir.join("work") };
+        let rootfs = self.store().rootfs_on(&image.snapshots, Some(overlay), Some(&stubs));
+        let mut sandbox = SandboxSpec::new(rootfs, process(request, config, &hostname, &user, workdir));
+        sandbox.mounts = all;
+        sandbox.hostname = hostname;
+        sandbox.read_only_root = request.read_only;
+        sandbox.shm_size = request.shm_size.unwrap_or(DEFAULT_SHM_SIZE);
+        sandbox.init = request.init;
+        sandbox.cgroup = request.limits.has_limits().then(|| request.limits.clone());
+        sandbox.privileges = match request.privileged {
+            true => Privileges::Insecure,
+            false => Privileges::Default { add: request.cap_add, drop: request.cap_drop },
+        };
+        make_stubs(&view, &upper, &stubs, &sandbox)?;
+        let spec = self.spec(request, image, record, sandbox);
+        container::create(&dir, &spec).map_err(|source| Error::Container { action: "make", name: record.name.clone(), source })
+    }
+
+    fn spec(&self, request: &RunRequest, image: &RunImage, record: &ContainerRecord, sandbox: SandboxSpec) -> ContainerSpec {
+        let config = &image.config.config;
+        let network = match request.network {
+            RunNetwork::Host => NetworkRequest::Host,
+            RunNetwork::None => NetworkRequest::None,
+            RunNetwork::Private => {
+                NetworkRequest::Private { run_dir: self.options().run_dir.join("net"), extra_hosts: request.extra_hosts.clone() }
+            }
+        };
+        ContainerSpec {
+            image: request.image.clone(),
+            image_id: image.record.id.to_string(),
+            tty: request.tty,
+            stdin: request.stdin,
+            auto_remove: request.auto_remove,
+            log: LogSettings::default(),
+            stop_signal: request.stop_signal.or_else(|| signals::number(&config.stop_signal)).unwrap_or(TERM),
+            stop_timeout: request.stop_timeout.unwrap_or(Duration::from_secs(10)),
+            network,
+            labels: merge::labels(config, request),
+            ..ContainerSpec::new(&record.id, &record.name, sandbox)
+        }
+    }
+
+    /// The files about names, which belong to the container and not to its image.
+    fn files(&self, request: &RunRequest, dir: &Path, hostname: &str) -> Result<Vec<MountSpec>, Error> {
+        let host = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        let files = &self.options().network;
+        let upstream = std::fs::read_to_string(&files.upstream_resolv_conf).ok();
+        let servers = host(&files.resolv_conf);
+        let (servers, names) = match request.network {
+            RunNetwork::Host => (resolv_conf(&servers, ResolvMode::Host), host(&files.hosts)),
+            RunNetwork::None => (String::new(), hosts_file(hostname, None, &[])),
+            // Whoever starts it knows its address, and writes the names again.
+            RunNetwork::Private => {
+                (resolv_conf(&servers, ResolvMode::Private { alternative: upstream.as_deref() }), hosts_file(hostname, None, &[]))
+            }
+        };
+        let mut mounts = Vec::new();
+        for (name, content) in [("resolv.conf", servers), ("hosts", names), ("hostname", format!("{hostname}\n"))] {
+            let path = dir.join(name);
+            let failed = |source| Error::Io { action: "write", path: path.clone(), source };
+            std::fs::write(&path, content).map_err(failed)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
+            mounts.push(mounts::bind(path, RootPath::new(format!("/etc/{name}")), true, false));
+        }
+        Ok(mounts)
+    }
+}
+
+/// Gives the writable layer's root what the image says of `/`: in an overlay, the topmost directory counts.
+fn like_image(view: &MergedView, upper: &Path) -> Result<(), Error> {
+    let root = RootPath::root();
+    let read = |source| Error::Prepare(ops::Error::ReadBase { path: root.clone(), source });
+    let Some(metadata) = view.metadata(&root).map_err(read)? else { return Ok(()) };
+    let failed = |source| Error::Io { action: "prepare", path: upper.to_owned(), source };
+    std::os::unix::fs::chown(upper, Some(metadata.uid), Some(metadata.gid)).map_err(failed)?;
+    std::fs::set_permissions(upper, std::fs::Permissions::from_mode(metadata.mode & 0o7777)).map_err(failed)
+}
+
+fn hostname(request: &RunRequest, record: &ContainerRecord) -> String {
+    match (&request.hostname, request.network) {
+        (Some(name), _) => name.clone(),
+        (None, RunNetwork::Host) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        (None, _) => record.id.chars().take(12).collect(),
+    }
+}
+
+/// What the user wants mounted, and a volume for each of the image's that nothing else is mounted on.
+fn wanted_mounts(request: &RunRequest, config: &RuntimeConfig) -> Vec<MountRequest> {
+    let mut wanted = request.mounts.clone();
+    for path in config.volumes.keys().map(RootPath::new).filter(|path| !path.is_root()) {
+        if !wanted.iter().any(|mount| *mount.target() == path) {
+            wanted.push(MountRequest::Volume { name: None, target: path, read_only: false, copy: true });
+        }
+    }
+    wanted
+}
+
+fn process(request: &RunRequest, config: &RuntimeConfig, hostname: &str, user: &ProcessUser, workdir: RootPath) -> ProcessSpec {
+    let env = merge::environment(config, request, hostname, user.home.as_deref());
+    let env = env.into_iter().map(|(name, value)| format!("{name}={value}").into()).collect();
+    let mut process = ProcessSpec::new(merge::command(config, request).into_iter().map(Into::into).collect(), env);
+    process.cwd = workdir;
+    process.user = Credentials { uid: user.uid, gid: user.gid, additional_gids: user.additional_gids.clone() };
+    process.terminal = request.terminal.filter(|_| request.tty);
+    process
+}
