@@ -62,8 +62,9 @@ CMD ["cat /app/run.txt"]
     assert_eq!(image.config["author"], json!("Ann Author <ann@example.org>"));
     assert_eq!(image.config["os"], json!("linux"));
 
+    // A trigger is a setting, and has no place in the history, as in BuildKit.
     let history = image.history();
-    let own = &history[history.len() - 17..];
+    let own = &history[history.len() - 16..];
     let expected = [
         ("MAINTAINER Ann Author <ann@example.org>", false),
         ("LABEL org.example.a=one two b=2", false),
@@ -74,11 +75,10 @@ CMD ["cat /app/run.txt"]
         ("COPY file.txt copied.txt # buildkit", true),
         ("ADD file.txt added.txt # buildkit", true),
         ("RUN |1 VERSION=1.2 /bin/sh -ec echo \"$GREETING $VERSION\" > run.txt # buildkit", true),
-        ("EXPOSE map[53/udp:{} 80/tcp:{}]", false),
+        ("EXPOSE [53/udp 80/tcp]", false),
         ("VOLUME [/data]", false),
         ("STOPSIGNAL SIGINT", false),
         ("HEALTHCHECK &{[\"CMD-SHELL\" \"wget -q localhost\"] \"5s\" \"3s\" \"0s\" \"0s\" '\\x02'}", false),
-        ("ONBUILD RUN echo child", false),
         ("USER nobody:staff", false),
         ("ENTRYPOINT [\"/bin/sh\" \"-c\"]", false),
         ("CMD [\"cat /app/run.txt\"]", false),
@@ -136,7 +136,7 @@ RUN <<EOF
 echo one > /run.txt
 echo "$NAME" >> /run.txt
 EOF
-RUN <<PY /bin/sh -s x
+RUN <<'PY' /bin/sh -s x
 echo "fed $1" > /fed.txt
 PY
 COPY <<expanded.txt <<'literal.txt' /files/

@@ -1,6 +1,8 @@
 //! One file per group of commands: their flags, and what they show.
 
 pub(super) mod build;
+pub(super) mod images;
+pub(super) mod transfer;
 pub(super) mod containers;
 pub(super) mod images;
 pub(super) mod run;

@@ -33,11 +33,11 @@ impl Image {
     /// Reads an OCI archive.
     #[track_caller]
     pub(crate) fn oci_archive(path: &Path) -> Image {
-        let mut files = tar_contents(path);
+        let files = tar_contents(path);
         let index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
-        let mut blob = |descriptor: &Value| -> Vec<u8> {
+        let blob = |descriptor: &Value| -> Vec<u8> {
             let digest = descriptor["digest"].as_str().unwrap();
-            let bytes = files.remove(&format!("blobs/{}", digest.replace(':', "/"))).unwrap_or_else(|| panic!("no blob {digest}"));
+            let bytes = files.get(&format!("blobs/{}", digest.replace(':', "/"))).cloned().unwrap_or_else(|| panic!("no blob {digest}"));
             assert_eq!(digest, format!("sha256:{}", hex(&Sha256::digest(&bytes))), "a blob is not what its name says");
             assert_eq!(descriptor["size"].as_u64(), Some(bytes.len() as u64), "a blob is not as long as its descriptor says");
             bytes
