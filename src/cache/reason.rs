@@ -208,7 +208,7 @@ mod tests {
 
     fn base(label: InputLabel, value: &str) -> Components {
         let part = serde_json::json!({ "name": "base", "value": value, "label": label });
-        serde_json::from_value(serde_json::json!({ "parts": [part] })).unwrap()
+        serde_json::from_value(serde_json::json!({ "parts": [{ "name": "kind", "value": "exec" }, part] })).unwrap()
     }
 
     #[track_caller]
