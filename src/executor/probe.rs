@@ -200,8 +200,8 @@ fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, 
         let contents_only = root.metadata.kind == Kind::Directory && !op.parents;
         let options =
             ChecksumOptions { root: if contents_only { RootEntry::ContentsOnly } else { RootEntry::Counts }, ..Default::default() };
-        let sum =
-            checksum(tree, &root.path, &options, &*environment.checksums).map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
+        let sum = checksum(tree, &root.path, &options, &*environment.checksums)
+            .map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
         // A file's name at the destination is read too: `COPY *.txt /d/` of a renamed file gives another result.
         let name = if contents_only { &[] } else { root.name.as_bytes() };
         hasher.update(&(name.len() as u64).to_le_bytes());
