@@ -187,8 +187,11 @@ pub(super) fn content_components(
 type Selection = ([u8; 32], Vec<(String, String)>);
 
 /// The checksum of what one source pattern of a copy selects, and the files in it.
-fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, memo: &dyn ChecksumMemo) -> Result<Selection, Error> {
-    let failed = |source: ops::Error| Error::Files { step: Box::new(node.step.clone()), source, hint: None };
+fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, environment: &Environment) -> Result<Selection, Error> {
+    let failed = |source: ops::Error| {
+        let hint = ops::missing_hint(environment, op, &source);
+        Error::Files { step: Box::new(node.step.clone()), source, hint }
+    };
     let roots = ops::select(tree, pattern, op.parents).map_err(failed)?;
     let mut hasher = blake3::Hasher::new();
     let mut files = Vec::new();
@@ -200,8 +203,8 @@ fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, 
         let contents_only = root.metadata.kind == Kind::Directory && !op.parents;
         let options =
             ChecksumOptions { root: if contents_only { RootEntry::ContentsOnly } else { RootEntry::Counts }, ..Default::default() };
-        let sum =
-            checksum(tree, &root.path, &options, &*environment.checksums).map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
+        let sum = checksum(tree, &root.path, &options, &*environment.checksums)
+            .map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
         // A file's name at the destination is read too: `COPY *.txt /d/` of a renamed file gives another result.
         let name = if contents_only { &[] } else { root.name.as_bytes() };
         hasher.update(&(name.len() as u64).to_le_bytes());

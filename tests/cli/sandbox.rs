@@ -82,7 +82,8 @@ fn the_network_is_private_the_hosts_or_none() {
     world.build(text, &["--network", "host"]).ok().says(&[&own]);
     world.build(text, &["--network", "none"]).ok().omits(&[&own]).says(&["links=1\n"]);
     world.build(text, &["--no-cache"]).ok().omits(&[&own]).says(&["links=2\n"]);
-    let in_file = "FROM localhost/busybox\nRUN --network=none echo own netns=$(readlink /proc/self/ns/net) links=$(grep -c : /proc/net/dev)\n";
+    let in_file =
+        "FROM localhost/busybox\nRUN --network=none echo own netns=$(readlink /proc/self/ns/net) links=$(grep -c : /proc/net/dev)\n";
     world.build(in_file, &[]).ok().omits(&[&own]).says(&["links=1\n"]);
 }
 

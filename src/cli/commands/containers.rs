@@ -196,9 +196,9 @@ pub(in crate::cli) fn rm(global: &Global, args: &RmArgs) -> ExitCode {
         return each(global, &args.containers, |engine, info| engine.remove_container(info, false, args.volumes).map(|()| None));
     }
     // Removing what is not there is done already.
-    let there = open(global).and_then(|engine| {
+    let there = open(global).map(|engine| {
         let known = |name: &&String| !matches!(engine.container(name), Err(Error::NoSuchContainer { .. }));
-        Ok(args.containers.iter().filter(known).cloned().collect::<Vec<_>>())
+        args.containers.iter().filter(known).cloned().collect::<Vec<_>>()
     });
     match there {
         Ok(there) => each(global, &there, |engine, info| engine.remove_container(info, true, args.volumes).map(|()| None)),
