@@ -81,13 +81,32 @@ impl fmt::Display for Change {
             Change::FileChanged(path) => write!(f, "{path} changed"),
             Change::FileAdded(path) => write!(f, "{path} is new"),
             Change::FileRemoved(path) => write!(f, "{path} is gone"),
+            Change::Variable { name, old: Some(old), new: Some(new) } => {
+                let (old, new) = differing(old, new);
+                write!(f, "{name}: {old} -> {new}")
+            }
             Change::Variable { name, old, new } => write!(f, "{name}: {} -> {}", shown(old), shown(new)),
             Change::Image { name, old, new } => write!(f, "base {name} moved from {} to {}", short_digest(old), short_digest(new)),
             Change::Step(title) => write!(f, "follows `{title}`, which has a new result"),
             Change::Instruction { part, old: Some(_), new: Some(_) } if part == "heredoc" => f.write_str("the heredoc changed"),
+            Change::Instruction { part, old: Some(old), new: Some(new) } => {
+                let (old, new) = differing(old, new);
+                write!(f, "{part}: {old} -> {new}")
+            }
             Change::Instruction { part, old, new } => write!(f, "{part}: {} -> {}", shown(old), shown(new)),
         }
     }
+}
+
+/// Two values from a little before the place where they begin to differ.
+fn differing(old: &str, new: &str) -> (String, String) {
+    const CONTEXT: usize = 12;
+    let common = old.chars().zip(new.chars()).take_while(|(a, b)| a == b).count();
+    let from_there = |value: &str| match common.checked_sub(CONTEXT) {
+        Some(skipped) if skipped > CONTEXT => short(&format!("…{}", value.chars().skip(skipped).collect::<String>())),
+        _ => short(value),
+    };
+    (from_there(old), from_there(new))
 }
 
 fn short(value: &str) -> String {
@@ -208,6 +227,12 @@ mod tests {
 
     fn old_files() -> &'static [(&'static str, &'static str)] {
         &[("src/main.rs", "1"), ("b", "2")]
+    }
+
+    #[test]
+    fn long_values_are_shown_where_they_differ() {
+        let (old, new) = (format!("{}one", "x".repeat(500)), format!("{}two", "x".repeat(500)));
+        assert_eq!(differing(&old, &new), ("…xxxxxxxxxxxxone".into(), "…xxxxxxxxxxxxtwo".into()));
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(super) fn root() -> Option<PathBuf> {
 
 /// Where everything is, from the command line, the environment and the user.
 pub(super) fn engine_options(global: &Global) -> EngineOptions {
-    let is_root = rustix::process::geteuid().is_root();
+    let is_root = !global.rootless;
     let home = path(HOME).unwrap_or_else(|| PathBuf::from("/"));
     let data = || path(XDG_DATA_HOME).unwrap_or_else(|| home.join(".local/share")).join("strake");
     let root = global.root.clone().unwrap_or_else(|| if is_root { PathBuf::from("/var/lib/strake") } else { data() });

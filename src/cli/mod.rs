@@ -28,7 +28,7 @@ struct Arguments {
 }
 
 /// What every command takes.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 struct Global {
     /// The store's directory [default: /var/lib/strake as root, $XDG_DATA_HOME/strake otherwise]
     #[arg(long, global = true, value_name = "DIR", env = env::ROOT, hide_env = true)]
@@ -39,6 +39,9 @@ struct Global {
     /// Do not check the certificate of this registry (may be given several times)
     #[arg(long, global = true, value_name = "HOST")]
     tls_skip_verify: Vec<String>,
+    /// Whether an ordinary user runs this: who that was cannot be told any more once this process is root in a user namespace.
+    #[arg(skip = !rustix::process::geteuid().is_root())]
+    rootless: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +52,10 @@ enum Command {
     Pull(commands::transfer::PullArgs),
     /// Send an image to a registry
     Push(commands::transfer::PushArgs),
+    /// Write images to an archive
+    Save(commands::transfer::SaveArgs),
+    /// Load the images of an archive
+    Load(commands::transfer::LoadArgs),
     /// Make an image of a root file system in a tar archive
     Import(commands::transfer::ImportArgs),
     /// List the images
@@ -79,6 +86,12 @@ enum Command {
     Attach(commands::containers::AttachArgs),
     /// Remove containers
     Rm(commands::containers::RmArgs),
+    /// Free what nothing needs
+    Prune(commands::prune::PruneArgs),
+    /// Keep a credential for a registry
+    Login(commands::login::LoginArgs),
+    /// Forget the credential for a registry
+    Logout(commands::login::LogoutArgs),
 }
 
 /// Runs the command line and returns the exit status.
@@ -95,13 +108,24 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and versions go to standard output and are no failure; clap knows which is which.
             let _ = error.print();
+            if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|command| command == "run") {
+                return ExitCode::from(commands::run::FAILED);
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if arguments.global.rootless
+        && let Err(error) = crate::runtime::enter_user_namespace()
+    {
+        report::error(&crate::engine::Error::Runtime(error));
+        return ExitCode::FAILURE;
+    }
     match arguments.command {
         Command::Build(args) => commands::build::run(&arguments.global, args),
         Command::Pull(args) => commands::transfer::pull(&arguments.global, args),
         Command::Push(args) => commands::transfer::push(&arguments.global, args),
+        Command::Save(args) => commands::transfer::save(&arguments.global, args),
+        Command::Load(args) => commands::transfer::load(&arguments.global, args),
         Command::Import(args) => commands::transfer::import(&arguments.global, args),
         Command::Images(args) => commands::images::images(&arguments.global, args),
         Command::Tag(args) => commands::images::tag(&arguments.global, args),
@@ -117,6 +141,9 @@ pub fn main() -> ExitCode {
         Command::Wait(args) => commands::containers::wait(&arguments.global, &args),
         Command::Attach(args) => commands::containers::attach(&arguments.global, &args),
         Command::Rm(args) => commands::containers::rm(&arguments.global, &args),
+        Command::Prune(args) => commands::prune::run(&arguments.global, args),
+        Command::Login(args) => commands::login::login(&arguments.global, args),
+        Command::Logout(args) => commands::login::logout(&arguments.global, args),
     }
 }
 

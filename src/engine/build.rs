@@ -15,7 +15,7 @@ use crate::image::export;
 use crate::oci::{Platform, Reference};
 use crate::parser::parse;
 use crate::progress::Progress;
-use crate::store::{ImageRecord, SnapshotId, Store};
+use crate::store::{ActiveSnapshot, ImageRecord, SnapshotId, Store};
 use crate::task::{CancellationToken, blocking};
 
 use super::network::networks;
@@ -111,7 +111,8 @@ struct Input {
 /// The files of a build, before it is known whether any step wants them.
 enum Context {
     Directory(PathBuf),
-    Archive(LocalContext, TempDir),
+    /// Unpacked in a snapshot that is never committed.
+    Archive(Box<LocalContext>, ActiveSnapshot),
     None,
 }
 
@@ -123,9 +124,8 @@ impl Engine {
     pub async fn build(&self, request: BuildRequest, progress: &Progress, cancel: CancellationToken) -> Result<BuildOutcome, Error> {
         let spawner = self.spawner.clone().ok_or_else(|| Error::Usage { message: "this engine cannot run steps".into(), hint: None })?;
         let lease = Arc::new(self.store.lease()?);
-        let scratch = self.options.root.clone();
-        let (context, dockerfile) = (request.context, request.dockerfile);
-        let input = blocking(move || read_input(context, dockerfile, &scratch)).await?;
+        let (store, context, dockerfile) = (self.store.clone(), request.context, request.dockerfile);
+        let input = blocking(move || read_input(context, dockerfile, &store)).await?;
         let parsed = parse(&input.file);
         let mut warnings: Vec<Diagnostic> = Vec::new();
         if parsed.diagnostics.iter().any(Diagnostic::is_error) {
@@ -157,7 +157,7 @@ impl Engine {
             sources,
             network: networks(&self.options.run_dir, &self.options.network, progress),
             secrets: request.secrets,
-            logs: self.options.root.join("logs"),
+            logs: self.store.build_logs()?,
             progress: progress.clone(),
             lease,
             cancel,
@@ -197,7 +197,7 @@ impl Engine {
 /// The context as steps read it, and what must live as long.
 struct OpenContext {
     tree: Option<Arc<LocalContext>>,
-    _dir: Option<TempDir>,
+    _dir: Option<ActiveSnapshot>,
 }
 
 /// Opens the context if a step reads it: a build without COPY does not care what is in its directory.
@@ -205,12 +205,12 @@ fn open_context(context: Context, dockerfile: Option<&Path>, graph: &BuildGraph)
     let wanted = graph.nodes().any(|id| matches!(graph.node(id).op, Op::Source(SourceOp::Context)));
     match context {
         Context::Directory(dir) if wanted => Ok(OpenContext { tree: Some(Arc::new(LocalContext::open(&dir, dockerfile)?)), _dir: None }),
-        Context::Archive(tree, dir) => Ok(OpenContext { tree: Some(Arc::new(tree)), _dir: Some(dir) }),
+        Context::Archive(tree, dir) => Ok(OpenContext { tree: Some(Arc::new(*tree)), _dir: Some(dir) }),
         Context::Directory(_) | Context::None => Ok(OpenContext { tree: None, _dir: None }),
     }
 }
 
-fn read_input(context: ContextSource, dockerfile: DockerfileSource, scratch: &Path) -> Result<Input, Error> {
+fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {
     match (context, dockerfile) {
         (ContextSource::Stdin, DockerfileSource::Stdin) => {
             let hint = "one of them must come from a file".to_owned();
@@ -220,7 +220,7 @@ fn read_input(context: ContextSource, dockerfile: DockerfileSource, scratch: &Pa
             StdinInput::Dockerfile(text) => {
                 Ok(Input { file: SourceFile::new("-", text), path: None, context: Context::None, name: "stdin".into() })
             }
-            StdinInput::Archive(archive) => read_archive(archive, dockerfile, scratch),
+            StdinInput::Archive(archive) => read_archive(archive, dockerfile, store),
         },
         (ContextSource::Directory(dir), DockerfileSource::Stdin) => {
             check_directory(&dir)?;
@@ -265,15 +265,14 @@ fn read_dockerfile(path: &Path) -> Result<SourceFile, Error> {
     Ok(SourceFile::new(name, String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-fn read_archive(archive: Archive, dockerfile: DockerfileSource, scratch: &Path) -> Result<Input, Error> {
-    let dir = TempDir::new(scratch)?;
-    let context = archive.into_context(&dir.0)?;
-    let path = match dockerfile {
-        DockerfileSource::Path(path) => dir.0.join(path.strip_prefix("/").unwrap_or(&path)),
-        _ => dir.0.join("Dockerfile"),
+fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {
+    let dir = store.prepare()?;
+    let context = archive.into_context(&dir.fs_path())?;
+    let relative = match dockerfile {
+        DockerfileSource::Path(path) => path,
+        _ => PathBuf::from("Dockerfile"),
     };
     // Read through the tree, so that a link in the archive cannot name a file of this machine.
-    let relative = path.strip_prefix(&dir.0).unwrap_or(&path).to_owned();
     let in_tree = crate::path::RootPath::new(&relative);
     let failed = |source| Error::Dockerfile { path: relative.clone(), source };
     let resolved = crate::sys::tree::resolve(&context, &in_tree, crate::sys::tree::LastLink::Follow).map_err(failed)?;
@@ -281,7 +280,7 @@ fn read_archive(archive: Archive, dockerfile: DockerfileSource, scratch: &Path) 
     let mut bytes = Vec::new();
     std::io::BufReader::new(file).read_to_end(&mut bytes).map_err(failed)?;
     let file = SourceFile::new(relative.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
-    Ok(Input { file, path: None, context: Context::Archive(context, dir), name: "stdin".into() })
+    Ok(Input { file, path: None, context: Context::Archive(Box::new(context), dir), name: "stdin".into() })
 }
 
 /// Assembles the image and writes what else was asked for.
@@ -332,31 +331,4 @@ impl ChecksumMemo for StoreMemo {
 
 fn store_stamp(stamp: &FileStamp) -> crate::store::FileStamp {
     crate::store::FileStamp { dev: stamp.dev, ino: stamp.ino, size: stamp.size, mtime: stamp.mtime, ctime: stamp.ctime }
-}
-
-/// A directory of a build's own, removed at its end.
-#[derive(Debug)]
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new(root: &Path) -> Result<TempDir, Error> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Io { action: "make", path, source }
-        };
-        let parent = root.join("tmp");
-        std::fs::create_dir_all(&parent).map_err(failed(&parent))?;
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|error| failed(&parent)(std::io::Error::other(error.to_string())))?;
-        let path = parent.join(format!("context-{:016x}", u64::from_le_bytes(random)));
-        std::fs::create_dir(&path).map_err(failed(&path))?;
-        Ok(TempDir(path))
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        // What stays behind is garbage that prune finds.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -57,7 +57,7 @@ pub enum Error {
     #[error("cannot use the stored credentials")]
     Credentials(#[from] crate::registry::CredentialError),
     /// The store cannot be read or written.
-    #[error("the store failed")]
+    #[error(transparent)]
     Store(#[from] crate::store::Error),
     /// Sandboxes cannot be made.
     #[error("cannot use sandboxes")]

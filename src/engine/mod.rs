@@ -9,6 +9,7 @@ mod containers;
 mod download;
 mod error;
 mod images;
+mod login;
 mod network;
 mod sources;
 mod transfer;
@@ -21,12 +22,14 @@ use crate::runtime::Spawner;
 use crate::store::Store;
 pub use crate::store::{PruneImages, PruneOptions, PruneReport};
 
+pub use crate::registry::Saved;
 pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output};
 pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
+pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
-pub use transfer::{ImportRequest, PullOutcome, PullRequest, PushOutcome};
+pub use transfer::{ArchiveFormat, ImportRequest, Loaded, PullOutcome, PullRequest, PushOutcome, SaveRequest};
 
 /// Where things are, and how registries are reached.
 #[derive(Clone, Debug)]
@@ -74,9 +77,14 @@ impl Engine {
         client_of(&self.options, &self.client)
     }
 
-    /// Makes durable what the command made. Call it at the end.
-    pub fn settle(&self) -> Result<(), Error> {
-        Ok(self.store.settle()?)
+    /// Ends a command: makes durable what it `changed`, or, where it only looked, notes what was used.
+    pub fn finish(&self, changed: bool) -> Result<(), Error> {
+        if changed {
+            self.store.settle()?
+        } else {
+            self.store.flush()?
+        }
+        Ok(())
     }
 }
 

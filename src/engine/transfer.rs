@@ -4,8 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use crate::image::archive::ArchiveFormat;
 use crate::image::import::import;
-use crate::image::{pull, push};
+pub use crate::image::load::Loaded;
+use crate::image::load::load;
+use crate::image::{export, pull, push};
 use crate::oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
 use crate::progress::{Progress, StepOutcome};
 use crate::store::{ImageRecord, Lease};
@@ -39,6 +42,17 @@ pub struct PullOutcome {
 pub struct PushOutcome {
     /// What the name means in the registry now.
     pub manifest: Descriptor,
+}
+
+/// A save.
+#[derive(Clone, Debug)]
+pub struct SaveRequest {
+    /// The images: names, IDs or the beginnings of IDs.
+    pub images: Vec<String>,
+    /// For whom the archive is.
+    pub format: ArchiveFormat,
+    /// Where it goes; `-` is standard output.
+    pub dest: PathBuf,
 }
 
 /// An import.
@@ -127,6 +141,45 @@ impl Engine {
             let archive = open_input(&source)?;
             let failed = |source| Error::Image { action: "import", name: shown, source };
             import(&store, archive, config, &comment, name.as_ref()).map_err(failed)
+        })
+        .await
+    }
+
+    /// Writes images to an archive. What is named is in there by that name; what is meant by its ID has none.
+    ///
+    /// # Errors
+    /// There is no such image, the file, the store.
+    pub async fn save(&self, request: SaveRequest) -> Result<(), Error> {
+        let _lease = self.hold().await?;
+        let mut images: Vec<(ImageRecord, Vec<Reference>)> = Vec::new();
+        for text in &request.images {
+            let image = self.image(text)?;
+            let known = self.store.names_of(&image.id)?;
+            let name = text.parse::<Reference>().ok().filter(|name| known.contains(name));
+            match images.iter_mut().find(|(other, _)| other.id == image.id) {
+                Some((_, names)) => names.extend(name.filter(|name| !names.contains(name))),
+                None => images.push((image, name.into_iter().collect())),
+            }
+        }
+        let store = self.store.clone();
+        blocking(move || {
+            let failed = |source| Error::Output { to: request.dest.display().to_string(), source };
+            export::to_archive(&store, &images, request.format, &request.dest).map_err(failed)
+        })
+        .await
+    }
+
+    /// Loads the images of an archive; `-` is standard input.
+    ///
+    /// # Errors
+    /// The archive, the store.
+    pub async fn load(&self, source: PathBuf) -> Result<Vec<Loaded>, Error> {
+        let _lease = self.hold().await?;
+        let store = self.store.clone();
+        blocking(move || {
+            let archive = open_input(&source)?;
+            let failed = |error| Error::Image { action: "load", name: source.display().to_string(), source: error };
+            load(&store, archive, &Platform::host()).map_err(failed)
         })
         .await
     }

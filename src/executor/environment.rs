@@ -13,7 +13,7 @@ use crate::diag::Secret;
 use crate::oci::{Digest, ImageId, Reference};
 use crate::progress::{Progress, StepProgress};
 use crate::runtime::Spawner;
-use crate::store::{Lease, SnapshotId, Store};
+use crate::store::{BuildLogs, Lease, SnapshotId, Store};
 use crate::task::CancellationToken;
 
 use super::Error;
@@ -82,7 +82,7 @@ pub struct Environment {
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
     /// Where whole logs of steps are kept.
-    pub logs: PathBuf,
+    pub logs: BuildLogs,
     /// Where progress goes.
     pub progress: Progress,
     /// Keeps what the build uses from being pruned.

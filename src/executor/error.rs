@@ -59,7 +59,7 @@ pub enum Error {
         hint: Option<String>,
     },
     /// The store could not be read or written.
-    #[error("the store failed")]
+    #[error(transparent)]
     Store(#[from] crate::store::Error),
     /// A file of the builder's own could not be read or written.
     #[error("cannot {action} `{}`", path.display())]

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use crate::cache::key::{self, InputIdentity, InputLabel};
 use crate::cache::{CacheKey, Components, Output, StepSlot};
-use crate::context::{ChecksumMemo, ChecksumOptions, Excluding, RootEntry, checksum};
+use crate::context::{ChecksumOptions, Excluding, RootEntry, checksum};
 use crate::graph::{BuildGraph, CopyOp, CopySource, Node, NodeId, Op, SourceOp};
 use crate::path::RootPath;
-use crate::store::Resource;
+use crate::store::{Resource, SnapshotId};
 use crate::sys::tree::{Kind, Tree};
 
 use super::ops;
@@ -45,12 +45,18 @@ pub(super) fn probe_all(graph: &BuildGraph, environment: &Environment, downloads
             probes.insert(id, probe);
         }
     }
-    hold(environment, &mut probes)?;
+    hold_hits(environment, &mut probes)?;
     Ok(probes)
 }
 
+/// Takes a lease on snapshots; false where one of them has been pruned.
+pub(super) fn hold(environment: &Environment, snapshots: &[SnapshotId]) -> Result<bool, Error> {
+    let resources: Vec<Resource> = snapshots.iter().map(|id| Resource::Snapshot(*id)).collect();
+    Ok(environment.lease.add_all(&resources)?.into_iter().all(|present| present))
+}
+
 /// Takes a lease on every hit. What was pruned since it was looked up is none.
-fn hold(environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> Result<(), Error> {
+fn hold_hits(environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> Result<(), Error> {
     let snapshots: BTreeSet<_> =
         probes.values().filter_map(|probe| probe.hit.as_ref()).flat_map(|hit| hit.snapshots.iter().copied()).collect();
     let resources: Vec<Resource> = snapshots.iter().map(|id| Resource::Snapshot(*id)).collect();
@@ -127,7 +133,7 @@ pub(super) fn components(
                     CopySource::Inline { .. } => None,
                     CopySource::Path { input, pattern } if is_context(graph.node(nodes[*input])) => {
                         let context = context_of(environment, node)?;
-                        let (checksum, found) = checksum_selection(&*context, pattern, op, node, &*environment.checksums)?;
+                        let (checksum, found) = checksum_selection(&*context, pattern, op, node, environment)?;
                         files.extend(found);
                         Some(InputIdentity::Files { checksum })
                     }
@@ -169,7 +175,7 @@ pub(super) fn content_components(
             CopySource::Download { .. } => return Ok(None),
             CopySource::Path { input, pattern } => {
                 let Some(tree) = trees.get(input) else { return Ok(None) };
-                let (checksum, _) = checksum_selection(&**tree, pattern, op, node, &*environment.checksums)?;
+                let (checksum, _) = checksum_selection(&**tree, pattern, op, node, environment)?;
                 Some(InputIdentity::Files { checksum })
             }
         });
@@ -177,14 +183,11 @@ pub(super) fn content_components(
     Ok(Some(key::copy(op, &base, &sources)))
 }
 
+/// What a source pattern selects: one checksum over all of it, and the files by path with theirs.
+type Selection = ([u8; 32], Vec<(String, String)>);
+
 /// The checksum of what one source pattern of a copy selects, and the files in it.
-fn checksum_selection(
-    tree: &dyn Tree,
-    pattern: &str,
-    op: &CopyOp,
-    node: &Node,
-    memo: &dyn ChecksumMemo,
-) -> Result<([u8; 32], Vec<(String, String)>), Error> {
+fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, memo: &dyn ChecksumMemo) -> Result<Selection, Error> {
     let failed = |source: ops::Error| Error::Files { step: Box::new(node.step.clone()), source, hint: None };
     let roots = ops::select(tree, pattern, op.parents).map_err(failed)?;
     let mut hasher = blake3::Hasher::new();
@@ -197,8 +200,8 @@ fn checksum_selection(
         let contents_only = root.metadata.kind == Kind::Directory && !op.parents;
         let options =
             ChecksumOptions { root: if contents_only { RootEntry::ContentsOnly } else { RootEntry::Counts }, ..Default::default() };
-        let sum =
-            checksum(tree, &root.path, &options, memo).map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
+        let sum = checksum(tree, &root.path, &options, &*environment.checksums)
+            .map_err(|source| Error::Context { step: Box::new(node.step.clone()), source })?;
         // A file's name at the destination is read too: `COPY *.txt /d/` of a renamed file gives another result.
         let name = if contents_only { &[] } else { root.name.as_bytes() };
         hasher.update(&(name.len() as u64).to_le_bytes());

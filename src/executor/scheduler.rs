@@ -21,7 +21,7 @@ use crate::store::view::MergedView;
 use crate::sys::tree::Tree;
 use crate::task::blocking;
 
-use super::probe::{Downloads, Probe, components, content_components, context_of, is_context, probe_all, slots};
+use super::probe::{Downloads, Probe, components, content_components, context_of, hold, is_context, probe_all, slots};
 use super::{Environment, Error, ops};
 
 /// What a build came to.
@@ -250,6 +250,10 @@ impl NodeWork {
         };
         match result {
             Ok(snapshots) => {
+                if !hold(&self.environment, &snapshots)? {
+                    let reason = "its layers were pruned while it was unpacked".to_owned();
+                    return Err(Error::Refused { step: Box::new(node.step.clone()), reason, hint: Some("build again".into()) });
+                }
                 progress.finish(StepOutcome::Done);
                 let key = crate::cache::key::image_key(id);
                 Ok(Finished { output: Output { key, snapshots }, cached: true })
@@ -284,7 +288,7 @@ impl NodeWork {
         let slots = slots(node, environment);
         let _lock = self.lock(&key)?;
         if !node.step.ignore_cache {
-            if let Some(output) = environment.cache.get(&key) {
+            if let Some(output) = self.held(environment.cache.get(&key))? {
                 environment.progress.cached(node.step.title());
                 return Ok(Finished { output, cached: true });
             }
@@ -315,6 +319,14 @@ impl NodeWork {
         environment.cache.remember(&slots, &components);
         progress.finish(StepOutcome::Done);
         Ok(Finished { output, cached: false })
+    }
+
+    /// A result that was found, with a lease on it; nothing where it was pruned since.
+    fn held(&self, found: Option<Output>) -> Result<Option<Output>, Error> {
+        match found {
+            Some(output) if hold(&self.environment, &output.snapshots)? => Ok(Some(output)),
+            _ => Ok(None),
+        }
     }
 
     /// What the result is called: its key, or a name never used before where the cache is switched off (later steps must not find results of an earlier run).
@@ -364,7 +376,7 @@ impl NodeWork {
     /// Looks for a result of the same content, and gives it this step's key too.
     fn by_content(&self, key: &CacheKey) -> Result<Option<Output>, Error> {
         let Some(content) = self.content_key()? else { return Ok(None) };
-        let Some(output) = self.environment.cache.get(&content) else { return Ok(None) };
+        let Some(output) = self.held(self.environment.cache.get(&content))? else { return Ok(None) };
         self.environment.cache.put(&[*key], &output)?;
         Ok(Some(output))
     }

@@ -13,6 +13,8 @@ mod op;
 mod plan;
 mod scope;
 mod stages;
+#[cfg(test)]
+mod tests;
 
 pub use op::{
     BuildGraph, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op, SecurityMode,

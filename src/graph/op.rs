@@ -59,7 +59,8 @@ impl Step {
             return self.text.clone();
         }
         let width = total.to_string().len();
-        format!("[{} {index:>width$}/{total}] {}", self.stage, self.text)
+        let space = if self.stage.is_empty() { "" } else { " " };
+        format!("[{}{space}{index:>width$}/{total}] {}", self.stage, self.text)
     }
 }
 
@@ -298,12 +299,8 @@ pub struct MkdirOp {
 }
 
 impl BuildGraph {
-    /// An empty graph, to be filled by the lowering.
-    pub(super) fn new() -> StableDiGraph<Node, usize> {
-        StableDiGraph::new()
-    }
-
-    pub(super) fn finish(graph: StableDiGraph<Node, usize>, target: NodeId, config: ImageConfig, warnings: Vec<Diagnostic>) -> BuildGraph {
+    /// Keeps of what lowering made what `target` reaches.
+    pub(super) fn new(graph: StableDiGraph<Node, usize>, target: NodeId, config: ImageConfig, warnings: Vec<Diagnostic>) -> BuildGraph {
         let mut graph = BuildGraph { graph, target, config, warnings };
         graph.drop_unreachable();
         graph

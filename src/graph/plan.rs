@@ -173,7 +173,7 @@ impl<'a> Planner<'a> {
             }
             self.bases.insert(index, base.unwrap_or((Base::Scratch, None)));
             for from in copy_froms(stage).cloned().chain(mount_froms(stage)) {
-                match self.names.from_flag(index, &from) {
+                match self.names.named(index, &from) {
                     Ok(FromTarget::Stage(source)) => todo.push(source),
                     Ok(FromTarget::Image(reference)) => self.from_images.push((reference, from.span)),
                     Ok(FromTarget::Scratch) => {}
@@ -239,7 +239,14 @@ impl<'a> Planner<'a> {
     /// Lowers every reachable stage. `None`: a trigger needs another stage, which is noted.
     fn lower_all(&mut self, images: &ResolvedImages) -> Result<Option<Planned>, Vec<Diagnostic>> {
         let solo = self.bases.len() == 1;
-        let mut lowering = Lowering::new(self.request, &self.names, &mut self.args, &self.global, images, solo);
+        // The target counts as an heir of itself: its state is the result.
+        let mut heirs = HashMap::from([(self.target, 1)]);
+        for (base, _) in self.bases.values() {
+            if let Base::Stage(base) = base {
+                *heirs.entry(*base).or_default() += 1;
+            }
+        }
+        let mut lowering = Lowering::new(self.request, &self.names, &mut self.args, &self.global, images, heirs, solo);
         for (index, (base, platform)) in &self.bases {
             lowering.stage(*index, base, platform.as_ref());
         }
@@ -265,7 +272,7 @@ impl<'a> Planner<'a> {
         self.warnings.extend(outcome.warnings);
         self.warn_unused_args();
         let warnings = std::mem::take(&mut self.warnings);
-        Ok(Some(Planned::Ready(Box::new(BuildGraph::finish(outcome.graph, node, config, warnings)))))
+        Ok(Some(Planned::Ready(Box::new(BuildGraph::new(outcome.graph, node, config, warnings)))))
     }
 
     fn warn_unused_args(&mut self) {

@@ -81,7 +81,7 @@ impl<'a> StageNames<'a> {
     }
 
     /// What the name of a `COPY --from` or `--mount=from=` in stage `stage` means: index, stage or image.
-    pub(super) fn from_flag(&self, stage: usize, from: &Spanned<String>) -> Result<FromTarget, Diagnostic> {
+    pub(super) fn named(&self, stage: usize, from: &Spanned<String>) -> Result<FromTarget, Diagnostic> {
         let file = &self.dockerfile.file;
         let name = from.value.as_str();
         if let Ok(index) = name.parse::<usize>() {

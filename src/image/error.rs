@@ -6,10 +6,10 @@ use crate::oci::{DiffId, Digest, ManifestError, Platform};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A registry did not give or take something.
-    #[error("the registry did not answer as it should")]
+    #[error(transparent)]
     Registry(#[from] crate::registry::Error),
     /// The store could not be read or written.
-    #[error("the store failed")]
+    #[error(transparent)]
     Store(#[from] crate::store::Error),
     /// A layer could not be unpacked or written.
     #[error("layer {layer} cannot be used")]
@@ -18,6 +18,18 @@ pub enum Error {
         layer: String,
         /// Why.
         source: super::layer::Error,
+    },
+    /// An archive of images cannot be read.
+    #[error("the archive cannot be read")]
+    Archive {
+        /// Why.
+        source: super::layer::Error,
+    },
+    /// A file is no archive of images, or a damaged one.
+    #[error("this is not an archive of images: {reason}")]
+    NotAnArchive {
+        /// What is wrong with it.
+        reason: String,
     },
     /// A manifest is no manifest.
     #[error("`{name}` has a bad manifest")]
@@ -133,6 +145,9 @@ impl Error {
             Error::Store(source) => source.hint(),
             Error::Layer { source, .. } => source.hint(),
             Error::NoPlatform { found, .. } => Some(format!("it has images for {}", found.join(", "))),
+            Error::NotAnArchive { reason } if reason.contains("neither") => {
+                Some("`strake import` makes an image of an archive with a root file system".into())
+            }
             Error::LayerGone { .. } => Some("pull or build the image again".into()),
             _ => None,
         }

@@ -31,12 +31,17 @@ pub fn to_tar(tree: &dyn Tree, path: &Path) -> Result<(), Error> {
 
 /// Writes an image as an OCI archive (image-spec 1.1, "Image Layout", in a tar).
 pub fn to_oci_archive(store: &Store, image: &ImageRecord, names: &[Reference], path: &Path) -> Result<(), Error> {
-    write_file(path, |out| write_archive(store, &[(image.clone(), names.to_vec())], ArchiveFormat::Oci, out))
+    to_archive(store, &[(image.clone(), names.to_vec())], ArchiveFormat::Oci, path)
 }
 
 /// Writes an image as an archive that `docker load` reads.
 pub fn to_docker_archive(store: &Store, image: &ImageRecord, names: &[Reference], path: &Path) -> Result<(), Error> {
-    write_file(path, |out| write_archive(store, &[(image.clone(), names.to_vec())], ArchiveFormat::Docker, out))
+    to_archive(store, &[(image.clone(), names.to_vec())], ArchiveFormat::Docker, path)
+}
+
+/// Writes images, each with its names, as one archive; `-` is standard output.
+pub fn to_archive(store: &Store, images: &[(ImageRecord, Vec<Reference>)], format: ArchiveFormat, path: &Path) -> Result<(), Error> {
+    write_file(path, |out| write_archive(store, images, format, out))
 }
 
 /// Writes a file as a whole or not at all: under another name first. `-` is standard output.

@@ -11,6 +11,7 @@ mod error;
 pub mod export;
 pub mod import;
 pub mod layer;
+pub mod load;
 pub mod pull;
 pub mod push;
 

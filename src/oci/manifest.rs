@@ -64,7 +64,7 @@ pub enum ManifestOrIndex {
     /// One image.
     Manifest(Box<Manifest>),
     /// A list of images.
-    Index(Index),
+    Index(Box<Index>),
 }
 
 /// Why bytes are not a manifest.
@@ -118,7 +118,7 @@ impl ManifestOrIndex {
             _ => shape.manifests.is_some(),
         };
         if is_index {
-            serde_json::from_slice(bytes).map(ManifestOrIndex::Index).map_err(ManifestError::Json)
+            serde_json::from_slice(bytes).map(Box::new).map(ManifestOrIndex::Index).map_err(ManifestError::Json)
         } else {
             serde_json::from_slice(bytes).map(Box::new).map(ManifestOrIndex::Manifest).map_err(ManifestError::Json)
         }

@@ -77,7 +77,7 @@ impl Client {
 
 fn parse_index(bytes: &[u8], url: SafeUrl) -> Result<Index, Error> {
     match ManifestOrIndex::parse(bytes, Some(&MediaType::OciIndex)) {
-        Ok(ManifestOrIndex::Index(index)) => Ok(index),
+        Ok(ManifestOrIndex::Index(index)) => Ok(*index),
         _ => {
             let value = tame(&String::from_utf8_lossy(&bytes[..bytes.len().min(400)]), 80);
             Err(Error::BadAnswer { url, what: "a list of referrers", value })

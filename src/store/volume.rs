@@ -39,14 +39,19 @@ impl Store {
         make_dir(&dir, 0o711)?;
         make_dir(&data, 0o755)?;
         set_mode(&data, 0o755)?;
-        for path in [&dir, &self.layout().volumes()] {
+        // A volume of the user's outlives everything; one that was made for a container need not be more durable than the container.
+        for path in [&dir, &self.layout().volumes()].into_iter().filter(|_| !anonymous) {
             File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", path))?;
         }
         let labels = serde_json::to_string(labels).unwrap_or_default();
-        self.database().write_durably("record a volume", |tx| {
+        let record = |tx: &rusqlite::Transaction<'_>| {
             let sql = "INSERT OR IGNORE INTO volumes (name, anonymous, labels, created_at) VALUES (?, ?, ?, ?)";
             Ok(tx.prepare_cached(sql)?.execute(params![name, anonymous, labels, now()])? > 0)
-        })
+        };
+        match anonymous {
+            true => self.database().write("record a volume", record),
+            false => self.database().write_durably("record a volume", record),
+        }
     }
 
     /// The directory of a volume's files. Whether it exists is not asked.

@@ -51,7 +51,10 @@ CMD ["cat /app/run.txt"]
     assert_eq!(config["StopSignal"], json!("SIGINT"));
     let health = &config["Healthcheck"];
     assert_eq!(health["Test"], json!(["CMD-SHELL", "wget -q localhost"]));
-    assert_eq!((&health["Interval"], &health["Timeout"], &health["Retries"]), (&json!(5_000_000_000u64), &json!(3_000_000_000u64), &json!(2)));
+    assert_eq!(
+        (&health["Interval"], &health["Timeout"], &health["Retries"]),
+        (&json!(5_000_000_000u64), &json!(3_000_000_000u64), &json!(2))
+    );
     assert_eq!(config["OnBuild"], json!(["RUN echo child"]));
     assert_eq!(config["User"], json!("nobody:staff"));
     assert_eq!(config["Entrypoint"], json!(["/bin/sh", "-c"]));
@@ -215,7 +218,9 @@ fn the_shell_form_has_a_shell_and_the_exec_form_none() {
 fn an_image_with_triggers_runs_them_in_its_children_only() {
     let Some(world) = world() else { return };
     world.write("trigger.txt", "t");
-    world.build("FROM localhost/busybox\nONBUILD COPY trigger.txt /triggered\nONBUILD RUN echo ran > /ran\n", &["-t", "localhost/parent"]).ok();
+    world
+        .build("FROM localhost/busybox\nONBUILD COPY trigger.txt /triggered\nONBUILD RUN echo ran > /ran\n", &["-t", "localhost/parent"])
+        .ok();
     world.build("FROM localhost/parent\nRUN cat /ran\n", &["-t", "localhost/child"]).ok();
     let child = world.image("FROM localhost/parent\nRUN cat /ran\n", &[]);
     assert!(child.tree().contains_key("triggered"));

@@ -74,7 +74,9 @@ fn a_changed_build_argument_is_named_with_both_values() {
 fn files_copied_from_a_stage_count_by_their_content() {
     let Some(world) = world() else { return };
     let text = |comment: &str| {
-        format!("FROM localhost/busybox AS b\nRUN echo same > /out; : {comment}\nFROM localhost/busybox\nCOPY --from=b /out /out\nRUN head -c 16 /dev/urandom > /stamp\n")
+        format!(
+            "FROM localhost/busybox AS b\nRUN echo same > /out; : {comment}\nFROM localhost/busybox\nCOPY --from=b /out /out\nRUN head -c 16 /dev/urandom > /stamp\n"
+        )
     };
     let first = world.build(&text("one"), &[]).ok();
     let second = world.build(&text("two"), &[]).ok();

@@ -30,7 +30,8 @@ fn errors(done: &Done) -> usize {
 #[test]
 fn every_mistake_of_a_dockerfile_is_told_at_once_and_pointed_at() {
     let Some(world) = world() else { return };
-    let text = "FROM localhost/busybox\nRUNN echo typo\nCOPY --frm=x a b\nHEALTHCHECK --interval=never CMD true\nRUN --mount=type=bogus true\n";
+    let text =
+        "FROM localhost/busybox\nRUNN echo typo\nCOPY --frm=x a b\nHEALTHCHECK --interval=never CMD true\nRUN --mount=type=bogus true\n";
     let done = world.build(text, &[]).fails();
     done.says(&["Dockerfile:2:1", "RUNN", "Dockerfile:3:", "--frm", "Dockerfile:4:", "never", "Dockerfile:5:", "bogus"]);
     done.says(&["^^^^"]);
@@ -139,7 +140,13 @@ fn a_store_that_may_not_be_written_is_told_without_a_crash() {
     let binary = world.path("strake");
     std::fs::copy(env!("CARGO_BIN_EXE_strake"), &binary).unwrap();
     let mut run = Run::new("setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups"]);
-    run.command().arg(&binary).args(["build", "."]).current_dir(world.context()).env_clear().env("HOME", "/nonexistent").env("STRAKE_ROOT", root.join("store"));
+    run.command()
+        .arg(&binary)
+        .args(["build", "."])
+        .current_dir(world.context())
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .env("STRAKE_ROOT", root.join("store"));
     let done = run.fails();
     done.says(&["forbidden"]);
     assert!(done.stderr.to_lowercase().contains("permission denied"), "{done}");

@@ -13,7 +13,8 @@ fn world() -> Option<World> {
 #[test]
 fn a_step_that_changes_nothing_has_an_empty_layer() {
     let Some(world) = world() else { return };
-    let text = "FROM localhost/busybox\nRUN true\nRUN ls -lR /bin >/dev/null; cat /etc/hosts /etc/resolv.conf >/dev/null; touch /dev/shm/x\n";
+    let text =
+        "FROM localhost/busybox\nRUN true\nRUN ls -lR /bin >/dev/null; cat /etc/hosts /etc/resolv.conf >/dev/null; touch /dev/shm/x\n";
     let image = world.image(text, &[]);
     assert_eq!(image.layers.len(), 3);
     assert!(image.layers[1].is_empty(), "{:?}", image.layers[1].keys());
@@ -81,7 +82,8 @@ fn the_network_is_private_the_hosts_or_none() {
     world.build(text, &["--network", "host"]).ok().says(&[&own]);
     world.build(text, &["--network", "none"]).ok().omits(&[&own]).says(&["links=1\n"]);
     world.build(text, &["--no-cache"]).ok().omits(&[&own]).says(&["links=2\n"]);
-    let in_file = "FROM localhost/busybox\nRUN --network=none echo own netns=$(readlink /proc/self/ns/net) links=$(grep -c : /proc/net/dev)\n";
+    let in_file =
+        "FROM localhost/busybox\nRUN --network=none echo own netns=$(readlink /proc/self/ns/net) links=$(grep -c : /proc/net/dev)\n";
     world.build(in_file, &[]).ok().omits(&[&own]).says(&["links=1\n"]);
 }
 
@@ -100,7 +102,8 @@ fn a_secret_is_in_the_step_and_nowhere_else() {
     let Some(world) = world() else { return };
     let secret = "a-secret-that-nobody-guesses";
     std::fs::write(world.path("secret"), secret).unwrap();
-    let text = "FROM localhost/busybox\nRUN --mount=type=secret,id=token md5sum /run/secrets/token && test $(wc -c < /run/secrets/token) = 28\n";
+    let text =
+        "FROM localhost/busybox\nRUN --mount=type=secret,id=token md5sum /run/secrets/token && test $(wc -c < /run/secrets/token) = 28\n";
     let spec = format!("id=token,src={}", world.path("secret").display());
     let archive = world.path("s.tar");
     world.build(text, &["--secret", &spec, "-o", &format!("type=docker,dest={}", archive.display())]).ok().omits(&[secret]);
@@ -123,8 +126,8 @@ fn a_cache_mount_keeps_its_files_between_builds_and_out_of_the_image() {
 #[test]
 fn a_step_runs_as_the_user_in_the_directory() {
     let Some(world) = world() else { return };
-    let text = "FROM localhost/busybox\nUSER nobody\nWORKDIR /work/dir\nRUN touch made && id && pwd && echo home=$HOME\n";
-    world.build(text, &[]).ok().says(&["uid=65534(nobody) gid=65534(nogroup) groups=", "/work/dir", "home=/home"]);
+    let text = "FROM localhost/busybox\nUSER nobody\nWORKDIR /job/dir\nRUN touch made && id && pwd && echo home=$HOME\n";
+    world.build(text, &[]).ok().says(&["uid=65534(nobody) gid=65534(nogroup) groups=", "/job/dir", "home=/home"]);
     let image = world.image(text, &[]);
     assert_eq!(image.tree()["work/dir/made"].uid, 65534);
     assert!(image.last_layer().contains(&"work/dir/made"));

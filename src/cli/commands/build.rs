@@ -164,9 +164,7 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
         }
         report::tell(&format!("image {}", outcome.image.id));
     }
-    if outcome.executed > 0 {
-        engine.settle()?;
-    }
+    engine.finish(outcome.executed > 0)?;
     Ok(outcome.image.id.to_string())
 }
 
@@ -180,7 +178,7 @@ async fn watch_signals(cancel: CancellationToken) {
             _ = terminate.recv() => {}
         }
         if cancel.is_cancelled() {
-            // SAFETY-free way out: sandboxes die with this process, and the store is good at any instant.
+            // Sandboxes die with this process, and the store is good at any instant.
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }
         cancel.cancel();

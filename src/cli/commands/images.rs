@@ -216,7 +216,7 @@ fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
 pub(in crate::cli) fn tag(global: &Global, args: TagArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         engine.tag(&args.image, &args.name)?;
-        engine.settle()
+        engine.finish(true)
     }))
 }
 

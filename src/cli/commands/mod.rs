@@ -1,11 +1,15 @@
 //! One file per group of commands: their flags, and what they show.
 
 pub(super) mod build;
-pub(super) mod images;
-pub(super) mod transfer;
 pub(super) mod containers;
+pub(super) mod images;
+pub(super) mod images;
+pub(super) mod login;
+pub(super) mod prune;
 pub(super) mod run;
 mod table;
+pub(super) mod transfer;
+pub(super) mod transfer;
 
 use std::future::Future;
 use std::process::ExitCode;

@@ -19,7 +19,7 @@ use crate::runtime::container::{self, Attachment, HostAddress, LocalIo, Mode, Ou
 use crate::runtime::{Capabilities, CgroupSpec, TerminalSize};
 
 /// The exit status of `run` where Strake itself failed.
-const FAILED: u8 = 125;
+pub(in crate::cli) const FAILED: u8 = 125;
 
 /// How long the command that started a container has to remove it.
 const GRACE: Duration = Duration::from_millis(500);
@@ -250,7 +250,7 @@ pub(in crate::cli) fn after_supervisor(args: &[OsString]) {
         std::thread::sleep(GRACE);
     }
     // Nobody is there to be told of a failure; the next list of containers tries again.
-    let _ = Engine::open(env::engine_options(&Global { root: Some(root), plain_http: Vec::new(), tls_skip_verify: Vec::new() }), None)
+    let _ = Engine::open(env::engine_options(&Global { root: Some(root), ..Global::default() }), None)
         .and_then(|engine| engine.finish_container(id));
 }
 
@@ -303,7 +303,7 @@ fn image(engine: &Engine, args: &RunArgs) -> Result<RunImage, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
     let image = runtime.block_on(engine.fetch_image(&args.image, args.platform.as_ref(), args.pull == Pull::Always, &progress))?;
-    engine.settle()?;
+    engine.finish(true)?;
     Ok(image)
 }
 

@@ -1,13 +1,14 @@
-//! `strake pull`, `push` and `import`: images on their way.
+//! `strake pull`, `push`, `save`, `load` and `import`: images on their way.
 
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
-use crate::engine::{Engine, Error, ImportRequest, PullRequest};
+use crate::engine::{ArchiveFormat, Engine, Error, ImportRequest, PullRequest, SaveRequest};
 use crate::oci::{Platform, Reference};
 
 use super::{exit, until_interrupted, with_engine};
@@ -59,6 +60,40 @@ pub(in crate::cli) struct ImportArgs {
     quiet: bool,
 }
 
+/// Flags of `strake save`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SaveArgs {
+    /// The images: names, IDs or the beginnings of IDs
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// The file to write [default: standard output]
+    #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
+    output: PathBuf,
+    /// Who is to read the archive
+    #[arg(long, value_enum, default_value = "docker-archive")]
+    format: SaveFormat,
+}
+
+/// `--format` of `save`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SaveFormat {
+    /// `docker load`, and readers of OCI archives
+    DockerArchive,
+    /// Readers of OCI archives
+    OciArchive,
+}
+
+/// Flags of `strake load`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LoadArgs {
+    /// The archive, compressed or not [default: standard input]
+    #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
+    input: PathBuf,
+    /// Show nothing but names and IDs
+    #[arg(short, long)]
+    quiet: bool,
+}
+
 fn mode(quiet: bool) -> ProgressMode {
     if quiet { ProgressMode::Quiet } else { ProgressMode::Auto }
 }
@@ -99,6 +134,43 @@ pub(in crate::cli) fn push(global: &Global, args: PushArgs) -> ExitCode {
     }))
 }
 
+/// Runs `strake save`.
+pub(in crate::cli) fn save(global: &Global, args: SaveArgs) -> ExitCode {
+    if args.output == Path::new("-") && std::io::stdout().is_terminal() {
+        let hint = Some("name a file with -o, or redirect standard output".to_owned());
+        return exit(Err(Error::Usage { message: "an archive is not written to a terminal".into(), hint }));
+    }
+    exit(with_engine(global, None, |engine| async move {
+        let format = match args.format {
+            SaveFormat::DockerArchive => ArchiveFormat::Docker,
+            SaveFormat::OciArchive => ArchiveFormat::Oci,
+        };
+        until_interrupted(engine.save(SaveRequest { images: args.images, format, dest: args.output })).await
+    }))
+}
+
+/// Runs `strake load`.
+pub(in crate::cli) fn load(global: &Global, args: LoadArgs) -> ExitCode {
+    if args.input == Path::new("-") && std::io::stdin().is_terminal() {
+        let hint = Some("name a file with -i, or redirect standard input".to_owned());
+        return exit(Err(Error::Usage { message: "an archive is not read from a terminal".into(), hint }));
+    }
+    exit(with_engine(global, None, |engine| async move {
+        let images = until_interrupted(engine.load(args.input)).await?;
+        settle(engine).await?;
+        for loaded in images {
+            let what: Vec<String> = match loaded.names.as_slice() {
+                [] if args.quiet => vec![loaded.image.id.to_string()],
+                [] => vec![format!("Loaded image ID: {}", loaded.image.id)],
+                names if args.quiet => names.iter().map(Reference::familiar).collect(),
+                names => names.iter().map(|name| format!("Loaded image: {}", name.familiar())).collect(),
+            };
+            what.iter().for_each(|line| report::result(line));
+        }
+        Ok(())
+    }))
+}
+
 /// Runs `strake import`.
 pub(in crate::cli) fn import(global: &Global, args: ImportArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
@@ -118,5 +190,5 @@ pub(in crate::cli) fn import(global: &Global, args: ImportArgs) -> ExitCode {
 
 /// Makes durable what the command made.
 async fn settle(engine: Engine) -> Result<(), Error> {
-    crate::task::blocking(move || engine.settle()).await
+    crate::task::blocking(move || engine.finish(true)).await
 }

@@ -25,7 +25,7 @@ pub enum ProgressMode {
 }
 
 /// The progress of a command, drawn on standard error.
-pub fn progress(mode: ProgressMode) -> Progress {
+pub(in crate::cli) fn progress(mode: ProgressMode) -> Progress {
     let tty = match mode {
         ProgressMode::Tty => true,
         ProgressMode::Plain => false,
@@ -42,13 +42,13 @@ impl Sink for Quiet {
 }
 
 /// A duration as people read it: `0.3s`, `41.2s`, `2m03s`.
-pub fn seconds(duration: std::time::Duration) -> String {
+pub(in crate::cli) fn seconds(duration: std::time::Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 100.0 { format!("{seconds:.1}s") } else { format!("{}m{:02}s", duration.as_secs() / 60, duration.as_secs() % 60) }
 }
 
 /// A size as people read it, in powers of 1000 as Docker does: `1.23MB`.
-pub fn size(bytes: u64) -> String {
+pub(in crate::cli) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
     let mut value = bytes as f64;
     let mut unit = 0;

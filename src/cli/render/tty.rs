@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::progress::{Event, EventKind, Sink, StepId, StepOutcome};
@@ -48,10 +49,11 @@ impl Sink for Tty {
         match event.kind {
             EventKind::Started { step, title, reason } => {
                 let bar = self.bars.add(ProgressBar::new_spinner());
-                let style = ProgressStyle::with_template("{spinner:.blue} {wide_msg} {elapsed:.dim}");
+                // The message holds the lines below the title, each after a line break.
+                let style = ProgressStyle::with_template("{spinner:.blue} {prefix} {elapsed:.dim}{msg}");
                 bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
                 bar.enable_steady_tick(Duration::from_millis(100));
-                bar.set_message(clean(&title));
+                bar.set_prefix(fit(&title, 12));
                 let step_state =
                     Step { bar, title, reason, started: event.at, tail: VecDeque::new(), partial: Vec::new(), transfers: Vec::new() };
                 steps.insert(step, step_state);
@@ -106,17 +108,17 @@ impl Step {
     }
 
     fn draw(&self) {
-        let mut message = clean(&self.title);
+        let mut message = String::new();
         for (what, done, total) in &self.transfers {
             if total.is_some_and(|total| *done >= total) {
                 continue;
             }
             let of = total.map_or_else(String::new, |total| format!(" / {}", size(total)));
-            message.push_str(&format!("\n    {what} {}{of}", size(*done)));
+            message.push_str(&format!("\n    {}", fit(&format!("{what} {}{of}", size(*done)), 6)));
         }
         for line in &self.tail {
             message.push_str("\n    ");
-            message.push_str(line);
+            message.push_str(&fit(line, 6));
         }
         self.bar.set_message(message);
     }
@@ -130,6 +132,16 @@ impl Step {
         };
         let why = self.reason.as_ref().map_or_else(String::new, |reason| format!(" \x1b[2m({})\x1b[0m", clean(reason)));
         format!("{mark} {} \x1b[2m{word}\x1b[0m{why}", clean(&self.title))
+    }
+}
+
+/// Text without control characters, cut to what the terminal's width leaves when `reserved` columns are taken: a line that wraps would not be erased.
+fn fit(text: &str, reserved: usize) -> String {
+    let width = Term::stderr().size_checked().map_or(80, |(_, columns)| usize::from(columns)).saturating_sub(reserved).max(10);
+    let text = clean(text);
+    match text.char_indices().nth(width) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 

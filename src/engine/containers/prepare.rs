@@ -57,7 +57,14 @@ impl Engine {
     fn name_container(&self, request: &RunRequest, image: &RunImage) -> Result<ContainerRecord, Error> {
         let create = |name: &str| self.store().create_container(name, Some(&image.record.id), &image.snapshots);
         if let Some(name) = &request.name {
-            return Ok(create(name)?);
+            return create(name).map_err(|error| match error {
+                StoreError::NameTaken { .. } => Error::Usage {
+                    message: error.to_string(),
+                    hint: Some(format!("remove that container with `strake rm {name}`, or give this one another name")),
+                },
+                StoreError::BadName { .. } => Error::Usage { message: error.to_string(), hint: None },
+                other => other.into(),
+            });
         }
         let mut attempt = 0;
         loop {

@@ -389,11 +389,8 @@ struct LogState {
 
 impl StepLog {
     fn create(environment: &Environment, step: &Step) -> Result<StepLog, Error> {
-        make_host_dir(&environment.logs)?;
-        let name: String = step.title().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(80).collect();
-        let path = environment.logs.join(format!("{name}.log"));
-        let file = File::create(&path).ok();
-        Ok(StepLog { path, inner: Mutex::new(LogState { file, tail: VecDeque::new() }) })
+        let (file, path) = environment.logs.create(&step.title())?;
+        Ok(StepLog { path, inner: Mutex::new(LogState { file: Some(file), tail: VecDeque::new() }) })
     }
 
     fn write(&self, bytes: &[u8]) {

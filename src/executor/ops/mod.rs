@@ -26,5 +26,6 @@ pub use copy::{ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, 
 pub use error::{BadEntry, Error};
 pub use mkdir::make_dir;
 pub use select::{SourceRoot, select};
+pub(super) use step::missing_hint;
 pub use step::{copy_step, exclude_rules, mkdir_step, view};
 pub use users::{ProcessUser, ResolvedOwner, lookup_owner, lookup_user};

@@ -127,6 +127,6 @@ pub fn mkdir_step(environment: &Environment, step: &Step, op: &MkdirOp, base: &[
 
 /// Makes a finished layer a snapshot.
 pub(super) fn commit(active: crate::store::ActiveSnapshot, step: &Step, size: u64) -> Result<SnapshotId, BuildError> {
-    let meta = SnapshotMeta { diff_id: None, size, description: step.text.clone(), ..SnapshotMeta::default() };
+    let meta = SnapshotMeta { diff_id: None, size, description: step.text.clone() };
     Ok(active.commit(meta)?.id)
 }

@@ -54,7 +54,7 @@ impl Bench {
         let mut request = CopyRequest {
             sources: Vec::new(),
             destination: words.pop().unwrap().replace("\"\"", ""),
-            workdir: RootPath::new("/work"),
+            workdir: RootPath::new("/here"),
             chown: None,
             chmod: None,
             parents: false,
@@ -159,8 +159,8 @@ fn a_slash_tells_a_directory_from_a_file() {
     case(&[], source, "COPY f /x/", &["d 0755 0:0 /x", "f 0644 0:0 /x/f F"]);
     case(&[], source, "COPY f /x/y", &["d 0755 0:0 /x", "f 0644 0:0 /x/y F"]);
     case(&["f 0600 x old"], source, "COPY f /x", &["f 0644 0:0 /x F"]);
-    for here in [".", "./", "\"\"", "/work/", "/work/."] {
-        case(&[], source, &format!("COPY f {here}"), &["d 0755 0:0 /work", "f 0644 0:0 /work/f F"]);
+    for here in [".", "./", "\"\"", "/here/", "/here/."] {
+        case(&[], source, &format!("COPY f {here}"), &["d 0755 0:0 /here", "f 0644 0:0 /here/f F"]);
     }
     case(&[], source, "COPY f ..", &["f 0644 0:0 /f F"]);
     case(&[], source, "COPY f /", &["f 0644 0:0 /f F"]);

@@ -26,7 +26,7 @@ impl Lowering<'_, '_> {
     pub(super) fn copy(&mut self, state: &mut StageState, statement: &Statement, copy: &Copy) {
         let from = match &copy.from {
             None => None,
-            Some(from) => match self.from_node(from) {
+            Some(from) => match self.named_node(from) {
                 Some(node) => Some(node),
                 None => return,
             },
@@ -190,7 +190,7 @@ impl Lowering<'_, '_> {
         self.source("context", SourceOp::Context, "build context", platform, None)
     }
 
-    fn scratch(&mut self) -> NodeId {
+    pub(super) fn scratch(&mut self) -> NodeId {
         let platform = self.request.target_platform.clone();
         self.source("scratch", SourceOp::Scratch, "FROM scratch", platform, None)
     }

@@ -12,7 +12,7 @@ use crate::parser::{self, ExpandError, Expanded, Instruction, Mode, ShellOrExec,
 use crate::path::RootPath;
 
 use super::history::{self, Layer};
-use super::op::{BuildGraph, Node, NodeId, Op, SourceOp, Step};
+use super::op::{Node, NodeId, Op, SourceOp, Step};
 use super::plan::{ImageNeed, PlanRequest, ResolvedImage, ResolvedImages};
 use super::scope::{BuildArgs, Environment};
 use super::stages::{Base, FromTarget, StageNames};
@@ -56,7 +56,10 @@ impl StageState {
 /// Everything that lowering found.
 pub(super) struct Outcome {
     pub(super) graph: StableDiGraph<Node, usize>,
+    /// The stages that something may still be built from.
     pub(super) stages: BTreeMap<usize, StageState>,
+    /// The last node of every stage.
+    pub(super) nodes: BTreeMap<usize, NodeId>,
     pub(super) errors: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
     /// Stages that a trigger copies from and that were not reachable before.
@@ -74,6 +77,8 @@ pub(super) struct Lowering<'a, 'b> {
     images: &'b ResolvedImages,
     /// Whether there is one stage only, so that its name need not be shown.
     solo: bool,
+    /// How many stages are still to be built from each stage. The last one takes its state: copying it for each of a long chain would take quadratic time.
+    heirs: HashMap<usize, usize>,
     /// The file of the instruction at hand: the Dockerfile, or a trigger's text.
     file: SourceFile,
     /// Where mistakes are reported when the instruction comes from a trigger: at the `FROM`.
@@ -90,11 +95,13 @@ impl<'a, 'b> Lowering<'a, 'b> {
         args: &'b mut BuildArgs<'a>,
         global: &'b Environment,
         images: &'b ResolvedImages,
+        heirs: HashMap<usize, usize>,
         solo: bool,
     ) -> Lowering<'a, 'b> {
         let outcome = Outcome {
-            graph: BuildGraph::new(),
+            graph: StableDiGraph::new(),
             stages: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
             missing_stages: Vec::new(),
@@ -107,6 +114,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
             global,
             images,
             solo,
+            heirs,
             file: request.dockerfile.file.clone(),
             trigger_span: None,
             stage_index: 0,
@@ -129,9 +137,9 @@ impl<'a, 'b> Lowering<'a, 'b> {
             None => format!("stage-{index}"),
         };
         let mut state = match base {
-            Base::Stage(base) => self.from_stage(*base, name),
-            Base::Scratch => self.from_scratch(platform, name),
-            Base::Image(reference) => match self.from_image(reference, platform, name, stage.from.image.span) {
+            Base::Stage(base) => self.start_from_stage(*base, name),
+            Base::Scratch => self.start_from_scratch(platform, name),
+            Base::Image(reference) => match self.start_from_image(reference, platform, name, stage.from.image.span) {
                 Some(state) => state,
                 None => return,
             },
@@ -159,6 +167,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         for statement in &stage.instructions {
             self.instruction(&mut state, statement);
         }
+        self.outcome.nodes.insert(index, state.node);
         self.outcome.stages.insert(index, state);
     }
 
@@ -179,11 +188,14 @@ impl<'a, 'b> Lowering<'a, 'b> {
         statements
     }
 
-    fn from_stage(&mut self, base: usize, name: String) -> StageState {
-        let mut state = match self.outcome.stages.get(&base) {
-            Some(state) => state.clone(),
+    fn start_from_stage(&mut self, base: usize, name: String) -> StageState {
+        let heirs = self.heirs.entry(base).or_default();
+        *heirs = heirs.saturating_sub(1);
+        let inherited = if *heirs == 0 { self.outcome.stages.remove(&base) } else { self.outcome.stages.get(&base).cloned() };
+        let mut state = match inherited {
+            Some(state) => state,
             // The base had errors, which are reported already; an empty one lets the rest of this stage be checked.
-            None => self.from_scratch(None, String::new()),
+            None => self.start_from_scratch(None, String::new()),
         };
         state.name = name;
         state.position = 0;
@@ -192,7 +204,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         state
     }
 
-    fn from_scratch(&mut self, platform: Option<&Platform>, name: String) -> StageState {
+    fn start_from_scratch(&mut self, platform: Option<&Platform>, name: String) -> StageState {
         let platform = platform.unwrap_or(&self.request.target_platform).clone();
         let mut config = ImageConfig::empty(&platform);
         config.config.working_dir = "/".to_owned();
@@ -201,7 +213,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         self.start(node, config, platform, name)
     }
 
-    fn from_image(&mut self, reference: &Reference, platform: Option<&Platform>, name: String, span: Span) -> Option<StageState> {
+    fn start_from_image(&mut self, reference: &Reference, platform: Option<&Platform>, name: String, span: Span) -> Option<StageState> {
         let wanted = platform.unwrap_or(&self.request.target_platform).clone();
         let image = self.image(reference, &wanted, span)?.clone();
         let found = image.config.platform();
@@ -267,8 +279,8 @@ impl<'a, 'b> Lowering<'a, 'b> {
     }
 
     /// What a `--from` names, as a node.
-    fn from_node(&mut self, from: &Spanned<String>) -> Option<NodeId> {
-        let target = match self.names.from_flag(self.stage_index, from) {
+    fn named_node(&mut self, from: &Spanned<String>) -> Option<NodeId> {
+        let target = match self.names.named(self.stage_index, from) {
             Ok(target) => target,
             Err(error) => {
                 self.error_at(from.span, error.message, error.hint);
@@ -276,8 +288,8 @@ impl<'a, 'b> Lowering<'a, 'b> {
             }
         };
         match target {
-            FromTarget::Stage(index) => match self.outcome.stages.get(&index) {
-                Some(stage) => Some(stage.node),
+            FromTarget::Stage(index) => match self.outcome.nodes.get(&index) {
+                Some(node) => Some(*node),
                 None => {
                     self.outcome.missing_stages.push(index);
                     None
@@ -306,7 +318,11 @@ impl<'a, 'b> Lowering<'a, 'b> {
             source: Some((self.request.dockerfile.file.clone(), self.trigger_span.unwrap_or(statement.span))),
             ignore_cache: self.request.no_cache,
         };
-        let node = self.outcome.graph.add_node(Node { op, step, platform: state.platform.clone() });
+        self.add_node(op, inputs, step, state.platform.clone())
+    }
+
+    fn add_node(&mut self, op: Op, inputs: &[NodeId], step: Step, platform: Platform) -> NodeId {
+        let node = self.outcome.graph.add_node(Node { op, step, platform });
         for (position, input) in inputs.iter().enumerate() {
             self.outcome.graph.add_edge(*input, node, position);
         }

@@ -2,7 +2,9 @@
 
 use crate::diag::Spanned;
 use crate::graph::history::Layer;
-use crate::graph::op::{ExecMount, ExecMountKind, ExecOp, InlineScript, NetworkMode, NodeId, Op, SecurityMode};
+use crate::graph::op::{
+    CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, NetworkMode, NodeId, Op, SecurityMode, Step, Unpack,
+};
 use crate::parser::{self, Heredoc, Mode, Run, RunMount, RunMountKind, RunNetwork, RunScript, RunSecurity, Statement};
 use crate::path::RootPath;
 
@@ -82,16 +84,18 @@ impl Lowering<'_, '_> {
         let span = word.span;
         match mount.kind {
             RunMountKind::Bind { from, source, writable } => {
-                let node = self.mount_source(from.as_ref())?;
-                let kind = ExecMountKind::Bind { input: input_of(inputs, node), source: source.unwrap_or_else(|| "/".into()), writable };
+                let source = source.unwrap_or_else(|| "/".into());
+                let node = self.mount_source(from.as_ref(), &source, state)?;
+                let kind = ExecMountKind::Bind { input: input_of(inputs, node), source, writable };
                 self.mount_at(span, target, kind)
             }
             RunMountKind::Cache { id, sharing, from, source, mode, uid, gid, read_only } => {
                 let seed = match &from {
                     None => None,
                     Some(_) => {
-                        let node = self.mount_source(from.as_ref())?;
-                        Some((input_of(inputs, node), source.unwrap_or_else(|| "/".into())))
+                        let source = source.unwrap_or_else(|| "/".into());
+                        let node = self.mount_source(from.as_ref(), &source, state)?;
+                        Some((input_of(inputs, node), source))
                     }
                 };
                 let id = id.or_else(|| target.as_ref().map(RootPath::to_string)).unwrap_or_default();
@@ -116,11 +120,40 @@ impl Lowering<'_, '_> {
     }
 
     /// What a mount's files come from: the build context unless `from` names something.
-    fn mount_source(&mut self, from: Option<&Spanned<String>>) -> Option<NodeId> {
-        match from {
-            Some(from) => self.from_node(from),
-            None => Some(self.context()),
+    ///
+    /// Files of the context are copied first, and by their content: a step must see them without what is ignored, owned by root, and as they were when their
+    /// checksum was taken.
+    fn mount_source(&mut self, from: Option<&Spanned<String>>, source: &str, state: &StageState) -> Option<NodeId> {
+        if let Some(from) = from {
+            return self.named_node(from);
         }
+        let pattern = RootPath::new(source).relative().to_string_lossy().into_owned();
+        let key = format!("context copy {pattern}");
+        if let Some(node) = self.sources.get(&key) {
+            return Some(*node);
+        }
+        let op = CopyOp {
+            parents: pattern != ".",
+            sources: vec![CopySource::Path { input: 1, pattern: pattern.clone() }],
+            destination: "/".into(),
+            workdir: RootPath::root(),
+            chown: None,
+            chmod: None,
+            exclude: Vec::new(),
+            unpack: Unpack::Never,
+            link: true,
+        };
+        let inputs = [self.scratch(), self.context()];
+        let step = Step {
+            stage: String::new(),
+            position: (0, 0),
+            text: format!("[internal] context {source} for RUN --mount"),
+            source: None,
+            ignore_cache: false,
+        };
+        let node = self.add_node(Op::Copy(op), &inputs, step, state.platform.clone());
+        self.sources.insert(key, node);
+        Some(node)
     }
 
     fn mount_at(&mut self, span: crate::diag::Span, target: Option<RootPath>, kind: ExecMountKind) -> Option<ExecMount> {

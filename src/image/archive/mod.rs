@@ -1,5 +1,7 @@
 //! Archives of whole images: `docker save` and OCI layouts in a tar.
 
+mod read;
 mod write;
 
+pub(super) use read::{Spooled, bad, spool};
 pub use write::{ArchiveFormat, write_archive};

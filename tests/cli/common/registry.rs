@@ -129,7 +129,11 @@ impl Reply {
 
     /// Nothing is there.
     pub(crate) fn missing() -> Reply {
-        Reply { status: 404, headers: vec![], body: b"{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"manifest unknown\"}]}".to_vec() }
+        Reply {
+            status: 404,
+            headers: vec![],
+            body: b"{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"manifest unknown\"}]}".to_vec(),
+        }
     }
 }
 

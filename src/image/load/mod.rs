@@ -1,0 +1,252 @@
+//! Images out of archives: what the documents say, checked against the bytes.
+//!
+//! `index.json` goes before `manifest.json`, as it keeps an image's manifest and so its digest; names are taken from both. Every layer is unpacked and
+//! hashed before the image is recorded, all layers at once; nothing of an image that is not whole gets a name.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use serde::Deserialize;
+
+use crate::oci::{
+    ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Index, Manifest, ManifestOrIndex, MediaType, Platform, Reference,
+};
+use crate::store::{ActiveSnapshot, ImageRecord, LayerBlob, SnapshotId, Store};
+
+use super::Error;
+use super::archive::{Spooled, bad, spool};
+use super::import::peek;
+use super::layer::{Applied, Compression};
+use super::pull::{commit_layer, known_prefix, unpack_reader};
+
+/// How large a manifest or config may be: they are read into memory.
+const MAX_JSON: u64 = 8 << 20;
+
+/// How deep indexes may be nested.
+const MAX_NESTING: usize = 4;
+
+/// An image that was loaded.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The image.
+    pub image: ImageRecord,
+    /// The names that it got.
+    pub names: Vec<Reference>,
+}
+
+/// What the documents say of one image.
+struct Plan {
+    manifest: Option<Digest>,
+    config: Digest,
+    layers: Vec<LayerBlob>,
+    names: Vec<Reference>,
+}
+
+/// An entry of Docker's `manifest.json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerEntry {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+/// Loads all images of an archive. Where one has several platforms, `platform` is taken, or else what there is.
+pub fn load(store: &Store, archive: impl Read + Send + 'static, platform: &Platform) -> Result<Vec<Loaded>, Error> {
+    let spooled = spool(store, archive)?;
+    let mut plans = match spooled.document("index.json") {
+        Some(bytes) => plans_of_index(store, bytes, platform)?,
+        None => Vec::new(),
+    };
+    let entries: Vec<DockerEntry> = match spooled.document("manifest.json") {
+        Some(bytes) => serde_json::from_slice(bytes).map_err(|error| bad(format!("its `manifest.json` is malformed: {error}")))?,
+        None if plans.is_empty() && spooled.document("index.json").is_none() => {
+            return Err(bad("it has neither `manifest.json` nor `index.json`".into()));
+        }
+        None => Vec::new(),
+    };
+    for entry in entries {
+        add_docker_entry(store, &spooled, &entry, &mut plans)?;
+    }
+    if plans.is_empty() {
+        return Err(bad("it has no image".into()));
+    }
+    plans.into_iter().map(|plan| load_one(store, plan)).collect()
+}
+
+/// The images of `index.json`, each once, with all the names that it has there.
+fn plans_of_index(store: &Store, bytes: &[u8], platform: &Platform) -> Result<Vec<Plan>, Error> {
+    let index: Index = serde_json::from_slice(bytes).map_err(|error| bad(format!("its `index.json` is malformed: {error}")))?;
+    let mut plans: Vec<Plan> = Vec::new();
+    for entry in &index.manifests {
+        let Some((digest, manifest)) = find_manifest(store, entry, platform, MAX_NESTING)? else { continue };
+        let name = name_of(entry);
+        if let Some(known) = plans.iter_mut().find(|plan| plan.manifest.as_ref() == Some(&digest)) {
+            known.names.extend(name.filter(|name| !known.names.contains(name)));
+            continue;
+        }
+        let layers =
+            manifest.layers.into_iter().map(|layer| LayerBlob { digest: layer.digest, size: layer.size, media_type: layer.media_type });
+        plans.push(Plan {
+            manifest: Some(digest),
+            config: manifest.config.digest,
+            layers: layers.collect(),
+            names: name.into_iter().collect(),
+        });
+    }
+    Ok(plans)
+}
+
+/// The manifest that a descriptor leads to; `None` where the archive does not have it (that of another platform, say) or it is no image's.
+fn find_manifest(store: &Store, at: &Descriptor, platform: &Platform, depth: usize) -> Result<Option<(Digest, Manifest)>, Error> {
+    if store.blob_size(&at.digest)?.is_none() {
+        return Ok(None);
+    }
+    let bytes = store.read_blob(&at.digest, MAX_JSON)?;
+    let name = at.digest.to_string();
+    match ManifestOrIndex::parse(&bytes, Some(&at.media_type)).map_err(|source| Error::Manifest { name, source })? {
+        ManifestOrIndex::Manifest(manifest) => {
+            let is_image = matches!(manifest.config.media_type, MediaType::OciConfig | MediaType::DockerConfig);
+            // What builders say about images (provenance) has the form of images.
+            let is_remark = at.annotations.contains_key("vnd.docker.reference.type");
+            Ok((is_image && !is_remark).then(|| (at.digest.clone(), *manifest)))
+        }
+        ManifestOrIndex::Index(_) if depth == 0 => Err(Error::NestedTooDeep { name: at.digest.to_string(), limit: MAX_NESTING }),
+        ManifestOrIndex::Index(index) => {
+            let first = index.select(platform).into_iter();
+            for entry in first.chain(&index.manifests) {
+                if let Some(found) = find_manifest(store, entry, platform, depth - 1)? {
+                    return Ok(Some(found));
+                }
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// The name that an entry of an index has, where it is a whole one: a mere tag says nothing of the repository.
+fn name_of(entry: &Descriptor) -> Option<Reference> {
+    let full = entry.annotations.get("io.containerd.image.name");
+    let short = || entry.annotations.get("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']));
+    let name: Reference = full.or_else(short)?.parse().ok()?;
+    name.digest().is_none().then_some(name)
+}
+
+/// An entry of `manifest.json`: the names of an image that `index.json` has, or one more image.
+fn add_docker_entry(store: &Store, spooled: &Spooled, entry: &DockerEntry, plans: &mut Vec<Plan>) -> Result<(), Error> {
+    let missing = |file: &str| bad(format!("the file `{}` is missing", file.chars().take(200).collect::<String>()));
+    let config = spooled.blob(&entry.config).ok_or_else(|| missing(&entry.config))?.clone();
+    let mut names = Vec::new();
+    for tag in entry.repo_tags.iter().flatten() {
+        names.push(tag.parse::<Reference>().map_err(|error| bad(error.to_string()))?);
+    }
+    if let Some(known) = plans.iter_mut().find(|plan| plan.config == config) {
+        names.retain(|name| !known.names.contains(name));
+        known.names.extend(names);
+        return Ok(());
+    }
+    let mut layers = Vec::new();
+    for file in entry.layers.iter().flatten() {
+        let digest = spooled.blob(file).ok_or_else(|| missing(file))?.clone();
+        let failed = |source| Error::Archive { source: super::layer::Error::Read { source } };
+        let media_type = match peek(store.open_blob(&digest)?).map_err(failed)?.0 {
+            Compression::Uncompressed => MediaType::OciLayer,
+            Compression::Gzip => MediaType::OciLayerGzip,
+            Compression::Zstd => MediaType::OciLayerZstd,
+            other => return Err(bad(format!("a layer is compressed with {}", other.name()))),
+        };
+        let size = store.blob_size(&digest)?.unwrap_or(0);
+        layers.push(LayerBlob { digest, size, media_type });
+    }
+    plans.push(Plan { manifest: None, config, layers, names });
+    Ok(())
+}
+
+fn load_one(store: &Store, plan: Plan) -> Result<Loaded, Error> {
+    let name = plan.names.first().map_or_else(|| plan.config.to_string(), Reference::familiar);
+    for digest in plan.layers.iter().map(|layer| &layer.digest).chain([&plan.config]) {
+        if store.blob_size(digest)?.is_none() {
+            return Err(bad(format!("the blob {digest} of `{name}` is missing")));
+        }
+    }
+    let bytes = store.read_blob(&plan.config, MAX_JSON)?;
+    let digest = plan.config.clone();
+    let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|source| Error::Config { name: name.clone(), digest, source })?;
+    let diff_ids = config.rootfs.diff_ids.clone();
+    if diff_ids.len() != plan.layers.len() {
+        return Err(Error::LayerCount { name, layers: plan.layers.len(), diff_ids: diff_ids.len() });
+    }
+    let snapshots = unpack(store, &plan.layers, &diff_ids)?;
+    let mut size = 0;
+    for id in &snapshots {
+        size += store.snapshot(*id)?.and_then(|snapshot| snapshot.tar_size).unwrap_or(0);
+    }
+    let image = ImageRecord {
+        id: ImageId::new(plan.config),
+        manifest: plan.manifest,
+        platform: config.platform(),
+        created_at: SystemTime::now(),
+        size,
+        diff_ids,
+        snapshots,
+    };
+    store.put_image(&image)?;
+    for name in &plan.names {
+        store.tag(name, &image.id, None)?;
+    }
+    Ok(Loaded { image, names: plan.names })
+}
+
+/// A layer that is unpacked and not yet committed.
+type Unpacked = Result<(ActiveSnapshot, Applied), Error>;
+
+/// Unpacks the layers that are not there, as many at once as there are cores, and commits them in order.
+fn unpack(store: &Store, layers: &[LayerBlob], diff_ids: &[DiffId]) -> Result<Vec<SnapshotId>, Error> {
+    let chain = ChainId::chain(diff_ids);
+    let Some(top) = chain.last() else { return Ok(Vec::new()) };
+    // The same lock as for a pull: who waited finds it done.
+    let _lock = store.lock_key(blake3::hash(format!("unpack {top}").as_bytes()).as_bytes())?;
+    let mut snapshots = known_prefix(store, &chain)?;
+    let missing = &layers[snapshots.len()..];
+    let slots: Vec<Mutex<Option<Unpacked>>> = missing.iter().map(|_| Mutex::new(None)).collect();
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = || {
+        while !failed.load(Ordering::Relaxed) {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(layer) = missing.get(at) else { return };
+            let unpacked = store
+                .open_blob(&layer.digest)
+                .map_err(Error::from)
+                .and_then(|blob| unpack_reader(store, &layer.digest, &layer.media_type, blob));
+            failed.fetch_or(unpacked.is_err(), Ordering::Relaxed);
+            *slots[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(unpacked);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let results: Vec<Option<Unpacked>> = slots.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
+    // The slots after a failure are empty; the failure is before them or is the answer.
+    let unpacked: Vec<(ActiveSnapshot, Applied)> = results.into_iter().flatten().collect::<Result<_, _>>()?;
+    for ((active, applied), layer) in unpacked.into_iter().zip(missing) {
+        let position = snapshots.len();
+        if applied.diff_id != diff_ids[position] {
+            let (expected, actual) = (diff_ids[position].clone(), applied.diff_id);
+            return Err(Error::DiffId { digest: layer.digest.clone(), expected, actual });
+        }
+        store.record_layer_blob(&applied.diff_id, layer)?;
+        snapshots = commit_layer(store, snapshots, active, applied, &chain[position])?;
+    }
+    Ok(snapshots)
+}
+
+#[cfg(test)]
+mod tests;
