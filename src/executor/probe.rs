@@ -187,8 +187,11 @@ pub(super) fn content_components(
 type Selection = ([u8; 32], Vec<(String, String)>);
 
 /// The checksum of what one source pattern of a copy selects, and the files in it.
-fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, memo: &dyn ChecksumMemo) -> Result<Selection, Error> {
-    let failed = |source: ops::Error| Error::Files { step: Box::new(node.step.clone()), source, hint: None };
+fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, environment: &Environment) -> Result<Selection, Error> {
+    let failed = |source: ops::Error| {
+        let hint = ops::missing_hint(environment, op, &source);
+        Error::Files { step: Box::new(node.step.clone()), source, hint }
+    };
     let roots = ops::select(tree, pattern, op.parents).map_err(failed)?;
     let mut hasher = blake3::Hasher::new();
     let mut files = Vec::new();
