@@ -173,7 +173,13 @@ fn a_removed_container_leaves_nothing() {
     let Some(world) = world() else { return };
     run(&world, &["true"]);
     let containers = || std::fs::read_dir(world.root().join("containers")).map_or(0, Iterator::count);
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|line| line.contains(world.root().to_str().unwrap())).count();
+    let mounts = || {
+        std::fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .lines()
+            .filter(|line| line.contains(world.root().to_str().unwrap()))
+            .count()
+    };
     assert_eq!((containers(), mounts()), (0, 0));
     run(&world, &["sh", "-c", "echo x > /file; mkdir /d; exit 5"]);
     assert_eq!((containers(), mounts()), (0, 0));
@@ -185,7 +191,8 @@ fn a_removed_container_leaves_nothing() {
 fn the_network_is_none_or_the_hosts() {
     let Some(world) = world() else { return };
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
-    let netns = |mode: &str| world.strake(["run", "--rm", "--network", mode, "localhost/busybox", "readlink", "/proc/self/ns/net"]).ok().stdout;
+    let netns =
+        |mode: &str| world.strake(["run", "--rm", "--network", mode, "localhost/busybox", "readlink", "/proc/self/ns/net"]).ok().stdout;
     assert_eq!(netns("host").trim(), own.to_str().unwrap());
     assert_ne!(netns("none").trim(), own.to_str().unwrap());
     let links = world.strake(["run", "--rm", "--network", "none", "localhost/busybox", "grep", "-c", ":", "/proc/net/dev"]).ok().stdout;
@@ -199,7 +206,10 @@ fn volumes_and_directories_are_mounted() {
     std::fs::create_dir(&dir).unwrap();
     std::fs::write(dir.join("in"), "from outside").unwrap();
     let spec = format!("{}:/mnt/s", dir.display());
-    assert_eq!(world.strake(["run", "--rm", "-v", &spec, "localhost/busybox", "sh", "-c", "cat /mnt/s/in; echo x > /mnt/s/out"]).ok().stdout, "from outside");
+    assert_eq!(
+        world.strake(["run", "--rm", "-v", &spec, "localhost/busybox", "sh", "-c", "cat /mnt/s/in; echo x > /mnt/s/out"]).ok().stdout,
+        "from outside"
+    );
     assert_eq!(std::fs::read(dir.join("out")).unwrap(), b"x\n");
     world.strake(["run", "--rm", "-v", &format!("{spec}:ro"), "localhost/busybox", "touch", "/mnt/s/no"]).fails();
     world.strake(["run", "--rm", "-v", "data:/d", "localhost/busybox", "sh", "-c", "echo kept > /d/f"]).ok();

@@ -23,7 +23,8 @@ fn pushed() -> Option<(World, Registry, String)> {
 /// podman or buildah, with a store of its own.
 fn peer(world: &World, program: &str, args: &[&str]) -> Run {
     let (root, run) = (world.path("peer"), world.path("peer-run"));
-    let mut all: Vec<String> = ["--root", root.to_str().unwrap(), "--runroot", run.to_str().unwrap(), "--storage-driver", "overlay"].map(String::from).into();
+    let mut all: Vec<String> =
+        ["--root", root.to_str().unwrap(), "--runroot", run.to_str().unwrap(), "--storage-driver", "overlay"].map(String::from).into();
     all.extend(args.iter().map(|arg| (*arg).to_owned()));
     Run::new(program, all).env("TMPDIR", world.path("")).env("BUILDAH_ISOLATION", "chroot")
 }
@@ -47,7 +48,8 @@ fn skopeo_sees_a_pushed_image_as_it_was_built() {
 fn podman_runs_a_pushed_image() {
     let Some((world, _registry, name)) = pushed() else { return };
     peer(&world, "podman", &["pull", "-q", "--tls-verify=false", &name]).ok();
-    let done = peer(&world, "podman", &["--cgroup-manager", "cgroupfs", "run", "--rm", "--network", "host", "--cgroups", "disabled", &name]).ok();
+    let done =
+        peer(&world, "podman", &["--cgroup-manager", "cgroupfs", "run", "--rm", "--network", "host", "--cgroups", "disabled", &name]).ok();
     assert_eq!(done.stdout, "ran as 65534 in /d with A=1\n");
 }
 
@@ -79,11 +81,27 @@ fn images_of_skopeo_buildah_and_podman_are_pulled_and_run() {
     // What skopeo put there.
     let done = world.strake(["run", "--rm", &registry.name("busybox"), "echo", "by skopeo"]).ok();
     assert_eq!(done.stdout, "by skopeo\n");
-    world.write("Containerfile", format!("FROM {}\nCOPY Containerfile /file\nENV WHO=peer\nUSER nobody\nCMD echo by $WHO as $(id -un)\n", registry.name("busybox")));
+    world.write(
+        "Containerfile",
+        format!("FROM {}\nCOPY Containerfile /file\nENV WHO=peer\nUSER nobody\nCMD echo by $WHO as $(id -un)\n", registry.name("busybox")),
+    );
     let context = world.context();
     for format in ["docker", "oci"] {
         let name = registry.name(&format!("by-buildah-{format}"));
-        let bud = ["bud", "-q", "--format", format, "--network", "host", "--tls-verify=false", "-f", "Containerfile", "-t", &name, context.to_str().unwrap()];
+        let bud = [
+            "bud",
+            "-q",
+            "--format",
+            format,
+            "--network",
+            "host",
+            "--tls-verify=false",
+            "-f",
+            "Containerfile",
+            "-t",
+            &name,
+            context.to_str().unwrap(),
+        ];
         peer(&world, "buildah", &bud).dir(&context).ok();
         peer(&world, "buildah", &["push", "-q", "--tls-verify=false", &name]).ok();
         assert_eq!(world.strake(["run", "--rm", &name]).ok().stdout, "by peer as nobody\n");
@@ -93,7 +111,10 @@ fn images_of_skopeo_buildah_and_podman_are_pulled_and_run() {
     peer(&world, "podman", &["tag", &from, &name]).ok();
     peer(&world, "podman", &["push", "-q", "--tls-verify=false", "--compression-format", "zstd", &name]).run();
     peer(&world, "podman", &["push", "-q", "--tls-verify=false", &name]).ok();
-    assert_eq!(world.strake(["run", "--rm", &name, "cat", "/file"]).ok().stdout, std::fs::read_to_string(context.join("Containerfile")).unwrap());
+    assert_eq!(
+        world.strake(["run", "--rm", &name, "cat", "/file"]).ok().stdout,
+        std::fs::read_to_string(context.join("Containerfile")).unwrap()
+    );
 }
 
 #[test]
@@ -103,7 +124,8 @@ fn an_imported_file_system_is_an_image_like_others() {
     }
     let (world, registry) = (World::new(), Registry::empty());
     let name = registry.name("imported:1");
-    let id = world.strake(["import", "-c", "CMD [\"sh\", \"-c\", \"echo imported\"]"]).arg(bases().join("busybox.tar")).arg(&name).ok().stdout;
+    let id =
+        world.strake(["import", "-c", "CMD [\"sh\", \"-c\", \"echo imported\"]"]).arg(bases().join("busybox.tar")).arg(&name).ok().stdout;
     assert!(id.starts_with("sha256:"), "{id}");
     assert_eq!(world.strake(["run", "--rm", &name]).ok().stdout, "imported\n");
     world.strake(["push", &name]).ok();
@@ -138,7 +160,22 @@ fn a_registry_with_a_password_takes_those_who_know_it() {
 #[test]
 fn a_second_push_sends_nothing_that_is_there() {
     let Some((world, registry, name)) = pushed() else { return };
-    let uploads = || Run::new("find", [registry.storage().as_os_str(), "-type".as_ref(), "f".as_ref(), "-name".as_ref(), "data".as_ref(), "-printf".as_ref(), "%p %i\n".as_ref()]).ok().stdout;
+    let uploads = || {
+        Run::new(
+            "find",
+            [
+                registry.storage().as_os_str(),
+                "-type".as_ref(),
+                "f".as_ref(),
+                "-name".as_ref(),
+                "data".as_ref(),
+                "-printf".as_ref(),
+                "%p %i\n".as_ref(),
+            ],
+        )
+        .ok()
+        .stdout
+    };
     let before = uploads();
     world.strake(["push", &name]).ok();
     assert_eq!(uploads(), before, "a blob was stored again");

@@ -29,12 +29,25 @@ fn theirs(world: &World, registry: &Registry, example_name: &str) -> Image {
     let base = format!("BASE={}", registry.name("minbase:bookworm"));
     let buildah = |args: &[&str]| {
         let (root, run) = (world.path("buildah"), world.path("buildah-run"));
-        let mut all: Vec<String> = ["--root", root.to_str().unwrap(), "--runroot", run.to_str().unwrap(), "--storage-driver", "overlay"].map(String::from).into();
+        let mut all: Vec<String> =
+            ["--root", root.to_str().unwrap(), "--runroot", run.to_str().unwrap(), "--storage-driver", "overlay"].map(String::from).into();
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
         Run::new("buildah", all).env("TMPDIR", world.path("")).env("BUILDAH_ISOLATION", "chroot")
     };
     let context = example(example_name);
-    let bud = ["bud", "--network", "host", "--format", "docker", "--tls-verify=false", "--build-arg", &base, "-t", "peer", context.to_str().unwrap()];
+    let bud = [
+        "bud",
+        "--network",
+        "host",
+        "--format",
+        "docker",
+        "--tls-verify=false",
+        "--build-arg",
+        &base,
+        "-t",
+        "peer",
+        context.to_str().unwrap(),
+    ];
     buildah(&bud).ok();
     buildah(&["push", "-q", "localhost/peer", &format!("docker-archive:{}:peer", archive.display())]).ok();
     buildah(&["rmi", "-af"]).run();
@@ -86,8 +99,26 @@ fn compare(ours: &BTreeMap<String, Entry>, theirs: &BTreeMap<String, Entry>) {
 
 /// Compares what containers are run with.
 fn compare_configs(ours: &Image, theirs: &Image) {
-    let nothing = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty) || value == "";
-    for key in ["Env", "Cmd", "Entrypoint", "WorkingDir", "User", "ExposedPorts", "Healthcheck", "Volumes", "StopSignal", "OnBuild", "Shell", "Labels"] {
+    let nothing = |value: &Value| {
+        value.is_null()
+            || value.as_array().is_some_and(Vec::is_empty)
+            || value.as_object().is_some_and(serde_json::Map::is_empty)
+            || value == ""
+    };
+    for key in [
+        "Env",
+        "Cmd",
+        "Entrypoint",
+        "WorkingDir",
+        "User",
+        "ExposedPorts",
+        "Healthcheck",
+        "Volumes",
+        "StopSignal",
+        "OnBuild",
+        "Shell",
+        "Labels",
+    ] {
         let (a, mut b) = (ours.run_config()[key].clone(), theirs.run_config()[key].clone());
         if let Some(labels) = b.as_object_mut() {
             // buildah signs what it makes.
@@ -132,7 +163,10 @@ fn the_http_server_is_built_shipped_and_answers_and_is_what_buildah_makes() {
     let ps = world.strake(["ps"]).ok();
     assert!(ps.stdout.contains("web") && ps.stdout.contains(&id[..12]), "{ps}");
     let log = world.strake(["logs", "web"]).ok().stdout;
-    assert!(log.contains(&format!("listening on port {port}")) && log.contains("GET /index.html 200") && log.contains("GET /nothing 404"), "{log}");
+    assert!(
+        log.contains(&format!("listening on port {port}")) && log.contains("GET /index.html 200") && log.contains("GET /nothing 404"),
+        "{log}"
+    );
     let stopped = world.strake(["stop", "web"]).ok();
     assert!(stopped.elapsed.as_secs() < 8, "it handles SIGTERM: {stopped}");
     assert!(get(port, "/").is_none());

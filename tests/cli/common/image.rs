@@ -168,8 +168,10 @@ pub(crate) fn entries(bytes: &[u8]) -> BTreeMap<String, Entry> {
         };
         if kind == "link" {
             // A name of a file that came before: the file itself, as anybody sees it who unpacks it.
-            let original = entries.get(&trim(&target)).unwrap_or_else(|| panic!("{path} is a link to {target}, which is not in the layer")).clone();
-            let first = names.iter().find_map(|(first, all)| all.contains(&trim(&target)).then(|| first.clone())).unwrap_or_else(|| trim(&target));
+            let original =
+                entries.get(&trim(&target)).unwrap_or_else(|| panic!("{path} is a link to {target}, which is not in the layer")).clone();
+            let first =
+                names.iter().find_map(|(first, all)| all.contains(&trim(&target)).then(|| first.clone())).unwrap_or_else(|| trim(&target));
             let all = names.entry(first.clone()).or_insert_with(|| vec![first]);
             all.push(path.clone());
             entries.insert(path, original);
