@@ -3,12 +3,10 @@
 pub(super) mod build;
 pub(super) mod containers;
 pub(super) mod images;
-pub(super) mod images;
 pub(super) mod login;
 pub(super) mod prune;
 pub(super) mod run;
 mod table;
-pub(super) mod transfer;
 pub(super) mod transfer;
 
 use std::future::Future;
