@@ -282,9 +282,6 @@ pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
 
 /// What `name` means.
 fn inspect_one(engine: &Engine, name: &str) -> Result<Value, Error> {
-    if let Some(container) = engine.inspect_container(name)? {
-        return Ok(container);
-    }
     if let Some(details) = engine.image_details(name)? {
         return image_value(&details);
     }

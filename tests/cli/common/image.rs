@@ -19,6 +19,8 @@ pub(crate) struct Entry {
     /// What a link points to.
     pub(crate) target: String,
     pub(crate) content: Vec<u8>,
+    /// All names of the file, where it has several in its layer.
+    pub(crate) links: Vec<String>,
 }
 
 /// An image.
@@ -144,6 +146,7 @@ fn join(link: &str, target: &str) -> String {
 /// The entries of a tar.
 pub(crate) fn entries(bytes: &[u8]) -> BTreeMap<String, Entry> {
     let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut archive = tar::Archive::new(bytes);
     for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
@@ -167,12 +170,22 @@ pub(crate) fn entries(bytes: &[u8]) -> BTreeMap<String, Entry> {
             // A name of a file that came before: the file itself, as anybody sees it who unpacks it.
             let original =
                 entries.get(&trim(&target)).unwrap_or_else(|| panic!("{path} is a link to {target}, which is not in the layer")).clone();
+            let first =
+                names.iter().find_map(|(first, all)| all.contains(&trim(&target)).then(|| first.clone())).unwrap_or_else(|| trim(&target));
+            let all = names.entry(first.clone()).or_insert_with(|| vec![first]);
+            all.push(path.clone());
             entries.insert(path, original);
             continue;
         }
         let (mode, mtime) = (header.mode().unwrap() & 0o7777, header.mtime().unwrap());
-        let entry = Entry { kind, mode, uid: header.uid().unwrap(), gid: header.gid().unwrap(), mtime, target, content };
+        let entry = Entry { kind, mode, uid: header.uid().unwrap(), gid: header.gid().unwrap(), mtime, target, content, links: Vec::new() };
         assert!(entries.insert(path.clone(), entry).is_none(), "{path} is in the archive twice");
+    }
+    for mut all in names.into_values() {
+        all.sort();
+        for name in &all {
+            entries.get_mut(name).unwrap().links.clone_from(&all);
+        }
     }
     entries
 }
