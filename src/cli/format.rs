@@ -28,6 +28,7 @@ pub(super) enum Part {
 pub(super) fn format(text: &str) -> Result<Format, String> {
     match text {
         "json" => Ok(Format::Json),
+        _ if text.starts_with("table") => Err("a table of one's own is not supported: leave `table` out".to_owned()),
         _ => template(text).map(Format::Template),
     }
 }

@@ -44,7 +44,8 @@ pub(super) fn ago(time: SystemTime) -> String {
     }
 }
 
-fn age_in_words(seconds: u64) -> String {
+/// Seconds as people say them: `3 seconds`, `About a minute`.
+pub(super) fn age_in_words(seconds: u64) -> String {
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
     match (seconds, minutes, hours) {
         (0, ..) => "Less than a second".to_owned(),

@@ -177,6 +177,20 @@ async fn complete(client: &Client, at: &Reference, blob: &Descriptor, writer: In
     }
 }
 
+/// Whether a layer failed for what is in it.
+fn blames_content(error: &Error) -> bool {
+    use super::layer::Error as E;
+    let content =
+        |kind| matches!(kind, std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput | std::io::ErrorKind::UnexpectedEof);
+    match error {
+        Error::Layer { source: E::Read { source }, .. } => content(source.kind()),
+        Error::Layer { source, .. } => {
+            matches!(source, E::Malformed { .. } | E::Truncated { .. } | E::BadName { .. } | E::HeaderTooLarge { .. })
+        }
+        _ => false,
+    }
+}
+
 /// Whether what has arrived is wrong, so that going on after it would never come to a good end.
 fn is_damage(error: &crate::registry::Error) -> bool {
     use crate::registry::Error as E;
@@ -274,6 +288,10 @@ pub(super) fn commit_layer(
     applied: Applied,
     chain: &ChainId,
 ) -> Result<Vec<SnapshotId>, Error> {
+    // An image that shares these layers may have come in meanwhile.
+    if let Some(known) = store.chain(chain)? {
+        return Ok(known);
+    }
     let lower: Vec<_> = below.iter().rev().map(|id| store.snapshot_path(*id)).collect();
     inherit_directories(&active.fs_path(), &applied.implied_directories, &lower, store.userxattr())
         .map_err(|source| Error::Layer { layer: applied.diff_id.to_string(), source })?;
@@ -358,6 +376,16 @@ impl LayerWork {
             Ok(result) => result,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
+        // A damaged blob looks like a bad archive, and the difference matters to whoever has to act. The digest tells, at the end of the stream.
+        if failed.is_none() && unpacked.as_ref().is_err_and(blames_content) {
+            failed = loop {
+                match stream.next_chunk().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break None,
+                    Err(error) => break Some(error).filter(is_damage),
+                }
+            };
+        }
         // What the network says comes first: a cut stream also looks like a damaged archive.
         let taken = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(error) = failed {

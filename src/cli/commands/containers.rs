@@ -7,13 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
+use crate::cli::format::{Format, format};
+use crate::cli::table::{Table, age_in_words, ago, cut, date, tame};
 use crate::cli::{Global, env, report};
 use crate::engine::{ContainerInfo, Engine, Error};
 use crate::runtime::container::{LogOptions, LogStream, Mode, State};
 
 use super::run::{failure_code, pump, signal};
-use super::table::{self, Row};
 
 /// Flags of `strake ps`.
 #[derive(Debug, Args)]
@@ -33,9 +35,9 @@ pub(in crate::cli) struct PsArgs {
     /// Cut nothing off
     #[arg(long)]
     no_trunc: bool,
-    /// `table`, `json`, or a template such as `{{.ID}} {{.Names}}`
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    format: String,
+    /// `json`, or a template such as `{{.ID}} {{.Names}}`
+    #[arg(long, value_parser = format)]
+    format: Option<Format>,
     /// `name=`, `id=`, `status=`, `label=`, `ancestor=` or `exited=` (may be given several times)
     #[arg(short, long, value_name = "FILTER", value_parser = filter)]
     filter: Vec<(String, String)>,
@@ -196,9 +198,9 @@ pub(in crate::cli) fn rm(global: &Global, args: &RmArgs) -> ExitCode {
         return each(global, &args.containers, |engine, info| engine.remove_container(info, false, args.volumes).map(|()| None));
     }
     // Removing what is not there is done already.
-    let there = open(global).and_then(|engine| {
+    let there = open(global).map(|engine| {
         let known = |name: &&String| !matches!(engine.container(name), Err(Error::NoSuchContainer { .. }));
-        Ok(args.containers.iter().filter(known).cloned().collect::<Vec<_>>())
+        args.containers.iter().filter(known).cloned().collect::<Vec<_>>()
     });
     match there {
         Ok(there) => each(global, &there, |engine, info| engine.remove_container(info, true, args.volumes).map(|()| None)),
@@ -300,22 +302,19 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
     let by_state = args.filter.iter().any(|(key, _)| key == "status" || key == "exited");
     let all = args.all || last.is_some() || by_state;
     let found = engine.containers()?.into_iter().filter(|info| (all || info.is_running()) && matches(info, &args.filter));
-    let rows: Vec<Row> = found.take(last.unwrap_or(usize::MAX)).map(|info| row(&info, args.no_trunc)).collect();
-    if args.quiet {
-        rows.iter().for_each(|row| report::result(&row["ID"]));
-        return Ok(());
+    let mut table = Table::new(&["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
+    for info in found.take(last.unwrap_or(usize::MAX)) {
+        let row = row(&info, args.no_trunc);
+        let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        match &args.format {
+            _ if args.quiet => report::result(&field("ID")),
+            Some(format) => report::result(&format.render(&row)?),
+            None => table.row(["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"].map(field).into()),
+        }
     }
-    let columns = [
-        ("CONTAINER ID", "ID"),
-        ("IMAGE", "Image"),
-        ("COMMAND", "Command"),
-        ("CREATED", "RunningFor"),
-        ("STATUS", "Status"),
-        ("PORTS", "Ports"),
-        ("NAMES", "Names"),
-    ];
-    let text = table::render(&args.format, &columns, &rows).map_err(|message| Error::Usage { message, hint: None })?;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    if !args.quiet && args.format.is_none() {
+        report::result(&table.render());
+    }
     Ok(())
 }
 
@@ -343,31 +342,23 @@ fn matches(info: &ContainerInfo, filters: &[(String, String)]) -> bool {
     })
 }
 
-fn row(info: &ContainerInfo, whole: bool) -> Row {
+fn row(info: &ContainerInfo, whole: bool) -> Value {
     let spec = info.spec.as_ref();
     let args = spec.map_or_else(Vec::new, |spec| spec.sandbox.process.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect());
-    let mut command = args.join(" ").replace('\n', " ");
-    if !whole && command.chars().count() > 20 {
-        command = command.chars().take(19).chain(['…']).collect();
-    }
+    let command = tame(&args.join(" "));
     let labels = spec.map(|spec| spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","));
-    let id = if whole { info.record.id.as_str() } else { info.short_id() };
-    let created = Timestamp::try_from(info.record.created_at).unwrap_or(Timestamp::UNIX_EPOCH);
-    [
-        ("ID", id.to_owned()),
-        ("Image", spec.map_or_else(String::new, |spec| spec.image.clone())),
-        ("Command", format!("\"{command}\"")),
-        ("CreatedAt", created.to_string()),
-        ("RunningFor", format!("{} ago", table::human(age(created)))),
-        ("State", info.status().to_owned()),
-        ("Status", status(info)),
-        ("Ports", String::new()),
-        ("Names", info.record.name.clone()),
-        ("Labels", labels.unwrap_or_default()),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value))
-    .collect()
+    json!({
+        "ID": if whole { info.record.id.as_str() } else { info.short_id() },
+        "Image": spec.map_or("", |spec| spec.image.as_str()),
+        "Command": format!("\"{}\"", if whole { command } else { cut(&command, 20) }),
+        "CreatedAt": date(info.record.created_at),
+        "RunningFor": ago(info.record.created_at),
+        "State": info.status(),
+        "Status": status(info),
+        "Ports": "",
+        "Names": info.record.name,
+        "Labels": tame(&labels.unwrap_or_default()),
+    })
 }
 
 /// `Up 3 seconds`, `Exited (0) 2 minutes ago`.
@@ -376,18 +367,40 @@ fn status(info: &ContainerInfo) -> String {
         None => "Dead".to_owned(),
         Some(State::Created) => "Created".to_owned(),
         Some(State::Running { started_at, .. }) => {
-            format!("Up {}", started_at.parse().map_or_else(|_| "for some time".to_owned(), |at| table::human(age(at))))
+            format!("Up {}", started_at.parse().map_or_else(|_| "for some time".to_owned(), |at| age_in_words(age(at))))
         }
         Some(State::Exited { code, finished_at, .. }) => {
             let ago = finished_at
                 .as_ref()
                 .and_then(|at| at.parse().ok())
-                .map_or_else(String::new, |at| format!(" {} ago", table::human(age(at))));
+                .map_or_else(String::new, |at| format!(" {} ago", age_in_words(age(at))));
             format!("Exited ({code}){ago}")
         }
     }
 }
 
-fn age(since: Timestamp) -> Duration {
-    SystemTime::now().duration_since(since.into()).unwrap_or_default()
+/// Seconds since then.
+fn age(since: Timestamp) -> u64 {
+    SystemTime::now().duration_since(since.into()).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_points_or_how_long_ago() {
+        assert_eq!(time("2026-01-02T03:04:05Z").unwrap().to_string(), "2026-01-02T03:04:05Z");
+        assert_eq!(time("60").unwrap().as_second(), 60);
+        let ago = Timestamp::now().as_second() - time("10m").unwrap().as_second();
+        assert!((599..=601).contains(&ago), "{ago}");
+        assert!(time("soon").is_err());
+    }
+
+    #[test]
+    fn filters_are_known_keys_with_a_value() {
+        assert_eq!(filter("label=a=b").unwrap(), ("label".to_owned(), "a=b".to_owned()));
+        assert!(filter("name").is_err());
+        assert!(filter("colour=red").is_err());
+    }
 }

@@ -6,7 +6,6 @@ pub(super) mod images;
 pub(super) mod login;
 pub(super) mod prune;
 pub(super) mod run;
-mod table;
 pub(super) mod transfer;
 
 use std::future::Future;

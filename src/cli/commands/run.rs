@@ -161,7 +161,7 @@ pub(super) fn signal(name: &str) -> Result<i32, String> {
 
 fn cpus(text: &str) -> Result<u64, String> {
     match text.parse::<f64>() {
-        Ok(number) if number >= 0.001 && number <= 1_000_000.0 => Ok((number * 1000.0).round() as u64),
+        Ok(number) if (0.001..=1_000_000.0).contains(&number) => Ok((number * 1000.0).round() as u64),
         _ => Err(format!("`{text}` is not a number of processors")),
     }
 }
