@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::oci::{HistoryEntry, ImageConfig, ImageId, Reference};
-use crate::store::{CommittedSnapshot, ImageRecord, PruneOptions, PruneReport};
+use crate::store::{ImageRecord, PruneOptions, PruneReport};
 
 use super::{Engine, Error};
 
@@ -121,9 +121,7 @@ impl Engine {
             if !entry.empty_layer
                 && let Some(id) = layers.next()
             {
-                // What a step wrote is not counted; its tar is, where there was one.
-                let known = |snapshot: CommittedSnapshot| if snapshot.size > 0 { snapshot.size } else { snapshot.tar_size.unwrap_or(0) };
-                size = self.store.snapshot(*id)?.map_or(0, known);
+                size = self.store.snapshot(*id)?.map_or(0, |snapshot| snapshot.tar_size.unwrap_or(snapshot.size));
             }
             lines.push(HistoryLine { entry, size });
         }
