@@ -121,7 +121,7 @@ impl Engine {
             if !entry.empty_layer
                 && let Some(id) = layers.next()
             {
-                size = self.store.snapshot(*id)?.map_or(0, |snapshot| snapshot.size);
+                size = self.store.snapshot(*id)?.map_or(0, |snapshot| snapshot.tar_size.unwrap_or(snapshot.size));
             }
             lines.push(HistoryLine { entry, size });
         }
