@@ -121,7 +121,9 @@ fn short_digest(digest: &str) -> String {
 
 /// Compares what a step was made of with what it is made of now.
 pub fn explain(old: Option<&Components>, new: &Components) -> MissReason {
-    let Some(old) = old else { return MissReason::FirstBuild };
+    // At this place there may have been another kind of instruction, with which there is nothing to compare.
+    let kind = |components: &Components| components.parts().first().map(|part| part.value.clone());
+    let Some(old) = old.filter(|old| kind(old) == kind(new)) else { return MissReason::FirstBuild };
     let mut changes = file_changes(old, new);
     let (before, after) = (by_name(old), by_name(new));
     let removed = before.keys().filter(|name| !after.contains_key(*name)).map(|name| (*name, &[][..]));
@@ -199,13 +201,14 @@ mod tests {
     use super::*;
 
     fn components(parts: &[(&str, &str)], files: &[(&str, &str)]) -> Components {
+        let parts: Vec<_> = [("kind", "exec")].iter().chain(parts).copied().collect();
         let parts: Vec<_> = parts.iter().map(|(name, value)| serde_json::json!({ "name": name, "value": value })).collect();
         serde_json::from_value(serde_json::json!({ "parts": parts, "files": files })).unwrap()
     }
 
     fn base(label: InputLabel, value: &str) -> Components {
         let part = serde_json::json!({ "name": "base", "value": value, "label": label });
-        serde_json::from_value(serde_json::json!({ "parts": [part] })).unwrap()
+        serde_json::from_value(serde_json::json!({ "parts": [{ "name": "kind", "value": "exec" }, part] })).unwrap()
     }
 
     #[track_caller]

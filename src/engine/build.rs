@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
+
 use crate::cache::BuildCache;
 use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput, sniff_stdin};
 use crate::diag::{Diagnostic, Secret, SourceFile};
@@ -184,8 +186,8 @@ impl Engine {
             match plan(request, &images).map_err(Error::Diagnostics)? {
                 Planned::Ready(graph) => return Ok(*graph),
                 Planned::NeedsImages(needs) => {
-                    for need in needs {
-                        let image = sources.resolve(&need, policy, progress).await?;
+                    let found = try_join_all(needs.iter().map(|need| sources.resolve(need, policy, progress))).await?;
+                    for (need, image) in needs.into_iter().zip(found) {
                         images.insert((need.reference.to_string(), need.platform), image);
                     }
                 }

@@ -95,6 +95,14 @@ impl Engine {
             progress.warn(warning);
         }
         let (image, digest) = result.map_err(failed)?;
+        if !image.platform.matches(&request.platform) {
+            progress.warn(format!(
+                "`{}` is for {}, not for {}, and there is no other",
+                reference.written(),
+                image.platform,
+                request.platform
+            ));
+        }
         let up_to_date = before.is_some_and(|before| before.id == image.id);
         Ok(PullOutcome { image, digest, up_to_date })
     }

@@ -211,16 +211,15 @@ fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, 
         hasher.update(name);
         hasher.update(&sum.digest);
         for (path, digest) in sum.files {
-            files.push((shown(&root.path, &path), blake3::Hash::from_bytes(digest).to_string()));
+            files.push((shown(&path), blake3::Hash::from_bytes(digest).to_string()));
         }
     }
     Ok((*hasher.finalize().as_bytes(), files))
 }
 
 /// A selected file's path as people write it: relative to the context.
-fn shown(root: &RootPath, path: &RootPath) -> String {
-    let whole = root.join(path.relative());
-    String::from_utf8_lossy(whole.relative().as_os_str().as_bytes()).into_owned()
+fn shown(path: &RootPath) -> String {
+    String::from_utf8_lossy(path.relative().as_os_str().as_bytes()).into_owned()
 }
 
 pub(super) fn is_context(node: &Node) -> bool {

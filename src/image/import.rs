@@ -83,7 +83,7 @@ fn import_layer(store: &Store, archive: impl Read + Send + 'static) -> Result<(D
 }
 
 /// Tells a stream's compression without losing its first bytes.
-pub(super) fn peek<R: Read>(mut reader: R) -> io::Result<(Compression, io::Chain<io::Cursor<Vec<u8>>, R>)> {
+pub(super) fn peek<R: Read>(mut reader: R) -> io::Result<(Compression, impl Read + use<R>)> {
     let mut start = Vec::with_capacity(START);
     reader.by_ref().take(START as u64).read_to_end(&mut start)?;
     Ok((sniff(&start), io::Cursor::new(start).chain(reader)))

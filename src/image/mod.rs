@@ -16,3 +16,6 @@ pub mod pull;
 pub mod push;
 
 pub use error::Error;
+
+#[cfg(test)]
+mod pull_tests;

@@ -285,6 +285,10 @@ fn inspect_one(engine: &Engine, name: &str) -> Result<Value, Error> {
     if let Some(details) = engine.image_details(name)? {
         return image_value(&details);
     }
+    if let Some(container) = engine.inspect_container(name)? {
+        return Ok(container);
+    }
+    // The error tells what is named alike.
     engine.image(name).map(|_| Value::Null)
 }
 
