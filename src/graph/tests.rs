@@ -277,12 +277,24 @@ fn mistakes_in_values_are_reported_where_they_are_written() {
         ("FROM a\nARG P=x\nEXPOSE $P\n", "not a port"),
         ("FROM a\nCOPY --chmod=9x f /f\n", "not a mode"),
         ("FROM a\nCOPY http://x/y /f\n", "cannot read from a URL"),
+        ("FROM a\nRUN echo \0\n", "holds a zero byte"),
         ("FROM $NOTHING\n", "is empty once its variables are expanded"),
         ("FROM a AS base\nFROM Base\n", "neither a stage nor an image"),
     ] {
         let error = Given::new(text).error();
         assert!(error.contains(part), "{text}: {error}");
     }
+}
+
+#[test]
+fn what_the_kernel_cannot_take_and_what_would_fill_the_memory_is_refused() {
+    let long = format!("FROM a\nENV LONG={}\nRUN x\n", "y".repeat(200_000));
+    assert!(Given::new(&long).error().contains("the variable `LONG` has 200005 bytes"));
+    let mut doubling = String::from("FROM a\nENV A0=0123456789\n");
+    for i in 1..12 {
+        doubling.push_str(&format!("ENV A{i}={}\n", format!("$A{}", i - 1).repeat(10)));
+    }
+    assert!(Given::new(&doubling).error().contains("expand to more than 1048576 bytes"));
 }
 
 #[test]

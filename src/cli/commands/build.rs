@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -152,9 +153,12 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     let quiet = mode == ProgressMode::Quiet;
     let tags = args.tag.clone();
     let request = request(args)?;
-    let cancel = CancellationToken::new();
-    let watcher = tokio::spawn(watch_signals(cancel.clone()));
-    let outcome = engine.build(request, &progress, cancel).await;
+    let interrupted = CancellationToken::new();
+    let watcher = tokio::spawn(watch_signals(interrupted.clone()));
+    let outcome = tokio::select! {
+        outcome = engine.build(request, &progress, interrupted.child_token()) => outcome,
+        () = patience(&interrupted) => Err(Error::Build(crate::executor::Error::Cancelled)),
+    };
     watcher.abort();
     let outcome = outcome?;
     if !quiet {
@@ -168,8 +172,17 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     Ok(outcome.image.id.to_string())
 }
 
+/// Ends some time after the user stopped the build: what still goes on by then (a read from a pipe that nobody writes to) is left behind.
+async fn patience(interrupted: &CancellationToken) {
+    interrupted.cancelled().await;
+    tokio::time::sleep(PATIENCE).await;
+}
+
+/// How long a build that the user has cancelled may take to stop.
+const PATIENCE: Duration = Duration::from_millis(700);
+
 /// The first signal cancels the build, which then stops in good order; the second ends the process.
-async fn watch_signals(cancel: CancellationToken) {
+async fn watch_signals(interrupted: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
     for _ in 0..2 {
@@ -177,11 +190,11 @@ async fn watch_signals(cancel: CancellationToken) {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        if cancel.is_cancelled() {
+        if interrupted.is_cancelled() {
             // Sandboxes die with this process, and the store is good at any instant.
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }
-        cancel.cancel();
+        interrupted.cancel();
     }
 }
 

@@ -11,6 +11,9 @@ use crate::path::RootPath;
 use super::copy::input_of;
 use super::{Environment, Lowering, StageState, commit, expansion_error, shell_words};
 
+/// The longest argument or variable of a program (`MAX_ARG_STRLEN` of execve(2), less the zero byte at the end).
+const MAX_STRING: usize = 128 * 1024 - 1;
+
 impl Lowering<'_, '_> {
     pub(super) fn run(&mut self, state: &mut StageState, statement: &Statement, run: &Run) {
         let (args, script) = match run.script() {
@@ -48,6 +51,9 @@ impl Lowering<'_, '_> {
             _ => SecurityMode::Sandbox,
         };
         let env = state.env.to_vec();
+        if !self.can_be_executed(statement, &args, &env) {
+            return;
+        }
         let mut proxy_env = self.args.proxy_env();
         proxy_env.retain(|(name, _)| state.env.get(name).is_none());
         let history = format!("RUN {}", history_text(state, &args));
@@ -64,6 +70,25 @@ impl Lowering<'_, '_> {
         };
         state.node = self.add(state, Op::Exec(op), &inputs, statement, step_text(statement));
         commit(state, &history, Layer::Marked);
+    }
+
+    /// Whether the kernel can take the arguments and variables at all; if not, says which it cannot.
+    fn can_be_executed(&mut self, statement: &Statement, args: &[String], env: &[(String, String)]) -> bool {
+        let variables = env.iter().map(|(name, value)| (format!("the variable `{name}`"), name.len() + value.len() + 1, value));
+        let arguments = args.iter().map(|arg| ("the command".to_owned(), arg.len(), arg));
+        for (what, length, text) in arguments.chain(variables) {
+            if text.contains('\0') {
+                self.error_at(statement.keyword.span, format!("{what} holds a zero byte, which no program can be given"), None);
+                return false;
+            }
+            if length > MAX_STRING {
+                let message = format!("{what} has {length} bytes: the kernel takes at most {MAX_STRING}");
+                let hint = "put it into a file with `COPY <<EOF /file`, and let the command read that".to_owned();
+                self.error_at(statement.keyword.span, message, Some(hint));
+                return false;
+            }
+        }
+        true
     }
 
     fn mount(&mut self, state: &StageState, word: &parser::Word, inputs: &mut Vec<NodeId>) -> Option<ExecMount> {
@@ -184,6 +209,9 @@ impl Lowering<'_, '_> {
     }
 }
 
+/// How many characters of an instruction are shown.
+const MAX_STEP_TEXT: usize = 1000;
+
 /// A step's text: the instruction on one line; of a heredoc the first line.
 pub(super) fn step_text(statement: &Statement) -> String {
     let mut lines = statement.original.lines();
@@ -192,8 +220,12 @@ pub(super) fn step_text(statement: &Statement) -> String {
         Some(body) => format!("{first} ({}...)", body.trim()),
         None => first.to_owned(),
     };
-    match text.split_once(char::is_whitespace) {
+    let text = match text.split_once(char::is_whitespace) {
         Some((keyword, rest)) => format!("{} {}", keyword.to_uppercase(), rest.trim_start()),
+        None => text,
+    };
+    match text.char_indices().nth(MAX_STEP_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
 }

@@ -9,7 +9,7 @@ use super::{ExpandError, Expanded, Variables, pattern};
 
 /// Evaluates the pieces of a word; `split` also collects its words.
 pub(super) fn evaluate(parts: &[Part<'_>], escape: char, variables: &dyn Variables, split: bool) -> Result<Expanded, ExpandError> {
-    let mut evaluation = Evaluation { escape, variables, undefined: Vec::new(), seen: HashSet::new() };
+    let mut evaluation = Evaluation { escape, variables, undefined: Vec::new(), seen: HashSet::new(), substituted: 0 };
     let mut text = String::new();
     let mut words = Words::default();
     for part in parts {
@@ -60,7 +60,13 @@ struct Evaluation<'v> {
     variables: &'v dyn Variables,
     undefined: Vec<String>,
     seen: HashSet<String>,
+    /// How many bytes variables have given so far.
+    substituted: usize,
 }
+
+/// How many bytes the variables of one word may give. More is no use, since the kernel takes no such argument or variable; and a few lines that each repeat
+/// the one before (`ENV B=$A$A…`) would fill the memory.
+const MAX_SUBSTITUTED: usize = 1 << 20;
 
 impl Evaluation<'_> {
     /// The text of `parts`; `raw` keeps escape characters.
@@ -103,8 +109,7 @@ impl Evaluation<'_> {
         let missing = |colon: bool| value.as_ref().is_none_or(|value| colon && value.is_empty());
         let Some(action) = &variable.action else {
             let value = self.defined(variable.name, value);
-            out.push_str(&value);
-            return Ok(());
+            return self.substitute(variable, &value, out);
         };
         let text = match &**action {
             Action::Default { colon, word } if missing(*colon) => self.text(word, false)?,
@@ -137,7 +142,16 @@ impl Evaluation<'_> {
                 pattern.replace(&value, &replacement, *all)
             }
         };
-        out.push_str(&text);
+        self.substitute(variable, &text, out)
+    }
+
+    fn substitute(&mut self, variable: &Variable<'_>, text: &str, out: &mut String) -> Result<(), ExpandError> {
+        self.substituted += text.len();
+        if self.substituted > MAX_SUBSTITUTED {
+            let message = format!("the variables of this word expand to more than {MAX_SUBSTITUTED} bytes");
+            return Err(ExpandError::new(variable.range.clone(), message));
+        }
+        out.push_str(text);
         Ok(())
     }
 
