@@ -11,7 +11,8 @@ const GROUND: [&str; 6] = ["oci", "diag", "path", "progress", "task", "sys"];
 
 /// What each folder may import beyond [`GROUND`]. The folders of the ground have their own, whole lists.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("cli", &["engine", "executor", "store", "runtime", "registry", "image", "graph", "cache", "context", "parser"]),
+    // Beyond `engine`: what its requests and errors are made of, and the processes that must start before there is any thread.
+    ("cli", &["engine", "executor", "graph", "parser", "registry", "runtime"]),
     ("engine", &["executor", "cache", "graph", "image", "parser", "context", "store", "registry", "runtime"]),
     ("executor", &["cache", "graph", "image", "context", "store", "runtime"]),
     ("cache", &["graph", "image", "context", "store"]),
@@ -66,7 +67,7 @@ fn code(text: &str) -> Vec<(usize, String)> {
 
 fn is_test(path: &Path) -> bool {
     let name = path.file_stem().unwrap().to_str().unwrap();
-    path.components().any(|part| part.as_os_str() == "tests") || name == "tests" || name.ends_with("_tests") || name == "testing"
+    path.components().any(|part| part.as_os_str() == "tests") || name.ends_with("tests") || ["testing", "fixture"].contains(&name)
 }
 
 /// The folders that a line names by `crate::…`, also in `crate::{a, b::c}`.
@@ -122,7 +123,10 @@ fn outside(folder: &str, words: &[&str]) -> Vec<String> {
 
 #[test]
 fn only_the_command_line_prints() {
-    let found = outside("cli", &["println!", "eprintln!", "print!(", "io::stdout()", "io::stderr()"]);
+    // A supervisor's standard output is its pipe to the command that started it; an archive to `-` is a result that no memory could hold.
+    const STREAMS: [&str; 2] = ["src/runtime/container/supervisor.rs:", "src/image/export.rs:"];
+    let mut found = outside("cli", &["println!", "eprintln!", "print!(", "io::stdout()", "io::stderr()"]);
+    found.retain(|line| !(line.ends_with("`io::stdout()`") && STREAMS.iter().any(|file| line.starts_with(file))));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
@@ -141,7 +145,7 @@ fn unsafe_code_is_in_sys_only() {
 #[test]
 fn every_file_says_what_it_owns() {
     let mut found = Vec::new();
-    for source in sources() {
+    for source in sources().iter().filter(|source| !is_test(&source.path)) {
         let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&source.path)).unwrap();
         if !text.starts_with("//!") {
             found.push(format!("{}:1: no documentation of the file", source.path.display()));

@@ -36,7 +36,7 @@ fn skopeo_sees_a_pushed_image_as_it_was_built() {
     let seen: Value = serde_json::from_str(&Run::new("skopeo", ["inspect", "--tls-verify=false", &url]).ok().stdout).unwrap();
     assert_eq!(seen["RepoTags"], json!(["1"]));
     assert!(seen["Env"].as_array().unwrap().contains(&json!("A=1")));
-    assert_eq!(seen["Layers"].as_array().unwrap().len(), 3);
+    assert_eq!(seen["Layers"].as_array().unwrap().len(), 4, "the base, two commands, and the working directory");
     let config: Value = serde_json::from_str(&Run::new("skopeo", ["inspect", "--config", "--tls-verify=false", &url]).ok().stdout).unwrap();
     assert_eq!(config["config"]["User"], "nobody");
     let ours: Value = serde_json::from_str(&world.strake(["inspect", &name]).ok().stdout).unwrap();
@@ -48,8 +48,12 @@ fn skopeo_sees_a_pushed_image_as_it_was_built() {
 fn podman_runs_a_pushed_image() {
     let Some((world, _registry, name)) = pushed() else { return };
     peer(&world, "podman", &["pull", "-q", "--tls-verify=false", &name]).ok();
-    let done =
-        peer(&world, "podman", &["--cgroup-manager", "cgroupfs", "run", "--rm", "--network", "host", "--cgroups", "disabled", &name]).ok();
+    let done = peer(
+        &world,
+        "podman",
+        &["--cgroup-manager", "cgroupfs", "run", "--rm", "--network", "host", "--cgroups", "disabled", "--ulimit", "host", &name],
+    )
+    .ok();
     assert_eq!(done.stdout, "ran as 65534 in /d with A=1\n");
 }
 
