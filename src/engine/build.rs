@@ -93,6 +93,8 @@ pub struct BuildRequest {
 pub struct BuildOutcome {
     /// The image.
     pub image: ImageRecord,
+    /// Whether the image is kept in the store under its names; false where only other outputs were asked for.
+    pub kept: bool,
     /// How many steps were taken from the cache.
     pub cached: usize,
     /// How many steps ran.
@@ -167,10 +169,11 @@ impl Engine {
         let outcome = executor::run(graph.clone(), Arc::new(environment)).await?;
         let (store, config) = (self.store.clone(), graph.config.clone());
         let (snapshots, tags, outputs) = (outcome.output.snapshots, request.tags, request.outputs);
+        let kept = keeps_image(&outputs);
         let image = blocking(move || finish(&store, config, &snapshots, &tags, &outputs)).await?;
         let mut all = warnings;
         all.extend(graph.warnings.iter().cloned());
-        Ok(BuildOutcome { image, cached: outcome.cached, executed: outcome.executed, warnings: all })
+        Ok(BuildOutcome { image, kept, cached: outcome.cached, executed: outcome.executed, warnings: all })
     }
 
     /// Plans, fetching the configs of base images until the graph is complete.
@@ -228,7 +231,7 @@ fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Stor
             check_directory(&dir)?;
             let mut bytes = Vec::new();
             let path = || PathBuf::from("-");
-            std::io::stdin().lock().read_to_end(&mut bytes).map_err(|source| Error::Dockerfile { path: path(), source })?;
+            read_bounded(std::io::stdin().lock(), &mut bytes).map_err(|source| Error::Dockerfile { path: path(), source })?;
             let file = SourceFile::new("-", String::from_utf8_lossy(&bytes).into_owned());
             let name = dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string();
             Ok(Input { file, path: None, context: Context::Directory(dir), name })
@@ -261,8 +264,21 @@ fn find_dockerfile(dir: &Path, dockerfile: &DockerfileSource) -> PathBuf {
     }
 }
 
+/// How large a Dockerfile may be: far more than anyone writes, and far less than `/dev/zero`.
+const MAX_DOCKERFILE: u64 = 256 << 20;
+
+fn read_bounded(reader: impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+    reader.take(MAX_DOCKERFILE + 1).read_to_end(bytes)?;
+    if bytes.len() as u64 > MAX_DOCKERFILE {
+        return Err(std::io::Error::other(format!("it is larger than {} MiB", MAX_DOCKERFILE >> 20)));
+    }
+    Ok(())
+}
+
 fn read_dockerfile(path: &Path) -> Result<SourceFile, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Dockerfile { path: path.to_owned(), source })?;
+    let failed = |source| Error::Dockerfile { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    read_bounded(std::fs::File::open(path).map_err(failed)?, &mut bytes).map_err(failed)?;
     let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
     Ok(SourceFile::new(name, String::from_utf8_lossy(&bytes).into_owned()))
 }
@@ -280,7 +296,7 @@ fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -
     let resolved = crate::sys::tree::resolve(&context, &in_tree, crate::sys::tree::LastLink::Follow).map_err(failed)?;
     let file = crate::sys::tree::Tree::open(&context, &resolved).map_err(failed)?;
     let mut bytes = Vec::new();
-    std::io::BufReader::new(file).read_to_end(&mut bytes).map_err(failed)?;
+    read_bounded(file, &mut bytes).map_err(failed)?;
     let file = SourceFile::new(relative.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
     Ok(Input { file, path: None, context: Context::Archive(Box::new(context), dir), name: "stdin".into() })
 }
@@ -294,13 +310,16 @@ fn finish(
     outputs: &[Output],
 ) -> Result<ImageRecord, Error> {
     let named = |source| Error::Image { action: "make", name: tags.first().map_or("the image", Reference::written).to_owned(), source };
-    let keeps = outputs.is_empty() || outputs.contains(&Output::Image);
-    let names = if keeps { tags } else { &[] };
+    let names = if keeps_image(outputs) { tags } else { &[] };
     let image = assemble(store, config, snapshots, names).map_err(named)?;
     for output in outputs {
         write_output(store, &image, snapshots, tags, output)?;
     }
     Ok(image)
+}
+
+fn keeps_image(outputs: &[Output]) -> bool {
+    outputs.is_empty() || outputs.contains(&Output::Image)
 }
 
 fn write_output(store: &Store, image: &ImageRecord, snapshots: &[SnapshotId], tags: &[Reference], output: &Output) -> Result<(), Error> {

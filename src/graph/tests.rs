@@ -63,7 +63,7 @@ impl<'a> Given<'a> {
 
     #[track_caller]
     fn error(&self) -> String {
-        let errors = self.plan().err().expect("a mistake");
+        let errors = self.plan().expect_err("a mistake");
         errors.iter().map(|e| e.message.clone()).collect::<Vec<_>>().join("\n")
     }
 }

@@ -105,6 +105,18 @@ pub enum Error {
         /// The announced size.
         size: u64,
     },
+    /// A descriptor announces another size than its blob has.
+    #[error("`{name}` announces blob {digest} with {announced} bytes, but it has {actual}")]
+    Size {
+        /// The image.
+        name: String,
+        /// The blob.
+        digest: Digest,
+        /// What the descriptor says.
+        announced: u64,
+        /// What it is.
+        actual: u64,
+    },
     /// The history does not fit the layers.
     #[error("the history has {history} layers, the file system {snapshots}: this is a bug in strake")]
     History {

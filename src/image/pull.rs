@@ -124,8 +124,24 @@ async fn resolve_config(
         let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
         return Err(Error::LayerCount { name: name.to_owned(), layers, diff_ids });
     }
+    check_sizes(store, name, &manifest).await?;
     let id = ImageId::new(descriptor.digest);
     Ok(Resolved { top, manifest_digest, manifest, id, config })
+}
+
+/// Compares what a manifest announces with the blobs that are here already: those are not fetched, so nothing else would notice a wrong size.
+async fn check_sizes(store: &Store, name: &str, manifest: &Manifest) -> Result<(), Error> {
+    let (store, name) = (store.clone(), name.to_owned());
+    let announced: Vec<_> = manifest.layers.iter().chain([&manifest.config]).map(|blob| (blob.digest.clone(), blob.size)).collect();
+    blocking(move || {
+        for (digest, announced) in announced {
+            if let Some(actual) = store.blob_size(&digest)?.filter(|actual| *actual != announced) {
+                return Err(Error::Size { name, digest, announced, actual });
+            }
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Makes sure that a blob is in the store.

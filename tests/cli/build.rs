@@ -78,7 +78,7 @@ CMD ["cat /app/run.txt"]
         ("EXPOSE [53/udp 80/tcp]", false),
         ("VOLUME [/data]", false),
         ("STOPSIGNAL SIGINT", false),
-        ("HEALTHCHECK &{[\"CMD-SHELL\" \"wget -q localhost\"] \"5s\" \"3s\" \"0s\" \"0s\" '\\x02'}", false),
+        ("HEALTHCHECK {Test:[CMD-SHELL wget -q localhost] Interval:5s Timeout:3s StartPeriod:0s StartInterval:0s Retries:2}", false),
         ("USER nobody:staff", false),
         ("ENTRYPOINT [\"/bin/sh\" \"-c\"]", false),
         ("CMD [\"cat /app/run.txt\"]", false),

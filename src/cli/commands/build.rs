@@ -163,7 +163,7 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     let outcome = outcome?;
     if !quiet {
         report::diagnostics(&outcome.warnings);
-        for tag in &tags {
+        for tag in tags.iter().filter(|_| outcome.kept) {
             report::tell(&format!("naming to {tag}"));
         }
         report::tell(&format!("image {}", outcome.image.id));
@@ -184,11 +184,14 @@ const PATIENCE: Duration = Duration::from_millis(700);
 /// The first signal cancels the build, which then stops in good order; the second ends the process.
 async fn watch_signals(interrupted: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+    let open = |kind| signal(kind).ok();
+    let kinds = (open(SignalKind::interrupt()), open(SignalKind::terminate()), open(SignalKind::hangup()));
+    let (Some(mut interrupt), Some(mut terminate), Some(mut hang_up)) = kinds else { return };
     for _ in 0..2 {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
         }
         if interrupted.is_cancelled() {
             // Sandboxes die with this process, and the store is good at any instant.

@@ -86,7 +86,8 @@ pub fn run(
 /// What lives as long as the command: locks and files, and the variables that secrets set.
 #[derive(Default)]
 struct Held {
-    cache_mounts: Vec<CacheMount>,
+    /// By name: a step that mounts one twice holds it once, or it would wait for itself.
+    cache_mounts: Vec<(String, CacheMount)>,
     snapshots: Vec<ActiveSnapshot>,
     env: Vec<(String, Vec<u8>)>,
 }
@@ -175,6 +176,7 @@ fn plan_mounts(
         let file = scratch.file("script", script.body.as_bytes(), 0o755)?;
         mounts.push(bind_file(file, &format!("/dev/pipes/{}", script.name)));
     }
+    take_cache_mounts(environment, step, op, inputs, held)?;
     for (number, mount) in op.mounts.iter().enumerate() {
         let target = mount.target.clone();
         match &mount.kind {
@@ -206,18 +208,8 @@ fn plan_mounts(
                     mounts.push(bind_file(path, &target.to_string()));
                 }
             }
-            ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, read_only } => {
-                let sharing = match sharing {
-                    CacheSharing::Shared => MountSharing::Shared,
-                    CacheSharing::Private => MountSharing::Private,
-                    CacheSharing::Locked => MountSharing::Locked,
-                };
-                let key = *blake3::hash(id.as_bytes()).as_bytes();
-                let mut cache = environment.store.cache_mount(&key, id, sharing)?;
-                if cache.is_new() {
-                    fill_cache_mount(environment, step, &cache.path(), seed.as_ref(), inputs, (*mode, *uid, *gid))?;
-                    cache.seeded()?;
-                }
+            ExecMountKind::Cache { id, read_only, .. } => {
+                let Some((_, cache)) = held.cache_mounts.iter().find(|(name, _)| name == id) else { continue };
                 mounts.push(MountSpec::Bind {
                     source: BindSource::Path(cache.path()),
                     target,
@@ -227,7 +219,6 @@ fn plan_mounts(
                     propagation: Propagation::Private,
                     options: MountOptions::default(),
                 });
-                held.cache_mounts.push(cache);
             }
             ExecMountKind::Bind { input, source, writable } => {
                 mounts.push(bind_input(environment, step, &inputs[*input], source, *writable, target, held)?);
@@ -235,6 +226,40 @@ fn plan_mounts(
         }
     }
     Ok(mounts)
+}
+
+/// Takes the cache mounts of a step, in the order of their names: two steps that want the same two cannot wait for each other.
+fn take_cache_mounts(
+    environment: &Environment,
+    step: &Step,
+    op: &ExecOp,
+    inputs: &[Vec<SnapshotId>],
+    held: &mut Held,
+) -> Result<(), Error> {
+    let mut wanted: Vec<_> = op.mounts.iter().map(|mount| &mount.kind).collect();
+    wanted.sort_by_key(|kind| match kind {
+        ExecMountKind::Cache { id, .. } => Some(id),
+        _ => None,
+    });
+    for kind in wanted {
+        let ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, read_only: _ } = kind else { continue };
+        if held.cache_mounts.iter().any(|(name, _)| name == id) {
+            continue;
+        }
+        let sharing = match sharing {
+            CacheSharing::Shared => MountSharing::Shared,
+            CacheSharing::Private => MountSharing::Private,
+            CacheSharing::Locked => MountSharing::Locked,
+        };
+        let key = *blake3::hash(id.as_bytes()).as_bytes();
+        let mut cache = environment.store.cache_mount(&key, id, sharing)?;
+        if cache.is_new() {
+            fill_cache_mount(environment, step, &cache.path(), seed.as_ref(), inputs, (*mode, *uid, *gid))?;
+            cache.seeded()?;
+        }
+        held.cache_mounts.push((id.clone(), cache));
+    }
+    Ok(())
 }
 
 /// Files of another stage or image, as an overlay of their own; what is written there is dropped with it.

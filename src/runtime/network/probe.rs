@@ -52,6 +52,10 @@ fn writable(path: &Path) -> bool {
 
 fn forwarding_not_dropped() -> Result<(), Unavailable> {
     let no_filter = |error: std::io::Error| {
+        // Capabilities of a user namespace do not reach the network namespace of the host.
+        if error.kind() == std::io::ErrorKind::PermissionDenied {
+            return unavailable("the host's network cannot be changed without root", "run as root, or accept it with `--network=host`");
+        }
         unavailable(format!("nf_tables does not answer: {error}"), "load the kernel module nf_tables, or use `--network=host`")
     };
     let mut netlink = Netlink::netfilter().map_err(no_filter)?;
