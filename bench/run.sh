@@ -16,6 +16,8 @@ work=$(mktemp -d -p "$PWD/target/bench")
 loop=
 cleanup() {
     cd /
+    # The last containers may still be on their way out.
+    sleep 1
     umount -R "$work/disk/buildah/overlay" 2>/dev/null || true
     umount -l "$work/disk" 2>/dev/null || true
     [ -z "$loop" ] || losetup -d "$loop" 2>/dev/null || true
