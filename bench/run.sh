@@ -11,8 +11,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=$(realpath "$1")
 bases=$PWD/target/bases
-mkdir -p target/bench
-work=$(mktemp -d -p "$PWD/target/bench")
+# Short: podman puts sockets below it, and their names have a limit.
+work=$(mktemp -d /var/tmp/sb.XXXX)
 loop=
 cleanup() {
     cd /

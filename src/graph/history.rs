@@ -61,17 +61,16 @@ pub(super) fn plain_list(words: &[String]) -> String {
     format!("[{}]", words.join(" "))
 }
 
-/// A health check as Go prints the structure with `%+v`.
+/// A health check as Go prints a pointer to the structure with `%q`: durations as quoted text, the number of retries as a character.
 pub(super) fn healthcheck(check: &HealthConfig) -> String {
-    format!(
-        "{{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-        plain_list(&check.test),
-        go_duration(check.interval),
-        go_duration(check.timeout),
-        go_duration(check.start_period),
-        go_duration(check.start_interval),
-        check.retries
-    )
+    let times = [check.interval, check.timeout, check.start_period, check.start_interval].map(|time| format!("\"{}\"", go_duration(time)));
+    let retries = u32::try_from(check.retries).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+    let retries = match retries {
+        '\'' => "\\'".to_owned(),
+        '"' => "\"".to_owned(),
+        other => quoted(&other.to_string()).trim_matches('"').to_owned(),
+    };
+    format!("&{{{} {} '{retries}'}}", quoted_list(&check.test), times.join(" "))
 }
 
 /// A duration in nanoseconds as Go prints it: `1h0m0s`, `1.5s`, `300ms`.

@@ -208,7 +208,7 @@ fn history_is_in_buildkits_words() {
         "USER u",
         "VOLUME [/d]",
         "STOPSIGNAL SIGINT",
-        "HEALTHCHECK {Test:[CMD-SHELL true] Interval:30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
+        "HEALTHCHECK &{[\"CMD-SHELL\" \"true\"] \"30s\" \"0s\" \"0s\" \"0s\" '\\x00'}",
         "MAINTAINER me",
         "COPY <<EOF /f # buildkit",
     ];
