@@ -11,11 +11,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=$(realpath "$1")
 bases=$PWD/target/bases
-mkdir -p target/bench
-work=$(mktemp -d -p "$PWD/target/bench")
+# Short: podman puts sockets below it, and their names have a limit.
+work=$(mktemp -d /var/tmp/sb.XXXX)
 loop=
 cleanup() {
     cd /
+    # The last containers may still be on their way out.
+    sleep 1
     umount -R "$work/disk/buildah/overlay" 2>/dev/null || true
     umount -l "$work/disk" 2>/dev/null || true
     [ -z "$loop" ] || losetup -d "$loop" 2>/dev/null || true
@@ -36,6 +38,7 @@ strake=("$binary")
 peer=(--root "$work/disk/buildah" --runroot "$work/disk/buildah-run" --storage-driver overlay)
 buildah=(buildah "${peer[@]}")
 podman=(podman "${peer[@]}" --cgroup-manager cgroupfs)
+limits=()
 
 # The same base for both.
 "${strake[@]}" import -c 'CMD ["sh"]' "$bases/busybox.tar" localhost/busybox >/dev/null
@@ -64,18 +67,27 @@ END
 isolation=oci
 if ! "${buildah[@]}" bud -q --network host --isolation oci -t probe steps >/dev/null 2>&1; then isolation=chroot; fi
 network=host
-echo "buildah isolation: $isolation; network of RUN steps: $network"
+
+# Debian's own choice of runtime and limits where the machine lets it have them; else runc, and limits that every machine allows.
+if ! "${podman[@]}" run --rm --network "$network" localhost/busybox true 2>/dev/null; then
+    podman+=(--runtime runc)
+    limits=(--ulimit nofile=1024:1024 --ulimit nproc=1000:1000)
+fi
+if [ "$isolation" = chroot ] && "${buildah[@]}" bud -q --network host --isolation oci --runtime runc "${limits[@]}" -t probe steps >/dev/null 2>&1; then
+    isolation='oci --runtime runc'
+fi
 
 quote() { printf '%q ' "$@"; }
+echo "buildah isolation: $isolation; podman: ${podman[*]} ${limits[*]}; network: $network"
 measure() { # name, runs, ours, theirs
     hyperfine -N --warmup 1 --runs "$2" --export-csv "$work/disk/$1.csv" -n strake "$3" -n peer "$4" >&2
 }
 measure cached 20 "$(quote "${strake[@]}" build -q --network "$network" -t c ctx)" \
-    "$(quote "${buildah[@]}" bud -q --layers --network "$network" --isolation "$isolation" -t c ctx)"
+    "$(quote "${buildah[@]}" bud -q --layers --network "$network" --isolation $isolation -t c ctx)"
 measure steps 4 "$(quote "${strake[@]}" build -q --no-cache --network "$network" -t s steps)" \
-    "$(quote "${buildah[@]}" bud -q --no-cache --layers --network "$network" --isolation "$isolation" -t s steps)"
+    "$(quote "${buildah[@]}" bud -q --no-cache --layers --network "$network" --isolation $isolation -t s steps)"
 measure run 15 "$(quote "${strake[@]}" run --rm --network "$network" localhost/busybox true)" \
-    "$(quote "${podman[@]}" run --rm --network "$network" localhost/busybox true)"
+    "$(quote "${podman[@]}" run --rm --network "$network" "${limits[@]}" localhost/busybox true)"
 
 printf '\n%-8s %12s %12s %8s %7s\n' what strake peer ratio floor
 missed=0

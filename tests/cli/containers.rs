@@ -63,9 +63,9 @@ fn streams_are_kept_apart_and_input_ends() {
 #[test]
 fn settings_of_the_image_hold_and_flags_win() {
     let Some(world) = world() else { return };
-    let text = "FROM localhost/busybox\nENV A=image B=image\nWORKDIR /work\nUSER nobody\nENTRYPOINT [\"sh\", \"-c\"]\nCMD [\"echo $A $B $(pwd) $(id -u)\"]\n";
+    let text = "FROM localhost/busybox\nENV A=image B=image\nWORKDIR /job\nUSER nobody\nENTRYPOINT [\"sh\", \"-c\"]\nCMD [\"echo $A $B $(pwd) $(id -u)\"]\n";
     world.build(text, &["-t", "localhost/settings"]).ok();
-    assert_eq!(world.strake(["run", "--rm", "localhost/settings"]).ok().stdout, "image image /work 65534\n");
+    assert_eq!(world.strake(["run", "--rm", "localhost/settings"]).ok().stdout, "image image /job 65534\n");
     let flags = ["run", "--rm", "-e", "B=flag", "-w", "/tmp", "-u", "1:2", "localhost/settings", "echo $A $B $(pwd) $(id -u) $(id -g)"];
     assert_eq!(world.strake(flags).ok().stdout, "image flag /tmp 1 2\n");
     assert_eq!(world.strake(["run", "--rm", "--entrypoint", "echo", "localhost/settings", "x"]).ok().stdout, "x\n");

@@ -51,7 +51,6 @@ fn theirs(world: &World, registry: &Registry, example_name: &str) -> Image {
     buildah(&bud).ok();
     buildah(&["push", "-q", "localhost/peer", &format!("docker-archive:{}:peer", archive.display())]).ok();
     buildah(&["rmi", "-af"]).run();
-    Run::new("umount", ["-l".as_ref(), world.path("buildah/overlay").as_os_str()]).run();
     Image::docker_archive(&archive)
 }
 

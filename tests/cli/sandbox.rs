@@ -129,6 +129,6 @@ fn a_step_runs_as_the_user_in_the_directory() {
     let text = "FROM localhost/busybox\nUSER nobody\nWORKDIR /job/dir\nRUN touch made && id && pwd && echo home=$HOME\n";
     world.build(text, &[]).ok().says(&["uid=65534(nobody) gid=65534(nogroup) groups=", "/job/dir", "home=/home"]);
     let image = world.image(text, &[]);
-    assert_eq!(image.tree()["work/dir/made"].uid, 65534);
-    assert!(image.last_layer().contains(&"work/dir/made"));
+    assert_eq!(image.tree()["job/dir/made"].uid, 65534);
+    assert!(image.last_layer().contains(&"job/dir/made"));
 }

@@ -145,6 +145,10 @@ impl Drop for World {
         for id in ps.stdout.split_whitespace() {
             self.strake(["rm", "-f", id]).run();
         }
+        // buildah and podman leave their store mounted on itself.
+        for store in ["buildah/overlay", "peer/overlay"].map(|name| self.path(name)).iter().filter(|path| path.exists()) {
+            Run::new("umount", ["-l".as_ref(), store.as_os_str()]).run();
+        }
     }
 }
 
