@@ -111,9 +111,18 @@ impl Store {
 
     /// Removes a container with its directory; false where there was none. It must not run any more.
     pub fn remove_container(&self, id: &str) -> Result<bool, Error> {
-        let removed = self
-            .database()
-            .write("remove a container", |tx| Ok(tx.prepare_cached("DELETE FROM containers WHERE id = ?")?.execute([id])? > 0))?;
+        let delete = || {
+            let sql = "DELETE FROM containers WHERE id = ?";
+            self.database().write("remove a container", |tx| Ok(tx.prepare_cached(sql)?.execute([id])? > 0))
+        };
+        let removed = match delete() {
+            // Nothing can be written, perhaps because of this very container: its files go first, which makes room.
+            Err(error) if error.is_disk_full() => {
+                discard(self, &self.layout().container(id))?;
+                delete()?
+            }
+            other => other?,
+        };
         if removed {
             discard(self, &self.layout().container(id))?;
         }

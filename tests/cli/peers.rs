@@ -9,8 +9,14 @@ use serde_json::Value;
 
 use crate::common::{Entry, Image, Registry, Run, World, able, wait_for};
 
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
+/// A copy of an example whose files have whole seconds for times: buildah's archives round times, which compiled Python files hold.
+fn example(world: &World, name: &str) -> PathBuf {
+    let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name), world.path(name));
+    if !to.exists() {
+        Run::new("cp", ["-r", from.to_str().unwrap(), to.to_str().unwrap()]).ok();
+        Run::new("find", [to.to_str().unwrap(), "-exec", "touch", "-d", "2024-05-06T07:08:09Z", "{}", "+"]).ok();
+    }
+    to
 }
 
 /// Builds an example with strake; the image gets `name` and is returned as an archive says it.
@@ -18,7 +24,7 @@ fn ours(world: &World, registry: &Registry, example_name: &str, name: &str) -> I
     let archive = world.path("ours.tar");
     let base = format!("BASE={}", registry.name("minbase:bookworm"));
     let output = format!("type=docker,dest={}", archive.display());
-    world.strake(["build", "-t", name, "-o", "type=image", "-o", &output, "--build-arg", &base]).arg(example(example_name)).ok();
+    world.strake(["build", "-t", name, "-o", "type=image", "-o", &output, "--build-arg", &base]).arg(example(world, example_name)).ok();
     Image::docker_archive(&archive)
 }
 
@@ -34,7 +40,7 @@ fn theirs(world: &World, registry: &Registry, example_name: &str) -> Image {
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
         Run::new("buildah", all).env("TMPDIR", world.path("")).env("BUILDAH_ISOLATION", "chroot")
     };
-    let context = example(example_name);
+    let context = example(world, example_name);
     let bud = [
         "bud",
         "--network",

@@ -18,6 +18,9 @@ use crate::task::CancellationToken;
 
 use super::with_engine;
 
+/// The exit status of a build that a signal stopped, as a shell has it for SIGINT.
+const STOPPED: u8 = 130;
+
 /// Flags of `strake build`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuildArgs {
@@ -132,7 +135,8 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
         Ok(id) => id,
         Err(error) => {
             report::error(&error);
-            return ExitCode::FAILURE;
+            let stopped = matches!(error, Error::Build(crate::executor::Error::Cancelled));
+            return if stopped { ExitCode::from(STOPPED) } else { ExitCode::FAILURE };
         }
     };
     if let Some(path) = iidfile

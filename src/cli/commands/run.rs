@@ -235,9 +235,21 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
     };
     let outcome = pump(&engine, &info, attachment, interactive, request.tty, true);
     drop(held);
-    let (code, ended) = outcome?;
-    if rm && ended {
-        engine.finish_container(&info.record.id)?;
+    let (code, ended) = match outcome {
+        // Nobody reads any more (`| head -1`). A process without a reader is killed by SIGPIPE, and so is the container.
+        Err(Error::Container { source: container::Error::Local { source, .. }, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+            engine.kill_container(&info, libc::SIGKILL)?;
+            engine.wait_container(&info)?;
+            (128 + SIGPIPE, true)
+        }
+        outcome => outcome?,
+    };
+    if rm
+        && ended
+        && let Err(error) = engine.finish_container(&info.record.id)
+    {
+        // The status is the container's all the same.
+        report::error(&error);
     }
     Ok(code)
 }
@@ -258,6 +270,9 @@ fn write_cidfile(path: Option<PathBuf>, id: &str) -> Result<(), Error> {
     let Some(path) = path else { return Ok(()) };
     std::fs::write(&path, id).map_err(|source| Error::Io { action: "write", path, source })
 }
+
+/// The number of the signal that tells of a pipe without a reader.
+const SIGPIPE: u8 = 13;
 
 /// Is the container's standard streams until it ends. Gives the exit status, and whether the container has ended.
 pub(super) fn pump(

@@ -112,9 +112,9 @@ impl Engine {
         for record in self.store().containers()? {
             let info = ContainerInfo::load(self.store(), record);
             let ended = matches!(info.state, Some(State::Exited { .. }));
-            if ended && info.spec.as_ref().is_some_and(|spec| spec.auto_remove) {
-                self.discard_container(&info, true)?;
-            } else {
+            let removes_itself = ended && info.spec.as_ref().is_some_and(|spec| spec.auto_remove);
+            // One that cannot be removed now is still there, and is listed.
+            if !removes_itself || self.discard_container(&info, true).is_err() {
                 all.push(info);
             }
         }

@@ -10,7 +10,7 @@ use crate::path::RootPath;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A source without wildcards names nothing.
-    #[error("`{path}` was not found in what is copied from")]
+    #[error("`{path}` was not found")]
     Missing {
         /// The path in the source tree.
         path: RootPath,

@@ -30,6 +30,9 @@ use super::{Owner, ProcessUser, lookup_user, make_dir};
 /// The host name in a RUN step, as BuildKit sets it.
 const HOSTNAME: &str = "buildkitsandbox";
 
+/// How many layers overlayfs takes (`OVL_MAX_STACK` of the kernel is 500), less the one with the mount points.
+const MAX_LAYERS: usize = 499;
+
 /// How many lines of output a failure shows.
 const TAIL_LINES: usize = 20;
 
@@ -43,6 +46,10 @@ pub fn run(
     progress: &StepProgress,
 ) -> Result<SnapshotId, Error> {
     let failed = |source| Error::Files { step: Box::new(step.clone()), source, hint: None };
+    if base.len() >= MAX_LAYERS {
+        let reason = format!("its root file system has {} layers, and overlayfs takes {MAX_LAYERS} at most", base.len());
+        return Err(refused(step, reason, "join RUN instructions, or start from an image with fewer layers"));
+    }
     let tree = view(&environment.store, base)?;
     let user = match op.user.as_str() {
         "" => lookup_user(&tree, "0"),
