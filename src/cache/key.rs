@@ -289,8 +289,8 @@ mod tests {
     use super::*;
     use crate::path::RootPath;
 
-    fn run(args: &[&str], env: &[(&str, &str)]) -> CacheKey {
-        let op = ExecOp {
+    fn op(args: &[&str], env: &[(&str, &str)]) -> ExecOp {
+        ExecOp {
             args: args.iter().map(|a| (*a).to_owned()).collect(),
             env: env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
             proxy_env: Vec::new(),
@@ -300,13 +300,20 @@ mod tests {
             security: SecurityMode::Sandbox,
             mounts: Vec::new(),
             script: None,
-        };
-        let base = InputIdentity::Result { key: scratch_key(), label: InputLabel::Step("x".into()) };
-        exec(&op, &Platform::host(), &base, &[]).key()
+        }
+    }
+
+    fn step(key: CacheKey) -> InputIdentity {
+        InputIdentity::Result { key, label: InputLabel::Step("x".into()) }
+    }
+
+    fn key(op: &ExecOp) -> CacheKey {
+        exec(op, &"linux/amd64".parse().unwrap(), &step(scratch_key()), &[]).key()
     }
 
     #[test]
     fn argv_env_and_their_borders_are_in_the_key() {
+        let run = |args, env| key(&op(args, env));
         let plain = run(&["a", "b"], &[]);
         assert_eq!(plain, run(&["a", "b"], &[]));
         assert_ne!(plain, run(&["a b"], &[]));
@@ -315,21 +322,60 @@ mod tests {
     }
 
     #[test]
-    fn proxies_are_not_in_the_key() {
-        let mut op = ExecOp {
-            args: vec!["a".into()],
-            env: Vec::new(),
-            proxy_env: Vec::new(),
-            workdir: RootPath::root(),
-            user: String::new(),
-            network: NetworkMode::Default,
-            security: SecurityMode::Sandbox,
-            mounts: Vec::new(),
-            script: None,
+    fn everything_else_that_a_command_sees_is_in_its_key() {
+        let plain = op(&["a"], &[]);
+        let without = key(&plain);
+        let cache = |id: &str| crate::graph::ExecMount {
+            target: RootPath::new("/c"),
+            kind: ExecMountKind::Cache {
+                id: id.into(),
+                sharing: CacheSharing::Shared,
+                seed: None,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                read_only: false,
+            },
         };
-        let base = InputIdentity::Result { key: scratch_key(), label: InputLabel::Step("x".into()) };
-        let without = exec(&op, &Platform::host(), &base, &[]).key();
-        op.proxy_env.push(("http_proxy".into(), "http://proxy".into()));
-        assert_eq!(exec(&op, &Platform::host(), &base, &[]).key(), without);
+        for changed in [
+            ExecOp { workdir: RootPath::new("/w"), ..plain.clone() },
+            ExecOp { user: "u".into(), ..plain.clone() },
+            ExecOp { network: NetworkMode::None, ..plain.clone() },
+            ExecOp { security: SecurityMode::Insecure, ..plain.clone() },
+            ExecOp { script: Some(crate::graph::InlineScript { name: "S".into(), body: "#!/x".into() }), ..plain.clone() },
+            ExecOp { mounts: vec![cache("one")], ..plain.clone() },
+        ] {
+            assert_ne!(key(&changed), without, "{changed:?}");
+        }
+        let other_base = exec(&plain, &"linux/amd64".parse().unwrap(), &step(CacheKey([1; 32])), &[]).key();
+        let other_platform = exec(&plain, &"linux/arm64".parse().unwrap(), &step(scratch_key()), &[]).key();
+        assert!(other_base != without && other_platform != without);
+        let (one, two) = (ExecOp { mounts: vec![cache("one")], ..plain.clone() }, ExecOp { mounts: vec![cache("two")], ..plain });
+        assert_ne!(key(&one), key(&two));
+    }
+
+    #[test]
+    fn proxies_are_not_in_the_key() {
+        let mut with = op(&["a"], &[]);
+        with.proxy_env.push(("http_proxy".into(), "http://proxy".into()));
+        assert_eq!(key(&with), key(&op(&["a"], &[])));
+    }
+
+    #[test]
+    fn a_copy_with_link_does_not_depend_on_its_base() {
+        let copy_op = |link| CopyOp {
+            sources: vec![CopySource::Inline { name: "f".into(), content: "x".into() }],
+            destination: "/f".into(),
+            workdir: RootPath::root(),
+            chown: None,
+            chmod: None,
+            parents: false,
+            exclude: Vec::new(),
+            unpack: Unpack::Never,
+            link,
+        };
+        let on = |link, base| copy(&copy_op(link), &step(base), &[None]).key();
+        assert_eq!(on(true, scratch_key()), on(true, CacheKey([1; 32])));
+        assert_ne!(on(false, scratch_key()), on(false, CacheKey([1; 32])));
     }
 }

@@ -15,9 +15,16 @@ pub(super) fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Writes a result to standard output.
+/// Writes a result to standard output. Where that fails (a full disk), the command has failed, whatever it did: the process ends. A reader that has gone
+/// (`| head -1`) has what it wanted.
+#[expect(clippy::exit, reason = "the one place where output fails, below commands that have nothing left to do")]
 pub(super) fn result(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{text}")
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        tell(&format!("{} cannot write to standard output\ncaused by: {error}", red("error:")));
+        std::process::exit(1);
+    }
 }
 
 /// Tells of diagnostics, all of them.

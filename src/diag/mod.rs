@@ -1,7 +1,7 @@
 //! Diagnostics: what is wrong in which bytes of which file, and what to do about it; and values that must not be shown.
 //!
 //! Offsets are bytes into the file as it was read. A [`Diagnostic`] is data: the parser, the graph and the executor make them, one
-//! renderer ([`render`]) draws them. This folder does no I/O.
+//! renderer ([`render()`]) draws them. This folder does no I/O.
 
 mod diagnostic;
 mod redact;

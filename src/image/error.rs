@@ -156,7 +156,7 @@ impl Error {
             Error::Registry(source) => source.hint(),
             Error::Store(source) => source.hint(),
             Error::Layer { source, .. } => source.hint(),
-            Error::NoPlatform { found, .. } => Some(format!("it has images for {}", found.join(", "))),
+            Error::NoPlatform { found, .. } if !found.is_empty() => Some(format!("it has images for {}", found.join(", "))),
             Error::NotAnArchive { reason } if reason.contains("neither") => {
                 Some("`strake import` makes an image of an archive with a root file system".into())
             }

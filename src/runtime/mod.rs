@@ -1,6 +1,6 @@
 //! Processes in sandboxes: the RUN steps of builds and the processes of containers.
 //!
-//! A [`SandboxSpec`] says everything; [`launch`] applies it from a process with a single thread, and a [`Spawner`] does so on behalf of a process with many.
+//! A [`SandboxSpec`] says everything; [`launch()`] applies it from a process with a single thread, and a [`Spawner`] does so on behalf of a process with many.
 //! Both make the sandbox's init with `clone3(2)`, and as the caller has one thread, init runs ordinary code until it executes the command:
 //!
 //! ```text

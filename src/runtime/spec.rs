@@ -1,4 +1,4 @@
-//! What a sandbox is to be: the complete, typed description that [`launch`](super::launch) and the [`Spawner`](super::Spawner) apply.
+//! What a sandbox is to be: the complete, typed description that [`launch`](super::launch()) and the [`Spawner`](super::Spawner) apply.
 //!
 //! A spec holds plain values and serialises to JSON, because it travels to the spawner and is kept with a container. Names that Linux treats as bytes
 //! (paths, arguments, environment) stay bytes: they are written as a string where they are UTF-8 and as an array of numbers otherwise.

@@ -29,7 +29,7 @@ const BUSYBOX: &str = "/bin/busybox";
 impl Rootfs {
     fn new() -> Rootfs {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["base/bin", "base/proc", "base/dev", "base/sys", "base/etc", "base/tmp", "base/work", "upper", "wrk"] {
+        for name in ["base/bin", "base/proc", "base/dev", "base/sys", "base/etc", "base/tmp", "base/wdir", "upper", "wrk"] {
             std::fs::create_dir_all(dir.path().join(name)).unwrap();
         }
         std::fs::copy(BUSYBOX, dir.path().join("base/bin/busybox")).unwrap();
@@ -164,9 +164,9 @@ fn environment_directory_and_hostname_are_exactly_those_of_the_spec() {
     running.wait().unwrap();
     assert_eq!(bytes, b"PATH=/bin\nBYTES=\xff\xfe\n");
     let mut spec = rootfs.shell("pwd; hostname; umask; echo $$");
-    spec.process.cwd = RootPath::new("/work");
+    spec.process.cwd = RootPath::new("/wdir");
     spec.hostname = "buildkitsandbox".into();
-    assert_eq!(output(&spec), "/work\nbuildkitsandbox\n0022\n1");
+    assert_eq!(output(&spec), "/wdir\nbuildkitsandbox\n0022\n1");
     spec.process.cwd = RootPath::new("/nonesuch");
     let Err(Error::Setup { path, source, .. }) = try_run(&spec) else { panic!("a missing directory was accepted") };
     assert_eq!((path.as_str(), source.raw_os_error()), ("/nonesuch", Some(libc::ENOENT)));
@@ -329,9 +329,9 @@ fn mounts_of_the_spec_are_made_with_their_options() {
     let dir = rootfs.dir.path().join("host");
     std::fs::create_dir(&dir).unwrap();
     std::fs::write(dir.join("file"), "content").unwrap();
-    let script = "cat /work/file; (echo x > /work/new) 2>&1 | grep -c Read-only; stat -c '%a %u' /tmp; mkdir /tmp/x; cat /tmp/inner/file; cat /dev/extra/file; cat /proc/mounts | grep ' /tmp ' | grep -c noexec";
+    let script = "cat /wdir/file; (echo x > /wdir/new) 2>&1 | grep -c Read-only; stat -c '%a %u' /tmp; mkdir /tmp/x; cat /tmp/inner/file; cat /dev/extra/file; cat /proc/mounts | grep ' /tmp ' | grep -c noexec";
     let mut spec = rootfs.shell(script);
-    spec.mounts.push(bind(&dir, "/work", true));
+    spec.mounts.push(bind(&dir, "/wdir", true));
     let options = MountOptions { noexec: true, ..MountOptions::default() };
     let tmpfs =
         MountSpec::Tmpfs { target: RootPath::new("/tmp"), size: Some(1 << 20), mode: 0o1770, owner: (5, 6), read_only: false, options };
@@ -340,7 +340,7 @@ fn mounts_of_the_spec_are_made_with_their_options() {
     spec.mounts.push(bind(&dir, "/dev/extra", false));
     assert_eq!(output(&spec), "content1\n1770 5\ncontentcontent1");
     let targets: Vec<_> = mount_targets(&spec).into_iter().map(|(path, _)| path.to_string()).collect();
-    assert_eq!(targets, ["/proc", "/dev", "/sys", "/work", "/tmp"]);
+    assert_eq!(targets, ["/proc", "/dev", "/sys", "/wdir", "/tmp"]);
 }
 
 #[test]
@@ -365,8 +365,8 @@ fn parts_of_other_images_are_mounted_read_only() {
         target: RootPath::new(target),
         is_file,
     };
-    let mut spec = rootfs.shell("cat /work/etc/name /tmp/deep /etc/file; touch /work/x /tmp/x 2>&1 | grep -c Read-only");
-    spec.mounts.push(overlay(&[&one, &two], "/", "/work", false));
+    let mut spec = rootfs.shell("cat /wdir/etc/name /tmp/deep /etc/file; touch /wdir/x /tmp/x 2>&1 | grep -c Read-only");
+    spec.mounts.push(overlay(&[&one, &two], "/", "/wdir", false));
     spec.mounts.push(overlay(&[&one, &two], "/etc/inner", "/tmp", false));
     // The link is followed inside of the other image.
     spec.mounts.push(overlay(&[&one], "/link", "/etc/file", true));
@@ -380,8 +380,8 @@ fn descriptors_can_be_mounted() {
     let dir = rootfs.dir.path().join("host");
     std::fs::create_dir(&dir).unwrap();
     std::fs::write(dir.join("file"), "content").unwrap();
-    let mut spec = rootfs.shell("cat /work/file");
-    let MountSpec::Bind { target, is_file, read_only, recursive, propagation, options, .. } = bind(&dir, "/work", true) else {
+    let mut spec = rootfs.shell("cat /wdir/file");
+    let MountSpec::Bind { target, is_file, read_only, recursive, propagation, options, .. } = bind(&dir, "/wdir", true) else {
         unreachable!()
     };
     spec.mounts.push(MountSpec::Bind { source: BindSource::Descriptor(0), target, is_file, read_only, recursive, propagation, options });

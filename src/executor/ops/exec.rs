@@ -1,6 +1,6 @@
 //! RUN: a command in a sandbox on an overlay, whose writable layer becomes the snapshot.
 //!
-//! Mount points that the root file system lacks are put into a layer of their own between it and the writable one ([`stubs`](super::stubs)), so that nothing of the
+//! Mount points that the root file system lacks are put into a layer of their own between it and the writable one (`stubs.rs`), so that nothing of the
 //! sandbox's scaffolding can end up in the snapshot.
 
 use std::collections::VecDeque;

@@ -25,7 +25,7 @@ pub struct Inherited {
 }
 
 /// Gives each of the directories `implied` of the layer `target` the metadata of its counterpart in `lower` (topmost first). Call it with parents before
-/// children, as [`super::apply`] reports them.
+/// children, as [`super::apply()`] reports them.
 pub fn inherit_directories(target: &Path, implied: &[RootPath], lower: &[PathBuf], userxattr: bool) -> Result<Inherited, Error> {
     let mut out = Inherited::default();
     if implied.is_empty() || lower.is_empty() {

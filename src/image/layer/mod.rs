@@ -1,7 +1,7 @@
 //! Layers: everything between a layer's directory and its tar stream or blob.
 //!
 //! A layer's directory is in overlay form: a whiteout is a character device 0/0, and a directory that hides the one below carries
-//! `trusted.overlay.opaque=y` (`user.overlay.opaque` in a user namespace). [`apply`] makes such a directory of a tar stream without knowing the
+//! `trusted.overlay.opaque=y` (`user.overlay.opaque` in a user namespace). [`apply()`] makes such a directory of a tar stream without knowing the
 //! layers below; [`write_layer`] makes a tar stream of it again, and there the layers below decide what is a change.
 //!
 //! All of it blocks, uses memory that does not depend on the size of files, and takes tar streams as hostile. The same tree gives the same bytes, whatever
