@@ -30,6 +30,7 @@ pub fn parse(file: &SourceFile) -> Parsed {
             break;
         }
         reader.line(&mut lexer, &line);
+        lexer.recycle(line);
     }
     reader.finish()
 }

@@ -57,6 +57,10 @@ impl Line {
 
     /// Where a byte of the text was written.
     fn offset(&self, at: usize) -> usize {
+        // Most instructions have a line to themselves.
+        if let [only] = self.pieces.as_slice() {
+            return only.file + (at - only.text);
+        }
         let index = self.pieces.partition_point(|piece| piece.text <= at).saturating_sub(1);
         self.pieces.get(index).map_or(0, |piece| piece.file + (at - piece.text))
     }
@@ -76,13 +80,15 @@ pub(super) struct Lexer<'a> {
     text: &'a str,
     at: usize,
     escape: char,
+    /// A line that is done with, for its memory.
+    spare: Line,
 }
 
 impl<'a> Lexer<'a> {
     /// Begins behind the byte order mark, if there is one.
     pub(super) fn new(file: &'a SourceFile) -> Lexer<'a> {
         let at = if file.text().starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Lexer { text: file.text(), at, escape: '\\' }
+        Lexer { text: file.text(), at, escape: '\\', spare: Line::default() }
     }
 
     pub(super) fn set_escape(&mut self, escape: char) {
@@ -106,6 +112,15 @@ impl<'a> Lexer<'a> {
         Some(line)
     }
 
+    /// Takes back a line, so that the next one need not allocate.
+    pub(super) fn recycle(&mut self, mut line: Line) {
+        line.text.clear();
+        line.comment = None;
+        line.empty_continuations.clear();
+        line.pieces.clear();
+        self.spare = line;
+    }
+
     /// Takes the next instruction; blank lines and comments before it are skipped.
     pub(super) fn instruction(&mut self) -> Option<Line> {
         let mut comments: Vec<&str> = Vec::new();
@@ -124,7 +139,7 @@ impl<'a> Lexer<'a> {
                 comments.clear();
                 continue;
             }
-            let mut line = Line { comment: (!comments.is_empty()).then(|| comments.join("\n")), ..Line::default() };
+            let mut line = Line { comment: (!comments.is_empty()).then(|| comments.join("\n")), ..std::mem::take(&mut self.spare) };
             let start = physical.start + physical.text.len() - text.len();
             let (text, mut continues) = self.split_continuation(text);
             line.push(text, start);
@@ -144,6 +159,7 @@ impl<'a> Lexer<'a> {
             }
             if line.text.trim().is_empty() {
                 comments.clear();
+                self.recycle(line);
                 continue;
             }
             return Some(line);
