@@ -10,7 +10,7 @@ use super::instruction::{Arguments, list, literal};
 use super::scope::Scope;
 
 /// Reads the arguments of `COPY`.
-pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
+pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
     let known = [
         ("from", Kind::Text),
         ("chown", Kind::Text),
@@ -39,7 +39,7 @@ pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instru
 }
 
 /// Reads the arguments of `ADD`.
-pub(super) fn add(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
+pub(super) fn add(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
     let known = [
         ("chown", Kind::Text),
         ("chmod", Kind::Text),

@@ -3,6 +3,7 @@
 //! Quotes and backslashes are taken out of a flag when it is read, before variables are expanded; a backslash escapes here whatever the file's escape
 //! character is. Flags that an instruction does not know are mistakes, never part of its command.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use nom::branch::alt;
@@ -20,11 +21,11 @@ use super::scope::Scope;
 
 /// A flag as written.
 #[derive(Debug)]
-pub(super) struct Flag {
+pub(super) struct Flag<'a> {
     /// Without `--`.
-    pub(super) name: String,
+    pub(super) name: Cow<'a, str>,
     /// Behind `=`, without quotes and escapes.
-    pub(super) value: Option<String>,
+    pub(super) value: Option<Cow<'a, str>>,
     /// The bytes of the name.
     pub(super) name_range: Range<usize>,
     /// The bytes of the value.
@@ -34,7 +35,7 @@ pub(super) struct Flag {
 }
 
 /// Reads the flags at the start of `text[range]`; returns them and where the rest begins.
-pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag>, usize) {
+pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag<'_>>, usize) {
     let mut flags = Vec::new();
     let mut rest = &text[range.clone()];
     let offset = |rest: &str| range.end - rest.len();
@@ -45,35 +46,42 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag>, usize) {
             return (flags, offset(after));
         }
         let start = offset(rest);
-        flags.push(flag(written, &word, start));
+        flags.push(flag(written, word, start));
         rest = after;
     }
 }
 
-fn flag(written: &str, word: &str, start: usize) -> Flag {
+fn flag<'a>(written: &str, word: Cow<'a, str>, start: usize) -> Flag<'a> {
     let end = start + written.len();
     // The name holds no quotes in practice, so that its bytes are those before the first `=`.
     let equals = written.find('=').map_or(end, |at| start + at);
-    let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value.to_owned())));
-    let name = name.strip_prefix("--").unwrap_or(name).to_owned();
+    let (name, value) = match word {
+        Cow::Borrowed(word) => split(word, |part| Cow::Borrowed(part)),
+        Cow::Owned(word) => split(&word, |part| Cow::Owned(part.to_owned())),
+    };
     Flag { name, value, name_range: (start + 2).min(equals)..equals, value_range: (equals + 1).min(end)..end, range: start..end }
 }
 
-/// A word that begins with `--`, without its quotes and escapes.
-fn word(input: &str) -> IResult<&str, String> {
-    let push = |mut text: String, part: &str| {
-        text.push_str(part);
-        text
-    };
-    preceded(
-        peek(tag("--")),
-        fold_many0(alt((plain, escaped, quoted('"'), quoted('\''))), String::new, move |text, part| push(text, &part)),
-    )
-    .parse(input)
+/// Name and value of a flag.
+fn split<'w, T>(word: &'w str, part: impl Fn(&'w str) -> T) -> (T, Option<T>) {
+    let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+    (part(name.strip_prefix("--").unwrap_or(name)), value.map(part))
 }
 
-fn plain(input: &str) -> IResult<&str, String> {
-    map(take_while1(|c: char| !c.is_whitespace() && !matches!(c, '\\' | '"' | '\'')), str::to_owned).parse(input)
+/// A word that begins with `--`, without its quotes and escapes.
+fn word(input: &str) -> IResult<&str, Cow<'_, str>> {
+    let (_, _) = peek(tag("--")).parse(input)?;
+    let (rest, plain) = plain(input)?;
+    if !rest.starts_with(['\\', '"', '\'']) {
+        return Ok((rest, Cow::Borrowed(plain)));
+    }
+    let parts = alt((self::plain.map(Cow::Borrowed), escaped.map(Cow::Owned), quoted('"').map(Cow::Owned), quoted('\'').map(Cow::Owned)));
+    let mut text = fold_many0(parts, || plain.to_owned(), |text, part: Cow<'_, str>| text + &part);
+    text.parse(rest).map(|(rest, text)| (rest, Cow::Owned(text)))
+}
+
+fn plain(input: &str) -> IResult<&str, &str> {
+    take_while1(|c: char| !c.is_whitespace() && !matches!(c, '\\' | '"' | '\'')).parse(input)
 }
 
 /// A backslash and the character that it keeps; at the end of the line it is dropped.
@@ -111,7 +119,7 @@ pub(super) struct Flags {
 
 impl Flags {
     /// Checks `flags` against those that the instruction knows, and reports mistakes.
-    pub(super) fn check(scope: &mut Scope<'_>, flags: Vec<Flag>, known: &[(&'static str, Kind)]) -> Flags {
+    pub(super) fn check(scope: &mut Scope<'_>, flags: Vec<Flag<'_>>, known: &[(&'static str, Kind)]) -> Flags {
         let mut checked = Flags::default();
         let mut seen: Vec<(&str, Range<usize>)> = Vec::new();
         for flag in flags {
@@ -133,7 +141,7 @@ impl Flags {
                     let message = format!("`--{name}` is `true` or `false`, not `{value}`");
                     scope.report(scope.error(flag.value_range, message));
                 }
-                (_, Some(text)) => checked.found.push((name, Word { text, span: scope.span(flag.value_range) })),
+                (_, Some(text)) => checked.found.push((name, Word { text: text.into_owned(), span: scope.span(flag.value_range) })),
                 (_, None) => {
                     scope
                         .report(scope.error(flag.range, format!("flag `--{name}` needs a value")).with_hint(format!("write `--{name}=…`")));
@@ -160,7 +168,7 @@ impl Flags {
     }
 }
 
-fn unknown(scope: &mut Scope<'_>, flag: &Flag, known: &[(&'static str, Kind)]) {
+fn unknown(scope: &mut Scope<'_>, flag: &Flag<'_>, known: &[(&'static str, Kind)]) {
     if scope.is_full() {
         return;
     }

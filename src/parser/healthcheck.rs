@@ -12,7 +12,7 @@ use crate::diag::Diagnostic;
 const MINIMUM: i64 = 1_000_000;
 
 /// Reads the arguments of `HEALTHCHECK`.
-pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
+pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
     let durations = ["interval", "timeout", "start-period", "start-interval"];
     let known = [
         ("interval", Kind::Text),

@@ -47,17 +47,17 @@ pub(super) struct Read {
 }
 
 /// Where the parts of an instruction stand on its line.
-struct Layout {
+struct Layout<'a> {
     keyword: &'static str,
     keyword_range: Range<usize>,
-    flags: Vec<Flag>,
+    flags: Vec<Flag<'a>>,
     rest: Range<usize>,
 }
 
 /// The arguments of an instruction.
-pub(super) struct Arguments {
+pub(super) struct Arguments<'a> {
     /// The flags, unchecked.
-    pub(super) flags: Vec<Flag>,
+    pub(super) flags: Vec<Flag<'a>>,
     /// The bytes behind the flags, without blanks around them.
     pub(super) rest: Range<usize>,
     /// The heredocs of the line.
@@ -119,8 +119,8 @@ fn keyword_range(text: &str, range: Range<usize>) -> Range<usize> {
 }
 
 /// Finds keyword, flags and the rest; reports unknown keywords.
-fn layout(scope: &mut Scope<'_>, range: Range<usize>) -> Option<Layout> {
-    let text: &str = &scope.line.text;
+fn layout<'a>(scope: &mut Scope<'a>, range: Range<usize>) -> Option<Layout<'a>> {
+    let text: &'a str = &scope.line.text;
     let keyword_range = keyword_range(text, range.clone());
     let written = &text[keyword_range.clone()];
     let Some(keyword) = KEYWORDS.into_iter().find(|keyword| written.eq_ignore_ascii_case(keyword)) else {
@@ -144,7 +144,7 @@ fn unknown_keyword(scope: &mut Scope<'_>, range: Range<usize>) {
     scope.report(diagnostic);
 }
 
-fn trigger_layout(scope: &mut Scope<'_>, range: Range<usize>) -> Option<Layout> {
+fn trigger_layout<'a>(scope: &mut Scope<'a>, range: Range<usize>) -> Option<Layout<'a>> {
     let layout = layout(scope, range)?;
     match layout.keyword {
         "ONBUILD" => scope.fail(layout.keyword_range, "`ONBUILD` cannot trigger another `ONBUILD`"),
@@ -156,7 +156,7 @@ fn trigger_layout(scope: &mut Scope<'_>, range: Range<usize>) -> Option<Layout> 
     }
 }
 
-fn holds_heredocs(text: &str, layout: &Layout) -> bool {
+fn holds_heredocs(text: &str, layout: &Layout<'_>) -> bool {
     matches!(layout.keyword, "RUN" | "COPY" | "ADD")
         && text[layout.rest.clone()].contains("<<")
         && !matches!(json::parse(text, layout.rest.clone()), Json::Strings(_) | Json::NotStrings)
@@ -189,8 +189,8 @@ fn bodies(scope: &mut Scope<'_>, lexer: &mut Lexer<'_>, range: Range<usize>, end
 
 fn onbuild(
     scope: &mut Scope<'_>,
-    outer: Layout,
-    inner: Layout,
+    outer: Layout<'_>,
+    inner: Layout<'_>,
     heredocs: Vec<Heredoc>,
     original: &str,
     line_start: usize,
@@ -208,7 +208,7 @@ fn onbuild(
 }
 
 /// Reads the arguments of any instruction but a filled `ONBUILD`.
-fn instruction(scope: &mut Scope<'_>, layout: Layout, heredocs: Vec<Heredoc>) -> Option<Instruction> {
+fn instruction(scope: &mut Scope<'_>, layout: Layout<'_>, heredocs: Vec<Heredoc>) -> Option<Instruction> {
     let Layout { keyword, keyword_range, flags, rest } = layout;
     let arguments = Arguments { flags, rest, heredocs, keyword: keyword_range };
     let mistakes = scope.diagnostics.len();
@@ -260,7 +260,7 @@ fn without_flags(scope: &mut Scope<'_>, keyword: &'static str, rest: Range<usize
 }
 
 /// `FROM image [AS name]`.
-fn from(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
+fn from(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
     let mut flags = Flags::check(scope, arguments.flags, &[("platform", Kind::Text)]);
     let words = words::at_blanks(&scope.line.text, arguments.rest.clone());
     let name = match words.as_slice() {

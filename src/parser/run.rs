@@ -56,7 +56,7 @@ fn reassembled(line: &str, heredocs: &[Heredoc]) -> String {
 }
 
 /// Reads the arguments of `RUN`.
-pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
+pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
     let known = [("mount", Kind::Many), ("network", Kind::Text), ("security", Kind::Text), ("device", Kind::Many)];
     let mut flags = Flags::check(scope, arguments.flags, &known);
     let mounts = flags.many("mount");
