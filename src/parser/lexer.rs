@@ -169,20 +169,21 @@ impl<'a> Lexer<'a> {
     /// Takes the body of a heredoc that ends with the line `delimiter`.
     pub(super) fn heredoc(&mut self, delimiter: &str, strip_tabs: bool) -> Body {
         let start = self.at;
-        let mut body = String::new();
-        let mut content_end = start;
+        let (mut content_end, mut end) = (start, None);
         while let Some(line) = self.next() {
-            let (text, whole) = match strip_tabs {
-                true => (line.text.trim_start_matches('\t'), line.whole.trim_start_matches('\t')),
-                false => (line.text, line.whole),
-            };
+            let text = if strip_tabs { line.text.trim_start_matches('\t') } else { line.text };
             if text == delimiter {
-                return Body { body: Spanned::new(body, Span::new(start, content_end)), end: Some(line.start + line.text.len()) };
+                end = Some(line.start + line.text.len());
+                break;
             }
-            body.push_str(whole);
             content_end = self.at;
         }
-        Body { body: Spanned::new(body, Span::new(start, content_end)), end: None }
+        let written = &self.text[start..content_end];
+        let body = match strip_tabs {
+            true => written.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect(),
+            false => written.to_owned(),
+        };
+        Body { body: Spanned::new(body, Span::new(start, content_end)), end }
     }
 
     /// The text before a continuation character at the end of `text`, and whether there is one.

@@ -3,12 +3,13 @@
 //! The values may hold variables, so that a mount is read twice: with the file, as far as it can be ([`RunMount::check`]), and by the graph once the
 //! variables are known ([`RunMount::resolve`]). Fields are split before values are expanded: a comma in a value adds no field.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_till, take_while1};
 use nom::character::complete::{char, one_of};
-use nom::combinator::{all_consuming, map, opt, recognize, value};
+use nom::combinator::{all_consuming, consumed, map, opt, recognize, value};
 use nom::multi::{fold_many0, separated_list1};
 use nom::sequence::delimited;
 use nom::{IResult, Parser};
@@ -139,9 +140,9 @@ impl<'a> Fields<'a> {
     }
 
     fn key(&self, written: &str, span: Span) -> Outcome<&'static str> {
-        let lower = written.to_ascii_lowercase();
-        let known = KEYS.into_iter().find(|key| *key == lower);
+        let known = KEYS.into_iter().find(|key| key.eq_ignore_ascii_case(written));
         let Some(key) = known else {
+            let lower = written.to_ascii_lowercase();
             let mut diagnostic = self.error(span, format!("unknown key `{written}` in `--mount`"));
             if let Some(near) = did_you_mean(&lower, KEYS).filter(|_| !written.is_empty()) {
                 diagnostic = diagnostic.map_hint(format!("did you mean `{near}`?"));
@@ -281,10 +282,10 @@ impl<'a> Fields<'a> {
     }
 
     fn choice(&self, what: &str, value: &str, choices: &[&'static str], span: Span) -> Outcome<&'static str> {
-        let lower = value.to_ascii_lowercase();
-        if let Some(choice) = choices.iter().find(|choice| **choice == lower) {
+        if let Some(choice) = choices.iter().find(|choice| choice.eq_ignore_ascii_case(value)) {
             return Ok(choice);
         }
+        let lower = value.to_ascii_lowercase();
         let mut diagnostic = self.error(span, format!("unknown {what} `{value}`"));
         diagnostic = match did_you_mean(&lower, choices.iter().copied()) {
             Some(near) => diagnostic.map_hint(format!("did you mean `{near}`?")),
@@ -324,17 +325,18 @@ fn is_root(target: &str) -> bool {
 }
 
 /// One field of CSV: bare, or in double quotes (doubled to mean themselves); with the bytes it was written in.
-fn field(input: &str) -> IResult<&str, (&str, String)> {
-    let part = alt((map(take_while1(|c| c != '"'), str::to_owned), value("\"".to_owned(), tag("\"\""))));
-    let quoted = fold_many0(part, String::new, |mut text: String, part| {
-        text.push_str(&part);
-        text
-    });
-    alt((
-        nom::combinator::consumed(delimited(char('"'), quoted, char('"'))),
-        nom::combinator::consumed(map(take_till(|c| c == ','), str::to_owned)),
-    ))
-    .parse(input)
+fn field(input: &str) -> IResult<&str, (&str, Cow<'_, str>)> {
+    if input.starts_with('"')
+        && let Ok((rest, (written, text))) = consumed(quoted).parse(input)
+    {
+        return Ok((rest, (written, Cow::Owned(text))));
+    }
+    map(take_till(|c| c == ','), |written| (written, Cow::Borrowed(written))).parse(input)
+}
+
+fn quoted(input: &str) -> IResult<&str, String> {
+    let part = alt((take_while1(|c| c != '"'), value("\"", tag("\"\""))));
+    delimited(char('"'), fold_many0(part, String::new, |text: String, part| text + part), char('"')).parse(input)
 }
 
 /// The spellings of true and false that flags take.
