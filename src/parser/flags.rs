@@ -41,6 +41,9 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag<'_>>, usize) {
     let offset = |rest: &str| range.end - rest.len();
     loop {
         rest = rest.trim_start();
+        if !rest.starts_with("--") {
+            return (flags, offset(rest));
+        }
         let Ok((after, (written, word))) = consumed(word).parse(rest) else { return (flags, offset(rest)) };
         if word == "--" {
             return (flags, offset(after));
@@ -81,7 +84,13 @@ fn word(input: &str) -> IResult<&str, Cow<'_, str>> {
 }
 
 fn plain(input: &str) -> IResult<&str, &str> {
-    take_while1(|c: char| !c.is_whitespace() && !matches!(c, '\\' | '"' | '\'')).parse(input)
+    let is_plain = |c: char| !c.is_whitespace() && !matches!(c, '\\' | '"' | '\'');
+    // Most of it is found without decoding characters.
+    let graphic = input.bytes().take_while(|byte| byte.is_ascii_graphic() && is_plain(char::from(*byte))).count();
+    match input.as_bytes().get(graphic) {
+        None | Some(b' ' | b'\\' | b'"' | b'\'') if graphic > 0 => Ok((&input[graphic..], &input[..graphic])),
+        _ => take_while1(is_plain).parse(input),
+    }
 }
 
 /// A backslash and the character that it keeps; at the end of the line it is dropped.
@@ -121,6 +130,9 @@ impl Flags {
     /// Checks `flags` against those that the instruction knows, and reports mistakes.
     pub(super) fn check(scope: &mut Scope<'_>, flags: Vec<Flag<'_>>, known: &[(&'static str, Kind)]) -> Flags {
         let mut checked = Flags::default();
+        if flags.is_empty() {
+            return checked;
+        }
         let mut seen: Vec<(&str, Range<usize>)> = Vec::new();
         for flag in flags {
             let Some((name, kind)) = known.iter().copied().find(|(name, _)| *name == flag.name) else {

@@ -114,8 +114,8 @@ fn original(line: &str, heredocs: &[Heredoc]) -> String {
 }
 
 fn keyword_range(text: &str, range: Range<usize>) -> Range<usize> {
-    let end = text[range.clone()].find(words::is_blank).map_or(range.end, |at| range.start + at);
-    range.start..end
+    let length = text.as_bytes()[range.clone()].iter().position(|byte| words::is_blank_byte(*byte));
+    range.start..length.map_or(range.end, |length| range.start + length)
 }
 
 /// Finds keyword, flags and the rest; reports unknown keywords.

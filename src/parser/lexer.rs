@@ -102,7 +102,8 @@ impl<'a> Lexer<'a> {
             return None;
         }
         let whole = rest.find('\n').map_or(rest, |end| &rest[..=end]);
-        Some(PhysicalLine { text: whole.trim_end_matches(['\r', '\n']), whole, start: self.at })
+        let breaks = whole.bytes().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        Some(PhysicalLine { text: &whole[..whole.len() - breaks], whole, start: self.at })
     }
 
     /// Takes the next physical line.
@@ -188,7 +189,8 @@ impl<'a> Lexer<'a> {
 
     /// The text before a continuation character at the end of `text`, and whether there is one.
     fn split_continuation<'t>(&self, text: &'t str) -> (&'t str, bool) {
-        let Some(before) = text.trim_end_matches([' ', '\t']).strip_suffix(self.escape) else { return (text, false) };
+        let blanks = text.bytes().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let Some(before) = text[..text.len() - blanks].strip_suffix(self.escape) else { return (text, false) };
         // Two escape characters are one that is escaped.
         if before.ends_with(self.escape) { (text, false) } else { (before, true) }
     }

@@ -10,29 +10,37 @@ pub(super) fn is_blank(c: char) -> bool {
     matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }
 
+/// As [`is_blank`]; no byte of a longer character is one.
+pub(super) fn is_blank_byte(byte: u8) -> bool {
+    is_blank(char::from(byte))
+}
+
 /// The range of `text[range]` without blanks at its ends.
 pub(super) fn trim(text: &str, range: Range<usize>) -> Range<usize> {
     let part = &text[range.clone()];
+    // Mostly there is nothing to do, or blanks that are a byte each.
+    if let [first, .., last] = part.as_bytes()
+        && first.is_ascii_graphic()
+        && last.is_ascii_graphic()
+    {
+        return range;
+    }
     let start = range.start + (part.len() - part.trim_start().len());
     start..(start + part.trim().len())
 }
 
 /// Splits at blanks.
 pub(super) fn at_blanks(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
-    let base = range.start;
     let mut words = Vec::new();
-    let mut start = None;
-    for (at, c) in text[range.clone()].char_indices() {
-        match (is_blank(c), start) {
-            (true, Some(from)) => {
-                words.push(from..base + at);
-                start = None;
-            }
-            (false, None) => start = Some(base + at),
-            _ => {}
+    let mut at = range.start;
+    let bytes = text.as_bytes();
+    while at < range.end {
+        let length = bytes[at..range.end].iter().position(|byte| is_blank_byte(*byte)).unwrap_or(range.end - at);
+        if length > 0 {
+            words.push(at..at + length);
         }
+        at += length + 1;
     }
-    words.extend(start.map(|from| from..range.end));
     words
 }
 
@@ -46,26 +54,42 @@ pub(super) struct Quoted {
 
 /// Splits at blanks that are neither quoted nor escaped.
 pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Quoted {
-    let base = range.start;
     let mut words = Vec::new();
     let mut start = None;
-    let mut quote: Option<(char, usize)> = None;
-    let mut chars = text[range.clone()].char_indices();
-    while let Some((at, c)) = chars.next() {
-        if quote.is_none() && c.is_whitespace() {
-            words.extend(start.take().map(|from| from..base + at));
-            continue;
-        }
-        start.get_or_insert(base + at);
-        match quote {
-            Some((open, _)) if c == open => quote = None,
-            Some(('\'', _)) => {}
-            _ if c == escape => {
-                chars.next();
+    let mut quote: Option<(u8, usize)> = None;
+    let (bytes, escape) = (text.as_bytes(), escape as u8);
+    let mut at = range.start;
+    while at < range.end {
+        let byte = bytes[at];
+        let mut length = 1;
+        if quote.is_none() {
+            let blank = match byte.is_ascii() {
+                true => matches!(byte, b' ' | 0x09..=0x0d),
+                false => {
+                    let c = text[at..].chars().next().unwrap_or_default();
+                    length = c.len_utf8();
+                    c.is_whitespace()
+                }
+            };
+            if blank {
+                words.extend(start.take().map(|from| from..at));
+                at += length;
+                continue;
             }
-            None if c == '\'' || c == '"' => quote = Some((c, base + at)),
+        }
+        start.get_or_insert(at);
+        match quote {
+            Some((open, _)) if byte == open => quote = None,
+            Some((b'\'', _)) => {}
+            // The character behind it stands for itself.
+            _ if byte == escape => length += text[at + 1..range.end].chars().next().map_or(0, char::len_utf8),
+            None if byte == b'\'' || byte == b'"' => quote = Some((byte, at - range.start)),
             _ => {}
         }
+        at += length;
+        // On over what is neither blank nor quote nor escape.
+        let plain = |byte: &u8| matches!(byte, b'!'..=b'~') && !matches!(byte, b'\'' | b'"') && *byte != escape;
+        at += bytes[at..range.end].iter().take_while(|byte| plain(byte)).count();
     }
     words.extend(start.map(|from| from..range.end));
     Quoted { words, open_quote: quote.map(|(_, at)| at) }
