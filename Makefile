@@ -7,7 +7,7 @@ STRAKE := target/$(HOST)/release/strake
 RUNNER := $(shell command -v cargo-nextest >/dev/null && echo 'nextest run' || echo test)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test lint bench build setup setup-demo
+.PHONY: demo test lint bench build setup setup-demo fuzz
 
 demo: setup-demo build
 	examples/demo.sh $(STRAKE)
@@ -31,3 +31,8 @@ setup:
 
 setup-demo:
 	tests/setup.sh demo
+
+# Runs each fuzz target for so many minutes, one after the other.
+MINUTES := 10
+fuzz:
+	fuzz/run.sh $(MINUTES)

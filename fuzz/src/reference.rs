@@ -1,0 +1,211 @@
+//! Ignore rules once more, as slowly and plainly as can be: every pattern is tried on every prefix of a path, by backtracking with a limit.
+//!
+//! Written from Docker's documentation and from Go's of `filepath.Match`, and compared with `strake::context`. Only what is known to differ between
+//! those two is taken from the documentation of Strake (`src/context/ignore.rs`).
+
+/// The rules of a file.
+pub(crate) struct Rules(Vec<Rule>);
+
+struct Rule {
+    pattern: Vec<u8>,
+    negated: bool,
+}
+
+/// Steps after which a match is given up.
+const MAX_STEPS: usize = 100_000;
+
+impl Rules {
+    /// `None` where a pattern is invalid.
+    pub(crate) fn parse(text: &str) -> Option<Rules> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut rules = Vec::new();
+        for line in text.split('\n').filter(|line| !line.starts_with('#')) {
+            let line = line.trim();
+            let (negated, pattern) = line.strip_prefix('!').map_or((false, line), |pattern| (true, pattern.trim()));
+            if line.is_empty() {
+                continue;
+            }
+            let mut pattern = clean(pattern);
+            if negated && (pattern == "." || pattern == "/") && line.trim_start_matches('!').trim().trim_matches('/').is_empty() {
+                return None;
+            }
+            if pattern.len() > 1 && pattern.starts_with('/') {
+                pattern.remove(0);
+            }
+            if !is_valid(pattern.as_bytes()) {
+                return None;
+            }
+            rules.push(Rule { pattern: pattern.into_bytes(), negated });
+        }
+        Some(Rules(rules))
+    }
+
+    /// Whether a path is ignored; `None` where that takes too long to find out.
+    ///
+    /// Each directory on the way decides for itself, and a rule that matched one counts for all below it.
+    pub(crate) fn ignores(&self, path: &[u8]) -> Option<bool> {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end).chain([path.len()]);
+        let mut above = vec![false; self.0.len()];
+        let mut ignored = false;
+        for end in ends {
+            let mut now = vec![false; self.0.len()];
+            ignored = false;
+            for (index, rule) in self.0.iter().enumerate() {
+                // A rule that changes nothing is not asked.
+                let asked = rule.negated == ignored;
+                if above[index] || (asked && matches(&rule.pattern, &path[..end])?) {
+                    now[index] = true;
+                    ignored = !rule.negated;
+                }
+            }
+            above = now;
+        }
+        Some(ignored)
+    }
+}
+
+/// Without empty names, `.` and `..`, as far as the latter can be.
+fn clean(pattern: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in pattern.split('/') {
+        if name.is_empty() || name == "." {
+            continue;
+        }
+        if name == ".." && !names.is_empty() && names[names.len() - 1] != ".." {
+            names.pop();
+        } else if name != ".." || !pattern.starts_with('/') {
+            names.push(name);
+        }
+    }
+    let joined = names.join("/");
+    if pattern.starts_with('/') {
+        format!("/{joined}")
+    } else if joined.is_empty() {
+        ".".to_owned()
+    } else {
+        joined
+    }
+}
+
+fn is_valid(mut pattern: &[u8]) -> bool {
+    while let Some((first, rest)) = pattern.split_first() {
+        pattern = match first {
+            b'\\' if rest.is_empty() => return false,
+            b'\\' => &rest[1..],
+            b'[' => match class(rest, 'x') {
+                Some((_, rest)) => rest,
+                None => return false,
+            },
+            _ => rest,
+        };
+    }
+    true
+}
+
+fn matches(pattern: &[u8], text: &[u8]) -> Option<bool> {
+    let mut steps = 0;
+    search(pattern, text, &mut steps)
+}
+
+fn search(pattern: &[u8], text: &[u8], steps: &mut usize) -> Option<bool> {
+    *steps += 1;
+    if *steps > MAX_STEPS {
+        return None;
+    }
+    let Some((&first, rest)) = pattern.split_first() else { return Some(text.is_empty()) };
+    match first {
+        b'*' if rest.first() == Some(&b'*') => {
+            let rest = &rest[1..];
+            let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+            // No line break can be passed.
+            let limit = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+            if rest.is_empty() {
+                return Some(limit == text.len());
+            }
+            let ends = std::iter::once(0).chain((1..=limit).filter(|end| text[end - 1] == b'/'));
+            first_true(ends, |end| search(rest, &text[end..], steps))
+        }
+        b'*' => {
+            let limit = text.iter().position(|byte| *byte == b'/').unwrap_or(text.len());
+            let ends = (0..=limit).filter(|end| *end == 0 || is_boundary(text, *end));
+            first_true(ends, |end| search(rest, &text[end..], steps))
+        }
+        b'?' => match character(text) {
+            Some((c, length)) if c != '/' => search(rest, &text[length..], steps),
+            _ => Some(false),
+        },
+        b'[' => match character(text) {
+            Some((c, length)) => match class(rest, c) {
+                Some((true, rest)) => search(rest, &text[length..], steps),
+                _ => Some(false),
+            },
+            None => Some(false),
+        },
+        _ => {
+            let (literal, rest) = if first == b'\\' { (rest[0], &rest[1..]) } else { (first, rest) };
+            match text.split_first() {
+                Some((next, text)) if *next == literal => search(rest, text, steps),
+                _ => Some(false),
+            }
+        }
+    }
+}
+
+fn first_true(ends: impl Iterator<Item = usize>, mut search: impl FnMut(usize) -> Option<bool>) -> Option<bool> {
+    for end in ends {
+        if search(end)? {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// Whether a character ends here: bytes that are no UTF-8 are one each.
+fn is_boundary(text: &[u8], end: usize) -> bool {
+    let mut at = 0;
+    while at < end {
+        at += character(&text[at..]).map_or(1, |(_, length)| length);
+    }
+    at == end
+}
+
+fn character(text: &[u8]) -> Option<(char, usize)> {
+    (1..=4.min(text.len()))
+        .find_map(|length| std::str::from_utf8(&text[..length]).ok()?.chars().next().map(|c| (c, length)))
+        .or_else(|| (!text.is_empty()).then_some((char::REPLACEMENT_CHARACTER, 1)))
+}
+
+/// Whether `c` is in the class behind `[`, and what follows it; `None` where the class is invalid.
+fn class(mut rest: &[u8], c: char) -> Option<(bool, &[u8])> {
+    let negated = rest.first() == Some(&b'^');
+    if negated {
+        rest = &rest[1..];
+    }
+    let mut found = false;
+    for count in 0.. {
+        if rest.first() == Some(&b']') && count > 0 {
+            break;
+        }
+        let (low, after) = class_character(rest)?;
+        rest = after;
+        let mut high = low;
+        if rest.first() == Some(&b'-') {
+            (high, rest) = class_character(&rest[1..])?;
+        }
+        if high < low {
+            return None;
+        }
+        found |= low <= c && c <= high;
+    }
+    Some((found != negated, &rest[1..]))
+}
+
+fn class_character(rest: &[u8]) -> Option<(char, &[u8])> {
+    let rest = match rest.first()? {
+        b'-' | b']' => return None,
+        b'\\' => &rest[1..],
+        _ => rest,
+    };
+    let (c, length) = character(rest)?;
+    (rest.len() > length).then(|| (c, &rest[length..]))
+}
