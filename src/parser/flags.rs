@@ -39,7 +39,7 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag>, usize) {
     let mut rest = &text[range.clone()];
     let offset = |rest: &str| range.end - rest.len();
     loop {
-        rest = rest.trim_start();
+        rest = rest.trim_start_matches(is_blank);
         let Ok((after, (written, word))) = consumed(word).parse(rest) else { return (flags, offset(rest)) };
         if word == "--" {
             return (flags, offset(after));
@@ -48,6 +48,11 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag>, usize) {
         flags.push(flag(written, &word, start));
         rest = after;
     }
+}
+
+/// Whether the character ends a flag. Flags are read byte by byte, so that no blank beyond ASCII counts.
+fn is_blank(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }
 
 fn flag(written: &str, word: &str, start: usize) -> Flag {
@@ -73,7 +78,7 @@ fn word(input: &str) -> IResult<&str, String> {
 }
 
 fn plain(input: &str) -> IResult<&str, String> {
-    map(take_while1(|c: char| !c.is_whitespace() && !matches!(c, '\\' | '"' | '\'')), str::to_owned).parse(input)
+    map(take_while1(|c: char| !is_blank(c) && !matches!(c, '\\' | '"' | '\'')), str::to_owned).parse(input)
 }
 
 /// A backslash and the character that it keeps; at the end of the line it is dropped.
@@ -124,7 +129,9 @@ impl Flags {
                 scope.report(scope.error(flag.range, format!("flag `--{name}` is given twice")).with_related(first, "the first one"));
                 continue;
             }
-            seen.push((name, flag.range.clone()));
+            if kind != Kind::Many {
+                seen.push((name, flag.range.clone()));
+            }
             match (kind, flag.value) {
                 (Kind::Bool, None) => checked.switches.push((name, true)),
                 (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("true") => checked.switches.push((name, true)),
@@ -145,8 +152,13 @@ impl Flags {
 
     /// The value of a flag; an empty one counts as not given.
     pub(super) fn text(&mut self, name: &str) -> Option<Word> {
+        self.given(name).filter(|word| !word.text.is_empty())
+    }
+
+    /// The value of a flag, also where it is empty.
+    pub(super) fn given(&mut self, name: &str) -> Option<Word> {
         let index = self.found.iter().position(|(found, _)| *found == name)?;
-        Some(self.found.remove(index).1).filter(|word| !word.text.is_empty())
+        Some(self.found.remove(index).1)
     }
 
     /// The values of a flag that may be repeated.
@@ -158,6 +170,13 @@ impl Flags {
     pub(super) fn switch(&self, name: &str) -> Option<bool> {
         self.switches.iter().find(|(found, _)| *found == name).map(|(_, on)| *on)
     }
+}
+
+/// Says that flags are not looked at.
+pub(super) fn ignore(scope: &mut Scope<'_>, flags: &[Flag], instruction: &str) {
+    let Some(first) = flags.first() else { return };
+    let message = format!("`{instruction}` takes no flags: `--{}` is ignored", first.name.chars().take(40).collect::<String>());
+    scope.report(scope.warning(first.range.clone(), message).with_hint("remove it"));
 }
 
 fn unknown(scope: &mut Scope<'_>, flag: &Flag, known: &[(&'static str, Kind)]) {
