@@ -40,7 +40,7 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag<'_>>, usize) {
     let mut rest = &text[range.clone()];
     let offset = |rest: &str| range.end - rest.len();
     loop {
-        rest = rest.trim_start();
+        rest = rest.trim_start_matches(is_blank);
         if !rest.starts_with("--") {
             return (flags, offset(rest));
         }
@@ -52,6 +52,11 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag<'_>>, usize) {
         flags.push(flag(written, word, start));
         rest = after;
     }
+}
+
+/// Whether the character ends a flag. Flags are read byte by byte, so that no blank beyond ASCII counts.
+fn is_blank(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }
 
 fn flag<'a>(written: &str, word: Cow<'a, str>, start: usize) -> Flag<'a> {
@@ -83,13 +88,12 @@ fn word(input: &str) -> IResult<&str, Cow<'_, str>> {
     text.parse(rest).map(|(rest, text)| (rest, Cow::Owned(text)))
 }
 
+/// Text up to a blank, a quote or a backslash.
 fn plain(input: &str) -> IResult<&str, &str> {
-    let is_plain = |c: char| !c.is_whitespace() && !matches!(c, '\\' | '"' | '\'');
-    // Most of it is found without decoding characters.
-    let graphic = input.bytes().take_while(|byte| byte.is_ascii_graphic() && is_plain(char::from(*byte))).count();
-    match input.as_bytes().get(graphic) {
-        None | Some(b' ' | b'\\' | b'"' | b'\'') if graphic > 0 => Ok((&input[graphic..], &input[..graphic])),
-        _ => take_while1(is_plain).parse(input),
+    let length = input.bytes().position(|b| is_blank(char::from(b)) || matches!(b, b'\\' | b'"' | b'\''));
+    match length.unwrap_or(input.len()) {
+        0 => Err(nom::Err::Error(nom::error::Error::new(input, nom::error::ErrorKind::TakeWhile1))),
+        length => Ok((&input[length..], &input[..length])),
     }
 }
 
@@ -144,7 +148,9 @@ impl Flags {
                 scope.report(scope.error(flag.range, format!("flag `--{name}` is given twice")).with_related(first, "the first one"));
                 continue;
             }
-            seen.push((name, flag.range.clone()));
+            if kind != Kind::Many {
+                seen.push((name, flag.range.clone()));
+            }
             match (kind, flag.value) {
                 (Kind::Bool, None) => checked.switches.push((name, true)),
                 (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("true") => checked.switches.push((name, true)),
@@ -165,8 +171,13 @@ impl Flags {
 
     /// The value of a flag; an empty one counts as not given.
     pub(super) fn text(&mut self, name: &str) -> Option<Word> {
+        self.given(name).filter(|word| !word.text.is_empty())
+    }
+
+    /// The value of a flag, also where it is empty.
+    pub(super) fn given(&mut self, name: &str) -> Option<Word> {
         let index = self.found.iter().position(|(found, _)| *found == name)?;
-        Some(self.found.remove(index).1).filter(|word| !word.text.is_empty())
+        Some(self.found.remove(index).1)
     }
 
     /// The values of a flag that may be repeated.
@@ -178,6 +189,13 @@ impl Flags {
     pub(super) fn switch(&self, name: &str) -> Option<bool> {
         self.switches.iter().find(|(found, _)| *found == name).map(|(_, on)| *on)
     }
+}
+
+/// Says that flags are not looked at.
+pub(super) fn ignore(scope: &mut Scope<'_>, flags: &[Flag<'_>], instruction: &str) {
+    let Some(first) = flags.first() else { return };
+    let message = format!("`{instruction}` takes no flags: `--{}` is ignored", first.name.chars().take(40).collect::<String>());
+    scope.report(scope.warning(first.range.clone(), message).with_hint("remove it"));
 }
 
 fn unknown(scope: &mut Scope<'_>, flag: &Flag<'_>, known: &[(&'static str, Kind)]) {

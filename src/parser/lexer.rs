@@ -19,7 +19,7 @@ pub(super) struct PhysicalLine<'a> {
 }
 
 /// An instruction as one line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Line {
     /// Continuations joined, comments dropped, leading blanks removed.
     pub(super) text: String,
@@ -27,6 +27,8 @@ pub(super) struct Line {
     pub(super) comment: Option<String>,
     /// Blank lines inside of the instruction.
     pub(super) empty_continuations: Vec<Span>,
+    /// Where the instruction begins and ends: the physical lines that were read for it, without blanks around them.
+    pub(super) whole: Span,
     pieces: Vec<Piece>,
 }
 
@@ -76,23 +78,29 @@ pub(super) struct Body {
 }
 
 /// Reads the lines of a file.
+#[derive(Clone)]
 pub(super) struct Lexer<'a> {
     text: &'a str,
     at: usize,
     escape: char,
     /// A line that is done with, for its memory.
-    spare: Line,
+    spare: Option<Line>,
 }
 
 impl<'a> Lexer<'a> {
     /// Begins behind the byte order mark, if there is one.
     pub(super) fn new(file: &'a SourceFile) -> Lexer<'a> {
         let at = if file.text().starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Lexer { text: file.text(), at, escape: '\\', spare: Line::default() }
+        Lexer { text: file.text(), at, escape: '\\', spare: None }
     }
 
     pub(super) fn set_escape(&mut self, escape: char) {
         self.escape = escape;
+    }
+
+    /// All that has not been read.
+    pub(super) fn rest(&self) -> &'a str {
+        &self.text[self.at..]
     }
 
     /// Looks at the next physical line.
@@ -119,7 +127,7 @@ impl<'a> Lexer<'a> {
         line.comment = None;
         line.empty_continuations.clear();
         line.pieces.clear();
-        self.spare = line;
+        self.spare = Some(line);
     }
 
     /// Takes the next instruction; blank lines and comments before it are skipped.
@@ -140,31 +148,37 @@ impl<'a> Lexer<'a> {
                 comments.clear();
                 continue;
             }
-            let mut line = Line { comment: (!comments.is_empty()).then(|| comments.join("\n")), ..std::mem::take(&mut self.spare) };
             let start = physical.start + physical.text.len() - text.len();
-            let (text, mut continues) = self.split_continuation(text);
-            line.push(text, start);
-            while continues {
-                let Some(physical) = self.next() else { break };
-                let trimmed = physical.text.trim_start();
-                if trimmed.starts_with('#') {
-                    continue;
-                }
-                if trimmed.is_empty() {
-                    line.empty_continuations.push(Span::new(physical.start, physical.start + physical.text.len()));
-                    continue;
-                }
-                let text;
-                (text, continues) = self.split_continuation(physical.text);
-                line.push(text, physical.start);
-            }
-            if line.text.trim().is_empty() {
-                comments.clear();
-                self.recycle(line);
+            let comment = (!comments.is_empty()).then(|| comments.join("\n"));
+            return Some(self.continued(text, start, comment));
+        }
+    }
+
+    /// The instruction that begins with `text`. It is empty where nothing but escape characters follows.
+    fn continued(&mut self, text: &str, start: usize, comment: Option<String>) -> Line {
+        let whole = Span::new(start, start + text.trim_end().len());
+        let mut line = match self.spare.take() {
+            Some(spare) => Line { comment, whole, ..spare },
+            None => Line { text: String::new(), comment, empty_continuations: Vec::new(), whole, pieces: Vec::new() },
+        };
+        let (text, mut continues) = self.split_continuation(text);
+        line.push(text, start);
+        while continues {
+            let Some(physical) = self.next() else { break };
+            line.whole.end = physical.start + physical.text.trim_end().len();
+            let trimmed = physical.text.trim_start();
+            if trimmed.starts_with('#') {
                 continue;
             }
-            return Some(line);
+            if trimmed.is_empty() {
+                line.empty_continuations.push(Span::new(physical.start, physical.start + physical.text.len()));
+                continue;
+            }
+            let text;
+            (text, continues) = self.split_continuation(physical.text);
+            line.push(text, physical.start);
         }
+        line
     }
 
     /// Takes the body of a heredoc that ends with the line `delimiter`.

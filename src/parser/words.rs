@@ -44,19 +44,11 @@ pub(super) fn at_blanks(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
     words
 }
 
-/// Words split at blanks outside of quotes.
-pub(super) struct Quoted {
-    /// The words.
-    pub(super) words: Vec<Range<usize>>,
-    /// Where a quote is opened that is never closed.
-    pub(super) open_quote: Option<usize>,
-}
-
 /// Splits at blanks that are neither quoted nor escaped.
-pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Quoted {
+pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Vec<Range<usize>> {
     let mut words = Vec::new();
     let mut start = None;
-    let mut quote: Option<(u8, usize)> = None;
+    let mut quote: Option<u8> = None;
     let (bytes, escape) = (text.as_bytes(), escape as u8);
     let mut at = range.start;
     while at < range.end {
@@ -79,11 +71,15 @@ pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Quoted {
         }
         start.get_or_insert(at);
         match quote {
-            Some((open, _)) if byte == open => quote = None,
-            Some((b'\'', _)) => {}
+            Some(open) if byte == open => quote = None,
+            Some(b'\'') => {}
+            _ if byte == escape && at + 1 == range.end => {
+                // With nothing behind it, it is dropped.
+                words.extend(start.take().map(|from| from..at).filter(|word| !word.is_empty()));
+            }
             // The character behind it stands for itself.
             _ if byte == escape => length += text[at + 1..range.end].chars().next().map_or(0, char::len_utf8),
-            None if byte == b'\'' || byte == b'"' => quote = Some((byte, at - range.start)),
+            None if byte == b'\'' || byte == b'"' => quote = Some(byte),
             _ => {}
         }
         at += length;
@@ -92,5 +88,15 @@ pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Quoted {
         at += bytes[at..range.end].iter().take_while(|byte| plain(byte)).count();
     }
     words.extend(start.map(|from| from..range.end));
-    Quoted { words, open_quote: quote.map(|(_, at)| at) }
+    words
+}
+
+/// Whether `written` is the keyword `keyword`, in any case. The two letters beyond ASCII whose small form is an ASCII letter count as well.
+pub(super) fn is_keyword(written: &str, keyword: &str) -> bool {
+    written.eq_ignore_ascii_case(keyword) || (!written.is_ascii() && lower(written).eq_ignore_ascii_case(keyword))
+}
+
+/// The text in small letters, each letter by itself.
+pub(super) fn lower(text: &str) -> String {
+    text.chars().map(|c| if c == '\u{130}' { 'i' } else { c.to_lowercase().next().unwrap_or(c) }).collect()
 }
