@@ -103,6 +103,13 @@ fn is_valid(mut pattern: &[u8]) -> bool {
 }
 
 fn matches(pattern: &[u8], text: &[u8]) -> Option<bool> {
+    // `**.md` also ends a name in the middle, unless there is another wildcard: moby compares the end of the path then.
+    if let Some(suffix) = pattern.strip_prefix(b"**")
+        && !suffix.is_empty()
+        && !suffix.iter().any(|byte| b"*?[\\".contains(byte))
+    {
+        return Some(text.ends_with(suffix) || suffix.strip_prefix(b"/") == Some(text));
+    }
     let mut steps = 0;
     search(pattern, text, &mut steps)
 }
