@@ -28,7 +28,7 @@ for target in "$@"; do
     mkdir -p "fuzz/corpus/$target" "$artifacts"
     touch fuzz/logs/start
     cargo fuzz run --sanitizer none "$target" "fuzz/corpus/$target" "$seeds" -- \
-        -max_total_time=$((minutes * 60)) -max_len=4096 -timeout=20 -rss_limit_mb=2048 \
+        -max_total_time=$((minutes * 60)) -max_len=4096 -timeout=120 -rss_limit_mb=2048 \
         -dict="fuzz/dictionaries/$dictionary.dict" -print_final_stats=1 >"$log" 2>&1 || failed=1
     executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -n 1)
     coverage=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)

@@ -25,8 +25,10 @@ impl Rules {
             if line.is_empty() {
                 continue;
             }
+            let is_empty = pattern.is_empty();
             let mut pattern = clean(pattern);
-            if negated && (pattern == "." || pattern == "/") && line.trim_start_matches('!').trim().trim_matches('/').is_empty() {
+            // Nothing to bring back is a mistake, and so is everything.
+            if negated && (is_empty || pattern == "/") {
                 return None;
             }
             if pattern.len() > 1 && pattern.starts_with('/') {
