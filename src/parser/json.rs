@@ -39,6 +39,11 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> Json {
     }
 }
 
+/// The length of the array of strings that `text` begins with.
+pub(super) fn array_at_start(text: &str) -> Option<usize> {
+    array(text).ok().map(|(rest, _)| text.trim_end().len().min(text.len() - rest.len()))
+}
+
 /// The deepest nesting that BuildKit reads as JSON.
 const MAX_DEPTH: usize = 10_000;
 

@@ -71,6 +71,8 @@ pub(super) struct Body {
     pub(super) body: Spanned<String>,
     /// The end of the line that ended it, without the line break; `None` where the file ended first.
     pub(super) end: Option<usize>,
+    /// A line that would have ended it without the blanks around.
+    pub(super) near: Option<Span>,
 }
 
 /// Reads the lines of a file.
@@ -167,18 +169,23 @@ impl<'a> Lexer<'a> {
         let start = self.at;
         let mut body = String::new();
         let mut content_end = start;
+        let mut near = None;
         while let Some(line) = self.next() {
             let (text, whole) = match strip_tabs {
                 true => (line.text.trim_start_matches('\t'), line.whole.trim_start_matches('\t')),
                 false => (line.text, line.whole),
             };
             if text == delimiter {
-                return Body { body: Spanned::new(body, Span::new(start, content_end)), end: Some(line.start + line.text.len()) };
+                let end = Some(line.start + line.text.len());
+                return Body { body: Spanned::new(body, Span::new(start, content_end)), end, near };
+            }
+            if near.is_none() && text.len() > delimiter.len() && text.trim() == delimiter {
+                near = Some(Span::new(line.start, line.start + line.text.len()));
             }
             body.push_str(whole);
             content_end = self.at;
         }
-        Body { body: Spanned::new(body, Span::new(start, content_end)), end: None }
+        Body { body: Spanned::new(body, Span::new(start, content_end)), end: None, near }
     }
 
     /// The text before a continuation character at the end of `text`, and whether there is one.
