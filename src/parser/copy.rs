@@ -93,21 +93,26 @@ fn paths(scope: &mut Scope<'_>, rest: Range<usize>, heredocs: Vec<Heredoc>, blam
         scope.report(Diagnostic::error(scope.file, destination.span, "a heredoc cannot be the destination"));
         return None;
     }
-    let names: HashSet<String> = heredocs.iter().map(|heredoc| heredoc.delimiter.clone()).collect();
-    let mut bodies = heredocs.into_iter().peekable();
-    let (mut sources, mut files) = (Vec::with_capacity(words.len()), Vec::new());
+    let mut bodies = heredocs.into_iter();
+    let (mut sources, mut files): (Vec<Word>, Vec<Heredoc>) = (Vec::with_capacity(words.len()), Vec::new());
+    let mut names: Option<HashSet<String>> = None;
     for word in words {
         let Some(mark) = is_mark(&word) else {
             sources.push(word);
             continue;
         };
         // Both are in the order of the line.
-        while bodies.next_if(|heredoc| heredoc.span.end <= word.span.start).is_some() {}
-        match bodies.next_if(|heredoc| heredoc.span == word.span) {
-            Some(heredoc) => files.push(heredoc),
-            // The file of the heredoc that the line does have.
-            None if names.contains(&mark.delimiter) => {}
-            None => files.push(without_body(scope, mark, word)),
+        while bodies.as_slice().first().is_some_and(|heredoc| heredoc.span.end <= word.span.start) {
+            bodies.next();
+        }
+        if bodies.as_slice().first().is_some_and(|heredoc| heredoc.span == word.span) {
+            files.extend(bodies.next());
+            continue;
+        }
+        // It may be the file of a heredoc that the line does have.
+        let names = names.get_or_insert_with(|| files.iter().chain(bodies.as_slice()).map(|heredoc| heredoc.delimiter.clone()).collect());
+        if names.insert(mark.delimiter.clone()) {
+            files.push(without_body(scope, mark, word));
         }
     }
     Some(CopyPaths { sources, heredocs: files, destination })

@@ -35,7 +35,7 @@ pub fn parse_with(file: &SourceFile, options: ParseOptions<'_>) -> Parsed {
     let mut lexer = Lexer::new(file);
     let (directives, frontend) = directives::parse(&mut lexer, file, options.syntax, &mut found);
     let dockerfile = Dockerfile { file: file.clone(), directives, global_args: Vec::new(), stages: Vec::new() };
-    let mut reader = Reader { dockerfile, found, instructions: 0, orphans: 0, full: false };
+    let mut reader = Reader { dockerfile, found, instructions: 0, orphans: 0, misspelled: false, full: false };
     if frontend == Frontend::Foreign {
         // What follows is in another language.
         return reader.parsed();
@@ -94,6 +94,8 @@ struct Reader {
     instructions: usize,
     /// Instructions that stand before the first stage and may not.
     orphans: usize,
+    /// Whether a `FROM` is misspelled: what follows is not to be blamed.
+    misspelled: bool,
     /// Whether the rest of the file was not read.
     full: bool,
 }
@@ -141,13 +143,16 @@ impl Reader {
             Some(keyword) => {
                 self.orphans += 1;
                 // One is enough to say what is missing.
-                if self.orphans == 1 {
+                if self.orphans == 1 && !self.misspelled {
                     let message = format!("`{keyword}` stands before the first `FROM`");
                     let diagnostic = Diagnostic::error(&self.dockerfile.file, keyword_span, message);
                     self.found.push(diagnostic.with_hint("a stage begins with `FROM`; only `ARG` may stand before it"));
                 }
             }
-            None => {}
+            None => {
+                let suggestion = self.found.diagnostics.last().and_then(|diagnostic| diagnostic.suggestion.as_ref());
+                self.misspelled |= suggestion.is_some_and(|suggestion| suggestion.replacement == "FROM");
+            }
         }
     }
 
@@ -179,7 +184,7 @@ impl Reader {
         let missing = if self.instructions == 0 {
             let empty = file.text().trim_start_matches('\u{feff}').trim().is_empty();
             Some(if empty { "the Dockerfile is empty" } else { "the Dockerfile has no instructions" })
-        } else if self.dockerfile.stages.is_empty() && self.orphans == 0 && !self.full {
+        } else if self.dockerfile.stages.is_empty() && self.orphans == 0 && !self.misspelled && !self.full {
             Some("the Dockerfile has no `FROM`")
         } else {
             None

@@ -138,6 +138,7 @@ impl Flags {
             return checked;
         }
         let mut seen: Vec<(&str, Range<usize>)> = Vec::new();
+        warn_of_open_quote(scope, flags.last());
         for flag in flags {
             let Some((name, kind)) = known.iter().copied().find(|(name, _)| *name == flag.name) else {
                 unknown(scope, &flag, known);
@@ -156,7 +157,10 @@ impl Flags {
                 (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("true") => checked.switches.push((name, true)),
                 (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("false") => checked.switches.push((name, false)),
                 (Kind::Bool, Some(value)) => {
-                    let message = format!("`--{name}` is `true` or `false`, not `{value}`");
+                    let message = match value.is_empty() {
+                        true => format!("`--{name}=` needs `true` or `false`"),
+                        false => format!("`--{name}` is `true` or `false`, not `{value}`"),
+                    };
                     scope.report(scope.error(flag.value_range, message));
                 }
                 (_, Some(text)) => checked.found.push((name, Word { text: text.into_owned(), span: scope.span(flag.value_range) })),
@@ -188,6 +192,24 @@ impl Flags {
     /// Whether a switch was given, and what it said.
     pub(super) fn switch(&self, name: &str) -> Option<bool> {
         self.switches.iter().find(|(found, _)| *found == name).map(|(_, on)| *on)
+    }
+}
+
+/// Says that a flag takes all of the line, as only a mistake does.
+fn warn_of_open_quote(scope: &mut Scope<'_>, last: Option<&Flag>) {
+    let Some(flag) = last else { return };
+    let (mut open, mut chars) = (None, scope.text(flag.range.clone()).char_indices());
+    while let Some((at, c)) = chars.next() {
+        match open {
+            _ if c == '\\' => drop(chars.next()),
+            Some((_, quote)) if quote == c => open = None,
+            None if matches!(c, '"' | '\'') => open = Some((at, c)),
+            _ => {}
+        }
+    }
+    if let Some((at, _)) = open {
+        let diagnostic = scope.warning(flag.range.start + at..flag.range.end, "this quote is never closed");
+        scope.report(diagnostic.with_hint("the flag reaches to the end of the line; close the quote, or escape it with a backslash"));
     }
 }
 

@@ -61,13 +61,13 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<I
 
 /// A duration.
 fn length(scope: &mut Scope<'_>, name: &str, word: &Word) -> Option<i64> {
-    let mistake = match duration::parse(&word.text) {
+    let (mistake, hint) = match duration::parse(&word.text) {
         Ok(length) if length == 0 || length >= MINIMUM => return Some(length),
-        Ok(_) => format!("`--{name}` cannot be less than 1ms"),
-        Err(mistake) => mistake,
+        Ok(_) => (format!("`--{name}` cannot be less than 1ms"), "write `0s` for the default"),
+        Err(mistake) => (mistake, "write a number and a unit, such as `30s` or `1m30s`"),
     };
     let diagnostic = Diagnostic::error(scope.file, word.span, mistake);
-    scope.report(diagnostic.with_hint("write a number and a unit, such as `30s` or `1m30s`"));
+    scope.report(diagnostic.with_hint(hint));
     None
 }
 

@@ -66,6 +66,13 @@ pub(super) fn mark(word: &str) -> Result<Option<Mark>, &'static str> {
     if written.is_empty() || written.contains('<') {
         return Ok(None);
     }
+    // How the shell lexer reads a plain word is known.
+    let is_plain = written.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    // A number that is too large for a descriptor is one all the same.
+    let file_descriptor = (digits > 0).then(|| word[..digits].parse().unwrap_or(u32::MAX));
+    if is_plain {
+        return Ok(Some(Mark { delimiter: written.to_owned(), expand: true, strip_tabs, file_descriptor }));
+    }
     let read = |quotes| shell::words(written, Keep { quotes, escapes: false }).map_err(|unreadable| unreadable.reason);
     let mut plain = read(false)?;
     if plain.len() != 1 {
@@ -78,8 +85,6 @@ pub(super) fn mark(word: &str) -> Result<Option<Mark>, &'static str> {
     let quotes = |text: &str| text.bytes().filter(|b| matches!(b, b'\'' | b'"')).count();
     let delimiter = plain.swap_remove(0).text;
     let expand = quotes(&delimiter) == quotes(&quoted[0].text);
-    // A number that is too large for a descriptor is one all the same.
-    let file_descriptor = (digits > 0).then(|| word[..digits].parse().unwrap_or(u32::MAX));
     Ok(Some(Mark { delimiter, expand, strip_tabs, file_descriptor }))
 }
 

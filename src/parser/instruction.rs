@@ -120,7 +120,9 @@ pub(super) fn read(lexer: &mut Lexer<'_>, file: &SourceFile, line: &Line, escape
 
 /// The line with the bodies of its heredocs behind it.
 fn with_bodies(line: &str, heredocs: &[Heredoc]) -> String {
-    let mut text = line.to_owned();
+    let bodies = heredocs.iter().map(|heredoc| 1 + heredoc.written().len() + heredoc.delimiter.len());
+    let mut text = String::with_capacity(line.len() + bodies.sum::<usize>());
+    text.push_str(line);
     for heredoc in heredocs {
         text.push('\n');
         text.push_str(heredoc.written());
@@ -139,13 +141,18 @@ fn layout<'a>(scope: &mut Scope<'a>, range: Range<usize>) -> Option<Layout<'a>> 
     let text: &'a str = &scope.line.text;
     let keyword_range = keyword_range(text, range.clone());
     let written = &text[keyword_range.clone()];
-    let Some(keyword) = KEYWORDS.into_iter().find(|keyword| words::is_keyword(written, keyword)) else {
+    let Some(keyword) = known_keyword(written) else {
         unknown_keyword(scope, keyword_range);
         return None;
     };
     scope.keyword = keyword;
     let (flags, rest) = flags::parse(text, keyword_range.end..range.end);
     Some(Layout { keyword, keyword_range, flags, rest: words::trim(text, rest..range.end) })
+}
+
+fn known_keyword(written: &str) -> Option<&'static str> {
+    let plain = KEYWORDS.into_iter().find(|keyword| written.eq_ignore_ascii_case(keyword));
+    plain.or_else(|| KEYWORDS.into_iter().find(|keyword| !written.is_ascii() && words::is_keyword(written, keyword)))
 }
 
 fn unknown_keyword(scope: &mut Scope<'_>, range: Range<usize>) {
@@ -155,8 +162,14 @@ fn unknown_keyword(scope: &mut Scope<'_>, range: Range<usize>) {
         return;
     }
     let written = scope.text(range.clone());
-    let shown: String = written.chars().take(40).collect();
+    let shown: String = written.chars().take(40).map(|c| if words::is_odd_blank(c) { '·' } else { c }).collect();
     let mut diagnostic = scope.error(range.clone(), format!("unknown instruction `{shown}`"));
+    if let Some((at, c)) = written.char_indices().find(|(_, c)| words::is_odd_blank(*c)) {
+        let (start, replacement) = (range.start + at, if c.is_whitespace() { " " } else { "" });
+        let hint = format!("the character U+{:04X} is invisible and parts no words", u32::from(c));
+        let span = scope.span(start..start + c.len_utf8());
+        return scope.report(diagnostic.with_hint(hint).with_suggestion(span, replacement));
+    }
     // Long words are near to no keyword; comparing them would only take time.
     let near = if written.len() <= 20 { did_you_mean(written, KEYWORDS) } else { None };
     if let Some(keyword) = near {
@@ -193,7 +206,11 @@ fn bodies(scope: &mut Scope<'_>, lexer: &mut Lexer<'_>, end: &mut usize) -> Opti
             terminated = false;
             let message = format!("heredoc `{}` is never ended", mark.delimiter);
             let hint = format!("a line that holds only `{}` ends it", mark.delimiter);
-            scope.refuse(scope.error(range.clone(), message).with_hint(hint));
+            let diagnostic = scope.error(range.clone(), message);
+            scope.refuse(match read.near {
+                Some(near) => diagnostic.with_related(near, "this line has blanks around it").with_hint(hint),
+                None => diagnostic.with_hint(hint),
+            });
         }
         let written = scope.file.slice(read.body.span);
         let indented = (mark.strip_tabs && written.len() != read.body.value.len()).then(|| written.to_owned());
@@ -379,13 +396,25 @@ pub(super) fn not_strings<T>(scope: &mut Scope<'_>, rest: Range<usize>) -> Optio
 /// Says that what looks like the exec form is run by a shell.
 fn warn_of_broken_json(scope: &mut Scope<'_>, rest: Range<usize>) {
     let text = scope.text(rest.clone());
-    let quoted = text.strip_prefix('[').is_some_and(|inner| inner.trim_start().starts_with(['\'', '"']));
-    if !quoted || !text.ends_with(']') {
+    let Some(inner) = text.strip_prefix('[') else { return };
+    // A test of the shell has a blank behind the bracket, and no commas.
+    let meant = match inner.strip_prefix([' ', '\t']) {
+        None => inner.starts_with(['\'', '"']),
+        Some(inner) => inner.trim_start().starts_with(['\'', '"']) && text.ends_with(']') && text.contains(','),
+    };
+    if !meant {
         return;
     }
+    let hint = match json::array_at_start(text) {
+        Some(length) => format!(
+            "the exec form ends behind `{}`",
+            text[..length].chars().rev().take(20).collect::<Vec<_>>().iter().rev().collect::<String>()
+        ),
+        None => "the exec form needs double quotes, commas between the elements, and none behind the last".to_owned(),
+    };
     let diagnostic = Diagnostic::warning(scope.file, scope.span(rest), "this is no valid JSON, and is given to the shell as it is")
         .with_rule(RuleId("InvalidExecForm"))
-        .with_hint("the exec form needs double quotes, commas between the elements, and none behind the last");
+        .with_hint(hint);
     scope.report(diagnostic);
 }
 

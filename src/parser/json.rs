@@ -39,6 +39,11 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> Json {
     }
 }
 
+/// The length of the array of strings that `text` begins with.
+pub(super) fn array_at_start(text: &str) -> Option<usize> {
+    array(text).ok().map(|(rest, _)| text.trim_end().len().min(text.len() - rest.len()))
+}
+
 /// The deepest nesting that BuildKit reads as JSON.
 const MAX_DEPTH: usize = 10_000;
 
@@ -89,6 +94,12 @@ fn array(input: &str) -> IResult<&str, Vec<Item<'_>>> {
 }
 
 fn string(input: &str) -> IResult<&str, String> {
+    // Mostly there is no escape.
+    let inner = input.strip_prefix('"').unwrap_or_default();
+    let length = inner.bytes().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..b' ')).count();
+    if inner.as_bytes().get(length) == Some(&b'"') {
+        return Ok((&inner[length + 1..], inner[..length].to_owned()));
+    }
     let plain = map(take_while1(|c: char| c != '"' && c != '\\' && c >= ' '), Piece::Text);
     let piece = alt((plain, map(preceded(char('\\'), escaped), Piece::Char)));
     let text = fold_many0(piece, String::new, |mut text, piece| {

@@ -75,6 +75,8 @@ pub(super) struct Body {
     pub(super) body: Spanned<String>,
     /// The end of the line that ended it, without the line break; `None` where the file ended first.
     pub(super) end: Option<usize>,
+    /// A line that would have ended it without the blanks around.
+    pub(super) near: Option<Span>,
 }
 
 /// Reads the lines of a file.
@@ -184,12 +186,15 @@ impl<'a> Lexer<'a> {
     /// Takes the body of a heredoc that ends with the line `delimiter`.
     pub(super) fn heredoc(&mut self, delimiter: &str, strip_tabs: bool) -> Body {
         let start = self.at;
-        let (mut content_end, mut end) = (start, None);
+        let (mut content_end, mut end, mut near) = (start, None, None);
         while let Some(line) = self.next() {
             let text = if strip_tabs { line.text.trim_start_matches('\t') } else { line.text };
             if text == delimiter {
                 end = Some(line.start + line.text.len());
                 break;
+            }
+            if near.is_none() && text.len() > delimiter.len() && text.trim() == delimiter {
+                near = Some(Span::new(line.start, line.start + line.text.len()));
             }
             content_end = self.at;
         }
@@ -198,7 +203,7 @@ impl<'a> Lexer<'a> {
             true => written.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect(),
             false => written.to_owned(),
         };
-        Body { body: Spanned::new(body, Span::new(start, content_end)), end }
+        Body { body: Spanned::new(body, Span::new(start, content_end)), end, near }
     }
 
     /// The text before a continuation character at the end of `text`, and whether there is one.

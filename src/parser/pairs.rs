@@ -45,7 +45,11 @@ fn legacy_pair(scope: &mut Scope<'_>, rest: Range<usize>) -> Option<KeyValue> {
     let Some(blank) = text.find(words::is_blank) else {
         let (keyword, shown) = (scope.keyword, text.chars().take(40).collect::<String>());
         let diagnostic = scope.error(rest, format!("`{keyword}` needs a name and a value"));
-        scope.refuse(diagnostic.with_hint(format!("write `{keyword} {shown}=value`")));
+        let hint = match text.chars().find(|c| words::is_odd_blank(*c)) {
+            Some(c) => format!("the character U+{:04X} parts no words here; write a plain blank, or `=`", u32::from(c)),
+            None => format!("write `{keyword} {shown}=value`"),
+        };
+        scope.refuse(diagnostic.with_hint(hint));
         return None;
     };
     // Only the blanks that part words count here.

@@ -62,12 +62,7 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<I
     let mut flags = Flags::check(scope, arguments.flags, &known);
     let mounts = flags.many("mount");
     for mount in &mounts {
-        // A build looks at most of a mount only when it comes to it.
-        match RunMount::check(mount, scope.file) {
-            Err(diagnostic) if is_refused(&mount.text) => scope.report(*diagnostic),
-            Err(diagnostic) => scope.defer(*diagnostic),
-            Ok(()) => {}
-        }
+        check_mount(scope, mount);
     }
     let networks = [("default", RunNetwork::Default), ("none", RunNetwork::None), ("host", RunNetwork::Host)];
     let network = flags.given("network").and_then(|word| choice(scope, "network", word, &networks));
@@ -86,6 +81,23 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<I
         scope.defer(scope.error(arguments.rest, "`RUN` needs a command"));
     }
     Some(Instruction::Run(Run { command, heredocs: arguments.heredocs, mounts, network, security, devices }))
+}
+
+/// Reports what is wrong with a mount. A build looks at most of it only when it comes to the step.
+fn check_mount(scope: &mut Scope<'_>, mount: &Word) {
+    if mount.text.is_empty() {
+        let diagnostic = Diagnostic::error(scope.file, mount.span, "flag `--mount` needs a value");
+        return scope.report(diagnostic.with_hint("write `--mount=type=bind,target=/path`"));
+    }
+    match (RunMount::check(mount, scope.file), is_refused(&mount.text)) {
+        (Err(diagnostic), true) => scope.report(*diagnostic),
+        (Ok(()), true) => {
+            let diagnostic = Diagnostic::error(scope.file, mount.span, "the quotes of this mount do not match");
+            scope.report(diagnostic.with_hint("quotes stand around a whole field, and are doubled within it"));
+        }
+        (Err(diagnostic), false) => scope.defer(*diagnostic),
+        (Ok(()), false) => {}
+    }
 }
 
 /// Whether a mount is refused with the file: its fields cannot be told apart, or its `from` holds a variable.

@@ -91,6 +91,11 @@ pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Vec<Range
     words
 }
 
+/// Whether the character looks like a blank, or like nothing, and parts no words.
+pub(super) fn is_odd_blank(c: char) -> bool {
+    !c.is_ascii() && (c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}'))
+}
+
 /// Whether `written` is the keyword `keyword`, in any case. The two letters beyond ASCII whose small form is an ASCII letter count as well.
 pub(super) fn is_keyword(written: &str, keyword: &str) -> bool {
     written.eq_ignore_ascii_case(keyword) || (!written.is_ascii() && lower(written).eq_ignore_ascii_case(keyword))
