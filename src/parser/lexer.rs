@@ -111,7 +111,7 @@ impl<'a> Lexer<'a> {
         if rest.is_empty() {
             return None;
         }
-        let whole = rest.find('\n').map_or(rest, |end| &rest[..=end]);
+        let whole = memchr::memchr(b'\n', rest.as_bytes()).map_or(rest, |end| &rest[..=end]);
         let breaks = whole.bytes().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         Some(PhysicalLine { text: &whole[..whole.len() - breaks], whole, start: self.at })
     }

@@ -20,7 +20,7 @@ pub(super) fn key_values(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range
     let mut complete = true;
     for range in ranges {
         let text = scope.text(range.clone());
-        let Some(equals) = text.find('=') else {
+        let Some(equals) = text.bytes().position(|byte| byte == b'=') else {
             let shown = words::shown(text);
             let diagnostic = scope.error(range, format!("no `=` in `{shown}`"));
             let hint = format!("every word of this `{keyword}` is a `name=value`; values with blanks need quotes");
@@ -66,7 +66,7 @@ pub(super) fn arg(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>
     }
     let mut declarations = Vec::with_capacity(ranges.len());
     for range in ranges {
-        let equals = scope.text(range.clone()).find('=');
+        let equals = scope.text(range.clone()).bytes().position(|byte| byte == b'=');
         if equals == Some(0) {
             return scope.fail(range, "a name of `ARG` is empty");
         }

@@ -103,6 +103,9 @@ fn check_mount(scope: &mut Scope<'_>, mount: &Word) {
 
 /// Whether a mount is refused with the file: its fields cannot be told apart, or its `from` holds a variable.
 fn is_refused(mount: &str) -> bool {
+    if !mount.bytes().any(|byte| matches!(byte, b'"' | b'$')) {
+        return false;
+    }
     let variable = |field: &String| {
         let (key, value) = field.split_once('=').unwrap_or((field, ""));
         key.eq_ignore_ascii_case("from") && value.find('$').is_some_and(|at| at + 1 < value.len())

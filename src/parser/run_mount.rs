@@ -43,7 +43,7 @@ const KEYS: [&str; 19] = [
 const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 
 /// Gives the value of a field, expanded; `None` where it is not known yet.
-type Expand<'e> = &'e mut dyn FnMut(&str) -> Result<Option<String>, ExpandError>;
+type Expand<'e> = &'e mut dyn for<'v> FnMut(&'v str) -> Result<Option<Cow<'v, str>>, ExpandError>;
 
 impl RunMount {
     /// Reads the value of a `--mount` flag; `expand` replaces the variables of one value. `from` is never expanded.
@@ -52,7 +52,7 @@ impl RunMount {
         file: &SourceFile,
         expand: &mut dyn FnMut(&str) -> Result<String, ExpandError>,
     ) -> Result<RunMount, Box<Diagnostic>> {
-        let fields = Fields::read(flag, file, &mut |value| expand(value).map(Some))?;
+        let fields = Fields::read(flag, file, &mut |value| expand(value).map(|value| Some(Cow::Owned(value))))?;
         fields.mount()
     }
 
@@ -62,7 +62,7 @@ impl RunMount {
         let fields = Fields::read(flag, file, &mut |value| {
             let plain = !value.contains(['$', '\'', '"', '\\', '`']);
             deferred |= !plain;
-            Ok(plain.then(|| value.to_owned()))
+            Ok(plain.then_some(Cow::Borrowed(value)))
         })?;
         if !deferred {
             fields.mount()?;
@@ -78,17 +78,23 @@ struct Fields<'a> {
     /// Whether the flag's text is what the file holds, byte for byte.
     verbatim: bool,
     kind: &'static str,
-    values: Vec<Field>,
+    values: Vec<Field<'a>>,
 }
 
 /// One field.
-struct Field {
+struct Field<'a> {
     /// The key, in lower case and under its first name.
     key: &'static str,
     /// The value; `None` for a key without `=`.
-    value: Option<String>,
+    value: Option<Cow<'a, str>>,
     /// The bytes of the flag.
     span: Span,
+}
+
+impl Field<'_> {
+    fn into_owned(self) -> Field<'static> {
+        Field { value: self.value.map(|value| Cow::Owned(value.into_owned())), ..self }
+    }
 }
 
 type Outcome<T> = Result<T, Box<Diagnostic>>;
@@ -101,13 +107,18 @@ impl<'a> Fields<'a> {
         };
         for (source, text) in written {
             let start = source.as_ptr() as usize - flag.text.as_ptr() as usize;
-            fields.field(start..start + source.len(), &text, expand)?;
+            let range = start..start + source.len();
+            let field = match text {
+                Cow::Borrowed(text) => fields.field(range, text, expand)?,
+                Cow::Owned(text) => fields.field(range, &text, expand)?.map(Field::into_owned),
+            };
+            fields.values.extend(field);
         }
         Ok(fields)
     }
 
-    /// Adds one field; unknown values are left out.
-    fn field(&mut self, range: Range<usize>, text: &str, expand: Expand<'_>) -> Outcome<()> {
+    /// Reads one field; nothing where its value is unknown.
+    fn field<'t>(&mut self, range: Range<usize>, text: &'t str, expand: Expand<'_>) -> Outcome<Option<Field<'t>>> {
         let span = self.span(range.clone());
         let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)));
         let key = self.key(key, span)?;
@@ -124,19 +135,18 @@ impl<'a> Fields<'a> {
                     let hint = "begin a stage with `FROM $NAME AS stage`, and mount from that stage";
                     return Err(self.error(value_span, "variables are not expanded in `from`").map_hint(hint));
                 }
-                Some(value.to_owned())
+                Some(Cow::Borrowed(value))
             }
             Some(value) => match expand(value) {
                 Ok(Some(value)) => Some(value),
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(None),
                 Err(error) => return Err(self.error(value_span, error.message)),
             },
         };
         if let ("type", Some(value)) = (key, &value) {
             self.kind = self.choice("type of mount", value, &TYPES, value_span)?;
         }
-        self.values.push(Field { key, value, span });
-        Ok(())
+        Ok(Some(Field { key, value, span }))
     }
 
     fn key(&self, written: &str, span: Span) -> Outcome<&'static str> {
@@ -226,7 +236,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses keys that mean nothing for the type of the mount.
-    fn check_allowed(&self, field: &Field) -> Outcome<()> {
+    fn check_allowed(&self, field: &Field<'_>) -> Outcome<()> {
         let allowed = match field.key {
             "mode" | "uid" | "gid" => matches!(self.kind, "cache" | "secret" | "ssh"),
             "required" => matches!(self.kind, "secret" | "ssh"),
@@ -243,20 +253,20 @@ impl<'a> Fields<'a> {
         Err(self.error(field.span, format!("`{}` means nothing for a mount of type `{}`", field.key, self.kind)))
     }
 
-    fn last(&self, key: &str) -> Option<&Field> {
+    fn last(&self, key: &str) -> Option<&Field<'_>> {
         self.values.iter().rev().find(|field| field.key == key)
     }
 
     fn text(&self, key: &str) -> Option<String> {
-        self.last(key).and_then(|field| field.value.clone()).filter(|value| !value.is_empty())
+        self.last(key)?.value.as_deref().filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
     fn from(&self) -> Option<Spanned<String>> {
         let field = self.last("from")?;
-        let value = field.value.clone().filter(|value| !value.is_empty())?;
+        let value = field.value.as_deref().filter(|value| !value.is_empty())?;
         let start = field.span.end - value.len().min(field.span.end - field.span.start);
         let span = if self.file.slice(Span::new(start, field.span.end)) == value { Span::new(start, field.span.end) } else { field.span };
-        Some(Spanned::new(value, span))
+        Some(Spanned::new(value.to_owned(), span))
     }
 
     /// What the last of `ro` and `rw` says.
@@ -270,7 +280,7 @@ impl<'a> Fields<'a> {
         self.last(key).map(|field| self.boolean(field)).transpose()
     }
 
-    fn boolean(&self, field: &Field) -> Outcome<bool> {
+    fn boolean(&self, field: &Field<'_>) -> Outcome<bool> {
         let Some(value) = &field.value else { return Ok(true) };
         boolean(value).ok_or_else(|| self.error(field.span, format!("`{}` is true or false, not `{value}`", field.key)))
     }
