@@ -47,7 +47,7 @@ pub use snapshot::{ActiveSnapshot, CommittedSnapshot, SnapshotId, SnapshotIdErro
 pub use volume::VolumeRecord;
 
 /// The format of stores that this version makes.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -12,5 +12,6 @@ mod containers;
 mod failures;
 mod interop;
 mod kill;
+mod outputs;
 mod peers;
 mod sandbox;

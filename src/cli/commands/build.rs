@@ -10,13 +10,13 @@ use clap::{Args, ValueEnum};
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
 use crate::diag::Secret;
-use crate::engine::{BuildRequest, ContextSource, DockerfileSource, Engine, Error, Output};
+use crate::engine::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Engine, Error, Output};
 use crate::graph::NetworkMode;
 use crate::oci::{Platform, Reference};
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
 
-use super::with_engine;
+use super::{outputs, with_engine};
 
 /// The exit status of a build that a signal stopped, as a shell has it for SIGINT.
 const STOPPED: u8 = 130;
@@ -56,9 +56,22 @@ pub(in crate::cli) struct BuildArgs {
     /// Write the image's ID to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
-    /// Where the result goes: `type=local|tar|oci|docker|image[,dest=PATH]`, or a directory, or `-` (may be given several times)
-    #[arg(short, long, value_name = "SPEC", value_parser = output)]
+    /// Where the result goes: `type=local|tar|oci|docker|image|registry|cacheonly[,dest=PATH][,KEY=VALUE…]`, or a directory, or `-` (may be given several
+    /// times) [default: the store]
+    #[arg(short, long, value_name = "SPEC", value_parser = outputs::output)]
     output: Vec<Output>,
+    /// Push the image to the registries of its names
+    #[arg(long)]
+    push: bool,
+    /// Keep the image in the store, also where there are other outputs
+    #[arg(long)]
+    load: bool,
+    /// An annotation of the image, `[manifest:]KEY=VALUE` (may be given several times)
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
+    /// Write what came of the build (digests, names) to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
     /// The network of RUN steps
     #[arg(long, value_enum, default_value = "default")]
     network: Network,
@@ -87,35 +100,6 @@ fn reference(text: &str) -> Result<Reference, String> {
         return Err("an image gets its digest from its content; give a tag".into());
     }
     Ok(reference)
-}
-
-/// Reads `--output`.
-fn output(text: &str) -> Result<Output, String> {
-    if text == "-" {
-        return Ok(Output::Tar("-".into()));
-    }
-    if !text.contains('=') {
-        return Ok(Output::Local(text.into()));
-    }
-    let (mut kind, mut dest) = (None, None);
-    for field in text.split(',') {
-        match field.split_once('=') {
-            Some(("type", value)) => kind = Some(value),
-            Some(("dest", value)) => dest = Some(PathBuf::from(value)),
-            Some((key, _)) => return Err(format!("the key `{key}` is not supported: expected `type` and `dest`")),
-            None => return Err(format!("`{field}` has no value")),
-        }
-    }
-    let needed = |dest: Option<PathBuf>| dest.ok_or_else(|| "`dest=` is missing".to_owned());
-    match kind.ok_or("`type=` is missing")? {
-        "local" => needed(dest).map(Output::Local),
-        "tar" => Ok(Output::Tar(dest.unwrap_or_else(|| "-".into()))),
-        "oci" => Ok(Output::Oci(dest.unwrap_or_else(|| "-".into()))),
-        "docker" => Ok(Output::Docker(dest.unwrap_or_else(|| "-".into()))),
-        "image" if dest.is_none() => Ok(Output::Image),
-        "image" => Err("`type=image` has no `dest`: it goes into the store".into()),
-        other => Err(format!("the type `{other}` is not supported: expected local, tar, oci, docker or image")),
-    }
 }
 
 /// Runs `strake build`.
@@ -155,7 +139,7 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let progress = progress(mode);
     let quiet = mode == ProgressMode::Quiet;
-    let tags = args.tag.clone();
+    let metadata_file = args.metadata_file.clone();
     let request = request(args)?;
     let interrupted = CancellationToken::new();
     let watcher = tokio::spawn(watch_signals(interrupted.clone()));
@@ -167,13 +151,31 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     let outcome = outcome?;
     if !quiet {
         report::diagnostics(&outcome.warnings);
-        for tag in tags.iter().filter(|_| outcome.kept) {
-            report::tell(&format!("naming to {tag}"));
+        for name in &outcome.names {
+            report::tell(&format!("naming to {name}"));
         }
         report::tell(&format!("image {}", outcome.image.id));
     }
     engine.finish(outcome.executed > 0)?;
+    if let Some(path) = metadata_file {
+        let text = format!("{:#}\n", metadata(&outcome));
+        std::fs::write(&path, text).map_err(|source| Error::Io { action: "write", path, source })?;
+    }
     Ok(outcome.image.id.to_string())
+}
+
+/// What `--metadata-file` says, in the words of `docker buildx build`.
+fn metadata(outcome: &BuildOutcome) -> serde_json::Value {
+    let mut metadata = serde_json::json!({ "containerimage.config.digest": outcome.image.id.to_string() });
+    if let Some(manifest) = &outcome.manifest {
+        metadata["containerimage.descriptor"] = serde_json::json!(manifest);
+        metadata["containerimage.digest"] = manifest.digest.to_string().into();
+    }
+    if !outcome.names.is_empty() {
+        let names: Vec<String> = outcome.names.iter().map(ToString::to_string).collect();
+        metadata["image.name"] = names.join(",").into();
+    }
+    metadata
 }
 
 /// Ends some time after the user stopped the build: what still goes on by then (a read from a pipe that nobody writes to) is left behind.
@@ -228,7 +230,8 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         },
         platform: args.platform.unwrap_or_else(Platform::host),
         secrets: secrets(&args.secret)?,
-        outputs: args.output,
+        outputs: outputs::outputs(args.output, args.push, args.load, &args.annotation)?,
+        want_manifest: args.metadata_file.is_some(),
     })
 }
 

@@ -4,6 +4,7 @@ pub(super) mod build;
 pub(super) mod containers;
 pub(super) mod images;
 pub(super) mod login;
+mod outputs;
 pub(super) mod prune;
 pub(super) mod run;
 pub(super) mod transfer;
