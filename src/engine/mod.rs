@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::registry::{Client, ClientOptions, CredentialFiles, Credentials};
 use crate::runtime::Spawner;
 use crate::store::Store;
-pub use crate::store::{PruneImages, PruneOptions, PruneReport};
+pub use crate::store::{LoggedBuild, PruneImages, PruneOptions, PruneReport};
 
 pub use crate::registry::Saved;
 pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource};

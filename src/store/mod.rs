@@ -40,7 +40,7 @@ pub use ingest::{BusyIngest, Ingest, IngestWriter};
 pub use layer::LayerBlob;
 pub use lease::{Lease, Resource};
 pub use lock::KeyLock;
-pub use logs::BuildLogs;
+pub use logs::{BuildLogs, LoggedBuild};
 pub use open::Store;
 pub use prune::{PruneImages, PruneOptions, PruneReport};
 pub use snapshot::{ActiveSnapshot, CommittedSnapshot, SnapshotId, SnapshotIdError, SnapshotMeta};

@@ -176,3 +176,38 @@ fn several_outputs_come_of_one_build() {
     world.build(DOCKERFILE, &["-o", "type=cacheonly", "-t", "n:2"]).ok();
     world.strake(["inspect", "n:2"]).fails();
 }
+
+#[test]
+fn logs_of_builds_are_kept_whole_and_shown_again() {
+    let world = world();
+    let loud = "FROM localhost/busybox\nRUN seq 30000; echo err >&2\nRUN echo second; exit 3\n";
+    world.build(loud, &[]).fails();
+    let shown = world.strake(["build", "logs"]).ok().stdout;
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines[0], "==> [2/3] RUN seq 30000; echo err >&2");
+    assert!((lines[1], lines[30000]) == ("1", "30000") && lines[30001] == "err" && lines[30002] == "==> [3/3] RUN echo second; exit 3");
+    assert_eq!(lines[30003..], ["second"]);
+    let one = world.strake(["build", "logs", "--step", "second"]).ok().stdout;
+    assert_eq!(one, "==> [3/3] RUN echo second; exit 3\nsecond\n");
+    let list = world.strake(["build", "logs", "--list"]).ok().stdout;
+    let row = list.lines().nth(1).unwrap();
+    assert!(row.contains("[3/3] RUN echo second"), "{list}");
+    let id = row.split_whitespace().next().unwrap();
+    assert_eq!(world.strake(["build", "logs", &id[..20]]).ok().stdout, shown);
+    world.strake(["build", "logs", "nonesuch"]).fails().says(&["nonesuch", "--list"]);
+}
+
+#[test]
+fn raw_progress_is_json_lines_that_tell_the_whole_story() {
+    let world = world();
+    let done = world.build("FROM localhost/busybox\nRUN echo hello; exit 3\n", &["--progress", "rawjson"]).fails();
+    let messages: Vec<Value> = done.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let all = |key: &str| -> Vec<Value> { messages.iter().filter_map(|message| message[key].as_array()).flatten().cloned().collect() };
+    let vertexes = all("vertexes");
+    let begun = vertexes.iter().find(|vertex| vertex["name"].as_str().unwrap().contains("RUN echo hello")).unwrap();
+    assert!(begun["started"].is_string() && begun.get("completed").is_none());
+    let ended = vertexes.iter().rfind(|vertex| vertex["digest"] == begun["digest"]).unwrap();
+    assert!(ended["completed"].is_string() && ended["error"].is_string());
+    let log = all("logs").into_iter().find(|log| log["vertex"] == begun["digest"]).unwrap();
+    assert_eq!(log["data"], "aGVsbG8K");
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
@@ -16,16 +16,18 @@ use crate::oci::{Platform, Reference};
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
 
-use super::{outputs, with_engine};
-
-/// The exit status of a build that a signal stopped, as a shell has it for SIGINT.
-const STOPPED: u8 = 130;
+use super::build_logs::BuildLogsArgs;
+use super::{STOPPED, outputs, with_engine};
 
 /// Flags of `strake build`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(in crate::cli) struct BuildArgs {
+    #[command(subcommand)]
+    command: Option<BuildCommand>,
     /// The directory with the files to build from, or `-` for an archive or a Dockerfile on standard input
-    context: PathBuf,
+    #[arg(required = true)]
+    context: Option<PathBuf>,
     /// A name of the image, `NAME[:TAG]` (may be given several times)
     #[arg(short, long = "tag", value_name = "NAME[:TAG]", value_parser = reference)]
     tag: Vec<Reference>,
@@ -83,6 +85,13 @@ pub(in crate::cli) struct BuildArgs {
     secret: Vec<String>,
 }
 
+/// What else than building there is to do with builds.
+#[derive(Debug, Subcommand)]
+enum BuildCommand {
+    /// Show what the steps of a build wrote
+    Logs(BuildLogsArgs),
+}
+
 /// `--network`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Network {
@@ -104,6 +113,9 @@ fn reference(text: &str) -> Result<Reference, String> {
 
 /// Runs `strake build`.
 pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
+    if let Some(BuildCommand::Logs(args)) = &args.command {
+        return super::build_logs::run(global, args);
+    }
     let quiet = args.quiet;
     let iidfile = args.iidfile.clone();
     // Before the runtime: the process that starts sandboxes must be forked while there is one thread.
@@ -208,7 +220,13 @@ async fn watch_signals(interrupted: CancellationToken) {
 }
 
 fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
-    let context = if args.context == Path::new("-") { ContextSource::Stdin } else { ContextSource::Directory(args.context) };
+    let context = match args.context {
+        Some(path) if path == Path::new("-") => ContextSource::Stdin,
+        Some(path) => ContextSource::Directory(path),
+        None => {
+            return Err(Error::Usage { message: "the build has no context".into(), hint: Some("name a directory, such as `.`".into()) });
+        }
+    };
     let dockerfile = match args.file {
         None => DockerfileSource::Default,
         Some(path) if path == Path::new("-") => DockerfileSource::Stdin,
