@@ -2,6 +2,7 @@
 //!
 //! This is the only folder that prints, reads the environment or looks for the home directory; the rest gets values.
 
+mod call;
 mod commands;
 mod env;
 mod format;

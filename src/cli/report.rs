@@ -42,6 +42,10 @@ pub(super) fn error(error: &Error) {
             diagnostics(list);
             tell(&format!("{} {error}", red("error:")));
         }
+        Error::Checks { warnings, .. } => {
+            diagnostics(warnings);
+            tell(&format!("{} {error}", red("error:")));
+        }
         Error::BaseImage { need, source } => {
             let diagnostic = Diagnostic::error(&need.file, need.span, error.to_string());
             diagnostics(&[diagnostic]);

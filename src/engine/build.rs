@@ -11,15 +11,16 @@ use crate::cache::BuildCache;
 use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput, sniff_stdin};
 use crate::diag::{Diagnostic, Secret, SourceFile};
 use crate::executor::{self, Environment};
-use crate::graph::{BuildGraph, NetworkMode, Op, PlanRequest, Planned, ResolvedImages, SourceOp, plan};
+use crate::graph::{BuildGraph, CheckScope, NetworkMode, Op, PlanRequest, Planned, ResolvedImages, SourceOp, plan};
 use crate::image::assemble::assemble;
 use crate::image::blobs::ensure_manifest;
 use crate::oci::{Descriptor, Platform, Reference};
-use crate::parser::parse;
+use crate::parser::{Checks, parse};
 use crate::progress::Progress;
 use crate::store::{ActiveSnapshot, ImageRecord, Store};
 use crate::task::{CancellationToken, blocking};
 
+use super::call::{CHECK_ARGUMENT, LazyRules, warnings_of};
 use super::network::networks;
 use super::outputs::{self, Output, kept_names};
 use super::sources::PullPolicy;
@@ -94,16 +95,16 @@ pub struct BuildOutcome {
 }
 
 /// What was read of the user's input.
-struct Input {
-    file: SourceFile,
+pub(super) struct Input {
+    pub(super) file: SourceFile,
     /// The Dockerfile on disk, for its ignore file.
-    path: Option<PathBuf>,
-    context: Context,
+    pub(super) path: Option<PathBuf>,
+    pub(super) context: Context,
     name: String,
 }
 
 /// The files of a build, before it is known whether any step wants them.
-enum Context {
+pub(super) enum Context {
     Directory(PathBuf),
     /// Unpacked in a snapshot that is never committed.
     Archive(Box<LocalContext>, ActiveSnapshot),
@@ -124,13 +125,19 @@ impl Engine {
         let (store, context, dockerfile) = (self.store.clone(), request.context, request.dockerfile);
         let input = blocking(move || read_input(context, dockerfile, &store)).await?;
         let parsed = parse(&input.file);
-        let mut warnings: Vec<Diagnostic> = Vec::new();
+        let argument = request.build_args.get(CHECK_ARGUMENT).map(String::as_str);
+        let checks = match Checks::new(&parsed.dockerfile, argument) {
+            Ok(checks) => checks,
+            Err(error) => return Err(Error::Diagnostics(parsed.diagnostics.into_iter().chain([error]).collect())),
+        };
         if parsed.diagnostics.iter().any(Diagnostic::is_error) {
-            return Err(Error::Diagnostics(parsed.diagnostics));
+            return Err(Error::Diagnostics(checks.apply(parsed.diagnostics)));
         }
-        warnings.extend(parsed.diagnostics);
+        let warnings = |graph: &[Diagnostic]| warnings_of(&checks, &parsed.dockerfile, &parsed.diagnostics, graph);
+        let rules = LazyRules::new(&input);
         let sources = Arc::new(self.build_sources());
         let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
+        let ignored = |path: &str| rules.hide(path);
         let plan_request = PlanRequest {
             dockerfile: &parsed.dockerfile,
             target: request.target.as_deref(),
@@ -140,8 +147,17 @@ impl Engine {
             build_platform: Platform::host(),
             network: request.network,
             no_cache: request.no_cache,
+            checks: CheckScope { all_stages: false, ignored: Some(&ignored) },
         };
-        let graph = Arc::new(self.plan(&plan_request, &sources, policy, progress).await?);
+        let graph = match self.plan(&plan_request, &sources, policy, progress).await {
+            Err(Error::Diagnostics(found)) => return Err(Error::Diagnostics(warnings(&found))),
+            planned => Arc::new(planned?),
+        };
+        let warnings = warnings(&graph.warnings);
+        let rules = checks.fatal(&warnings);
+        if !rules.is_empty() {
+            return Err(Error::Checks { rules, warnings });
+        }
         let name = format!("{}\0{}", input.name, request.target.as_deref().unwrap_or(""));
         let context = open_context(input.context, input.path.as_deref(), &graph)?;
         let environment = Environment {
@@ -175,10 +191,8 @@ impl Engine {
             let failed = |source| Error::Image { action: "pack", name: "the image".into(), source };
             delivered.manifest = Some(blocking(move || ensure_manifest(&store, &image)).await.map_err(failed)?.descriptor);
         }
-        let mut all = warnings;
-        all.extend(graph.warnings.iter().cloned());
         let (image, manifest) = (delivered.image, delivered.manifest);
-        Ok(BuildOutcome { image, manifest, names, cached: outcome.cached, executed: outcome.executed, warnings: all })
+        Ok(BuildOutcome { image, manifest, names, cached: outcome.cached, executed: outcome.executed, warnings })
     }
 
     /// Plans, fetching the configs of base images until the graph is complete.
@@ -220,7 +234,7 @@ fn open_context(context: Context, dockerfile: Option<&Path>, graph: &BuildGraph)
     }
 }
 
-fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {
+pub(super) fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {
     match (context, dockerfile) {
         (ContextSource::Stdin, DockerfileSource::Stdin) => {
             let hint = "one of them must come from a file".to_owned();

@@ -4,6 +4,7 @@
 //! nor reads the environment: it gets values, and returns outcomes.
 
 mod build;
+mod call;
 mod changes;
 mod containers;
 mod download;
@@ -25,6 +26,7 @@ pub use crate::store::{LoggedBuild, PruneImages, PruneOptions, PruneReport};
 
 pub use crate::registry::Saved;
 pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource};
+pub use call::{Call, CallOutcome, CheckReport, Lines};
 pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};

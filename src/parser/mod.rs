@@ -38,5 +38,5 @@ mod tests;
 pub use ast::*;
 pub use expand::{ExpandError, Expanded, Mode, Variables, expand};
 pub use file::{Parsed, parse, parse_trigger};
-pub use lint::lint;
+pub use lint::{Checks, lint};
 pub use run::RunScript;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::cli::call::{self, CallFlag, call_flag};
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
 use crate::diag::Secret;
-use crate::engine::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Engine, Error, Output};
+use crate::engine::{BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
 use crate::graph::NetworkMode;
 use crate::oci::{Platform, Reference};
 use crate::runtime::Spawner;
@@ -80,6 +81,12 @@ pub(in crate::cli) struct BuildArgs {
     /// The platform to build for [default: this machine's]
     #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    /// What to do: `build`, or without building `check`, `outline` or `targets`; with `,format=json` the answer is JSON
+    #[arg(long, value_name = "CALL", default_value = "build", value_parser = call_flag)]
+    call: CallFlag,
+    /// Run the build checks only, as `--call=check`
+    #[arg(long)]
+    check: bool,
     /// A secret for RUN --mount=type=secret: `id=NAME[,src=FILE|,env=VARIABLE]` (may be given several times)
     #[arg(long, value_name = "SPEC")]
     secret: Vec<String>,
@@ -116,6 +123,14 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
     if let Some(BuildCommand::Logs(args)) = &args.command {
         return super::build_logs::run(global, args);
     }
+    match called(&args) {
+        Ok(Some(flag)) => return answer(global, args, flag),
+        Ok(None) => {}
+        Err(error) => {
+            report::error(&error);
+            return ExitCode::FAILURE;
+        }
+    }
     let quiet = args.quiet;
     let iidfile = args.iidfile.clone();
     // Before the runtime: the process that starts sandboxes must be forked while there is one thread.
@@ -145,6 +160,38 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
         report::result(&id);
     }
     ExitCode::SUCCESS
+}
+
+/// What is asked for instead of a build, if anything.
+fn called(args: &BuildArgs) -> Result<Option<CallFlag>, Error> {
+    match (args.check, args.call.call) {
+        (false, None) => Ok(None),
+        (true, None) => Ok(Some(CallFlag::CHECK)),
+        (true, Some(Call::Outline | Call::Targets)) => {
+            let hint = Some("`--check` is `--call=check`".to_owned());
+            Err(Error::Usage { message: "`--check` and `--call` ask for different things".into(), hint })
+        }
+        _ => Ok(Some(args.call)),
+    }
+}
+
+/// Says something of a build instead of building. Flags that are about the result mean nothing here.
+fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
+    let (progress, call) = (progress(if args.quiet { ProgressMode::Quiet } else { args.progress }), flag.call.unwrap_or(Call::Check));
+    let outcome = request(args).and_then(|request| {
+        with_engine(global, None, |engine| async move {
+            let outcome = super::until_interrupted(engine.call(request, call, &progress)).await?;
+            engine.finish(call == Call::Check)?;
+            Ok(outcome)
+        })
+    });
+    match outcome {
+        Ok(outcome) => call::show(&outcome, flag),
+        Err(error) => {
+            report::error(&error);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
