@@ -15,12 +15,12 @@ use crate::graph::{BuildGraph, CheckScope, NetworkMode, Op, PlanRequest, Planned
 use crate::image::assemble::assemble;
 use crate::image::blobs::ensure_manifest;
 use crate::oci::{Descriptor, Platform, Reference};
-use crate::parser::{Checks, parse};
+use crate::parser::{Checks, ParseOptions, parse_with};
 use crate::progress::Progress;
 use crate::store::{ActiveSnapshot, ImageRecord, Store};
 use crate::task::{CancellationToken, blocking};
 
-use super::call::{CHECK_ARGUMENT, LazyRules, warnings_of};
+use super::call::{CHECK_ARGUMENT, LazyRules, SYNTAX_ARGUMENT, warnings_of};
 use super::network::networks;
 use super::outputs::{self, Output, kept_names};
 use super::sources::PullPolicy;
@@ -124,7 +124,8 @@ impl Engine {
         let _held = lease.clone();
         let (store, context, dockerfile) = (self.store.clone(), request.context, request.dockerfile);
         let input = blocking(move || read_input(context, dockerfile, &store)).await?;
-        let parsed = parse(&input.file);
+        let syntax = request.build_args.get(SYNTAX_ARGUMENT).map(String::as_str);
+        let parsed = parse_with(&input.file, ParseOptions { syntax });
         let argument = request.build_args.get(CHECK_ARGUMENT).map(String::as_str);
         let checks = match Checks::new(&parsed.dockerfile, argument) {
             Ok(checks) => checks,
@@ -251,7 +252,7 @@ pub(super) fn read_input(context: ContextSource, dockerfile: DockerfileSource, s
             let mut bytes = Vec::new();
             let path = || PathBuf::from("-");
             read_bounded(std::io::stdin().lock(), &mut bytes).map_err(|source| Error::Dockerfile { path: path(), source })?;
-            let file = SourceFile::new("-", String::from_utf8_lossy(&bytes).into_owned());
+            let file = SourceFile::from_bytes("-", bytes);
             let name = dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string();
             Ok(Input { file, path: None, context: Context::Directory(dir), name })
         }
@@ -299,7 +300,7 @@ fn read_dockerfile(path: &Path) -> Result<SourceFile, Error> {
     let mut bytes = Vec::new();
     read_bounded(std::fs::File::open(path).map_err(failed)?, &mut bytes).map_err(failed)?;
     let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
-    Ok(SourceFile::new(name, String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(SourceFile::from_bytes(name, bytes))
 }
 
 fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {
@@ -316,7 +317,7 @@ fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -
     let file = crate::sys::tree::Tree::open(&context, &resolved).map_err(failed)?;
     let mut bytes = Vec::new();
     read_bounded(file, &mut bytes).map_err(failed)?;
-    let file = SourceFile::new(relative.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
+    let file = SourceFile::from_bytes(relative.display().to_string(), bytes);
     Ok(Input { file, path: None, context: Context::Archive(Box::new(context), dir), name: "stdin".into() })
 }
 

@@ -11,7 +11,7 @@ use crate::context::{IgnoreRules, LocalContext};
 use crate::diag::{Diagnostic, SourceFile, Span};
 use crate::graph::{self, CheckScope, ImageNeed, PlanRequest, Planned, ResolvedImage, ResolvedImages};
 use crate::oci::{Digest, ImageConfig, ImageId, Platform};
-use crate::parser::{Checks, Dockerfile, lint, parse};
+use crate::parser::{Checks, Dockerfile, ParseOptions, lint, parse_with};
 use crate::progress::Progress;
 use crate::task::blocking;
 
@@ -65,7 +65,8 @@ impl Engine {
     pub async fn call(&self, request: BuildRequest, call: Call, progress: &Progress) -> Result<CallOutcome, Error> {
         let (store, context, dockerfile) = (self.store.clone(), request.context, request.dockerfile);
         let input = blocking(move || read_input(context, dockerfile, &store)).await?;
-        let parsed = parse(&input.file);
+        let syntax = request.build_args.get(SYNTAX_ARGUMENT).map(String::as_str);
+        let parsed = parse_with(&input.file, ParseOptions { syntax });
         let argument = request.build_args.get(CHECK_ARGUMENT).map(String::as_str);
         let checks = Checks::new(&parsed.dockerfile, argument).map_err(|error| Error::Diagnostics(vec![error]));
         let file = input.file.clone();
@@ -109,6 +110,9 @@ impl Engine {
 
 /// The build argument that replaces `# check=`.
 pub(super) const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+
+/// The build argument that replaces `# syntax=`.
+pub(super) const SYNTAX_ARGUMENT: &str = "BUILDKIT_SYNTAX";
 
 /// What came up so far.
 struct Found {
