@@ -6,3 +6,4 @@ mod hostile;
 mod mounts;
 mod properties;
 mod spans;
+mod vectors;
