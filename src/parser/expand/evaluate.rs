@@ -13,8 +13,8 @@ use super::{ExpandError, Expanded, Variables};
 /// the one before (`ENV B=$A$A…`) would fill the memory.
 const MAX_SUBSTITUTED: usize = 1 << 20;
 
-/// How many characters of values and patterns may be compared for one word.
-const MAX_STEPS: u64 = 1 << 26;
+/// How many bytes of values may be fetched and compared with patterns for one word.
+const MAX_STEPS: u64 = 1 << 25;
 
 /// Evaluates the pieces of a word; `split` also collects its words.
 pub(super) fn evaluate(parts: &[Part<'_>], escape: char, variables: &dyn Variables, split: bool) -> Result<Expanded, ExpandError> {
@@ -129,7 +129,7 @@ impl Evaluation<'_> {
     }
 
     fn variable(&mut self, variable: &Variable<'_>, out: &mut String) -> Result<(), ExpandError> {
-        let value = self.value(variable.name);
+        let value = self.value(variable)?;
         let text = match variable.action.as_deref() {
             None => value.unwrap_or_default(),
             Some(action) => self.action(variable, action, value)?,
@@ -205,13 +205,16 @@ impl Evaluation<'_> {
     }
 
     /// The value of a variable; notes which names are set and which are not.
-    fn value(&mut self, name: &str) -> Option<String> {
-        let value = self.variables.get(name);
-        match value {
-            Some(_) => self.used.add(name),
-            None => self.undefined.add(name),
+    fn value(&mut self, variable: &Variable<'_>) -> Result<Option<String>, ExpandError> {
+        let value = self.variables.get(variable.name);
+        match &value {
+            Some(value) => {
+                self.used.add(variable.name);
+                self.budget.spend(value.len()).map_err(|why| too_long(variable, why))?;
+            }
+            None => self.undefined.add(variable.name),
         }
-        value
+        Ok(value)
     }
 }
 

@@ -75,6 +75,58 @@ fn substitutions_nest_a_hundred_times() {
     assert!(error.message.contains("deep"), "{error}");
 }
 
+/// How many bytes a word expands to, or why it does not, in a time that does not grow faster than its parts.
+#[track_caller]
+fn quickly(word: &str, value: &str) -> Result<usize, String> {
+    let variables = |name: &str| (name == "A").then(|| value.to_owned());
+    let start = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let outcome = expand(word, '\\', &variables, Mode::Word).map(|expanded| expanded.text.len()).map_err(|error| error.message);
+    let took = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec - start.tv_sec;
+    // Linear work takes two seconds without optimisation; work that is not needs minutes.
+    assert!(took < 20, "{took} s for {}", &word[..word.len().min(40)]);
+    outcome
+}
+
+#[test]
+fn patterns_of_many_stars_take_linear_time() {
+    let value = "a".repeat(200_000);
+    let stars = "*a".repeat(5_000);
+    for operator in ["#", "##", "%", "%%"] {
+        let left = quickly(&format!("${{A{operator}{stars}}}"), &value).unwrap();
+        assert_eq!(left, if operator.len() == 2 { 0 } else { 195_000 }, "{operator}");
+        assert_eq!(quickly(&format!("${{A{operator}{stars}*b*}}"), &value), Ok(200_000), "{operator}");
+    }
+    assert_eq!(quickly(&format!("${{A//{stars}/x}}"), &value), Ok(1));
+    assert_eq!(quickly(&format!("${{A//{stars}b/x}}"), &value), Ok(200_000));
+    assert_eq!(quickly("${A//a*b/x}", &"aaaa\n".repeat(40_000)), Ok(200_000));
+    assert_eq!(quickly("${A//*/x}", &"aaaa\n".repeat(40_000)), Ok(80_001));
+    assert_eq!(quickly("${A//\\**\\*/x}", &"*a*\n".repeat(50_000)), Ok(100_000));
+}
+
+#[test]
+fn long_patterns_take_linear_time() {
+    let value = "a".repeat(500_000);
+    let long = "a".repeat(200_000);
+    assert_eq!(quickly(&format!("${{A#{long}}}"), &value), Ok(300_000));
+    assert_eq!(quickly(&format!("${{A/{long}b/x}}"), &value), Ok(500_000));
+    assert_eq!(quickly(&format!("${{A%%*b{long}}}"), &value), Ok(500_000));
+    assert_eq!(quickly(&format!("${{A//{}/xy}}", "?".repeat(10)), &value), Ok(100_000));
+    // Here only the number of steps is limited.
+    assert!(quickly(&format!("${{A/{}b/x}}", "?".repeat(10_000)), &value).is_err());
+    assert!(quickly(&format!("${{A/*{}b/x}}", "?".repeat(10_000)), &value).is_err());
+}
+
+#[test]
+fn what_a_word_makes_of_its_variables_is_limited() {
+    let value = "a".repeat(100_000);
+    assert_eq!(quickly(&"$A".repeat(10), &value), Ok(1_000_000));
+    for word in ["$A".repeat(11), "${A:+x}".repeat(100_000), "${A##*}".repeat(100_000), format!("${{A//a/{}}}", "b".repeat(100))] {
+        assert!(quickly(&word, &value).is_err());
+    }
+    // Text of the word itself is not limited.
+    assert_eq!(quickly(&format!("'{}'", "a".repeat(3 << 20)), &value), Ok(3 << 20));
+}
+
 /// Words of what words are made of.
 fn words() -> impl Strategy<Value = String> {
     let part = prop::sample::select(vec![
