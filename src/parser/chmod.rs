@@ -73,11 +73,11 @@ impl Mode {
             Change::ClearExecutable(bits) if executable => mode & !bits,
             Change::SetExecutable(_) | Change::ClearExecutable(_) => mode,
             Change::Copy { from, to, operator } => {
-                let bits = (mode >> from & 0o7) * 0o111 & to;
+                let bits = (((mode >> from) & 0o7) * 0o111) & to;
                 match operator {
                     '+' => mode | bits,
                     '-' => mode & !bits,
-                    _ => mode & !to | bits,
+                    _ => (mode & !to) | bits,
                 }
             }
         })

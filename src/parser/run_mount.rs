@@ -444,5 +444,5 @@ fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bytes = value * 1024f64.powi(power);
-    (bytes < 9.223_372_036_854_775_8e18).then_some(bytes as u64)
+    (bytes < (1u64 << 63) as f64).then_some(bytes as u64)
 }

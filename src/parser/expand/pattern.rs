@@ -166,9 +166,9 @@ impl Segment {
         let mut chars = rest.chars();
         for (unit, any) in self.text.chars().zip(&self.any) {
             budget.spend(1)?;
-            match chars.next() {
-                Some(c) if c == unit && !any || c != '\n' && *any => {}
-                _ => return Ok(None),
+            let fits = |c| if *any { c != '\n' } else { c == unit };
+            if !chars.next().is_some_and(fits) {
+                return Ok(None);
             }
         }
         Ok(Some(value.len() - chars.as_str().len()))
