@@ -552,7 +552,7 @@ pub(super) fn expand_word(word: &Word, escape: char, env: &Environment) -> Resul
 
 /// The diagnostic of a word that cannot be expanded.
 pub(super) fn expansion_error(file: &SourceFile, word: &Word, error: &ExpandError) -> Diagnostic {
-    Diagnostic::error(file, word.span, error.to_string())
+    word.diagnostic(file, error)
 }
 
 /// Adds a history entry to the stage's config.
