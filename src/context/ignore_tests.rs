@@ -2,7 +2,7 @@
 
 use super::error::{BadPattern, Error};
 use super::ignore::IgnoreRules;
-use super::pattern::{Dialect, Matcher};
+use super::pattern::Matcher;
 
 #[track_caller]
 fn rules(text: &str) -> IgnoreRules {
@@ -163,8 +163,19 @@ const SINGLE: &[(&str, &str, bool)] = &[
     ("[ab]/c", "b/c/d", true),
     ("[!a]", "!", true),
     ("[!a]", "b", false),
-    ("[*]", "*", true),
+    // Wildcards in a class are translated as well: `[*]` becomes `[[^/]*]`, any number of `[`, `^` and `/` before a `]`.
+    ("[*]", "*", false),
     ("[*]", "x", false),
+    ("[*]", "^]", true),
+    ("[[:alpha:]]x", "ax", true),
+    ("[[:alpha:]]x", "1x", false),
+    ("\\d.txt", "7.txt", true),
+    ("\\d.txt", "d.txt", false),
+    ("a{2}*", "aab", true),
+    ("a{2}*", "ab", false),
+    ("*.a|b", "x.a.c", true),
+    ("a|b", "a", false),
+    ("x^*", "x^y", false),
     // Escapes, and what is special elsewhere.
     ("a\\*b", "a*b", true),
     ("a\\*b", "ab", false),
@@ -178,7 +189,7 @@ const SINGLE: &[(&str, &str, bool)] = &[
     ("a(b)c/def", "a(b)c/xyz", false),
     ("a.|)$(}+{bc", "a.|)$(}+{bc", true),
     ("*.|)$(}+{bc", "a.|)$(}+{bc", true),
-    ("a^b*", "a^bc", true),
+    ("a^b*", "a^bc", false),
     ("{a,b}", "a", false),
     ("{a,b}", "{a,b}", true),
     // Parents.
@@ -314,10 +325,19 @@ fn a_bad_pattern_is_reported_with_its_line() {
 
 #[test]
 fn patterns_of_an_option_know_no_comments() {
-    let rules = IgnoreRules::from_patterns(["#a", "/b/", "!b/keep"], "--exclude").unwrap();
+    let rules = IgnoreRules::from_patterns(["#a", "b/", "!b/keep", "/c"], "--exclude").unwrap();
     assert!(rules.decide(b"#a").ignored);
     assert!(rules.decide(b"b/x").ignored);
     assert!(!rules.decide(b"b/keep").ignored);
+    assert!(!rules.decide(b"c").ignored);
+}
+
+#[test]
+fn lines_are_cleaned_before_their_negation_is_seen() {
+    let rules = rules("*\n/!a\n./ !c\n");
+    assert!(!rules.decide(b"a").ignored);
+    assert!(!rules.decide(b"c").ignored);
+    assert!(rules.decide(b"!a").ignored);
 }
 
 #[test]
@@ -430,7 +450,7 @@ proptest::proptest! {
     fn the_matcher_agrees_with_one_that_tries_everything(pattern in PATTERN, path in PATH) {
         // Patterns are clean when they get to the matcher.
         let pattern = pattern.trim_end_matches('/');
-        let matcher = Matcher::new(pattern.as_bytes(), Dialect::Ignore).unwrap();
+        let matcher = Matcher::new(pattern).unwrap();
         let expected = match naive::is_suffix(pattern) {
             Some(suffix) => path.ends_with(suffix) || suffix.strip_prefix('/') == Some(&path),
             None => naive::matches(&naive::translate(pattern), path.as_bytes()),
@@ -440,7 +460,7 @@ proptest::proptest! {
 
     #[test]
     fn a_directory_that_holds_a_match_is_never_pruned(pattern in PATTERN, path in PATH, below in PATH) {
-        let matcher = Matcher::new(pattern.trim_end_matches('/').as_bytes(), Dialect::Ignore).unwrap();
+        let matcher = Matcher::new(pattern.trim_end_matches('/')).unwrap();
         if matcher.matches(format!("{path}/{below}").as_bytes()) {
             proptest::prop_assert!(matcher.may_match_below(path.as_bytes()));
         }

@@ -17,6 +17,8 @@ mod glob;
 mod ignore;
 mod local;
 mod pattern;
+mod regexp;
+mod wildcard;
 
 pub use archive::{Archive, Attributes, Owners, StdinInput, sniff_stdin};
 pub use checksum::{Change, ChecksumMemo, ChecksumOptions, FileStamp, Filter, NoMemo, RootEntry, TreeChecksum, checksum, diff};
