@@ -36,6 +36,17 @@ pub struct Decision<'a> {
     pub pattern: Option<(usize, &'a str)>,
 }
 
+/// What the rules say of a path, and through what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation<'a> {
+    /// Whether the path is ignored.
+    pub ignored: bool,
+    /// The rule that decided: its line (from 1) and its text. `None` where no rule matches.
+    pub pattern: Option<(usize, &'a str)>,
+    /// How many bytes of the path the rule matches: all, or a directory above it.
+    pub matched: usize,
+}
+
 /// Which rules matched a directory, and so everything below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DirectoryState {
@@ -117,6 +128,22 @@ impl IgnoreRules {
             state = self.enter(&state, &path[..end]);
         }
         self.decide_in(&state, path)
+    }
+
+    /// Decides about `path`, and says which directory above it the rule matches. Without leading slash.
+    pub fn explain(&self, path: &[u8]) -> Explanation<'_> {
+        let mut state = DirectoryState::default();
+        let mut above = Vec::new();
+        for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            state = self.enter(&state, &path[..end]);
+            above.push((end, state.clone()));
+        }
+        let Some(index) = self.apply(&state, path, |_| ()) else {
+            return Explanation { ignored: false, pattern: None, matched: path.len() };
+        };
+        let matched = above.iter().find(|(_, state)| state.has(index)).map_or(path.len(), |(end, _)| *end);
+        let rule = &self.rules[index];
+        Explanation { ignored: !rule.negated, pattern: Some((rule.line, &rule.text)), matched }
     }
 
     /// Decides about a path in a tree.

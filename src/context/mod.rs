@@ -25,7 +25,7 @@ pub use checksum::{Change, ChecksumMemo, ChecksumOptions, FileStamp, Filter, NoM
 pub use error::{BadPattern, Error};
 pub use exclude::Excluding;
 pub use glob::{Pattern, expand};
-pub use ignore::{Decision, DirectoryState, IgnoreRules};
+pub use ignore::{Decision, DirectoryState, Explanation, IgnoreRules};
 pub use local::LocalContext;
 
 #[cfg(test)]

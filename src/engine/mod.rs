@@ -6,12 +6,14 @@
 mod build;
 mod changes;
 mod containers;
+mod context_files;
 mod download;
 mod error;
 mod images;
 mod login;
 mod network;
 mod sources;
+mod syntax;
 mod transfer;
 
 use std::path::PathBuf;
@@ -25,10 +27,12 @@ pub use crate::store::{PruneImages, PruneOptions, PruneReport};
 pub use crate::registry::Saved;
 pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output};
 pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
+pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
+pub use syntax::{HeredocNode, InstructionNode, StageNode, Syntax, SyntaxTree, parse_dockerfile};
 pub use transfer::{ArchiveFormat, ImportRequest, Loaded, PullOutcome, PullRequest, PushOutcome, SaveRequest};
 
 /// Where things are, and how registries are reached.

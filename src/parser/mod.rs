@@ -25,6 +25,7 @@ mod run;
 mod run_mount;
 mod scope;
 mod words;
+mod written;
 
 pub mod chmod;
 pub mod duration;
@@ -40,3 +41,4 @@ pub use expand::{ExpandError, Expanded, Mode, Variables, expand};
 pub use file::{Parsed, parse, parse_trigger};
 pub use lint::lint;
 pub use run::RunScript;
+pub use written::{Written, WrittenFlag};

@@ -2,8 +2,10 @@
 
 pub(super) mod build;
 pub(super) mod containers;
+pub(super) mod context;
 pub(super) mod images;
 pub(super) mod login;
+pub(super) mod parse;
 pub(super) mod prune;
 pub(super) mod run;
 pub(super) mod transfer;
