@@ -103,14 +103,14 @@ fn documented_names(found: BTreeSet<String>) -> BTreeSet<String> {
     found.into_iter().map(rename).filter(|path| !path.starts_with("instruction.trigger.instruction.")).collect()
 }
 
-/// The fields that the tables of `docs/parse.md` list, as `object.field`: each object is a heading that begins with its name.
+/// The fields that the tables of `docs/parse.md` list, as `object.field`: each object is a heading.
 fn documented() -> BTreeSet<String> {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/parse.md")).unwrap();
     let mut object = String::new();
     let mut found = BTreeSet::new();
     for line in text.lines() {
         if let Some(heading) = line.strip_prefix("### ") {
-            object = heading.split(' ').next().unwrap_or_default().to_owned();
+            object = heading.trim_matches('`').to_owned();
         } else if let Some(row) = line.strip_prefix("| `") {
             found.insert(format!("{object}.{}", row.split('`').next().unwrap_or_default()));
         }
