@@ -273,7 +273,7 @@ fn check_directory(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn find_dockerfile(dir: &Path, dockerfile: &DockerfileSource) -> PathBuf {
+pub(super) fn find_dockerfile(dir: &Path, dockerfile: &DockerfileSource) -> PathBuf {
     match dockerfile {
         DockerfileSource::Path(path) if path.is_absolute() || path.exists() || !dir.join(path).exists() => path.clone(),
         DockerfileSource::Path(path) => dir.join(path),
@@ -287,7 +287,7 @@ fn find_dockerfile(dir: &Path, dockerfile: &DockerfileSource) -> PathBuf {
 /// How large a Dockerfile may be: far more than anyone writes, and far less than `/dev/zero`.
 const MAX_DOCKERFILE: u64 = 256 << 20;
 
-fn read_bounded(reader: impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+pub(super) fn read_bounded(reader: impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
     reader.take(MAX_DOCKERFILE + 1).read_to_end(bytes)?;
     if bytes.len() as u64 > MAX_DOCKERFILE {
         return Err(std::io::Error::other(format!("it is larger than {} MiB", MAX_DOCKERFILE >> 20)));
@@ -295,7 +295,7 @@ fn read_bounded(reader: impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn read_dockerfile(path: &Path) -> Result<SourceFile, Error> {
+pub(super) fn read_dockerfile(path: &Path) -> Result<SourceFile, Error> {
     let failed = |source| Error::Dockerfile { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     read_bounded(std::fs::File::open(path).map_err(failed)?, &mut bytes).map_err(failed)?;

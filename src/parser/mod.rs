@@ -27,6 +27,7 @@ mod run_mount;
 mod scope;
 mod shell;
 mod words;
+mod written;
 
 pub mod chmod;
 pub mod duration;
@@ -43,3 +44,4 @@ pub use expand::{ExpandError, Expanded, Mode, Variables, expand};
 pub use lint::{Checks, lint};
 pub use file::{ParseOptions, Parsed, parse, parse_trigger, parse_with};
 pub use run::RunScript;
+pub use written::{Written, WrittenFlag};

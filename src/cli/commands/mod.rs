@@ -3,9 +3,11 @@
 pub(super) mod build;
 mod build_logs;
 pub(super) mod containers;
+pub(super) mod context;
 pub(super) mod images;
 pub(super) mod login;
 mod outputs;
+pub(super) mod parse;
 pub(super) mod prune;
 pub(super) mod run;
 pub(super) mod transfer;
