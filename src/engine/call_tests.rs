@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::diag::RULES;
 use crate::graph::NetworkMode;
+use crate::parser::parse;
 
 /// What a Dockerfile is checked with.
 #[derive(Clone, Default)]

@@ -41,7 +41,7 @@ mod tests;
 pub use ast::*;
 pub use directives::is_built_in;
 pub use expand::{ExpandError, Expanded, Mode, Variables, expand};
-pub use lint::{Checks, lint};
 pub use file::{ParseOptions, Parsed, parse, parse_trigger, parse_with};
+pub use lint::{Checks, lint};
 pub use run::RunScript;
 pub use written::{Written, WrittenFlag};

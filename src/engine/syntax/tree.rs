@@ -337,7 +337,7 @@ fn fill(node: &mut InstructionNode, file: &SourceFile, instruction: &Instruction
 
 /// What an `ONBUILD` triggers.
 fn triggered(onbuild: &Onbuild) -> Option<&Statement> {
-    Some(&onbuild.statement)
+    onbuild.statement.as_deref()
 }
 
 fn keyword(instruction: &Instruction) -> &'static str {

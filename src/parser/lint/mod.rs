@@ -7,9 +7,6 @@
 mod checks;
 mod options;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 
 use super::ast::{Dockerfile, Instruction, Stage, Statement};
@@ -30,16 +27,6 @@ pub fn lint(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
         lint.as_casing(stage);
         lint.statement(&stage.statement);
         stage.instructions.iter().for_each(|statement| lint.statement(statement));
-        lint.repeated(stage);
-        let has_shell = stage.instructions.iter().any(|statement| matches!(statement.instruction, Instruction::Shell(_)));
-        for statement in &stage.instructions {
-            lint.statement(statement, has_shell);
-            if let Instruction::Onbuild(onbuild) = &statement.instruction
-                && let Some(trigger) = &onbuild.statement
-            {
-                lint.statement(trigger, has_shell);
-            }
-        }
     }
     lint.found.sort_by_key(|diagnostic| diagnostic.span.start);
     lint.found
