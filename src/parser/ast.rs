@@ -47,7 +47,8 @@ pub struct Statement {
     pub instruction: Instruction,
     /// The keyword as written.
     pub keyword: Spanned<String>,
-    /// From the keyword to the end of the instruction, heredocs included.
+    /// From the first line of the instruction (which may hold nothing but an escape character) to its end: heredocs, and comments and blank lines
+    /// behind a last continuation included.
     pub span: Span,
     /// The instruction as one logical line: continuations joined, comments dropped, leading blanks removed; with heredoc bodies after it. What
     /// `ONBUILD` stores and progress shows.

@@ -13,6 +13,7 @@ use super::flags::{Flags, Kind};
 use super::heredoc::{self, Mark};
 use super::instruction::{Arguments, list, literal};
 use super::scope::Scope;
+use super::words;
 
 /// Reads the arguments of `COPY`.
 pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
@@ -124,7 +125,7 @@ fn is_mark(word: &Word) -> Option<Mark> {
 
 /// A heredoc that the shell lexer does not see: nothing follows the line for it.
 fn without_body(scope: &mut Scope<'_>, mark: Mark, word: Word) -> Heredoc {
-    let message = format!("`{}` makes an empty file here: no heredoc can follow", word.text);
+    let message = format!("`{}` makes an empty file here: no heredoc can follow", words::shown(&word.text));
     let diagnostic = Diagnostic::warning(scope.file, word.span, message);
     scope.report(diagnostic.with_hint("a heredoc stands outside of quotes, and not in the JSON form"));
     let nothing = Span::new(word.span.end, word.span.end);

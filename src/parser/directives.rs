@@ -11,6 +11,7 @@ use crate::diag::{Diagnostic, SourceFile, Span, Spanned, did_you_mean};
 use super::ast::Directives;
 use super::lexer::{Lexer, PhysicalLine};
 use super::scope::Found;
+use super::words;
 
 /// Whose language a file is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +104,7 @@ fn escape(lexer: &mut Lexer<'_>, file: &SourceFile, found: &mut Found) -> char {
                 "`" => escape = '`',
                 "\\" => escape = '\\',
                 other => {
-                    let message = format!("invalid escape character `{}`", other.chars().take(40).collect::<String>());
+                    let message = format!("invalid escape character `{}`", words::shown(other));
                     let diagnostic = Diagnostic::error(file, directive.value.span, message);
                     found.push(diagnostic.with_hint("it is a backslash or a backtick, with nothing behind it"));
                 }

@@ -17,6 +17,7 @@ use crate::diag::did_you_mean;
 
 use super::ast::Word;
 use super::scope::Scope;
+use super::words;
 
 /// A flag as written.
 #[derive(Debug)]
@@ -140,7 +141,7 @@ impl Flags {
                 (Kind::Bool, Some(value)) => {
                     let message = match value.is_empty() {
                         true => format!("`--{name}=` needs `true` or `false`"),
-                        false => format!("`--{name}` is `true` or `false`, not `{value}`"),
+                        false => format!("`--{name}` is `true` or `false`, not `{}`", words::shown(&value)),
                     };
                     scope.report(scope.error(flag.value_range, message));
                 }
@@ -197,7 +198,7 @@ fn warn_of_open_quote(scope: &mut Scope<'_>, last: Option<&Flag>) {
 /// Says that flags are not looked at.
 pub(super) fn ignore(scope: &mut Scope<'_>, flags: &[Flag], instruction: &str) {
     let Some(first) = flags.first() else { return };
-    let message = format!("`{instruction}` takes no flags: `--{}` is ignored", first.name.chars().take(40).collect::<String>());
+    let message = format!("`{instruction}` takes no flags: `--{}` is ignored", words::shown(&first.name));
     scope.report(scope.warning(first.range.clone(), message).with_hint("remove it"));
 }
 
@@ -206,14 +207,16 @@ fn unknown(scope: &mut Scope<'_>, flag: &Flag, known: &[(&'static str, Kind)]) {
         return;
     }
     let keyword = scope.keyword;
-    let message = format!("unknown flag `--{}` for `{keyword}`", flag.name);
+    let message = format!("unknown flag `--{}` for `{keyword}`", words::shown(&flag.name));
     let mut diagnostic = scope.error(flag.name_range.start - 2..flag.name_range.end, message);
     if let Some(name) = did_you_mean(&flag.name, known.iter().map(|(name, _)| *name)) {
         let span = scope.span(flag.name_range.clone());
         diagnostic = diagnostic.with_hint(format!("did you mean `--{name}`?")).with_suggestion(span, name);
     } else if matches!(keyword, "RUN" | "CMD" | "ENTRYPOINT") {
         diagnostic = diagnostic.with_hint("to pass it to the command, write `--` before it");
-    } else if !known.is_empty() {
+    } else if known.is_empty() {
+        diagnostic = diagnostic.with_hint(format!("`{keyword}` takes no flags; what begins with two dashes stands behind `--`"));
+    } else {
         let names: Vec<String> = known.iter().map(|(name, _)| format!("`--{name}`")).collect();
         diagnostic = diagnostic.with_hint(format!("`{keyword}` takes {}", names.join(", ")));
     }

@@ -46,7 +46,7 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instr
         if !command.is_empty() {
             shell_or_exec(scope, command)?;
         }
-        let message = format!("`HEALTHCHECK` takes `CMD` or `NONE`, not `{}`", written.chars().take(40).collect::<String>());
+        let message = format!("`HEALTHCHECK` takes `CMD` or `NONE`, not `{}`", words::shown(written));
         return scope.fail_with(kind, message, "write `HEALTHCHECK CMD command`");
     }
     if command.is_empty() {
@@ -75,7 +75,7 @@ fn count(scope: &mut Scope<'_>, word: &Word) -> Option<i64> {
     let mistake = match word.text.parse::<i32>() {
         Ok(count) if count >= 0 => return Some(i64::from(count)),
         Ok(_) => "`--retries` cannot be negative".to_owned(),
-        Err(_) => format!("`--retries` is a number, not `{}`", word.text),
+        Err(_) => format!("`--retries` is a number, not `{}`", words::shown(&word.text)),
     };
     let diagnostic = Diagnostic::error(scope.file, word.span, mistake);
     scope.report(diagnostic);

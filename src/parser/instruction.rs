@@ -197,8 +197,8 @@ fn bodies(scope: &mut Scope<'_>, lexer: &mut Lexer<'_>, end: &mut usize) -> Opti
         *end = read.end.unwrap_or(read.body.span.end);
         if read.end.is_none() && terminated {
             terminated = false;
-            let message = format!("heredoc `{}` is never ended", mark.delimiter);
-            let hint = format!("a line that holds only `{}` ends it", mark.delimiter);
+            let message = format!("heredoc `{}` is never ended", words::shown(&mark.delimiter));
+            let hint = format!("a line that holds only `{}` ends it", words::shown(&mark.delimiter));
             let diagnostic = scope.error(range.clone(), message);
             scope.refuse(match read.near {
                 Some(near) => diagnostic.with_related(near, "this line has blanks around it").with_hint(hint),
@@ -365,7 +365,7 @@ fn stage_name(scope: &mut Scope<'_>, range: Range<usize>) -> Option<StageName> {
         true => "variables are not expanded in the name of a stage",
         false => "a name begins with a letter, and goes on with letters, digits, `-`, `_` and `.`",
     };
-    scope.fail_with(range, format!("invalid name for a stage: `{}`", written.value), hint)
+    scope.fail_with(range, format!("invalid name for a stage: `{}`", words::shown(&written.value)), hint)
 }
 
 /// A command in shell or exec form; `rest` is not empty.
@@ -398,12 +398,9 @@ fn warn_of_broken_json(scope: &mut Scope<'_>, rest: Range<usize>) {
     if !meant {
         return;
     }
-    let hint = match json::array_at_start(text) {
-        Some(length) => format!(
-            "the exec form ends behind `{}`",
-            text[..length].chars().rev().take(20).collect::<Vec<_>>().iter().rev().collect::<String>()
-        ),
-        None => "the exec form needs double quotes, commas between the elements, and none behind the last".to_owned(),
+    let hint = match json::begins_with_array(text) {
+        true => "the exec form ends with its `]`: nothing may follow",
+        false => "the exec form needs double quotes, commas between the elements, and none behind the last",
     };
     let diagnostic = Diagnostic::warning(scope.file, scope.span(rest), "this is no valid JSON, and is given to the shell as it is")
         .with_rule(RuleId("InvalidExecForm"))
@@ -428,7 +425,7 @@ fn one(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>, what: &st
 fn stop_signal(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Option<Instruction> {
     let word = one(scope, rest.clone(), blame, "a signal, such as `SIGTERM`")?;
     if word.is_plain(scope.escape) && !signals::is_valid(&word.text) {
-        let diagnostic = scope.error(rest, format!("unknown signal `{}`", word.text));
+        let diagnostic = scope.error(rest, format!("unknown signal `{}`", words::shown(&word.text)));
         scope.defer(diagnostic.with_hint("write a name such as `SIGTERM`, or a number"));
     }
     Some(Instruction::StopSignal(word))

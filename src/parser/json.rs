@@ -39,9 +39,9 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> Json {
     }
 }
 
-/// The length of the array of strings that `text` begins with.
-pub(super) fn array_at_start(text: &str) -> Option<usize> {
-    array(text).ok().map(|(rest, _)| text.trim_end().len().min(text.len() - rest.len()))
+/// Whether the text begins with an array of strings, whatever follows it.
+pub(super) fn begins_with_array(text: &str) -> bool {
+    array(text).is_ok()
 }
 
 /// The deepest nesting that BuildKit reads as JSON.

@@ -21,7 +21,7 @@ pub(super) fn key_values(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range
     for range in ranges {
         let text = scope.text(range.clone());
         let Some(equals) = text.find('=') else {
-            let shown: String = text.chars().take(60).collect();
+            let shown = words::shown(text);
             let diagnostic = scope.error(range, format!("no `=` in `{shown}`"));
             let hint = format!("every word of this `{keyword}` is a `name=value`; values with blanks need quotes");
             scope.refuse(diagnostic.with_hint(hint));
@@ -43,7 +43,7 @@ pub(super) fn key_values(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range
 fn legacy_pair(scope: &mut Scope<'_>, rest: Range<usize>) -> Option<KeyValue> {
     let text = scope.text(rest.clone());
     let Some(blank) = text.find(words::is_blank) else {
-        let (keyword, shown) = (scope.keyword, text.chars().take(40).collect::<String>());
+        let (keyword, shown) = (scope.keyword, words::shown(text));
         let diagnostic = scope.error(rest, format!("`{keyword}` needs a name and a value"));
         let hint = match text.chars().find(|c| words::is_odd_blank(*c)) {
             Some(c) => format!("the character U+{:04X} parts no words here; write a plain blank, or `=`", u32::from(c)),

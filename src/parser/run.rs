@@ -5,6 +5,7 @@ use super::flags::{Flags, Kind};
 use super::heredoc;
 use super::instruction::{Arguments, empty_command, shell_or_exec};
 use super::scope::Scope;
+use super::words;
 use crate::diag::{Diagnostic, Spanned, did_you_mean};
 
 /// What a `RUN` executes.
@@ -160,7 +161,7 @@ fn choice<T: Copy>(scope: &mut Scope<'_>, flag: &str, word: Word, choices: &[(&'
     let names: Vec<String> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
     let message = match word.text.is_empty() {
         true => format!("`--{flag}` is empty: it is {}", names.join(" or ")),
-        false => format!("`--{flag}` is {}, not `{}`", names.join(" or "), word.text),
+        false => format!("`--{flag}` is {}, not `{}`", names.join(" or "), words::shown(&word.text)),
     };
     let mut diagnostic = Diagnostic::error(scope.file, word.span, message);
     if word.text.contains('$') {
@@ -186,12 +187,12 @@ fn device(scope: &mut Scope<'_>, word: Word) -> Option<Spanned<RunDevice>> {
             ("required", None) => device.required = true,
             ("required", Some(value)) => match super::run_mount::boolean(value) {
                 Some(required) => device.required = required,
-                None => mistake = Some(format!("`required` is true or false, not `{value}`")),
+                None => mistake = Some(format!("`required` is true or false, not `{}`", words::shown(value))),
             },
             ("name", Some(value)) if device.name.is_empty() => value.clone_into(&mut device.name),
             ("name", Some(_)) => mistake = Some("`--device` takes one name".to_owned()),
             _ if device.name.is_empty() => field.clone_into(&mut device.name),
-            _ => mistake = Some(format!("unexpected `{field}` in `--device`")),
+            _ => mistake = Some(format!("unexpected `{}` in `--device`", words::shown(&field))),
         }
     }
     if device.name.is_empty() && mistake.is_none() {

@@ -65,6 +65,14 @@ pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Vec<Range
     words
 }
 
+/// The text for a message: cut where it is long.
+pub(super) fn shown(text: &str) -> std::borrow::Cow<'_, str> {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
 /// Whether the character looks like a blank, or like nothing, and parts no words.
 pub(super) fn is_odd_blank(c: char) -> bool {
     !c.is_ascii() && (c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}'))
