@@ -115,7 +115,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // To say something of a build needs no rights over anything.
+    let needs_rights = !matches!(&arguments.command, Command::Build(args) if args.is_call());
     if arguments.global.rootless
+        && needs_rights
         && let Err(error) = crate::runtime::enter_user_namespace()
     {
         report::error(&crate::engine::Error::Runtime(error));

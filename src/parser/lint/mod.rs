@@ -7,9 +7,6 @@
 mod checks;
 mod options;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 
 use super::ast::{Dockerfile, Instruction, Stage, Statement};
