@@ -83,8 +83,8 @@ struct FromCheck<'a> {
 impl FromCheck<'_> {
     /// Variables that are neither predefined nor declared before the first `FROM`.
     fn undefined(&mut self, word: &Word) {
-        let Ok(expanded) = expand_word(word, self.dockerfile.directives.escape, self.global) else { return };
-        for name in &expanded.undefined {
+        let names = word.variables(self.dockerfile.directives.escape);
+        for name in names.into_iter().filter(|name| self.global.get(name).is_none()) {
             if self.declared().any(|declared| declared == name) {
                 continue;
             }
@@ -111,11 +111,11 @@ impl FromCheck<'_> {
     fn platform(&mut self, stage: &Stage, word: &Word) {
         let escape = self.dockerfile.directives.escape;
         let Ok(expanded) = expand_word(word, escape, self.global) else { return };
-        let used: Vec<&str> = word.variables(escape).into_iter().filter(|name| self.global.get(name).is_some()).collect();
-        if !expanded.undefined.is_empty() {
+        let used = word.variables(escape);
+        if used.iter().any(|name| self.global.get(name).is_none()) {
             return;
         }
-        if used == ["TARGETPLATFORM"] && self.global.get("TARGETPLATFORM") == Some(expanded.text.as_str()) {
+        if used.iter().eq(["TARGETPLATFORM"].iter()) && self.global.get("TARGETPLATFORM") == Some(expanded.text.as_str()) {
             let message = format!("`--platform={}` says what is so anyway", word.text);
             let warning = warning(self.dockerfile, "RedundantTargetPlatform", word.span, message);
             self.found.push(warning.with_hint("leave it out"));
