@@ -61,12 +61,16 @@ fn check_defaults(dockerfile: &Dockerfile, predefined: &Environment, found: &mut
         if name.text.parse::<Reference>().is_ok() || found.len() >= MAX_FOUND {
             continue;
         }
-        let message = match name.text.as_str() {
-            "" => format!("without build arguments, the base name `{}` is empty", image.text),
-            text => format!("without build arguments, the base name `{}` is `{text}`, which is no name of an image", image.text),
+        let reads = if name.text.is_empty() { "empty".to_owned() } else { format!("`{}`, which is no name of an image", name.text) };
+        let found_here = match image.variables(escape).is_empty() {
+            true => warning(dockerfile, "InvalidDefaultArgInFrom", image.span, format!("the base name is {reads}")),
+            false => {
+                let message = format!("without build arguments, the base name `{}` is {reads}", image.text);
+                let hint = "give the ARG before the first FROM a default that makes a valid name";
+                warning(dockerfile, "InvalidDefaultArgInFrom", image.span, message).with_hint(hint)
+            }
         };
-        let hint = "give the ARG before the first FROM a default that makes a valid name";
-        found.push(warning(dockerfile, "InvalidDefaultArgInFrom", image.span, message).with_hint(hint));
+        found.push(found_here);
     }
 }
 
