@@ -120,7 +120,11 @@ pub fn main() -> ExitCode {
         }
     };
     // What only reads the user's files needs no other user's rights, nor a kernel that gives them.
-    let only_reads = matches!(arguments.command, Command::Parse(_) | Command::Context(_));
+    let only_reads = match &arguments.command {
+        Command::Parse(_) | Command::Context(_) => true,
+        Command::Build(args) => args.is_call(),
+        _ => false,
+    };
     if arguments.global.rootless
         && !only_reads
         && let Err(error) = crate::runtime::enter_user_namespace()

@@ -61,12 +61,16 @@ fn check_defaults(dockerfile: &Dockerfile, predefined: &Environment, found: &mut
         if name.text.parse::<Reference>().is_ok() || found.len() >= MAX_FOUND {
             continue;
         }
-        let message = match name.text.as_str() {
-            "" => format!("without build arguments, the base name `{}` is empty", image.text),
-            text => format!("without build arguments, the base name `{}` is `{text}`, which is no name of an image", image.text),
+        let reads = if name.text.is_empty() { "empty".to_owned() } else { format!("`{}`, which is no name of an image", name.text) };
+        let found_here = match image.variables(escape).is_empty() {
+            true => warning(dockerfile, "InvalidDefaultArgInFrom", image.span, format!("the base name is {reads}")),
+            false => {
+                let message = format!("without build arguments, the base name `{}` is {reads}", image.text);
+                let hint = "give the ARG before the first FROM a default that makes a valid name";
+                warning(dockerfile, "InvalidDefaultArgInFrom", image.span, message).with_hint(hint)
+            }
         };
-        let hint = "give the ARG before the first FROM a default that makes a valid name";
-        found.push(warning(dockerfile, "InvalidDefaultArgInFrom", image.span, message).with_hint(hint));
+        found.push(found_here);
     }
 }
 
@@ -83,8 +87,8 @@ struct FromCheck<'a> {
 impl FromCheck<'_> {
     /// Variables that are neither predefined nor declared before the first `FROM`.
     fn undefined(&mut self, word: &Word) {
-        let Ok(expanded) = expand_word(word, self.dockerfile.directives.escape, self.global) else { return };
-        for name in &expanded.undefined {
+        let names = word.variables(self.dockerfile.directives.escape);
+        for name in names.into_iter().filter(|name| self.global.get(name).is_none()) {
             if self.declared().any(|declared| declared == name) {
                 continue;
             }
@@ -111,11 +115,11 @@ impl FromCheck<'_> {
     fn platform(&mut self, stage: &Stage, word: &Word) {
         let escape = self.dockerfile.directives.escape;
         let Ok(expanded) = expand_word(word, escape, self.global) else { return };
-        let used: Vec<&str> = word.variables(escape).into_iter().filter(|name| self.global.get(name).is_some()).collect();
-        if !expanded.undefined.is_empty() {
+        let used = word.variables(escape);
+        if used.iter().any(|name| self.global.get(name).is_none()) {
             return;
         }
-        if used == ["TARGETPLATFORM"] && self.global.get("TARGETPLATFORM") == Some(expanded.text.as_str()) {
+        if used.iter().eq(["TARGETPLATFORM"].iter()) && self.global.get("TARGETPLATFORM") == Some(expanded.text.as_str()) {
             let message = format!("`--platform={}` says what is so anyway", word.text);
             let warning = warning(self.dockerfile, "RedundantTargetPlatform", word.span, message);
             self.found.push(warning.with_hint("leave it out"));

@@ -113,8 +113,8 @@ pub fn outline(
             _ => Environment::default(),
         };
         let mut of_stage = StageOutline { env, ..StageOutline::default() };
-        reader.from_line(&stage.from.image, &mut of_stage);
-        stage.from.platform.iter().for_each(|word| reader.from_line(word, &mut of_stage));
+        reader.use_in_from(&stage.from.image, &mut of_stage);
+        stage.from.platform.iter().for_each(|word| reader.use_in_from(word, &mut of_stage));
         stage.instructions.iter().for_each(|statement| reader.statement(statement, &mut of_stage));
         environments.insert(*index, std::mem::take(&mut of_stage.env));
         outlines.insert(*index, of_stage);
@@ -228,7 +228,7 @@ impl<'a> Reader<'a> {
         (reached.into_iter().collect(), bases)
     }
 
-    fn from_line(&self, word: &Word, stage: &mut StageOutline) {
+    fn use_in_from(&self, word: &Word, stage: &mut StageOutline) {
         stage.used.extend(self.set_in(word, &self.global_env));
     }
 
@@ -328,4 +328,67 @@ impl<'a> Reader<'a> {
 fn description(statement: &Statement, name: &str) -> Option<String> {
     let rest = |line: &str| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned);
     statement.comment.as_deref()?.lines().find_map(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diag::SourceFile;
+    use crate::graph::{CheckScope, NetworkMode};
+    use crate::parser::parse;
+
+    fn outlined(text: &str, args: &[(&str, &str)], env: &[&str]) -> Outline {
+        let parsed = parse(&SourceFile::new("Dockerfile", text));
+        let platform: Platform = "linux/amd64".parse().unwrap();
+        let request = PlanRequest {
+            dockerfile: &parsed.dockerfile,
+            target: None,
+            build_args: &args.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            labels: &[],
+            target_platform: platform.clone(),
+            build_platform: platform,
+            network: NetworkMode::Default,
+            no_cache: false,
+            checks: CheckScope::default(),
+        };
+        outline(&request, &mut |_, _| Some(env.iter().map(|entry| (*entry).to_owned()).collect())).unwrap()
+    }
+
+    fn values(outline: &Outline) -> Vec<(&str, Option<&str>)> {
+        outline.args.iter().map(|arg| (arg.name.as_str(), arg.value.as_deref())).collect()
+    }
+
+    #[test]
+    fn global_arguments_are_listed_where_they_are_used_with_what_they_are_made_of() {
+        let text = "ARG A=1\nARG B=${A}2\nARG UNUSED=x\nARG C\nFROM base:$B\nARG C\nARG TARGETARCH\n";
+        let outline = outlined(text, &[], &[]);
+        assert_eq!(values(&outline), [("A", Some("1")), ("B", Some("12")), ("C", None)]);
+        assert_eq!(values(&outlined(text, &[("B", "7")], &[])), [("B", Some("7")), ("C", None)]);
+    }
+
+    #[test]
+    fn defaults_see_the_environment_of_the_stage() {
+        let text = "FROM base AS one\nENV X=/x\nFROM one\nARG P=$X/$Y\n";
+        assert_eq!(values(&outlined(text, &[], &["Y=y"])), [("P", Some("/x/y"))]);
+    }
+
+    #[test]
+    fn only_what_the_target_reaches_counts() {
+        let text =
+            "FROM a AS one\nARG ONE\nRUN --mount=type=secret,id=s true\nFROM b AS two\nARG TWO\nFROM c\nCOPY --from=one / /\nARG THREE\n";
+        let outline = outlined(text, &[], &[]);
+        assert_eq!(values(&outline), [("ONE", None), ("THREE", None)]);
+        assert_eq!(outline.secrets.iter().map(|secret| secret.name.as_str()).collect::<Vec<_>>(), ["s"]);
+    }
+
+    #[test]
+    fn mounts_get_the_names_that_they_have_without_an_id() {
+        let text = "FROM a\nRUN --mount=type=secret,target=/run/x/token --mount=type=ssh --mount=type=cache,target=/c/d true\n";
+        let outline = outlined(text, &[], &[]);
+        let name = |mounts: &[OutlineMount]| mounts.iter().map(|mount| mount.name.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            (name(&outline.secrets), name(&outline.ssh), name(&outline.caches)),
+            (vec!["token".into()], vec!["default".into()], vec!["/c/d".into()])
+        );
+    }
 }

@@ -7,6 +7,7 @@
 
 mod build;
 mod cache;
+mod call;
 mod common;
 mod containers;
 mod context_ls;

@@ -162,6 +162,13 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+impl BuildArgs {
+    /// Whether something else than a build is asked for.
+    pub(in crate::cli) fn is_call(&self) -> bool {
+        self.check || self.call.call.is_some()
+    }
+}
+
 /// What is asked for instead of a build, if anything.
 fn called(args: &BuildArgs) -> Result<Option<CallFlag>, Error> {
     match (args.check, args.call.call) {

@@ -3,6 +3,8 @@
 //! They look only at stages that the build needs, and at triggers where they are pulled (their place is then the `FROM`), as BuildKit does. Nothing here changes what
 //! is built, and mistakes are left to the lowering itself. Which rules are on is not known here.
 
+use std::collections::BTreeSet;
+
 use super::{Lowering, StageState, expand_word};
 use crate::diag::{Diagnostic, MAX_FOUND, RuleId, Span, did_you_mean};
 use crate::graph::scope::Environment;
@@ -172,9 +174,13 @@ impl Lowering<'_, '_> {
         expand_word(word, self.request.dockerfile.directives.escape, &state.env).ok().map(|expanded| expanded.text)
     }
 
-    /// Variables that a word used and that nothing set or declared.
+    /// Variables that a word used and that nothing set or declared. As in BuildKit, a fallback is no excuse, and one that is not needed is looked at too.
     pub(super) fn warn_undefined(&mut self, word: &Word, expanded: &Expanded, env: &Environment) {
-        for name in expanded.undefined.iter().filter(|name| !env.is_declared(name)) {
+        let mut names: BTreeSet<&str> = expanded.undefined.iter().map(String::as_str).collect();
+        if word.text.contains('$') {
+            names.extend(word.variables(self.request.dockerfile.directives.escape));
+        }
+        for name in names.into_iter().filter(|name| env.get(name).is_none() && !env.is_declared(name)) {
             let Some(warning) = self.warn("UndefinedVar", word.span, format!("usage of undefined variable `${name}`")) else { return };
             if let Some(near) = did_you_mean(name, env.names()) {
                 warning.hint = Some(format!("did you mean `${near}`?"));

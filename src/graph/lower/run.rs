@@ -110,7 +110,7 @@ impl Lowering<'_, '_> {
                 return None;
             }
         };
-        self.warn_undefined(word, &undefined, &state.env);
+        self.warn_undefined(&parser::Word { text: String::new(), span: word.span }, &undefined, &state.env);
         let target = mount.target.as_ref().map(|target| state.workdir().join(target));
         if target.as_ref().is_some_and(RootPath::is_root) {
             self.error_at(word.span, "a mount cannot have the target `/`".to_owned(), None);
