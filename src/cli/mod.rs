@@ -2,6 +2,7 @@
 //!
 //! This is the only folder that prints, reads the environment or looks for the home directory; the rest gets values.
 
+mod call;
 mod commands;
 mod env;
 mod format;
@@ -48,6 +49,10 @@ struct Global {
 enum Command {
     /// Build an image from a Dockerfile
     Build(commands::build::BuildArgs),
+    /// Show the syntax tree of a Dockerfile
+    Parse(commands::parse::ParseArgs),
+    /// Look at a build context
+    Context(commands::context::ContextArgs),
     /// Fetch an image from a registry
     Pull(commands::transfer::PullArgs),
     /// Send an image to a registry
@@ -114,7 +119,14 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // What only reads the user's files needs no other user's rights, nor a kernel that gives them.
+    let only_reads = match &arguments.command {
+        Command::Parse(_) | Command::Context(_) => true,
+        Command::Build(args) => args.is_call(),
+        _ => false,
+    };
     if arguments.global.rootless
+        && !only_reads
         && let Err(error) = crate::runtime::enter_user_namespace()
     {
         report::error(&crate::engine::Error::Runtime(error));
@@ -122,6 +134,8 @@ pub fn main() -> ExitCode {
     }
     match arguments.command {
         Command::Build(args) => commands::build::run(&arguments.global, args),
+        Command::Parse(args) => commands::parse::run(&args),
+        Command::Context(args) => commands::context::run(args),
         Command::Pull(args) => commands::transfer::pull(&arguments.global, args),
         Command::Push(args) => commands::transfer::push(&arguments.global, args),
         Command::Save(args) => commands::transfer::save(&arguments.global, args),

@@ -17,9 +17,19 @@ pub(super) fn tell(text: &str) {
 
 /// Writes a result to standard output. Where that fails (a full disk), the command has failed, whatever it did: the process ends. A reader that has gone
 /// (`| head -1`) has what it wanted.
-#[expect(clippy::exit, reason = "the one place where output fails, below commands that have nothing left to do")]
 pub(super) fn result(text: &str) {
-    if let Err(error) = writeln!(std::io::stdout().lock(), "{text}")
+    written(writeln!(std::io::stdout().lock(), "{text}"));
+}
+
+/// The same, for results that are made while they are written.
+pub(super) fn output(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) {
+    let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    written(write(&mut out).and_then(|()| out.flush()));
+}
+
+#[expect(clippy::exit, reason = "the one place where output fails, below commands that have nothing left to do")]
+fn written(result: std::io::Result<()>) {
+    if let Err(error) = result
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         tell(&format!("{} cannot write to standard output\ncaused by: {error}", red("error:")));
@@ -40,6 +50,10 @@ pub(super) fn error(error: &Error) {
     match error {
         Error::Diagnostics(list) => {
             diagnostics(list);
+            tell(&format!("{} {error}", red("error:")));
+        }
+        Error::Checks { warnings, .. } => {
+            diagnostics(warnings);
             tell(&format!("{} {error}", red("error:")));
         }
         Error::BaseImage { need, source } => {

@@ -142,6 +142,9 @@ impl Error {
             Error::BadIgnorePattern { reason: BadPattern::LoneNegation, .. } => {
                 Some("`!` is followed by the pattern of what to keep".to_owned())
             }
+            Error::BadIgnorePattern { reason: BadPattern::UnknownEscape(_), .. } => {
+                Some("directories are separated by `/`; a backslash makes the character behind it literal".to_owned())
+            }
             _ => None,
         }
     }
@@ -162,6 +165,15 @@ pub enum BadPattern {
     /// A `\` with nothing after it.
     #[error("`\\` at the end escapes nothing")]
     TrailingEscape,
+    /// A `\\` before a letter or digit that has no meaning there.
+    #[error("`\\{0}` has no meaning in ignore files")]
+    UnknownEscape(char),
+    /// A `[:name:]` that there is not.
+    #[error("there is no such named class: expected one such as `[:alpha:]`")]
+    UnknownClass,
+    /// A `{2}` beside wildcards that repeats nothing, too much, or a repetition.
+    #[error("`{{…}}` beside wildcards repeats the character before it, up to 1000 times; write `\\{{` for a brace")]
+    BadRepeat,
     /// A `!` with nothing after it.
     #[error("`!` negates nothing")]
     LoneNegation,

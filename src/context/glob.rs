@@ -9,11 +9,11 @@ use crate::path::RootPath;
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
 
 use super::error::{BadPattern, Error};
-use super::pattern::{Dialect, Matcher};
+use super::wildcard::Wildcard;
 
 /// A wildcard for one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(Matcher);
+pub struct Pattern(Wildcard);
 
 impl Pattern {
     /// Compiles a wildcard.
@@ -22,7 +22,7 @@ impl Pattern {
     }
 
     fn from_bytes(pattern: &[u8]) -> Result<Pattern, BadPattern> {
-        Matcher::new(pattern, Dialect::Glob).map(Pattern)
+        Wildcard::new(pattern).map(Pattern)
     }
 
     /// Whether the whole of `name` matches.

@@ -4,13 +4,13 @@
 //! below an ignored directory. What a directory's rules decided is carried down in a [`DirectoryState`], exactly as Docker's walk does, and this shows in
 //! one corner: a negation counts for a directory only if something was ignored there by then (`a/b` and then `!a` leaves `a/b` ignored).
 //!
-//! Where moby passes parts of a pattern to its regular expressions unescaped (`\d`, `^` outside of a class, wildcards in a class), we keep to the documented
-//! meaning, that of Go's `filepath.Match`. This file reads no files.
+//! Patterns are cleaned twice, as they are on their way through Docker: first as lines of a file, then as patterns. That shows as well: `/!a` is a negation.
+//! This file reads no files.
 
 use crate::path::RootPath;
 
 use super::error::{BadPattern, Error};
-use super::pattern::{Dialect, Matcher};
+use super::pattern::Matcher;
 
 /// The rules of one ignore file, in order.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,17 @@ pub struct Decision<'a> {
     pub pattern: Option<(usize, &'a str)>,
 }
 
+/// What the rules say of a path, and through what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation<'a> {
+    /// Whether the path is ignored.
+    pub ignored: bool,
+    /// The rule that decided: its line (from 1) and its text. `None` where no rule matches.
+    pub pattern: Option<(usize, &'a str)>,
+    /// How many bytes of the path the rule matches: all, or a directory above it.
+    pub matched: usize,
+}
+
 /// Which rules matched a directory, and so everything below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DirectoryState {
@@ -59,23 +70,35 @@ impl IgnoreRules {
     /// Parses an ignore file; `source` is its name for messages.
     pub fn parse(text: &str, source: &str) -> Result<IgnoreRules, Error> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let lines = text.split('\n').enumerate().filter(|(_, line)| !line.starts_with('#'));
-        IgnoreRules::build(lines.map(|(index, line)| (index + 1, line)), source)
+        let lines = text.split('\n').enumerate().filter(|(_, line)| !line.starts_with('#') && !line.trim().is_empty());
+        IgnoreRules::build(lines.map(|(index, line)| (index + 1, line.trim(), clean_line(line.trim()))), source)
     }
 
-    /// Rules from a list of patterns, such as the values of `--exclude`; here `#` starts no comment. `source` is their name for messages.
+    /// The same, for the bytes of a file. Comments may be in any encoding; in patterns, a byte that is not UTF-8 is U+FFFD, as in Docker's requests.
+    pub fn parse_bytes(bytes: &[u8], source: &str) -> Result<IgnoreRules, Error> {
+        let mut text = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+        }
+        IgnoreRules::parse(&text, source)
+    }
+
+    /// Rules from a list of patterns, such as the values of `--exclude`: `#` starts no comment, and a `/` at the start stays, so that it matches nothing. `source` is their name for messages.
     pub fn from_patterns<'a>(patterns: impl IntoIterator<Item = &'a str>, source: &str) -> Result<IgnoreRules, Error> {
-        IgnoreRules::build(patterns.into_iter().enumerate().map(|(index, pattern)| (index + 1, pattern)), source)
+        let numbered = patterns.into_iter().enumerate();
+        IgnoreRules::build(numbered.map(|(index, pattern)| (index + 1, pattern, pattern.to_owned())), source)
     }
 
-    fn build<'a>(lines: impl Iterator<Item = (usize, &'a str)>, source: &str) -> Result<IgnoreRules, Error> {
+    /// Rules from lines: number, text as written, pattern.
+    fn build<'a>(lines: impl Iterator<Item = (usize, &'a str, String)>, source: &str) -> Result<IgnoreRules, Error> {
         let mut rules = IgnoreRules::default();
-        for (line, text) in lines {
-            let text = text.trim();
-            if text.is_empty() {
+        for (line, text, pattern) in lines {
+            let pattern = pattern.trim();
+            if pattern.is_empty() {
                 continue;
             }
-            let rule = Rule::parse(text, line).map_err(|reason| Error::BadIgnorePattern {
+            let rule = Rule::parse(pattern, text, line).map_err(|reason| Error::BadIgnorePattern {
                 file: source.to_owned(),
                 line,
                 pattern: text.to_owned(),
@@ -105,6 +128,22 @@ impl IgnoreRules {
             state = self.enter(&state, &path[..end]);
         }
         self.decide_in(&state, path)
+    }
+
+    /// Decides about `path`, and says which directory above it the rule matches. Without leading slash.
+    pub fn explain(&self, path: &[u8]) -> Explanation<'_> {
+        let mut state = DirectoryState::default();
+        let mut above = Vec::new();
+        for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            state = self.enter(&state, &path[..end]);
+            above.push((end, state.clone()));
+        }
+        let Some(index) = self.apply(&state, path, |_| ()) else {
+            return Explanation { ignored: false, pattern: None, matched: path.len() };
+        };
+        let matched = above.iter().find(|(_, state)| state.has(index)).map_or(path.len(), |(end, _)| *end);
+        let rule = &self.rules[index];
+        Explanation { ignored: !rule.negated, pattern: Some((rule.line, &rule.text)), matched }
     }
 
     /// Decides about a path in a tree.
@@ -153,39 +192,50 @@ impl IgnoreRules {
 }
 
 impl Rule {
-    fn parse(text: &str, line: usize) -> Result<Rule, BadPattern> {
-        let negated = text.starts_with('!');
-        let pattern = text.strip_prefix('!').unwrap_or(text).trim();
-        let mut cleaned = clean(pattern.as_bytes());
-        if negated && (pattern.is_empty() || cleaned == b"/") {
-            return Err(BadPattern::LoneNegation);
-        }
-        if cleaned.len() > 1 && cleaned[0] == b'/' {
-            cleaned.remove(0);
-        }
-        let matcher = Matcher::new(&cleaned, Dialect::Ignore)?;
+    fn parse(pattern: &str, text: &str, line: usize) -> Result<Rule, BadPattern> {
+        let cleaned = clean(pattern);
+        let (pattern, negated) = match cleaned.strip_prefix('!') {
+            Some("") => return Err(BadPattern::LoneNegation),
+            Some(pattern) => (pattern, true),
+            None => (cleaned.as_str(), false),
+        };
+        let matcher = Matcher::new(pattern)?;
         Ok(Rule { matcher, negated, line, text: text.to_owned() })
     }
 }
 
+/// The pattern that a line of a file gives: clean and relative behind its `!`.
+fn clean_line(line: &str) -> String {
+    let (negation, path) = match line.strip_prefix('!') {
+        Some(path) => ("!", path.trim()),
+        None => ("", line),
+    };
+    if path.is_empty() {
+        return negation.to_owned();
+    }
+    let cleaned = clean(path);
+    let relative = cleaned.strip_prefix('/').filter(|relative| !relative.is_empty()).unwrap_or(&cleaned);
+    format!("{negation}{relative}")
+}
+
 /// Go's `path.Clean`: no `.`, no `//`, `..` taken back where there is something to take back; `.` for nothing.
-fn clean(path: &[u8]) -> Vec<u8> {
-    let rooted = path.first() == Some(&b'/');
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in path.split(|byte| *byte == b'/') {
+fn clean(path: &str) -> String {
+    let rooted = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
         match part {
-            b"" | b"." => {}
-            b".." if parts.last().is_some_and(|last| *last != b"..") => {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
                 parts.pop();
             }
-            b".." if rooted => {}
+            ".." if rooted => {}
             name => parts.push(name),
         }
     }
-    let cleaned = parts.join(&b'/');
+    let cleaned = parts.join("/");
     match (rooted, cleaned.is_empty()) {
-        (true, _) => [b"/", cleaned.as_slice()].concat(),
-        (false, true) => b".".to_vec(),
+        (true, _) => format!("/{cleaned}"),
+        (false, true) => ".".to_owned(),
         (false, false) => cleaned,
     }
 }

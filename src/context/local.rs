@@ -75,8 +75,7 @@ impl LocalContext {
     pub fn open(dir: &Path, dockerfile: Option<&Path>) -> Result<LocalContext, Error> {
         let mut context = LocalContext::bare(dir, Owners::Root)?;
         if let Some((path, text)) = context.read_ignore_file(dockerfile)? {
-            // What is not UTF-8 cannot be meant as a character; comments may be in any encoding.
-            context.rules = IgnoreRules::parse(&String::from_utf8_lossy(&text), &path.display().to_string())?;
+            context.rules = IgnoreRules::parse_bytes(&text, &path.display().to_string())?;
             context.ignore_file = Some(path);
         }
         Ok(context)

@@ -17,13 +17,15 @@ mod glob;
 mod ignore;
 mod local;
 mod pattern;
+mod regexp;
+mod wildcard;
 
 pub use archive::{Archive, Attributes, Owners, StdinInput, sniff_stdin};
 pub use checksum::{Change, ChecksumMemo, ChecksumOptions, FileStamp, Filter, NoMemo, RootEntry, TreeChecksum, checksum, diff};
 pub use error::{BadPattern, Error};
 pub use exclude::Excluding;
 pub use glob::{Pattern, expand};
-pub use ignore::{Decision, DirectoryState, IgnoreRules};
+pub use ignore::{Decision, DirectoryState, Explanation, IgnoreRules};
 pub use local::LocalContext;
 
 #[cfg(test)]

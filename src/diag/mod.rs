@@ -6,11 +6,13 @@
 mod diagnostic;
 mod redact;
 mod render;
+mod rule;
 mod source;
 
 pub use diagnostic::{Diagnostic, RuleId, Severity, Suggestion};
 pub use redact::{SafeUrl, Secret};
 pub use render::{Style, render};
+pub use rule::{CHECKS_PAGE, MAX_FOUND, MAX_SHOWN, RULES, Rule};
 pub use source::{Position, SourceFile, Span, Spanned};
 
 /// The word of `known` that `word` was most likely meant to be, if any is near.

@@ -2,7 +2,7 @@
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use super::{Diagnostic, Severity};
+use super::{Diagnostic, RuleId, Severity};
 
 /// Whether to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,10 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
         drawn.push_str("\nhint: ");
         drawn.push_str(hint);
     }
+    if let Some(rule) = diagnostic.rule.and_then(RuleId::rule) {
+        drawn.push_str("\nsee: ");
+        drawn.push_str(&rule.url());
+    }
     drawn
 }
 
@@ -76,6 +80,15 @@ mod tests {
         for part in ["error: no stage or image named `biuld`", "Dockerfile:2:13", "COPY --from=biuld /x /y", "^^^^^", "hint: stage"] {
             assert!(drawn.contains(part), "{part} in\n{drawn}");
         }
+    }
+
+    #[test]
+    fn a_rule_is_named_and_linked() {
+        let file = SourceFile::new("Dockerfile", "MAINTAINER me\n");
+        let warning = Diagnostic::warning(&file, Span::new(0, 10), "it is deprecated").with_rule(RuleId("MaintainerDeprecated"));
+        let drawn = render(&warning, Style::Plain);
+        assert!(drawn.contains("it is deprecated [MaintainerDeprecated]"), "{drawn}");
+        assert!(drawn.ends_with("/docs/checks.md#maintainerdeprecated"), "{drawn}");
     }
 
     #[test]

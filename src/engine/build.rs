@@ -10,17 +10,19 @@ use futures_util::future::try_join_all;
 use crate::cache::BuildCache;
 use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput, sniff_stdin};
 use crate::diag::{Diagnostic, Secret, SourceFile};
-use crate::executor::{self, Environment, ops};
-use crate::graph::{BuildGraph, NetworkMode, Op, PlanRequest, Planned, ResolvedImages, SourceOp, plan};
+use crate::executor::{self, Environment};
+use crate::graph::{BuildGraph, CheckScope, NetworkMode, Op, PlanRequest, Planned, ResolvedImages, SourceOp, plan};
 use crate::image::assemble::assemble;
-use crate::image::export;
-use crate::oci::{Platform, Reference};
-use crate::parser::{ParseOptions, parse_with};
+use crate::image::blobs::ensure_manifest;
+use crate::oci::{Descriptor, Platform, Reference};
+use crate::parser::{Checks, ParseOptions, parse_with};
 use crate::progress::Progress;
-use crate::store::{ActiveSnapshot, ImageRecord, SnapshotId, Store};
+use crate::store::{ActiveSnapshot, ImageRecord, Store};
 use crate::task::{CancellationToken, blocking};
 
+use super::call::{CHECK_ARGUMENT, LazyRules, SYNTAX_ARGUMENT, warnings_of};
 use super::network::networks;
+use super::outputs::{self, Output, kept_names};
 use super::sources::PullPolicy;
 use super::{Engine, Error};
 
@@ -42,21 +44,6 @@ pub enum DockerfileSource {
     Path(PathBuf),
     /// Standard input.
     Stdin,
-}
-
-/// What becomes of a build's result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// The files, into a directory.
-    Local(PathBuf),
-    /// The files, as a tar archive; `-` is standard output.
-    Tar(PathBuf),
-    /// The image, as an OCI archive.
-    Oci(PathBuf),
-    /// The image, as an archive for `docker load`.
-    Docker(PathBuf),
-    /// The image, in the store.
-    Image,
 }
 
 /// A build.
@@ -84,8 +71,10 @@ pub struct BuildRequest {
     pub platform: Platform,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
-    /// What becomes of the result; nothing named means [`Output::Image`].
+    /// What becomes of the result; nothing named means [`Output::store`].
     pub outputs: Vec<Output>,
+    /// Whether the outcome is to have the manifest, even if its layers must be compressed for that alone.
+    pub want_manifest: bool,
 }
 
 /// A build that succeeded.
@@ -93,8 +82,10 @@ pub struct BuildRequest {
 pub struct BuildOutcome {
     /// The image.
     pub image: ImageRecord,
-    /// Whether the image is kept in the store under its names; false where only other outputs were asked for.
-    pub kept: bool,
+    /// The image's manifest, where it was made.
+    pub manifest: Option<Descriptor>,
+    /// The names under which the image is in the store now.
+    pub names: Vec<Reference>,
     /// How many steps were taken from the cache.
     pub cached: usize,
     /// How many steps ran.
@@ -104,16 +95,16 @@ pub struct BuildOutcome {
 }
 
 /// What was read of the user's input.
-struct Input {
-    file: SourceFile,
+pub(super) struct Input {
+    pub(super) file: SourceFile,
     /// The Dockerfile on disk, for its ignore file.
-    path: Option<PathBuf>,
-    context: Context,
+    pub(super) path: Option<PathBuf>,
+    pub(super) context: Context,
     name: String,
 }
 
 /// The files of a build, before it is known whether any step wants them.
-enum Context {
+pub(super) enum Context {
     Directory(PathBuf),
     /// Unpacked in a snapshot that is never committed.
     Archive(Box<LocalContext>, ActiveSnapshot),
@@ -127,18 +118,27 @@ impl Engine {
     /// Everything that can go wrong with a build. The cache keeps what was finished, the store is good.
     pub async fn build(&self, request: BuildRequest, progress: &Progress, cancel: CancellationToken) -> Result<BuildOutcome, Error> {
         let spawner = self.spawner.clone().ok_or_else(|| Error::Usage { message: "this engine cannot run steps".into(), hint: None })?;
+        let mut outputs = if request.outputs.is_empty() { vec![Output::store()] } else { request.outputs };
+        outputs::check(&outputs, &request.tags)?;
         let lease = Arc::new(self.store.lease()?);
+        let _held = lease.clone();
         let (store, context, dockerfile) = (self.store.clone(), request.context, request.dockerfile);
         let input = blocking(move || read_input(context, dockerfile, &store)).await?;
-        let syntax = request.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+        let syntax = request.build_args.get(SYNTAX_ARGUMENT).map(String::as_str);
         let parsed = parse_with(&input.file, ParseOptions { syntax });
-        let mut warnings: Vec<Diagnostic> = Vec::new();
+        let argument = request.build_args.get(CHECK_ARGUMENT).map(String::as_str);
+        let checks = match Checks::new(&parsed.dockerfile, argument) {
+            Ok(checks) => checks,
+            Err(error) => return Err(Error::Diagnostics(parsed.diagnostics.into_iter().chain([error]).collect())),
+        };
         if parsed.diagnostics.iter().any(Diagnostic::is_error) {
-            return Err(Error::Diagnostics(parsed.diagnostics));
+            return Err(Error::Diagnostics(checks.apply(parsed.diagnostics)));
         }
-        warnings.extend(parsed.diagnostics);
+        let warnings = |graph: &[Diagnostic]| warnings_of(&checks, &parsed.dockerfile, &parsed.diagnostics, graph);
+        let rules = LazyRules::new(&input);
         let sources = Arc::new(self.build_sources());
         let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
+        let ignored = |path: &str| rules.hide(path);
         let plan_request = PlanRequest {
             dockerfile: &parsed.dockerfile,
             target: request.target.as_deref(),
@@ -148,8 +148,17 @@ impl Engine {
             build_platform: Platform::host(),
             network: request.network,
             no_cache: request.no_cache,
+            checks: CheckScope { all_stages: false, ignored: Some(&ignored) },
         };
-        let graph = Arc::new(self.plan(&plan_request, &sources, policy, progress).await?);
+        let graph = match self.plan(&plan_request, &sources, policy, progress).await {
+            Err(Error::Diagnostics(found)) => return Err(Error::Diagnostics(warnings(&found))),
+            planned => Arc::new(planned?),
+        };
+        let warnings = warnings(&graph.warnings);
+        let rules = checks.fatal(&warnings);
+        if !rules.is_empty() {
+            return Err(Error::Checks { rules, warnings });
+        }
         let name = format!("{}\0{}", input.name, request.target.as_deref().unwrap_or(""));
         let context = open_context(input.context, input.path.as_deref(), &graph)?;
         let environment = Environment {
@@ -169,12 +178,22 @@ impl Engine {
         };
         let outcome = executor::run(graph.clone(), Arc::new(environment)).await?;
         let (store, config) = (self.store.clone(), graph.config.clone());
-        let (snapshots, tags, outputs) = (outcome.output.snapshots, request.tags, request.outputs);
-        let kept = keeps_image(&outputs);
-        let image = blocking(move || finish(&store, config, &snapshots, &tags, &outputs)).await?;
-        let mut all = warnings;
-        all.extend(graph.warnings.iter().cloned());
-        Ok(BuildOutcome { image, kept, cached: outcome.cached, executed: outcome.executed, warnings: all })
+        let (snapshots, base_layers) = (outcome.output.snapshots, config.rootfs.diff_ids.len());
+        outputs.iter_mut().for_each(|output| output.packing.base_layers = base_layers);
+        let names = kept_names(&outputs, &request.tags).unwrap_or_default();
+        let (below, tags) = (snapshots.clone(), names.clone());
+        let image = blocking(move || {
+            let shown = tags.first().map_or("the image", Reference::written).to_owned();
+            assemble(&store, config, &below, &tags).map_err(|source| Error::Image { action: "make", name: shown, source })
+        });
+        let mut delivered = self.deliver(image.await?, &snapshots, &request.tags, &outputs, progress).await?;
+        if request.want_manifest && delivered.manifest.is_none() {
+            let (store, image) = (self.store.clone(), delivered.image.clone());
+            let failed = |source| Error::Image { action: "pack", name: "the image".into(), source };
+            delivered.manifest = Some(blocking(move || ensure_manifest(&store, &image)).await.map_err(failed)?.descriptor);
+        }
+        let (image, manifest) = (delivered.image, delivered.manifest);
+        Ok(BuildOutcome { image, manifest, names, cached: outcome.cached, executed: outcome.executed, warnings })
     }
 
     /// Plans, fetching the configs of base images until the graph is complete.
@@ -216,7 +235,7 @@ fn open_context(context: Context, dockerfile: Option<&Path>, graph: &BuildGraph)
     }
 }
 
-fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {
+pub(super) fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {
     match (context, dockerfile) {
         (ContextSource::Stdin, DockerfileSource::Stdin) => {
             let hint = "one of them must come from a file".to_owned();
@@ -254,7 +273,7 @@ fn check_directory(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn find_dockerfile(dir: &Path, dockerfile: &DockerfileSource) -> PathBuf {
+pub(super) fn find_dockerfile(dir: &Path, dockerfile: &DockerfileSource) -> PathBuf {
     match dockerfile {
         DockerfileSource::Path(path) if path.is_absolute() || path.exists() || !dir.join(path).exists() => path.clone(),
         DockerfileSource::Path(path) => dir.join(path),
@@ -268,7 +287,7 @@ fn find_dockerfile(dir: &Path, dockerfile: &DockerfileSource) -> PathBuf {
 /// How large a Dockerfile may be: far more than anyone writes, and far less than `/dev/zero`.
 const MAX_DOCKERFILE: u64 = 256 << 20;
 
-fn read_bounded(reader: impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+pub(super) fn read_bounded(reader: impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
     reader.take(MAX_DOCKERFILE + 1).read_to_end(bytes)?;
     if bytes.len() as u64 > MAX_DOCKERFILE {
         return Err(std::io::Error::other(format!("it is larger than {} MiB", MAX_DOCKERFILE >> 20)));
@@ -276,7 +295,7 @@ fn read_bounded(reader: impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn read_dockerfile(path: &Path) -> Result<SourceFile, Error> {
+pub(super) fn read_dockerfile(path: &Path) -> Result<SourceFile, Error> {
     let failed = |source| Error::Dockerfile { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     read_bounded(std::fs::File::open(path).map_err(failed)?, &mut bytes).map_err(failed)?;
@@ -300,38 +319,6 @@ fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -
     read_bounded(file, &mut bytes).map_err(failed)?;
     let file = SourceFile::from_bytes(relative.display().to_string(), bytes);
     Ok(Input { file, path: None, context: Context::Archive(Box::new(context), dir), name: "stdin".into() })
-}
-
-/// Assembles the image and writes what else was asked for.
-fn finish(
-    store: &Store,
-    config: crate::oci::ImageConfig,
-    snapshots: &[SnapshotId],
-    tags: &[Reference],
-    outputs: &[Output],
-) -> Result<ImageRecord, Error> {
-    let named = |source| Error::Image { action: "make", name: tags.first().map_or("the image", Reference::written).to_owned(), source };
-    let names = if keeps_image(outputs) { tags } else { &[] };
-    let image = assemble(store, config, snapshots, names).map_err(named)?;
-    for output in outputs {
-        write_output(store, &image, snapshots, tags, output)?;
-    }
-    Ok(image)
-}
-
-fn keeps_image(outputs: &[Output]) -> bool {
-    outputs.is_empty() || outputs.contains(&Output::Image)
-}
-
-fn write_output(store: &Store, image: &ImageRecord, snapshots: &[SnapshotId], tags: &[Reference], output: &Output) -> Result<(), Error> {
-    let (to, result) = match output {
-        Output::Image => return Ok(()),
-        Output::Local(dir) => (dir, ops::view(store, snapshots).map(|view| export::to_directory(&view, dir))?),
-        Output::Tar(file) => (file, ops::view(store, snapshots).map(|view| export::to_tar(&view, file))?),
-        Output::Oci(file) => (file, export::to_oci_archive(store, image, tags, file)),
-        Output::Docker(file) => (file, export::to_docker_archive(store, image, tags, file)),
-    };
-    result.map_err(|source| Error::Output { to: to.display().to_string(), source })
 }
 
 /// The store's table of checksums, as the context wants it. What the store cannot say is computed.

@@ -1,7 +1,7 @@
 //! `--change` of `import`: instructions that change a config without running anything, in the Dockerfile's own grammar.
 
 use crate::diag::{Diagnostic, SourceFile};
-use crate::graph::{NetworkMode, PlanRequest, Planned, ResolvedImages, plan};
+use crate::graph::{CheckScope, NetworkMode, PlanRequest, Planned, ResolvedImages, plan};
 use crate::oci::{Platform, RuntimeConfig};
 use crate::parser::parse;
 
@@ -37,6 +37,7 @@ pub(super) fn apply_changes(config: &mut RuntimeConfig, changes: &[String]) -> R
         build_platform: Platform::host(),
         network: NetworkMode::None,
         no_cache: false,
+        checks: CheckScope::default(),
     };
     let needs_images = || Error::Usage { message: "a change cannot name an image".into(), hint: None };
     match plan(&request, &ResolvedImages::new()).map_err(Error::Diagnostics)? {

@@ -11,6 +11,14 @@ pub enum Error {
     /// The Dockerfile has mistakes.
     #[error("the Dockerfile has {}", count(.0))]
     Diagnostics(Vec<Diagnostic>),
+    /// The Dockerfile says that no build check may find anything (`# check=error=true`), and some did.
+    #[error("the build checks found something, and `error=true` makes that an error: {}", rules.join(", "))]
+    Checks {
+        /// The rules that are violated.
+        rules: Vec<&'static str>,
+        /// What was found, where it is still to be told.
+        warnings: Vec<Diagnostic>,
+    },
     /// The Dockerfile cannot be read.
     #[error("cannot read the Dockerfile `{}`", path.display())]
     Dockerfile {
@@ -141,6 +149,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Diagnostics(_) => None,
+            Error::Checks { .. } => Some("mend what was found, or rule a check out with `# check=skip=RULE` above the instruction".into()),
             Error::Dockerfile { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("name the file with -f, or the directory that holds it".into())
             }

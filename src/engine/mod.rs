@@ -4,14 +4,18 @@
 //! nor reads the environment: it gets values, and returns outcomes.
 
 mod build;
+mod call;
 mod changes;
 mod containers;
+mod context_files;
 mod download;
 mod error;
 mod images;
 mod login;
 mod network;
+mod outputs;
 mod sources;
+mod syntax;
 mod transfer;
 
 use std::path::PathBuf;
@@ -20,15 +24,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::registry::{Client, ClientOptions, CredentialFiles, Credentials};
 use crate::runtime::Spawner;
 use crate::store::Store;
-pub use crate::store::{PruneImages, PruneOptions, PruneReport};
+pub use crate::store::{LoggedBuild, PruneImages, PruneOptions, PruneReport};
 
 pub use crate::registry::Saved;
-pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output};
+pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource};
+pub use call::{Call, CallOutcome, CheckReport, Lines};
 pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
+pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
+pub use outputs::{Compression, CompressionSpec, Destination, Output, Packing, Push};
+pub use syntax::{HeredocNode, InstructionNode, StageNode, Syntax, SyntaxTree, parse_dockerfile};
 pub use transfer::{ArchiveFormat, ImportRequest, Loaded, PullOutcome, PullRequest, PushOutcome, SaveRequest};
 
 /// Where things are, and how registries are reached.

@@ -68,7 +68,8 @@ impl BuildSources {
         Ok(image)
     }
 
-    fn resolve_local(&self, need: &ImageNeed) -> Result<Option<ResolvedImage>, crate::image::Error> {
+    /// As [`BuildSources::resolve`], but only where the image is here.
+    pub(super) fn resolve_local(&self, need: &ImageNeed) -> Result<Option<ResolvedImage>, crate::image::Error> {
         let Some(record) = self.store.resolve(&need.reference)? else { return Ok(None) };
         if !record.platform.matches(&need.platform) || !self.is_complete(&record)? {
             return Ok(None);

@@ -7,19 +7,23 @@
 //! Dockerfile --stages--> what the target reaches --lower--> nodes (op + inputs) + image config with history
 //! ```
 
+mod checks;
 mod history;
 mod lower;
 mod op;
+mod outline;
 mod plan;
 mod scope;
 mod stages;
 #[cfg(test)]
 mod tests;
 
+pub use checks::CheckScope;
 pub use op::{
     BuildGraph, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op, SecurityMode,
     SourceOp, Step, Unpack,
 };
+pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::{ImageNeed, PlanRequest, Planned, ResolvedImage, ResolvedImages, plan};
 
 /// What of the language's own types an operation carries, for the folders above, which do not import the parser.

@@ -6,6 +6,7 @@ use crate::diag::{Diagnostic, SourceFile, Span};
 use crate::oci::{Digest, ImageConfig, ImageId, Platform, Reference};
 use crate::parser::{Dockerfile, Instruction, Word};
 
+use super::checks::{CheckScope, check_froms};
 use super::lower::{Lowering, StageState};
 use super::op::{BuildGraph, NetworkMode};
 use super::scope::{BuildArgs, Environment, platform_args};
@@ -30,6 +31,8 @@ pub struct PlanRequest<'a> {
     pub network: NetworkMode,
     /// `--no-cache`.
     pub no_cache: bool,
+    /// What the build checks look at.
+    pub checks: CheckScope<'a>,
 }
 
 /// An image whose config the graph needs.
@@ -76,7 +79,7 @@ pub fn plan(request: &PlanRequest<'_>, images: &ResolvedImages) -> Result<Planne
     let mut planner = Planner::new(request)?;
     // A trigger of a base image can bring in stages that nothing else needs; then the round starts again with those.
     loop {
-        planner.reach()?;
+        planner.reach().map_err(|errors| planner.with_warnings(errors))?;
         let needs = planner.missing_images(images);
         if !needs.is_empty() {
             return Ok(Planned::NeedsImages(needs));
@@ -116,11 +119,13 @@ impl<'a> Planner<'a> {
             global,
             warnings: Vec::new(),
             target,
-            extra: BTreeSet::new(),
+            extra: if request.checks.all_stages { (0..request.dockerfile.stages.len()).collect() } else { BTreeSet::new() },
             bases: BTreeMap::new(),
             from_images: Vec::new(),
         };
+        let predefined = planner.global.clone();
         planner.declare_globals()?;
+        planner.warnings = check_froms(request.dockerfile, &predefined, &planner.global);
         Ok(planner)
     }
 
@@ -210,6 +215,12 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Errors, and behind them what was found until then.
+    fn with_warnings(&mut self, mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        errors.append(&mut self.warnings);
+        errors
+    }
+
     /// The images that are needed and not known yet.
     fn missing_images(&self, images: &ResolvedImages) -> Vec<ImageNeed> {
         let file = &self.request.dockerfile.file;
@@ -259,7 +270,8 @@ impl<'a> Planner<'a> {
             }
         }
         if !outcome.errors.is_empty() {
-            return Err(outcome.errors);
+            self.warnings.extend(outcome.warnings);
+            return Err(self.with_warnings(outcome.errors));
         }
         if !outcome.missing_images.is_empty() {
             return Ok(Some(Planned::NeedsImages(outcome.missing_images)));

@@ -13,6 +13,8 @@ use crate::oci::Platform;
 pub(super) struct Environment {
     vars: Vec<(String, String)>,
     index: HashMap<String, usize>,
+    /// What was declared (`ARG name`) but got no value: unset, but not unknown.
+    declared: BTreeSet<String>,
 }
 
 impl Environment {
@@ -34,6 +36,16 @@ impl Environment {
                 self.vars.push((name.to_owned(), value.to_owned()));
             }
         }
+    }
+
+    /// Notes that `name` is known although it has no value.
+    pub(super) fn declare(&mut self, name: &str) {
+        self.declared.insert(name.to_owned());
+    }
+
+    /// Whether `name` was declared without a value.
+    pub(super) fn is_declared(&self, name: &str) -> bool {
+        self.declared.contains(name)
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {

@@ -38,6 +38,7 @@ impl<'a> Given<'a> {
             build_platform: platform,
             network: NetworkMode::Default,
             no_cache: false,
+            checks: CheckScope::default(),
         };
         let mut images = ResolvedImages::new();
         loop {

@@ -1,9 +1,12 @@
-//! Modes of `--chmod`, after expansion: octal, or symbolic as `chmod` reads them (with a umask of 0).
+//! Modes of `--chmod`, after expansion: octal, or symbolic.
+//!
+//! Symbolic modes are those of BSD's `chmod` with a umask of 0, as in BuildKit: `X` asks for the bits that the file had at first, copies (`g=u`) may be mixed with
+//! letters, and `=` takes setuid and setgid away from directories too. As in newer POSIX, `X` works with every operator.
 
 use nom::branch::alt;
-use nom::bytes::complete::take_while_m_n;
-use nom::character::complete::{char, one_of};
-use nom::combinator::{all_consuming, map, value};
+use nom::bytes::complete::take_while1;
+use nom::character::complete::one_of;
+use nom::combinator::{all_consuming, map};
 use nom::multi::{many0, many1, separated_list1};
 use nom::{IResult, Parser};
 
@@ -14,147 +17,162 @@ pub struct Mode(Kind);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Octal(u32),
-    Symbolic(Vec<Clause>),
+    Symbolic(Vec<Change>),
 }
 
-/// `ug+rw-x`: whose bits, and what happens to them in turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Clause {
-    /// Mask of all bits of those who are named.
-    who: u32,
-    actions: Vec<Action>,
+/// A step of a symbolic mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Set(u32),
+    Clear(u32),
+    /// Sets bits of a directory, or of a file that was executable at first.
+    SetExecutable(u32),
+    /// Clears them likewise.
+    ClearExecutable(u32),
+    /// Gives the three bits at `from` to all classes in `to`, as the operator says.
+    Copy {
+        from: u32,
+        to: u32,
+        operator: char,
+    },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Action {
-    operator: char,
-    permissions: Permissions,
-}
+const SET_ID: u32 = 0o6000;
+const STICKY: u32 = 0o1000;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Permissions {
-    /// Any of `rwxXst`.
-    Letters(Vec<char>),
-    /// The bits that `u`, `g` or `o` has: by how far they are shifted.
-    Copy(u32),
-}
+/// What `a`, or no class at all, stands for: everything but the sticky bit.
+const ALL: u32 = SET_ID | 0o777;
 
 impl Mode {
     /// Reads a mode such as `755`, `u=rwX,go=rX` or `+t`.
     pub fn parse(text: &str) -> Result<Mode, String> {
-        let octal = map(take_while_m_n(1, 6, |c: char| c.is_digit(8)), |digits| u32::from_str_radix(digits, 8).unwrap_or(u32::MAX));
-        let symbolic = map(separated_list1(char(','), clause), Kind::Symbolic);
-        let parsed = all_consuming(alt((map(octal, Kind::Octal), symbolic))).parse(text);
-        match parsed {
+        let octal = map(take_while1(|c: char| c.is_digit(8)), |digits: &str| Kind::Octal(octal(digits)));
+        let symbolic = map(separated_list1(one_of(","), clause), |clauses| Kind::Symbolic(clauses.concat()));
+        match all_consuming(alt((octal, symbolic))).parse(text) {
             Ok((_, Kind::Octal(bits))) if bits > 0o7777 => Err(format!("mode `{text}` is greater than 7777")),
             Ok((_, kind)) => Ok(Mode(kind)),
-            Err(_) => Err(format!("`{text}` is no mode")),
+            Err(_) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+                Err(format!("`{text}` is no mode: an octal mode has only the digits 0 to 7"))
+            }
+            Err(_) => Err(format!("`{text}` is no mode: write it as `755` or as `u=rwX,go=rX`")),
         }
     }
 
     /// The mode (twelve bits) of a file that has `current`.
     pub fn apply(&self, current: u32, is_dir: bool) -> u32 {
-        let clauses = match &self.0 {
+        let changes = match &self.0 {
             Kind::Octal(bits) => return *bits,
-            Kind::Symbolic(clauses) => clauses,
+            Kind::Symbolic(changes) => changes,
         };
-        let mut mode = current & 0o7777;
-        for clause in clauses {
-            for action in &clause.actions {
-                let bits = action.permissions.bits(mode, is_dir) & clause.who;
-                mode = match action.operator {
+        let current = current & 0o7777;
+        let executable = is_dir || current & 0o111 != 0;
+        changes.iter().fold(current, |mode, change| match *change {
+            Change::Set(bits) => mode | bits,
+            Change::Clear(bits) => mode & !bits,
+            Change::SetExecutable(bits) if executable => mode | bits,
+            Change::ClearExecutable(bits) if executable => mode & !bits,
+            Change::SetExecutable(_) | Change::ClearExecutable(_) => mode,
+            Change::Copy { from, to, operator } => {
+                let bits = (((mode >> from) & 0o7) * 0o111) & to;
+                match operator {
                     '+' => mode | bits,
                     '-' => mode & !bits,
-                    // Setuid and setgid of a directory stay unless they are named.
-                    _ if is_dir => (mode & !(clause.who & !0o6000)) | bits,
-                    _ => (mode & !clause.who) | bits,
-                };
-            }
-        }
-        mode
-    }
-}
-
-impl Permissions {
-    /// The bits for user, group and others at once.
-    fn bits(&self, mode: u32, is_dir: bool) -> u32 {
-        match self {
-            Permissions::Copy(shift) => ((mode >> shift) & 0o7) * 0o111,
-            Permissions::Letters(letters) => letters.iter().fold(0, |bits, letter| {
-                bits | match letter {
-                    'r' => 0o444,
-                    'w' => 0o222,
-                    'x' => 0o111,
-                    'X' if is_dir || mode & 0o111 != 0 => 0o111,
-                    's' => 0o6000,
-                    't' => 0o1000,
-                    _ => 0,
+                    _ => (mode & !to) | bits,
                 }
-            }),
-        }
-    }
-}
-
-fn clause(input: &str) -> IResult<&str, Clause> {
-    let who = map(many0(one_of("ugoa")), |who| {
-        let named = who.iter().fold(0, |mask, who| {
-            mask | match who {
-                'u' => 0o4700,
-                'g' => 0o2070,
-                'o' => 0o1007,
-                _ => 0o7777,
             }
-        });
-        if named == 0 { 0o7777 } else { named }
+        })
+    }
+}
+
+/// The value of octal digits; as large as can be where it is too large.
+fn octal(digits: &str) -> u32 {
+    u32::from_str_radix(digits, 8).unwrap_or(u32::MAX)
+}
+
+/// `ug+rw-x`: classes, and what happens to them in turn.
+fn clause(input: &str) -> IResult<&str, Vec<Change>> {
+    let (rest, classes) = many0(one_of("ugoa")).parse(input)?;
+    let named = classes.iter().fold(0, |mask, class| {
+        mask | match class {
+            'u' => 0o4700,
+            'g' => 0o2070,
+            'o' => 0o0007,
+            _ => ALL,
+        }
     });
-    map((who, many1(action)), |(who, actions)| Clause { who, actions }).parse(input)
+    let (rest, actions) = many1((one_of("+-="), many0(one_of("rwxXstugo")))).parse(rest)?;
+    Ok((rest, actions.into_iter().flat_map(|(operator, letters)| changes(named, operator, &letters)).collect()))
 }
 
-fn action(input: &str) -> IResult<&str, Action> {
-    let copy = alt((value(6, char('u')), value(3, char('g')), value(0, char('o'))));
-    let permissions = alt((map(copy, Permissions::Copy), map(many0(one_of("rwxXst")), Permissions::Letters)));
-    map((one_of("+-="), permissions), |(operator, permissions)| Action { operator, permissions }).parse(input)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn modes_change_files_and_directories_as_chmod_does() {
-        for (text, current, is_dir, expected) in [
-            ("755", 0o600, false, 0o755),
-            ("0644", 0o4755, false, 0o644),
-            ("4755", 0o600, false, 0o4755),
-            ("0", 0o777, false, 0),
-            ("u=rwX,go=rX", 0o600, false, 0o644),
-            ("u=rwX,go=rX", 0o700, false, 0o755),
-            ("u=rwX,go=rX", 0o600, true, 0o755),
-            ("a+x", 0o644, false, 0o755),
-            ("+x", 0o644, false, 0o755),
-            ("-w", 0o666, false, 0o444),
-            ("u+s", 0o755, false, 0o4755),
-            ("g+s", 0o755, true, 0o2755),
-            ("+t", 0o777, true, 0o1777),
-            ("o+t", 0o777, true, 0o1777),
-            ("u-x,g=u", 0o750, false, 0o660),
-            ("g=u-w", 0o740, false, 0o750),
-            ("go=", 0o777, false, 0o700),
-            ("=r", 0o777, false, 0o444),
-            ("ug+rw-x", 0o171, false, 0o661),
-            ("u=rwx", 0o2711, true, 0o2711),
-            ("g=rx", 0o2775, true, 0o2755),
-            ("g=rx", 0o2775, false, 0o755),
-        ] {
-            let mode = Mode::parse(text).unwrap();
-            assert_eq!(format!("{:o}", mode.apply(current, is_dir)), format!("{expected:o}"), "{text} on {current:o}");
+/// What `letters` behind one operator do to the classes in `named` (none: all of them).
+fn changes(named: u32, operator: char, letters: &[char]) -> Vec<Change> {
+    let mut action = Action { who: named, operator, bits: 0, executable: false, assigned: false, changes: Vec::new() };
+    // Letters that are no permission of others alone: they have no set-ID bits, and no sticky bit of their own.
+    let only_others = named != 0 && named & !0o007 == 0;
+    for letter in letters {
+        match letter {
+            'r' => action.bits |= 0o444,
+            'w' => action.bits |= 0o222,
+            'x' => action.bits |= 0o111,
+            'X' => action.executable = true,
+            's' if !only_others => action.bits |= SET_ID,
+            't' if !only_others => {
+                action.who |= STICKY;
+                action.bits |= STICKY;
+            }
+            'u' => action.copy(6),
+            'g' => action.copy(3),
+            'o' => action.copy(0),
+            _ => {}
         }
     }
+    action.flush(true);
+    action.changes
+}
 
-    #[test]
-    fn what_is_no_mode_is_refused() {
-        for text in ["", "8", "99", "77777", "rwx", "u", "u+q", "u=rwx,", "u rwx", "-", "+x,755", "u=gr"] {
-            assert_eq!(Mode::parse(text).is_ok(), text == "-", "{text}");
+/// Letters behind one operator, as far as they are read.
+struct Action {
+    who: u32,
+    operator: char,
+    /// Bits that no change has yet.
+    bits: u32,
+    /// Whether an `X` is not in a change yet.
+    executable: bool,
+    /// Whether `=` has cleared the bits once.
+    assigned: bool,
+    changes: Vec<Change>,
+}
+
+impl Action {
+    /// The bits of those who are meant.
+    fn masked(&self, bits: u32) -> u32 {
+        if self.who == 0 { bits } else { bits & self.who }
+    }
+
+    /// Makes changes of the letters so far. At the end, `=` clears bits even if there are no letters.
+    fn flush(&mut self, end: bool) {
+        let bits = self.masked(self.bits);
+        if self.bits != 0 || end && self.operator == '=' && !self.assigned {
+            match self.operator {
+                '+' => self.changes.push(Change::Set(bits)),
+                '-' => self.changes.push(Change::Clear(bits)),
+                _ => self.changes.extend([Change::Clear(if self.who == 0 { ALL } else { self.who }), Change::Set(bits)]),
+            }
+            self.assigned = true;
         }
+        if std::mem::take(&mut self.executable) {
+            let bits = self.masked(0o111);
+            self.changes.push(if self.operator == '-' { Change::ClearExecutable(bits) } else { Change::SetExecutable(bits) });
+        }
+        self.bits = 0;
+    }
+
+    /// Copies the bits of a class.
+    fn copy(&mut self, from: u32) {
+        self.flush(false);
+        self.assigned = true;
+        // A sticky bit that was named before does not name a class.
+        let to = [0o700, 0o070, 0o007].into_iter().filter(|class| self.who == 0 || self.who & class != 0).sum();
+        self.changes.push(Change::Copy { from, to, operator: self.operator });
     }
 }

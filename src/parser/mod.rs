@@ -27,6 +27,7 @@ mod run_mount;
 mod scope;
 mod shell;
 mod words;
+mod written;
 
 pub mod chmod;
 pub mod duration;
@@ -41,5 +42,6 @@ pub use ast::*;
 pub use directives::is_built_in;
 pub use expand::{ExpandError, Expanded, Mode, Variables, expand};
 pub use file::{ParseOptions, Parsed, parse, parse_trigger, parse_with};
-pub use lint::lint;
+pub use lint::{Checks, lint};
 pub use run::RunScript;
+pub use written::{Written, WrittenFlag};

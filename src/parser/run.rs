@@ -90,6 +90,10 @@ fn check_mount(scope: &mut Scope<'_>, mount: &Word) {
         let diagnostic = Diagnostic::error(scope.file, mount.span, "flag `--mount` needs a value");
         return scope.report(diagnostic.with_hint("write `--mount=type=bind,target=/path`"));
     }
+    // Without these, nothing can be wrong that is known without variables.
+    if !mount.text.bytes().any(|byte| matches!(byte, b'"' | b'$')) {
+        return;
+    }
     match (RunMount::check(mount, scope.file), is_refused(&mount.text)) {
         (Err(diagnostic), true) => scope.report(*diagnostic),
         (Ok(()), true) => {
@@ -103,9 +107,6 @@ fn check_mount(scope: &mut Scope<'_>, mount: &Word) {
 
 /// Whether a mount is refused with the file: its fields cannot be told apart, or its `from` holds a variable.
 fn is_refused(mount: &str) -> bool {
-    if !mount.bytes().any(|byte| matches!(byte, b'"' | b'$')) {
-        return false;
-    }
     let variable = |field: &String| {
         let (key, value) = field.split_once('=').unwrap_or((field, ""));
         key.eq_ignore_ascii_case("from") && value.find('$').is_some_and(|at| at + 1 < value.len())

@@ -1,15 +1,15 @@
 //! `RUN --mount`: fields as in CSV, `key=value` each.
 //!
-//! The values may hold variables, so that a mount is read twice: with the file, as far as it can be ([`RunMount::check`]), and by the graph once the
-//! variables are known ([`RunMount::resolve`]). Fields are split before values are expanded: a comma in a value adds no field.
+//! A mount is read twice. With the file, only what never depends on variables is checked ([`RunMount::check`]): the quotes, and that `from` holds no variable.
+//! The rest is read by the graph, for the stages that are built, once the variables are known ([`RunMount::resolve`]): so BuildKit does it, and a mistake in a
+//! stage that nothing needs is none. Fields are split before values are expanded: a comma in a value adds no field.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag, take_till, take_while1};
-use nom::character::complete::{char, one_of};
-use nom::combinator::{all_consuming, consumed, map, opt, recognize, value};
+use nom::bytes::complete::{tag, take_while, take_while1};
+use nom::character::complete::char;
+use nom::combinator::{consumed, map, value};
 use nom::multi::{fold_many0, separated_list1};
 use nom::sequence::delimited;
 use nom::{IResult, Parser};
@@ -42,30 +42,30 @@ const KEYS: [&str; 19] = [
 ];
 const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 
-/// Gives the value of a field, expanded; `None` where it is not known yet.
-type Expand<'e> = &'e mut dyn for<'v> FnMut(&'v str) -> Result<Option<Cow<'v, str>>, ExpandError>;
+/// Gives the value of a field, expanded.
+type Expand<'e> = &'e mut dyn FnMut(&str) -> Result<String, ExpandError>;
 
 impl RunMount {
-    /// Reads the value of a `--mount` flag; `expand` replaces the variables of one value. `from` is never expanded.
+    /// Reads the value of a `--mount` flag; `expand` replaces the variables of one value.
     pub fn resolve(
         flag: &Word,
         file: &SourceFile,
         expand: &mut dyn FnMut(&str) -> Result<String, ExpandError>,
     ) -> Result<RunMount, Box<Diagnostic>> {
-        let fields = Fields::read(flag, file, &mut |value| expand(value).map(|value| Some(Cow::Owned(value))))?;
+        let mut fields = Fields::new(flag, file);
+        for (range, text) in fields.split()? {
+            fields.field(range, &text, expand)?;
+        }
         fields.mount()
     }
 
-    /// Checks a flag as far as that is possible before the variables are known.
+    /// Checks what can be told without variables.
     pub(super) fn check(flag: &Word, file: &SourceFile) -> Result<(), Box<Diagnostic>> {
-        let mut deferred = false;
-        let fields = Fields::read(flag, file, &mut |value| {
-            let plain = !value.contains(['$', '\'', '"', '\\', '`']);
-            deferred |= !plain;
-            Ok(plain.then_some(Cow::Borrowed(value)))
-        })?;
-        if !deferred {
-            fields.mount()?;
+        let fields = Fields::new(flag, file);
+        for (range, text) in fields.split()? {
+            if let Some((key, value)) = text.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case("from")) {
+                fields.check_from(&range, key, value)?;
+            }
         }
         Ok(())
     }
@@ -75,90 +75,95 @@ impl RunMount {
 struct Fields<'a> {
     flag: &'a Word,
     file: &'a SourceFile,
-    /// Whether the flag's text is what the file holds, byte for byte.
-    verbatim: bool,
     kind: &'static str,
-    values: Vec<Field<'a>>,
+    values: Vec<Field>,
 }
 
 /// One field.
-struct Field<'a> {
+struct Field {
     /// The key, in lower case and under its first name.
     key: &'static str,
     /// The value; `None` for a key without `=`.
-    value: Option<Cow<'a, str>>,
-    /// The bytes of the flag.
-    span: Span,
-}
-
-impl Field<'_> {
-    fn into_owned(self) -> Field<'static> {
-        Field { value: self.value.map(|value| Cow::Owned(value.into_owned())), ..self }
-    }
+    value: Option<String>,
+    /// The bytes of the flag's text.
+    range: Range<usize>,
+    /// The type of the mount, as far as it was known when the field came.
+    kind: &'static str,
 }
 
 type Outcome<T> = Result<T, Box<Diagnostic>>;
 
 impl<'a> Fields<'a> {
-    fn read(flag: &'a Word, file: &'a SourceFile, expand: Expand<'_>) -> Outcome<Fields<'a>> {
-        let mut fields = Fields { flag, file, verbatim: file.slice(flag.span) == flag.text, kind: "bind", values: Vec::new() };
-        let Ok((_, written)) = all_consuming(separated_list1(char(','), field)).parse(&flag.text) else {
-            return Err(fields.error(flag.span, "the quotes of this mount do not match"));
-        };
-        for (source, text) in written {
-            let start = source.as_ptr() as usize - flag.text.as_ptr() as usize;
-            let range = start..start + source.len();
-            let field = match text {
-                Cow::Borrowed(text) => fields.field(range, text, expand)?,
-                Cow::Owned(text) => fields.field(range, &text, expand)?.map(Field::into_owned),
-            };
-            fields.values.extend(field);
-        }
-        Ok(fields)
+    fn new(flag: &'a Word, file: &'a SourceFile) -> Fields<'a> {
+        Fields { flag, file, kind: "bind", values: Vec::new() }
     }
 
-    /// Reads one field; nothing where its value is unknown.
-    fn field<'t>(&mut self, range: Range<usize>, text: &'t str, expand: Expand<'_>) -> Outcome<Option<Field<'t>>> {
-        let span = self.span(range.clone());
-        let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)));
-        let key = self.key(key, span)?;
-        // Quotes around a field hide where exactly its value stands.
-        let value_span = match value {
-            Some(value) if self.flag.text.get(range.clone()) == Some(text) => self.span(range.end - value.len()..range.end),
-            _ => span,
-        };
+    /// Takes the flag apart at its commas.
+    fn split(&self) -> Outcome<Vec<(Range<usize>, String)>> {
+        let text = self.flag.text.as_str();
+        if text.is_empty() {
+            return Err(self.error(self.flag.span, "a mount needs fields").map_hint("write `--mount=type=…,target=…`"));
+        }
+        let offset = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
+        let (rest, written) = separated_list1(char(','), field).parse(text).unwrap_or((text, Vec::new()));
+        if !rest.is_empty() {
+            let start = written.last().map_or(0, |(source, _)| offset(source));
+            let end = rest.find(',').map_or(text.len(), |comma| offset(rest) + comma);
+            let hint = "a quote stands around a whole field, as in `--mount=type=bind,\\\"source=a,b\\\",target=/c`, and is doubled within";
+            return Err(self.error(self.span(start..end), "the quotes of this mount do not match").map_hint(hint));
+        }
+        Ok(written.into_iter().map(|(source, text)| (offset(source)..offset(source) + source.len(), text)).collect())
+    }
+
+    /// Adds one field.
+    fn field(&mut self, range: Range<usize>, text: &str, expand: Expand<'_>) -> Outcome<()> {
+        let (written, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)));
+        let key = self.key(written, &range)?;
         let value = match value {
             None if matches!(key, "ro" | "rw" | "required") => None,
-            None => return Err(self.error(span, format!("`{text}` needs a value")).map_hint(format!("write `{text}=…`"))),
-            Some(value) if key == "from" => {
-                if value.contains('$') {
-                    let hint = "begin a stage with `FROM $NAME AS stage`, and mount from that stage";
-                    return Err(self.error(value_span, "variables are not expanded in `from`").map_hint(hint));
+            None => return Err(self.error(self.span(range), format!("`{text}` needs a value")).map_hint(format!("write `{text}=…`"))),
+            Some(value) => {
+                if key == "from" {
+                    self.check_from(&range, written, value)?;
                 }
-                Some(Cow::Borrowed(value))
+                Some(expand(value).map_err(|error| self.expansion_error(&range, value, error))?)
             }
-            Some(value) => match expand(value) {
-                Ok(Some(value)) => Some(value),
-                Ok(None) => return Ok(None),
-                Err(error) => return Err(self.error(value_span, error.message)),
-            },
         };
         if let ("type", Some(value)) = (key, &value) {
-            self.kind = self.choice("type of mount", value, &TYPES, value_span)?;
+            self.kind = self.choice("type of mount", value, &TYPES, &range)?;
         }
-        Ok(Some(Field { key, value, span }))
+        self.values.push(Field { key, value, range, kind: self.kind });
+        Ok(())
     }
 
-    fn key(&self, written: &str, span: Span) -> Outcome<&'static str> {
-        let known = KEYS.into_iter().find(|key| key.eq_ignore_ascii_case(written));
-        let Some(key) = known else {
-            let lower = written.to_ascii_lowercase();
-            let mut diagnostic = self.error(span, format!("unknown key `{written}` in `--mount`"));
-            if let Some(near) = did_you_mean(&lower, KEYS).filter(|_| !written.is_empty()) {
-                diagnostic = diagnostic.map_hint(format!("did you mean `{near}`?"));
+    /// Refuses variables in `from`: what a step needs is known before variables are.
+    fn check_from(&self, range: &Range<usize>, key: &str, value: &str) -> Outcome<()> {
+        if !value.char_indices().any(|(at, c)| c == '$' && at + 1 < value.len()) {
+            return Ok(());
+        }
+        let hint = "begin a stage with `FROM $NAME AS stage`, and mount from that stage";
+        Err(self
+            .error(self.value_span(range, value), format!("variables are not expanded in `{}`", key.to_ascii_lowercase()))
+            .map_hint(hint))
+    }
+
+    fn expansion_error(&self, range: &Range<usize>, value: &str, error: ExpandError) -> Box<Diagnostic> {
+        let span = match self.is_plain(range, value) {
+            true => {
+                let start = range.end - value.len();
+                self.span(start + error.range.start..start + error.range.end)
             }
-            return Err(diagnostic);
+            false => self.span(range.clone()),
         };
+        let mut diagnostic = self.error(span, error.message);
+        diagnostic.hint = error.hint;
+        diagnostic
+    }
+
+    fn key(&self, written: &str, range: &Range<usize>) -> Outcome<&'static str> {
+        let lower = written.to_ascii_lowercase();
+        let known = KEYS.into_iter().find(|key| *key == lower);
+        let Some(key) = known else { return Err(self.unknown_key(written, &lower, range)) };
         Ok(match key {
             "src" => "source",
             "dst" | "destination" => "target",
@@ -168,6 +173,24 @@ impl<'a> Fields<'a> {
         })
     }
 
+    fn unknown_key(&self, written: &str, lower: &str, range: &Range<usize>) -> Box<Diagnostic> {
+        if range.is_empty() {
+            return self.error(self.flag.span, "an empty field in `--mount`").map_hint("take away the comma that is too many");
+        }
+        let mut diagnostic = self.error(self.span(range.clone()), format!("unknown key `{written}` in `--mount`"));
+        if let Some(near) = did_you_mean(lower, KEYS).filter(|_| !written.is_empty()) {
+            diagnostic = diagnostic.map_hint(format!("did you mean `{near}`?"));
+            let key = range.start..range.start + written.len();
+            if self.flag.text.get(key.clone()) == Some(written) {
+                let span = self.span(key);
+                if self.file.slice(span) == written {
+                    diagnostic = Box::new(diagnostic.with_suggestion(span, near));
+                }
+            }
+        }
+        diagnostic
+    }
+
     /// The mount, once all values are known.
     fn mount(&self) -> Outcome<RunMount> {
         for field in &self.values {
@@ -175,7 +198,7 @@ impl<'a> Fields<'a> {
         }
         let target = self.text("target");
         if let Some(field) = self.last("target").filter(|field| field.value.as_deref().is_some_and(is_root)) {
-            return Err(self.error(field.span, "the root directory cannot be the target of a mount"));
+            return Err(self.error(self.span(field.range.clone()), "the root directory cannot be the target of a mount"));
         }
         let kind = match self.kind {
             "cache" => self.cache()?,
@@ -190,6 +213,8 @@ impl<'a> Fields<'a> {
             },
             _ => RunMountKind::Bind { from: self.from(), source: self.text("source"), writable: self.writable()?.unwrap_or(false) },
         };
+        // Switches that mean nothing for the type are checked all the same.
+        self.writable()?;
         Ok(RunMount { kind, target, span: self.flag.span })
     }
 
@@ -197,7 +222,7 @@ impl<'a> Fields<'a> {
         let sharing = match self.last("sharing") {
             None => CacheSharing::Shared,
             Some(field) => {
-                match self.choice("sharing", field.value.as_deref().unwrap_or(""), &["shared", "private", "locked"], field.span)? {
+                match self.choice("sharing", field.value.as_deref().unwrap_or(""), &["shared", "private", "locked"], &field.range)? {
                     "private" => CacheSharing::Private,
                     "locked" => CacheSharing::Locked,
                     _ => CacheSharing::Shared,
@@ -219,7 +244,7 @@ impl<'a> Fields<'a> {
     fn secret(&self, target: Option<&str>) -> Outcome<RunMountKind> {
         let (id, source) = (self.text("id"), self.text("source"));
         if let (Some(field), true) = (self.last("source"), id.is_some() && source.is_some()) {
-            return Err(self.error(field.span, "a secret has an `id` or a `source`, not both"));
+            return Err(self.error(self.span(field.range.clone()), "a secret has an `id` or a `source`, not both"));
         }
         let id = id.or(source);
         if id.is_none() && target.is_none() {
@@ -235,38 +260,42 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Refuses keys that mean nothing for the type of the mount.
-    fn check_allowed(&self, field: &Field<'_>) -> Outcome<()> {
-        let allowed = match field.key {
-            "mode" | "uid" | "gid" => matches!(self.kind, "cache" | "secret" | "ssh"),
-            "required" => matches!(self.kind, "secret" | "ssh"),
-            "env" => self.kind == "secret",
-            "size" => self.kind == "tmpfs",
-            "sharing" => self.kind == "cache",
-            "from" => matches!(self.kind, "bind" | "cache" | "tmpfs"),
-            "source" => self.kind != "ssh",
+    /// Refuses keys that mean nothing for the type of the mount. Those that are just not used (`id` of a bind mount) are let be, as in BuildKit.
+    fn check_allowed(&self, field: &Field) -> Outcome<()> {
+        let given = field.value.as_deref() != Some("");
+        let allowed = |kind: &str| match field.key {
+            "mode" | "uid" | "gid" => matches!(kind, "cache" | "secret" | "ssh"),
+            "required" => matches!(kind, "secret" | "ssh"),
+            "size" => kind == "tmpfs",
+            "sharing" => kind == "cache",
+            "from" => kind != "secret" || !given,
+            "source" => kind != "ssh" || !given,
             _ => true,
         };
-        if allowed {
-            return Ok(());
+        let span = || self.span(field.range.clone());
+        if !allowed(self.kind) {
+            return Err(self.error(span(), format!("`{}` means nothing for a mount of type `{}`", field.key, self.kind)));
         }
-        Err(self.error(field.span, format!("`{}` means nothing for a mount of type `{}`", field.key, self.kind)))
+        if matches!(field.key, "required" | "size") && !allowed(field.kind) {
+            let hint = format!("write `type={}` first", self.kind);
+            return Err(self.error(span(), format!("`{}` stands before the type of the mount", field.key)).map_hint(hint));
+        }
+        Ok(())
     }
 
-    fn last(&self, key: &str) -> Option<&Field<'_>> {
+    fn last(&self, key: &str) -> Option<&Field> {
         self.values.iter().rev().find(|field| field.key == key)
     }
 
     fn text(&self, key: &str) -> Option<String> {
-        self.last(key)?.value.as_deref().filter(|value| !value.is_empty()).map(str::to_owned)
+        self.last(key).and_then(|field| field.value.clone()).filter(|value| !value.is_empty())
     }
 
     fn from(&self) -> Option<Spanned<String>> {
         let field = self.last("from")?;
-        let value = field.value.as_deref().filter(|value| !value.is_empty())?;
-        let start = field.span.end - value.len().min(field.span.end - field.span.start);
-        let span = if self.file.slice(Span::new(start, field.span.end)) == value { Span::new(start, field.span.end) } else { field.span };
-        Some(Spanned::new(value.to_owned(), span))
+        let value = field.value.clone().filter(|value| !value.is_empty())?;
+        let span = self.value_span(&field.range, &value);
+        Some(Spanned::new(value, span))
     }
 
     /// What the last of `ro` and `rw` says.
@@ -280,37 +309,74 @@ impl<'a> Fields<'a> {
         self.last(key).map(|field| self.boolean(field)).transpose()
     }
 
-    fn boolean(&self, field: &Field<'_>) -> Outcome<bool> {
+    fn boolean(&self, field: &Field) -> Outcome<bool> {
         let Some(value) = &field.value else { return Ok(true) };
-        boolean(value).ok_or_else(|| self.error(field.span, format!("`{}` is true or false, not `{value}`", field.key)))
+        boolean(value).ok_or_else(|| self.error(self.field_value_span(field), format!("`{}` is true or false, not `{value}`", field.key)))
     }
 
     fn parsed<T>(&self, key: &str, parse: fn(&str) -> Option<T>) -> Outcome<Option<T>> {
         let Some(field) = self.last(key) else { return Ok(None) };
         let value = field.value.as_deref().unwrap_or_default();
-        parse(value).map(Some).ok_or_else(|| self.error(field.span, format!("`{value}` is no value for `{key}`")))
+        parse(value).map(Some).ok_or_else(|| {
+            let hint = match key {
+                "size" => "write a number of bytes, or one with a unit: `64m`, `1.5GiB`",
+                "mode" => "write the mode in octal digits: `0755`",
+                _ => "write the ID as a number",
+            };
+            self.error(self.field_value_span(field), format!("`{value}` is no value for `{key}`")).map_hint(hint)
+        })
     }
 
-    fn choice(&self, what: &str, value: &str, choices: &[&'static str], span: Span) -> Outcome<&'static str> {
-        if let Some(choice) = choices.iter().find(|choice| choice.eq_ignore_ascii_case(value)) {
+    fn choice(&self, what: &str, value: &str, choices: &[&'static str], range: &Range<usize>) -> Outcome<&'static str> {
+        let lower = value.to_lowercase();
+        if let Some(choice) = choices.iter().find(|choice| **choice == lower) {
             return Ok(choice);
         }
-        let lower = value.to_ascii_lowercase();
+        let span = self.value_span(range, value);
         let mut diagnostic = self.error(span, format!("unknown {what} `{value}`"));
         diagnostic = match did_you_mean(&lower, choices.iter().copied()) {
+            Some(near) if self.file.slice(span) == value => {
+                Box::new(diagnostic.map_hint(format!("did you mean `{near}`?")).with_suggestion(span, near))
+            }
             Some(near) => diagnostic.map_hint(format!("did you mean `{near}`?")),
             None => diagnostic.map_hint(format!("it is one of {}", choices.join(", "))),
         };
         Err(diagnostic)
     }
 
-    /// Where a part of the flag stands; the whole flag where quotes or continuations hide the place.
+    /// Whether a field is written without quotes of its own and ends in `value`.
+    fn is_plain(&self, range: &Range<usize>, value: &str) -> bool {
+        let text = &self.flag.text[range.clone()];
+        !text.starts_with('"') && text.strip_suffix(value).is_some_and(|key| key.ends_with('='))
+    }
+
+    /// Where the value of a field stands; the field where that cannot be told.
+    fn value_span(&self, range: &Range<usize>, value: &str) -> Span {
+        let start = if !value.is_empty() && self.is_plain(range, value) { range.end - value.len() } else { range.start };
+        let span = self.span(start..range.end);
+        if start != range.start && self.file.slice(span) != value { self.span(range.clone()) } else { span }
+    }
+
+    fn field_value_span(&self, field: &Field) -> Span {
+        self.value_span(&field.range, field.value.as_deref().unwrap_or_default())
+    }
+
+    /// Where a part of the flag stands. Quotes that were taken out of the flag hide the place, unless the text of the field is still there, just once.
     fn span(&self, range: Range<usize>) -> Span {
         let flag = self.flag.span;
-        if !self.verbatim {
-            return flag;
+        let written = self.file.slice(flag);
+        if written == self.flag.text {
+            return Span::new(flag.start + range.start, flag.start + range.end);
         }
-        Span::new(flag.start + range.start, flag.start + range.end)
+        // What is looked for is the whole field, since a part of it (such as a value) may stand at more places.
+        let text = self.flag.text.as_str();
+        let start = text[..range.start].rfind(',').map_or(0, |comma| comma + 1);
+        let end = text[range.end..].find(',').map_or(text.len(), |comma| range.end + comma);
+        let field = &text[start..end];
+        match written.match_indices(field).map(|(at, _)| at).collect::<Vec<_>>().as_slice() {
+            [at] if !field.is_empty() => Span::new(flag.start + at + range.start - start, flag.start + at + range.end - start),
+            _ => flag,
+        }
     }
 
     fn error(&self, span: Span, message: impl Into<String>) -> Box<Diagnostic> {
@@ -335,18 +401,14 @@ fn is_root(target: &str) -> bool {
 }
 
 /// One field of CSV: bare, or in double quotes (doubled to mean themselves); with the bytes it was written in.
-fn field(input: &str) -> IResult<&str, (&str, Cow<'_, str>)> {
-    if input.starts_with('"')
-        && let Ok((rest, (written, text))) = consumed(quoted).parse(input)
-    {
-        return Ok((rest, (written, Cow::Owned(text))));
-    }
-    map(take_till(|c| c == ','), |written| (written, Cow::Borrowed(written))).parse(input)
-}
-
-fn quoted(input: &str) -> IResult<&str, String> {
-    let part = alt((take_while1(|c| c != '"'), value("\"", tag("\"\""))));
-    delimited(char('"'), fold_many0(part, String::new, |text: String, part| text + part), char('"')).parse(input)
+fn field(input: &str) -> IResult<&str, (&str, String)> {
+    let part = alt((map(take_while1(|c| c != '"'), str::to_owned), value("\"".to_owned(), tag("\"\""))));
+    let quoted = fold_many0(part, String::new, |mut text: String, part| {
+        text.push_str(&part);
+        text
+    });
+    let bare = take_while(|c| c != ',' && c != '"');
+    alt((consumed(delimited(char('"'), quoted, char('"'))), consumed(map(bare, str::to_owned)))).parse(input)
 }
 
 /// The spellings of true and false that flags take.
@@ -368,28 +430,19 @@ fn number(text: &str) -> Option<u32> {
     digits.then(|| text.parse().ok()).flatten()
 }
 
-/// A size in bytes: a number, perhaps with a fraction, and a binary unit.
+/// A size in bytes: a number, perhaps with a fraction and a blank behind it, and a binary unit (`k`, `kb`, `kib` in any case, or `b`).
 fn size(text: &str) -> Option<u64> {
-    let digits = |input| take_while1(|c: char| c.is_ascii_digit()).parse(input);
-    let number = recognize((digits, opt((char('.'), digits))));
-    let unit = (opt(one_of("kKmMgGtTpP")), opt(one_of("iI")), opt(one_of("bB")));
-    let parsed: IResult<&str, _> = all_consuming((number, opt(char(' ')), unit)).parse(text);
-    let (_, (number, _, (unit, infix, _))) = parsed.ok()?;
-    let power = match unit.map(|unit| unit.to_ascii_lowercase()) {
-        None if infix.is_some() => return None,
-        None => 0,
-        Some('k') => 1,
-        Some('m') => 2,
-        Some('g') => 3,
-        Some('t') => 4,
-        Some(_) => 5,
+    let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')?;
+    let (number, unit) = (&text[..=end], &text[end + 1..]);
+    let number = number.strip_suffix(' ').unwrap_or(number);
+    let value = number.parse::<f64>().ok().filter(|value| *value >= 0.0 && value.is_finite())?;
+    let unit = unit.to_ascii_lowercase();
+    let (prefix, rest) = unit.split_at_checked(1).unwrap_or(("", ""));
+    let power = match (prefix, rest) {
+        ("", _) | ("b", "") => 0,
+        (prefix, "" | "b" | "ib") => i32::try_from("kmgtp".find(prefix)?).ok()? + 1,
+        _ => return None,
     };
-    let factor = 1u64 << (10 * power);
-    match number.parse::<u64>() {
-        Ok(whole) => whole.checked_mul(factor),
-        Err(_) => {
-            let bytes = number.parse::<f64>().ok()? * factor as f64;
-            (bytes < 9.0e18).then_some(bytes as u64)
-        }
-    }
+    let bytes = value * 1024f64.powi(power);
+    (bytes < (1u64 << 63) as f64).then_some(bytes as u64)
 }

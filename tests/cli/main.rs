@@ -7,10 +7,14 @@
 
 mod build;
 mod cache;
+mod call;
 mod common;
 mod containers;
+mod context_ls;
 mod failures;
 mod interop;
 mod kill;
+mod outputs;
+mod parse;
 mod peers;
 mod sandbox;

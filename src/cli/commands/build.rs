@@ -5,27 +5,30 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
+use crate::cli::call::{self, CallFlag, call_flag};
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
 use crate::diag::Secret;
-use crate::engine::{BuildRequest, ContextSource, DockerfileSource, Engine, Error, Output};
+use crate::engine::{BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
 use crate::graph::NetworkMode;
 use crate::oci::{Platform, Reference};
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
 
-use super::with_engine;
-
-/// The exit status of a build that a signal stopped, as a shell has it for SIGINT.
-const STOPPED: u8 = 130;
+use super::build_logs::BuildLogsArgs;
+use super::{STOPPED, outputs, with_engine};
 
 /// Flags of `strake build`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(in crate::cli) struct BuildArgs {
+    #[command(subcommand)]
+    command: Option<BuildCommand>,
     /// The directory with the files to build from, or `-` for an archive or a Dockerfile on standard input
-    context: PathBuf,
+    #[arg(required = true)]
+    context: Option<PathBuf>,
     /// A name of the image, `NAME[:TAG]` (may be given several times)
     #[arg(short, long = "tag", value_name = "NAME[:TAG]", value_parser = reference)]
     tag: Vec<Reference>,
@@ -56,18 +59,44 @@ pub(in crate::cli) struct BuildArgs {
     /// Write the image's ID to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
-    /// Where the result goes: `type=local|tar|oci|docker|image[,dest=PATH]`, or a directory, or `-` (may be given several times)
-    #[arg(short, long, value_name = "SPEC", value_parser = output)]
+    /// Where the result goes: `type=local|tar|oci|docker|image|registry|cacheonly[,dest=PATH][,KEY=VALUE…]`, or a directory, or `-` (may be given several
+    /// times) [default: the store]
+    #[arg(short, long, value_name = "SPEC", value_parser = outputs::output)]
     output: Vec<Output>,
+    /// Push the image to the registries of its names
+    #[arg(long)]
+    push: bool,
+    /// Keep the image in the store, also where there are other outputs
+    #[arg(long)]
+    load: bool,
+    /// An annotation of the image, `[manifest:]KEY=VALUE` (may be given several times)
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
+    /// Write what came of the build (digests, names) to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
     /// The network of RUN steps
     #[arg(long, value_enum, default_value = "default")]
     network: Network,
     /// The platform to build for [default: this machine's]
     #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    /// What to do: `build`, or without building `check`, `outline` or `targets`; with `,format=json` the answer is JSON
+    #[arg(long, value_name = "CALL", default_value = "build", value_parser = call_flag)]
+    call: CallFlag,
+    /// Run the build checks only, as `--call=check`
+    #[arg(long)]
+    check: bool,
     /// A secret for RUN --mount=type=secret: `id=NAME[,src=FILE|,env=VARIABLE]` (may be given several times)
     #[arg(long, value_name = "SPEC")]
     secret: Vec<String>,
+}
+
+/// What else than building there is to do with builds.
+#[derive(Debug, Subcommand)]
+enum BuildCommand {
+    /// Show what the steps of a build wrote
+    Logs(BuildLogsArgs),
 }
 
 /// `--network`.
@@ -89,37 +118,19 @@ fn reference(text: &str) -> Result<Reference, String> {
     Ok(reference)
 }
 
-/// Reads `--output`.
-fn output(text: &str) -> Result<Output, String> {
-    if text == "-" {
-        return Ok(Output::Tar("-".into()));
-    }
-    if !text.contains('=') {
-        return Ok(Output::Local(text.into()));
-    }
-    let (mut kind, mut dest) = (None, None);
-    for field in text.split(',') {
-        match field.split_once('=') {
-            Some(("type", value)) => kind = Some(value),
-            Some(("dest", value)) => dest = Some(PathBuf::from(value)),
-            Some((key, _)) => return Err(format!("the key `{key}` is not supported: expected `type` and `dest`")),
-            None => return Err(format!("`{field}` has no value")),
-        }
-    }
-    let needed = |dest: Option<PathBuf>| dest.ok_or_else(|| "`dest=` is missing".to_owned());
-    match kind.ok_or("`type=` is missing")? {
-        "local" => needed(dest).map(Output::Local),
-        "tar" => Ok(Output::Tar(dest.unwrap_or_else(|| "-".into()))),
-        "oci" => Ok(Output::Oci(dest.unwrap_or_else(|| "-".into()))),
-        "docker" => Ok(Output::Docker(dest.unwrap_or_else(|| "-".into()))),
-        "image" if dest.is_none() => Ok(Output::Image),
-        "image" => Err("`type=image` has no `dest`: it goes into the store".into()),
-        other => Err(format!("the type `{other}` is not supported: expected local, tar, oci, docker or image")),
-    }
-}
-
 /// Runs `strake build`.
 pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
+    if let Some(BuildCommand::Logs(args)) = &args.command {
+        return super::build_logs::run(global, args);
+    }
+    match called(&args) {
+        Ok(Some(flag)) => return answer(global, args, flag),
+        Ok(None) => {}
+        Err(error) => {
+            report::error(&error);
+            return ExitCode::FAILURE;
+        }
+    }
     let quiet = args.quiet;
     let iidfile = args.iidfile.clone();
     // Before the runtime: the process that starts sandboxes must be forked while there is one thread.
@@ -151,11 +162,50 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+impl BuildArgs {
+    /// Whether something else than a build is asked for.
+    pub(in crate::cli) fn is_call(&self) -> bool {
+        self.check || self.call.call.is_some()
+    }
+}
+
+/// What is asked for instead of a build, if anything.
+fn called(args: &BuildArgs) -> Result<Option<CallFlag>, Error> {
+    match (args.check, args.call.call) {
+        (false, None) => Ok(None),
+        (true, None) => Ok(Some(CallFlag::CHECK)),
+        (true, Some(Call::Outline | Call::Targets)) => {
+            let hint = Some("`--check` is `--call=check`".to_owned());
+            Err(Error::Usage { message: "`--check` and `--call` ask for different things".into(), hint })
+        }
+        _ => Ok(Some(args.call)),
+    }
+}
+
+/// Says something of a build instead of building. Flags that are about the result mean nothing here.
+fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
+    let (progress, call) = (progress(if args.quiet { ProgressMode::Quiet } else { args.progress }), flag.call.unwrap_or(Call::Check));
+    let outcome = request(args).and_then(|request| {
+        with_engine(global, None, |engine| async move {
+            let outcome = super::until_interrupted(engine.call(request, call, &progress)).await?;
+            engine.finish(call == Call::Check)?;
+            Ok(outcome)
+        })
+    });
+    match outcome {
+        Ok(outcome) => call::show(&outcome, flag),
+        Err(error) => {
+            report::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let progress = progress(mode);
     let quiet = mode == ProgressMode::Quiet;
-    let tags = args.tag.clone();
+    let metadata_file = args.metadata_file.clone();
     let request = request(args)?;
     let interrupted = CancellationToken::new();
     let watcher = tokio::spawn(watch_signals(interrupted.clone()));
@@ -167,13 +217,31 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     let outcome = outcome?;
     if !quiet {
         report::diagnostics(&outcome.warnings);
-        for tag in tags.iter().filter(|_| outcome.kept) {
-            report::tell(&format!("naming to {tag}"));
+        for name in &outcome.names {
+            report::tell(&format!("naming to {name}"));
         }
         report::tell(&format!("image {}", outcome.image.id));
     }
     engine.finish(outcome.executed > 0)?;
+    if let Some(path) = metadata_file {
+        let text = format!("{:#}\n", metadata(&outcome));
+        std::fs::write(&path, text).map_err(|source| Error::Io { action: "write", path, source })?;
+    }
     Ok(outcome.image.id.to_string())
+}
+
+/// What `--metadata-file` says, in the words of `docker buildx build`.
+fn metadata(outcome: &BuildOutcome) -> serde_json::Value {
+    let mut metadata = serde_json::json!({ "containerimage.config.digest": outcome.image.id.to_string() });
+    if let Some(manifest) = &outcome.manifest {
+        metadata["containerimage.descriptor"] = serde_json::json!(manifest);
+        metadata["containerimage.digest"] = manifest.digest.to_string().into();
+    }
+    if !outcome.names.is_empty() {
+        let names: Vec<String> = outcome.names.iter().map(ToString::to_string).collect();
+        metadata["image.name"] = names.join(",").into();
+    }
+    metadata
 }
 
 /// Ends some time after the user stopped the build: what still goes on by then (a read from a pipe that nobody writes to) is left behind.
@@ -206,7 +274,13 @@ async fn watch_signals(interrupted: CancellationToken) {
 }
 
 fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
-    let context = if args.context == Path::new("-") { ContextSource::Stdin } else { ContextSource::Directory(args.context) };
+    let context = match args.context {
+        Some(path) if path == Path::new("-") => ContextSource::Stdin,
+        Some(path) => ContextSource::Directory(path),
+        None => {
+            return Err(Error::Usage { message: "the build has no context".into(), hint: Some("name a directory, such as `.`".into()) });
+        }
+    };
     let dockerfile = match args.file {
         None => DockerfileSource::Default,
         Some(path) if path == Path::new("-") => DockerfileSource::Stdin,
@@ -228,7 +302,8 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         },
         platform: args.platform.unwrap_or_else(Platform::host),
         secrets: secrets(&args.secret)?,
-        outputs: args.output,
+        outputs: outputs::outputs(args.output, args.push, args.load, &args.annotation)?,
+        want_manifest: args.metadata_file.is_some(),
     })
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use petgraph::stable_graph::StableDiGraph;
 
-use crate::diag::{Diagnostic, RuleId, SourceFile, Span, Spanned, did_you_mean};
+use crate::diag::{Diagnostic, RuleId, SourceFile, Span, Spanned};
 use crate::oci::{HealthConfig, ImageConfig, Platform, Reference};
 use crate::parser::{self, ExpandError, Expanded, Instruction, Mode, ShellOrExec, Statement, Word};
 use crate::path::RootPath;
@@ -17,6 +17,7 @@ use super::plan::{ImageNeed, PlanRequest, ResolvedImage, ResolvedImages};
 use super::scope::{BuildArgs, Environment};
 use super::stages::{Base, FromTarget, StageNames};
 
+mod checks;
 mod copy;
 mod run;
 
@@ -45,6 +46,7 @@ pub(super) struct StageState {
     total: usize,
     /// Whether the instruction at hand comes from a trigger.
     is_trigger: bool,
+    checks: checks::StageChecks,
 }
 
 impl StageState {
@@ -201,6 +203,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         state.position = 0;
         state.total = 0;
         state.cmd_is_set = false;
+        state.checks = state.checks.inherited();
         state
     }
 
@@ -217,7 +220,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         let wanted = platform.unwrap_or(&self.request.target_platform).clone();
         let image = self.image(reference, &wanted, span)?.clone();
         let found = image.config.platform();
-        if !found.architecture.is_empty() && !found.matches(&wanted) {
+        if !found.architecture.is_empty() && (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
             let message = format!("base image `{}` is for {found}, but {wanted} is expected", reference.written());
             let warning = Diagnostic::warning(&self.request.dockerfile.file, span, message).with_rule(RuleId("InvalidBaseImagePlatform"));
             self.outcome.warnings.push(warning);
@@ -240,7 +243,20 @@ impl<'a, 'b> Lowering<'a, 'b> {
 
     fn start(&self, node: NodeId, config: ImageConfig, platform: Platform, name: String) -> StageState {
         let env = Environment::from_entries(&config.config.env);
-        StageState { node, config, env, args: Vec::new(), platform, cmd_is_set: false, name, position: 0, total: 0, is_trigger: false }
+        let checks = checks::StageChecks::default();
+        StageState {
+            node,
+            config,
+            env,
+            args: Vec::new(),
+            platform,
+            cmd_is_set: false,
+            name,
+            position: 0,
+            total: 0,
+            is_trigger: false,
+            checks,
+        }
     }
 
     /// The config of an image; notes the need where it is not known.
@@ -330,6 +346,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
     }
 
     fn instruction(&mut self, state: &mut StageState, statement: &Statement) {
+        self.check(state, statement);
         match &statement.instruction {
             Instruction::From(_) => {}
             Instruction::Arg(declarations) => self.arg(state, declarations),
@@ -415,8 +432,9 @@ impl<'a, 'b> Lowering<'a, 'b> {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),
             });
-            if let Some(value) = value.as_deref().filter(|_| !NOT_IN_ENV.contains(&name.as_str())) {
-                state.env.set(&name, value);
+            match value.as_deref().filter(|_| !NOT_IN_ENV.contains(&name.as_str())) {
+                Some(value) => state.env.set(&name, value),
+                None => state.env.declare(&name),
             }
             state.args.push((name, value));
         }
@@ -500,27 +518,13 @@ impl<'a, 'b> Lowering<'a, 'b> {
     /// Expands a word to as many words as it holds then (`EXPOSE $PORTS`).
     fn expand_words(&mut self, word: &Word, env: &Environment) -> Vec<String> {
         match word.expand(self.request.dockerfile.directives.escape, env, Mode::Split) {
-            Ok(expanded) => {
-                self.warn_undefined(word, &expanded, env);
-                expanded.words
-            }
+            // BuildKit does not look for undefined variables here.
+            Ok(expanded) => expanded.words,
             Err(error) => {
                 let diagnostic = expansion_error(&self.file, word, &error);
                 self.error_at(diagnostic.span, diagnostic.message, diagnostic.hint);
                 Vec::new()
             }
-        }
-    }
-
-    fn warn_undefined(&mut self, word: &Word, expanded: &Expanded, env: &Environment) {
-        for name in &expanded.undefined {
-            let message = format!("usage of undefined variable `${name}`");
-            let span = self.trigger_span.unwrap_or(word.span);
-            let mut warning = Diagnostic::warning(&self.file, span, message).with_rule(RuleId("UndefinedVar"));
-            if let Some(near) = did_you_mean(name, env.names()) {
-                warning = warning.with_hint(format!("did you mean `${near}`?"));
-            }
-            self.outcome.warnings.push(warning);
         }
     }
 
@@ -548,7 +552,7 @@ pub(super) fn expand_word(word: &Word, escape: char, env: &Environment) -> Resul
 
 /// The diagnostic of a word that cannot be expanded.
 pub(super) fn expansion_error(file: &SourceFile, word: &Word, error: &ExpandError) -> Diagnostic {
-    Diagnostic::error(file, word.span, error.to_string())
+    word.diagnostic(file, error)
 }
 
 /// Adds a history entry to the stage's config.

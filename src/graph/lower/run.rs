@@ -97,7 +97,12 @@ impl Lowering<'_, '_> {
 
     fn mount(&mut self, state: &StageState, word: &parser::Word, inputs: &mut Vec<NodeId>) -> Option<ExecMount> {
         let escape = self.request.dockerfile.directives.escape;
-        let mut expand = |text: &str| parser::expand(text, escape, &state.env, Mode::Word).map(|expanded| expanded.text);
+        let mut undefined = parser::Expanded::default();
+        let mut expand = |text: &str| {
+            let expanded = parser::expand(text, escape, &state.env, Mode::Word)?;
+            undefined.undefined.extend(expanded.undefined);
+            Ok(expanded.text)
+        };
         let mount = match RunMount::resolve(word, &self.file, &mut expand) {
             Ok(mount) => mount,
             Err(error) => {
@@ -105,6 +110,7 @@ impl Lowering<'_, '_> {
                 return None;
             }
         };
+        self.warn_undefined(&parser::Word { text: String::new(), span: word.span }, &undefined, &state.env);
         let target = mount.target.as_ref().map(|target| state.workdir().join(target));
         if target.as_ref().is_some_and(RootPath::is_root) {
             self.error_at(word.span, "a mount cannot have the target `/`".to_owned(), None);
@@ -202,7 +208,10 @@ impl Lowering<'_, '_> {
             return Some(heredoc.body.value.clone());
         }
         match parser::expand(&heredoc.body.value, '\\', env, Mode::Heredoc) {
-            Ok(expanded) => Some(expanded.text),
+            Ok(expanded) => {
+                self.warn_undefined(&parser::Word { text: String::new(), span: heredoc.span }, &expanded, env);
+                Some(expanded.text)
+            }
             Err(error) => {
                 let word = parser::Word { text: heredoc.body.value.clone(), span: heredoc.body.span };
                 let diagnostic = expansion_error(&self.file, &word, &error);

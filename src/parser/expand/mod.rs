@@ -1,13 +1,15 @@
 //! Expansion of variables: an unexpanded word and a set of variables to a string.
 //!
-//! A word is first read to a template (nom parsers), which finds every mistake of syntax, and then evaluated. Evaluation is lazy: the `w` of `${n:-w}`
-//! is looked at only when it is needed, so an unused part neither fails nor counts as undefined.
+//! A word is first read to a template (nom parsers), which finds every mistake of syntax, and then evaluated. As in BuildKit, evaluation is eager: the `w` of
+//! `${n:-w}` is looked at also when it is not needed, so that `${A:-${B:?no B}}` fails without `B` whatever `A` is.
 //!
 //! What is expanded where (and when) is the graph's business.
 
 mod evaluate;
+mod hints;
 mod pattern;
 mod template;
+mod unicode;
 
 #[cfg(test)]
 mod tests;
@@ -48,7 +50,9 @@ pub struct Expanded {
     pub text: String,
     /// The words of the text; filled only in [`Mode::Split`].
     pub words: Vec<String>,
-    /// Names that were used but not set, each once, in order of use. Names with a fallback (`-`, `+`, `?`) do not count.
+    /// Names that were looked up and are set, each once, in order.
+    pub used: Vec<String>,
+    /// Names that were looked up and are not set, each once, in order: also those with a fallback (`${n:-w}`), and those in a fallback that is not needed.
     pub undefined: Vec<String>,
 }
 
@@ -60,11 +64,13 @@ pub struct ExpandError {
     pub range: Range<usize>,
     /// What is wrong.
     pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
 }
 
 impl ExpandError {
     pub(super) fn new(range: Range<usize>, message: impl Into<String>) -> ExpandError {
-        ExpandError { range, message: message.into() }
+        ExpandError { range, message: message.into(), hint: None }
     }
 }
 
@@ -99,13 +105,9 @@ impl Word {
             true => Span::new(self.span.start + error.range.start, self.span.start + error.range.end),
             false => self.span,
         };
-        let diagnostic = Diagnostic::error(file, span, &error.message);
-        match error.message.starts_with("no closing") {
-            true => {
-                diagnostic.with_hint("paths with blanks need the JSON form; to mean the quote itself, put the escape character before it")
-            }
-            false => diagnostic,
-        }
+        let mut diagnostic = Diagnostic::error(file, span, &error.message);
+        diagnostic.hint.clone_from(&error.hint);
+        diagnostic
     }
 
     /// Whether expansion leaves the word as it is.

@@ -13,10 +13,10 @@ use nom::combinator::{opt, peek, recognize};
 use nom::error::{ErrorKind, ParseError};
 use nom::{Err, IResult, Parser};
 
-use super::ExpandError;
+use super::{ExpandError, hints, unicode};
 
 /// Levels of `${…${…}…}` that are read; beyond that a word is refused.
-const MAX_DEPTH: usize = 40;
+const MAX_DEPTH: usize = 100;
 
 /// A piece of a word.
 #[derive(Debug)]
@@ -54,24 +54,26 @@ pub(super) enum Action<'a> {
     Alternative { colon: bool, word: Vec<Part<'a>> },
     /// `${n?message}`.
     Required { colon: bool, message: Vec<Part<'a>> },
-    /// `${n#p}`, `${n##p}`.
-    TrimPrefix { longest: bool, pattern: Vec<Part<'a>> },
-    /// `${n%p}`, `${n%%p}`.
-    TrimSuffix { longest: bool, pattern: Vec<Part<'a>> },
+    /// `${n#p}`; `p` may begin with another `#`, also one that comes from a variable, for the longest match.
+    TrimPrefix { pattern: Vec<Part<'a>> },
+    /// `${n%p}`; likewise with `%`.
+    TrimSuffix { pattern: Vec<Part<'a>> },
     /// `${n/p/r}`, `${n//p/r}`.
     Replace { all: bool, pattern: Vec<Part<'a>>, replacement: Vec<Part<'a>> },
 }
 
-/// A mistake, with the input from where it was found.
+/// A mistake: how much input is left where it begins and behind it.
 #[derive(Debug)]
 struct Fault {
     left: usize,
+    behind: usize,
     message: String,
+    hint: Option<String>,
 }
 
 impl ParseError<&str> for Fault {
     fn from_error_kind(input: &str, _: ErrorKind) -> Fault {
-        Fault { left: input.len(), message: "syntax error".to_owned() }
+        Fault { left: input.len(), behind: 0, message: "syntax error".to_owned(), hint: None }
     }
 
     fn append(_: &str, _: ErrorKind, other: Fault) -> Fault {
@@ -81,8 +83,15 @@ impl ParseError<&str> for Fault {
 
 type Parsed<'a, T> = IResult<&'a str, T, Fault>;
 
-fn fail<'a, T>(at: &str, message: impl Into<String>) -> Parsed<'a, T> {
-    Err(Err::Failure(Fault { left: at.len(), message: message.into() }))
+/// A mistake from `at` to the end of the word.
+fn fail<'a, T>(at: &str, message: impl Into<String>, hint: impl Into<Option<String>>) -> Parsed<'a, T> {
+    Err(Err::Failure(Fault { left: at.len(), behind: 0, message: message.into(), hint: hint.into() }))
+}
+
+/// A mistake in the substitution at `at`: up to its `}`, if there is one.
+fn fail_in<'a, T>(at: &str, message: impl Into<String>, hint: impl Into<Option<String>>) -> Parsed<'a, T> {
+    let behind = at.find('}').map_or(0, |end| at.len() - end - 1);
+    Err(Err::Failure(Fault { left: at.len(), behind, message: message.into(), hint: hint.into() }))
 }
 
 /// What does not change while a word is read.
@@ -99,8 +108,8 @@ pub(super) fn parse(word: &str, escape: char, plain_quotes: bool) -> Result<Vec<
     match grammar.parts(word, None, 0) {
         Ok((_, parts)) => Ok(parts),
         Err(Err::Failure(fault) | Err::Error(fault)) => {
-            let start = word.len() - fault.left;
-            Err(ExpandError::new(start..word.len(), fault.message))
+            let range = word.len() - fault.left..word.len() - fault.behind;
+            Err(ExpandError { range, message: fault.message, hint: fault.hint })
         }
         Err(Err::Incomplete(_)) => Err(ExpandError::new(0..word.len(), "syntax error")),
     }
@@ -117,7 +126,7 @@ pub(super) fn names<'a>(parts: &[Part<'a>], found: &mut BTreeSet<&'a str>) {
                     None => {}
                     Some(Action::Default { word, .. } | Action::Alternative { word, .. }) => names(word, found),
                     Some(Action::Required { message: word, .. }) => names(word, found),
-                    Some(Action::TrimPrefix { pattern, .. } | Action::TrimSuffix { pattern, .. }) => names(pattern, found),
+                    Some(Action::TrimPrefix { pattern } | Action::TrimSuffix { pattern }) => names(pattern, found),
                     Some(Action::Replace { pattern, replacement, .. }) => {
                         names(pattern, found);
                         names(replacement, found);
@@ -138,8 +147,7 @@ impl Grammar {
             let Some(next) = input.chars().next() else {
                 return match stop {
                     None => Ok((input, parts)),
-                    Some('/') => fail(start, "missing `/` in `${…}`"),
-                    Some(_) => fail(start, "missing `}`"),
+                    Some(_) => Err(Err::Error(Fault { left: start.len(), behind: 0, message: String::new(), hint: None })),
                 };
             };
             let (rest, part) = match next {
@@ -167,7 +175,7 @@ impl Grammar {
         let (mut rest, _) = char('"').parse(input)?;
         let mut parts = Vec::new();
         loop {
-            let Some(next) = rest.chars().next() else { return fail(input, "no closing `\"`") };
+            let Some(next) = rest.chars().next() else { return fail(input, "no closing `\"`", hints::quote(input)) };
             let (after, part) = match next {
                 '"' => return Ok((&rest[1..], Part::Double(parts))),
                 '$' => self.dollar(rest, depth)?,
@@ -196,46 +204,43 @@ impl Grammar {
             });
         }
         if depth >= MAX_DEPTH {
-            return fail(input, format!("substitutions are nested more than {MAX_DEPTH} levels deep"));
-        }
-        if rest.is_empty() {
-            return fail(input, "missing `}`");
+            return fail(input, format!("substitutions are nested more than {MAX_DEPTH} levels deep"), None);
         }
         if rest.starts_with(['{', '}', ':']) {
-            return fail(input, "bad substitution");
+            return fail_in(input, "bad substitution", hints::bad_substitution(rest));
         }
+        // Without a name, the value is that of a variable which is never set.
         let (rest, name) = name(rest).unwrap_or((rest, ""));
-        let (rest, action) = match self.action(rest, depth + 1) {
-            // Point at the substitution itself, unless a nested one is at fault.
-            Err(Err::Failure(fault)) if fault.left == rest.len() || fault.message.starts_with("missing") => {
-                return fail(input, fault.message);
-            }
-            other => other?,
-        };
-        Ok((rest, Part::Variable(Variable { name, range: at(rest), action: action.map(Box::new) })))
+        match self.action(input, name, rest, depth + 1) {
+            Ok((rest, action)) => Ok((rest, Part::Variable(Variable { name, range: at(rest), action: action.map(Box::new) }))),
+            // The end of the word: the last substitution that is still open is at fault.
+            Err(Err::Error(_)) => fail(input, "missing `}`", hints::missing_brace()),
+            Err(other) => Err(other),
+        }
     }
 
-    /// What stands behind the name in `${…}`, with the closing brace.
-    fn action<'a>(self, input: &'a str, depth: usize) -> Parsed<'a, Option<Action<'a>>> {
+    /// What stands behind the name in the substitution at `whole`, with the closing brace. Fails with [`Err::Error`] where the word ends first.
+    fn action<'a>(self, whole: &'a str, name: &str, input: &'a str, depth: usize) -> Parsed<'a, Option<Action<'a>>> {
         let word = |rest: &'a str| self.parts(rest, Some('}'), depth);
-        let operator: IResult<&str, &str, Fault> =
-            alt((recognize((char(':'), anychar)), tag("##"), tag("%%"), tag("//"), recognize(anychar))).parse(input);
-        let Ok((rest, operator)) = operator else { return fail(input, "missing `}`") };
+        let (rest, operator) = alt((recognize((char(':'), anychar)), tag("//"), recognize(anychar))).parse(input)?;
         let colon = operator.starts_with(':');
         match operator {
             "}" => Ok((rest, None)),
             "-" | ":-" => word(rest).map(|(rest, word)| (rest, Some(Action::Default { colon, word }))),
             "+" | ":+" => word(rest).map(|(rest, word)| (rest, Some(Action::Alternative { colon, word }))),
             "?" | ":?" => word(rest).map(|(rest, message)| (rest, Some(Action::Required { colon, message }))),
-            "#" | "##" => word(rest).map(|(rest, pattern)| (rest, Some(Action::TrimPrefix { longest: operator == "##", pattern }))),
-            "%" | "%%" => word(rest).map(|(rest, pattern)| (rest, Some(Action::TrimSuffix { longest: operator == "%%", pattern }))),
+            "#" => word(rest).map(|(rest, pattern)| (rest, Some(Action::TrimPrefix { pattern }))),
+            "%" => word(rest).map(|(rest, pattern)| (rest, Some(Action::TrimSuffix { pattern }))),
             "/" | "//" => {
-                let (rest, pattern) = self.parts(rest, Some('/'), depth)?;
+                let (rest, pattern) = match self.parts(rest, Some('/'), depth) {
+                    Err(Err::Error(_)) => return fail(whole, "missing `/` in `${…}`", hints::missing_slash(name, operator)),
+                    other => other?,
+                };
                 let (rest, replacement) = word(rest)?;
                 Ok((rest, Some(Action::Replace { all: operator == "//", pattern, replacement })))
             }
-            ":" => fail(input, "missing `}`"),
-            other => fail(input, format!("unsupported modifier `{other}` in substitution")),
+            ":" => Err(Err::Error(Fault::from_error_kind(input, ErrorKind::Eof))),
+            other => fail_in(whole, format!("unsupported modifier `{other}` in substitution"), hints::modifier(name, other)),
         }
     }
 }
@@ -246,16 +251,16 @@ fn single_quoted(input: &str) -> Parsed<'_, Part<'_>> {
     let (rest, text) = take_while(|c| c != '\'').parse(rest)?;
     match peek(char::<&str, Fault>('\'')).parse(rest) {
         Ok(_) => Ok((&rest[1..], Part::Single(text))),
-        Err(_) => fail(input, "no closing `'`"),
+        Err(_) => fail(input, "no closing `'`", hints::quote(input)),
     }
 }
 
 /// A name: letters, digits and `_`; or only digits; or one of the shell's special parameters.
 fn name(input: &str) -> IResult<&str, &str, Fault> {
     alt((
-        take_while1(char::is_numeric),
+        take_while1(unicode::is_digit),
         recognize(satisfy(|c| "@*#?-$!".contains(c))),
-        take_while1(|c: char| c.is_alphanumeric() || c == '_'),
+        take_while1(|c: char| unicode::is_letter(c) || unicode::is_digit(c) || c == '_'),
     ))
     .parse(input)
 }

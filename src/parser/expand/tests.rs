@@ -1,274 +1,184 @@
-//! Expansion by table.
+//! What the vectors of `testdata/expand` do not say: hints, places, and what is true of any word.
+
+use proptest::prelude::*;
 
 use super::*;
+use crate::diag::{SourceFile, Span};
 
-/// A: `hello`, E: empty, P: a path, S: blanks, G: a glob, everything else unset.
 fn variables(name: &str) -> Option<String> {
-    let value = match name {
-        "A" => "hello",
-        "E" => "",
-        "P" => "/usr/local/lib/libz.so.1",
-        "S" => " a  b ",
-        "G" => "h*l",
-        "Q" => "it's \"q\" $A",
-        "PORTS" => "80 443/tcp",
-        "Ü" => "umlaut",
-        "_x1" => "underscore",
-        _ => return None,
-    };
-    Some(value.to_owned())
-}
-
-fn word(text: &str) -> String {
-    match expand(text, '\\', &variables, Mode::Word) {
-        Ok(expanded) => expanded.text,
-        Err(error) => format!("!{} @{}", error.message, &text[error.range]),
+    match name {
+        "A" => Some("hello".to_owned()),
+        "E" => Some(String::new()),
+        "N" => Some("a\nb*é$0\\".to_owned()),
+        _ => None,
     }
 }
 
+#[track_caller]
+fn hint(word: &str) -> String {
+    expand(word, '\\', &variables, Mode::Word).unwrap_err().hint.unwrap_or_default()
+}
+
 #[test]
-fn words_expand_as_the_table_says() {
-    for (text, expected) in [
-        // Names.
-        ("", ""),
-        ("plain", "plain"),
-        ("$A", "hello"),
-        ("${A}", "hello"),
-        ("$A$A", "hellohello"),
-        ("a${A}b", "ahellob"),
-        ("$Ab", ""),
-        ("$A.b", "hello.b"),
-        ("$A-b", "hello-b"),
-        ("$A/b", "hello/b"),
-        ("$_x1", "underscore"),
-        ("$Ü", "umlaut"),
-        ("é$A", "éhello"),
-        ("$U", ""),
-        ("a${U}b", "ab"),
-        ("$E", ""),
-        // A dollar that means itself, and special names.
-        ("$", "$"),
-        ("a$", "a$"),
-        ("$.", "$."),
-        ("$/x", "$/x"),
-        ("$ A", "$ A"),
-        ("$%", "$%"),
-        ("$$", ""),
-        ("$1", ""),
-        ("$1A", "A"),
-        ("$12x", "x"),
-        ("$@", ""),
-        ("$*", ""),
-        ("$#", ""),
-        ("$?", ""),
-        ("$-", ""),
-        ("$!", ""),
-        ("${1}", ""),
-        ("${@}", ""),
-        ("$0x", "x"),
-        // Quotes and escapes.
-        ("'$A'", "$A"),
-        ("\"$A\"", "hello"),
-        ("\"a b\"", "a b"),
-        ("'a b'c", "a bc"),
-        ("a'b'\"c\"", "abc"),
-        ("''", ""),
-        ("\"\"", ""),
-        ("\"it's\"", "it's"),
-        ("'say \"x\"'", "say \"x\""),
-        ("\\$A", "$A"),
-        ("\\\\$A", "\\hello"),
-        ("\\'$A", "'hello"),
-        ("\\\"", "\""),
-        ("a\\b", "ab"),
-        ("a\\", "a"),
-        ("\"\\$A\"", "$A"),
-        ("\"\\\"\"", "\""),
-        ("\"\\\\\"", "\\"),
-        ("\"\\a\"", "\\a"),
-        ("\"\\'\"", "\\'"),
-        ("'\\'", "\\"),
-        ("'\\$A'", "\\$A"),
-        ("$Q", "it's \"q\" $A"),
-        ("\"$S\"", " a  b "),
-        ("$S", " a  b "),
-        ("\\${A}", "${A}"),
-        ("\"${A}\"x", "hellox"),
-        // Defaults.
-        ("${A:-x}", "hello"),
-        ("${A-x}", "hello"),
-        ("${U:-x}", "x"),
-        ("${U-x}", "x"),
-        ("${E:-x}", "x"),
-        ("${E-x}", ""),
-        ("${U:-}", ""),
-        ("${U:-$A}", "hello"),
-        ("${U:-${V:-deep}}", "deep"),
-        ("${U:-a b}", "a b"),
-        ("${U:-'a}b'}", "a}b"),
-        ("${U:-\"a}b\"}", "a}b"),
-        ("${U:-a\\}b}", "a}b"),
-        ("${U:-/a/b:c}", "/a/b:c"),
-        ("${U:--}", "-"),
-        ("${U--}", "-"),
-        ("x${U:-1}y${U:-2}z", "x1y2z"),
-        // Alternatives.
-        ("${A:+x}", "x"),
-        ("${A+x}", "x"),
-        ("${U:+x}", ""),
-        ("${U+x}", ""),
-        ("${E:+x}", ""),
-        ("${E+x}", "x"),
-        ("${A:+$A!}", "hello!"),
-        ("${A:+${E:+no}}", ""),
-        // Required.
-        ("${A:?gone}", "hello"),
-        ("${A?gone}", "hello"),
-        ("${E?gone}", ""),
-        ("${U:?gone}", "!U: gone @${U:?gone}"),
-        ("${U?gone}", "!U: gone @${U?gone}"),
-        ("${E:?gone}", "!E: gone @${E:?gone}"),
-        ("${U:?}", "!U: is not allowed to be unset @${U:?}"),
-        ("${E:?}", "!E: is not allowed to be empty @${E:?}"),
-        ("${U?}", "!U: is not allowed to be unset @${U?}"),
-        ("a${U:?say $A}b", "!U: say hello @${U:?say $A}"),
-        // What is not needed is not looked at.
-        ("${A:-${U:?gone}}", "hello"),
-        ("${U:+${U:?gone}}", ""),
-        // Prefixes.
-        ("${P#/}", "usr/local/lib/libz.so.1"),
-        ("${P#*/}", "usr/local/lib/libz.so.1"),
-        ("${P##*/}", "libz.so.1"),
-        ("${P#/usr}", "/local/lib/libz.so.1"),
-        ("${P#usr}", "/usr/local/lib/libz.so.1"),
-        ("${A#h?}", "llo"),
-        ("${A##*l}", "o"),
-        ("${A#*l}", "lo"),
-        ("${A#*l*}", "lo"),
-        ("${A##*l*}", ""),
-        ("${A#$G}", "lo"),
-        ("${A##$G}", "o"),
-        ("${A#}", "hello"),
-        ("${A##}", "hello"),
-        ("${A#*}", "hello"),
-        ("${A##*}", ""),
-        ("${A#\\*}", "hello"),
-        ("${A#[h]}", "hello"),
-        ("${U#x}", ""),
-        // Suffixes.
-        ("${P%/*}", "/usr/local/lib"),
-        ("${P%%/*}", ""),
-        ("${P%.*}", "/usr/local/lib/libz.so"),
-        ("${P%%.*}", "/usr/local/lib/libz"),
-        ("${P%.?}", "/usr/local/lib/libz.so"),
-        ("${A%l*}", "hel"),
-        ("${A%%l*}", "he"),
-        ("${A%x}", "hello"),
-        ("${A%\"lo\"}", "hel"),
-        ("${A%'lo'}", "hel"),
-        // Replacement.
-        ("${A/l/L}", "heLlo"),
-        ("${A//l/L}", "heLLo"),
-        ("${A/l/}", "helo"),
-        ("${A//l/}", "heo"),
-        ("${A/x/y}", "hello"),
-        ("${A/l*/L}", "heL"),
-        ("${A/?/H}", "Hello"),
-        ("${A//?/x}", "xxxxx"),
-        ("${A/*/x}", "x"),
-        ("${A//*/x}", "x"),
-        ("${P//\\//:}", ":usr:local:lib:libz.so.1"),
-        ("${A/h/$A}", "helloello"),
-        ("${A/$G/x}", "xo"),
-        ("${A/e*l/_}", "h_o"),
-        ("${A///-}", "-h-e-l-l-o-"),
-        ("${A/\\}/x}", "hello"),
-        ("${U/a/b}", ""),
-        // Mistakes.
-        ("${}", "!bad substitution @${}"),
-        ("${{A}", "!bad substitution @${{A}"),
-        ("${:}", "!bad substitution @${:}"),
-        ("a${", "!missing `}` @${"),
-        ("a${A", "!missing `}` @${A"),
-        ("${A:", "!missing `}` @${A:"),
-        ("${A:-x", "!missing `}` @${A:-x"),
-        ("${A/x", "!missing `/` in `${…}` @${A/x"),
-        ("${A/x/y", "!missing `}` @${A/x/y"),
-        ("${A^^}", "!unsupported modifier `^` in substitution @${A^^}"),
-        ("${A,,}", "!unsupported modifier `,` in substitution @${A,,}"),
-        ("${A:#x}", "!unsupported modifier `:#` in substitution @${A:#x}"),
-        ("${A:%x}", "!unsupported modifier `:%` in substitution @${A:%x}"),
-        ("${A:0:1}", "!unsupported modifier `:0` in substitution @${A:0:1}"),
-        ("${A=x}", "!unsupported modifier `=` in substitution @${A=x}"),
-        ("${A b}", "!unsupported modifier ` ` in substitution @${A b}"),
-        ("x'a", "!no closing `'` @'a"),
-        ("x\"a", "!no closing `\"` @\"a"),
-        ("${A#\\x}", "!invalid pattern `\\x` in substitution: invalid escape `\\x` @${A#\\x}"),
+fn habits_from_bash_get_a_hint() {
+    for (word, part) in [
+        ("${A,,}", "letter case"),
+        ("${A^}", "letter case"),
+        ("${A[@]}", "no arrays"),
+        ("${A:0:3}", "`${A#pattern}`"),
+        ("${A: -3}", "`${A%pattern}`"),
+        ("${A:=x}", "`${A:-value}`"),
+        ("${A=x}", "`${A:-value}`"),
+        ("${A:#x}", "write `${A#pattern}`"),
+        ("${A:%x}", "write `${A%pattern}`"),
+        ("${A:/x/y}", "write `${A/pattern/replacement}`"),
+        ("${A@Q}", "transformations"),
+        ("${#A}", "length"),
+        ("${!A}", "another one"),
+        ("${$A}", "without `$`"),
+        ("${A.b}", "names have letters"),
+        ("${A|x}", "one of"),
+        ("${A:x}", "one of"),
+        ("${{ github.ref }}", "--build-arg"),
+        ("${}", "name of a variable"),
+        ("${A", "`}`"),
+        ("${A/x}", "write `${A/pattern/replacement}`"),
+        ("${A//x}", "write `${A//pattern/replacement}`"),
+        ("${A#\\x}", "a backslash stands before"),
+        ("it's", "JSON form"),
+        ("\"$(date", "not executed"),
     ] {
-        assert_eq!(word(text), expected, "{text}");
+        assert!(hint(word).contains(part), "{word}: {}", hint(word));
     }
 }
 
 #[test]
-fn a_backtick_escapes_where_the_file_says_so() {
-    for (text, expected) in [("`$A", "$A"), ("c:\\$A", "c:\\hello"), ("\"`$A\"", "$A"), ("``", "`"), ("a`", "a"), ("${U:-a`}b}", "a}b")] {
-        assert_eq!(expand(text, '`', &variables, Mode::Word).unwrap().text, expected, "{text}");
-    }
-}
-
-#[test]
-fn heredoc_bodies_keep_their_quotes() {
-    for (text, expected) in [
-        ("it's $A\n", "it's hello\n"),
-        ("\"$A\"", "\"hello\""),
-        ("'$A'", "'hello'"),
-        ("\\$A", "$A"),
-        ("a\\nb", "anb"),
-        ("${U:-it's}", "it's"),
-    ] {
-        assert_eq!(expand(text, '\\', &variables, Mode::Heredoc).unwrap().text, expected, "{text}");
-    }
-}
-
-#[test]
-fn split_words_come_from_text_and_from_variables() {
-    for (text, expected) in [
-        ("80", vec!["80"]),
-        ("$PORTS", vec!["80", "443/tcp"]),
-        ("\"$PORTS\"", vec!["80 443/tcp"]),
-        ("1$PORTS", vec!["180", "443/tcp"]),
-        ("$PORTS/udp", vec!["80", "443/tcp/udp"]),
-        ("$U", vec![]),
-        ("", vec![]),
-        ("a b", vec!["a", "b"]),
-        ("'a b' c", vec!["a b", "c"]),
-        ("a\\ b", vec!["a b"]),
-        ("$S", vec!["a", "b"]),
-        ("x${S}y", vec!["x", "a", "b", "y"]),
-        ("${U:-1 2}", vec!["1", "2"]),
-    ] {
-        assert_eq!(expand(text, '\\', &variables, Mode::Split).unwrap().words, expected, "{text}");
-    }
-}
-
-#[test]
-fn undefined_names_are_listed_once_and_only_where_nothing_stands_in() {
-    for (text, expected) in [
-        ("$A", vec![]),
-        ("$U$V$U", vec!["U", "V"]),
-        ("${U:-x}${V+x}", vec![]),
-        ("${U:-$V}", vec!["V"]),
-        ("${A:-$V}", vec![]),
-        ("${U#x}${V/a/b}", vec!["U", "V"]),
-        ("'$U'", vec![]),
-        ("$E", vec![]),
-    ] {
-        assert_eq!(expand(text, '\\', &variables, Mode::Word).unwrap().undefined, expected, "{text}");
-    }
+fn a_mistake_of_a_word_is_shown_at_its_part_with_its_hint() {
+    let file = SourceFile::new("Dockerfile", "USER é${A^^}x");
+    let word = Word { text: "é${A^^}x".to_owned(), span: Span::new(5, 14) };
+    let error = word.expand('\\', &variables, Mode::Word).unwrap_err();
+    let shown = word.diagnostic(&file, &error);
+    assert_eq!((file.slice(shown.span), shown.hint), ("${A^^}", error.hint));
 }
 
 #[test]
 fn a_word_tells_which_variables_it_mentions() {
-    let word = Word { text: "$B${A:-$C}'$D'\"${E/$F/$G}\"\\$H".to_owned(), span: crate::diag::Span::new(0, 0) };
-    assert_eq!(word.variables('\\').into_iter().collect::<String>(), "ABCEFG");
+    let word = Word { text: "$B${A:-$C}'$D'\"${E/$F/$G}\"${H#$I}\\$J".to_owned(), span: Span::new(0, 0) };
+    assert_eq!(word.variables('\\').into_iter().collect::<String>(), "ABCEFGHI");
+}
+
+#[test]
+fn substitutions_nest_a_hundred_times() {
+    let nested = |depth: usize| format!("{}x{}", "${U:-".repeat(depth), "}".repeat(depth));
+    assert_eq!(expand(&nested(100), '\\', &variables, Mode::Word).unwrap().text, "x");
+    let error = expand(&nested(101), '\\', &variables, Mode::Word).unwrap_err();
+    assert!(error.message.contains("deep"), "{error}");
+}
+
+/// How many bytes a word expands to, or why it does not, in a time that does not grow faster than its parts.
+#[track_caller]
+fn quickly(word: &str, value: &str) -> Result<usize, String> {
+    let variables = |name: &str| (name == "A").then(|| value.to_owned());
+    let start = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let outcome = expand(word, '\\', &variables, Mode::Word).map(|expanded| expanded.text.len()).map_err(|error| error.message);
+    let took = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec - start.tv_sec;
+    // Linear work takes two seconds without optimisation; work that is not needs minutes.
+    assert!(took < 20, "{took} s for {}", &word[..word.len().min(40)]);
+    outcome
+}
+
+#[test]
+fn patterns_of_many_stars_take_linear_time() {
+    let value = "a".repeat(200_000);
+    let stars = "*a".repeat(5_000);
+    for operator in ["#", "##", "%", "%%"] {
+        let left = quickly(&format!("${{A{operator}{stars}}}"), &value).unwrap();
+        assert_eq!(left, if operator.len() == 2 { 0 } else { 195_000 }, "{operator}");
+        assert_eq!(quickly(&format!("${{A{operator}{stars}*b*}}"), &value), Ok(200_000), "{operator}");
+    }
+    assert_eq!(quickly(&format!("${{A//{stars}/x}}"), &value), Ok(1));
+    assert_eq!(quickly(&format!("${{A//{stars}b/x}}"), &value), Ok(200_000));
+    assert_eq!(quickly("${A//a*b/x}", &"aaaa\n".repeat(40_000)), Ok(200_000));
+    assert_eq!(quickly("${A//*/x}", &"aaaa\n".repeat(40_000)), Ok(80_001));
+    assert_eq!(quickly("${A//\\**\\*/x}", &"*a*\n".repeat(50_000)), Ok(100_000));
+}
+
+#[test]
+fn long_patterns_take_linear_time() {
+    let value = "a".repeat(500_000);
+    let long = "a".repeat(200_000);
+    assert_eq!(quickly(&format!("${{A#{long}}}"), &value), Ok(300_000));
+    assert_eq!(quickly(&format!("${{A/{long}b/x}}"), &value), Ok(500_000));
+    assert_eq!(quickly(&format!("${{A%%*b{long}}}"), &value), Ok(500_000));
+    assert_eq!(quickly(&format!("${{A//{}/xy}}", "?".repeat(10)), &value), Ok(100_000));
+    // Here only the number of steps is limited.
+    assert!(quickly(&format!("${{A/{}b/x}}", "?".repeat(10_000)), &value).is_err());
+    assert!(quickly(&format!("${{A/*{}b/x}}", "?".repeat(10_000)), &value).is_err());
+}
+
+#[test]
+fn what_a_word_makes_of_its_variables_is_limited() {
+    let value = "a".repeat(100_000);
+    assert_eq!(quickly(&"$A".repeat(10), &value), Ok(1_000_000));
+    for word in ["$A".repeat(11), "${A:+x}".repeat(100_000), "${A##*}".repeat(100_000), format!("${{A//a/{}}}", "b".repeat(100))] {
+        assert!(quickly(&word, &value).is_err());
+    }
+    // Text of the word itself is not limited.
+    assert_eq!(quickly(&format!("'{}'", "a".repeat(3 << 20)), &value), Ok(3 << 20));
+}
+
+/// Words of what words are made of.
+fn words() -> impl Strategy<Value = String> {
+    let part = prop::sample::select(vec![
+        "$", "${", "}", "${A", "${U", "${N", ":-", "-", ":+", "+", ":?", "?", "#", "##", "%", "%%", "/", "//", "*", "\\", "`", "'", "\"",
+        "a", " ", "\n", "é", "한", "$A", "${N//?/", "${A#", "${A%", "$0", "²",
+    ]);
+    prop::collection::vec(part, 0..30).prop_map(|parts| parts.concat())
+}
+
+const WAYS: [(char, Mode); 4] = [('\\', Mode::Word), ('`', Mode::Word), ('\\', Mode::Split), ('\\', Mode::Heredoc)];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_panics_and_faults_are_ranges_of_the_word(word in words(), text in any::<String>()) {
+        for word in [&word, &text] {
+            for (escape, mode) in WAYS {
+                if let Err(error) = expand(word, escape, &variables, mode) {
+                    prop_assert!(word.get(error.range.clone()).is_some_and(|part| !part.is_empty()), "{error:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_values_and_defaults_a_word_never_grows(word in "[a${} \\\\'\"é]{0,40}") {
+        for (escape, mode) in WAYS {
+            if let Ok(expanded) = expand(&word, escape, &|_: &str| None, mode) {
+                prop_assert!(expanded.text.len() <= word.len());
+            }
+        }
+    }
+
+    #[test]
+    fn words_of_split_mode_are_the_text_without_blanks(word in "[a$N{}:-b \n'\"]{0,40}") {
+        if let Ok(expanded) = expand(&word, '\\', &variables, Mode::Split) {
+            let solid = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+            prop_assert_eq!(solid(&expanded.words.concat()), solid(&expanded.text));
+        }
+    }
+
+    #[test]
+    fn quoting_a_text_keeps_it(text in "[^']*") {
+        prop_assert_eq!(&expand(&format!("'{text}'"), '\\', &variables, Mode::Word).unwrap().text, &text);
+    }
+
+    #[test]
+    fn escaping_every_character_keeps_the_text(text in any::<String>()) {
+        let escaped: String = text.chars().flat_map(|c| ['\\', c]).collect();
+        for mode in [Mode::Word, Mode::Heredoc] {
+            prop_assert_eq!(&expand(&escaped, '\\', &variables, mode).unwrap().text, &text);
+        }
+    }
 }

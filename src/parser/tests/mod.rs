@@ -7,3 +7,4 @@ mod hostile;
 mod mounts;
 mod properties;
 mod spans;
+mod vectors;

@@ -1,106 +1,122 @@
-//! `RUN --mount`: what is read with the file, and what is resolved with variables.
+//! `RUN --mount`: what is read with the file, where mistakes are shown, and what the vectors of `testdata/values/mounts.txt` are compared with.
 
-use crate::diag::{SourceFile, Span};
+use crate::diag::{SourceFile, Span, Spanned};
 use crate::parser::*;
 
-fn resolve_with(text: &str, value_of_v: &str) -> Result<RunMount, String> {
+/// What a mount's text means, in words; the message and the part at fault if it is refused.
+pub(super) fn describe(text: &str, variables: &dyn Variables) -> Result<String, String> {
     let file = SourceFile::new("Dockerfile", text);
     let flag = Word { text: text.to_owned(), span: Span::new(0, text.len()) };
-    let variables = |name: &str| (name == "V").then(|| value_of_v.to_owned());
-    RunMount::resolve(&flag, &file, &mut |value| expand(value, '\\', &variables, Mode::Word).map(|expanded| expanded.text))
-        .map_err(|diagnostic| format!("{} at {}", diagnostic.message, diagnostic.file.slice(diagnostic.span)))
-}
-
-fn resolve(text: &str) -> Result<RunMount, String> {
-    resolve_with(text, "val")
-}
-
-#[track_caller]
-fn kind(text: &str) -> String {
-    let mount = resolve(text).unwrap();
-    let from = |from: Option<crate::diag::Spanned<String>>| from.map(|from| from.value);
+    let resolved = RunMount::resolve(&flag, &file, &mut |value| expand(value, '\\', variables, Mode::Word).map(|expanded| expanded.text));
+    let mount = resolved
+        .map_err(|diagnostic| format!("{} @ {}", diagnostic.message, diagnostic.file.slice(diagnostic.span)).trim_end().to_owned())?;
+    let mut words = Words(Vec::new());
+    let target = mount.target.as_deref();
     match mount.kind {
-        RunMountKind::Bind { from: stage, source, writable } => {
-            format!("bind {:?} from {:?} source {source:?} writable {writable}", mount.target, from(stage))
+        RunMountKind::Bind { from, source, writable } => {
+            words.bare(if writable { "bind rw" } else { "bind ro" }).text("target", target).text("source", source.as_deref()).from(from);
         }
-        RunMountKind::Cache { id, sharing, from: stage, source, mode, uid, gid, read_only } => format!(
-            "cache {:?} id {id:?} {sharing:?} from {:?} {source:?} {mode:?} {uid:?} {gid:?} read_only {read_only}",
-            mount.target,
-            from(stage)
-        ),
-        RunMountKind::Tmpfs { size } => format!("tmpfs {:?} {size:?}", mount.target),
+        RunMountKind::Cache { id, sharing, from, source, mode, uid, gid, read_only } => {
+            words.bare(if read_only { "cache ro" } else { "cache rw" }).text("target", target).text("id", id.as_deref());
+            words.bare(match sharing {
+                CacheSharing::Shared => "shared",
+                CacheSharing::Private => "private",
+                CacheSharing::Locked => "locked",
+            });
+            words.text("source", source.as_deref()).from(from).owner(mode, uid, gid);
+        }
+        RunMountKind::Tmpfs { size } => {
+            words.bare("tmpfs").text("target", target).text("size", size.map(|size| size.to_string()).as_deref());
+        }
         RunMountKind::Secret { id, env, required, mode, uid, gid } => {
-            format!("secret {:?} {id:?} env {env:?} required {required} {mode:?} {uid:?} {gid:?}", mount.target)
+            words.bare("secret").text("target", target).text("id", id.as_deref()).text("env", env.as_deref());
+            words.switch("required", required).owner(mode, uid, gid);
         }
         RunMountKind::Ssh { id, required, mode, uid, gid } => {
-            format!("ssh {:?} {id:?} required {required} {mode:?} {uid:?} {gid:?}", mount.target)
+            words.bare("ssh").text("target", target).text("id", id.as_deref()).switch("required", required).owner(mode, uid, gid);
         }
     }
+    Ok(words.0.join(" "))
+}
+
+struct Words(Vec<String>);
+
+impl Words {
+    fn bare(&mut self, word: &str) -> &mut Words {
+        self.0.push(word.to_owned());
+        self
+    }
+
+    fn text(&mut self, name: &str, value: Option<&str>) -> &mut Words {
+        self.0.extend(value.map(|value| format!("{name}={value}")));
+        self
+    }
+
+    fn from(&mut self, from: Option<Spanned<String>>) -> &mut Words {
+        self.text("from", from.map(|from| from.value).as_deref())
+    }
+
+    fn switch(&mut self, name: &str, on: bool) -> &mut Words {
+        self.0.extend(on.then(|| name.to_owned()));
+        self
+    }
+
+    fn owner(&mut self, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) -> &mut Words {
+        self.text("mode", mode.map(|mode| format!("{mode:o}")).as_deref());
+        self.text("uid", uid.map(|uid| uid.to_string()).as_deref()).text("gid", gid.map(|gid| gid.to_string()).as_deref())
+    }
+}
+
+/// The mistakes of a file with one `RUN`: `message @ part`.
+fn mistakes(run: &str) -> Vec<String> {
+    let file = SourceFile::new("Dockerfile", format!("FROM scratch\nRUN {run} true\n"));
+    parse(&file).diagnostics.iter().map(|found| format!("{} @ {}", found.message, file.slice(found.span))).collect()
+}
+
+/// The mistake of a mount that the graph finds in a file with one `RUN`.
+fn late(run: &str) -> String {
+    let file = SourceFile::new("Dockerfile", format!("FROM scratch\nRUN {run} true\n"));
+    let parsed = parse(&file);
+    let Instruction::Run(run) = &parsed.dockerfile.stages[0].instructions[0].instruction else { panic!("no RUN") };
+    let found = RunMount::resolve(&run.mounts[0], &file, &mut |value| Ok(value.to_owned())).unwrap_err();
+    format!("{} @ {}", found.message, file.slice(found.span))
 }
 
 #[test]
-fn mounts_of_every_type_are_read() {
-    for (text, expected) in [
-        ("target=/x", "bind Some(\"/x\") from None source None writable false"),
-        ("type=BIND,from=base,source=/a,dst=b,rw", "bind Some(\"b\") from Some(\"base\") source Some(\"/a\") writable true"),
-        ("destination=/x,readonly=false", "bind Some(\"/x\") from None source None writable true"),
-        ("target=/x,rw,ro", "bind Some(\"/x\") from None source None writable false"),
-        ("Target=/x,RW=true", "bind Some(\"/x\") from None source None writable true"),
-        (
-            "type=cache,target=/c,id=k,sharing=Locked,mode=0700,uid=1,gid=2",
-            "cache Some(\"/c\") id Some(\"k\") Locked from None None Some(448) Some(1) Some(2) read_only false",
-        ),
-        ("type=cache,target=/c,ro", "cache Some(\"/c\") id None Shared from None None None None None read_only true"),
-        ("type=tmpfs,target=/t,size=1.5m", "tmpfs Some(\"/t\") Some(1572864)"),
-        ("size=64KiB,target=/t,type=tmpfs", "tmpfs Some(\"/t\") Some(65536)"),
-        ("type=tmpfs,target=/t", "tmpfs Some(\"/t\") None"),
-        ("type=secret,id=key", "secret None Some(\"key\") env None required false None None None"),
-        ("type=secret,source=key,required", "secret None Some(\"key\") env None required true None None None"),
-        ("type=secret,id=key,env=KEY,required=1", "secret None Some(\"key\") env Some(\"KEY\") required true None None None"),
-        ("type=secret,target=/k,mode=0440", "secret Some(\"/k\") None env None required false Some(288) None None"),
-        ("type=ssh", "ssh None None required false None None None"),
-        ("required=true,type=ssh,id=a", "ssh None Some(\"a\") required true None None None"),
-        ("target=/x,source=a$V", "bind Some(\"/x\") from None source Some(\"aval\") writable false"),
-        ("\"target=/a,b\",source=\"c\"", "bind Some(\"/a,b\") from None source Some(\"c\") writable false"),
+fn only_what_never_depends_on_variables_is_told_with_the_file() {
+    for run in ["--mount=type=cahce", "--mount=type=bind,targt=/x", "--mount=target", "--mount=type=secret", "--mount=type=tmpfs,size=big"]
+    {
+        assert_eq!(mistakes(run), Vec::<String>::new(), "{run}");
+    }
+    for (run, expected) in [
+        ("--mount=from=$X,target=/x", "variables are not expanded in `from` @ $X"),
+        ("--mount=target=/x,From=a${X}", "variables are not expanded in `from` @ a${X}"),
+        ("--mount=target=\\\"x", "the quotes of this mount do not match @ target=\\\"x"),
+        ("--mount=", "a mount needs fields @ "),
     ] {
-        assert_eq!(kind(text), expected, "{text}");
+        assert_eq!(mistakes(run), [expected], "{run}");
     }
 }
 
 #[test]
-fn mistakes_in_mounts_point_at_the_field() {
-    for (text, expected) in [
-        ("type=bnid,target=/x", "unknown type of mount `bnid` at bnid"),
-        ("target=/x,sorce=a", "unknown key `sorce` in `--mount` at sorce=a"),
-        ("target", "`target` needs a value at target"),
-        ("target=/x,mode=1", "`mode` means nothing for a mount of type `bind` at mode=1"),
-        ("target=/x,size=1", "`size` means nothing for a mount of type `bind` at size=1"),
-        ("target=/x,required", "`required` means nothing for a mount of type `bind` at required"),
-        ("target=/x,sharing=locked", "`sharing` means nothing for a mount of type `bind` at sharing=locked"),
-        ("type=cache,target=/x,sharing=all", "unknown sharing `all` at sharing=all"),
-        ("type=cache,target=/x,mode=9", "`9` is no value for `mode` at mode=9"),
-        ("type=cache,target=/x,uid=-1", "`-1` is no value for `uid` at uid=-1"),
-        ("type=tmpfs,target=/x,size=big", "`big` is no value for `size` at size=big"),
-        ("type=secret", "a secret needs an `id` or a `target` at type=secret"),
-        ("type=secret,id=a,source=b", "a secret has an `id` or a `source`, not both at source=b"),
-        ("type=secret,id=a,from=b", "`from` means nothing for a mount of type `secret` at from=b"),
-        ("type=ssh,source=b", "`source` means nothing for a mount of type `ssh` at source=b"),
-        ("target=/x,ro=maybe", "`ro` is true or false, not `maybe` at ro=maybe"),
-        ("target=/x,from=a$V", "variables are not expanded in `from` at a$V"),
-        ("target=/", "the root directory cannot be the target of a mount at target=/"),
-        ("target=/./", "the root directory cannot be the target of a mount at target=/./"),
-        ("target=${}", "bad substitution at ${}"),
-        ("target=\"a", "unknown key `` in `--mount` at "),
-        ("target=/x,", "unknown key `` in `--mount` at "),
+fn mistakes_point_at_the_field_also_where_the_flag_has_quotes_or_goes_on_in_another_line() {
+    for (run, expected) in [
+        ("--mount=type=bind,targt=/x", "unknown key `targt` in `--mount` @ targt=/x"),
+        ("--mount=type=bind,source=\"a b\",targt=/x", "unknown key `targt` in `--mount` @ targt=/x"),
+        ("--mount=type=bind,\\\nsource=a,targt=/x", "unknown key `targt` in `--mount` @ targt=/x"),
+        ("--mount=\"type=cahce,target=/x\"", "unknown type of mount `cahce` @ cahce"),
+        ("--mount=type=cache,uid=\"x\"", "`x` is no value for `uid` @ type=cache,uid=\"x\""),
     ] {
-        let error = resolve(text).unwrap_err();
-        assert!(error == expected || text == "target=\"a", "{text}: {error}");
+        assert_eq!(late(run), expected, "{run}");
     }
 }
 
 #[test]
-fn a_comma_in_a_value_adds_no_field() {
-    let mount = resolve_with("target=/x,source=$V", "a,rw").unwrap();
-    let RunMountKind::Bind { source, writable, .. } = mount.kind else { panic!("no bind") };
-    assert_eq!((source.as_deref(), writable), (Some("a,rw"), false));
+fn the_stage_that_a_mount_is_from_has_its_place() {
+    let text = "target=/x,from=base,rw";
+    let file = SourceFile::new("Dockerfile", text);
+    let flag = Word { text: text.to_owned(), span: Span::new(0, text.len()) };
+    let mount = RunMount::resolve(&flag, &file, &mut |value| Ok(value.to_owned())).unwrap();
+    let RunMountKind::Bind { from: Some(from), .. } = mount.kind else { panic!("no bind mount from a stage") };
+    assert_eq!(file.slice(from.span), "base");
 }

@@ -86,7 +86,7 @@ fn errors_of_expansion_point_at_the_substitution() {
         let diagnostic = word.diagnostic(&file, &error);
         (file.slice(diagnostic.span).to_owned(), diagnostic.hint.is_some())
     };
-    assert_eq!(fault(&copy.paths.sources[0]), ("${b^}c".to_owned(), false));
+    assert_eq!(fault(&copy.paths.sources[0]), ("${b^}".to_owned(), true));
     assert_eq!(fault(&copy.paths.sources[1]), ("\"x".to_owned(), true));
 }
 

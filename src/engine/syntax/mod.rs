@@ -1,0 +1,48 @@
+//! `parse`: a Dockerfile's syntax tree for tools.
+//!
+//! Nothing is built or expanded, and no store is opened. What tools see is a [`SyntaxTree`], whose shape is documented and kept; the parser's own tree may change.
+
+mod tree;
+
+use std::path::Path;
+
+use crate::diag::{Diagnostic, SourceFile};
+use crate::parser::parse;
+
+use super::Error;
+use super::build::{read_bounded, read_dockerfile};
+
+pub use tree::{HeredocNode, InstructionNode, StageNode, SyntaxTree};
+
+/// A Dockerfile's tree, and what is wrong with the file.
+#[derive(Debug)]
+pub struct Syntax {
+    /// The tree, with the diagnostics in it.
+    pub tree: SyntaxTree,
+    /// The same diagnostics, to be drawn.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Parses the Dockerfile at `path`; `-` is standard input.
+///
+/// # Errors
+/// The file cannot be read. Mistakes in it are no error here.
+pub fn parse_dockerfile(path: &Path) -> Result<Syntax, Error> {
+    let file = if path == Path::new("-") { read_stdin()? } else { read_dockerfile(path)? };
+    Ok(parse_source(&file))
+}
+
+fn read_stdin() -> Result<SourceFile, Error> {
+    let mut bytes = Vec::new();
+    let failed = |source| Error::Dockerfile { path: "-".into(), source };
+    read_bounded(std::io::stdin().lock(), &mut bytes).map_err(failed)?;
+    Ok(SourceFile::new("-", String::from_utf8_lossy(&bytes)))
+}
+
+fn parse_source(file: &SourceFile) -> Syntax {
+    let parsed = parse(file);
+    Syntax { tree: SyntaxTree::new(&parsed.dockerfile, &parsed.diagnostics), diagnostics: parsed.diagnostics }
+}
+
+#[cfg(test)]
+mod tests;
