@@ -54,6 +54,9 @@ pub struct Position {
     pub column: usize,
 }
 
+/// Replaced bytes whose places are kept. Behind the last of so many, every U+FFFD counts as one.
+const MAX_REPLACEMENTS: usize = 100_000;
+
 /// A file's name and text. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
@@ -65,12 +68,48 @@ struct Inner {
     name: String,
     text: String,
     lines: OnceLock<Vec<usize>>,
+    /// Where U+FFFD stands for bytes that are not UTF-8, in order.
+    replacements: Vec<usize>,
 }
 
 impl SourceFile {
     /// A file called `name` (as messages shall show it) with `text`.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> SourceFile {
-        SourceFile { inner: Arc::new(Inner { name: name.into(), text: text.into(), lines: OnceLock::new() }) }
+        SourceFile::with_replacements(name.into(), text.into(), Vec::new())
+    }
+
+    /// A file as it was read. Bytes that are not UTF-8 become U+FFFD, and it is kept where.
+    pub fn from_bytes(name: impl Into<String>, bytes: Vec<u8>) -> SourceFile {
+        let error = match String::from_utf8(bytes) {
+            Ok(text) => return SourceFile::new(name, text),
+            Err(error) => error,
+        };
+        let (mut text, mut replacements) = (String::with_capacity(error.as_bytes().len()), Vec::new());
+        for chunk in error.as_bytes().utf8_chunks() {
+            text.push_str(chunk.valid());
+            if !chunk.invalid().is_empty() {
+                if replacements.len() < MAX_REPLACEMENTS {
+                    replacements.push(text.len());
+                }
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        SourceFile::with_replacements(name.into(), text, replacements)
+    }
+
+    fn with_replacements(name: String, text: String, replacements: Vec<usize>) -> SourceFile {
+        SourceFile { inner: Arc::new(Inner { name, text, lines: OnceLock::new(), replacements }) }
+    }
+
+    /// Whether the file was not all UTF-8.
+    pub fn has_replacements(&self) -> bool {
+        !self.inner.replacements.is_empty()
+    }
+
+    /// Whether the U+FFFD at a byte of the text stands for bytes that are not UTF-8.
+    pub fn is_replacement(&self, offset: usize) -> bool {
+        let known = &self.inner.replacements;
+        known.binary_search(&offset).is_ok() || (known.len() == MAX_REPLACEMENTS && known.last().is_some_and(|last| *last < offset))
     }
 
     /// The name that messages show.
@@ -110,6 +149,15 @@ fn line_starts(text: &str) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_replaced_and_remembered() {
+        let file = SourceFile::from_bytes("Dockerfile", b"a\xff\xefb\xe2\x82 \xef\xbf\xbd".to_vec());
+        assert_eq!(file.text(), "a\u{fffd}\u{fffd}b\u{fffd} \u{fffd}");
+        let replaced: Vec<usize> = (0..file.text().len()).filter(|at| file.is_replacement(*at)).collect();
+        assert_eq!(replaced, [1, 4, 8]);
+        assert!(file.has_replacements() && !SourceFile::from_bytes("f", "é\u{fffd}".into()).has_replacements());
+    }
 
     #[test]
     fn positions_count_lines_and_characters_from_one() {

@@ -15,7 +15,7 @@ use crate::graph::{BuildGraph, NetworkMode, Op, PlanRequest, Planned, ResolvedIm
 use crate::image::assemble::assemble;
 use crate::image::export;
 use crate::oci::{Platform, Reference};
-use crate::parser::parse;
+use crate::parser::{ParseOptions, parse_with};
 use crate::progress::Progress;
 use crate::store::{ActiveSnapshot, ImageRecord, SnapshotId, Store};
 use crate::task::{CancellationToken, blocking};
@@ -130,7 +130,8 @@ impl Engine {
         let lease = Arc::new(self.store.lease()?);
         let (store, context, dockerfile) = (self.store.clone(), request.context, request.dockerfile);
         let input = blocking(move || read_input(context, dockerfile, &store)).await?;
-        let parsed = parse(&input.file);
+        let syntax = request.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+        let parsed = parse_with(&input.file, ParseOptions { syntax });
         let mut warnings: Vec<Diagnostic> = Vec::new();
         if parsed.diagnostics.iter().any(Diagnostic::is_error) {
             return Err(Error::Diagnostics(parsed.diagnostics));
@@ -232,7 +233,7 @@ fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Stor
             let mut bytes = Vec::new();
             let path = || PathBuf::from("-");
             read_bounded(std::io::stdin().lock(), &mut bytes).map_err(|source| Error::Dockerfile { path: path(), source })?;
-            let file = SourceFile::new("-", String::from_utf8_lossy(&bytes).into_owned());
+            let file = SourceFile::from_bytes("-", bytes);
             let name = dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string();
             Ok(Input { file, path: None, context: Context::Directory(dir), name })
         }
@@ -280,7 +281,7 @@ pub(super) fn read_dockerfile(path: &Path) -> Result<SourceFile, Error> {
     let mut bytes = Vec::new();
     read_bounded(std::fs::File::open(path).map_err(failed)?, &mut bytes).map_err(failed)?;
     let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
-    Ok(SourceFile::new(name, String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(SourceFile::from_bytes(name, bytes))
 }
 
 fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {
@@ -297,7 +298,7 @@ fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -
     let file = crate::sys::tree::Tree::open(&context, &resolved).map_err(failed)?;
     let mut bytes = Vec::new();
     read_bounded(file, &mut bytes).map_err(failed)?;
-    let file = SourceFile::new(relative.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
+    let file = SourceFile::from_bytes(relative.display().to_string(), bytes);
     Ok(Input { file, path: None, context: Context::Archive(Box::new(context), dir), name: "stdin".into() })
 }
 

@@ -47,7 +47,8 @@ pub struct Statement {
     pub instruction: Instruction,
     /// The keyword as written.
     pub keyword: Spanned<String>,
-    /// From the keyword to the end of the instruction, heredocs included.
+    /// From the first line of the instruction (which may hold nothing but an escape character) to its end: heredocs, and comments and blank lines
+    /// behind a last continuation included.
     pub span: Span,
     /// The instruction as one logical line: continuations joined, comments dropped, leading blanks removed; with heredoc bodies after it. What
     /// `ONBUILD` stores and progress shows.
@@ -170,6 +171,15 @@ pub struct Heredoc {
     pub file_descriptor: Option<u32>,
     /// Where `<<WORD` stands.
     pub span: Span,
+    /// The body with its tabs, where `<<-` removed some.
+    pub indented: Option<String>,
+}
+
+impl Heredoc {
+    /// The body as it was written: what a shell gets, and what a trigger stores.
+    pub fn written(&self) -> &str {
+        self.indented.as_deref().unwrap_or(&self.body.value)
+    }
 }
 
 /// `RUN`.
@@ -362,8 +372,8 @@ pub struct CopyPaths {
 pub struct Onbuild {
     /// The instruction's text, to be stored in the image's config: heredoc bodies and terminators included.
     pub trigger: String,
-    /// The instruction, parsed; it was checked with the file.
-    pub statement: Box<Statement>,
+    /// The instruction, parsed. There is none where it has a mistake: that fails the build that it is triggered in, and this one only warns.
+    pub statement: Option<Box<Statement>>,
 }
 
 /// `HEALTHCHECK`.

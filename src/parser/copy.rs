@@ -2,12 +2,18 @@
 //!
 //! A heredoc counts as a source. Words are split at blanks even inside of quotes: paths with blanks need the JSON form.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
+use crate::diag::{Diagnostic, Span, Spanned};
+
 use super::ast::{Add, Copy, CopyPaths, Heredoc, Instruction, Word};
+use super::expand::{Mode, expand};
 use super::flags::{Flags, Kind};
+use super::heredoc::{self, Mark};
 use super::instruction::{Arguments, list, literal};
 use super::scope::Scope;
+use super::words;
 
 /// Reads the arguments of `COPY`.
 pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
@@ -22,10 +28,13 @@ pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instru
     let mut flags = Flags::check(scope, arguments.flags, &known);
     let paths = paths(scope, arguments.rest, arguments.heredocs, arguments.keyword)?;
     let from = flags.text("from");
-    if let Some(from) = from.as_ref().filter(|from| from.text.contains('$')) {
-        let diagnostic = crate::diag::Diagnostic::error(scope.file, from.span, "variables are not expanded in `--from`");
-        scope.report(diagnostic.with_hint("begin a stage with `FROM $NAME AS stage`, and copy from that stage"));
-        return None;
+    if let Some(from) = &from {
+        let expanded = expand(&from.text, scope.escape, &|_: &str| None, Mode::Word);
+        if !expanded.is_ok_and(|expanded| expanded.text == from.text) {
+            let diagnostic = Diagnostic::error(scope.file, from.span, "variables are not expanded in `--from`");
+            scope.report(diagnostic.with_hint("begin a stage with `FROM $NAME AS stage`, and copy from that stage"));
+            return None;
+        }
     }
     Some(Instruction::Copy(Copy {
         paths,
@@ -64,6 +73,9 @@ pub(super) fn add(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruc
 }
 
 /// Sorts the words to sources, heredocs and the destination.
+///
+/// Each word is looked at by itself, also in the JSON form and inside of quotes: what reads as `<<NAME` is a heredoc's file. It is empty where the line
+/// has no heredoc of that name.
 fn paths(scope: &mut Scope<'_>, rest: Range<usize>, heredocs: Vec<Heredoc>, blame: Range<usize>) -> Option<CopyPaths> {
     let keyword = scope.keyword;
     let mut words = list(scope, rest.clone())?;
@@ -71,25 +83,59 @@ fn paths(scope: &mut Scope<'_>, rest: Range<usize>, heredocs: Vec<Heredoc>, blam
     let Some(destination) = words.pop() else {
         return scope.fail(blame, format!("`{keyword}` needs a source and a destination"));
     };
-    if heredocs.iter().any(|heredoc| holds(heredoc, &destination)) {
-        return scope.fail(blame, "a heredoc cannot be the destination");
-    }
-    // Both are in the order of the line.
-    let mut marks = heredocs.iter().peekable();
-    let mut sources = Vec::with_capacity(words.len());
-    for word in words {
-        while marks.next_if(|heredoc| heredoc.span.end <= word.span.start).is_some() {}
-        if !marks.peek().is_some_and(|heredoc| holds(heredoc, &word)) {
-            sources.push(word);
-        }
-    }
-    if sources.is_empty() && heredocs.is_empty() {
-        let message = format!("`{keyword}` needs a source and a destination, but only one path is given");
+    if words.is_empty() {
+        let message = match is_mark(&destination).is_some() {
+            true => format!("`{keyword}` needs a destination behind the heredoc"),
+            false => format!("`{keyword}` needs a source and a destination, but only one path is given"),
+        };
         return scope.fail(blame, message);
     }
-    Some(CopyPaths { sources, heredocs, destination })
+    if is_mark(&destination).is_some() {
+        scope.report(Diagnostic::error(scope.file, destination.span, "a heredoc cannot be the destination"));
+        return None;
+    }
+    let mut bodies = heredocs.into_iter();
+    let (mut sources, mut files): (Vec<Word>, Vec<Heredoc>) = (Vec::with_capacity(words.len()), Vec::new());
+    let mut names: Option<HashSet<String>> = None;
+    for word in words {
+        let Some(mark) = is_mark(&word) else {
+            sources.push(word);
+            continue;
+        };
+        // Both are in the order of the line.
+        while bodies.as_slice().first().is_some_and(|heredoc| heredoc.span.end <= word.span.start) {
+            bodies.next();
+        }
+        if bodies.as_slice().first().is_some_and(|heredoc| heredoc.span == word.span) {
+            files.extend(bodies.next());
+            continue;
+        }
+        // It may be the file of a heredoc that the line does have.
+        let names = names.get_or_insert_with(|| files.iter().chain(bodies.as_slice()).map(|heredoc| heredoc.delimiter.clone()).collect());
+        if names.insert(mark.delimiter.clone()) {
+            files.push(without_body(scope, mark, word));
+        }
+    }
+    Some(CopyPaths { sources, heredocs: files, destination })
 }
 
-fn holds(heredoc: &Heredoc, word: &Word) -> bool {
-    heredoc.span.start <= word.span.start && word.span.end <= heredoc.span.end
+fn is_mark(word: &Word) -> Option<Mark> {
+    if word.text.contains("<<") { heredoc::mark(&word.text).ok().flatten() } else { None }
+}
+
+/// A heredoc that the shell lexer does not see: nothing follows the line for it.
+fn without_body(scope: &mut Scope<'_>, mark: Mark, word: Word) -> Heredoc {
+    let message = format!("`{}` makes an empty file here: no heredoc can follow", words::shown(&word.text));
+    let diagnostic = Diagnostic::warning(scope.file, word.span, message);
+    scope.report(diagnostic.with_hint("a heredoc stands outside of quotes, and not in the JSON form"));
+    let nothing = Span::new(word.span.end, word.span.end);
+    Heredoc {
+        delimiter: mark.delimiter,
+        body: Spanned::new(String::new(), nothing),
+        expand: mark.expand,
+        strip_tabs: mark.strip_tabs,
+        file_descriptor: mark.file_descriptor,
+        span: word.span,
+        indented: None,
+    }
 }

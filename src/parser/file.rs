@@ -3,10 +3,10 @@
 use crate::diag::{Diagnostic, RuleId, SourceFile, Span};
 
 use super::ast::{Dockerfile, From, Instruction, Stage, Statement, Word};
-use super::directives;
+use super::directives::{self, Frontend};
 use super::instruction::{self, Read};
 use super::lexer::{Lexer, Line};
-use super::scope::{MAX_DIAGNOSTICS, MAX_WARNINGS};
+use super::scope::{Found, MAX_DIAGNOSTICS};
 
 /// A file's tree and what is wrong with it. The tree is whole only where no diagnostic is an error.
 #[derive(Debug)]
@@ -17,16 +17,34 @@ pub struct Parsed {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// What a build says about how a file is to be read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ParseOptions<'a> {
+    /// The frontend that replaces the file's own choice: the build argument `BUILDKIT_SYNTAX`.
+    pub syntax: Option<&'a str>,
+}
+
 /// Parses a Dockerfile.
 pub fn parse(file: &SourceFile) -> Parsed {
-    let mut diagnostics = Vec::new();
+    parse_with(file, ParseOptions::default())
+}
+
+/// Parses a Dockerfile for a build.
+pub fn parse_with(file: &SourceFile, options: ParseOptions<'_>) -> Parsed {
+    let mut found = Found::default();
     let mut lexer = Lexer::new(file);
-    let directives = directives::parse(&mut lexer, file, &mut diagnostics);
+    let (directives, frontend) = directives::parse(&mut lexer, file, options.syntax, &mut found);
     let dockerfile = Dockerfile { file: file.clone(), directives, global_args: Vec::new(), stages: Vec::new() };
-    let mut reader = Reader { dockerfile, diagnostics, instructions: 0, orphans: 0 };
+    let mut reader = Reader { dockerfile, found, instructions: 0, orphans: 0, misspelled: false, full: false };
+    if frontend == Frontend::Foreign {
+        // What follows is in another language.
+        return reader.parsed();
+    }
     while let Some(line) = lexer.instruction() {
-        if reader.diagnostics.len() >= MAX_DIAGNOSTICS {
-            reader.diagnostics.push(Diagnostic::error(file, line.span(0..line.text.len()), "too many mistakes; the rest is not read"));
+        if reader.found.diagnostics.len() >= MAX_DIAGNOSTICS {
+            let diagnostic = Diagnostic::error(file, line.span(0..line.text.len()), "too many mistakes; the rest is not read");
+            reader.found.diagnostics.push(diagnostic);
+            reader.full = true;
             break;
         }
         reader.line(&mut lexer, &line);
@@ -37,28 +55,28 @@ pub fn parse(file: &SourceFile) -> Parsed {
 /// Parses an `ONBUILD` trigger as it is stored in an image's config. Spans are bytes of `SourceFile::new(label, text)`.
 pub fn parse_trigger(text: &str, label: &str) -> Result<Statement, Vec<Diagnostic>> {
     let file = SourceFile::new(label, text);
-    let mut diagnostics = Vec::new();
+    let mut found = Found::default();
     let mut lexer = Lexer::new(&file);
     let mut statements = Vec::new();
     while let Some(line) = lexer.instruction() {
-        if diagnostics.len() >= MAX_DIAGNOSTICS {
+        if found.diagnostics.len() >= MAX_DIAGNOSTICS {
             break;
         }
-        warn_of_empty_lines(&line, &file, &mut diagnostics);
-        match instruction::read(&mut lexer, &file, &line, '\\', &mut diagnostics) {
+        warn_of_empty_lines(&line, &file, &mut found);
+        match instruction::read(&mut lexer, &file, &line, '\\', &mut found) {
             Read { statement: Some(statement), .. } if matches!(statement.instruction, Instruction::Onbuild(_)) => {
-                diagnostics.push(Diagnostic::error(&file, statement.keyword.span, "`ONBUILD` cannot trigger another `ONBUILD`"));
+                found.push(Diagnostic::error(&file, statement.keyword.span, "`ONBUILD` cannot trigger another `ONBUILD`"));
             }
             Read { keyword: Some(keyword @ ("FROM" | "MAINTAINER")), .. } => {
                 let span = line.span(0..line.text.len());
-                diagnostics.push(Diagnostic::error(&file, span, format!("`{keyword}` cannot be triggered by `ONBUILD`")));
+                found.push(Diagnostic::error(&file, span, format!("`{keyword}` cannot be triggered by `ONBUILD`")));
             }
             Read { statement, .. } => statements.extend(statement),
         }
     }
     let whole = Span::new(0, text.len());
-    if diagnostics.iter().any(Diagnostic::is_error) {
-        return Err(diagnostics);
+    if found.diagnostics.iter().any(Diagnostic::is_error) {
+        return Err(found.diagnostics);
     }
     let mut statements = statements.into_iter();
     match (statements.next(), statements.next()) {
@@ -71,19 +89,24 @@ pub fn parse_trigger(text: &str, label: &str) -> Result<Statement, Vec<Diagnosti
 /// Sorts statements into the tree.
 struct Reader {
     dockerfile: Dockerfile,
-    diagnostics: Vec<Diagnostic>,
+    found: Found,
     instructions: usize,
     /// Instructions that stand before the first stage and may not.
     orphans: usize,
+    /// Whether a `FROM` is misspelled: what follows is not to be blamed.
+    misspelled: bool,
+    /// Whether the rest of the file was not read.
+    full: bool,
 }
 
 impl Reader {
     fn line(&mut self, lexer: &mut Lexer<'_>, line: &Line) {
         let file = self.dockerfile.file.clone();
         self.instructions += 1;
-        warn_of_empty_lines(line, &file, &mut self.diagnostics);
-        let Read { statement, keyword, keyword_span } =
-            instruction::read(lexer, &file, line, self.dockerfile.directives.escape, &mut self.diagnostics);
+        warn_of_empty_lines(line, &file, &mut self.found);
+        let escape = self.dockerfile.directives.escape;
+        let Read { statement, keyword, keyword_span } = instruction::read(lexer, &file, line, escape, &mut self.found);
+        self.check_encoding(line, statement.as_ref());
         if keyword == Some("FROM") {
             self.stage(statement, line, keyword_span);
             return;
@@ -94,6 +117,24 @@ impl Reader {
         stage.instructions.extend(statement);
     }
 
+    /// Reports bytes of the instruction that are no text; those in comments do no harm.
+    fn check_encoding(&mut self, line: &Line, statement: Option<&Statement>) {
+        let file = &self.dockerfile.file;
+        if !file.has_replacements() {
+            return;
+        }
+        let on_line = line.text.match_indices('\u{fffd}').map(|(at, _)| line.span(at..at + '\u{fffd}'.len_utf8()));
+        let start = line.whole.start.max(line.span(0..line.text.len()).end);
+        let in_heredocs = statement.map(|statement| Span::new(start, statement.span.end)).into_iter().flat_map(|below| {
+            let found = if below.end > line.whole.end { file.slice(below) } else { "" };
+            found.match_indices('\u{fffd}').map(move |(at, text)| Span::new(below.start + at, below.start + at + text.len()))
+        });
+        if let Some(span) = on_line.chain(in_heredocs).find(|span| file.is_replacement(span.start)) {
+            let diagnostic = Diagnostic::error(file, span, "this is not UTF-8, so that it cannot be part of an instruction");
+            self.found.push(diagnostic.with_hint("write the file in UTF-8; any bytes are allowed in comments only"));
+        }
+    }
+
     /// An instruction before the first `FROM`.
     fn global(&mut self, statement: Option<Statement>, keyword: Option<&'static str>, keyword_span: Span) {
         match keyword {
@@ -101,13 +142,16 @@ impl Reader {
             Some(keyword) => {
                 self.orphans += 1;
                 // One is enough to say what is missing.
-                if self.orphans == 1 {
+                if self.orphans == 1 && !self.misspelled {
                     let message = format!("`{keyword}` stands before the first `FROM`");
                     let diagnostic = Diagnostic::error(&self.dockerfile.file, keyword_span, message);
-                    self.diagnostics.push(diagnostic.with_hint("a stage begins with `FROM`; only `ARG` may stand before it"));
+                    self.found.push(diagnostic.with_hint("a stage begins with `FROM`; only `ARG` may stand before it"));
                 }
             }
-            None => {}
+            None => {
+                let suggestion = self.found.diagnostics.last().and_then(|diagnostic| diagnostic.suggestion.as_ref());
+                self.misspelled |= suggestion.is_some_and(|suggestion| suggestion.replacement == "FROM");
+            }
         }
     }
 
@@ -139,27 +183,33 @@ impl Reader {
         let missing = if self.instructions == 0 {
             let empty = file.text().trim_start_matches('\u{feff}').trim().is_empty();
             Some(if empty { "the Dockerfile is empty" } else { "the Dockerfile has no instructions" })
-        } else if self.dockerfile.stages.is_empty() && self.orphans == 0 && self.diagnostics.len() <= MAX_DIAGNOSTICS {
+        } else if self.dockerfile.stages.is_empty() && self.orphans == 0 && !self.misspelled && !self.full {
             Some("the Dockerfile has no `FROM`")
         } else {
             None
         };
         if let Some(message) = missing {
             let hint = "it needs at least a `FROM`, such as `FROM scratch`";
-            self.diagnostics.push(Diagnostic::error(file, end, message).with_hint(hint));
+            self.found.diagnostics.push(Diagnostic::error(file, end, message).with_hint(hint));
         }
-        self.diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
-        Parsed { dockerfile: self.dockerfile, diagnostics: self.diagnostics }
+        self.parsed()
+    }
+
+    fn parsed(self) -> Parsed {
+        let Found { mut diagnostics, deferred } = self.found;
+        // A file that is refused shows all its mistakes at once.
+        if diagnostics.iter().any(Diagnostic::is_error) && !self.full {
+            diagnostics.extend(deferred);
+        }
+        diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+        Parsed { dockerfile: self.dockerfile, diagnostics }
     }
 }
 
-fn warn_of_empty_lines(line: &Line, file: &SourceFile, diagnostics: &mut Vec<Diagnostic>) {
+fn warn_of_empty_lines(line: &Line, file: &SourceFile, found: &mut Found) {
     let Some(first) = line.empty_continuations.first() else { return };
-    if diagnostics.len() >= MAX_WARNINGS {
-        return;
-    }
     let keyword = line.text.find(char::is_whitespace).unwrap_or(line.text.len());
-    diagnostics.push(
+    found.push(
         Diagnostic::warning(file, *first, "empty line inside of an instruction")
             .with_rule(RuleId("NoEmptyContinuation"))
             .with_related(line.span(0..keyword), "the instruction begins here")

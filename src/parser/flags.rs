@@ -17,6 +17,7 @@ use crate::diag::did_you_mean;
 
 use super::ast::Word;
 use super::scope::Scope;
+use super::words;
 
 /// A flag as written.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag>, usize) {
     let mut rest = &text[range.clone()];
     let offset = |rest: &str| range.end - rest.len();
     loop {
-        rest = rest.trim_start();
+        rest = rest.trim_start_matches(is_blank);
         let Ok((after, (written, word))) = consumed(word).parse(rest) else { return (flags, offset(rest)) };
         if word == "--" {
             return (flags, offset(after));
@@ -48,6 +49,11 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag>, usize) {
         flags.push(flag(written, &word, start));
         rest = after;
     }
+}
+
+/// Whether the character ends a flag. Flags are read byte by byte, so that no blank beyond ASCII counts.
+fn is_blank(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }
 
 fn flag(written: &str, word: &str, start: usize) -> Flag {
@@ -73,7 +79,7 @@ fn word(input: &str) -> IResult<&str, String> {
 }
 
 fn plain(input: &str) -> IResult<&str, String> {
-    map(take_while1(|c: char| !c.is_whitespace() && !matches!(c, '\\' | '"' | '\'')), str::to_owned).parse(input)
+    map(take_while1(|c: char| !is_blank(c) && !matches!(c, '\\' | '"' | '\'')), str::to_owned).parse(input)
 }
 
 /// A backslash and the character that it keeps; at the end of the line it is dropped.
@@ -114,6 +120,7 @@ impl Flags {
     pub(super) fn check(scope: &mut Scope<'_>, flags: Vec<Flag>, known: &[(&'static str, Kind)]) -> Flags {
         let mut checked = Flags::default();
         let mut seen: Vec<(&str, Range<usize>)> = Vec::new();
+        warn_of_open_quote(scope, flags.last());
         for flag in flags {
             let Some((name, kind)) = known.iter().copied().find(|(name, _)| *name == flag.name) else {
                 unknown(scope, &flag, known);
@@ -124,13 +131,18 @@ impl Flags {
                 scope.report(scope.error(flag.range, format!("flag `--{name}` is given twice")).with_related(first, "the first one"));
                 continue;
             }
-            seen.push((name, flag.range.clone()));
+            if kind != Kind::Many {
+                seen.push((name, flag.range.clone()));
+            }
             match (kind, flag.value) {
                 (Kind::Bool, None) => checked.switches.push((name, true)),
                 (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("true") => checked.switches.push((name, true)),
                 (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("false") => checked.switches.push((name, false)),
                 (Kind::Bool, Some(value)) => {
-                    let message = format!("`--{name}` is `true` or `false`, not `{value}`");
+                    let message = match value.is_empty() {
+                        true => format!("`--{name}=` needs `true` or `false`"),
+                        false => format!("`--{name}` is `true` or `false`, not `{}`", words::shown(&value)),
+                    };
                     scope.report(scope.error(flag.value_range, message));
                 }
                 (_, Some(text)) => checked.found.push((name, Word { text, span: scope.span(flag.value_range) })),
@@ -145,8 +157,13 @@ impl Flags {
 
     /// The value of a flag; an empty one counts as not given.
     pub(super) fn text(&mut self, name: &str) -> Option<Word> {
+        self.given(name).filter(|word| !word.text.is_empty())
+    }
+
+    /// The value of a flag, also where it is empty.
+    pub(super) fn given(&mut self, name: &str) -> Option<Word> {
         let index = self.found.iter().position(|(found, _)| *found == name)?;
-        Some(self.found.remove(index).1).filter(|word| !word.text.is_empty())
+        Some(self.found.remove(index).1)
     }
 
     /// The values of a flag that may be repeated.
@@ -160,19 +177,46 @@ impl Flags {
     }
 }
 
+/// Says that a flag takes all of the line, as only a mistake does.
+fn warn_of_open_quote(scope: &mut Scope<'_>, last: Option<&Flag>) {
+    let Some(flag) = last else { return };
+    let (mut open, mut chars) = (None, scope.text(flag.range.clone()).char_indices());
+    while let Some((at, c)) = chars.next() {
+        match open {
+            _ if c == '\\' => drop(chars.next()),
+            Some((_, quote)) if quote == c => open = None,
+            None if matches!(c, '"' | '\'') => open = Some((at, c)),
+            _ => {}
+        }
+    }
+    if let Some((at, _)) = open {
+        let diagnostic = scope.warning(flag.range.start + at..flag.range.end, "this quote is never closed");
+        scope.report(diagnostic.with_hint("the flag reaches to the end of the line; close the quote, or escape it with a backslash"));
+    }
+}
+
+/// Says that flags are not looked at.
+pub(super) fn ignore(scope: &mut Scope<'_>, flags: &[Flag], instruction: &str) {
+    let Some(first) = flags.first() else { return };
+    let message = format!("`{instruction}` takes no flags: `--{}` is ignored", words::shown(&first.name));
+    scope.report(scope.warning(first.range.clone(), message).with_hint("remove it"));
+}
+
 fn unknown(scope: &mut Scope<'_>, flag: &Flag, known: &[(&'static str, Kind)]) {
     if scope.is_full() {
         return;
     }
     let keyword = scope.keyword;
-    let message = format!("unknown flag `--{}` for `{keyword}`", flag.name);
+    let message = format!("unknown flag `--{}` for `{keyword}`", words::shown(&flag.name));
     let mut diagnostic = scope.error(flag.name_range.start - 2..flag.name_range.end, message);
     if let Some(name) = did_you_mean(&flag.name, known.iter().map(|(name, _)| *name)) {
         let span = scope.span(flag.name_range.clone());
         diagnostic = diagnostic.with_hint(format!("did you mean `--{name}`?")).with_suggestion(span, name);
     } else if matches!(keyword, "RUN" | "CMD" | "ENTRYPOINT") {
         diagnostic = diagnostic.with_hint("to pass it to the command, write `--` before it");
-    } else if !known.is_empty() {
+    } else if known.is_empty() {
+        diagnostic = diagnostic.with_hint(format!("`{keyword}` takes no flags; what begins with two dashes stands behind `--`"));
+    } else {
         let names: Vec<String> = known.iter().map(|(name, _)| format!("`--{name}`")).collect();
         diagnostic = diagnostic.with_hint(format!("`{keyword}` takes {}", names.join(", ")));
     }

@@ -1,8 +1,8 @@
 //! `HEALTHCHECK`.
 
-use super::ast::{Healthcheck, Instruction, Word};
+use super::ast::{Healthcheck, Instruction, ShellOrExec, Word};
 use super::duration;
-use super::flags::{Flags, Kind};
+use super::flags::{Flags, Kind, ignore};
 use super::instruction::{Arguments, shell_or_exec};
 use super::scope::Scope;
 use super::words;
@@ -21,33 +21,39 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instr
         ("start-interval", Kind::Text),
         ("retries", Kind::Text),
     ];
-    let mut flags = Flags::check(scope, arguments.flags, &known);
-    let [interval, timeout, start_period, start_interval] =
-        durations.map(|name| flags.text(name).and_then(|word| length(scope, name, &word)));
-    let retries = flags.text("retries").and_then(|word| count(scope, &word));
     let rest = arguments.rest;
-    if rest.is_empty() {
-        return scope.fail_with(arguments.keyword, "`HEALTHCHECK` needs `CMD` or `NONE`", "write `HEALTHCHECK CMD command`");
-    }
     let text = scope.text(rest.clone());
-    let end = text.find(char::is_whitespace).map_or(rest.end, |at| rest.start + at);
-    let (kind, command) = (rest.start..end, words::trim(&scope.line.text, end..rest.end));
+    // Blanks beyond ASCII part nothing here.
+    let end = text.find(words::is_blank).map_or(rest.end, |at| rest.start + at);
+    let start = rest.end - scope.text(end..rest.end).trim_start_matches(words::is_blank).len();
+    let (kind, command) = (rest.start..end, start..rest.end);
     let written = scope.text(kind.clone());
     if written.eq_ignore_ascii_case("none") {
-        if !command.is_empty() {
+        ignore(scope, &arguments.flags, "HEALTHCHECK NONE");
+        if !command.is_empty() && shell_or_exec(scope, command.clone())? != ShellOrExec::Exec(Vec::new()) {
             return scope.fail(command, "`HEALTHCHECK NONE` takes no arguments");
         }
         return Some(Instruction::Healthcheck(Healthcheck::None));
     }
+    let mut flags = Flags::check(scope, arguments.flags, &known);
+    let [interval, timeout, start_period, start_interval] =
+        durations.map(|name| flags.text(name).and_then(|word| length(scope, name, &word)));
+    let retries = flags.text("retries").and_then(|word| count(scope, &word));
+    if rest.is_empty() {
+        return scope.fail_with(arguments.keyword, "`HEALTHCHECK` needs `CMD` or `NONE`", "write `HEALTHCHECK CMD command`");
+    }
     if !written.eq_ignore_ascii_case("cmd") {
-        let message = format!("`HEALTHCHECK` takes `CMD` or `NONE`, not `{}`", written.chars().take(40).collect::<String>());
+        if !command.is_empty() {
+            shell_or_exec(scope, command)?;
+        }
+        let message = format!("`HEALTHCHECK` takes `CMD` or `NONE`, not `{}`", words::shown(written));
         return scope.fail_with(kind, message, "write `HEALTHCHECK CMD command`");
     }
     if command.is_empty() {
         return scope.fail(kind, "`HEALTHCHECK CMD` needs a command");
     }
     let form = shell_or_exec(scope, command.clone())?;
-    if form == super::ast::ShellOrExec::Exec(Vec::new()) {
+    if form == ShellOrExec::Exec(Vec::new()) {
         return scope.fail(command, "`HEALTHCHECK CMD` needs a command");
     }
     Some(Instruction::Healthcheck(Healthcheck::Command { command: form, interval, timeout, start_period, start_interval, retries }))
@@ -55,13 +61,13 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instr
 
 /// A duration.
 fn length(scope: &mut Scope<'_>, name: &str, word: &Word) -> Option<i64> {
-    let mistake = match duration::parse(&word.text) {
+    let (mistake, hint) = match duration::parse(&word.text) {
         Ok(length) if length == 0 || length >= MINIMUM => return Some(length),
-        Ok(_) => format!("`--{name}` cannot be less than 1ms"),
-        Err(mistake) => mistake,
+        Ok(_) => (format!("`--{name}` cannot be less than 1ms"), "write `0s` for the default"),
+        Err(mistake) => (mistake, "write a number and a unit, such as `30s` or `1m30s`"),
     };
     let diagnostic = Diagnostic::error(scope.file, word.span, mistake);
-    scope.report(diagnostic.with_hint("write a number and a unit, such as `30s` or `1m30s`"));
+    scope.report(diagnostic.with_hint(hint));
     None
 }
 
@@ -69,7 +75,7 @@ fn count(scope: &mut Scope<'_>, word: &Word) -> Option<i64> {
     let mistake = match word.text.parse::<i32>() {
         Ok(count) if count >= 0 => return Some(i64::from(count)),
         Ok(_) => "`--retries` cannot be negative".to_owned(),
-        Err(_) => format!("`--retries` is a number, not `{}`", word.text),
+        Err(_) => format!("`--retries` is a number, not `{}`", words::shown(&word.text)),
     };
     let diagnostic = Diagnostic::error(scope.file, word.span, mistake);
     scope.report(diagnostic);

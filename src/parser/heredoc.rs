@@ -1,15 +1,11 @@
 //! Finds heredocs (`<<WORD`) on a line.
 //!
-//! Only `RUN`, `COPY` and `ADD` have them, and only in their shell form. The shell's own words are not understood any deeper than quotes, so
-//! that a line with a quote that is never closed has no heredocs.
+//! Only `RUN`, `COPY` and `ADD` have them, and only in their shell form. The words of the line are those of the shell lexer: a line that it cannot read
+//! has no heredocs at all, whatever stands on it.
 
 use std::ops::Range;
 
-use nom::bytes::complete::tag;
-use nom::character::complete::{char, digit0};
-use nom::combinator::{all_consuming, map, opt, rest};
-use nom::{IResult, Parser};
-
+use super::shell::{self, Keep, Unreadable};
 use super::words;
 
 /// A `<<WORD` whose body has not been read yet.
@@ -23,60 +19,68 @@ pub(super) struct Mark {
     pub(super) strip_tabs: bool,
     /// The number before `<<`.
     pub(super) file_descriptor: Option<u32>,
-    /// The bytes of the line.
-    pub(super) range: Range<usize>,
 }
 
-/// All marks of `text[range]`, in order.
-pub(super) fn find(text: &str, range: Range<usize>) -> Vec<Mark> {
-    if !text[range.clone()].contains("<<") {
-        return Vec::new();
+/// The heredocs of a line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// In order, with the bytes that each stands in.
+    Found(Vec<(Mark, Range<usize>)>),
+    /// The line cannot be read, so that there are none.
+    Unreadable(Unreadable),
+    /// This word begins like a heredoc, and cannot be read.
+    BadWord(Range<usize>, &'static str),
+}
+
+/// All marks of a line.
+pub(super) fn find(line: &str) -> Marks {
+    if !line.contains("<<") {
+        return Marks::Found(Vec::new());
     }
-    let words = words::quoted(text, range, '\\');
-    if words.open_quote.is_some() {
-        return Vec::new();
-    }
-    words.words.into_iter().filter_map(|range| mark(text, range)).collect()
-}
-
-/// Reads the word `text[range]` as a mark.
-pub(super) fn mark(text: &str, range: Range<usize>) -> Option<Mark> {
-    let (_, (descriptor, strip_tabs, written)) = all_consuming(parts).parse(&text[range.clone()]).ok()?;
-    if written.contains('<') {
-        return None;
-    }
-    let delimiter = unquote(written)?;
-    let file_descriptor = if descriptor.is_empty() { None } else { Some(descriptor.parse().ok()?) };
-    Some(Mark { expand: delimiter == written, delimiter, strip_tabs, file_descriptor, range })
-}
-
-fn parts(input: &str) -> IResult<&str, (&str, bool, &str)> {
-    map((digit0, tag("<<"), opt(char('-')), rest), |(descriptor, _, dash, word)| (descriptor, dash.is_some(), word)).parse(input)
-}
-
-/// The delimiter without quotes and escapes; `None` where that leaves nothing, or it is not one word.
-fn unquote(written: &str) -> Option<String> {
-    let mut out = String::new();
-    let mut quote = None;
-    let mut chars = written.chars();
-    while let Some(c) = chars.next() {
-        match quote {
-            Some(open) if c == open => quote = None,
-            Some('\'') => out.push(c),
-            Some(_) if c == '\\' => match chars.next() {
-                Some(c @ ('"' | '\\' | '$')) => out.push(c),
-                other => {
-                    out.push('\\');
-                    out.extend(other);
-                }
-            },
-            None if c.is_whitespace() => return None,
-            None if c == '\\' => out.extend(chars.next()),
-            None if c == '\'' || c == '"' => quote = Some(c),
-            _ => out.push(c),
+    let words = match shell::words(line, Keep { quotes: true, escapes: true }) {
+        Ok(words) => words,
+        Err(unreadable) => return Marks::Unreadable(unreadable),
+    };
+    let mut found = Vec::new();
+    for word in words {
+        match mark(&word.text) {
+            Ok(Some(mark)) => found.push((mark, word.range)),
+            Ok(None) => {}
+            Err(reason) => return Marks::BadWord(word.range, reason),
         }
     }
-    (quote.is_none() && !out.is_empty()).then_some(out)
+    Marks::Found(found)
+}
+
+/// Whether a word of the line, split at blanks alone, looks like a heredoc.
+pub(super) fn seems_to_hold_one(line: &str) -> bool {
+    words::at_blanks(line, 0..line.len()).into_iter().any(|range| matches!(mark(&line[range]), Ok(Some(_))))
+}
+
+/// Reads a word as a mark; fails where its delimiter cannot be read.
+pub(super) fn mark(word: &str) -> Result<Option<Mark>, &'static str> {
+    let digits = word.bytes().take_while(u8::is_ascii_digit).count();
+    let Some(rest) = word[digits..].strip_prefix("<<") else { return Ok(None) };
+    let strip_tabs = rest.starts_with('-');
+    let written = rest.strip_prefix('-').unwrap_or(rest).trim_start_matches(['\t', '\n', '\u{c}', '\r', ' ']);
+    if written.is_empty() || written.contains('<') {
+        return Ok(None);
+    }
+    let read = |quotes| shell::words(written, Keep { quotes, escapes: false }).map_err(|unreadable| unreadable.reason);
+    let mut plain = read(false)?;
+    if plain.len() != 1 {
+        return Ok(None);
+    }
+    let quoted = read(true)?;
+    if quoted.len() != 1 {
+        return Err("its quotes make it more than one word");
+    }
+    let quotes = |text: &str| text.bytes().filter(|b| matches!(b, b'\'' | b'"')).count();
+    let delimiter = plain.swap_remove(0).text;
+    let expand = quotes(&delimiter) == quotes(&quoted[0].text);
+    // A number that is too large for a descriptor is one all the same.
+    let file_descriptor = (digits > 0).then(|| word[..digits].parse().unwrap_or(u32::MAX));
+    Ok(Some(Mark { delimiter, expand, strip_tabs, file_descriptor }))
 }
 
 #[cfg(test)]
@@ -84,7 +88,14 @@ mod tests {
     use super::*;
 
     fn read(word: &str) -> Option<(String, bool, bool, Option<u32>)> {
-        mark(word, 0..word.len()).map(|mark| (mark.delimiter, mark.expand, mark.strip_tabs, mark.file_descriptor))
+        mark(word).unwrap().map(|mark| (mark.delimiter, mark.expand, mark.strip_tabs, mark.file_descriptor))
+    }
+
+    fn count(line: &str) -> Option<usize> {
+        match find(line) {
+            Marks::Found(marks) => Some(marks.len()),
+            _ => None,
+        }
     }
 
     #[test]
@@ -92,22 +103,30 @@ mod tests {
         assert_eq!(read("<<EOF"), Some(("EOF".into(), true, false, None)));
         assert_eq!(read("<<-EOF"), Some(("EOF".into(), true, true, None)));
         assert_eq!(read("3<<EOF"), Some(("EOF".into(), true, false, Some(3))));
-        for quoted in ["<<'EOF'", "<<\"EOF\"", "<<E\"O\"F", "<<E\\OF"] {
+        assert_eq!(read("99999999999999999999<<EOF"), Some(("EOF".into(), true, false, Some(u32::MAX))));
+        for quoted in ["<<'EOF'", "<<\"EOF\"", "<<E\"O\"F", "<<EOF''"] {
             assert_eq!(read(quoted), Some(("EOF".into(), false, false, None)), "{quoted}");
         }
+        assert_eq!(read("<<E\\OF"), Some(("EOF".into(), true, false, None)), "a backslash is no quote");
         assert_eq!(read("<<a.txt"), Some(("a.txt".into(), true, false, None)));
+        assert_eq!(read("<<\"a b\""), Some(("a b".into(), false, false, None)));
+        assert_eq!(read("<<$A"), Some(("$A".into(), true, false, None)));
+        assert_eq!(read("<< EOF"), Some(("EOF".into(), true, false, None)), "as an element of a JSON array");
     }
 
     #[test]
     fn words_that_only_look_like_marks_are_not() {
-        for word in ["<<", "<<-", "<<<EOF", "<<A<<B", "x<<EOF", "<EOF", "EOF", "<<\"\"", "<<'EOF", "<<EOF cat"] {
+        for word in ["<<", "<<-", "<<<EOF", "<<A<<B", "x<<EOF", "<EOF", "EOF", "<<\"\"", "<<EOF cat"] {
             assert_eq!(read(word), None, "{word}");
         }
+        assert!(mark("<<'EOF").is_err());
     }
 
     #[test]
-    fn an_open_quote_hides_all_marks() {
-        assert_eq!(find("RUN it's <<EOF", 0..14), vec![]);
-        assert_eq!(find("RUN 'x <<A' <<B", 0..15).len(), 1);
+    fn a_line_that_cannot_be_read_has_no_marks() {
+        assert_eq!(count("RUN it's <<EOF"), None);
+        assert_eq!(count("RUN x ${a[@]} <<EOF"), None);
+        assert_eq!(count("RUN 'x <<A' <<B $((1<<2))"), Some(1));
+        assert!(seems_to_hold_one("RUN it's <<EOF") && !seems_to_hold_one("RUN it's $((1<<2))"));
     }
 }

@@ -7,12 +7,14 @@ use std::ops::Range;
 
 use crate::diag::{Diagnostic, RuleId, SourceFile, Span, Spanned, did_you_mean};
 
-use super::ast::{ArgDeclaration, From, Heredoc, Instruction, KeyValue, Onbuild, ShellOrExec, StageName, Statement, Word};
+use super::ast::{From, Heredoc, Instruction, Onbuild, ShellOrExec, StageName, Statement, Word};
 use super::flags::{self, Flag, Flags, Kind};
+use super::heredoc::{self, Marks};
 use super::json::{self, Json};
 use super::lexer::{Lexer, Line};
-use super::scope::Scope;
-use super::{copy, healthcheck, heredoc, run, signals, words};
+use super::scope::{Found, Scope};
+use super::shell::Unreadable;
+use super::{copy, healthcheck, pairs, run, signals, words};
 
 /// All keywords.
 const KEYWORDS: [&str; 18] = [
@@ -54,6 +56,18 @@ struct Layout {
     rest: Range<usize>,
 }
 
+/// What an `ONBUILD` holds.
+enum Inner {
+    /// This is none, or an empty one.
+    None,
+    /// An instruction.
+    Layout(Layout),
+    /// Something that no builder knows.
+    Unknown,
+    /// What may not be triggered.
+    Refused,
+}
+
 /// The arguments of an instruction.
 pub(super) struct Arguments {
     /// The flags, unchecked.
@@ -67,50 +81,52 @@ pub(super) struct Arguments {
 }
 
 /// Reads the instruction on `line`; takes the bodies of its heredocs from the lexer.
-pub(super) fn read(lexer: &mut Lexer<'_>, file: &SourceFile, line: &Line, escape: char, diagnostics: &mut Vec<Diagnostic>) -> Read {
+pub(super) fn read(lexer: &mut Lexer<'_>, file: &SourceFile, line: &Line, escape: char, found: &mut Found) -> Read {
     let whole = words::trim(&line.text, 0..line.text.len());
-    let mut scope = Scope { file, line, keyword: "", escape, diagnostics };
+    let mut scope = Scope { file, line, keyword: "", escape, found, trigger: false, mistakes: 0 };
     let first = keyword_range(&line.text, whole.clone());
     let keyword_span = line.span(first.clone());
     let Some(layout) = layout(&mut scope, whole.clone()) else {
         return Read { statement: None, keyword: None, keyword_span };
     };
     let keyword = layout.keyword;
-    // The instruction that an ONBUILD holds.
-    let inner = (keyword == "ONBUILD" && !layout.rest.is_empty()).then(|| trigger_layout(&mut scope, layout.rest.clone()));
-    if let Some(None) = inner {
-        return Read { statement: None, keyword: Some(keyword), keyword_span };
-    }
-    let inner = inner.flatten();
-    let marked = inner.as_ref().unwrap_or(&layout);
-    let mut end = line.span(whole.clone()).end;
-    let heredocs = match holds_heredocs(&line.text, marked) {
-        true => bodies(&mut scope, lexer, whole.clone(), &mut end),
+    let inner = match keyword == "ONBUILD" && !layout.rest.is_empty() {
+        true => trigger_layout(&mut scope, layout.rest.clone()),
+        false => Inner::None,
+    };
+    let marked = match &inner {
+        Inner::None => Some(&layout),
+        Inner::Layout(inner) => Some(inner),
+        Inner::Unknown => None,
+        Inner::Refused => return Read { statement: None, keyword: Some(keyword), keyword_span },
+    };
+    let mut span = line.whole;
+    let heredocs = match marked.is_some_and(|marked| holds_heredocs(&line.text, marked)) {
+        true => bodies(&mut scope, lexer, &mut span.end),
         false => Some(Vec::new()),
     };
     let statement = heredocs.and_then(|heredocs| {
-        let start = whole.start;
-        let (span, original) = (Span::new(line.span(whole.clone()).start, end), original(&line.text[whole], &heredocs));
-        let comment = line.comment.clone();
+        let original = with_bodies(&line.text[whole], &heredocs);
         let keyword = scope.spanned(first);
         let instruction = match inner {
-            Some(inner) => onbuild(&mut scope, layout, inner, heredocs, &original, start, end)?,
-            None => instruction(&mut scope, layout, heredocs)?,
+            Inner::None => instruction(&mut scope, layout, heredocs)?,
+            Inner::Layout(inner) => onbuild(&mut scope, layout, Some(inner), heredocs, span.end)?,
+            _ => onbuild(&mut scope, layout, None, heredocs, span.end)?,
         };
-        Some(Statement { instruction, keyword, span, original, comment })
+        Some(Statement { instruction, keyword, span, original, comment: line.comment.clone() })
     });
     Read { statement, keyword: Some(keyword), keyword_span }
 }
 
 /// The line with the bodies of its heredocs behind it.
-fn original(line: &str, heredocs: &[Heredoc]) -> String {
-    let mut original = line.to_owned();
+fn with_bodies(line: &str, heredocs: &[Heredoc]) -> String {
+    let mut text = line.to_owned();
     for heredoc in heredocs {
-        original.push('\n');
-        original.push_str(&heredoc.body.value);
-        original.push_str(&heredoc.delimiter);
+        text.push('\n');
+        text.push_str(heredoc.written());
+        text.push_str(&heredoc.delimiter);
     }
-    original
+    text
 }
 
 fn keyword_range(text: &str, range: Range<usize>) -> Range<usize> {
@@ -123,7 +139,7 @@ fn layout(scope: &mut Scope<'_>, range: Range<usize>) -> Option<Layout> {
     let text: &str = &scope.line.text;
     let keyword_range = keyword_range(text, range.clone());
     let written = &text[keyword_range.clone()];
-    let Some(keyword) = KEYWORDS.into_iter().find(|keyword| written.eq_ignore_ascii_case(keyword)) else {
+    let Some(keyword) = KEYWORDS.into_iter().find(|keyword| words::is_keyword(written, keyword)) else {
         unknown_keyword(scope, keyword_range);
         return None;
     };
@@ -133,9 +149,20 @@ fn layout(scope: &mut Scope<'_>, range: Range<usize>) -> Option<Layout> {
 }
 
 fn unknown_keyword(scope: &mut Scope<'_>, range: Range<usize>) {
+    if range.is_empty() {
+        let diagnostic = Diagnostic::error(scope.file, scope.line.whole, "no instruction is continued here");
+        scope.report(diagnostic.with_hint(format!("remove the `{}`: nothing but the end of the file follows it", scope.escape)));
+        return;
+    }
     let written = scope.text(range.clone());
-    let shown: String = written.chars().take(40).collect();
+    let shown: String = written.chars().take(40).map(|c| if words::is_odd_blank(c) { '·' } else { c }).collect();
     let mut diagnostic = scope.error(range.clone(), format!("unknown instruction `{shown}`"));
+    if let Some((at, c)) = written.char_indices().find(|(_, c)| words::is_odd_blank(*c)) {
+        let (start, replacement) = (range.start + at, if c.is_whitespace() { " " } else { "" });
+        let hint = format!("the character U+{:04X} is invisible and parts no words", u32::from(c));
+        let span = scope.span(start..start + c.len_utf8());
+        return scope.report(diagnostic.with_hint(hint).with_suggestion(span, replacement));
+    }
     // Long words are near to no keyword; comparing them would only take time.
     let near = if written.len() <= 20 { did_you_mean(written, KEYWORDS) } else { None };
     if let Some(keyword) = near {
@@ -144,74 +171,70 @@ fn unknown_keyword(scope: &mut Scope<'_>, range: Range<usize>) {
     scope.report(diagnostic);
 }
 
-fn trigger_layout(scope: &mut Scope<'_>, range: Range<usize>) -> Option<Layout> {
-    let layout = layout(scope, range)?;
-    match layout.keyword {
-        "ONBUILD" => scope.fail(layout.keyword_range, "`ONBUILD` cannot trigger another `ONBUILD`"),
-        "FROM" | "MAINTAINER" => {
-            let message = format!("`{}` cannot be triggered by `ONBUILD`", layout.keyword);
-            scope.fail(layout.keyword_range, message)
-        }
-        _ => Some(layout),
-    }
-}
-
 fn holds_heredocs(text: &str, layout: &Layout) -> bool {
     matches!(layout.keyword, "RUN" | "COPY" | "ADD")
-        && text[layout.rest.clone()].contains("<<")
+        && text.contains("<<")
         && !matches!(json::parse(text, layout.rest.clone()), Json::Strings(_) | Json::NotStrings)
 }
 
 /// Reads the bodies of all heredocs on the line; `end` becomes the end of the last.
-fn bodies(scope: &mut Scope<'_>, lexer: &mut Lexer<'_>, range: Range<usize>, end: &mut usize) -> Option<Vec<Heredoc>> {
-    let mut heredocs = Vec::new();
+fn bodies(scope: &mut Scope<'_>, lexer: &mut Lexer<'_>, end: &mut usize) -> Option<Vec<Heredoc>> {
+    let marks = match heredoc::find(&scope.line.text) {
+        Marks::Found(marks) => marks,
+        Marks::Unreadable(unreadable) => {
+            warn_of_unread_heredocs(scope, &unreadable);
+            return Some(Vec::new());
+        }
+        Marks::BadWord(range, reason) => {
+            scope.refuse(scope.error(range, format!("this heredoc's delimiter cannot be read: {reason}")));
+            return None;
+        }
+    };
+    let mut heredocs = Vec::with_capacity(marks.len());
     let mut terminated = true;
-    for mark in heredoc::find(&scope.line.text, range) {
+    for (mark, range) in marks {
         let read = lexer.heredoc(&mark.delimiter, mark.strip_tabs);
         *end = read.end.unwrap_or(read.body.span.end);
         if read.end.is_none() && terminated {
             terminated = false;
-            let message = format!("heredoc `{}` is never ended", mark.delimiter);
-            let hint = format!("a line that holds only `{}` ends it", mark.delimiter);
-            scope.report(scope.error(mark.range.clone(), message).with_hint(hint));
+            let message = format!("heredoc `{}` is never ended", words::shown(&mark.delimiter));
+            let hint = format!("a line that holds only `{}` ends it", words::shown(&mark.delimiter));
+            let diagnostic = scope.error(range.clone(), message);
+            scope.refuse(match read.near {
+                Some(near) => diagnostic.with_related(near, "this line has blanks around it").with_hint(hint),
+                None => diagnostic.with_hint(hint),
+            });
         }
+        let written = scope.file.slice(read.body.span);
+        let indented = (mark.strip_tabs && written.len() != read.body.value.len()).then(|| written.to_owned());
         heredocs.push(Heredoc {
             delimiter: mark.delimiter,
             body: read.body,
             expand: mark.expand,
             strip_tabs: mark.strip_tabs,
             file_descriptor: mark.file_descriptor,
-            span: scope.span(mark.range),
+            span: scope.span(range),
+            indented,
         });
     }
     terminated.then_some(heredocs)
 }
 
-fn onbuild(
-    scope: &mut Scope<'_>,
-    outer: Layout,
-    inner: Layout,
-    heredocs: Vec<Heredoc>,
-    original: &str,
-    line_start: usize,
-    end: usize,
-) -> Option<Instruction> {
-    scope.keyword = "ONBUILD";
-    Flags::check(scope, outer.flags, &[]);
-    scope.keyword = inner.keyword;
-    let keyword = scope.spanned(inner.keyword_range.clone());
-    let trigger = original[outer.rest.start - line_start..].to_owned();
-    let instruction = instruction(scope, inner, heredocs)?;
-    let span = Span::new(keyword.span.start, end);
-    let statement = Statement { instruction, keyword, span, original: trigger.clone(), comment: None };
-    Some(Instruction::Onbuild(Onbuild { trigger, statement: Box::new(statement) }))
+/// Says that the lines below are no heredoc's.
+fn warn_of_unread_heredocs(scope: &mut Scope<'_>, unreadable: &Unreadable) {
+    let text = &scope.line.text;
+    if heredoc::seems_to_hold_one(text) {
+        let end = text[unreadable.at..].find(words::is_blank).map_or(text.len(), |length| unreadable.at + length);
+        let message = format!("`<<` is no heredoc on this line: {}", unreadable.reason);
+        let diagnostic = scope.warning(unreadable.at..end, message);
+        scope.report(diagnostic.with_hint("the lines that follow are read as instructions; quote or escape this for the shell"));
+    }
 }
 
 /// Reads the arguments of any instruction but a filled `ONBUILD`.
 fn instruction(scope: &mut Scope<'_>, layout: Layout, heredocs: Vec<Heredoc>) -> Option<Instruction> {
     let Layout { keyword, keyword_range, flags, rest } = layout;
     let arguments = Arguments { flags, rest, heredocs, keyword: keyword_range };
-    let mistakes = scope.diagnostics.len();
     let instruction = match keyword {
         "FROM" => from(scope, arguments),
         "RUN" => run::parse(scope, arguments),
@@ -219,13 +242,15 @@ fn instruction(scope: &mut Scope<'_>, layout: Layout, heredocs: Vec<Heredoc>) ->
         "ADD" => copy::add(scope, arguments),
         "HEALTHCHECK" => healthcheck::parse(scope, arguments),
         _ => {
-            Flags::check(scope, arguments.flags, &[]);
+            match keyword {
+                "ARG" | "STOPSIGNAL" => flags::ignore(scope, &arguments.flags, keyword),
+                _ => drop(Flags::check(scope, arguments.flags, &[])),
+            }
             without_flags(scope, keyword, arguments.rest, arguments.keyword)
         }
     }?;
     // A mistake in a flag is reported, and the statement still does not count.
-    let failed = scope.diagnostics[mistakes..].iter().any(Diagnostic::is_error);
-    (!failed).then_some(instruction)
+    (scope.mistakes == 0).then_some(instruction)
 }
 
 fn without_flags(scope: &mut Scope<'_>, keyword: &'static str, rest: Range<usize>, blame: Range<usize>) -> Option<Instruction> {
@@ -233,14 +258,14 @@ fn without_flags(scope: &mut Scope<'_>, keyword: &'static str, rest: Range<usize
         "CMD" | "ENTRYPOINT" => {
             let command = match rest.is_empty() {
                 // Accepted by every builder: a shell with nothing to do.
-                true => ShellOrExec::Shell(Word { text: String::new(), span: scope.span(blame.end..blame.end) }),
+                true => empty_command(scope, blame),
                 false => shell_or_exec(scope, rest)?,
             };
             Some(if keyword == "CMD" { Instruction::Cmd(command) } else { Instruction::Entrypoint(command) })
         }
-        "LABEL" => key_values(scope, rest, blame).map(Instruction::Label),
-        "ENV" => key_values(scope, rest, blame).map(Instruction::Env),
-        "ARG" => arg(scope, rest, blame),
+        "LABEL" => pairs::key_values(scope, rest, blame).map(Instruction::Label),
+        "ENV" => pairs::key_values(scope, rest, blame).map(Instruction::Env),
+        "ARG" => pairs::arg(scope, rest, blame),
         "MAINTAINER" => one(scope, rest, blame, "a name").map(Instruction::Maintainer),
         "USER" => one(scope, rest, blame, "a user, such as `USER 1000:1000`").map(Instruction::User),
         "WORKDIR" => one(scope, rest, blame, "a path").map(Instruction::Workdir),
@@ -255,8 +280,48 @@ fn without_flags(scope: &mut Scope<'_>, keyword: &'static str, rest: Range<usize
         "VOLUME" => volume(scope, rest, blame),
         "SHELL" => shell(scope, rest, blame),
         // An empty ONBUILD; the others have their own functions.
-        _ => scope.fail(blame, format!("`{keyword}` needs an instruction")),
+        _ => scope.fail_with(blame, format!("`{keyword}` needs an instruction"), "write `ONBUILD RUN command`"),
     }
+}
+
+/// A trigger's instruction. What is no instruction at all is stored, too: it fails where it is triggered.
+fn trigger_layout(scope: &mut Scope<'_>, range: Range<usize>) -> Inner {
+    let keyword_range = keyword_range(&scope.line.text, range.clone());
+    // Blanks beyond ASCII do not part a keyword from what follows, but do not hide these either.
+    let written = scope.text(keyword_range.clone()).trim();
+    let forbidden = ["ONBUILD", "FROM", "MAINTAINER"].into_iter().find(|keyword| words::is_keyword(written, keyword));
+    let (message, hint) = match forbidden {
+        Some("ONBUILD") => ("`ONBUILD` cannot trigger another `ONBUILD`".to_owned(), "write the instruction without the second `ONBUILD`"),
+        Some(keyword) => (format!("`{keyword}` cannot be triggered by `ONBUILD`"), "every other instruction but `ONBUILD` can"),
+        None => {
+            scope.trigger = true;
+            let layout = layout(scope, range);
+            scope.trigger = false;
+            return layout.map_or(Inner::Unknown, Inner::Layout);
+        }
+    };
+    scope.refuse(scope.error(keyword_range, message).with_hint(hint));
+    Inner::Refused
+}
+
+fn onbuild(scope: &mut Scope<'_>, outer: Layout, inner: Option<Layout>, heredocs: Vec<Heredoc>, end: usize) -> Option<Instruction> {
+    // All of the line behind the keyword is stored, flags and blanks at its end included.
+    let text = scope.line.text[outer.keyword_range.end..].trim_start_matches(['\t', '\n', '\u{c}', '\r', ' ']);
+    let trigger = with_bodies(text, &heredocs);
+    scope.keyword = "ONBUILD";
+    scope.mistakes = 0;
+    Flags::check(scope, outer.flags, &[]);
+    let acceptable = scope.mistakes == 0;
+    let statement = inner.and_then(|inner| {
+        scope.keyword = inner.keyword;
+        scope.trigger = true;
+        let keyword = scope.spanned(inner.keyword_range.clone());
+        let original = with_bodies(&scope.line.text[outer.rest], &heredocs);
+        let instruction = instruction(scope, inner, heredocs);
+        let span = Span::new(keyword.span.start, end);
+        instruction.map(|instruction| Box::new(Statement { instruction, keyword, span, original, comment: None }))
+    });
+    acceptable.then_some(Instruction::Onbuild(Onbuild { trigger, statement }))
 }
 
 /// `FROM image [AS name]`.
@@ -272,9 +337,9 @@ fn from(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
             );
         }
         [_] => None,
-        [_, second, name] if scope.text(second.clone()).eq_ignore_ascii_case("as") => Some(stage_name(scope, name.clone())?),
+        [_, second, name] if is_as(scope.text(second.clone())) => Some(stage_name(scope, name.clone())?),
         [_, second, ..] => {
-            let as_word = scope.text(second.clone()).eq_ignore_ascii_case("as");
+            let as_word = is_as(scope.text(second.clone()));
             let message = if as_word { "`AS` needs one name" } else { "`FROM` takes an image, and perhaps `AS name`" };
             let last = words.last().map_or(second.end, |last| last.end);
             return scope.fail_with(second.start..last, message, "write `FROM image AS name`");
@@ -284,9 +349,14 @@ fn from(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
     Some(Instruction::From(From { platform: flags.text("platform"), image, name }))
 }
 
+/// Whether the word is `AS`; the long s counts as one.
+fn is_as(word: &str) -> bool {
+    word.eq_ignore_ascii_case("as") || word.eq_ignore_ascii_case("a\u{17f}")
+}
+
 fn stage_name(scope: &mut Scope<'_>, range: Range<usize>) -> Option<StageName> {
     let written = scope.spanned(range.clone());
-    let name = written.value.to_lowercase();
+    let name = words::lower(&written.value);
     let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
     if begins && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c)) {
         return Some(StageName { name, written });
@@ -295,7 +365,7 @@ fn stage_name(scope: &mut Scope<'_>, range: Range<usize>) -> Option<StageName> {
         true => "variables are not expanded in the name of a stage",
         false => "a name begins with a letter, and goes on with letters, digits, `-`, `_` and `.`",
     };
-    scope.fail_with(range, format!("invalid name for a stage: `{}`", written.value), hint)
+    scope.fail_with(range, format!("invalid name for a stage: `{}`", words::shown(&written.value)), hint)
 }
 
 /// A command in shell or exec form; `rest` is not empty.
@@ -311,20 +381,36 @@ pub(super) fn shell_or_exec(scope: &mut Scope<'_>, rest: Range<usize>) -> Option
 }
 
 pub(super) fn not_strings<T>(scope: &mut Scope<'_>, rest: Range<usize>) -> Option<T> {
-    scope.fail_with(rest, "the exec form is a JSON array of strings only", "put every element in double quotes")
+    let diagnostic = scope.error(rest, "the exec form is a JSON array of strings only");
+    scope.refuse(diagnostic.with_hint("put every element in double quotes"));
+    None
 }
 
 /// Says that what looks like the exec form is run by a shell.
 fn warn_of_broken_json(scope: &mut Scope<'_>, rest: Range<usize>) {
     let text = scope.text(rest.clone());
-    let quoted = text.strip_prefix('[').is_some_and(|inner| inner.trim_start().starts_with(['\'', '"']));
-    if !quoted || !text.ends_with(']') {
+    let Some(inner) = text.strip_prefix('[') else { return };
+    // A test of the shell has a blank behind the bracket, and no commas.
+    let meant = match inner.strip_prefix([' ', '\t']) {
+        None => inner.starts_with(['\'', '"']),
+        Some(inner) => inner.trim_start().starts_with(['\'', '"']) && text.ends_with(']') && text.contains(','),
+    };
+    if !meant {
         return;
     }
+    let hint = match json::begins_with_array(text) {
+        true => "the exec form ends with its `]`: nothing may follow",
+        false => "the exec form needs double quotes, commas between the elements, and none behind the last",
+    };
     let diagnostic = Diagnostic::warning(scope.file, scope.span(rest), "this is no valid JSON, and is given to the shell as it is")
         .with_rule(RuleId("InvalidExecForm"))
-        .with_hint("the exec form needs double quotes, commas between the elements, and none behind the last");
+        .with_hint(hint);
     scope.report(diagnostic);
+}
+
+/// A command for the shell with nothing in it.
+pub(super) fn empty_command(scope: &Scope<'_>, keyword: Range<usize>) -> ShellOrExec {
+    ShellOrExec::Shell(Word { text: String::new(), span: scope.span(keyword.end..keyword.end) })
 }
 
 /// The whole rest of the line.
@@ -339,22 +425,26 @@ fn one(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>, what: &st
 fn stop_signal(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Option<Instruction> {
     let word = one(scope, rest.clone(), blame, "a signal, such as `SIGTERM`")?;
     if word.is_plain(scope.escape) && !signals::is_valid(&word.text) {
-        return scope.fail_with(rest, format!("unknown signal `{}`", word.text), "write a name such as `SIGTERM`, or a number");
+        let diagnostic = scope.error(rest, format!("unknown signal `{}`", words::shown(&word.text)));
+        scope.defer(diagnostic.with_hint("write a name such as `SIGTERM`, or a number"));
     }
     Some(Instruction::StopSignal(word))
 }
 
 fn volume(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Option<Instruction> {
-    let ranges = list(scope, rest)?;
-    if ranges.is_empty() {
+    let mut paths = list(scope, rest)?;
+    if paths.is_empty() {
         return scope.fail(blame, "`VOLUME` needs at least one path");
     }
-    if let Some(empty) = ranges.iter().find(|word| word.text.is_empty()) {
+    for path in paths.iter_mut().filter(|path| path.text.trim().len() != path.text.len()) {
+        path.text = path.text.trim().to_owned();
+    }
+    if let Some(empty) = paths.iter().find(|word| word.text.is_empty()) {
         let diagnostic = Diagnostic::error(scope.file, empty.span, "the path of a volume is empty");
         scope.report(diagnostic);
         return None;
     }
-    Some(Instruction::Volume(ranges))
+    Some(Instruction::Volume(paths))
 }
 
 /// Words as a JSON array or separated by blanks.
@@ -375,72 +465,6 @@ fn shell(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Opti
         Json::No if rest.is_empty() => scope.fail_with(blame, "`SHELL` needs a program", hint),
         Json::No => scope.fail_with(rest, "`SHELL` needs the JSON form", hint),
     }
-}
-
-/// The pairs of `ENV` and `LABEL`.
-fn key_values(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Option<Vec<KeyValue>> {
-    let keyword = scope.keyword;
-    let ranges = words::quoted(&scope.line.text, rest.clone(), scope.escape).words;
-    let Some(first) = ranges.first() else {
-        return scope.fail(blame, format!("`{keyword}` needs at least one `name=value`"));
-    };
-    if !scope.text(first.clone()).contains('=') {
-        return legacy_pair(scope, rest).map(|pair| vec![pair]);
-    }
-    let mut pairs = Vec::with_capacity(ranges.len());
-    let mut complete = true;
-    for range in ranges {
-        let text = scope.text(range.clone());
-        let Some(equals) = text.find('=') else {
-            let shown: String = text.chars().take(60).collect();
-            scope.report(
-                scope
-                    .error(range, format!("no `=` in `{shown}`"))
-                    .with_hint(format!("every word of this `{keyword}` is a `name=value`; values with blanks need quotes")),
-            );
-            complete = false;
-            continue;
-        };
-        if equals == 0 {
-            scope.report(scope.error(range, format!("a name of `{keyword}` is empty")));
-            complete = false;
-            continue;
-        }
-        let at = range.start + equals;
-        pairs.push(KeyValue { key: scope.word(range.start..at), value: scope.word(at + 1..range.end), legacy: false });
-    }
-    complete.then_some(pairs)
-}
-
-/// `KEY rest of the line`.
-fn legacy_pair(scope: &mut Scope<'_>, rest: Range<usize>) -> Option<KeyValue> {
-    let text = scope.text(rest.clone());
-    let Some(blank) = text.find(words::is_blank) else {
-        let (keyword, shown) = (scope.keyword, text.chars().take(40).collect::<String>());
-        return scope.fail_with(rest, format!("`{keyword}` needs a name and a value"), format!("write `{keyword} {shown}=value`"));
-    };
-    let value = words::trim(&scope.line.text, rest.start + blank..rest.end);
-    Some(KeyValue { key: scope.word(rest.start..rest.start + blank), value: scope.word(value), legacy: true })
-}
-
-/// `ARG name[=default] …`.
-fn arg(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Option<Instruction> {
-    let ranges = words::quoted(&scope.line.text, rest, scope.escape).words;
-    if ranges.is_empty() {
-        return scope.fail(blame, "`ARG` needs at least one name");
-    }
-    let mut declarations = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        let equals = scope.text(range.clone()).find('=');
-        if equals == Some(0) {
-            return scope.fail(range, "a name of `ARG` is empty");
-        }
-        declarations.push(match equals.map(|at| range.start + at) {
-            Some(at) => ArgDeclaration { name: scope.word(range.start..at), default: Some(scope.word(at + 1..range.end)) },
-            None => ArgDeclaration { name: scope.word(range), default: None },
-        });
-    }
-    Some(Instruction::Arg(declarations))
 }
 
 /// The value of a flag that is not expanded.

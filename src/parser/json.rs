@@ -34,9 +34,48 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> Json {
         Ok((_, items)) => {
             Json::Strings(items.into_iter().map(|(source, item)| (item, offset(source)..offset(source) + source.len())).collect())
         }
-        Err(_) if serde_json::from_str::<Vec<serde::de::IgnoredAny>>(input).is_ok() => Json::NotStrings,
+        Err(_) if serde_json::from_str::<Vec<serde::de::IgnoredAny>>(input).is_ok() && is_within_bounds(input) => Json::NotStrings,
         Err(_) => Json::No,
     }
+}
+
+/// Whether the text begins with an array of strings, whatever follows it.
+pub(super) fn begins_with_array(text: &str) -> bool {
+    array(text).is_ok()
+}
+
+/// The deepest nesting that BuildKit reads as JSON.
+const MAX_DEPTH: usize = 10_000;
+
+/// Whether BuildKit reads this JSON at all: it has bounds for numbers and for nesting.
+fn is_within_bounds(json: &str) -> bool {
+    let (mut depth, mut rest) = (0_usize, json);
+    while let Some(at) = rest.find(|c: char| matches!(c, '"' | '[' | '{' | ']' | '}' | '-' | '0'..='9')) {
+        rest = &rest[at..];
+        let length = match rest.as_bytes()[0] {
+            b'"' => string(rest).map_or(rest.len(), |(after, _)| rest.len() - after.len()),
+            b'[' | b'{' => {
+                depth += 1;
+                1
+            }
+            b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                1
+            }
+            _ => {
+                let end = rest.find([',', ']', '}', ' ', '\t', '\r', '\n']).unwrap_or(rest.len());
+                if rest[..end].parse::<f64>().is_ok_and(f64::is_infinite) {
+                    return false;
+                }
+                end
+            }
+        };
+        if depth > MAX_DEPTH {
+            return false;
+        }
+        rest = &rest[length..];
+    }
+    true
 }
 
 fn blank(input: &str) -> IResult<&str, &str> {
@@ -122,7 +161,9 @@ mod tests {
         for text in ["[1]", r#"["a", null]"#, r#"["a", ["b"]]"#, "[{}]"] {
             assert_eq!(read(text), Some(vec!["<not strings>".into()]), "{text}");
         }
-        for text in ["", "x", "['a']", r#"["a""#, r#"["a"] x"#, r#"["a",]"#, "[ -f x ]", "[\"a\tb\"]", r#"["\x"]"#] {
+        for text in
+            ["", "x", "['a']", r#"["a""#, r#"["a"] x"#, r#"["a",]"#, "[ -f x ]", "[\"a\tb\"]", r#"["\x"]"#, "[1e999]", r#"["a", -1e999]"#]
+        {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct PhysicalLine<'a> {
 }
 
 /// An instruction as one line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Line {
     /// Continuations joined, comments dropped, leading blanks removed.
     pub(super) text: String,
@@ -27,6 +27,8 @@ pub(super) struct Line {
     pub(super) comment: Option<String>,
     /// Blank lines inside of the instruction.
     pub(super) empty_continuations: Vec<Span>,
+    /// Where the instruction begins and ends: the physical lines that were read for it, without blanks around them.
+    pub(super) whole: Span,
     pieces: Vec<Piece>,
 }
 
@@ -69,9 +71,12 @@ pub(super) struct Body {
     pub(super) body: Spanned<String>,
     /// The end of the line that ended it, without the line break; `None` where the file ended first.
     pub(super) end: Option<usize>,
+    /// A line that would have ended it without the blanks around.
+    pub(super) near: Option<Span>,
 }
 
 /// Reads the lines of a file.
+#[derive(Clone)]
 pub(super) struct Lexer<'a> {
     text: &'a str,
     at: usize,
@@ -87,6 +92,11 @@ impl<'a> Lexer<'a> {
 
     pub(super) fn set_escape(&mut self, escape: char) {
         self.escape = escape;
+    }
+
+    /// All that has not been read.
+    pub(super) fn rest(&self) -> &'a str {
+        &self.text[self.at..]
     }
 
     /// Looks at the next physical line.
@@ -124,30 +134,34 @@ impl<'a> Lexer<'a> {
                 comments.clear();
                 continue;
             }
-            let mut line = Line { comment: (!comments.is_empty()).then(|| comments.join("\n")), ..Line::default() };
             let start = physical.start + physical.text.len() - text.len();
-            let (text, mut continues) = self.split_continuation(text);
-            line.push(text, start);
-            while continues {
-                let Some(physical) = self.next() else { break };
-                let trimmed = physical.text.trim_start();
-                if trimmed.starts_with('#') {
-                    continue;
-                }
-                if trimmed.is_empty() {
-                    line.empty_continuations.push(Span::new(physical.start, physical.start + physical.text.len()));
-                    continue;
-                }
-                let text;
-                (text, continues) = self.split_continuation(physical.text);
-                line.push(text, physical.start);
-            }
-            if line.text.trim().is_empty() {
-                comments.clear();
+            let comment = (!comments.is_empty()).then(|| comments.join("\n"));
+            return Some(self.continued(text, start, comment));
+        }
+    }
+
+    /// The instruction that begins with `text`. It is empty where nothing but escape characters follows.
+    fn continued(&mut self, text: &str, start: usize, comment: Option<String>) -> Line {
+        let whole = Span::new(start, start + text.trim_end().len());
+        let mut line = Line { text: String::new(), comment, empty_continuations: Vec::new(), whole, pieces: Vec::new() };
+        let (text, mut continues) = self.split_continuation(text);
+        line.push(text, start);
+        while continues {
+            let Some(physical) = self.next() else { break };
+            line.whole.end = physical.start + physical.text.trim_end().len();
+            let trimmed = physical.text.trim_start();
+            if trimmed.starts_with('#') {
                 continue;
             }
-            return Some(line);
+            if trimmed.is_empty() {
+                line.empty_continuations.push(Span::new(physical.start, physical.start + physical.text.len()));
+                continue;
+            }
+            let text;
+            (text, continues) = self.split_continuation(physical.text);
+            line.push(text, physical.start);
         }
+        line
     }
 
     /// Takes the body of a heredoc that ends with the line `delimiter`.
@@ -155,18 +169,23 @@ impl<'a> Lexer<'a> {
         let start = self.at;
         let mut body = String::new();
         let mut content_end = start;
+        let mut near = None;
         while let Some(line) = self.next() {
             let (text, whole) = match strip_tabs {
                 true => (line.text.trim_start_matches('\t'), line.whole.trim_start_matches('\t')),
                 false => (line.text, line.whole),
             };
             if text == delimiter {
-                return Body { body: Spanned::new(body, Span::new(start, content_end)), end: Some(line.start + line.text.len()) };
+                let end = Some(line.start + line.text.len());
+                return Body { body: Spanned::new(body, Span::new(start, content_end)), end, near };
+            }
+            if near.is_none() && text.len() > delimiter.len() && text.trim() == delimiter {
+                near = Some(Span::new(line.start, line.start + line.text.len()));
             }
             body.push_str(whole);
             content_end = self.at;
         }
-        Body { body: Spanned::new(body, Span::new(start, content_end)), end: None }
+        Body { body: Spanned::new(body, Span::new(start, content_end)), end: None, near }
     }
 
     /// The text before a continuation character at the end of `text`, and whether there is one.

@@ -23,8 +23,10 @@ pub fn lint(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
         let has_shell = stage.instructions.iter().any(|statement| matches!(statement.instruction, Instruction::Shell(_)));
         for statement in &stage.instructions {
             lint.statement(statement, has_shell);
-            if let Instruction::Onbuild(onbuild) = &statement.instruction {
-                lint.statement(&onbuild.statement, has_shell);
+            if let Instruction::Onbuild(onbuild) = &statement.instruction
+                && let Some(trigger) = &onbuild.statement
+            {
+                lint.statement(trigger, has_shell);
             }
         }
     }

@@ -21,9 +21,11 @@ mod instruction;
 mod json;
 mod lexer;
 mod lint;
+mod pairs;
 mod run;
 mod run_mount;
 mod scope;
+mod shell;
 mod words;
 mod written;
 
@@ -37,8 +39,9 @@ pub mod signals;
 mod tests;
 
 pub use ast::*;
+pub use directives::is_built_in;
 pub use expand::{ExpandError, Expanded, Mode, Variables, expand};
-pub use file::{Parsed, parse, parse_trigger};
+pub use file::{ParseOptions, Parsed, parse, parse_trigger, parse_with};
 pub use lint::lint;
 pub use run::RunScript;
 pub use written::{Written, WrittenFlag};

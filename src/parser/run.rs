@@ -3,8 +3,9 @@
 use super::ast::{Heredoc, Instruction, Run, RunDevice, RunMount, RunNetwork, RunSecurity, ShellOrExec, Word};
 use super::flags::{Flags, Kind};
 use super::heredoc;
-use super::instruction::{Arguments, shell_or_exec};
+use super::instruction::{Arguments, empty_command, shell_or_exec};
 use super::scope::Scope;
+use super::words;
 use crate::diag::{Diagnostic, Spanned, did_you_mean};
 
 /// What a `RUN` executes.
@@ -33,9 +34,10 @@ impl Run {
             ShellOrExec::Shell(word) => &word.text,
         };
         match self.heredocs.as_slice() {
-            [only] if heredoc::mark(line, 0..line.len()).is_some() => {
+            [only, ..] if matches!(heredoc::mark(line), Ok(Some(_))) => {
                 let body = only.body.value.clone();
-                match body.starts_with("#!") {
+                // Behind a tab it is no first line, even where `<<-` takes the tab away.
+                match only.written().starts_with("#!") {
                     true => RunScript::Shebang { name: only.delimiter.clone(), body },
                     false => RunScript::Shell(body),
                 }
@@ -49,7 +51,7 @@ fn reassembled(line: &str, heredocs: &[Heredoc]) -> String {
     let mut text = line.to_owned();
     for heredoc in heredocs {
         text.push('\n');
-        text.push_str(&heredoc.body.value);
+        text.push_str(heredoc.written());
         text.push_str(&heredoc.delimiter);
     }
     text
@@ -61,23 +63,94 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instr
     let mut flags = Flags::check(scope, arguments.flags, &known);
     let mounts = flags.many("mount");
     for mount in &mounts {
-        if let Err(diagnostic) = RunMount::check(mount, scope.file) {
-            scope.report(*diagnostic);
-        }
+        check_mount(scope, mount);
     }
     let networks = [("default", RunNetwork::Default), ("none", RunNetwork::None), ("host", RunNetwork::Host)];
-    let network = flags.text("network").and_then(|word| choice(scope, "network", word, &networks));
+    let network = flags.given("network").and_then(|word| choice(scope, "network", word, &networks));
     let securities = [("sandbox", RunSecurity::Sandbox), ("insecure", RunSecurity::Insecure)];
-    let security = flags.text("security").and_then(|word| choice(scope, "security", word, &securities));
+    let security = flags.given("security").and_then(|word| choice(scope, "security", word, &securities));
     let devices = flags.many("device").into_iter().filter_map(|word| device(scope, word)).collect();
-    if arguments.rest.is_empty() {
-        return scope.fail(arguments.keyword, "`RUN` needs a command");
-    }
-    let command = shell_or_exec(scope, arguments.rest.clone())?;
+    let command = match arguments.rest.is_empty() {
+        true => {
+            // The shell is started, and has nothing to do.
+            scope.report(scope.warning(arguments.keyword.clone(), "this `RUN` has no command").with_hint("remove it"));
+            empty_command(scope, arguments.keyword)
+        }
+        false => shell_or_exec(scope, arguments.rest.clone())?,
+    };
     if command == ShellOrExec::Exec(Vec::new()) {
-        return scope.fail(arguments.rest, "`RUN` needs a command");
+        scope.defer(scope.error(arguments.rest, "`RUN` needs a command"));
     }
     Some(Instruction::Run(Run { command, heredocs: arguments.heredocs, mounts, network, security, devices }))
+}
+
+/// Reports what is wrong with a mount. A build looks at most of it only when it comes to the step.
+fn check_mount(scope: &mut Scope<'_>, mount: &Word) {
+    if mount.text.is_empty() {
+        let diagnostic = Diagnostic::error(scope.file, mount.span, "flag `--mount` needs a value");
+        return scope.report(diagnostic.with_hint("write `--mount=type=bind,target=/path`"));
+    }
+    match (RunMount::check(mount, scope.file), is_refused(&mount.text)) {
+        (Err(diagnostic), true) => scope.report(*diagnostic),
+        (Ok(()), true) => {
+            let diagnostic = Diagnostic::error(scope.file, mount.span, "the quotes of this mount do not match");
+            scope.report(diagnostic.with_hint("quotes stand around a whole field, and are doubled within it"));
+        }
+        (Err(diagnostic), false) => scope.defer(*diagnostic),
+        (Ok(()), false) => {}
+    }
+}
+
+/// Whether a mount is refused with the file: its fields cannot be told apart, or its `from` holds a variable.
+fn is_refused(mount: &str) -> bool {
+    let variable = |field: &String| {
+        let (key, value) = field.split_once('=').unwrap_or((field, ""));
+        key.eq_ignore_ascii_case("from") && value.find('$').is_some_and(|at| at + 1 < value.len())
+    };
+    fields(mount).is_none_or(|fields| fields.iter().any(variable))
+}
+
+/// The fields of a line of CSV; `None` where its quotes do not match.
+fn fields(line: &str) -> Option<Vec<String>> {
+    if line.is_empty() {
+        return None;
+    }
+    let mut fields = Vec::new();
+    let mut rest = line;
+    loop {
+        let (field, after) = match rest.strip_prefix('"') {
+            None => {
+                let end = rest.find(',').unwrap_or(rest.len());
+                (rest[..end].to_owned(), &rest[end..])
+            }
+            Some(quoted) => quoted_field(quoted)?,
+        };
+        if !rest.starts_with('"') && field.contains('"') {
+            return None;
+        }
+        fields.push(field);
+        match after.strip_prefix(',') {
+            Some(next) => rest = next,
+            None => return after.is_empty().then_some(fields),
+        }
+    }
+}
+
+/// A field up to its closing quote, and what follows; two quotes are one.
+fn quoted_field(mut rest: &str) -> Option<(String, &str)> {
+    let mut field = String::new();
+    loop {
+        let end = rest.find('"')?;
+        field.push_str(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(next) => {
+                field.push('"');
+                rest = next;
+            }
+            None => return Some((field, rest)),
+        }
+    }
 }
 
 /// One of the words that a flag may say.
@@ -86,7 +159,10 @@ fn choice<T: Copy>(scope: &mut Scope<'_>, flag: &str, word: Word, choices: &[(&'
         return Some(Spanned::new(*choice, word.span));
     }
     let names: Vec<String> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
-    let message = format!("`--{flag}` is {}, not `{}`", names.join(" or "), word.text);
+    let message = match word.text.is_empty() {
+        true => format!("`--{flag}` is empty: it is {}", names.join(" or ")),
+        false => format!("`--{flag}` is {}, not `{}`", names.join(" or "), words::shown(&word.text)),
+    };
     let mut diagnostic = Diagnostic::error(scope.file, word.span, message);
     if word.text.contains('$') {
         diagnostic = diagnostic.with_hint(format!("variables are not expanded in `--{flag}`"));
@@ -101,22 +177,27 @@ fn choice<T: Copy>(scope: &mut Scope<'_>, flag: &str, word: Word, choices: &[(&'
 fn device(scope: &mut Scope<'_>, word: Word) -> Option<Spanned<RunDevice>> {
     let mut device = RunDevice { name: String::new(), required: false };
     let mut mistake = None;
-    for field in word.text.split(',') {
-        let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
+    let fields = fields(&word.text);
+    if fields.is_none() {
+        mistake = Some("`--device` needs the name of a device, with matching quotes".to_owned());
+    }
+    for field in fields.unwrap_or_default() {
+        let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
         match (key.to_ascii_lowercase().as_str(), value) {
             ("required", None) => device.required = true,
             ("required", Some(value)) => match super::run_mount::boolean(value) {
                 Some(required) => device.required = required,
-                None => mistake = Some(format!("`required` is true or false, not `{value}`")),
+                None => mistake = Some(format!("`required` is true or false, not `{}`", words::shown(value))),
             },
             ("name", Some(value)) if device.name.is_empty() => value.clone_into(&mut device.name),
             ("name", Some(_)) => mistake = Some("`--device` takes one name".to_owned()),
             _ if device.name.is_empty() => field.clone_into(&mut device.name),
-            _ => mistake = Some(format!("unexpected `{field}` in `--device`")),
+            _ => mistake = Some(format!("unexpected `{}` in `--device`", words::shown(&field))),
         }
     }
     if device.name.is_empty() && mistake.is_none() {
-        mistake = Some("`--device` needs the name of a device".to_owned());
+        let diagnostic = Diagnostic::error(scope.file, word.span, "`--device` needs the name of a device");
+        scope.defer(diagnostic.with_hint("write `--device=vendor.com/class=name,required`"));
     }
     let Some(message) = mistake else { return Some(Spanned::new(device, word.span)) };
     let diagnostic = Diagnostic::error(scope.file, word.span, message);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::diag::{Diagnostic, SourceFile, Span, Spanned};
+use crate::diag::{Diagnostic, Severity, SourceFile, Span, Spanned};
 
 use super::ast::Word;
 use super::lexer::Line;
@@ -24,7 +24,30 @@ pub(super) struct Scope<'a> {
     /// The escape character.
     pub(super) escape: char,
     /// Where mistakes go.
-    pub(super) diagnostics: &'a mut Vec<Diagnostic>,
+    pub(super) found: &'a mut Found,
+    /// Whether this is what an `ONBUILD` stores: a mistake in it is one of the build that it is triggered in.
+    pub(super) trigger: bool,
+    /// The mistakes of this instruction.
+    pub(super) mistakes: usize,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Mistakes and warnings.
+    pub(super) diagnostics: Vec<Diagnostic>,
+    /// Mistakes that make a build fail only where it reaches them: they are shown when the file has to be mended anyway.
+    pub(super) deferred: Vec<Diagnostic>,
+}
+
+impl Found {
+    /// Adds a diagnostic, unless there are far too many already.
+    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
+        let limit = if diagnostic.is_error() { MAX_DIAGNOSTICS } else { MAX_WARNINGS };
+        if self.diagnostics.len() < limit {
+            self.diagnostics.push(diagnostic);
+        }
+    }
 }
 
 impl<'a> Scope<'a> {
@@ -48,17 +71,41 @@ impl<'a> Scope<'a> {
         Diagnostic::error(self.file, self.span(range), message)
     }
 
-    /// Adds a diagnostic, unless there are far too many already.
+    pub(super) fn warning(&self, range: Range<usize>, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::warning(self.file, self.span(range), message)
+    }
+
+    /// Adds a mistake or a warning.
     pub(super) fn report(&mut self, diagnostic: Diagnostic) {
-        let limit = if diagnostic.is_error() { MAX_DIAGNOSTICS } else { MAX_WARNINGS };
-        if self.diagnostics.len() < limit {
-            self.diagnostics.push(diagnostic);
+        if !diagnostic.is_error() {
+            self.found.push(diagnostic);
+        } else if self.trigger {
+            self.mistakes += 1;
+            let message = format!("this is stored, and fails the build that it is triggered in: {}", diagnostic.message);
+            self.found.push(Diagnostic { severity: Severity::Warning, message, ..diagnostic });
+        } else {
+            self.refuse(diagnostic);
+        }
+    }
+
+    /// Adds a mistake that not even an `ONBUILD` may hold: the line cannot be taken apart.
+    pub(super) fn refuse(&mut self, diagnostic: Diagnostic) {
+        self.mistakes += 1;
+        self.found.push(diagnostic);
+    }
+
+    /// Adds a mistake that matters only where the instruction is reached.
+    pub(super) fn defer(&mut self, diagnostic: Diagnostic) {
+        if self.trigger {
+            self.report(diagnostic);
+        } else if self.found.deferred.len() < MAX_WARNINGS {
+            self.found.deferred.push(diagnostic);
         }
     }
 
     /// Whether further diagnostics are dropped.
     pub(super) fn is_full(&self) -> bool {
-        self.diagnostics.len() >= MAX_DIAGNOSTICS
+        self.found.diagnostics.len() >= MAX_DIAGNOSTICS
     }
 
     /// Reports an error, and gives up on the instruction.

@@ -36,20 +36,12 @@ pub(super) fn at_blanks(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
     words
 }
 
-/// Words split at blanks outside of quotes.
-pub(super) struct Quoted {
-    /// The words.
-    pub(super) words: Vec<Range<usize>>,
-    /// Where a quote is opened that is never closed.
-    pub(super) open_quote: Option<usize>,
-}
-
 /// Splits at blanks that are neither quoted nor escaped.
-pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Quoted {
+pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Vec<Range<usize>> {
     let base = range.start;
     let mut words = Vec::new();
     let mut start = None;
-    let mut quote: Option<(char, usize)> = None;
+    let mut quote = None;
     let mut chars = text[range.clone()].char_indices();
     while let Some((at, c)) = chars.next() {
         if quote.is_none() && c.is_whitespace() {
@@ -58,15 +50,40 @@ pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Quoted {
         }
         start.get_or_insert(base + at);
         match quote {
-            Some((open, _)) if c == open => quote = None,
-            Some(('\'', _)) => {}
-            _ if c == escape => {
-                chars.next();
+            Some(open) if c == open => quote = None,
+            Some('\'') => {}
+            _ if c == escape && chars.next().is_none() => {
+                // With nothing behind it, it is dropped.
+                words.extend(start.take().map(|from| from..base + at).filter(|word| !word.is_empty()));
             }
-            None if c == '\'' || c == '"' => quote = Some((c, base + at)),
+            _ if c == escape => {}
+            None if c == '\'' || c == '"' => quote = Some(c),
             _ => {}
         }
     }
     words.extend(start.map(|from| from..range.end));
-    Quoted { words, open_quote: quote.map(|(_, at)| at) }
+    words
+}
+
+/// The text for a message: cut where it is long.
+pub(super) fn shown(text: &str) -> std::borrow::Cow<'_, str> {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+/// Whether the character looks like a blank, or like nothing, and parts no words.
+pub(super) fn is_odd_blank(c: char) -> bool {
+    !c.is_ascii() && (c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}'))
+}
+
+/// Whether `written` is the keyword `keyword`, in any case. The two letters beyond ASCII whose small form is an ASCII letter count as well.
+pub(super) fn is_keyword(written: &str, keyword: &str) -> bool {
+    written.eq_ignore_ascii_case(keyword) || (!written.is_ascii() && lower(written).eq_ignore_ascii_case(keyword))
+}
+
+/// The text in small letters, each letter by itself.
+pub(super) fn lower(text: &str) -> String {
+    text.chars().map(|c| if c == '\u{130}' { 'i' } else { c.to_lowercase().next().unwrap_or(c) }).collect()
 }

@@ -74,6 +74,10 @@ impl Lowering<'_, '_> {
 
     /// Whether the kernel can take the arguments and variables at all; if not, says which it cannot.
     fn can_be_executed(&mut self, statement: &Statement, args: &[String], env: &[(String, String)]) -> bool {
+        if args.is_empty() {
+            self.error_at(statement.keyword.span, "`RUN` needs a command".to_owned(), None);
+            return false;
+        }
         let variables = env.iter().map(|(name, value)| (format!("the variable `{name}`"), name.len() + value.len() + 1, value));
         let arguments = args.iter().map(|arg| ("the command".to_owned(), arg.len(), arg));
         for (what, length, text) in arguments.chain(variables) {

@@ -82,7 +82,7 @@ impl Dump<'_> {
             Instruction::Add(add) => self.heredocs(indent + 1, &add.paths.heredocs),
             Instruction::Onbuild(onbuild) => {
                 let _ = writeln!(self.out, "{}trigger {:?}", "  ".repeat(indent + 1), onbuild.trigger);
-                self.statement(indent + 1, &onbuild.statement);
+                onbuild.statement.iter().for_each(|statement| self.statement(indent + 1, statement));
             }
             _ => {}
         }

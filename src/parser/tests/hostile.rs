@@ -92,6 +92,54 @@ fn half_a_megabyte_of_anything_else_is_read_in_linear_time() {
 }
 
 #[test]
+fn what_only_begins_like_something_is_read_in_linear_time() {
+    let size = 1 << 17;
+    for (head, unit, tail) in [
+        ("FROM a\nRUN ", "--a=b ", "true\n"),
+        ("FROM a\nRUN ", "--a\"", "true\n"),
+        ("FROM a\nCOPY ", "--exclude=a --link ", "a b\n"),
+        ("FROM a\nARG ", "--a ", "b\n"),
+        ("FROM a\nCOPY ", "'<<A ' <<B ", "/x\n"),
+        ("FROM a\nCOPY [", "\"<<A\",", "\"/x\"]\n"),
+        ("FROM a\nRUN <<A ", "${a:-", "\n"),
+        ("FROM a\nRUN <<A ", "\"${a:-'", "\n"),
+        ("FROM a\nRUN <<A ", "${a/", "\n"),
+        ("FROM a\nRUN <<", "${a}\"\\", "\n"),
+        ("FROM a\nRUN <<EOF\n", " EOF\n", "EO"),
+        ("FROM a\nRUN <<-EOF\n", "\tEOF \n", "EOF"),
+        ("FROM a\nRUN <<EOF\n", "EOF", "\n"),
+        ("FROM a\nRUN <<A <<A\n", "A \n", "A\nA\n"),
+        ("FROM a\n", "ONBUILD RUN <<A\nA\n", ""),
+        ("FROM a\nONBUILD RUN ", "<<A ", "\n"),
+        ("", "# escape=`\n", ""),
+        ("#!x\n", "# check=a\n", ""),
+        ("", "# foo\n", "FROM a\n"),
+        ("{", "\"a\":[1],", "\"syntax\":\"x\"}"),
+        ("{\"a\":", "[", ""),
+        ("FROM a\nHEALTHCHECK ", "--interval=1s ", "CMD a\n"),
+        ("FROM a\nRUN --mount=", "\\\"a\\\",", "b c\n"),
+        ("FROM a\nVOLUME [", "\" \",", "\"a\"]\n"),
+        ("FROM a\nCMD [\"a\"", " ", "]]\n"),
+        ("FROM a\n", "\\\n#\n", ""),
+        ("FROM a\n\\\n", " \\\n", ""),
+    ] {
+        parses_quickly(&format!("{head:?} {unit:?}"), format!("{head}{}{tail}", filled(unit, size)));
+    }
+}
+
+#[test]
+fn bytes_that_are_not_text_are_read_in_linear_time() {
+    for (head, unit) in [("FROM a\n", "\u{ff}x\n"), ("FROM a\nRUN ", "\u{ff}"), ("FROM a\nRUN <<A\n", "\u{ff}\n"), ("#", "\u{ff}")] {
+        let bytes: Vec<u8> = format!("{head}{}", filled(unit, 1 << 19)).chars().map(|c| u8::try_from(c).unwrap()).collect();
+        let (refused, took) = on_small_stack(move || {
+            let parsed = parse(&SourceFile::from_bytes("Dockerfile", bytes));
+            parsed.diagnostics.iter().any(|diagnostic| diagnostic.is_error())
+        });
+        assert!(refused && took < LIMIT, "{head:?} {unit:?}: {took:?}");
+    }
+}
+
+#[test]
 fn five_megabytes_of_nested_substitutions_are_refused_on_a_small_stack() {
     for unit in ["${a:-", "\"${a:-", "${a/", "${a#${b", "$", "${", "$a", "${a}", "\"$a", "${a:-b}"] {
         let word = filled(unit, 5 << 20);

@@ -2,6 +2,7 @@
 
 mod cases;
 mod dump;
+mod frontends;
 mod hostile;
 mod mounts;
 mod properties;
