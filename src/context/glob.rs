@@ -1,6 +1,6 @@
 //! Wildcards in the sources of COPY and ADD: Go's `filepath.Match`, name by name.
 //!
-//! `*` and `?` stay within a name, there is no `**`, `[[]` names a bracket. Directories on the way are not searched through links: only the part
+//! `*` and `?` stay within a name, there is no `**`, `[[]` names a bracket. A class may stand for a slash (`a[^b]c` names `a/c`), as for Docker. Directories on the way are not searched through links: only the part
 //! before the first wildcard is resolved. A source without wildcards is a plain path, also if it has a backslash.
 
 use std::io;
@@ -50,7 +50,7 @@ fn has_wildcard(text: &[u8]) -> bool {
     false
 }
 
-/// The paths of `tree` that `pattern` names, sorted. `..` cannot leave the tree. A wildcard may match nothing; a plain path is returned if it
+/// The paths of `tree` that `pattern` names, in the order of a walk: by names, level after level. `..` cannot leave the tree. A wildcard may match nothing; a plain path is returned if it
 /// exists (as written: a link at its end is not followed) and is [`Error::Missing`] if not.
 pub fn expand(tree: &dyn Tree, pattern: &str) -> Result<Vec<RootPath>, Error> {
     let whole = RootPath::new(pattern);
@@ -64,9 +64,15 @@ pub fn expand(tree: &dyn Tree, pattern: &str) -> Result<Vec<RootPath>, Error> {
         };
     }
     let bad = |reason| Error::BadWildcard { pattern: pattern.to_owned(), reason };
-    let wildcards = names[plain..].iter().map(|name| Pattern::from_bytes(name)).collect::<Result<Vec<_>, _>>().map_err(bad)?;
+    let whole = Wildcard::new(&names[plain..].join(&b'/')).map_err(bad)?;
     let start = names[..plain].iter().fold(RootPath::root(), |path, name| child(&path, name));
     let start = resolve(tree, &start, LastLink::Follow).map_err(|source| read_error(&start, source))?;
+    // A class may also be written with a slash in it.
+    let wildcards = names[plain..].iter().map(|name| Pattern::from_bytes(name)).collect::<Result<Vec<_>, _>>();
+    let wildcards = match wildcards {
+        Ok(wildcards) if !whole.crosses_directories() => wildcards,
+        _ => return matches_below(tree, start, &whole),
+    };
     let mut found = vec![start];
     for wildcard in &wildcards {
         let mut next = Vec::new();
@@ -75,7 +81,25 @@ pub fn expand(tree: &dyn Tree, pattern: &str) -> Result<Vec<RootPath>, Error> {
         }
         found = next;
     }
-    found.sort_unstable();
+    Ok(found)
+}
+
+/// All paths below `start` that match, seen from there. What is below a directory that matches belongs to it.
+fn matches_below(tree: &dyn Tree, start: RootPath, wildcard: &Wildcard) -> Result<Vec<RootPath>, Error> {
+    let skip = if start.is_root() { 1 } else { start.as_bytes().len() + 1 };
+    let mut found = Vec::new();
+    let mut todo = vec![start];
+    while let Some(path) = todo.pop() {
+        if path.as_bytes().get(skip..).is_some_and(|relative| !relative.is_empty() && wildcard.matches(relative)) {
+            found.push(path);
+            continue;
+        }
+        let metadata = tree.metadata(&path).map_err(|source| read_error(&path, source))?;
+        if metadata.is_some_and(|metadata| metadata.kind == Kind::Directory) {
+            let entries = tree.read_dir(&path).map_err(|source| read_error(&path, source))?;
+            todo.extend(entries.iter().rev().map(|entry| path.join(&entry.name)));
+        }
+    }
     Ok(found)
 }
 

@@ -429,7 +429,18 @@ fn exclusion_is_relative_to_what_is_copied() {
 
 #[test]
 fn wildcards_name_what_exists() {
-    let dir = directory(&["a.txt", "b.txt", "d/a.txt", "d/e/a.txt", "x[1]", "*lit", "pkg/one/go.mod", "pkg/two/go.mod", "pkg/three/x"]);
+    let dir = directory(&[
+        "a.txt",
+        "b.txt",
+        "d/a.txt",
+        "d/e/a.txt",
+        "x[1]",
+        "*lit",
+        "pkg/one/go.mod",
+        "pkg/two/go.mod",
+        "pkg/three/x",
+        "pkg/one-b/go.mod",
+    ]);
     symlink("d", dir.path().join("link")).unwrap();
     let context = open(dir.path());
     let paths = |pattern: &str| -> Vec<String> { expand(&context, pattern).unwrap().iter().map(RootPath::to_string).collect() };
@@ -440,7 +451,10 @@ fn wildcards_name_what_exists() {
     assert_eq!(paths("**/a.txt"), ["/d/a.txt"]);
     assert_eq!(paths("d/*"), ["/d/a.txt", "/d/e"]);
     assert_eq!(paths("link/*.txt"), ["/d/a.txt"]);
-    assert_eq!(paths("pkg/*/go.mod"), ["/pkg/one/go.mod", "/pkg/two/go.mod"]);
+    assert_eq!(paths("pkg/*/go.mod"), ["/pkg/one/go.mod", "/pkg/one-b/go.mod", "/pkg/two/go.mod"]);
+    assert_eq!(paths("d[^x]a.txt"), ["/d/a.txt"]);
+    assert_eq!(paths("[^l]/[^x]*"), ["/d/a.txt", "/d/e"]);
+    assert_eq!(paths("[b/a].txt"), ["/a.txt", "/b.txt"]);
     assert_eq!(paths("nothing*"), [""; 0]);
     assert_eq!(paths("none/*"), [""; 0]);
     assert_eq!(paths("a.txt/*"), [""; 0]);

@@ -60,6 +60,17 @@ impl Wildcard {
     }
 }
 
+impl Wildcard {
+    /// Whether something else than a `/` in the pattern may match one: some class holds it.
+    pub(super) fn crosses_directories(&self) -> bool {
+        let slash = |piece: &Piece| match piece {
+            Piece::Class { negated, ranges } => ranges.iter().any(|(low, high)| (*low..=*high).contains(&'/')) != *negated,
+            Piece::Byte(_) | Piece::Any => false,
+        };
+        self.chunks.iter().any(|chunk| chunk.pieces.iter().any(slash))
+    }
+}
+
 /// Refuses the patterns of ignore files that moby refuses: those with a mistake that Go meets while it compares them with `.`. What stands behind the first
 /// chunk that does not match is not looked at, and is left to the regular expression.
 pub(super) fn check(pattern: &[u8]) -> Result<(), BadPattern> {

@@ -164,7 +164,7 @@ impl ContextFiles {
             ControlFlow::Continue(())
         })?;
         // Stable, so that a directory stands before the only file in it.
-        entries.sort_by(|a, b| b.size.cmp(&a.size));
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.size));
         Ok((entries, total))
     }
 

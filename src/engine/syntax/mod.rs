@@ -7,14 +7,14 @@ mod tree;
 use std::path::Path;
 
 use crate::diag::{Diagnostic, SourceFile};
-use crate::parser::parse;
+use crate::parser::{Checks, lint, parse};
 
 use super::Error;
 use super::build::{read_bounded, read_dockerfile};
 
 pub use tree::{HeredocNode, InstructionNode, StageNode, SyntaxTree};
 
-/// A Dockerfile's tree, and what is wrong with the file.
+/// A Dockerfile's tree, and what is wrong with the file: mistakes, and what those build checks find that need nothing but the file.
 #[derive(Debug)]
 pub struct Syntax {
     /// The tree, with the diagnostics in it.
@@ -36,12 +36,19 @@ fn read_stdin() -> Result<SourceFile, Error> {
     let mut bytes = Vec::new();
     let failed = |source| Error::Dockerfile { path: "-".into(), source };
     read_bounded(std::io::stdin().lock(), &mut bytes).map_err(failed)?;
-    Ok(SourceFile::new("-", String::from_utf8_lossy(&bytes)))
+    Ok(SourceFile::from_bytes("-", bytes))
 }
 
 fn parse_source(file: &SourceFile) -> Syntax {
     let parsed = parse(file);
-    Syntax { tree: SyntaxTree::new(&parsed.dockerfile, &parsed.diagnostics), diagnostics: parsed.diagnostics }
+    let mut diagnostics = parsed.diagnostics;
+    diagnostics.extend(lint(&parsed.dockerfile));
+    match Checks::new(&parsed.dockerfile, None) {
+        Ok(checks) => diagnostics = checks.apply(diagnostics),
+        Err(error) => diagnostics.push(error),
+    }
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+    Syntax { tree: SyntaxTree::new(&parsed.dockerfile, &diagnostics), diagnostics }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::diag::{Diagnostic, Severity, SourceFile, Span};
-use crate::parser::{Copy, Dockerfile, Healthcheck, Heredoc, Instruction, KeyValue, Onbuild, ShellOrExec, Stage, Statement, Word, Written};
+use crate::parser::{Copy, Dockerfile, Healthcheck, Heredoc, Instruction, KeyValue, ShellOrExec, Stage, Statement, Word, Written};
 
 /// The version of the fields.
 const SCHEMA: u32 = 1;
@@ -140,6 +140,8 @@ pub struct HeredocNode {
     pub delimiter: String,
     /// The body; without leading tabs where `strip_tabs` is set.
     pub body: String,
+    /// The body with its tabs.
+    pub written: String,
     /// Whether no part of the delimiter was quoted.
     pub expand: bool,
     /// Whether it was written `<<-`.
@@ -329,15 +331,10 @@ fn fill(node: &mut InstructionNode, file: &SourceFile, instruction: &Instruction
             node.arguments = std::iter::once("CMD".to_owned()).chain(words).collect();
         }
         Instruction::Onbuild(onbuild) => {
-            let instruction = triggered(onbuild).map(|statement| Box::new(self::instruction(file, statement)));
+            let instruction = onbuild.statement.as_deref().map(|statement| Box::new(self::instruction(file, statement)));
             node.trigger = Some(TriggerNode { text: onbuild.trigger.clone(), instruction });
         }
     }
-}
-
-/// What an `ONBUILD` triggers.
-fn triggered(onbuild: &Onbuild) -> Option<&Statement> {
-    onbuild.statement.as_deref()
 }
 
 fn keyword(instruction: &Instruction) -> &'static str {
@@ -383,6 +380,7 @@ fn heredoc(heredoc: &Heredoc) -> HeredocNode {
     HeredocNode {
         delimiter: heredoc.delimiter.clone(),
         body: heredoc.body.value.clone(),
+        written: heredoc.written().to_owned(),
         expand: heredoc.expand,
         strip_tabs: heredoc.strip_tabs,
         file_descriptor: heredoc.file_descriptor,
