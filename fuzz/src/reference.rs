@@ -1,7 +1,7 @@
 //! Ignore rules once more, as slowly and plainly as can be: every pattern is tried on every prefix of a path, by backtracking with a limit.
 //!
-//! Written from Docker's documentation and from Go's of `filepath.Match`, and compared with `strake::context`. Only what is known to differ between
-//! those two is taken from the documentation of Strake (`src/context/ignore.rs`).
+//! Written from Docker's documentation, and compared with `strake::context`. Only patterns of letters, digits, `.`, `-`, `_`, `/`, `*` and `?` are
+//! compared: what other characters mean is up to moby's regular expressions, which `src/context/regexp.rs` describes.
 
 /// The rules of a file.
 pub(crate) struct Rules(Vec<Rule>);
@@ -15,7 +15,7 @@ struct Rule {
 const MAX_STEPS: usize = 100_000;
 
 impl Rules {
-    /// `None` where a pattern is invalid.
+    /// `None` where a pattern has characters that are not compared.
     pub(crate) fn parse(text: &str) -> Option<Rules> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut rules = Vec::new();
@@ -25,17 +25,17 @@ impl Rules {
             if line.is_empty() {
                 continue;
             }
-            let is_empty = pattern.is_empty();
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_/*?".contains(c);
+            if pattern.is_empty() || !pattern.chars().all(is_plain) {
+                return None;
+            }
             let mut pattern = clean(pattern);
-            // Nothing to bring back is a mistake, and so is everything.
-            if negated && (is_empty || pattern == "/") {
+            // To bring back everything is a mistake.
+            if pattern == "/" {
                 return None;
             }
             if pattern.len() > 1 && pattern.starts_with('/') {
                 pattern.remove(0);
-            }
-            if !is_valid(pattern.as_bytes()) {
-                return None;
             }
             rules.push(Rule { pattern: pattern.into_bytes(), negated });
         }
@@ -89,26 +89,11 @@ fn clean(pattern: &str) -> String {
     }
 }
 
-fn is_valid(mut pattern: &[u8]) -> bool {
-    while let Some((first, rest)) = pattern.split_first() {
-        pattern = match first {
-            b'\\' if rest.is_empty() => return false,
-            b'\\' => &rest[1..],
-            b'[' => match class(rest, 'x') {
-                Some((_, rest)) => rest,
-                None => return false,
-            },
-            _ => rest,
-        };
-    }
-    true
-}
-
 fn matches(pattern: &[u8], text: &[u8]) -> Option<bool> {
     // `**.md` also ends a name in the middle, unless there is another wildcard: moby compares the end of the path then.
     if let Some(suffix) = pattern.strip_prefix(b"**")
         && !suffix.is_empty()
-        && !suffix.iter().any(|byte| b"*?[\\".contains(byte))
+        && !suffix.iter().any(|byte| b"*?".contains(byte))
     {
         return Some(text.ends_with(suffix) || suffix.strip_prefix(b"/") == Some(text));
     }
@@ -143,20 +128,10 @@ fn search(pattern: &[u8], text: &[u8], steps: &mut usize) -> Option<bool> {
             Some((c, length)) if c != '/' => search(rest, &text[length..], steps),
             _ => Some(false),
         },
-        b'[' => match character(text) {
-            Some((c, length)) => match class(rest, c) {
-                Some((true, rest)) => search(rest, &text[length..], steps),
-                _ => Some(false),
-            },
-            None => Some(false),
+        literal => match text.split_first() {
+            Some((next, text)) if *next == literal => search(rest, text, steps),
+            _ => Some(false),
         },
-        _ => {
-            let (literal, rest) = if first == b'\\' { (rest[0], &rest[1..]) } else { (first, rest) };
-            match text.split_first() {
-                Some((next, text)) if *next == literal => search(rest, text, steps),
-                _ => Some(false),
-            }
-        }
     }
 }
 
@@ -182,39 +157,4 @@ fn character(text: &[u8]) -> Option<(char, usize)> {
     (1..=4.min(text.len()))
         .find_map(|length| std::str::from_utf8(&text[..length]).ok()?.chars().next().map(|c| (c, length)))
         .or_else(|| (!text.is_empty()).then_some((char::REPLACEMENT_CHARACTER, 1)))
-}
-
-/// Whether `c` is in the class behind `[`, and what follows it; `None` where the class is invalid.
-fn class(mut rest: &[u8], c: char) -> Option<(bool, &[u8])> {
-    let negated = rest.first() == Some(&b'^');
-    if negated {
-        rest = &rest[1..];
-    }
-    let mut found = false;
-    for count in 0.. {
-        if rest.first() == Some(&b']') && count > 0 {
-            break;
-        }
-        let (low, after) = class_character(rest)?;
-        rest = after;
-        let mut high = low;
-        if rest.first() == Some(&b'-') {
-            (high, rest) = class_character(&rest[1..])?;
-        }
-        if high < low {
-            return None;
-        }
-        found |= low <= c && c <= high;
-    }
-    Some((found != negated, &rest[1..]))
-}
-
-fn class_character(rest: &[u8]) -> Option<(char, &[u8])> {
-    let rest = match rest.first()? {
-        b'-' | b']' => return None,
-        b'\\' => &rest[1..],
-        _ => rest,
-    };
-    let (c, length) = character(rest)?;
-    (rest.len() > length).then(|| (c, &rest[length..]))
 }
