@@ -23,7 +23,7 @@ use crate::store::Store;
 pub use crate::store::{PruneImages, PruneOptions, PruneReport};
 
 pub use crate::registry::Saved;
-pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output};
+pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output};
 pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};

@@ -7,6 +7,7 @@
 //! Dockerfile --stages--> what the target reaches --lower--> nodes (op + inputs) + image config with history
 //! ```
 
+mod contexts;
 mod history;
 mod lower;
 mod op;
@@ -16,6 +17,7 @@ mod stages;
 #[cfg(test)]
 mod tests;
 
+pub use contexts::{ContextName, ContextNameError, NamedContext, NamedContexts};
 pub use op::{
     BuildGraph, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op, SecurityMode,
     SourceOp, Step, Unpack,

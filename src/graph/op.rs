@@ -93,8 +93,11 @@ pub enum SourceOp {
         /// The digest of its manifest, for messages.
         manifest: Digest,
     },
-    /// The build context.
-    Context,
+    /// The files of the build context, or of a directory given with `--build-context`.
+    Context {
+        /// The name of the named context; `None` is the build context.
+        name: Option<String>,
+    },
     /// A file from a web server.
     Http {
         /// Its address.
@@ -119,6 +122,8 @@ pub struct ExecOp {
     pub workdir: RootPath,
     /// `USER`, to be looked up in the root file system; empty for root.
     pub user: String,
+    /// The host name, where it is not the usual one.
+    pub hostname: Option<String>,
     /// The network.
     pub network: NetworkMode,
     /// The privileges.

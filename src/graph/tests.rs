@@ -34,7 +34,9 @@ impl<'a> Given<'a> {
             target: self.target,
             build_args: &build_args,
             labels: &labels,
+            contexts: NamedContexts::NONE,
             target_platform: platform.clone(),
+            implicit_platform: true,
             build_platform: platform,
             network: NetworkMode::Default,
             no_cache: false,
@@ -49,7 +51,7 @@ impl<'a> Given<'a> {
                         (self.base)(&mut config);
                         let digest = Digest::sha256(need.reference.to_string().as_bytes());
                         let image = ResolvedImage { id: ImageId::new(digest.clone()), manifest: digest, config };
-                        assert!(images.insert((need.reference.to_string(), need.platform), image).is_none(), "asked twice");
+                        assert!(images.insert(need.key(), image).is_none(), "asked twice");
                     }
                 }
             }

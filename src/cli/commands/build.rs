@@ -10,8 +10,9 @@ use clap::{Args, ValueEnum};
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
 use crate::diag::Secret;
-use crate::engine::{BuildRequest, ContextSource, DockerfileSource, Engine, Error, Output};
-use crate::graph::NetworkMode;
+use crate::engine::{BuildContext, BuildRequest, ContextSource, DockerfileSource, Engine, Error, Output};
+use crate::graph::{ContextName, ContextNameError, NetworkMode};
+use crate::image::load::Layout;
 use crate::oci::{Platform, Reference};
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
@@ -38,6 +39,9 @@ pub(in crate::cli) struct BuildArgs {
     /// A value of an ARG; without `=`, that of the environment (may be given several times)
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
+    /// What stands in for a stage or image: a directory, `docker-image://REF` or `oci-layout://DIR[:TAG|@DIGEST]` (may be given several times)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = build_context)]
+    build_context: Vec<(ContextName, BuildContext)>,
     /// A label of the image (may be given several times)
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -116,6 +120,44 @@ fn output(text: &str) -> Result<Output, String> {
         "image" => Err("`type=image` has no `dest`: it goes into the store".into()),
         other => Err(format!("the type `{other}` is not supported: expected local, tar, oci, docker or image")),
     }
+}
+
+/// Reads `--build-context`.
+fn build_context(text: &str) -> Result<(ContextName, BuildContext), String> {
+    let (name, value) = text.split_once('=').ok_or("expected `NAME=VALUE`")?;
+    let name = name.parse().map_err(|error: ContextNameError| error.to_string())?;
+    let git = value.starts_with("git@") || ["git://", "ssh://"].iter().any(|scheme| value.starts_with(scheme));
+    let is_http = value.starts_with("http://") || value.starts_with("https://");
+    let context = match value.split_once("://") {
+        Some(("docker-image", "scratch")) => BuildContext::Scratch,
+        Some(("docker-image", image)) => BuildContext::Image(image.parse().map_err(|error: crate::oci::ReferenceError| error.to_string())?),
+        Some(("oci-layout", layout)) => BuildContext::Layout(oci_layout(layout)?),
+        _ if git || is_http => return Err(format!("contexts from {} are not supported yet", if git { "git" } else { "web servers" })),
+        _ if value.starts_with("target:") => return Err("`target:` is for bake files only".into()),
+        Some((scheme, _)) => {
+            return Err(format!("`{scheme}://` is no kind of context: expected a directory, `docker-image://` or `oci-layout://`"));
+        }
+        None if value.is_empty() => return Err("the context has no value".into()),
+        None if value == "-" => return Err("a named context cannot be standard input".into()),
+        None => BuildContext::Directory(value.into()),
+    };
+    Ok((name, context))
+}
+
+/// `DIR[:TAG][@DIGEST]`.
+fn oci_layout(text: &str) -> Result<Layout, String> {
+    let (rest, digest) = match text.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest.parse().map_err(|error: crate::oci::DigestError| error.to_string())?)),
+        None => (text, None),
+    };
+    let (dir, tag) = match rest.rsplit_once(':') {
+        Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag.to_owned())),
+        _ => (rest, None),
+    };
+    if dir.is_empty() {
+        return Err("`oci-layout://` needs a directory".into());
+    }
+    Ok(Layout { dir: dir.into(), tag, digest })
 }
 
 /// Runs `strake build`.
@@ -215,6 +257,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
     Ok(BuildRequest {
         context,
         dockerfile,
+        named_contexts: args.build_context,
         tags: args.tag,
         target: args.target,
         build_args: build_args(&args.build_arg)?,
@@ -226,7 +269,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
             Network::None => NetworkMode::None,
             Network::Host => NetworkMode::Host,
         },
-        platform: args.platform.unwrap_or_else(Platform::host),
+        platform: args.platform,
         secrets: secrets(&args.secret)?,
         outputs: args.output,
     })
