@@ -204,7 +204,7 @@ impl<'a> Planner<'a> {
                 None => StageFacts { base, platform, froms: found, replaced: false },
             });
         }
-        errors.extend(circles(&dockerfile.file, &self.facts));
+        errors.extend(circles(dockerfile, &self.facts));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::diag::{Diagnostic, SourceFile, Span, Spanned, did_you_mean};
+use crate::diag::{Diagnostic, Span, Spanned, did_you_mean};
 use crate::oci::{Platform, Reference};
 use crate::parser::{Dockerfile, Instruction, Stage, Word};
 
@@ -133,8 +133,9 @@ impl<'a> StageNames<'a> {
         if let (FromOf::Copy, Some(number)) = (of, number) {
             let index = usize::try_from(number).ok().filter(|index| *index < self.dockerfile.stages.len());
             return index.map(Origin::Stage).ok_or_else(|| {
+                let last = self.dockerfile.stages.len() - 1;
                 Diagnostic::error(file, from.span, format!("there is no stage number {number}"))
-                    .with_hint(format!("this file has {} stages, counted from 0", self.dockerfile.stages.len()))
+                    .with_hint(format!("the stages of this file have the numbers 0 to {last}"))
             });
         }
         if let Some(found) = self.by_name.get(name.to_lowercase().as_str()).and_then(|stages| stages.last()) {
@@ -245,9 +246,8 @@ fn mount_from(mount: &Word) -> Option<Spanned<String>> {
 }
 
 /// Stages that copy from each other in a circle, told where one of them names the next; circles of one are told by [`StageNames::check_order`].
-pub(super) fn circles(file: &SourceFile, facts: &[StageFacts]) -> Vec<Diagnostic> {
-    let next = |stage: usize, from: usize| facts[stage].froms.get(from).map(|(origin, name)| (origin, name.span));
-    // What copies from earlier stages only cannot be part of a circle.
+pub(super) fn circles(dockerfile: &Dockerfile, facts: &[StageFacts]) -> Vec<Diagnostic> {
+    // What copies from earlier stages only cannot close a circle.
     let starts: Vec<usize> = (0..facts.len())
         .filter(|stage| facts[*stage].froms.iter().any(|(origin, _)| matches!(origin, Origin::Stage(found) if found > stage)))
         .collect();
@@ -258,13 +258,17 @@ pub(super) fn circles(file: &SourceFile, facts: &[StageFacts]) -> Vec<Diagnostic
         if std::mem::replace(&mut seen[start], true) {
             continue;
         }
+        // Each stage of the path, with how many of its names were followed.
         let mut path: Vec<(usize, usize)> = vec![(start, 0)];
         open[start] = true;
         while let Some((stage, at)) = path.last_mut() {
             let (stage, from) = (*stage, *at);
             *at += 1;
-            match next(stage, from) {
-                Some((Origin::Stage(found), span)) if open[*found] && *found != stage => errors.push(circle(file, span, &path, *found)),
+            match facts[stage].froms.get(from) {
+                Some((Origin::Stage(found), name)) if open[*found] && *found != stage => {
+                    let circle = path.iter().map(|(stage, _)| *stage).skip_while(|stage| stage != found);
+                    errors.push(circle_error(dockerfile, name.span, circle.chain([*found])));
+                }
                 Some((Origin::Stage(found), _)) if !std::mem::replace(&mut seen[*found], true) => {
                     open[*found] = true;
                     path.push((*found, 0));
@@ -280,8 +284,12 @@ pub(super) fn circles(file: &SourceFile, facts: &[StageFacts]) -> Vec<Diagnostic
     errors
 }
 
-fn circle(file: &SourceFile, span: Span, path: &[(usize, usize)], found: usize) -> Diagnostic {
-    let stages: Vec<String> = path.iter().skip_while(|(stage, _)| *stage != found).map(|(stage, _)| stage.to_string()).collect();
-    let message = format!("stages copy from each other in a circle: those with the numbers {}", stages.join(", "));
-    Diagnostic::error(file, span, message)
+fn circle_error(dockerfile: &Dockerfile, span: Span, circle: impl Iterator<Item = usize>) -> Diagnostic {
+    const SHOWN: usize = 10;
+    let name = |stage: usize| match &dockerfile.stages[stage].from.name {
+        Some(name) => format!("`{}`", name.name),
+        None => format!("number {stage}"),
+    };
+    let names: Vec<String> = circle.take(SHOWN).map(name).collect();
+    Diagnostic::error(&dockerfile.file, span, format!("stages copy from each other in a circle: {}", names.join(" from ")))
 }

@@ -137,7 +137,7 @@ impl Lowering<'_, '_> {
         let text = self.expand(word, state).filter(|text| !text.is_empty())?;
         if let Err(reason) = crate::parser::chmod::Mode::parse(&text) {
             let hint = Some("give octal digits up to 07777, or a symbolic mode such as `u=rwX,go=rX`".to_owned());
-            self.error_at(word.span, format!("`{text}` is not a mode: {reason}"), hint);
+            self.error_at(word.span, reason, hint);
         }
         Some(text)
     }
@@ -199,9 +199,7 @@ impl Lowering<'_, '_> {
     }
 
     fn download(&mut self, url: &str, checksum: Option<&Digest>, inputs: &mut Vec<NodeId>) -> CopySource {
-        let path = url.split(['?', '#']).next().unwrap_or(url);
-        let path = path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
-        let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("__unnamed__").to_owned();
+        let name = download_name(url);
         let platform = self.request.target_platform.clone();
         let key = format!("http {url} {checksum:?}");
         let op = SourceOp::Http { url: url.to_owned(), name, checksum: checksum.cloned() };
@@ -232,6 +230,34 @@ pub(super) fn input_of(inputs: &mut Vec<NodeId>, node: NodeId) -> usize {
             inputs.len() - 1
         }
     }
+}
+
+/// The name of a downloaded file: the last part of the address's path.
+fn download_name(url: &str) -> String {
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let path = path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
+    let decoded = percent_decoded(path).unwrap_or_default();
+    match decoded.trim_end_matches('/').rsplit('/').next() {
+        None | Some("" | "." | "..") => "__unnamed__".to_owned(),
+        Some(name) => name.to_owned(),
+    }
+}
+
+/// Replaces `%41` by `A`; `None` where that is malformed.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        let (high, low) = (digit()?, digit()?);
+        decoded.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    // A name with a zero byte or with bytes that are no text would be no name of a file that anyone means.
+    String::from_utf8(decoded).ok().filter(|text| !text.contains('\0'))
 }
 
 fn is_http(source: &str) -> bool {
