@@ -230,7 +230,7 @@ pub fn copy(op: &CopyOp, base: &InputIdentity, sources: &[Option<InputIdentity>]
 pub fn exec(op: &ExecOp, platform: &Platform, base: &InputIdentity, inputs: &[InputIdentity]) -> Components {
     let mut components = Components::new("exec");
     components.add("command", serde_json::to_string(&op.args).unwrap_or_default());
-    for (name, value) in &op.env {
+    for (name, value) in op.env.iter() {
         components.add(format!("env {name}"), value.clone());
     }
     components.add("working directory", op.workdir.to_string());

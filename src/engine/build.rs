@@ -10,20 +10,21 @@ use futures_util::future::try_join_all;
 use crate::cache::BuildCache;
 use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput, sniff_stdin};
 use crate::diag::{Diagnostic, Secret, SourceFile};
-use crate::executor::{self, Environment, ops};
+use crate::executor::{self, Environment};
 use crate::graph::{
     BuildGraph, ContextName, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned, ResolvedImages, SourceOp, plan,
 };
 use crate::image::assemble::assemble;
-use crate::image::export;
+use crate::image::blobs::ensure_manifest;
 use crate::image::load::Layout;
-use crate::oci::{Platform, Reference};
+use crate::oci::{Descriptor, Platform, Reference};
 use crate::parser::parse;
 use crate::progress::Progress;
-use crate::store::{ActiveSnapshot, ImageRecord, SnapshotId, Store};
+use crate::store::{ActiveSnapshot, ImageRecord, Store};
 use crate::task::{CancellationToken, blocking};
 
 use super::network::networks;
+use super::outputs::{self, Output, kept_names};
 use super::sources::PullPolicy;
 use super::{Engine, Error};
 
@@ -60,21 +61,6 @@ pub enum DockerfileSource {
     Stdin,
 }
 
-/// What becomes of a build's result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// The files, into a directory.
-    Local(PathBuf),
-    /// The files, as a tar archive; `-` is standard output.
-    Tar(PathBuf),
-    /// The image, as an OCI archive.
-    Oci(PathBuf),
-    /// The image, as an archive for `docker load`.
-    Docker(PathBuf),
-    /// The image, in the store.
-    Image,
-}
-
 /// A build.
 #[derive(Debug)]
 pub struct BuildRequest {
@@ -102,8 +88,10 @@ pub struct BuildRequest {
     pub platform: Option<Platform>,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
-    /// What becomes of the result; nothing named means [`Output::Image`].
+    /// What becomes of the result; nothing named means [`Output::store`].
     pub outputs: Vec<Output>,
+    /// Whether the outcome is to have the manifest, even if its layers must be compressed for that alone.
+    pub want_manifest: bool,
 }
 
 /// A build that succeeded.
@@ -111,8 +99,10 @@ pub struct BuildRequest {
 pub struct BuildOutcome {
     /// The image.
     pub image: ImageRecord,
-    /// Whether the image is kept in the store under its names; false where only other outputs were asked for.
-    pub kept: bool,
+    /// The image's manifest, where it was made.
+    pub manifest: Option<Descriptor>,
+    /// The names under which the image is in the store now.
+    pub names: Vec<Reference>,
     /// How many steps were taken from the cache.
     pub cached: usize,
     /// How many steps ran.
@@ -145,7 +135,10 @@ impl Engine {
     /// Everything that can go wrong with a build. The cache keeps what was finished, the store is good.
     pub async fn build(&self, request: BuildRequest, progress: &Progress, cancel: CancellationToken) -> Result<BuildOutcome, Error> {
         let spawner = self.spawner.clone().ok_or_else(|| Error::Usage { message: "this engine cannot run steps".into(), hint: None })?;
+        let mut outputs = if request.outputs.is_empty() { vec![Output::store()] } else { request.outputs };
+        outputs::check(&outputs, &request.tags)?;
         let lease = Arc::new(self.store.lease()?);
+        let _held = lease.clone();
         let (store, context, dockerfile) = (self.store.clone(), request.context, request.dockerfile);
         let input = blocking(move || read_input(context, dockerfile, &store)).await?;
         let parsed = parse(&input.file);
@@ -190,12 +183,24 @@ impl Engine {
         };
         let outcome = executor::run(graph.clone(), Arc::new(environment)).await?;
         let (store, config) = (self.store.clone(), graph.config.clone());
-        let (snapshots, tags, outputs) = (outcome.output.snapshots, request.tags, request.outputs);
-        let kept = keeps_image(&outputs);
-        let image = blocking(move || finish(&store, config, &snapshots, &tags, &outputs)).await?;
+        let (snapshots, base_layers) = (outcome.output.snapshots, config.rootfs.diff_ids.len());
+        outputs.iter_mut().for_each(|output| output.packing.base_layers = base_layers);
+        let names = kept_names(&outputs, &request.tags).unwrap_or_default();
+        let (below, tags) = (snapshots.clone(), names.clone());
+        let image = blocking(move || {
+            let shown = tags.first().map_or("the image", Reference::written).to_owned();
+            assemble(&store, config, &below, &tags).map_err(|source| Error::Image { action: "make", name: shown, source })
+        });
+        let mut delivered = self.deliver(image.await?, &snapshots, &request.tags, &outputs, progress).await?;
+        if request.want_manifest && delivered.manifest.is_none() {
+            let (store, image) = (self.store.clone(), delivered.image.clone());
+            let failed = |source| Error::Image { action: "pack", name: "the image".into(), source };
+            delivered.manifest = Some(blocking(move || ensure_manifest(&store, &image)).await.map_err(failed)?.descriptor);
+        }
         let mut all = warnings;
         all.extend(graph.warnings.iter().cloned());
-        Ok(BuildOutcome { image, kept, cached: outcome.cached, executed: outcome.executed, warnings: all })
+        let (image, manifest) = (delivered.image, delivered.manifest);
+        Ok(BuildOutcome { image, manifest, names, cached: outcome.cached, executed: outcome.executed, warnings: all })
     }
 
     /// Plans, fetching the configs of base images until the graph is complete.
@@ -358,38 +363,6 @@ fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -
     read_bounded(file, &mut bytes).map_err(failed)?;
     let file = SourceFile::new(relative.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
     Ok(Input { file, path: None, context: Context::Archive(Box::new(context), dir), name: "stdin".into() })
-}
-
-/// Assembles the image and writes what else was asked for.
-fn finish(
-    store: &Store,
-    config: crate::oci::ImageConfig,
-    snapshots: &[SnapshotId],
-    tags: &[Reference],
-    outputs: &[Output],
-) -> Result<ImageRecord, Error> {
-    let named = |source| Error::Image { action: "make", name: tags.first().map_or("the image", Reference::written).to_owned(), source };
-    let names = if keeps_image(outputs) { tags } else { &[] };
-    let image = assemble(store, config, snapshots, names).map_err(named)?;
-    for output in outputs {
-        write_output(store, &image, snapshots, tags, output)?;
-    }
-    Ok(image)
-}
-
-fn keeps_image(outputs: &[Output]) -> bool {
-    outputs.is_empty() || outputs.contains(&Output::Image)
-}
-
-fn write_output(store: &Store, image: &ImageRecord, snapshots: &[SnapshotId], tags: &[Reference], output: &Output) -> Result<(), Error> {
-    let (to, result) = match output {
-        Output::Image => return Ok(()),
-        Output::Local(dir) => (dir, ops::view(store, snapshots).map(|view| export::to_directory(&view, dir))?),
-        Output::Tar(file) => (file, ops::view(store, snapshots).map(|view| export::to_tar(&view, file))?),
-        Output::Oci(file) => (file, export::to_oci_archive(store, image, tags, file)),
-        Output::Docker(file) => (file, export::to_docker_archive(store, image, tags, file)),
-    };
-    result.map_err(|source| Error::Output { to: to.display().to_string(), source })
 }
 
 /// The store's table of checksums, as the context wants it. What the store cannot say is computed.

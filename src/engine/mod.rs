@@ -11,6 +11,7 @@ mod error;
 mod images;
 mod login;
 mod network;
+mod outputs;
 mod sources;
 mod transfer;
 
@@ -20,15 +21,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::registry::{Client, ClientOptions, CredentialFiles, Credentials};
 use crate::runtime::Spawner;
 use crate::store::Store;
-pub use crate::store::{PruneImages, PruneOptions, PruneReport};
+pub use crate::store::{LoggedBuild, PruneImages, PruneOptions, PruneReport};
 
 pub use crate::registry::Saved;
-pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output};
+pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource};
 pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
+pub use outputs::{Compression, CompressionSpec, Destination, Output, Packing, Push};
 pub use transfer::{ArchiveFormat, ImportRequest, Loaded, PullOutcome, PullRequest, PushOutcome, SaveRequest};
 
 /// Where things are, and how registries are reached.

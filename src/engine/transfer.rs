@@ -112,26 +112,31 @@ impl Engine {
     /// # Errors
     /// No such image, the registry, the store.
     pub async fn push(&self, reference: &Reference, progress: &Progress) -> Result<PushOutcome, Error> {
-        let failed = |source| Error::Image { action: "push", name: reference.written().to_owned(), source };
         if reference.digest().is_some() {
             let hint = Some("name a tag: the digest follows from the image".to_owned());
             return Err(Error::Usage { message: format!("cannot push `{}` by its digest", reference.written()), hint });
         }
         let _lease = self.hold().await?;
         let Some(image) = self.store.resolve(reference)? else { return Err(self.no_image(reference.written())?) };
+        let manifest = self.push_image(reference, &image, progress).await?;
+        // Should somebody have moved the name meanwhile, it is theirs.
+        if self.store.resolve(reference)?.is_some_and(|now| now.id == image.id) {
+            self.store.tag(reference, &image.id, Some(&manifest.digest))?;
+        }
+        Ok(PushOutcome { manifest })
+    }
+
+    /// Sends an image to the registry of `reference`, under that name or digest.
+    pub(super) async fn push_image(&self, reference: &Reference, image: &ImageRecord, progress: &Progress) -> Result<Descriptor, Error> {
         let client = self.client()?;
         let step = progress.start(format!("push {}", reference.familiar()), None);
-        let result = push::push(&client, &self.store, reference, &image, &step).await;
+        let result = push::push(&client, &self.store, reference, image, &step).await;
         step.finish(if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
         for warning in client.take_warnings() {
             progress.warn(warning);
         }
-        let pushed = result.map_err(failed)?;
-        // Should somebody have moved the name meanwhile, it is theirs.
-        if self.store.resolve(reference)?.is_some_and(|now| now.id == image.id) {
-            self.store.tag(reference, &image.id, Some(&pushed.manifest.digest))?;
-        }
-        Ok(PushOutcome { manifest: pushed.manifest })
+        let failed = |source| Error::Image { action: "push", name: reference.written().to_owned(), source };
+        Ok(result.map_err(failed)?.manifest)
     }
 
     /// Makes an image of a root file system.

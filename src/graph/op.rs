@@ -1,5 +1,7 @@
 //! The operations that a build is made of, and the graph that holds them.
 
+use std::sync::Arc;
+
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::{EdgeRef, NodeIndexable};
@@ -114,8 +116,8 @@ pub enum SourceOp {
 pub struct ExecOp {
     /// Program and arguments.
     pub args: Vec<String>,
-    /// The environment, in order. `HOME` is added when it runs, if it is missing.
-    pub env: Vec<(String, String)>,
+    /// The environment, in order; commands that have the same share it. `HOME` is added when it runs, if it is missing.
+    pub env: Arc<[(String, String)]>,
     /// Proxy variables, which are set but are no part of the cache key.
     pub proxy_env: Vec<(String, String)>,
     /// The working directory.

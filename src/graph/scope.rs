@@ -44,8 +44,8 @@ impl Environment {
         self.vars.iter().map(|(name, _)| name.as_str())
     }
 
-    pub(super) fn to_vec(&self) -> Vec<(String, String)> {
-        self.vars.clone()
+    pub(super) fn vars(&self) -> &[(String, String)] {
+        &self.vars
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
         let mut environment = Environment::from_entries(&["A=1".into(), "B=x=y".into(), "C".into()]);
         environment.set("A", "2");
         let expected = [("A", "2"), ("B", "x=y"), ("C", "")].map(|(n, v)| (n.to_owned(), v.to_owned()));
-        assert_eq!(environment.to_vec(), expected);
+        assert_eq!(environment.vars(), expected);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::oci::Reference;
 use crate::store::{ImageRecord, Store};
 
 use super::Error;
-use super::archive::{ArchiveFormat, write_archive};
+use super::archive::{ArchiveFormat, write_archive, write_layout, write_packed};
+use super::blobs::ImageManifest;
 use super::layer::{CopyOptions, copy_tree_to_dir, write_rootfs_tar};
 
 /// Writes the files into a directory, which is made where it is missing.
@@ -29,14 +30,20 @@ pub fn to_tar(tree: &dyn Tree, path: &Path) -> Result<(), Error> {
     })
 }
 
-/// Writes an image as an OCI archive (image-spec 1.1, "Image Layout", in a tar).
-pub fn to_oci_archive(store: &Store, image: &ImageRecord, names: &[Reference], path: &Path) -> Result<(), Error> {
-    to_archive(store, &[(image.clone(), names.to_vec())], ArchiveFormat::Oci, path)
+/// Writes a packed image as an archive; `-` is standard output.
+pub fn to_packed_archive(
+    store: &Store,
+    image: &ImageManifest,
+    names: &[Reference],
+    format: ArchiveFormat,
+    path: &Path,
+) -> Result<(), Error> {
+    write_file(path, |out| write_packed(store, &[(image.clone(), names.to_vec())], format, out))
 }
 
-/// Writes an image as an archive that `docker load` reads.
-pub fn to_docker_archive(store: &Store, image: &ImageRecord, names: &[Reference], path: &Path) -> Result<(), Error> {
-    to_archive(store, &[(image.clone(), names.to_vec())], ArchiveFormat::Docker, path)
+/// Writes a packed image into a directory (image-spec 1.1, "Image Layout").
+pub fn to_oci_layout(store: &Store, image: &ImageManifest, names: &[Reference], dir: &Path) -> Result<(), Error> {
+    write_layout(store, &[(image.clone(), names.to_vec())], dir)
 }
 
 /// Writes images, each with its names, as one archive; `-` is standard output.

@@ -349,7 +349,7 @@ impl LayerWork {
             return Err(Error::DiffId { digest: self.layer.digest, expected: self.diff_id, actual: applied.diff_id });
         }
         let (store, diff_id) = (self.store, self.diff_id);
-        let blob = LayerBlob { digest: self.layer.digest, size: self.layer.size, media_type: self.layer.media_type };
+        let blob = LayerBlob { digest: self.layer.digest, size: self.layer.size, media_type: self.layer.media_type, made_as: None };
         blocking(move || store.record_layer_blob(&diff_id, &blob)).await?;
         Ok((active, applied))
     }

@@ -114,6 +114,11 @@ impl Reference {
         let tag = self.tag().map(str::to_owned);
         Reference { target: TagOrDigest::Digest { tag, digest }, ..self.clone() }
     }
+
+    /// `digest` in the same repository, without a tag.
+    pub fn only_digest(&self, digest: Digest) -> Reference {
+        Reference { target: TagOrDigest::Digest { tag: None, digest }, ..self.clone() }
+    }
 }
 
 impl PartialEq for Reference {

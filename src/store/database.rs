@@ -46,6 +46,7 @@ CREATE TABLE layer_blobs (
     digest TEXT NOT NULL,
     size INTEGER NOT NULL,
     media_type TEXT NOT NULL,
+    made_as TEXT,
     PRIMARY KEY (diff_id, digest)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layer_blobs_by_digest ON layer_blobs (digest);
@@ -204,6 +205,18 @@ impl Database {
                 tx.execute_batch(SCHEMA)?;
                 tx.pragma_update(None, "user_version", super::FORMAT)?;
             }
+            Ok(())
+        })
+    }
+
+    /// Brings the tables of an older format up to this one.
+    pub(crate) fn migrate(&self) -> Result<(), Error> {
+        self.write_durably("bring the tables up to date", |tx| {
+            let found: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            if found < 2 {
+                tx.execute_batch("ALTER TABLE layer_blobs ADD COLUMN made_as TEXT")?;
+            }
+            tx.pragma_update(None, "user_version", super::FORMAT)?;
             Ok(())
         })
     }

@@ -18,6 +18,8 @@ pub struct LayerBlob {
     pub size: u64,
     /// How it is compressed, among other things.
     pub media_type: MediaType,
+    /// What made it, where it was made here (`gzip`, `zstd:19`); as it came from elsewhere otherwise.
+    pub made_as: Option<String>,
 }
 
 impl Store {
@@ -54,11 +56,12 @@ impl Store {
     /// The blobs in the store that hold the layer `diff_id`.
     pub fn layer_blobs(&self, diff_id: &DiffId) -> Result<Vec<LayerBlob>, Error> {
         let mut blobs: Vec<LayerBlob> = self.database().read("look a layer's blobs up", |db| {
-            let sql = "SELECT digest, size, media_type FROM layer_blobs WHERE diff_id = ?";
+            let sql = "SELECT digest, size, media_type, made_as FROM layer_blobs WHERE diff_id = ?";
             db.prepare_cached(sql)?
                 .query_map([diff_id.to_string()], |row| {
                     let media_type = MediaType::parse(row.get_ref(2)?.as_str()?);
-                    Ok(LayerBlob { digest: parsed(row, 0)?, size: row.get::<_, i64>(1)?.cast_unsigned(), media_type })
+                    let (digest, size, made_as) = (parsed(row, 0)?, row.get::<_, i64>(1)?.cast_unsigned(), row.get(3)?);
+                    Ok(LayerBlob { digest, size, media_type, made_as })
                 })?
                 .collect()
         })?;
@@ -76,8 +79,9 @@ impl Store {
     /// Records that the blob `digest` holds the layer `diff_id`. Forgotten when the blob is removed.
     pub fn record_layer_blob(&self, diff_id: &DiffId, blob: &LayerBlob) -> Result<(), Error> {
         self.database().write("record a layer's blob", |tx| {
-            let sql = "INSERT OR REPLACE INTO layer_blobs (diff_id, digest, size, media_type) VALUES (?, ?, ?, ?)";
-            let values = params![diff_id.to_string(), blob.digest.to_string(), blob.size.cast_signed(), blob.media_type.as_str()];
+            let sql = "INSERT OR REPLACE INTO layer_blobs (diff_id, digest, size, media_type, made_as) VALUES (?, ?, ?, ?, ?)";
+            let (diff_id, digest) = (diff_id.to_string(), blob.digest.to_string());
+            let values = params![diff_id, digest, blob.size.cast_signed(), blob.media_type.as_str(), blob.made_as];
             tx.prepare_cached(sql)?.execute(values)?;
             Ok(())
         })

@@ -40,14 +40,14 @@ pub use ingest::{BusyIngest, Ingest, IngestWriter};
 pub use layer::LayerBlob;
 pub use lease::{Lease, Resource};
 pub use lock::KeyLock;
-pub use logs::BuildLogs;
+pub use logs::{BuildLogs, LoggedBuild};
 pub use open::Store;
 pub use prune::{PruneImages, PruneOptions, PruneReport};
 pub use snapshot::{ActiveSnapshot, CommittedSnapshot, SnapshotId, SnapshotIdError, SnapshotMeta};
 pub use volume::VolumeRecord;
 
 /// The format of stores that this version makes.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -104,9 +104,20 @@ impl Store {
         let text = String::from_utf8_lossy(&text[..text.len().min(32)]).trim().to_owned();
         match text.parse::<u32>() {
             Ok(FORMAT) => Ok(true),
+            Ok(1) => {
+                self.migrate()?;
+                Ok(true)
+            }
             Ok(found) if found > FORMAT => Err(Error::NewerFormat { root: self.root().to_owned(), found, known: FORMAT }),
             _ => Err(Error::BadVersion { path, found: text }),
         }
+    }
+
+    /// Brings a store of an older format up to date. Processes that are still at work on it do not notice: formats grow only.
+    fn migrate(&self) -> Result<(), Error> {
+        let _lock = KeyLock::wait(self.layout().lock("migrate"))?;
+        self.database().migrate()?;
+        self.write_version()
     }
 
     /// Makes the directories and the database. Several processes may try at once, and one that was killed half way left nothing in the way.

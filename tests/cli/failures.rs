@@ -204,3 +204,17 @@ fn an_interrupt_stops_a_build_in_good_order() {
     assert!(!status.unwrap().success());
     works(&world);
 }
+
+#[test]
+fn an_interrupted_pull_ends_at_once_and_says_so_with_its_status() {
+    // A registry that takes the request and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("{}/x:1", silent.local_addr().unwrap());
+    let mut child = World::new().strake(["pull", &name]).start();
+    let _connection = silent.accept().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let asked = std::time::Instant::now();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(asked.elapsed() < std::time::Duration::from_secs(3), "{:?}", asked.elapsed());
+}

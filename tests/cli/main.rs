@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
 mod build;
+mod build_context;
 mod cache;
 mod common;
 mod containers;
 mod failures;
 mod interop;
 mod kill;
+mod outputs;
 mod peers;
 mod sandbox;

@@ -5,28 +5,29 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
 use crate::diag::Secret;
-use crate::engine::{BuildContext, BuildRequest, ContextSource, DockerfileSource, Engine, Error, Output};
-use crate::graph::{ContextName, ContextNameError, NetworkMode};
-use crate::image::load::Layout;
+use crate::engine::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Engine, Error, Output};
+use crate::graph::{ContextName, NetworkMode};
 use crate::oci::{Platform, Reference};
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
 
-use super::with_engine;
-
-/// The exit status of a build that a signal stopped, as a shell has it for SIGINT.
-const STOPPED: u8 = 130;
+use super::build_logs::BuildLogsArgs;
+use super::{STOPPED, outputs, with_engine};
 
 /// Flags of `strake build`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(in crate::cli) struct BuildArgs {
+    #[command(subcommand)]
+    command: Option<BuildCommand>,
     /// The directory with the files to build from, or `-` for an archive or a Dockerfile on standard input
-    context: PathBuf,
+    #[arg(required = true)]
+    context: Option<PathBuf>,
     /// A name of the image, `NAME[:TAG]` (may be given several times)
     #[arg(short, long = "tag", value_name = "NAME[:TAG]", value_parser = reference)]
     tag: Vec<Reference>,
@@ -40,7 +41,7 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
     /// What stands in for a stage or image: a directory, `docker-image://REF` or `oci-layout://DIR[:TAG|@DIGEST]` (may be given several times)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = build_context)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = super::build_context::parse)]
     build_context: Vec<(ContextName, BuildContext)>,
     /// A label of the image (may be given several times)
     #[arg(long, value_name = "KEY=VALUE")]
@@ -60,9 +61,22 @@ pub(in crate::cli) struct BuildArgs {
     /// Write the image's ID to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
-    /// Where the result goes: `type=local|tar|oci|docker|image[,dest=PATH]`, or a directory, or `-` (may be given several times)
-    #[arg(short, long, value_name = "SPEC", value_parser = output)]
+    /// Where the result goes: `type=local|tar|oci|docker|image|registry|cacheonly[,dest=PATH][,KEY=VALUE…]`, or a directory, or `-` (may be given several
+    /// times) [default: the store]
+    #[arg(short, long, value_name = "SPEC", value_parser = outputs::output)]
     output: Vec<Output>,
+    /// Push the image to the registries of its names
+    #[arg(long)]
+    push: bool,
+    /// Keep the image in the store, also where there are other outputs
+    #[arg(long)]
+    load: bool,
+    /// An annotation of the image, `[manifest:]KEY=VALUE` (may be given several times)
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
+    /// Write what came of the build (digests, names) to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
     /// The network of RUN steps
     #[arg(long, value_enum, default_value = "default")]
     network: Network,
@@ -72,6 +86,13 @@ pub(in crate::cli) struct BuildArgs {
     /// A secret for RUN --mount=type=secret: `id=NAME[,src=FILE|,env=VARIABLE]` (may be given several times)
     #[arg(long, value_name = "SPEC")]
     secret: Vec<String>,
+}
+
+/// What else than building there is to do with builds.
+#[derive(Debug, Subcommand)]
+enum BuildCommand {
+    /// Show what the steps of a build wrote
+    Logs(BuildLogsArgs),
 }
 
 /// `--network`.
@@ -93,75 +114,11 @@ fn reference(text: &str) -> Result<Reference, String> {
     Ok(reference)
 }
 
-/// Reads `--output`.
-fn output(text: &str) -> Result<Output, String> {
-    if text == "-" {
-        return Ok(Output::Tar("-".into()));
-    }
-    if !text.contains('=') {
-        return Ok(Output::Local(text.into()));
-    }
-    let (mut kind, mut dest) = (None, None);
-    for field in text.split(',') {
-        match field.split_once('=') {
-            Some(("type", value)) => kind = Some(value),
-            Some(("dest", value)) => dest = Some(PathBuf::from(value)),
-            Some((key, _)) => return Err(format!("the key `{key}` is not supported: expected `type` and `dest`")),
-            None => return Err(format!("`{field}` has no value")),
-        }
-    }
-    let needed = |dest: Option<PathBuf>| dest.ok_or_else(|| "`dest=` is missing".to_owned());
-    match kind.ok_or("`type=` is missing")? {
-        "local" => needed(dest).map(Output::Local),
-        "tar" => Ok(Output::Tar(dest.unwrap_or_else(|| "-".into()))),
-        "oci" => Ok(Output::Oci(dest.unwrap_or_else(|| "-".into()))),
-        "docker" => Ok(Output::Docker(dest.unwrap_or_else(|| "-".into()))),
-        "image" if dest.is_none() => Ok(Output::Image),
-        "image" => Err("`type=image` has no `dest`: it goes into the store".into()),
-        other => Err(format!("the type `{other}` is not supported: expected local, tar, oci, docker or image")),
-    }
-}
-
-/// Reads `--build-context`.
-fn build_context(text: &str) -> Result<(ContextName, BuildContext), String> {
-    let (name, value) = text.split_once('=').ok_or("expected `NAME=VALUE`")?;
-    let name = name.parse().map_err(|error: ContextNameError| error.to_string())?;
-    let git = value.starts_with("git@") || ["git://", "ssh://"].iter().any(|scheme| value.starts_with(scheme));
-    let is_http = value.starts_with("http://") || value.starts_with("https://");
-    let context = match value.split_once("://") {
-        Some(("docker-image", "scratch")) => BuildContext::Scratch,
-        Some(("docker-image", image)) => BuildContext::Image(image.parse().map_err(|error: crate::oci::ReferenceError| error.to_string())?),
-        Some(("oci-layout", layout)) => BuildContext::Layout(oci_layout(layout)?),
-        _ if git || is_http => return Err(format!("contexts from {} are not supported yet", if git { "git" } else { "web servers" })),
-        _ if value.starts_with("target:") => return Err("`target:` is for bake files only".into()),
-        Some((scheme, _)) => {
-            return Err(format!("`{scheme}://` is no kind of context: expected a directory, `docker-image://` or `oci-layout://`"));
-        }
-        None if value.is_empty() => return Err("the context has no value".into()),
-        None if value == "-" => return Err("a named context cannot be standard input".into()),
-        None => BuildContext::Directory(value.into()),
-    };
-    Ok((name, context))
-}
-
-/// `DIR[:TAG][@DIGEST]`.
-fn oci_layout(text: &str) -> Result<Layout, String> {
-    let (rest, digest) = match text.split_once('@') {
-        Some((rest, digest)) => (rest, Some(digest.parse().map_err(|error: crate::oci::DigestError| error.to_string())?)),
-        None => (text, None),
-    };
-    let (dir, tag) = match rest.rsplit_once(':') {
-        Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag.to_owned())),
-        _ => (rest, None),
-    };
-    if dir.is_empty() {
-        return Err("`oci-layout://` needs a directory".into());
-    }
-    Ok(Layout { dir: dir.into(), tag, digest })
-}
-
 /// Runs `strake build`.
 pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
+    if let Some(BuildCommand::Logs(args)) = &args.command {
+        return super::build_logs::run(global, args);
+    }
     let quiet = args.quiet;
     let iidfile = args.iidfile.clone();
     // Before the runtime: the process that starts sandboxes must be forked while there is one thread.
@@ -197,7 +154,7 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let progress = progress(mode);
     let quiet = mode == ProgressMode::Quiet;
-    let tags = args.tag.clone();
+    let metadata_file = args.metadata_file.clone();
     let request = request(args)?;
     let interrupted = CancellationToken::new();
     let watcher = tokio::spawn(watch_signals(interrupted.clone()));
@@ -209,13 +166,31 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     let outcome = outcome?;
     if !quiet {
         report::diagnostics(&outcome.warnings);
-        for tag in tags.iter().filter(|_| outcome.kept) {
-            report::tell(&format!("naming to {tag}"));
+        for name in &outcome.names {
+            report::tell(&format!("naming to {name}"));
         }
         report::tell(&format!("image {}", outcome.image.id));
     }
     engine.finish(outcome.executed > 0)?;
+    if let Some(path) = metadata_file {
+        let text = format!("{:#}\n", metadata(&outcome));
+        std::fs::write(&path, text).map_err(|source| Error::Io { action: "write", path, source })?;
+    }
     Ok(outcome.image.id.to_string())
+}
+
+/// What `--metadata-file` says, in the words of `docker buildx build`.
+fn metadata(outcome: &BuildOutcome) -> serde_json::Value {
+    let mut metadata = serde_json::json!({ "containerimage.config.digest": outcome.image.id.to_string() });
+    if let Some(manifest) = &outcome.manifest {
+        metadata["containerimage.descriptor"] = serde_json::json!(manifest);
+        metadata["containerimage.digest"] = manifest.digest.to_string().into();
+    }
+    if !outcome.names.is_empty() {
+        let names: Vec<String> = outcome.names.iter().map(ToString::to_string).collect();
+        metadata["image.name"] = names.join(",").into();
+    }
+    metadata
 }
 
 /// Ends some time after the user stopped the build: what still goes on by then (a read from a pipe that nobody writes to) is left behind.
@@ -248,7 +223,13 @@ async fn watch_signals(interrupted: CancellationToken) {
 }
 
 fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
-    let context = if args.context == Path::new("-") { ContextSource::Stdin } else { ContextSource::Directory(args.context) };
+    let context = match args.context {
+        Some(path) if path == Path::new("-") => ContextSource::Stdin,
+        Some(path) => ContextSource::Directory(path),
+        None => {
+            return Err(Error::Usage { message: "the build has no context".into(), hint: Some("name a directory, such as `.`".into()) });
+        }
+    };
     let dockerfile = match args.file {
         None => DockerfileSource::Default,
         Some(path) if path == Path::new("-") => DockerfileSource::Stdin,
@@ -271,7 +252,8 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         },
         platform: args.platform,
         secrets: secrets(&args.secret)?,
-        outputs: args.output,
+        outputs: outputs::outputs(args.output, args.push, args.load, &args.annotation)?,
+        want_manifest: args.metadata_file.is_some(),
     })
 }
 

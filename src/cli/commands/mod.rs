@@ -1,9 +1,12 @@
 //! One file per group of commands: their flags, and what they show.
 
 pub(super) mod build;
+mod build_context;
+mod build_logs;
 pub(super) mod containers;
 pub(super) mod images;
 pub(super) mod login;
+mod outputs;
 pub(super) mod prune;
 pub(super) mod run;
 pub(super) mod transfer;
@@ -38,10 +41,13 @@ fn exit(result: Result<(), Error>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::error(&error);
-            ExitCode::FAILURE
+            if matches!(error, Error::Interrupted) { ExitCode::from(STOPPED) } else { ExitCode::FAILURE }
         }
     }
 }
+
+/// The exit status of a command that a signal stopped, as a shell has it for SIGINT.
+const STOPPED: u8 = 130;
 
 /// Runs `work` until it ends or a signal asks to stop: then it is dropped, which leaves the store good and downloads ready to be resumed.
 async fn until_interrupted<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -1,6 +1,7 @@
-//! Renderers of progress: plain lines for logs, a live tree for terminals, nothing for `-q`. Each is a fold over the same events.
+//! Renderers of progress: plain lines for logs, a live tree for terminals, JSON for machines, nothing for `-q`. Each is a fold over the same events.
 
 mod plain;
+mod rawjson;
 mod tty;
 
 use std::io::IsTerminal;
@@ -20,7 +21,11 @@ pub enum ProgressMode {
     Plain,
     /// A live tree.
     Tty,
+    /// JSON objects, one a line, as BuildKit's.
+    #[value(name = "rawjson")]
+    RawJson,
     /// Nothing but errors.
+    #[value(alias = "none")]
     Quiet,
 }
 
@@ -29,6 +34,7 @@ pub(in crate::cli) fn progress(mode: ProgressMode) -> Progress {
     let tty = match mode {
         ProgressMode::Tty => true,
         ProgressMode::Plain => false,
+        ProgressMode::RawJson => return Progress::new(Arc::new(rawjson::RawJson::new())),
         ProgressMode::Quiet => return Progress::new(Arc::new(Quiet)),
         ProgressMode::Auto => std::io::stderr().is_terminal(),
     };

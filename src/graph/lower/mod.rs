@@ -38,6 +38,8 @@ pub(super) struct StageState {
     history: Option<HistoryId>,
     /// What expansion and RUN see. Stages share it until one of them changes it.
     env: Arc<Environment>,
+    /// The same as a command gets it, once one has got it.
+    exec_env: Option<Arc<[(String, String)]>>,
     /// Where the config has each variable.
     env_index: Arc<HashMap<String, usize>>,
     /// The `ARG`s in order, for history.
@@ -55,6 +57,12 @@ pub(super) struct StageState {
 impl StageState {
     fn workdir(&self) -> RootPath {
         RootPath::new(&self.config.config.working_dir)
+    }
+
+    /// The variables, to change them.
+    fn env_mut(&mut self) -> &mut Environment {
+        self.exec_env = None;
+        Arc::make_mut(&mut self.env)
     }
 
     /// Sets a variable of the image, in place where it is there.
@@ -197,8 +205,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         };
         if facts.replaced {
             state.config.config.on_build.clear();
-            self.outcome.nodes.insert(index, state.node);
-            self.outcome.stages.insert(index, state);
+            self.end_stage(index, state);
             return;
         }
         let triggers = self.triggers(&mut state, stage.from.image.span);
@@ -224,8 +231,15 @@ impl<'a, 'b> Lowering<'a, 'b> {
         for statement in &stage.instructions {
             self.instruction(&mut state, statement);
         }
+        self.end_stage(index, state);
+    }
+
+    fn end_stage(&mut self, index: usize, state: StageState) {
         self.outcome.nodes.insert(index, state.node);
-        self.outcome.stages.insert(index, state);
+        // A stage that is only copied from has no more to give than its files.
+        if self.heirs.get(&index).is_some_and(|heirs| *heirs > 0) {
+            self.outcome.stages.insert(index, state);
+        }
     }
 
     /// The triggers of the base, parsed. They are used up: the result does not have them.
@@ -329,6 +343,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         let mut state = StageState {
             node,
             env: Arc::new(Environment::from_entries(env)),
+            exec_env: None,
             env_index: Arc::new(env_index),
             config,
             history: None,
@@ -444,7 +459,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
                 // Every value sees the environment as it was before the instruction.
                 let pairs = self.expand_pairs(state, pairs);
                 let mut text = String::from("ENV");
-                let env = Arc::make_mut(&mut state.env);
+                let env = state.env_mut();
                 for (key, value) in &pairs {
                     text.push_str(&format!(" {key}={value}"));
                     env.set(key, value);
@@ -522,7 +537,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
                 None => name.to_owned(),
             });
             if let Some(value) = value.as_deref().filter(|_| !NOT_IN_ENV.contains(&name)) {
-                Arc::make_mut(&mut state.env).set(name, value);
+                state.env_mut().set(name, value);
             }
             Arc::make_mut(&mut state.args).declare(name, value);
         }

@@ -1,5 +1,7 @@
 //! `RUN` to nodes.
 
+use std::sync::Arc;
+
 use crate::diag::Spanned;
 use crate::graph::history::Layer;
 use crate::graph::op::{
@@ -51,10 +53,7 @@ impl Lowering<'_, '_> {
             }
             _ => SecurityMode::Sandbox,
         };
-        let env = state.env.to_vec();
-        if !self.can_be_executed(statement, &args, &env) {
-            return;
-        }
+        let Some(env) = self.exec_env(state, statement, &args) else { return };
         let mut proxy_env = self.args.proxy_env();
         proxy_env.retain(|(name, _)| state.env.get(name).is_none());
         let history = format!("RUN {}", history_text(state, &args));
@@ -74,23 +73,32 @@ impl Lowering<'_, '_> {
         self.commit(state, &history, Layer::Marked);
     }
 
-    /// Whether the kernel can take the arguments and variables at all; if not, says which it cannot.
-    fn can_be_executed(&mut self, statement: &Statement, args: &[String], env: &[(String, String)]) -> bool {
-        let variables = env.iter().map(|(name, value)| (format!("the variable `{name}`"), name.len() + value.len() + 1, value));
-        let arguments = args.iter().map(|arg| ("the command".to_owned(), arg.len(), arg));
-        for (what, length, text) in arguments.chain(variables) {
-            if text.contains('\0') {
-                self.error_at(statement.keyword.span, format!("{what} holds a zero byte, which no program can be given"), None);
-                return false;
-            }
-            if length > MAX_STRING {
-                let message = format!("{what} has {length} bytes: the kernel takes at most {MAX_STRING}");
-                let hint = "put it into a file with `COPY <<EOF /file`, and let the command read that".to_owned();
-                self.error_at(statement.keyword.span, message, Some(hint));
-                return false;
-            }
+    /// The environment of a command, if the kernel can take it and the arguments at all; if not, says what it cannot.
+    fn exec_env(&mut self, state: &mut StageState, statement: &Statement, args: &[String]) -> Option<Arc<[(String, String)]>> {
+        for arg in args {
+            self.check_string(statement, arg.len(), arg, || "the command".to_owned())?;
         }
-        true
+        if let Some(known) = &state.exec_env {
+            return Some(known.clone());
+        }
+        for (name, value) in state.env.vars() {
+            self.check_string(statement, name.len() + value.len() + 1, value, || format!("the variable `{name}`"))?;
+        }
+        Some(state.exec_env.insert(state.env.vars().into()).clone())
+    }
+
+    fn check_string(&mut self, statement: &Statement, length: usize, text: &str, what: impl Fn() -> String) -> Option<()> {
+        if text.contains('\0') {
+            self.error_at(statement.keyword.span, format!("{} holds a zero byte, which no program can be given", what()), None);
+            return None;
+        }
+        if length > MAX_STRING {
+            let message = format!("{} has {length} bytes: the kernel takes at most {MAX_STRING}", what());
+            let hint = "put it into a file with `COPY <<EOF /file`, and let the command read that".to_owned();
+            self.error_at(statement.keyword.span, message, Some(hint));
+            return None;
+        }
+        Some(())
     }
 
     fn mount(&mut self, state: &StageState, word: &parser::Word, inputs: &mut Vec<NodeId>) -> Option<ExecMount> {

@@ -4,4 +4,4 @@ mod read;
 mod write;
 
 pub(super) use read::{Spooled, bad, begin, spool};
-pub use write::{ArchiveFormat, write_archive};
+pub use write::{ArchiveFormat, Packed, write_archive, write_layout, write_packed};

@@ -4,14 +4,22 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::store::{ImageRecord, Store};
 
 use crate::image::Error;
 use crate::image::blobs::{ImageManifest, ensure_manifest};
+use crate::image::export::write_file;
+
+/// containerd's annotation with the whole name.
+const IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// The tag (image-spec 1.1, "Pre-Defined Annotation Keys").
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Which readers an archive is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +30,9 @@ pub enum ArchiveFormat {
     Oci,
 }
 
+/// A packed image and its names.
+pub type Packed = (ImageManifest, Vec<Reference>);
+
 /// Writes images, each with its names, as one archive.
 pub fn write_archive(
     store: &Store,
@@ -29,32 +40,29 @@ pub fn write_archive(
     format: ArchiveFormat,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let mut manifests = Vec::with_capacity(images.len());
-    for (image, names) in images {
-        manifests.push((ensure_manifest(store, image)?, names));
-    }
+    let packed: Vec<Packed> =
+        images.iter().map(|(image, names)| Ok((ensure_manifest(store, image)?, names.clone()))).collect::<Result<_, Error>>()?;
+    write_packed(store, &packed, format, out)
+}
+
+/// As [`write_archive`], of images that are packed already.
+pub fn write_packed(store: &Store, images: &[Packed], format: ArchiveFormat, out: &mut dyn Write) -> Result<(), Error> {
     let failed = |source| Error::Io { action: "write", path: "the archive".into(), source };
     let mut tar = tar::Builder::new(out);
-    let mut written = BTreeSet::new();
     append_dir(&mut tar, "blobs/").map_err(failed)?;
     append_dir(&mut tar, "blobs/sha256/").map_err(failed)?;
-    for (manifest, _) in &manifests {
-        for blob in manifest.manifest.layers.iter().chain([&manifest.manifest.config]) {
-            if written.insert(blob.digest.clone()) {
-                let file = store.open_blob(&blob.digest)?;
-                append(&mut tar, &blob_path(&blob.digest), blob.size, file).map_err(failed)?;
-            }
+    each_blob(images, |blob, bytes| {
+        let path = blob_path(&blob.digest);
+        match bytes {
+            Some(bytes) => append(&mut tar, &path, blob.size, bytes).map_err(failed),
+            None => append(&mut tar, &path, blob.size, store.open_blob(&blob.digest)?).map_err(failed),
         }
-        if written.insert(manifest.descriptor.digest.clone()) {
-            let path = blob_path(&manifest.descriptor.digest);
-            append(&mut tar, &path, manifest.bytes.len() as u64, manifest.bytes.as_slice()).map_err(failed)?;
-        }
-    }
-    let mut files = vec![("index.json", index(&manifests))];
+    })?;
+    let mut files = vec![("index.json", index(images, Vec::new()))];
     if format == ArchiveFormat::Docker {
-        files.push(("manifest.json", docker_manifest(&manifests)));
+        files.push(("manifest.json", docker_manifest(images)));
     }
-    files.push(("oci-layout", json!({ "imageLayoutVersion": "1.0.0" })));
+    files.push(("oci-layout", layout_version()));
     for (name, value) in files {
         let bytes = value.to_string().into_bytes();
         append(&mut tar, name, bytes.len() as u64, bytes.as_slice()).map_err(failed)?;
@@ -62,37 +70,100 @@ pub fn write_archive(
     tar.into_inner().and_then(|out| out.flush()).map_err(failed)
 }
 
+/// Writes images into a directory as an OCI layout. What the layout holds already stays, but for entries of the same name.
+pub fn write_layout(store: &Store, images: &[Packed], dir: &Path) -> Result<(), Error> {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    };
+    let blobs = dir.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).map_err(failed("make", &blobs))?;
+    each_blob(images, |blob, bytes| {
+        let path = dir.join(blob_path(&blob.digest));
+        if std::fs::metadata(&path).is_ok_and(|known| known.len() == blob.size) {
+            return Ok(());
+        }
+        write_file(&path, |out| {
+            let copied = match bytes {
+                Some(bytes) => out.write_all(bytes),
+                None => std::io::copy(&mut store.open_blob(&blob.digest)?, out).map(|_| ()),
+            };
+            copied.map_err(failed("write", &path))
+        })
+    })?;
+    let path = dir.join("index.json");
+    let known = match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok().and_then(|index| index.get("manifests")?.as_array().cloned()),
+        Err(_) => None,
+    };
+    // The index comes last: a layout never names what is not there.
+    for (path, value) in [(dir.join("oci-layout"), layout_version()), (path, index(images, known.unwrap_or_default()))] {
+        write_file(&path, |out| out.write_all(value.to_string().as_bytes()).map_err(failed("write", &path)))?;
+    }
+    Ok(())
+}
+
+/// Visits every blob of the images once, manifests (which come with their bytes) included.
+fn each_blob(images: &[Packed], mut visit: impl FnMut(&Descriptor, Option<&[u8]>) -> Result<(), Error>) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    for (image, _) in images {
+        for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
+            if seen.insert(blob.digest.clone()) {
+                visit(blob, None)?;
+            }
+        }
+        if seen.insert(image.descriptor.digest.clone()) {
+            visit(&image.descriptor, Some(&image.bytes))?;
+        }
+    }
+    Ok(())
+}
+
+fn layout_version() -> Value {
+    json!({ "imageLayoutVersion": "1.0.0" })
+}
+
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-/// `index.json`: every name of every image is an entry of its own, as tools expect it.
-fn index(manifests: &[(ImageManifest, &Vec<Reference>)]) -> serde_json::Value {
+/// `index.json`: every name of every image is an entry of its own, as tools expect it. `known` is what is there, of which other names stay.
+fn index(images: &[Packed], known: Vec<Value>) -> Value {
     let mut entries: Vec<Descriptor> = Vec::new();
-    for (manifest, names) in manifests {
-        let plain = manifest.descriptor.clone();
+    for (image, names) in images {
         if names.is_empty() {
-            entries.push(plain);
-            continue;
+            entries.push(image.descriptor.clone());
         }
-        for name in names.iter() {
-            let mut entry = plain.clone();
-            entry.annotations.insert("io.containerd.image.name".into(), name.to_string());
-            entry.annotations.insert("org.opencontainers.image.ref.name".into(), name.tag().unwrap_or("latest").to_owned());
+        for name in names {
+            let mut entry = image.descriptor.clone();
+            entry.annotations.insert(IMAGE_NAME.into(), name.to_string());
+            entry.annotations.insert(REF_NAME.into(), name.tag().unwrap_or("latest").to_owned());
             entries.push(entry);
         }
     }
-    json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries })
+    let replaced = |old: &Value| {
+        entries.iter().any(|new| {
+            let annotation = |key: &str| old.get("annotations").and_then(|all| all.get(key)).and_then(Value::as_str);
+            match (new.annotations.get(IMAGE_NAME), annotation(IMAGE_NAME)) {
+                (Some(new), Some(old)) => new == old,
+                (Some(_), None) => new.annotations.get(REF_NAME).map(String::as_str) == annotation(REF_NAME),
+                (None, _) => old.get("digest").and_then(Value::as_str) == Some(new.digest.to_string().as_str()),
+            }
+        })
+    };
+    let mut manifests: Vec<Value> = known.into_iter().filter(|old| !replaced(old)).collect();
+    manifests.extend(entries.iter().map(|entry| json!(entry)));
+    json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests })
 }
 
 /// `manifest.json` of Docker's image format 1.2.
-fn docker_manifest(manifests: &[(ImageManifest, &Vec<Reference>)]) -> serde_json::Value {
-    let entries = manifests.iter().map(|(manifest, names)| {
+fn docker_manifest(images: &[Packed]) -> Value {
+    let entries = images.iter().map(|(image, names)| {
         let tags: Vec<String> = names.iter().map(|name| name.familiar()).collect();
-        let layers: Vec<String> = manifest.manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect();
-        json!({ "Config": blob_path(&manifest.manifest.config.digest), "RepoTags": tags, "Layers": layers })
+        let layers: Vec<String> = image.manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect();
+        json!({ "Config": blob_path(&image.manifest.config.digest), "RepoTags": tags, "Layers": layers })
     });
-    serde_json::Value::Array(entries.collect())
+    Value::Array(entries.collect())
 }
 
 fn append_dir(tar: &mut tar::Builder<impl Write>, path: &str) -> std::io::Result<()> {

@@ -36,6 +36,13 @@ pub struct CompressionSpec {
     pub level: Option<u32>,
 }
 
+impl CompressionSpec {
+    /// What names the bytes that this makes: `gzip`, `zstd:19`.
+    pub fn name(self) -> String {
+        self.level.map_or_else(|| self.kind.name().to_owned(), |level| format!("{}:{level}", self.kind.name()))
+    }
+}
+
 /// A layer that was compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compressed {

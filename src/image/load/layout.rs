@@ -41,8 +41,12 @@ pub fn load_layout(store: &Store, layout: &Layout, platform: &Platform) -> Resul
     for layer in &manifest.layers {
         reader.fetch(&layer.digest, layer.size)?;
     }
-    let layers =
-        manifest.layers.into_iter().map(|layer| LayerBlob { digest: layer.digest, size: layer.size, media_type: layer.media_type });
+    let layers = manifest.layers.into_iter().map(|layer| LayerBlob {
+        digest: layer.digest,
+        size: layer.size,
+        media_type: layer.media_type,
+        made_as: None,
+    });
     let plan = Plan { manifest: Some(digest), config: manifest.config.digest, layers: layers.collect(), names: Vec::new() };
     Ok(load_one(store, plan)?.image)
 }

@@ -93,8 +93,12 @@ fn plans_of_index(store: &Store, bytes: &[u8], platform: &Platform) -> Result<Ve
             known.names.extend(name.filter(|name| !known.names.contains(name)));
             continue;
         }
-        let layers =
-            manifest.layers.into_iter().map(|layer| LayerBlob { digest: layer.digest, size: layer.size, media_type: layer.media_type });
+        let layers = manifest.layers.into_iter().map(|layer| LayerBlob {
+            digest: layer.digest,
+            size: layer.size,
+            media_type: layer.media_type,
+            made_as: None,
+        });
         plans.push(Plan {
             manifest: Some(digest),
             config: manifest.config.digest,
@@ -164,7 +168,7 @@ fn add_docker_entry(store: &Store, spooled: &Spooled, entry: &DockerEntry, plans
             other => return Err(bad(format!("a layer is compressed with {}", other.name()))),
         };
         let size = store.blob_size(&digest)?.unwrap_or(0);
-        layers.push(LayerBlob { digest, size, media_type });
+        layers.push(LayerBlob { digest, size, media_type, made_as: None });
     }
     plans.push(Plan { manifest: None, config, layers, names });
     Ok(())

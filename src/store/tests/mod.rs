@@ -128,7 +128,7 @@ fn opening_twice_gives_the_same_store() {
     let digest = store.put_blob(b"hello").unwrap();
     let again = Store::open(&dir.path().join("store")).unwrap();
     assert_eq!(again.read_blob(&digest, 100).unwrap(), b"hello");
-    assert_eq!(std::fs::read_to_string(store.root().join("version")).unwrap(), "1\n");
+    assert_eq!(std::fs::read_to_string(store.root().join("version")).unwrap(), "2\n");
 }
 
 #[test]
@@ -144,11 +144,29 @@ fn many_processes_make_one_store_at_once() {
 }
 
 #[test]
+fn a_store_of_the_first_format_is_brought_up_to_date() {
+    let (_dir, store) = new_store();
+    let (root, digest) = (store.root().to_owned(), store.put_blob(b"layer").unwrap());
+    let diff_id = DiffId::new(digest.clone());
+    let blob = LayerBlob { digest, size: 5, media_type: MediaType::OciLayer, made_as: None };
+    store.record_layer_blob(&diff_id, &blob).unwrap();
+    drop(store);
+    let database = rusqlite::Connection::open(root.join("meta.db")).unwrap();
+    database.execute_batch("ALTER TABLE layer_blobs DROP COLUMN made_as; PRAGMA user_version = 1").unwrap();
+    drop(database);
+    std::fs::write(root.join("version"), "1\n").unwrap();
+    let store = Store::open(&root).unwrap();
+    assert_eq!(store.layer_blobs(&diff_id).unwrap(), [blob]);
+    assert_eq!(std::fs::read_to_string(root.join("version")).unwrap(), "2\n");
+    verify(&store);
+}
+
+#[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let (_dir, store) = new_store();
     std::fs::write(store.root().join("version"), "7\n").unwrap();
     let error = Store::open(store.root()).unwrap_err();
-    assert_eq!(error.to_string(), format!("the store `{}` has format 7, and this version knows formats up to 1", store.root().display()));
+    assert_eq!(error.to_string(), format!("the store `{}` has format 7, and this version knows formats up to 2", store.root().display()));
     assert!(error.hint().is_some());
     std::fs::write(store.root().join("version"), "what\n").unwrap();
     assert!(matches!(Store::open(store.root()), Err(Error::BadVersion { .. })));

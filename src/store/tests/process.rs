@@ -105,7 +105,7 @@ fn work_forever(store: &Store) {
         }
         let diff_id = DiffId::new(digest.clone());
         let media_type = MediaType::OciLayer;
-        store.record_layer_blob(&diff_id, &LayerBlob { digest, size: layer.len() as u64, media_type }).unwrap();
+        store.record_layer_blob(&diff_id, &LayerBlob { digest, size: layer.len() as u64, media_type, made_as: None }).unwrap();
         store.set_diff_id(snapshots[0], &diff_id, layer.len() as u64).unwrap();
         let image = ImageRecord { manifest: Some(manifest.clone()), diff_ids: vec![diff_id.clone()], ..record(&config, &snapshots) };
         store.put_image(&image).unwrap();

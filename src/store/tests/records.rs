@@ -68,7 +68,7 @@ fn a_layers_blob_is_forgotten_with_the_blob() {
     let (_dir, store) = new_store();
     let diff_id = DiffId::new(Digest::sha256(b"tar"));
     let digest = store.put_blob(b"compressed").unwrap();
-    let blob = LayerBlob { digest: digest.clone(), size: 10, media_type: MediaType::OciLayerZstd };
+    let blob = LayerBlob { digest: digest.clone(), size: 10, media_type: MediaType::OciLayerZstd, made_as: None };
     store.record_layer_blob(&diff_id, &blob).unwrap();
     assert_eq!(store.layer_blobs(&diff_id).unwrap(), [blob]);
     assert_eq!(store.layer_of_blob(&digest).unwrap(), Some(diff_id.clone()));

@@ -1,0 +1,347 @@
+//! `--output`, `--push`, `--load` and `--annotation` of `strake build`.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use crate::engine::{Compression, CompressionSpec, Destination, Error, Output, Packing, Push};
+use crate::oci::Reference;
+
+/// The keys of every output that is an image.
+const IMAGE_KEYS: &str = "name, compression, compression-level, force-compression, oci-mediatypes, annotation.KEY";
+
+/// What a field of an output says, before it is known what kind of output it is.
+#[derive(Default)]
+struct Fields {
+    kind: Option<String>,
+    dest: Option<PathBuf>,
+    names: Vec<Reference>,
+    switches: BTreeMap<&'static str, bool>,
+    compression: Option<Compression>,
+    level: Option<u32>,
+    packing: Packing,
+    /// A key that only images have.
+    image_key: Option<String>,
+}
+
+/// Reads `--output`, for clap.
+pub(super) fn output(text: &str) -> Result<Output, String> {
+    if text == "-" {
+        return to_stdout(Destination::Tar("-".into()).into());
+    }
+    if !text.contains('=') {
+        return Ok(Destination::Local(text.into()).into());
+    }
+    let mut fields = Fields::default();
+    for field in split(text)? {
+        let (key, value) = field.split_once('=').ok_or_else(|| format!("`{field}` has no value"))?;
+        fields.read(key.trim(), value)?;
+    }
+    to_stdout(fields.output()?)
+}
+
+/// Archives are not for terminals.
+fn to_stdout(output: Output) -> Result<Output, String> {
+    match &output.to {
+        Destination::Tar(file) | Destination::Oci(file) | Destination::Docker(file)
+            if file == Path::new("-") && std::io::stdout().is_terminal() =>
+        {
+            Err("an archive is not written to a terminal: give `dest=FILE`, or redirect standard output".into())
+        }
+        _ => Ok(output),
+    }
+}
+
+impl Fields {
+    fn read(&mut self, key: &str, value: &str) -> Result<(), String> {
+        const SWITCHES: [&str; 7] = ["push", "push-by-digest", "store", "unpack", "tar", "force-compression", "oci-mediatypes"];
+        if let Some(switch) = SWITCHES.into_iter().find(|switch| *switch == key) {
+            self.switches.insert(switch, boolean(key, value)?);
+            if !matches!(switch, "tar") {
+                self.image_key = Some(key.to_owned());
+            }
+            return Ok(());
+        }
+        match key {
+            "type" => self.kind = Some(value.to_owned()),
+            "dest" => self.dest = Some(value.into()),
+            _ => {
+                self.read_image_key(key, value)?;
+                self.image_key = Some(key.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn read_image_key(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "name" => {
+                for name in value.split(',').filter(|name| !name.is_empty()) {
+                    self.names.push(super::tag_name(name).map_err(|reason| format!("`{name}` is no name for an image: {reason}"))?);
+                }
+            }
+            "compression" => {
+                self.compression = Some(match value {
+                    "uncompressed" => Compression::Uncompressed,
+                    "gzip" => Compression::Gzip,
+                    "zstd" => Compression::Zstd,
+                    other => return Err(format!("the compression `{other}` is not supported: expected uncompressed, gzip or zstd")),
+                });
+            }
+            "compression-level" => {
+                self.level = Some(value.parse().map_err(|_| format!("`compression-level` is a number, not `{value}`"))?);
+            }
+            _ => match key.split_once('.').filter(|(kind, _)| kind.starts_with("annotation")) {
+                Some((kind, name)) => annotate(&mut self.packing, kind.strip_prefix("annotation").unwrap_or_default(), name, value)?,
+                None => {
+                    return Err(format!(
+                        "the key `{key}` is not supported: expected type, dest, push, push-by-digest, store, tar, {IMAGE_KEYS}"
+                    ));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn output(mut self) -> Result<Output, String> {
+        let kind = self.kind.take().ok_or("`type=` is missing")?;
+        let is_image = !matches!(kind.as_str(), "local" | "tar" | "cacheonly");
+        if let (false, Some(key)) = (is_image, &self.image_key) {
+            return Err(format!("`{key}` is for images, not for `type={kind}`"));
+        }
+        let to = self.destination(&kind)?;
+        self.pack()?;
+        Ok(Output { to, names: self.names, packing: self.packing })
+    }
+
+    fn destination(&mut self, kind: &str) -> Result<Destination, String> {
+        let registry = kind == "registry";
+        let push = match (self.switch("push", registry), self.switch("push-by-digest", false)) {
+            (true, true) => Push::Digest,
+            (true, false) => Push::Tags,
+            (false, true) => return Err("`push-by-digest` is for images that are pushed: add `push=true`".into()),
+            (false, false) => Push::No,
+        };
+        let keep = self.switch("store", true);
+        let as_directory = !self.switch("tar", true);
+        let dest = self.dest.take();
+        if push != Push::No && !matches!(kind, "image" | "registry") {
+            return Err(format!("`push` is for `type=image`, not for `type={kind}`"));
+        }
+        if as_directory && kind != "oci" {
+            return Err("`tar=false` is for `type=oci`".into());
+        }
+        match (kind, dest) {
+            ("local", Some(dir)) => Ok(Destination::Local(dir)),
+            ("oci", Some(dir)) if as_directory => Ok(Destination::OciLayout(dir)),
+            ("local" | "oci", None) if as_directory || kind == "local" => Err("`dest=` is missing".into()),
+            ("tar", dest) => Ok(Destination::Tar(dest.unwrap_or_else(|| "-".into()))),
+            ("oci", dest) => Ok(Destination::Oci(dest.unwrap_or_else(|| "-".into()))),
+            ("docker", Some(dest)) => Ok(Destination::Docker(dest)),
+            // What other builders load into Docker is here already.
+            ("docker" | "image" | "registry", None) => Ok(Destination::Image { keep, push }),
+            ("cacheonly", None) => Ok(Destination::Nothing),
+            ("image" | "registry" | "cacheonly", Some(_)) => Err(format!("`type={kind}` has no `dest`")),
+            _ => Err(format!("the type `{kind}` is not supported: expected local, tar, oci, docker, image, registry or cacheonly")),
+        }
+    }
+
+    fn pack(&mut self) -> Result<(), String> {
+        if let Some(kind) = self.compression {
+            self.packing.compression = Some(CompressionSpec { kind, level: self.level });
+        } else if let Some(level) = self.level {
+            self.packing.compression = Some(CompressionSpec { kind: Compression::Gzip, level: Some(level) });
+        }
+        self.packing.force = self.switch("force-compression", false);
+        if self.packing.force && self.packing.compression.is_none() {
+            self.packing.compression = Some(CompressionSpec { kind: Compression::Gzip, level: None });
+        }
+        self.packing.docker_types = !self.switch("oci-mediatypes", true);
+        check_types(&self.packing)
+    }
+
+    fn switch(&self, name: &str, default: bool) -> bool {
+        self.switches.get(name).copied().unwrap_or(default)
+    }
+}
+
+fn check_types(packing: &Packing) -> Result<(), String> {
+    if packing.docker_types && !(packing.annotations.is_empty() && packing.descriptor_annotations.is_empty()) {
+        return Err("Docker's manifests have no annotations: leave `oci-mediatypes=false` out".into());
+    }
+    Ok(())
+}
+
+/// The fields of a comma-separated list (RFC 4180): a field in double quotes may hold commas, and two quotes for one.
+fn split(text: &str) -> Result<Vec<String>, String> {
+    let mut fields = vec![String::new()];
+    let (mut quoted, mut chars) = (false, text.chars().peekable());
+    while let Some(c) = chars.next() {
+        let last = fields.last_mut().ok_or("no field")?;
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                last.push('"');
+            }
+            '"' if quoted || last.is_empty() => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            c => last.push(c),
+        }
+    }
+    if quoted { Err(format!("a quote is never closed in `{text}`")) } else { Ok(fields) }
+}
+
+fn boolean(key: &str, value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "t" => Ok(true),
+        "false" | "0" | "f" => Ok(false),
+        _ => Err(format!("`{key}` is true or false, not `{value}`")),
+    }
+}
+
+/// Adds an annotation; `place` is what follows the word `annotation`: nothing or `-manifest`, `-manifest-descriptor`, and perhaps `[PLATFORM]`.
+fn annotate(packing: &mut Packing, place: &str, key: &str, value: &str) -> Result<(), String> {
+    let place = place.split('[').next().unwrap_or_default();
+    if key.is_empty() {
+        return Err("an annotation has no key".into());
+    }
+    let annotations = match place {
+        "" | "-manifest" => &mut packing.annotations,
+        "-manifest-descriptor" => &mut packing.descriptor_annotations,
+        "-index" | "-index-descriptor" => return Err(format!("the annotation `{key}` is for an index, and the result has none")),
+        _ => {
+            return Err(format!(
+                "`annotation{place}` is not known: expected annotation, annotation-manifest or annotation-manifest-descriptor"
+            ));
+        }
+    };
+    annotations.insert(key.to_owned(), value.to_owned());
+    Ok(())
+}
+
+/// The outputs of a build: those that were named, with what `--push`, `--load` and `--annotation` say.
+pub(super) fn outputs(mut outputs: Vec<Output>, push: bool, load: bool, annotations: &[String]) -> Result<Vec<Output>, Error> {
+    let images = |outputs: &[Output]| outputs.iter().any(|output| matches!(output.to, Destination::Image { .. }));
+    if (push || load) && !images(&outputs) || outputs.is_empty() {
+        outputs.push(Output::store());
+    }
+    for output in &mut outputs {
+        if let (true, Destination::Image { push, .. }) = (push, &mut output.to)
+            && *push == Push::No
+        {
+            *push = Push::Tags;
+        }
+        if matches!(output.to, Destination::Local(_) | Destination::Tar(_) | Destination::Nothing) {
+            continue;
+        }
+        for annotation in annotations {
+            let failed = |message: String| Error::Usage { message, hint: Some("write `--annotation [manifest:]KEY=VALUE`".into()) };
+            let (key, value) = annotation.split_once('=').ok_or_else(|| failed(format!("the annotation `{annotation}` has no value")))?;
+            // A prefix names places; anything else before a colon is part of the key.
+            let known =
+                |place: &str| matches!(place.split('[').next(), Some("manifest" | "manifest-descriptor" | "index" | "index-descriptor"));
+            let (places, key) = match key.split_once(':') {
+                Some((places, key)) if places.split(',').all(known) => (places.split(',').map(|place| format!("-{place}")).collect(), key),
+                _ => (vec![String::new()], key),
+            };
+            for place in places {
+                annotate(&mut output.packing, &place, key, value).map_err(failed)?;
+            }
+        }
+        check_types(&output.packing).map_err(|message| Error::Usage { message, hint: None })?;
+    }
+    Ok(outputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_output_is_read() {
+        for (text, to) in [
+            ("dir", Destination::Local("dir".into())),
+            ("type=local,dest=d", Destination::Local("d".into())),
+            ("type=tar,dest=f", Destination::Tar("f".into())),
+            ("type=oci,dest=f", Destination::Oci("f".into())),
+            ("type=oci,tar=false,dest=d", Destination::OciLayout("d".into())),
+            ("type=docker,dest=f", Destination::Docker("f".into())),
+            ("type=docker", Destination::Image { keep: true, push: Push::No }),
+            ("type=image", Destination::Image { keep: true, push: Push::No }),
+            ("type=image,push=true,store=false", Destination::Image { keep: false, push: Push::Tags }),
+            ("type=registry", Destination::Image { keep: true, push: Push::Tags }),
+            ("type=image,push=true,push-by-digest=1", Destination::Image { keep: true, push: Push::Digest }),
+            ("type=cacheonly", Destination::Nothing),
+        ] {
+            assert_eq!(output(text).unwrap().to, to, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_field_holds_commas() {
+        let names = output(r#"type=image,"name=a.b/c:1,a.b/d:2""#).unwrap().names;
+        assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a.b/c:1", "a.b/d:2"]);
+        assert_eq!(split(r#"a,"b ""c"", d",e"#).unwrap(), ["a", r#"b "c", d"#, "e"]);
+        assert!(split(r#"a,"b"#).is_err());
+    }
+
+    #[test]
+    fn packing_follows_from_the_keys() {
+        let packing = |text: &str| output(text).unwrap().packing;
+        let zstd = packing("type=image,compression=zstd,compression-level=19,force-compression=true,annotation.a.b=c");
+        assert_eq!(zstd.compression, Some(CompressionSpec { kind: Compression::Zstd, level: Some(19) }));
+        assert!(zstd.force && !zstd.docker_types);
+        assert_eq!(zstd.annotations, BTreeMap::from([("a.b".to_owned(), "c".to_owned())]));
+        assert!(packing("type=image,oci-mediatypes=false").docker_types);
+        let described = packing("type=oci,dest=x,annotation-manifest-descriptor[linux/amd64].k=v");
+        assert_eq!(described.descriptor_annotations, BTreeMap::from([("k".to_owned(), "v".to_owned())]));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for text in [
+            "type=local",
+            "type=nonsense",
+            "type=local,dest=d,push=true",
+            "type=tar,dest=f,compression=zstd",
+            "type=image,dest=f",
+            "type=image,compression=lz4",
+            "type=image,compression-level=x",
+            "type=image,push=maybe",
+            "type=image,push-by-digest=true",
+            "type=image,annotation-index.k=v",
+            "type=image,oci-mediatypes=false,annotation.k=v",
+            "type=image,unknown=1",
+            "type=oci,tar=false",
+            "type=docker,tar=false,dest=x",
+            "dest=x",
+        ] {
+            assert!(output(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn push_and_load_go_with_other_outputs() {
+        let stored = Destination::Image { keep: true, push: Push::No };
+        let pushed = Destination::Image { keep: true, push: Push::Tags };
+        let to = |given: &[&str], push, load| -> Vec<Destination> {
+            let given = given.iter().map(|text| output(text).unwrap()).collect();
+            outputs(given, push, load, &[]).unwrap().into_iter().map(|output| output.to).collect()
+        };
+        assert_eq!(to(&[], false, false), std::slice::from_ref(&stored));
+        assert_eq!(to(&[], true, false), std::slice::from_ref(&pushed));
+        assert_eq!(to(&["type=image"], true, true), std::slice::from_ref(&pushed));
+        assert_eq!(to(&["d"], false, false), [Destination::Local("d".into())]);
+        assert_eq!(to(&["d"], true, false), [Destination::Local("d".into()), pushed]);
+        assert_eq!(to(&["d"], false, true), [Destination::Local("d".into()), stored]);
+    }
+
+    #[test]
+    fn annotations_have_places() {
+        let all = outputs(vec![output("type=image").unwrap()], false, false, &["manifest:a=1".into(), "b:c=2".into()]).unwrap();
+        let expected = [("a", "1"), ("b:c", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(all[0].packing.annotations, BTreeMap::from(expected));
+        assert!(outputs(vec![], false, false, &["index:a=1".into()]).is_err());
+        assert!(outputs(vec![], false, false, &["a".into()]).is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! What becomes of a build's result: files, archives, the store, registries.
+
+use std::path::{Path, PathBuf};
+
+use crate::executor::ops;
+use crate::image::archive::ArchiveFormat;
+pub use crate::image::blobs::Packing;
+use crate::image::blobs::pack;
+use crate::image::export;
+pub use crate::image::layer::{Compression, CompressionSpec};
+use crate::oci::{Descriptor, Reference};
+use crate::progress::Progress;
+use crate::store::{ImageRecord, SnapshotId, Store};
+use crate::task::blocking;
+
+use super::{Engine, Error};
+
+/// One `--output`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Where the result goes.
+    pub to: Destination,
+    /// The image's names there; without any, those of the build.
+    pub names: Vec<Reference>,
+    /// How the image is packed, where it is.
+    pub packing: Packing,
+}
+
+/// Where a result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The files, into a directory.
+    Local(PathBuf),
+    /// The files, as a tar archive; `-` is standard output.
+    Tar(PathBuf),
+    /// The image, as an OCI archive.
+    Oci(PathBuf),
+    /// The image, as an OCI layout in a directory.
+    OciLayout(PathBuf),
+    /// The image, as an archive for `docker load`.
+    Docker(PathBuf),
+    /// The image, into the store and perhaps to registries.
+    Image {
+        /// Whether it is kept in the store under its names.
+        keep: bool,
+        /// Whether it is pushed.
+        push: Push,
+    },
+    /// Nowhere: only the build cache has it.
+    Nothing,
+}
+
+/// Whether, and under which names, an image is pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// It is not.
+    No,
+    /// Under its names.
+    Tags,
+    /// By its digest only, into the repositories of its names.
+    Digest,
+}
+
+impl From<Destination> for Output {
+    fn from(to: Destination) -> Output {
+        Output { to, names: Vec::new(), packing: Packing::default() }
+    }
+}
+
+impl Output {
+    /// The image in the store under the build's names: what a build does when nothing else is asked for.
+    pub fn store() -> Output {
+        Destination::Image { keep: true, push: Push::No }.into()
+    }
+
+    fn keeps(&self) -> bool {
+        matches!(self.to, Destination::Image { keep: true, .. })
+    }
+
+    fn push(&self) -> Push {
+        match self.to {
+            Destination::Image { push, .. } => push,
+            _ => Push::No,
+        }
+    }
+
+    fn names<'a>(&'a self, tags: &'a [Reference]) -> &'a [Reference] {
+        if self.names.is_empty() { tags } else { &self.names }
+    }
+}
+
+/// All names that the image gets in the store; `None` where it is not kept.
+pub(super) fn kept_names(outputs: &[Output], tags: &[Reference]) -> Option<Vec<Reference>> {
+    let mut kept = outputs.iter().filter(|output| output.keeps()).peekable();
+    kept.peek()?;
+    let mut names: Vec<Reference> = Vec::new();
+    for name in kept.flat_map(|output| output.names(tags)) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    Some(names)
+}
+
+/// Refuses what cannot end well, before anything is built.
+pub(super) fn check(outputs: &[Output], tags: &[Reference]) -> Result<(), Error> {
+    if outputs.iter().any(|output| output.push() != Push::No && output.names(tags).is_empty()) {
+        let hint = Some("add `-t REGISTRY/REPOSITORY:TAG`".to_owned());
+        return Err(Error::Usage { message: "an image that is pushed needs a name".into(), hint });
+    }
+    Ok(())
+}
+
+/// A result in its place.
+pub(super) struct Delivered {
+    /// The image, with its manifest where one was made.
+    pub(super) image: ImageRecord,
+    /// The manifest that was made last.
+    pub(super) manifest: Option<Descriptor>,
+}
+
+impl Engine {
+    /// Brings a result to all of its places, one after the other: local ones first, so that a registry that is down loses nothing.
+    pub(super) async fn deliver(
+        &self,
+        image: ImageRecord,
+        snapshots: &[SnapshotId],
+        tags: &[Reference],
+        outputs: &[Output],
+        progress: &Progress,
+    ) -> Result<Delivered, Error> {
+        let mut delivered = Delivered { image, manifest: None };
+        let (pushed, local): (Vec<&Output>, Vec<&Output>) = outputs.iter().partition(|output| output.push() != Push::No);
+        for output in local {
+            let (store, image, names) = (self.store.clone(), delivered.image.clone(), output.names(tags).to_vec());
+            let (snapshots, output) = (snapshots.to_vec(), output.clone());
+            if let Some(manifest) = blocking(move || write(&store, &image, &snapshots, &names, &output)).await? {
+                delivered.image.manifest = Some(manifest.digest.clone());
+                delivered.manifest = Some(manifest);
+            }
+        }
+        for output in pushed {
+            self.push_result(&mut delivered, output, tags, progress).await?;
+        }
+        Ok(delivered)
+    }
+
+    async fn push_result(&self, delivered: &mut Delivered, output: &Output, tags: &[Reference], progress: &Progress) -> Result<(), Error> {
+        let first = &output.names(tags)[0];
+        let by_digest = output.push() == Push::Digest;
+        // Where layers need not be packed in a special way, each goes up as soon as it is compressed.
+        if by_digest || !output.packing.is_default() {
+            let (store, image, packing, name) =
+                (self.store.clone(), delivered.image.clone(), output.packing.clone(), first.written().to_owned());
+            let packed = blocking(move || pack(&store, &image, &packing)).await;
+            let packed = packed.map_err(|source| Error::Image { action: "pack", name, source })?;
+            delivered.image.manifest = Some(packed.descriptor.digest);
+        }
+        for name in output.names(tags) {
+            let name = match &delivered.image.manifest {
+                Some(digest) if by_digest => name.only_digest(digest.clone()),
+                _ => name.clone(),
+            };
+            let pushed = self.push_image(&name, &delivered.image, progress).await?;
+            // What is known to be in a registry need not be sent to its other repositories again.
+            if output.keeps() && !by_digest && self.store.resolve(&name)?.is_some_and(|now| now.id == delivered.image.id) {
+                self.store.tag(&name, &delivered.image.id, Some(&pushed.digest))?;
+            }
+            delivered.image.manifest = Some(pushed.digest.clone());
+            delivered.manifest = Some(pushed);
+        }
+        Ok(())
+    }
+}
+
+fn write(
+    store: &Store,
+    image: &ImageRecord,
+    snapshots: &[SnapshotId],
+    names: &[Reference],
+    output: &Output,
+) -> Result<Option<Descriptor>, Error> {
+    let packed = || pack(store, image, &output.packing);
+    let archive = |image, format, file: &Path| export::to_packed_archive(store, &image, names, format, file).map(|()| Some(image));
+    let (to, result): (&Path, _) = match &output.to {
+        Destination::Local(dir) => (dir, ops::view(store, snapshots).map(|view| export::to_directory(&view, dir).map(|()| None))?),
+        Destination::Tar(file) => (file, ops::view(store, snapshots).map(|view| export::to_tar(&view, file).map(|()| None))?),
+        Destination::Oci(file) => (file, packed().and_then(|image| archive(image, ArchiveFormat::Oci, file))),
+        Destination::OciLayout(dir) => {
+            (dir, packed().and_then(|image| export::to_oci_layout(store, &image, names, dir).map(|()| Some(image))))
+        }
+        Destination::Docker(file) => (file, packed().and_then(|image| archive(image, ArchiveFormat::Docker, file))),
+        // In the store, layers are packed when somebody wants them; only a way of packing must be settled now.
+        Destination::Image { .. } if output.packing.is_default() => {
+            return Ok(None);
+        }
+        Destination::Image { .. } => (Path::new("the store"), packed().map(Some)),
+        Destination::Nothing => return Ok(None),
+    };
+    let packed = result.map_err(|source| Error::Output { to: to.display().to_string(), source })?;
+    Ok(packed.map(|image| image.descriptor))
+}

@@ -1,0 +1,213 @@
+//! Where results go: registries, layouts, archives, and how images are packed on the way.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::common::{Registry, Run, World, able};
+
+const DOCKERFILE: &str = "FROM localhost/busybox\nRUN seq 100000 > /numbers\nCOPY f /f\n";
+
+fn world() -> World {
+    let world = World::new();
+    world.busybox().write("f", "one\n");
+    world
+}
+
+fn json_of(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// The raw manifest of an image in a registry.
+fn manifest(url: &str) -> Value {
+    let raw = Run::new("skopeo", ["inspect", "--raw", "--tls-verify=false", url]).ok().stdout;
+    serde_json::from_str(&raw).unwrap()
+}
+
+fn layer_types(manifest: &Value) -> Vec<&str> {
+    manifest["layers"].as_array().unwrap().iter().map(|layer| layer["mediaType"].as_str().unwrap()).collect()
+}
+
+const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+#[test]
+fn push_sends_every_tag_and_the_metadata_names_the_digest() {
+    if !able(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let (world, registry) = (world(), Registry::with_bases());
+    let (one, two) = (registry.name("a:1"), registry.name("b/c:2"));
+    let (meta, iid) = (world.path("meta.json"), world.path("iid"));
+    let flags = ["--push", "-t", &one, "-t", &two, "--metadata-file", meta.to_str().unwrap(), "--iidfile", iid.to_str().unwrap()];
+    world.build(DOCKERFILE, &flags).ok();
+    let meta = json_of(&meta);
+    for name in ["a:1", "b/c:2"] {
+        let seen = Run::new("skopeo", ["inspect", "--format", "{{.Digest}}", "--tls-verify=false", &registry.url(name)]).ok().stdout;
+        assert_eq!(json!(seen.trim()), meta["containerimage.digest"], "{name}");
+    }
+    assert_eq!(meta["containerimage.config.digest"], json!(std::fs::read_to_string(iid).unwrap()));
+    assert_eq!(meta["containerimage.descriptor"]["digest"], meta["containerimage.digest"]);
+    assert_eq!(meta["containerimage.descriptor"]["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+    assert_eq!(meta["image.name"], json!(format!("{one},{two}")));
+    assert_eq!(layer_types(&manifest(&registry.url("a:1"))), [GZIP, GZIP, GZIP]);
+}
+
+#[test]
+fn a_push_without_a_name_ends_before_anything_runs() {
+    let world = world();
+    let done = world.build("FROM localhost/busybox\nRUN exit 7\n", &["--push"]).fails();
+    done.says(&["an image that is pushed needs a name", "add `-t"]).omits(&["exit 7"]);
+}
+
+#[test]
+fn a_registry_that_is_down_costs_the_push_and_nothing_else() {
+    let world = world();
+    let archive = world.path("x.tar");
+    let spec = format!("type=oci,dest={}", archive.display());
+    let done = world.build(DOCKERFILE, &["--push", "-t", "127.0.0.1:9/x:1", "-o", &spec]).fails();
+    done.says(&["127.0.0.1:9/x:1"]);
+    assert!(archive.exists());
+    world.strake(["run", "--rm", "127.0.0.1:9/x:1", "cat", "/f"]).ok();
+}
+
+#[test]
+fn compression_is_for_what_was_built_unless_forced() {
+    if !able(&["docker-registry", "skopeo", "podman"]) {
+        return;
+    }
+    let (world, registry) = (world(), Registry::with_bases());
+    let dockerfile = DOCKERFILE.replace("localhost/busybox", &registry.name("busybox:latest"));
+    let push = |name: &str, keys: &str| {
+        let spec = format!("type=image,push=true,name={},{keys}", registry.name(name));
+        world.build(&dockerfile, &["-o", &spec]).ok();
+        manifest(&registry.url(name))
+    };
+    assert_eq!(layer_types(&push("z:1", "compression=zstd")), [GZIP, ZSTD, ZSTD]);
+    assert_eq!(layer_types(&push("z:2", "compression=zstd,force-compression=true")), [ZSTD, ZSTD, ZSTD]);
+    // What was made for one does not show in another.
+    let plain = push("z:3", "store=true");
+    assert_eq!(layer_types(&plain), [GZIP, GZIP, GZIP]);
+    let docker = push("z:4", "oci-mediatypes=false");
+    assert_eq!(docker["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    assert!(layer_types(&docker).iter().all(|kind| *kind == "application/vnd.docker.image.rootfs.diff.tar.gzip"));
+    let tarred = push("z:5", "compression=uncompressed,force-compression=true");
+    assert!(layer_types(&tarred).iter().all(|kind| *kind == "application/vnd.oci.image.layer.v1.tar"));
+    let best = push("z:6", "compression=zstd,compression-level=19");
+    let size = |manifest: &Value| manifest["layers"][1]["size"].as_u64().unwrap();
+    assert!(size(&best) < size(&push("z:7", "compression=zstd")));
+    assert_eq!(push("z:8", "compression=zstd,compression-level=19"), best);
+    // All of them are the same image.
+    let ids = ["z:1", "z:2", "z:3", "z:4", "z:5", "z:6"].map(|name| manifest(&registry.url(name))["config"]["digest"].clone());
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    // And others can read them.
+    let fresh = World::new();
+    for name in ["z:2", "z:5"] {
+        let done = fresh.strake(["run", "--rm", &registry.name(name), "sh", "-c", "cat /f; tail -1 /numbers"]).ok();
+        assert_eq!(done.stdout, "one\n100000\n", "{name}");
+        fresh.strake(["rmi", "-f", &registry.name(name)]).ok();
+    }
+}
+
+#[test]
+fn an_image_can_be_pushed_by_its_digest_alone() {
+    if !able(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let (world, registry, meta) = (world(), Registry::with_bases(), tempfile::NamedTempFile::new().unwrap());
+    let spec = format!("type=image,push=true,push-by-digest=true,name={}", registry.name("d"));
+    world.build(DOCKERFILE, &["-o", &spec, "--metadata-file", meta.path().to_str().unwrap()]).ok();
+    let digest = json_of(meta.path())["containerimage.digest"].as_str().unwrap().to_owned();
+    assert_eq!(manifest(&registry.url(&format!("d@{digest}")))["layers"].as_array().unwrap().len(), 3);
+    Run::new("skopeo", ["inspect", "--raw", "--tls-verify=false", &registry.url("d:latest")]).fails();
+}
+
+#[test]
+fn annotations_stand_in_the_manifest() {
+    let world = world();
+    let dir = world.path("layout");
+    let spec = format!("type=oci,tar=false,dest={},annotation-manifest-descriptor.d=e", dir.display());
+    world.build(DOCKERFILE, &["-o", &spec, "--annotation", "manifest:a.b=c", "--annotation", "x=y=z", "-t", "n:1"]).ok();
+    let index = json_of(&dir.join("index.json"));
+    let entry = &index["manifests"][0];
+    assert_eq!(entry["annotations"]["d"], "e");
+    assert_eq!(entry["annotations"]["org.opencontainers.image.ref.name"], "1");
+    let digest = entry["digest"].as_str().unwrap().replace(':', "/");
+    assert_eq!(json_of(&dir.join("blobs").join(digest))["annotations"], json!({ "a.b": "c", "x": "y=z" }));
+    world.build(DOCKERFILE, &["--annotation", "index:a=b"]).fails().says(&["the result has none"]);
+}
+
+#[test]
+fn a_layout_gathers_images_and_others_read_it() {
+    if !able(&["skopeo", "umoci"]) {
+        return;
+    }
+    let world = world();
+    let dir = world.path("layout");
+    let spec = format!("type=oci,tar=false,dest={}", dir.display());
+    world.build(DOCKERFILE, &["-o", &spec, "-t", "n:1"]).ok();
+    world.build("FROM localhost/busybox\n", &["-o", &spec, "-t", "n:2"]).ok();
+    world.write("f", "two\n").build(DOCKERFILE, &["-o", &spec, "-t", "n:1"]).ok();
+    let tags = Run::new("umoci", ["ls", "--layout", dir.to_str().unwrap()]).ok().stdout;
+    assert_eq!(tags.split_whitespace().collect::<std::collections::BTreeSet<_>>(), ["1", "2"].into());
+    for (tag, layers) in [("1", 3), ("2", 1)] {
+        let seen = Run::new("skopeo", ["inspect", &format!("oci:{}:{tag}", dir.display())]).ok().stdout;
+        let seen: Value = serde_json::from_str(&seen).unwrap();
+        assert_eq!(seen["Layers"].as_array().unwrap().len(), layers, "{tag}");
+    }
+    let bundle = world.path("bundle");
+    Run::new("umoci", ["unpack", "--image", &format!("{}:1", dir.display()), bundle.to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read_to_string(bundle.join("rootfs/f")).unwrap(), "two\n");
+}
+
+#[test]
+fn several_outputs_come_of_one_build() {
+    let world = world();
+    let (dir, tar, oci) = (world.path("dir"), world.path("t.tar"), world.path("o.tar"));
+    let specs = [format!("{}", dir.display()), format!("type=tar,dest={}", tar.display()), format!("type=oci,dest={}", oci.display())];
+    let done = world.build(DOCKERFILE, &["-o", &specs[0], "-o", &specs[1], "-o", &specs[2], "-t", "n:1"]).ok();
+    assert_eq!(std::fs::read_to_string(dir.join("f")).unwrap(), "one\n");
+    assert!(tar.exists() && oci.exists());
+    done.omits(&["naming to"]);
+    world.strake(["inspect", "n:1"]).fails();
+    // With --load it is in the store too; `cacheonly` is nowhere.
+    world.build(DOCKERFILE, &["-o", &specs[0], "--load", "-t", "n:1"]).ok().says(&["naming to docker.io/library/n:1"]);
+    world.strake(["inspect", "n:1"]).ok();
+    world.build(DOCKERFILE, &["-o", "type=cacheonly", "-t", "n:2"]).ok();
+    world.strake(["inspect", "n:2"]).fails();
+}
+
+#[test]
+fn logs_of_builds_are_kept_whole_and_shown_again() {
+    let world = world();
+    let loud = "FROM localhost/busybox\nRUN seq 30000; echo err >&2\nRUN echo second; exit 3\n";
+    world.build(loud, &[]).fails();
+    let shown = world.strake(["build", "logs"]).ok().stdout;
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines[0], "==> [2/3] RUN seq 30000; echo err >&2");
+    assert!((lines[1], lines[30000]) == ("1", "30000") && lines[30001] == "err" && lines[30002] == "==> [3/3] RUN echo second; exit 3");
+    assert_eq!(lines[30003..], ["second"]);
+    let one = world.strake(["build", "logs", "--step", "second"]).ok().stdout;
+    assert_eq!(one, "==> [3/3] RUN echo second; exit 3\nsecond\n");
+    let list = world.strake(["build", "logs", "--list"]).ok().stdout;
+    let row = list.lines().nth(1).unwrap();
+    assert!(row.contains("[3/3] RUN echo second"), "{list}");
+    let id = row.split_whitespace().next().unwrap();
+    assert_eq!(world.strake(["build", "logs", &id[..20]]).ok().stdout, shown);
+    world.strake(["build", "logs", "nonesuch"]).fails().says(&["nonesuch", "--list"]);
+}
+
+#[test]
+fn raw_progress_is_json_lines_that_tell_the_whole_story() {
+    let world = world();
+    let done = world.build("FROM localhost/busybox\nRUN echo hello; exit 3\n", &["--progress", "rawjson"]).fails();
+    let messages: Vec<Value> = done.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let all = |key: &str| -> Vec<Value> { messages.iter().filter_map(|message| message[key].as_array()).flatten().cloned().collect() };
+    let vertexes = all("vertexes");
+    let begun = vertexes.iter().find(|vertex| vertex["name"].as_str().unwrap().contains("RUN echo hello")).unwrap();
+    assert!(begun["started"].is_string() && begun.get("completed").is_none());
+    let ended = vertexes.iter().rfind(|vertex| vertex["digest"] == begun["digest"]).unwrap();
+    assert!(ended["completed"].is_string() && ended["error"].is_string());
+    let log = all("logs").into_iter().find(|log| log["vertex"] == begun["digest"]).unwrap();
+    assert_eq!(log["data"], "aGVsbG8K");
+}
