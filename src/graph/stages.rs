@@ -241,7 +241,7 @@ pub(super) fn froms(stage: &Stage) -> impl Iterator<Item = (FromOf, Spanned<Stri
 fn mount_from(mount: &Word) -> Option<Spanned<String>> {
     let pair = |field: &str| field.split_once('=').map(|(key, value)| (key.trim().to_lowercase(), value.trim().to_owned()));
     let fields = mount.text.split(',').map(|field| field.trim_matches('"'));
-    let from = fields.filter_map(pair).filter(|(key, _)| key == "from").last()?.1;
+    let from = fields.filter_map(pair).rfind(|(key, _)| key == "from")?.1;
     (!from.is_empty()).then(|| Spanned::new(from, mount.span))
 }
 
