@@ -23,6 +23,7 @@ use crate::runtime::Spawner;
 use crate::store::Store;
 pub use crate::store::{LoggedBuild, PruneImages, PruneOptions, PruneReport};
 
+pub use crate::image::load::Layout;
 pub use crate::registry::Saved;
 pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource};
 pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};

@@ -1,8 +1,7 @@
 //! `strake build --build-context NAME=VALUE`: which kinds of value there are.
 
-use crate::engine::BuildContext;
+use crate::engine::{BuildContext, Layout};
 use crate::graph::{ContextName, ContextNameError};
-use crate::image::load::Layout;
 
 /// Reads a flag.
 pub(super) fn parse(text: &str) -> Result<(ContextName, BuildContext), String> {
