@@ -5,7 +5,7 @@
 //! | image | its ID: the digest of its config, which names platform and layers | name, registry, compression, credentials, mirrors |
 //! | download | digest of the content, its name | address, server, time, ETag |
 //! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: path pattern and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or the identity of the stage | mtime, inode, absolute path of the context |
-//! | RUN | base's identity, argv, env in order, working directory, user, platform, network mode, security mode, heredoc script, mounts (target, kind, options; of a bind what it selects) | secrets' and proxies' values, content of cache mounts, addresses, resource limits, log settings, terminal, time |
+//! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, heredoc script, mounts (target, kind, options; of a bind what it selects) | secrets' and proxies' values, content of cache mounts, addresses, resource limits, log settings, terminal, time |
 //! | WORKDIR | base's identity, path, owner | |
 //! | merge | identities of both inputs | |
 //!
@@ -230,11 +230,14 @@ pub fn copy(op: &CopyOp, base: &InputIdentity, sources: &[Option<InputIdentity>]
 pub fn exec(op: &ExecOp, platform: &Platform, base: &InputIdentity, inputs: &[InputIdentity]) -> Components {
     let mut components = Components::new("exec");
     components.add("command", serde_json::to_string(&op.args).unwrap_or_default());
-    for (name, value) in &op.env {
+    for (name, value) in op.env.iter() {
         components.add(format!("env {name}"), value.clone());
     }
     components.add("working directory", op.workdir.to_string());
     components.add("user", op.user.clone());
+    if let Some(hostname) = &op.hostname {
+        components.add("host name", hostname.clone());
+    }
     components.add("platform", platform.to_string());
     let network = match op.network {
         NetworkMode::Default => "default",
@@ -296,6 +299,7 @@ mod tests {
             proxy_env: Vec::new(),
             workdir: RootPath::root(),
             user: String::new(),
+            hostname: None,
             network: NetworkMode::Default,
             security: SecurityMode::Sandbox,
             mounts: Vec::new(),
@@ -340,6 +344,7 @@ mod tests {
         for changed in [
             ExecOp { workdir: RootPath::new("/w"), ..plain.clone() },
             ExecOp { user: "u".into(), ..plain.clone() },
+            ExecOp { hostname: Some("h".into()), ..plain.clone() },
             ExecOp { network: NetworkMode::None, ..plain.clone() },
             ExecOp { security: SecurityMode::Insecure, ..plain.clone() },
             ExecOp { script: Some(crate::graph::InlineScript { name: "S".into(), body: "#!/x".into() }), ..plain.clone() },

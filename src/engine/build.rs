@@ -11,9 +11,12 @@ use crate::cache::BuildCache;
 use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput, sniff_stdin};
 use crate::diag::{Diagnostic, Secret, SourceFile};
 use crate::executor::{self, Environment};
-use crate::graph::{BuildGraph, CheckScope, NetworkMode, Op, PlanRequest, Planned, ResolvedImages, SourceOp, plan};
+use crate::graph::{
+    BuildGraph, CheckScope, ContextName, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned, ResolvedImages, SourceOp, plan,
+};
 use crate::image::assemble::assemble;
 use crate::image::blobs::ensure_manifest;
+use crate::image::load::Layout;
 use crate::oci::{Descriptor, Platform, Reference};
 use crate::parser::{Checks, ParseOptions, parse_with};
 use crate::progress::Progress;
@@ -35,6 +38,19 @@ pub enum ContextSource {
     Stdin,
 }
 
+/// What `--build-context NAME=…` gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildContext {
+    /// A directory.
+    Directory(PathBuf),
+    /// An image.
+    Image(Reference),
+    /// An image in a directory.
+    Layout(Layout),
+    /// Nothing.
+    Scratch,
+}
+
 /// Where the Dockerfile is.
 #[derive(Clone, Debug)]
 pub enum DockerfileSource {
@@ -53,6 +69,8 @@ pub struct BuildRequest {
     pub context: ContextSource,
     /// The Dockerfile.
     pub dockerfile: DockerfileSource,
+    /// What takes the place of stages and images, by their names.
+    pub named_contexts: Vec<(ContextName, BuildContext)>,
     /// The image's names.
     pub tags: Vec<Reference>,
     /// The stage to build.
@@ -67,8 +85,8 @@ pub struct BuildRequest {
     pub pull: bool,
     /// The network of `RUN` steps that do not name one.
     pub network: NetworkMode,
-    /// The platform to build for.
-    pub platform: Platform,
+    /// The platform to build for; without one it is this machine's, or that of the base image.
+    pub platform: Option<Platform>,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
     /// What becomes of the result; nothing named means [`Output::store`].
@@ -136,7 +154,8 @@ impl Engine {
         }
         let warnings = |graph: &[Diagnostic]| warnings_of(&checks, &parsed.dockerfile, &parsed.diagnostics, graph);
         let rules = LazyRules::new(&input);
-        let sources = Arc::new(self.build_sources());
+        let contexts = named_contexts(&request.named_contexts);
+        let sources = Arc::new(self.build_sources(layouts(&request.named_contexts)));
         let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
         let ignored = |path: &str| rules.hide(path);
         let plan_request = PlanRequest {
@@ -144,7 +163,9 @@ impl Engine {
             target: request.target.as_deref(),
             build_args: &request.build_args,
             labels: &request.labels,
-            target_platform: request.platform.clone(),
+            contexts: &contexts,
+            target_platform: request.platform.clone().unwrap_or_else(Platform::host),
+            implicit_platform: request.platform.is_none(),
             build_platform: Platform::host(),
             network: request.network,
             no_cache: request.no_cache,
@@ -166,6 +187,7 @@ impl Engine {
             cache: BuildCache::new(self.store.clone()),
             spawner,
             context: context.tree.clone(),
+            named_contexts: open_named(&request.named_contexts, &graph)?,
             build_name: name,
             checksums: Arc::new(StoreMemo(self.store.clone())),
             sources,
@@ -211,7 +233,7 @@ impl Engine {
                 Planned::NeedsImages(needs) => {
                     let found = try_join_all(needs.iter().map(|need| sources.resolve(need, policy, progress))).await?;
                     for (need, image) in needs.into_iter().zip(found) {
-                        images.insert((need.reference.to_string(), need.platform), image);
+                        images.insert(need.key(), image);
                     }
                 }
             }
@@ -227,12 +249,49 @@ struct OpenContext {
 
 /// Opens the context if a step reads it: a build without COPY does not care what is in its directory.
 fn open_context(context: Context, dockerfile: Option<&Path>, graph: &BuildGraph) -> Result<OpenContext, Error> {
-    let wanted = graph.nodes().any(|id| matches!(graph.node(id).op, Op::Source(SourceOp::Context)));
+    let wanted = graph.nodes().any(|id| matches!(graph.node(id).op, Op::Source(SourceOp::Context { name: None })));
     match context {
         Context::Directory(dir) if wanted => Ok(OpenContext { tree: Some(Arc::new(LocalContext::open(&dir, dockerfile)?)), _dir: None }),
         Context::Archive(tree, dir) => Ok(OpenContext { tree: Some(Arc::new(*tree)), _dir: Some(dir) }),
         Context::Directory(_) | Context::None => Ok(OpenContext { tree: None, _dir: None }),
     }
+}
+
+/// The named contexts, as far as the graph knows them.
+pub(super) fn named_contexts(given: &[(ContextName, BuildContext)]) -> NamedContexts {
+    let kind = |context: &BuildContext| match context {
+        BuildContext::Directory(_) => NamedContext::Directory,
+        BuildContext::Image(reference) => NamedContext::Image(reference.clone()),
+        BuildContext::Layout(_) => NamedContext::Layout,
+        BuildContext::Scratch => NamedContext::Scratch,
+    };
+    given.iter().map(|(name, context)| (name.clone(), kind(context))).collect()
+}
+
+/// The named contexts that are directories with an image, by name.
+pub(super) fn layouts(given: &[(ContextName, BuildContext)]) -> BTreeMap<String, Layout> {
+    let layout = |(name, context): &(ContextName, BuildContext)| match context {
+        BuildContext::Layout(layout) => Some((name.to_string(), layout.clone())),
+        _ => None,
+    };
+    given.iter().filter_map(layout).collect()
+}
+
+/// Opens the named contexts that a step reads, each with the ignore file that it has itself.
+fn open_named(given: &[(ContextName, BuildContext)], graph: &BuildGraph) -> Result<BTreeMap<String, Arc<LocalContext>>, Error> {
+    let mut opened = BTreeMap::new();
+    let named = |id| match &graph.node(id).op {
+        Op::Source(SourceOp::Context { name }) => name.clone(),
+        _ => None,
+    };
+    for wanted in graph.nodes().filter_map(named) {
+        // The last one of a name counts.
+        let found = given.iter().rev().find(|(name, _)| name.to_string() == wanted);
+        let Some((name, BuildContext::Directory(dir))) = found else { continue };
+        let context = LocalContext::open(dir, None).map_err(|source| Error::NamedContext { name: name.to_string(), source })?;
+        opened.insert(wanted, Arc::new(context));
+    }
+    Ok(opened)
 }
 
 pub(super) fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {

@@ -15,7 +15,7 @@ use crate::parser::{Checks, Dockerfile, ParseOptions, lint, parse_with};
 use crate::progress::Progress;
 use crate::task::blocking;
 
-use super::build::{BuildRequest, Context, Input, read_input};
+use super::build::{BuildRequest, Context, Input, layouts, named_contexts, read_input};
 use super::sources::{BuildSources, PullPolicy};
 use super::{Engine, Error};
 
@@ -77,18 +77,21 @@ impl Engine {
         if call == Call::Targets {
             return Ok(CallOutcome::Targets(file, graph::targets(&parsed.dockerfile)));
         }
+        let contexts = named_contexts(&request.named_contexts);
         let plan_request = PlanRequest {
             dockerfile: &parsed.dockerfile,
             target: request.target.as_deref(),
             build_args: &request.build_args,
             labels: &request.labels,
-            target_platform: request.platform.clone(),
+            contexts: &contexts,
+            target_platform: request.platform.clone().unwrap_or_else(Platform::host),
+            implicit_platform: request.platform.is_none(),
             build_platform: Platform::host(),
             network: request.network,
             no_cache: request.no_cache,
             checks: CheckScope::default(),
         };
-        let sources = self.build_sources();
+        let sources = self.build_sources(layouts(&request.named_contexts));
         if call == Call::Outline {
             let outline = outline(&plan_request, &sources, &file).map_err(|error| Error::Diagnostics(vec![*error]))?;
             return Ok(CallOutcome::Outline(file, outline));
@@ -137,7 +140,7 @@ async fn check(request: &PlanRequest<'_>, sources: &BuildSources, policy: PullPo
                         found.image.get_or_insert(error);
                         unknown_image(&need)
                     });
-                    images.insert((need.reference.to_string(), need.platform), image);
+                    images.insert(need.key(), image);
                 }
             }
             Err(diagnostics) => {
@@ -160,7 +163,8 @@ fn unknown_image(need: &ImageNeed) -> ResolvedImage {
 
 fn outline(request: &PlanRequest<'_>, sources: &BuildSources, file: &SourceFile) -> Result<graph::Outline, Box<Diagnostic>> {
     graph::outline(request, &mut |reference, platform| {
-        let need = ImageNeed { reference: reference.clone(), platform: platform.clone(), file: file.clone(), span: Span::new(0, 0) };
+        let need =
+            ImageNeed { reference: reference.clone(), layout: None, platform: platform.clone(), file: file.clone(), span: Span::new(0, 0) };
         sources.resolve_local(&need).ok().flatten().map(|image| image.config.config.env)
     })
 }

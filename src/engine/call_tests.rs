@@ -93,6 +93,8 @@ impl Given {
             target: self.target.as_deref(),
             build_args: &self.args,
             labels: &[],
+            contexts: graph::NamedContexts::NONE,
+            implicit_platform: true,
             target_platform: platform.clone(),
             build_platform: platform,
             network: NetworkMode::Default,
@@ -110,7 +112,7 @@ impl Given {
                         if let Some(config) = self.bases.get(need.reference.written()) {
                             image.config = config.clone();
                         }
-                        images.insert((need.reference.to_string(), need.platform), image);
+                        images.insert(need.key(), image);
                     }
                 }
             }

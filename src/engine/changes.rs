@@ -1,7 +1,7 @@
 //! `--change` of `import`: instructions that change a config without running anything, in the Dockerfile's own grammar.
 
 use crate::diag::{Diagnostic, SourceFile};
-use crate::graph::{CheckScope, NetworkMode, PlanRequest, Planned, ResolvedImages, plan};
+use crate::graph::{CheckScope, NamedContexts, NetworkMode, PlanRequest, Planned, ResolvedImages, plan};
 use crate::oci::{Platform, RuntimeConfig};
 use crate::parser::parse;
 
@@ -33,7 +33,9 @@ pub(super) fn apply_changes(config: &mut RuntimeConfig, changes: &[String]) -> R
         target: None,
         build_args: &std::collections::BTreeMap::new(),
         labels: &[],
+        contexts: NamedContexts::NONE,
         target_platform: Platform::host(),
+        implicit_platform: true,
         build_platform: Platform::host(),
         network: NetworkMode::None,
         no_cache: false,

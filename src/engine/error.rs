@@ -41,6 +41,14 @@ pub enum Error {
     /// The build context cannot be read.
     #[error("cannot read the build context")]
     Context(#[from] crate::context::Error),
+    /// A directory given with `--build-context` cannot be read.
+    #[error("cannot read the build context `{name}`")]
+    NamedContext {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: crate::context::Error,
+    },
     /// An image cannot be had, made or given away.
     #[error("cannot {action} `{name}`")]
     Image {
@@ -155,7 +163,7 @@ impl Error {
             }
             Error::BaseImage { source, .. } | Error::Image { source, .. } | Error::Output { source, .. } => source.hint(),
             Error::Build(source) => source.hint(),
-            Error::Context(source) => source.hint(),
+            Error::Context(source) | Error::NamedContext { source, .. } => source.hint(),
             Error::Registry { source, .. } => source.hint(),
             Error::Credentials(source) => source.hint(),
             Error::Store(source) => source.hint(),

@@ -26,8 +26,9 @@ use crate::runtime::Spawner;
 use crate::store::Store;
 pub use crate::store::{LoggedBuild, PruneImages, PruneOptions, PruneReport};
 
+pub use crate::image::load::Layout;
 pub use crate::registry::Saved;
-pub use build::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource};
+pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource};
 pub use call::{Call, CallOutcome, CheckReport, Lines};
 pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};

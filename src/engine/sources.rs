@@ -1,17 +1,19 @@
 //! Base images and downloads of a build: from the store where they are there, from the network otherwise.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 
 use crate::executor::{Download, Error as BuildError, Sources};
 use crate::graph::{ImageNeed, ResolvedImage};
+use crate::image::load::{Layout, load_layout};
 use crate::image::pull::{self, Resolved};
 use crate::oci::{ChainId, ImageConfig, ImageId, Reference};
 use crate::progress::{Progress, StepOutcome, StepProgress};
 use crate::registry::Client;
 use crate::store::{ImageRecord, SnapshotId, Store};
+use crate::task::blocking;
 
 use super::{Engine, Error};
 
@@ -29,6 +31,8 @@ pub(super) struct BuildSources {
     store: Store,
     client: Box<dyn Fn() -> Result<Client, Error> + Send + Sync>,
     images: Mutex<HashMap<ImageId, Base>>,
+    /// Named contexts that are directories with an image.
+    layouts: BTreeMap<String, Layout>,
 }
 
 /// Where a base image's layers are to come from.
@@ -41,13 +45,22 @@ enum Base {
 }
 
 impl BuildSources {
-    pub(super) fn new(store: Store, client: impl Fn() -> Result<Client, Error> + Send + Sync + 'static) -> BuildSources {
-        BuildSources { store, client: Box::new(client), images: Mutex::default() }
+    pub(super) fn new(
+        store: Store,
+        client: impl Fn() -> Result<Client, Error> + Send + Sync + 'static,
+        layouts: BTreeMap<String, Layout>,
+    ) -> BuildSources {
+        BuildSources { store, client: Box::new(client), images: Mutex::default(), layouts }
     }
 
     /// Finds out what an image is: its config, and what its layers are called.
     pub(super) async fn resolve(&self, need: &ImageNeed, policy: PullPolicy, progress: &Progress) -> Result<ResolvedImage, Error> {
         let failed = |source| Error::BaseImage { need: Box::new(need.clone()), source };
+        if let Some(layout) = need.layout.as_ref().and_then(|name| self.layouts.get(name)) {
+            let (store, layout, platform) = (self.store.clone(), layout.clone(), need.platform.clone());
+            let record = blocking(move || load_layout(&store, &layout, &platform)).await.map_err(failed)?;
+            return self.local(need, record).map_err(failed);
+        }
         if policy == PullPolicy::Missing
             && let Some(found) = self.resolve_local(need).map_err(failed)?
         {
@@ -74,6 +87,11 @@ impl BuildSources {
         if !record.platform.matches(&need.platform) || !self.is_complete(&record)? {
             return Ok(None);
         }
+        self.local(need, record).map(Some)
+    }
+
+    /// An image that is in the store.
+    fn local(&self, need: &ImageNeed, record: ImageRecord) -> Result<ResolvedImage, crate::image::Error> {
         let bytes = self.store.read_blob(record.id.digest(), 8 << 20)?;
         let digest = record.id.digest().clone();
         let name = need.reference.written().to_owned();
@@ -81,7 +99,7 @@ impl BuildSources {
         let manifest = record.manifest.clone().unwrap_or_else(|| record.id.digest().clone());
         let id = record.id.clone();
         self.remember(id.clone(), Base::Local(Box::new(record)));
-        Ok(Some(ResolvedImage { id, manifest, config }))
+        Ok(ResolvedImage { id, manifest, config })
     }
 
     /// Whether the layers are here, unpacked or not.
@@ -176,8 +194,8 @@ fn chain_of(store: &Store, diff_ids: &[crate::oci::DiffId]) -> Result<Option<Vec
 
 impl Engine {
     /// The sources of a build.
-    pub(super) fn build_sources(&self) -> BuildSources {
+    pub(super) fn build_sources(&self, layouts: BTreeMap<String, Layout>) -> BuildSources {
         let (options, made) = (self.options.clone(), self.client.clone());
-        BuildSources::new(self.store.clone(), move || super::client_of(&options, &made))
+        BuildSources::new(self.store.clone(), move || super::client_of(&options, &made), layouts)
     }
 }

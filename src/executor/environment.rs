@@ -71,6 +71,8 @@ pub struct Environment {
     pub spawner: Arc<Spawner>,
     /// The build context, where there is one.
     pub context: Option<Arc<LocalContext>>,
+    /// The directories of named contexts that steps read.
+    pub named_contexts: BTreeMap<String, Arc<LocalContext>>,
     /// What the context and Dockerfile are called, to tell one build's steps from another's.
     pub build_name: String,
     /// Remembers checksums of context files.
@@ -89,4 +91,14 @@ pub struct Environment {
     pub lease: Arc<Lease>,
     /// Stops the build.
     pub cancel: CancellationToken,
+}
+
+impl Environment {
+    /// The files of the named context `name`, or of the build context.
+    pub fn context(&self, name: Option<&str>) -> Option<&Arc<LocalContext>> {
+        match name {
+            Some(name) => self.named_contexts.get(name),
+            None => self.context.as_ref(),
+        }
+    }
 }

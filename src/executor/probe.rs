@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::cache::key::{self, InputIdentity, InputLabel};
 use crate::cache::{CacheKey, Components, Output, StepSlot};
-use crate::context::{ChecksumOptions, Excluding, RootEntry, checksum};
+use crate::context::{ChecksumOptions, Excluding, LocalContext, RootEntry, checksum};
 use crate::graph::{BuildGraph, CopyOp, CopySource, Node, NodeId, Op, SourceOp};
 use crate::path::RootPath;
 use crate::store::{Resource, SnapshotId};
@@ -90,7 +90,7 @@ fn probe_node(
             Some(download) => whole(key::download_key(&download.digest, name), Some(Vec::new())),
             None => Ok(None),
         },
-        Op::Source(SourceOp::Context) => Ok(None),
+        Op::Source(SourceOp::Context { .. }) => Ok(None),
         Op::Merge => match inputs {
             [Some(below), Some(above)] => whole(key::merge_key(below, above), None),
             _ => Ok(None),
@@ -132,8 +132,8 @@ pub(super) fn components(
                 sources.push(match source {
                     CopySource::Inline { .. } => None,
                     CopySource::Path { input, pattern } if is_context(graph.node(nodes[*input])) => {
-                        let context = context_of(environment, node)?;
-                        let (checksum, found) = checksum_selection(&*context, pattern, op, node, environment)?;
+                        let context = context_of(environment, graph.node(nodes[*input]), node)?;
+                        let (checksum, found) = checksum_selection(&*context, pattern, op, (graph, id), environment)?;
                         files.extend(found);
                         Some(InputIdentity::Files { checksum })
                     }
@@ -175,7 +175,7 @@ pub(super) fn content_components(
             CopySource::Download { .. } => return Ok(None),
             CopySource::Path { input, pattern } => {
                 let Some(tree) = trees.get(input) else { return Ok(None) };
-                let (checksum, _) = checksum_selection(&**tree, pattern, op, node, environment)?;
+                let (checksum, _) = checksum_selection(&**tree, pattern, op, (graph, id), environment)?;
                 Some(InputIdentity::Files { checksum })
             }
         });
@@ -187,9 +187,17 @@ pub(super) fn content_components(
 type Selection = ([u8; 32], Vec<(String, String)>);
 
 /// The checksum of what one source pattern of a copy selects, and the files in it.
-fn checksum_selection(tree: &dyn Tree, pattern: &str, op: &CopyOp, node: &Node, environment: &Environment) -> Result<Selection, Error> {
+fn checksum_selection(
+    tree: &dyn Tree,
+    pattern: &str,
+    op: &CopyOp,
+    at: (&BuildGraph, NodeId),
+    environment: &Environment,
+) -> Result<Selection, Error> {
+    let (graph, id) = at;
+    let node = graph.node(id);
     let failed = |source: ops::Error| {
-        let hint = ops::missing_hint(environment, op, &source);
+        let hint = ops::missing_hint(&contexts_read(graph, id, environment), &source);
         Error::Files { step: Box::new(node.step.clone()), source, hint }
     };
     let roots = ops::select(tree, pattern, op.parents).map_err(failed)?;
@@ -223,19 +231,31 @@ fn shown(path: &RootPath) -> String {
 }
 
 pub(super) fn is_context(node: &Node) -> bool {
-    matches!(node.op, Op::Source(SourceOp::Context))
+    matches!(node.op, Op::Source(SourceOp::Context { .. }))
 }
 
-/// The build context, or an error that there is none.
-pub(super) fn context_of(environment: &Environment, node: &Node) -> Result<Arc<dyn Tree>, Error> {
-    match &environment.context {
+/// The files of the context `source`, which `reader` reads, or an error that there are none.
+pub(super) fn context_of(environment: &Environment, source: &Node, reader: &Node) -> Result<Arc<dyn Tree>, Error> {
+    let Op::Source(SourceOp::Context { name }) = &source.op else {
+        return Err(Error::Refused { step: Box::new(reader.step.clone()), reason: "its source is no context".into(), hint: None });
+    };
+    match environment.context(name.as_deref()) {
         Some(context) => Ok(context.clone()),
         None => Err(Error::Refused {
-            step: Box::new(node.step.clone()),
+            step: Box::new(reader.step.clone()),
             reason: "this build has no context".into(),
             hint: Some("give a directory instead of `-`".into()),
         }),
     }
+}
+
+/// The contexts that a node reads.
+pub(super) fn contexts_read(graph: &BuildGraph, id: NodeId, environment: &Environment) -> Vec<Arc<LocalContext>> {
+    let context = |input| match &graph.node(input).op {
+        Op::Source(SourceOp::Context { name }) => environment.context(name.as_deref()).cloned(),
+        _ => None,
+    };
+    graph.inputs(id).into_iter().filter_map(context).collect()
 }
 
 fn label(node: &Node) -> InputLabel {

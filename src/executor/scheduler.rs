@@ -21,7 +21,7 @@ use crate::store::view::MergedView;
 use crate::sys::tree::Tree;
 use crate::task::blocking;
 
-use super::probe::{Downloads, Probe, components, content_components, context_of, hold, is_context, probe_all, slots};
+use super::probe::{Downloads, Probe, components, content_components, context_of, contexts_read, hold, is_context, probe_all, slots};
 use super::{Environment, Error, ops};
 
 /// What a build came to.
@@ -127,7 +127,7 @@ impl Scheduler {
     fn report_hits(&mut self) {
         for id in self.graph.nodes() {
             let node = self.graph.node(id);
-            let is_step = !matches!(node.op, Op::Merge | Op::Source(SourceOp::Scratch | SourceOp::Context | SourceOp::Http { .. }));
+            let is_step = !matches!(node.op, Op::Merge | Op::Source(SourceOp::Scratch | SourceOp::Context { .. } | SourceOp::Http { .. }));
             let hit = self.probes.get(&id).is_some_and(|probe| probe.hit.is_some());
             if is_step && hit && !node.step.ignore_cache {
                 self.environment.progress.cached(node.step.title());
@@ -203,7 +203,7 @@ impl Scheduler {
         let inputs = self.graph.inputs(id);
         let mut outputs = Vec::with_capacity(inputs.len());
         for input in inputs {
-            if matches!(self.graph.node(input).op, Op::Source(SourceOp::Context | SourceOp::Http { .. })) {
+            if matches!(self.graph.node(input).op, Op::Source(SourceOp::Context { .. } | SourceOp::Http { .. })) {
                 outputs.push(None);
                 continue;
             }
@@ -402,7 +402,7 @@ impl NodeWork {
         let mut trees: HashMap<usize, Arc<dyn Tree>> = HashMap::new();
         for (position, input) in self.graph.inputs(self.id).into_iter().enumerate().skip(1) {
             if is_context(self.graph.node(input)) {
-                trees.insert(position, context_of(&self.environment, node)?);
+                trees.insert(position, context_of(&self.environment, self.graph.node(input), node)?);
             } else if let Some(output) = &self.inputs[position] {
                 trees.insert(position, Arc::new(self.view(output)?));
             }
@@ -430,7 +430,10 @@ impl NodeWork {
                 let nodes = self.graph.inputs(self.id);
                 let download =
                     |input: usize| self.downloads.get(&nodes[input]).map(|download| (download, &self.graph.node(nodes[input]).op));
-                ops::copy_step(&self.environment, &node.step, op, base, &trees, &download)
+                {
+                    let contexts = contexts_read(&self.graph, self.id, &self.environment);
+                    ops::copy_step(&self.environment, &node.step, op, base, &trees, &contexts, &download)
+                }
             }
             Op::Mkdir(op) => ops::mkdir_step(&self.environment, &node.step, op, base),
             Op::Source(_) | Op::Merge => Err(Error::Cancelled),

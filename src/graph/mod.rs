@@ -8,6 +8,7 @@
 //! ```
 
 mod checks;
+mod contexts;
 mod history;
 mod lower;
 mod op;
@@ -19,6 +20,7 @@ mod stages;
 mod tests;
 
 pub use checks::CheckScope;
+pub use contexts::{ContextName, ContextNameError, NamedContext, NamedContexts};
 pub use op::{
     BuildGraph, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op, SecurityMode,
     SourceOp, Step, Unpack,

@@ -1,5 +1,7 @@
 //! The operations that a build is made of, and the graph that holds them.
 
+use std::sync::Arc;
+
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::{EdgeRef, NodeIndexable};
@@ -93,8 +95,11 @@ pub enum SourceOp {
         /// The digest of its manifest, for messages.
         manifest: Digest,
     },
-    /// The build context.
-    Context,
+    /// The files of the build context, or of a directory given with `--build-context`.
+    Context {
+        /// The name of the named context; `None` is the build context.
+        name: Option<String>,
+    },
     /// A file from a web server.
     Http {
         /// Its address.
@@ -111,14 +116,16 @@ pub enum SourceOp {
 pub struct ExecOp {
     /// Program and arguments.
     pub args: Vec<String>,
-    /// The environment, in order. `HOME` is added when it runs, if it is missing.
-    pub env: Vec<(String, String)>,
+    /// The environment, in order; commands that have the same share it. `HOME` is added when it runs, if it is missing.
+    pub env: Arc<[(String, String)]>,
     /// Proxy variables, which are set but are no part of the cache key.
     pub proxy_env: Vec<(String, String)>,
     /// The working directory.
     pub workdir: RootPath,
     /// `USER`, to be looked up in the root file system; empty for root.
     pub user: String,
+    /// The host name, where it is not the usual one.
+    pub hostname: Option<String>,
     /// The network.
     pub network: NetworkMode,
     /// The privileges.

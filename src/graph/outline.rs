@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::lower::expand_word;
 use super::plan::PlanRequest;
 use super::scope::{BuildArgs, Environment, platform_args};
-use super::stages::{Base, FromTarget, StageNames, copy_froms, mount_froms};
+use super::stages::{Origin, StageNames, froms};
 use crate::diag::{Diagnostic, Span};
 use crate::oci::{Platform, Reference};
 use crate::parser::{self, ArgDeclaration, Dockerfile, Instruction, Mode, RunMount, RunMountKind, Statement, Word};
@@ -99,7 +99,7 @@ pub fn outline(
     base_env: &mut dyn FnMut(&Reference, &Platform) -> Option<Vec<String>>,
 ) -> Result<Outline, Box<Diagnostic>> {
     let dockerfile = request.dockerfile;
-    let names = StageNames::new(dockerfile);
+    let names = StageNames::new(dockerfile, request.contexts, &request.target_platform);
     let target = names.target(request.target).map_err(Box::new)?;
     let mut reader = Reader::new(request);
     let (reached, bases) = reader.reach(&names, target);
@@ -108,8 +108,10 @@ pub fn outline(
     for index in &reached {
         let stage = &dockerfile.stages[*index];
         let env = match bases.get(index) {
-            Some(Base::Stage(base)) => environments.get(base).cloned().unwrap_or_default(),
-            Some(Base::Image(reference)) => Environment::from_entries(&base_env(reference, &request.target_platform).unwrap_or_default()),
+            Some(Origin::Stage(base)) => environments.get(base).cloned().unwrap_or_default(),
+            Some(Origin::Image { reference, .. }) => {
+                Environment::from_entries(&base_env(reference, &request.target_platform).unwrap_or_default())
+            }
             _ => Environment::default(),
         };
         let mut of_stage = StageOutline { env, ..StageOutline::default() };
@@ -121,7 +123,7 @@ pub fn outline(
     }
     // The target comes first, then what it starts from, then the rest: the first to name an argument says what it is.
     let mut order = vec![target];
-    while let Some(Base::Stage(base)) = order.last().and_then(|index| bases.get(index)) {
+    while let Some(Origin::Stage(base)) = order.last().and_then(|index| bases.get(index)) {
         order.push(*base);
     }
     order.extend(reached.iter().rev().filter(|index| !order.contains(index)).copied().collect::<Vec<_>>());
@@ -204,7 +206,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The stages that the target reaches, in the order of the file, and what they start from.
-    fn reach(&self, names: &StageNames<'_>, target: usize) -> (Vec<usize>, BTreeMap<usize, Base>) {
+    fn reach(&self, names: &StageNames<'_>, target: usize) -> (Vec<usize>, BTreeMap<usize, Origin>) {
         let (mut reached, mut bases) = (BTreeSet::new(), BTreeMap::new());
         let mut todo = vec![target];
         while let Some(index) = todo.pop() {
@@ -213,14 +215,14 @@ impl<'a> Reader<'a> {
             }
             let stage = &self.request.dockerfile.stages[index];
             let name = self.expand(&stage.from.image, &self.global_env).unwrap_or_default();
-            if let Ok(base) = names.base(index, &name, &stage.from.image) {
-                if let Base::Stage(base) = base {
+            if let Ok(base) = names.base(index, &name, &stage.from.image, None) {
+                if let Origin::Stage(base) = base {
                     todo.push(base);
                 }
                 bases.insert(index, base);
             }
-            for from in copy_froms(stage).cloned().chain(mount_froms(stage)) {
-                if let Ok(FromTarget::Stage(source)) = names.named(index, &from) {
+            for (of, from) in froms(stage) {
+                if let Ok(Origin::Stage(source)) = names.named(&from, of) {
                     todo.push(source);
                 }
             }
@@ -334,7 +336,7 @@ fn description(statement: &Statement, name: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::diag::SourceFile;
-    use crate::graph::{CheckScope, NetworkMode};
+    use crate::graph::{CheckScope, NamedContexts, NetworkMode};
     use crate::parser::parse;
 
     fn outlined(text: &str, args: &[(&str, &str)], env: &[&str]) -> Outline {
@@ -345,6 +347,8 @@ mod tests {
             target: None,
             build_args: &args.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             labels: &[],
+            contexts: NamedContexts::NONE,
+            implicit_platform: true,
             target_platform: platform.clone(),
             build_platform: platform,
             network: NetworkMode::Default,

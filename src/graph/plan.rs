@@ -1,16 +1,17 @@
 //! The whole of planning: what is reachable, which images are needed, and then every reachable stage, in the order of the file.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::diag::{Diagnostic, SourceFile, Span};
 use crate::oci::{Digest, ImageConfig, ImageId, Platform, Reference};
 use crate::parser::{Dockerfile, Instruction, Word};
 
 use super::checks::{CheckScope, check_froms};
+use super::contexts::NamedContexts;
 use super::lower::{Lowering, StageState};
 use super::op::{BuildGraph, NetworkMode};
 use super::scope::{BuildArgs, Environment, platform_args};
-use super::stages::{Base, FromTarget, StageNames, copy_froms, mount_froms};
+use super::stages::{Origin, StageFacts, StageNames, circles, froms};
 
 /// What to plan.
 #[derive(Debug)]
@@ -23,8 +24,12 @@ pub struct PlanRequest<'a> {
     pub build_args: &'a BTreeMap<String, String>,
     /// `--label`, in order.
     pub labels: &'a [(String, String)],
+    /// `--build-context`.
+    pub contexts: &'a NamedContexts,
     /// The platform of the result.
     pub target_platform: Platform,
+    /// Whether nobody asked for that platform: then the result has that of its base image.
+    pub implicit_platform: bool,
     /// The platform that builds.
     pub build_platform: Platform,
     /// `--network`: what `RUN` without `--network` gets.
@@ -40,12 +45,27 @@ pub struct PlanRequest<'a> {
 pub struct ImageNeed {
     /// Its name.
     pub reference: Reference,
+    /// The named context (`oci-layout://`) that has it, instead of a registry.
+    pub layout: Option<String>,
     /// For which platform.
     pub platform: Platform,
     /// Where it is named.
     pub file: SourceFile,
     /// The bytes that name it.
     pub span: Span,
+}
+
+impl ImageNeed {
+    /// Under what the answer goes into [`ResolvedImages`].
+    pub fn key(&self) -> (String, Platform) {
+        image_key(&self.reference, self.layout.as_deref(), &self.platform)
+    }
+}
+
+/// The key of an image in [`ResolvedImages`].
+pub(super) fn image_key(reference: &Reference, layout: Option<&str>, platform: &Platform) -> (String, Platform) {
+    let name = layout.map_or_else(|| reference.to_string(), |context| format!("oci-layout {context}"));
+    (name, platform.clone())
 }
 
 /// What a name turned out to be.
@@ -59,7 +79,7 @@ pub struct ResolvedImage {
     pub config: ImageConfig,
 }
 
-/// The answers to [`ImageNeed`]s, by normalised name and platform.
+/// The answers to [`ImageNeed`]s, by [`ImageNeed::key`].
 pub type ResolvedImages = HashMap<(String, Platform), ResolvedImage>;
 
 /// How far planning came.
@@ -97,20 +117,21 @@ struct Planner<'a> {
     global: Environment,
     warnings: Vec<Diagnostic>,
     target: usize,
+    /// What is known of each stage.
+    facts: Vec<StageFacts>,
     /// Stages that a trigger asked for.
     extra: BTreeSet<usize>,
-    /// The base of each reachable stage, with its platform.
-    bases: BTreeMap<usize, (Base, Option<Platform>)>,
-    /// Images named by `--from`, with the place.
-    from_images: Vec<(Reference, Span)>,
+    /// The stages that the target needs.
+    reached: BTreeSet<usize>,
 }
 
 impl<'a> Planner<'a> {
     fn new(request: &'a PlanRequest<'a>) -> Result<Planner<'a>, Vec<Diagnostic>> {
-        let names = StageNames::new(request.dockerfile);
+        let names = StageNames::new(request.dockerfile, request.contexts, &request.target_platform);
         let target = names.target(request.target).map_err(|error| vec![error])?;
         let mut args = BuildArgs::new(request.build_args);
-        let stage = request.target.unwrap_or("default");
+        let last = request.dockerfile.stages.last().and_then(|stage| stage.from.name.as_ref()).map(|name| name.name.as_str());
+        let stage = request.target.filter(|target| !target.is_empty()).or(last).unwrap_or("default");
         let global = platform_args(&request.build_platform, &request.target_platform, stage, &mut args);
         let mut planner = Planner {
             request,
@@ -119,13 +140,14 @@ impl<'a> Planner<'a> {
             global,
             warnings: Vec::new(),
             target,
+            facts: Vec::new(),
             extra: if request.checks.all_stages { (0..request.dockerfile.stages.len()).collect() } else { BTreeSet::new() },
-            bases: BTreeMap::new(),
-            from_images: Vec::new(),
+            reached: BTreeSet::new(),
         };
         let predefined = planner.global.clone();
         planner.declare_globals()?;
         planner.warnings = check_froms(request.dockerfile, &predefined, &planner.global);
+        planner.survey().map_err(|errors| planner.with_warnings(errors))?;
         Ok(planner)
     }
 
@@ -160,28 +182,54 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Finds the stages that the target reaches, what each starts from, and the images that they copy from.
-    fn reach(&mut self) -> Result<(), Vec<Diagnostic>> {
+    /// Finds out what every stage starts and copies from.
+    fn survey(&mut self) -> Result<(), Vec<Diagnostic>> {
         let dockerfile = self.request.dockerfile;
         let mut errors = Vec::new();
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            let platform = self.platform_of(index, &mut errors);
+            let base = self.base_of(index, platform.as_ref(), &mut errors).unwrap_or(Origin::Scratch);
+            let replacement = match self.names.replacement(stage, platform.as_ref()) {
+                Ok(replacement) => replacement,
+                Err(error) => {
+                    errors.push(error);
+                    None
+                }
+            };
+            let mut found = Vec::new();
+            for (of, from) in froms(stage) {
+                match self.names.named(&from, of) {
+                    Ok(Origin::Stage(itself)) if itself == index => errors.extend(self.names.check_order(index, itself, &from).err()),
+                    Ok(origin) => found.push((origin, from)),
+                    Err(error) => errors.push(error),
+                }
+            }
+            self.facts.push(match replacement {
+                Some(base) => StageFacts { base, platform, froms: Vec::new(), replaced: true },
+                None => StageFacts { base, platform, froms: found, replaced: false },
+            });
+        }
+        errors.extend(circles(dockerfile, &self.facts));
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Finds the stages that the target reaches.
+    fn reach(&mut self) -> Result<(), Vec<Diagnostic>> {
+        let mut errors = Vec::new();
         let mut todo: Vec<usize> = self.extra.iter().copied().chain([self.target]).collect();
-        self.bases.clear();
-        self.from_images.clear();
+        self.reached.clear();
         while let Some(index) = todo.pop() {
-            if self.bases.contains_key(&index) {
+            if !self.reached.insert(index) {
                 continue;
             }
-            let stage = &dockerfile.stages[index];
-            let base = self.base_of(index, &mut errors);
-            if let Some((Base::Stage(base), _)) = &base {
-                todo.push(*base);
+            let facts = &self.facts[index];
+            if let Origin::Stage(base) = facts.base {
+                todo.push(base);
             }
-            self.bases.insert(index, base.unwrap_or((Base::Scratch, None)));
-            for from in copy_froms(stage).cloned().chain(mount_froms(stage)) {
-                match self.names.named(index, &from) {
-                    Ok(FromTarget::Stage(source)) => todo.push(source),
-                    Ok(FromTarget::Image(reference)) => self.from_images.push((reference, from.span)),
-                    Ok(FromTarget::Scratch) => {}
+            for (origin, from) in &facts.froms {
+                let Origin::Stage(found) = origin else { continue };
+                match self.names.check_order(index, *found, from) {
+                    Ok(()) => todo.push(*found),
                     Err(error) => errors.push(error),
                 }
             }
@@ -189,30 +237,29 @@ impl<'a> Planner<'a> {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn base_of(&self, index: usize, errors: &mut Vec<Diagnostic>) -> Option<(Base, Option<Platform>)> {
+    fn base_of(&self, index: usize, platform: Option<&Platform>, errors: &mut Vec<Diagnostic>) -> Option<Origin> {
         let file = &self.request.dockerfile.file;
         let from = &self.request.dockerfile.stages[index].from;
         let name = self.expand_global(&from.image, errors)?;
         if name.is_empty() {
             let message = format!("the base name `{}` is empty once its variables are expanded", from.image.text);
-            let hint = "declare the variable with a default (`ARG NAME=value`) before the first FROM, or give it with --build-arg";
-            errors.push(Diagnostic::error(file, from.image.span, message).with_hint(hint));
+            errors.push(Diagnostic::error(file, from.image.span, message).with_hint(EMPTY_IN_FROM));
             return None;
         }
-        let base = self.names.base(index, &name, &from.image).map_err(|error| errors.push(error)).ok()?;
-        let Some(platform) = &from.platform else { return Some((base, None)) };
-        let text = self.expand_global(platform, errors)?;
+        self.names.base(index, &name, &from.image, platform).map_err(|error| errors.push(error)).ok()
+    }
+
+    fn platform_of(&self, index: usize, errors: &mut Vec<Diagnostic>) -> Option<Platform> {
+        let file = &self.request.dockerfile.file;
+        let word = self.request.dockerfile.stages[index].from.platform.as_ref()?;
+        let text = self.expand_global(word, errors)?;
         if text.is_empty() {
-            return Some((base, None));
+            let message = format!("the platform `{}` is empty once its variables are expanded", word.text);
+            errors.push(Diagnostic::error(file, word.span, message).with_hint(EMPTY_IN_FROM));
+            return None;
         }
-        match text.parse() {
-            Ok(platform) => Some((base, Some(platform))),
-            Err(error) => {
-                let error: crate::oci::PlatformError = error;
-                errors.push(Diagnostic::error(file, platform.span, error.to_string()));
-                None
-            }
-        }
+        let parsed: Result<Platform, crate::oci::PlatformError> = text.parse();
+        parsed.map_err(|error| errors.push(Diagnostic::error(file, word.span, error.to_string()))).ok()
     }
 
     /// Errors, and behind them what was found until then.
@@ -223,45 +270,47 @@ impl<'a> Planner<'a> {
 
     /// The images that are needed and not known yet.
     fn missing_images(&self, images: &ResolvedImages) -> Vec<ImageNeed> {
-        let file = &self.request.dockerfile.file;
         let target = &self.request.target_platform;
-        let bases = self.bases.iter().filter_map(|(index, (base, platform))| match base {
-            Base::Image(reference) => {
-                let span = self.request.dockerfile.stages[*index].from.image.span;
-                Some((reference, platform.as_ref().unwrap_or(target), span))
-            }
-            _ => None,
-        });
-        let froms = self.from_images.iter().map(|(reference, span)| (reference, target, *span));
         let mut seen = BTreeSet::new();
-        bases
-            .chain(froms)
-            .filter(|(reference, platform, _)| !images.contains_key(&(reference.to_string(), (*platform).clone())))
-            .filter(|(reference, platform, _)| seen.insert((reference.to_string(), (*platform).clone())))
-            .map(|(reference, platform, span)| ImageNeed {
-                reference: reference.clone(),
-                platform: platform.clone(),
-                file: file.clone(),
-                span,
-            })
-            .collect()
+        let mut needs = Vec::new();
+        for index in &self.reached {
+            let facts = &self.facts[*index];
+            let span = self.request.dockerfile.stages[*index].from.image.span;
+            let base = (&facts.base, facts.platform.as_ref().unwrap_or(target), span);
+            let froms = facts.froms.iter().map(|(origin, from)| (origin, target, from.span));
+            for (origin, platform, span) in std::iter::once(base).chain(froms) {
+                let Origin::Image { reference, layout } = origin else { continue };
+                let key = image_key(reference, layout.as_deref(), platform);
+                if !images.contains_key(&key) && seen.insert(key) {
+                    let (reference, layout) = (reference.clone(), layout.clone());
+                    needs.push(ImageNeed {
+                        reference,
+                        layout,
+                        platform: platform.clone(),
+                        file: self.request.dockerfile.file.clone(),
+                        span,
+                    });
+                }
+            }
+        }
+        needs
     }
 
     /// Lowers every reachable stage. `None`: a trigger needs another stage, which is noted.
     fn lower_all(&mut self, images: &ResolvedImages) -> Result<Option<Planned>, Vec<Diagnostic>> {
-        let solo = self.bases.len() == 1;
+        let solo = self.reached.len() == 1;
         // The target counts as an heir of itself: its state is the result.
         let mut heirs = HashMap::from([(self.target, 1)]);
-        for (base, _) in self.bases.values() {
-            if let Base::Stage(base) = base {
-                *heirs.entry(*base).or_default() += 1;
+        for index in &self.reached {
+            if let Origin::Stage(base) = self.facts[*index].base {
+                *heirs.entry(base).or_default() += 1;
             }
         }
         let mut lowering = Lowering::new(self.request, &self.names, &mut self.args, &self.global, images, heirs, solo);
-        for (index, (base, platform)) in &self.bases {
-            lowering.stage(*index, base, platform.as_ref());
+        for index in &self.reached {
+            lowering.stage(*index, &self.facts[*index]);
         }
-        let outcome = lowering.outcome();
+        let (target, outcome) = lowering.finish(self.target);
         if !outcome.missing_stages.is_empty() {
             let before = self.extra.len();
             self.extra.extend(outcome.missing_stages);
@@ -276,25 +325,73 @@ impl<'a> Planner<'a> {
         if !outcome.missing_images.is_empty() {
             return Ok(Some(Planned::NeedsImages(outcome.missing_images)));
         }
-        let mut stages = outcome.stages;
-        let StageState { node, mut config, .. } = stages.remove(&self.target).expect("the target is reachable from itself");
+        let StageState { node, mut config, .. } = target.expect("the target is reachable from itself");
         for (key, value) in self.request.labels {
             config.config.labels.insert(key.clone(), value.clone());
         }
+        self.set_platform(&mut config);
         self.warnings.extend(outcome.warnings);
-        self.warn_unused_args();
+        self.warn_of_args();
         let warnings = std::mem::take(&mut self.warnings);
         Ok(Some(Planned::Ready(Box::new(BuildGraph::new(outcome.graph, node, config, warnings)))))
     }
 
-    fn warn_unused_args(&mut self) {
-        let unused = self.args.unused();
+    /// A platform that was asked for is the result's, whatever its base image is for: `FROM --platform=$BUILDPLATFORM` is how things are cross-compiled.
+    fn set_platform(&self, config: &mut ImageConfig) {
+        let found = config.platform();
+        if !self.request.implicit_platform {
+            let wanted = &self.request.target_platform;
+            let same = wanted.os == found.os && wanted.architecture == found.architecture;
+            config.os.clone_from(&wanted.os);
+            config.architecture.clone_from(&wanted.architecture);
+            if wanted.variant.is_some() || !same {
+                config.variant.clone_from(&wanted.variant);
+            }
+            if wanted.os_version.is_some() || !same {
+                config.os_version.clone_from(&wanted.os_version);
+            }
+            if !wanted.os_features.is_empty() {
+                config.os_features.clone_from(&wanted.os_features);
+            }
+        }
+    }
+
+    /// Tells of build arguments that have no effect: those that nothing in the file declares, and those of BuildKit that mean nothing here.
+    fn warn_of_args(&mut self) {
+        let file = &self.request.dockerfile.file;
+        let span = self.request.dockerfile.stages[self.target].from.image.span;
+        for (name, what) in self.args.without_effect() {
+            let message = format!("the build argument `{name}` has no effect: {what} are not supported yet");
+            self.warnings.push(Diagnostic::warning(file, span, message));
+        }
+        let mut unused = self.args.unused();
+        if !unused.is_empty() {
+            let declared = self.declared();
+            unused.retain(|name| !declared.contains(name));
+        }
         if unused.is_empty() {
             return;
         }
         let names: Vec<String> = unused.iter().map(|name| format!("`{name}`")).collect();
-        let message = format!("the build arguments {} were not used: nothing declares them with ARG", names.join(", "));
-        let span = self.request.dockerfile.stages[self.target].from.image.span;
-        self.warnings.push(Diagnostic::warning(&self.request.dockerfile.file, span, message));
+        let (arguments, were) = if names.len() == 1 { ("argument", "was") } else { ("arguments", "were") };
+        let message = format!(
+            "the build {arguments} {} {were} not used: nothing declares {} with ARG",
+            names.join(", "),
+            if names.len() == 1 { "it" } else { "them" }
+        );
+        self.warnings.push(Diagnostic::warning(file, span, message));
+    }
+
+    /// What some `ARG` of the file declares, wherever it stands: an argument for another target is no mistake.
+    fn declared(&self) -> HashSet<&'a str> {
+        let dockerfile = self.request.dockerfile;
+        let statements = dockerfile.global_args.iter().chain(dockerfile.stages.iter().flat_map(|stage| &stage.instructions));
+        let declarations = statements.filter_map(|statement| match &statement.instruction {
+            Instruction::Arg(declarations) => Some(declarations),
+            _ => None,
+        });
+        declarations.flatten().map(|declaration| declaration.name.text.as_str()).collect()
     }
 }
+
+const EMPTY_IN_FROM: &str = "declare the variable with a default (`ARG NAME=value`) before the first FROM, or give it with --build-arg";

@@ -13,8 +13,6 @@ use crate::oci::Platform;
 pub(super) struct Environment {
     vars: Vec<(String, String)>,
     index: HashMap<String, usize>,
-    /// What was declared (`ARG name`) but got no value: unset, but not unknown.
-    declared: BTreeSet<String>,
 }
 
 impl Environment {
@@ -38,16 +36,6 @@ impl Environment {
         }
     }
 
-    /// Notes that `name` is known although it has no value.
-    pub(super) fn declare(&mut self, name: &str) {
-        self.declared.insert(name.to_owned());
-    }
-
-    /// Whether `name` was declared without a value.
-    pub(super) fn is_declared(&self, name: &str) -> bool {
-        self.declared.contains(name)
-    }
-
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.index.get(name).map(|at| self.vars[*at].1.as_str())
     }
@@ -56,8 +44,8 @@ impl Environment {
         self.vars.iter().map(|(name, _)| name.as_str())
     }
 
-    pub(super) fn to_vec(&self) -> Vec<(String, String)> {
-        self.vars.clone()
+    pub(super) fn vars(&self) -> &[(String, String)] {
+        &self.vars
     }
 }
 
@@ -80,27 +68,54 @@ impl<'a> BuildArgs<'a> {
     }
 
     /// The names that nothing declared: they have no effect.
-    pub(super) fn unused(&self) -> Vec<String> {
-        let known = |name: &String| self.used.contains(name) || is_proxy(name) || is_predefined(name);
-        self.values.keys().filter(|name| !known(name)).cloned().collect()
+    pub(super) fn unused(&self) -> Vec<&'a str> {
+        let known = |name: &str| self.used.contains(name) || is_proxy(name) || is_predefined(name);
+        self.values.keys().map(String::as_str).filter(|name| !known(name)).collect()
     }
 
-    /// The proxy variables, in both spellings, as every command gets them.
+    /// The proxy variables, in both spellings, as every command gets them. Empty ones are not set.
     pub(super) fn proxy_env(&self) -> Vec<(String, String)> {
         let mut env = BTreeMap::new();
         for (name, value) in self.values.iter().filter(|(name, _)| is_proxy(name)) {
             env.insert(name.to_uppercase(), value.clone());
             env.insert(name.to_lowercase(), value.clone());
         }
+        env.retain(|_, value| !value.is_empty());
         env.into_iter().collect()
+    }
+
+    /// What `BUILDKIT_CACHE_MOUNT_NS` puts before the names of cache mounts.
+    pub(super) fn cache_namespace(&self) -> Option<&'a str> {
+        self.setting("BUILDKIT_CACHE_MOUNT_NS")
+    }
+
+    /// The host name of steps, where `BUILDKIT_SANDBOX_HOSTNAME` gives one.
+    pub(super) fn hostname(&self) -> Option<&'a str> {
+        self.setting("BUILDKIT_SANDBOX_HOSTNAME")
+    }
+
+    /// Arguments that would change how BuildKit builds and have no effect here, each with what it is about.
+    pub(super) fn without_effect(&self) -> impl Iterator<Item = (&'static str, &'static str)> + '_ {
+        let is_on = |name: &str| self.setting(name).is_some_and(|value| !matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False"));
+        WITHOUT_EFFECT.iter().copied().filter(move |(name, _)| is_on(name))
+    }
+
+    fn setting(&self, name: &str) -> Option<&'a str> {
+        self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 }
 
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "contexts from git"),
+    ("BUILDKIT_INLINE_CACHE", "cache records inside of images"),
+    ("BUILDKIT_MULTI_PLATFORM", "images for several platforms"),
+];
+
 const PROXIES: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
-/// Whether this is a proxy variable, which needs no `ARG`.
+/// Whether this is a proxy variable, which needs no `ARG`; in any case, as BuildKit has it.
 fn is_proxy(name: &str) -> bool {
-    PROXIES.iter().any(|proxy| name == *proxy || name == proxy.to_lowercase())
+    PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy))
 }
 
 /// Whether this is a name that the builder itself reads.
@@ -121,6 +136,34 @@ const PLATFORM_ARGS: &[&str] = &[
     "TARGETVARIANT",
     "TARGETSTAGE",
 ];
+
+/// The `ARG`s of a stage, each name once, in the order in which they came first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DeclaredArgs {
+    /// Names, each with the value that it was declared with last.
+    args: Vec<(String, Option<String>)>,
+    index: HashMap<String, usize>,
+}
+
+impl DeclaredArgs {
+    pub(super) fn declare(&mut self, name: &str, value: Option<String>) {
+        match self.index.get(name) {
+            Some(at) => self.args[*at].1 = value,
+            None => {
+                self.index.insert(name.to_owned(), self.args.len());
+                self.args.push((name.to_owned(), value));
+            }
+        }
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Option<&str>)> {
+        self.args.iter().map(|(name, value)| (name.as_str(), value.as_deref()))
+    }
+}
 
 /// The platform arguments, which are global; `--build-arg` overrides them.
 pub(super) fn platform_args(build: &Platform, target: &Platform, stage: &str, args: &mut BuildArgs<'_>) -> Environment {
@@ -155,7 +198,7 @@ mod tests {
         let mut environment = Environment::from_entries(&["A=1".into(), "B=x=y".into(), "C".into()]);
         environment.set("A", "2");
         let expected = [("A", "2"), ("B", "x=y"), ("C", "")].map(|(n, v)| (n.to_owned(), v.to_owned()));
-        assert_eq!(environment.to_vec(), expected);
+        assert_eq!(environment.vars(), expected);
     }
 
     #[test]
@@ -164,5 +207,14 @@ mod tests {
         let args = BuildArgs::new(&values);
         assert_eq!(args.unused(), ["X"]);
         assert_eq!(args.proxy_env(), [("HTTP_PROXY".to_owned(), "p".to_owned()), ("http_proxy".to_owned(), "p".to_owned())]);
+    }
+
+    #[test]
+    fn arguments_that_are_off_or_empty_are_not_told_of() {
+        let on = |value: &str| {
+            let values = BTreeMap::from([("BUILDKIT_INLINE_CACHE".to_owned(), value.to_owned())]);
+            BuildArgs::new(&values).without_effect().count()
+        };
+        assert_eq!((on("1"), on("true"), on("0"), on("false"), on("")), (1, 1, 0, 0, 0));
     }
 }

@@ -1,48 +1,73 @@
-//! Stages: which one a name means, and which ones the target reaches.
+//! Stages: what each starts from and copies from, found out once for all of them.
+//!
+//! Every stage of the file is looked at, also those that the target does not reach, since BuildKit refuses a file whose names make no sense wherever
+//! they stand. What an instruction says beyond its names is of interest in reachable stages only.
 
 use std::collections::HashMap;
 
-use crate::diag::{Diagnostic, Spanned, did_you_mean};
-use crate::oci::Reference;
+use crate::diag::{Diagnostic, Span, Spanned, did_you_mean};
+use crate::oci::{Platform, Reference};
 use crate::parser::{Dockerfile, Instruction, Stage, Word};
 
-/// What a `FROM` starts from.
+use super::contexts::{NamedContext, NamedContexts};
+
+/// What a `FROM`, a `--from` or a mount's `from` names.
 #[derive(Clone, Debug)]
-pub(super) enum Base {
-    /// An earlier stage.
+pub(super) enum Origin {
+    /// A stage.
     Stage(usize),
     /// Nothing.
     Scratch,
-    /// An image.
-    Image(Reference),
+    /// An image; with `layout`, that of the named context of that name.
+    Image {
+        /// Its name.
+        reference: Reference,
+        /// The named context that it comes from, where that is a directory with an image.
+        layout: Option<String>,
+    },
+    /// The directory of a named context.
+    Context(String),
 }
 
-/// What a `--from` names.
-#[derive(Clone, Debug)]
-pub(super) enum FromTarget {
-    /// An earlier stage.
-    Stage(usize),
-    /// Nothing.
-    Scratch,
-    /// An image.
-    Image(Reference),
+/// What is known of a stage before any of it is lowered.
+#[derive(Debug)]
+pub(super) struct StageFacts {
+    /// What it starts from.
+    pub(super) base: Origin,
+    /// `FROM --platform`.
+    pub(super) platform: Option<Platform>,
+    /// What it copies and mounts from.
+    pub(super) froms: Vec<(Origin, Spanned<String>)>,
+    /// Whether a named context took its place: then its instructions do not count.
+    pub(super) replaced: bool,
+}
+
+/// Whose `from` is looked up: the rules differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FromOf {
+    /// `COPY --from`, which takes the number of a stage too.
+    Copy,
+    /// `RUN --mount=from=`.
+    Mount,
 }
 
 /// The names of the stages.
 pub(super) struct StageNames<'a> {
     dockerfile: &'a Dockerfile,
+    contexts: &'a NamedContexts,
+    target_platform: &'a Platform,
     by_name: HashMap<&'a str, Vec<usize>>,
 }
 
 impl<'a> StageNames<'a> {
-    pub(super) fn new(dockerfile: &'a Dockerfile) -> StageNames<'a> {
+    pub(super) fn new(dockerfile: &'a Dockerfile, contexts: &'a NamedContexts, target_platform: &'a Platform) -> StageNames<'a> {
         let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
         for (index, stage) in dockerfile.stages.iter().enumerate() {
             if let Some(name) = &stage.from.name {
                 by_name.entry(&name.name).or_default().push(index);
             }
         }
-        StageNames { dockerfile, by_name }
+        StageNames { dockerfile, contexts, target_platform, by_name }
     }
 
     /// The stage to build: the last one, or the one that `--target` names (upper and lower case are the same).
@@ -55,60 +80,107 @@ impl<'a> StageNames<'a> {
         }
         let span = self.dockerfile.stages[last].from.image.span;
         let error = Diagnostic::error(&self.dockerfile.file, span, format!("target stage `{wanted}` does not exist"));
+        let number = wanted.bytes().all(|b| b.is_ascii_digit());
         Err(match did_you_mean(&lower, self.by_name.keys().copied()) {
-            Some(near) => error.with_hint(format!("there is a stage `{near}`")),
-            None if self.by_name.is_empty() => error.with_hint("no stage of this file has a name: add `AS name` to a `FROM`"),
-            None => error.with_hint(format!("the stages are {}", self.list())),
+            Some(near) if !number => error.with_hint(format!("there is a stage `{near}`")),
+            _ if self.by_name.is_empty() => error.with_hint("no stage of this file has a name: add `AS name` to a `FROM`"),
+            _ if number => error.with_hint(format!("a target is named, not numbered: the stages are {}", self.list())),
+            _ => error.with_hint(format!("the stages are {}", self.list())),
         })
+    }
+
+    /// The named context that takes the place of a stage's name. BuildKit reads that name as an image's, and refuses it where it is none.
+    pub(super) fn replacement(&self, stage: &Stage, platform: Option<&Platform>) -> Result<Option<Origin>, Diagnostic> {
+        let Some(name) = &stage.from.name else { return Ok(None) };
+        let reference: Reference = name.name.parse().map_err(|error: crate::oci::ReferenceError| {
+            let message = format!("the stage name `{}` cannot be used: {}", name.written.value, error.reason);
+            let hint = "a separator (`-`, `_`, `.`) stands between letters or digits, as in image names";
+            Diagnostic::error(&self.dockerfile.file, name.written.span, message).with_hint(hint)
+        })?;
+        Ok(self.context(&reference, platform.unwrap_or(self.target_platform)))
     }
 
     /// What the expanded name of a `FROM` means. Stage names are in lower case, so `FROM Base` never means a stage.
-    pub(super) fn base(&self, stage: usize, name: &str, written: &Word) -> Result<Base, Diagnostic> {
-        if name == "scratch" {
-            return Ok(Base::Scratch);
-        }
+    pub(super) fn base(&self, stage: usize, name: &str, written: &Word, platform: Option<&Platform>) -> Result<Origin, Diagnostic> {
         if let Some(found) = self.before(name, stage) {
-            return Ok(Base::Stage(found));
+            return Ok(Origin::Stage(found));
         }
-        name.parse().map(Base::Image).map_err(|error| {
-            let message = format!("`{name}` is neither a stage nor an image reference: {}", error.reason);
-            let diagnostic = Diagnostic::error(&self.dockerfile.file, written.span, message);
-            match self.before(&name.to_lowercase(), stage) {
-                Some(_) => diagnostic.with_hint(format!("stage names are in lower case: write `{}`", name.to_lowercase())),
-                None => diagnostic,
+        if name == "scratch" {
+            return Ok(Origin::Scratch);
+        }
+        match name.parse() {
+            Ok(reference) => Ok(self.context_or_image(reference, platform.unwrap_or(self.target_platform))),
+            Err(error) => {
+                let error: crate::oci::ReferenceError = error;
+                let message = format!("`{name}` is neither a stage nor an image reference: {}", error.reason);
+                let diagnostic = Diagnostic::error(&self.dockerfile.file, written.span, message);
+                let lower = name.to_lowercase();
+                Err(match self.before(&lower, stage) {
+                    Some(_) => diagnostic.with_hint(format!("stage names are in lower case: write `{lower}`")),
+                    None if lower == "scratch" => diagnostic.with_hint("write `scratch` in lower case"),
+                    None => diagnostic,
+                })
             }
-        })
+        }
     }
 
-    /// What the name of a `COPY --from` or `--mount=from=` in stage `stage` means: index, stage or image.
-    pub(super) fn named(&self, stage: usize, from: &Spanned<String>) -> Result<FromTarget, Diagnostic> {
+    /// What the name of a `COPY --from` or `--mount=from=` means. A stage is the last one of that name in the file, as BuildKit has it; whether it
+    /// may be used where it is named is for [`StageNames::check_order`].
+    pub(super) fn named(&self, from: &Spanned<String>, of: FromOf) -> Result<Origin, Diagnostic> {
         let file = &self.dockerfile.file;
         let name = from.value.as_str();
-        if let Ok(index) = name.parse::<usize>() {
-            return match index {
-                _ if index < stage => Ok(FromTarget::Stage(index)),
-                _ if index < self.dockerfile.stages.len() => Err(self.not_before(stage, from, index)),
-                _ => Err(Diagnostic::error(file, from.span, format!("there is no stage number {index}"))
-                    .with_hint(format!("this file has {} stages, counted from 0", self.dockerfile.stages.len()))),
-            };
+        let number = name.parse::<i64>().ok();
+        if let (FromOf::Copy, Some(number)) = (of, number) {
+            let index = usize::try_from(number).ok().filter(|index| *index < self.dockerfile.stages.len());
+            return index.map(Origin::Stage).ok_or_else(|| {
+                let last = self.dockerfile.stages.len() - 1;
+                Diagnostic::error(file, from.span, format!("there is no stage number {number}"))
+                    .with_hint(format!("the stages of this file have the numbers 0 to {last}"))
+            });
         }
-        let lower = name.to_lowercase();
-        if let Some(found) = self.before(&lower, stage) {
-            return Ok(FromTarget::Stage(found));
+        if let Some(found) = self.by_name.get(name.to_lowercase().as_str()).and_then(|stages| stages.last()) {
+            return Ok(Origin::Stage(*found));
         }
-        if let Some(later) = self.by_name.get(lower.as_str()).and_then(|stages| stages.first()) {
-            return Err(self.not_before(stage, from, *later));
+        if name == "scratch" {
+            return Ok(Origin::Scratch);
         }
-        if lower == "scratch" {
-            return Ok(FromTarget::Scratch);
+        if name.contains('$') {
+            let hint = "begin a stage with `FROM $NAME AS stage`, with the `ARG` before the first `FROM`, and copy from that stage";
+            return Err(Diagnostic::error(file, from.span, "variables are not expanded in `--from`").with_hint(hint));
         }
-        name.parse().map(FromTarget::Image).map_err(|error: crate::oci::ReferenceError| {
+        let reference: Reference = name.parse().map_err(|error: crate::oci::ReferenceError| {
             let message = format!("no stage or image named `{name}`");
             let diagnostic = Diagnostic::error(file, from.span, message).with_label(error.reason.clone());
             match self.near(name) {
                 Some((near, line)) => diagnostic.with_hint(format!("stage `{near}` is defined on line {line}")),
                 None => diagnostic,
             }
+        })?;
+        let origin = self.context_or_image(reference, self.target_platform);
+        let is_index = number.and_then(|number| usize::try_from(number).ok()).filter(|index| *index < self.dockerfile.stages.len());
+        if let (Origin::Image { .. }, Some(index)) = (&origin, is_index) {
+            // BuildKit takes it for an image of that name, which nobody means.
+            let message = format!("`from={index}` of a mount names an image, not stage number {index}");
+            return Err(Diagnostic::error(file, from.span, message).with_hint("name the stage with `AS`, and mount from that name"));
+        }
+        Ok(origin)
+    }
+
+    /// Refuses what is copied from a stage that does not come before `stage`.
+    pub(super) fn check_order(&self, stage: usize, found: usize, from: &Spanned<String>) -> Result<(), Diagnostic> {
+        if found < stage {
+            return Ok(());
+        }
+        let message = if found == stage {
+            format!("stage `{}` cannot copy from itself", from.value)
+        } else {
+            format!("cannot copy from stage `{}`: it needs to be defined before this stage", from.value)
+        };
+        let error = Diagnostic::error(&self.dockerfile.file, from.span, message)
+            .with_related(self.dockerfile.stages[found].from.image.span, "the stage begins here");
+        Err(match self.before(&from.value.to_lowercase(), stage) {
+            Some(_) => error.with_hint("the name stands for the last stage that has it: give the earlier one another name"),
+            None => error,
         })
     }
 
@@ -119,45 +191,105 @@ impl<'a> StageNames<'a> {
         Some((near, self.dockerfile.file.line(self.dockerfile.stages[stage].statement.span.start)))
     }
 
-    fn not_before(&self, stage: usize, from: &Spanned<String>, found: usize) -> Diagnostic {
-        let message = if found == stage {
-            format!("stage `{}` cannot copy from itself", from.value)
-        } else {
-            format!("cannot copy from stage `{}`: it needs to be defined before this stage", from.value)
-        };
-        Diagnostic::error(&self.dockerfile.file, from.span, message)
-            .with_related(self.dockerfile.stages[found].from.image.span, "the stage begins here")
+    fn context_or_image(&self, reference: Reference, platform: &Platform) -> Origin {
+        self.context(&reference, platform).unwrap_or(Origin::Image { reference, layout: None })
+    }
+
+    fn context(&self, name: &Reference, platform: &Platform) -> Option<Origin> {
+        let (context, found) = self.contexts.find(name, platform)?;
+        Some(match found {
+            NamedContext::Directory => Origin::Context(context.to_string()),
+            NamedContext::Image(reference) => Origin::Image { reference: reference.clone(), layout: None },
+            NamedContext::Layout => Origin::Image { reference: name.clone(), layout: Some(context.to_string()) },
+            NamedContext::Scratch => Origin::Scratch,
+        })
     }
 
     /// The last stage called `name` that begins before stage number `stage`.
     fn before(&self, name: &str, stage: usize) -> Option<usize> {
-        self.by_name.get(name)?.iter().rev().find(|index| **index < stage).copied()
+        let stages = self.by_name.get(name)?;
+        stages.partition_point(|index| *index < stage).checked_sub(1).map(|at| stages[at])
     }
 
     fn list(&self) -> String {
-        let names: Vec<String> =
-            self.dockerfile.stages.iter().filter_map(|stage| stage.from.name.as_ref()).map(|name| format!("`{}`", name.name)).collect();
+        const SHOWN: usize = 20;
+        let names = self.dockerfile.stages.iter().filter_map(|stage| stage.from.name.as_ref());
+        let mut names: Vec<String> = names.map(|name| format!("`{}`", name.name)).take(SHOWN + 1).collect();
+        if names.len() > SHOWN {
+            names[SHOWN] = "…".to_owned();
+        }
         names.join(", ")
     }
 }
 
-/// The `--from`s of a stage's COPY and ADD instructions (`RUN --mount=from=` is read with the mounts).
-pub(super) fn copy_froms(stage: &Stage) -> impl Iterator<Item = &Spanned<String>> {
-    stage.instructions.iter().filter_map(|statement| match &statement.instruction {
-        Instruction::Copy(copy) => copy.from.as_ref(),
-        _ => None,
+/// The `from`s of a stage, unresolved: those of `COPY`, and those of mounts, which never hold variables.
+pub(super) fn froms(stage: &Stage) -> impl Iterator<Item = (FromOf, Spanned<String>)> + '_ {
+    stage.instructions.iter().flat_map(|statement| {
+        let copy = match &statement.instruction {
+            Instruction::Copy(copy) => copy.from.clone(),
+            _ => None,
+        };
+        let mounts = match &statement.instruction {
+            Instruction::Run(run) => run.mounts.as_slice(),
+            _ => &[],
+        };
+        copy.map(|from| (FromOf::Copy, from)).into_iter().chain(mounts.iter().filter_map(mount_from).map(|from| (FromOf::Mount, from)))
     })
 }
 
-/// The `from=` of a stage's `RUN --mount`s, read without expanding anything: `from` never holds variables.
-pub(super) fn mount_froms(stage: &Stage) -> impl Iterator<Item = Spanned<String>> + '_ {
-    let mounts = stage.instructions.iter().filter_map(|statement| match &statement.instruction {
-        Instruction::Run(run) => Some(run.mounts.iter()),
-        _ => None,
-    });
-    mounts.flatten().filter_map(|mount| {
-        let pair = |field: &str| field.split_once('=').map(|(key, value)| (key.trim().to_lowercase(), value.trim().to_owned()));
-        let from = mount.text.split(',').filter_map(pair).find(|(key, _)| key == "from")?.1;
-        Some(Spanned::new(from, mount.span))
-    })
+/// The `from=` of a mount; the last one counts.
+fn mount_from(mount: &Word) -> Option<Spanned<String>> {
+    let pair = |field: &str| field.split_once('=').map(|(key, value)| (key.trim().to_lowercase(), value.trim().to_owned()));
+    let fields = mount.text.split(',').map(|field| field.trim_matches('"'));
+    let from = fields.filter_map(pair).rfind(|(key, _)| key == "from")?.1;
+    (!from.is_empty()).then(|| Spanned::new(from, mount.span))
+}
+
+/// Stages that copy from each other in a circle, told where one of them names the next; circles of one are told by [`StageNames::check_order`].
+pub(super) fn circles(dockerfile: &Dockerfile, facts: &[StageFacts]) -> Vec<Diagnostic> {
+    // What copies from earlier stages only cannot close a circle.
+    let starts: Vec<usize> = (0..facts.len())
+        .filter(|stage| facts[*stage].froms.iter().any(|(origin, _)| matches!(origin, Origin::Stage(found) if found > stage)))
+        .collect();
+    let mut errors = Vec::new();
+    let mut seen = vec![false; facts.len()];
+    let mut open = vec![false; facts.len()];
+    for start in starts {
+        if std::mem::replace(&mut seen[start], true) {
+            continue;
+        }
+        // Each stage of the path, with how many of its names were followed.
+        let mut path: Vec<(usize, usize)> = vec![(start, 0)];
+        open[start] = true;
+        while let Some((stage, at)) = path.last_mut() {
+            let (stage, from) = (*stage, *at);
+            *at += 1;
+            match facts[stage].froms.get(from) {
+                Some((Origin::Stage(found), name)) if open[*found] && *found != stage => {
+                    let circle = path.iter().map(|(stage, _)| *stage).skip_while(|stage| stage != found);
+                    errors.push(circle_error(dockerfile, name.span, circle.chain([*found])));
+                }
+                Some((Origin::Stage(found), _)) if !std::mem::replace(&mut seen[*found], true) => {
+                    open[*found] = true;
+                    path.push((*found, 0));
+                }
+                Some(_) => {}
+                None => {
+                    open[stage] = false;
+                    path.pop();
+                }
+            }
+        }
+    }
+    errors
+}
+
+fn circle_error(dockerfile: &Dockerfile, span: Span, circle: impl Iterator<Item = usize>) -> Diagnostic {
+    const SHOWN: usize = 10;
+    let name = |stage: usize| match &dockerfile.stages[stage].from.name {
+        Some(name) => format!("`{}`", name.name),
+        None => format!("number {stage}"),
+    };
+    let names: Vec<String> = circle.take(SHOWN).map(name).collect();
+    Diagnostic::error(&dockerfile.file, span, format!("stages copy from each other in a circle: {}", names.join(" from ")))
 }

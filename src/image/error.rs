@@ -25,6 +25,14 @@ pub enum Error {
         /// Why.
         source: super::layer::Error,
     },
+    /// A file of an image in a directory cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Layout {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A file is no archive of images, or a damaged one.
     #[error("this is not an archive of images: {reason}")]
     NotAnArchive {

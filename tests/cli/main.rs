@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
 mod build;
+mod build_context;
 mod cache;
 mod call;
 mod common;

@@ -11,8 +11,8 @@ use crate::cli::call::{self, CallFlag, call_flag};
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
 use crate::diag::Secret;
-use crate::engine::{BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
-use crate::graph::NetworkMode;
+use crate::engine::{BuildContext, BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
+use crate::graph::{ContextName, NetworkMode};
 use crate::oci::{Platform, Reference};
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
@@ -41,6 +41,9 @@ pub(in crate::cli) struct BuildArgs {
     /// A value of an ARG; without `=`, that of the environment (may be given several times)
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
+    /// What stands in for a stage or image: a directory, `docker-image://REF` or `oci-layout://DIR[:TAG|@DIGEST]` (may be given several times)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = super::build_context::parse)]
+    build_context: Vec<(ContextName, BuildContext)>,
     /// A label of the image (may be given several times)
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -289,6 +292,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
     Ok(BuildRequest {
         context,
         dockerfile,
+        named_contexts: args.build_context,
         tags: args.tag,
         target: args.target,
         build_args: build_args(&args.build_arg)?,
@@ -300,7 +304,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
             Network::None => NetworkMode::None,
             Network::Host => NetworkMode::Host,
         },
-        platform: args.platform.unwrap_or_else(Platform::host),
+        platform: args.platform,
         secrets: secrets(&args.secret)?,
         outputs: outputs::outputs(args.output, args.push, args.load, &args.annotation)?,
         want_manifest: args.metadata_file.is_some(),

@@ -66,7 +66,7 @@ pub fn run(
     let mounts = plan_mounts(environment, step, op, inputs, &network, &scratch, &mut held)?;
     let mut spec = SandboxSpec::new(environment.store.rootfs(base, Some(&active), Some(&scratch.stubs)), process(op, &user, &held.env));
     spec.volatile = true;
-    spec.hostname = HOSTNAME.to_owned();
+    spec.hostname = op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned());
     spec.mounts = mounts;
     spec.network = match (op.network, &network.namespace) {
         (NetworkMode::None, _) => SandboxNetwork::None,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::context::IgnoreRules;
+use crate::context::{IgnoreRules, LocalContext};
 use crate::executor::{Download, Environment, Error as BuildError};
 use crate::graph::{CopyOp, CopySource as OpSource, FileMode, MkdirOp, Op, SourceOp, Step, Unpack as OpUnpack};
 use crate::store::view::MergedView;
@@ -37,6 +37,7 @@ pub fn copy_step(
     op: &CopyOp,
     base: &[SnapshotId],
     trees: &HashMap<usize, Arc<dyn Tree>>,
+    contexts: &[Arc<LocalContext>],
     download: &DownloadOf<'_>,
 ) -> Result<SnapshotId, BuildError> {
     let failed = |source| BuildError::Files { step: Box::new(step.clone()), source, hint: None };
@@ -69,7 +70,7 @@ pub fn copy_step(
     };
     let active = environment.store.prepare()?;
     let copied = copy(&view, &active.fs_path(), &request).map_err(|source| {
-        let hint = missing_hint(environment, op, &source);
+        let hint = missing_hint(contexts, &source);
         BuildError::Files { step: Box::new(step.clone()), source, hint }
     })?;
     for warning in copied.warnings {
@@ -100,14 +101,14 @@ fn chmod_rule(text: &str, step: &Step) -> Result<ChmodRule, BuildError> {
 }
 
 /// Why a source that is there on disk was not found: an ignore rule hides it.
-pub(in crate::executor) fn missing_hint(environment: &Environment, op: &CopyOp, error: &Error) -> Option<String> {
+pub(in crate::executor) fn missing_hint(contexts: &[Arc<LocalContext>], error: &Error) -> Option<String> {
     let Error::Missing { path, .. } = error else { return None };
-    let reads_context = op.sources.iter().any(|source| matches!(source, OpSource::Path { .. }));
-    let context = environment.context.as_ref().filter(|_| reads_context)?;
-    let decision = context.rules().decide_path(path);
-    let (line, pattern) = decision.pattern.filter(|_| decision.ignored)?;
-    let file = context.ignore_file().map_or_else(|| ".dockerignore".to_owned(), |file| file.display().to_string());
-    Some(format!("it is excluded by the pattern `{pattern}` on line {line} of {file}"))
+    contexts.iter().find_map(|context| {
+        let decision = context.rules().decide_path(path);
+        let (line, pattern) = decision.pattern.filter(|_| decision.ignored)?;
+        let file = context.ignore_file().map_or_else(|| ".dockerignore".to_owned(), |file| file.display().to_string());
+        Some(format!("it is excluded by the pattern `{pattern}` on line {line} of {file}"))
+    })
 }
 
 /// Does a `WORKDIR`.

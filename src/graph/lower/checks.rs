@@ -3,11 +3,8 @@
 //! They look only at stages that the build needs, and at triggers where they are pulled (their place is then the `FROM`), as BuildKit does. Nothing here changes what
 //! is built, and mistakes are left to the lowering itself. Which rules are on is not known here.
 
-use std::collections::BTreeSet;
-
-use super::{Lowering, StageState, expand_word};
+use super::{Lowering, MAX_HINTS, NOT_IN_ENV, StageState, expand_word};
 use crate::diag::{Diagnostic, MAX_FOUND, RuleId, Span, did_you_mean};
-use crate::graph::scope::Environment;
 use crate::parser::{CopyPaths, Expanded, Instruction, KeyValue, Mode, ShellOrExec, Statement, Word};
 
 /// What checks remember of a stage.
@@ -138,7 +135,7 @@ impl Lowering<'_, '_> {
 
     fn check_ports(&mut self, state: &StageState, word: &Word) {
         let escape = self.request.dockerfile.directives.escape;
-        let Ok(expanded) = word.expand(escape, &state.env, Mode::Split) else { return };
+        let Ok(expanded) = word.expand(escape, &*state.env, Mode::Split) else { return };
         for port in &expanded.words {
             let (host, container) = port.rsplit_once(':').unwrap_or(("", port));
             if let Some((_, protocol)) = container.split_once('/')
@@ -175,14 +172,14 @@ impl Lowering<'_, '_> {
     }
 
     /// Variables that a word used and that nothing set or declared. As in BuildKit, a fallback is no excuse, and one that is not needed is looked at too.
-    pub(super) fn warn_undefined(&mut self, word: &Word, expanded: &Expanded, env: &Environment) {
-        let mut names: BTreeSet<&str> = expanded.undefined.iter().map(String::as_str).collect();
-        if word.text.contains('$') {
-            names.extend(word.variables(self.request.dockerfile.directives.escape));
-        }
-        for name in names.into_iter().filter(|name| env.get(name).is_none() && !env.is_declared(name)) {
+    pub(super) fn warn_undefined(&mut self, word: &Word, expanded: &Expanded, state: &StageState) {
+        // A declaration without a value says that the variable may be missing.
+        let unknown = |name: &&String| !state.args.contains(name) && !NOT_IN_ENV.contains(&name.as_str());
+        for name in expanded.undefined.iter().filter(unknown) {
+            self.undefined += 1;
+            let is_hinted = self.undefined <= MAX_HINTS;
             let Some(warning) = self.warn("UndefinedVar", word.span, format!("usage of undefined variable `${name}`")) else { return };
-            if let Some(near) = did_you_mean(name, env.names()) {
+            if is_hinted && let Some(near) = did_you_mean(name, state.env.names()) {
                 warning.hint = Some(format!("did you mean `${near}`?"));
             }
         }

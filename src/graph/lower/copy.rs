@@ -5,7 +5,7 @@ use crate::graph::op::{CopyOp, CopySource, NodeId, Op, SourceOp, Unpack};
 use crate::oci::Digest;
 use crate::parser::{Add, Copy, CopyPaths, Statement, Word};
 
-use super::{Lowering, StageState, commit};
+use super::{FromOf, Lowering, StageState};
 
 /// What `COPY` and `ADD` have in common.
 struct Request<'x> {
@@ -14,6 +14,7 @@ struct Request<'x> {
     chown: Option<&'x Word>,
     chmod: Option<&'x Word>,
     exclude: &'x [Word],
+    keep_git_dir: bool,
     parents: bool,
     link: bool,
     unpack: Unpack,
@@ -26,10 +27,11 @@ impl Lowering<'_, '_> {
     pub(super) fn copy(&mut self, state: &mut StageState, statement: &Statement, copy: &Copy) {
         let from = match &copy.from {
             None => None,
-            Some(from) => match self.named_node(from) {
-                Some(node) => Some(node),
-                None => return,
-            },
+            Some(from) => {
+                let Some(origin) = self.origin(from, FromOf::Copy) else { return };
+                let Some(node) = self.origin_node(&origin, from.span) else { return };
+                Some(node)
+            }
         };
         let request = Request {
             keyword: "COPY",
@@ -37,6 +39,7 @@ impl Lowering<'_, '_> {
             chown: copy.chown.as_ref(),
             chmod: copy.chmod.as_ref(),
             exclude: &copy.exclude,
+            keep_git_dir: false,
             parents: copy.parents,
             link: copy.link,
             unpack: Unpack::Never,
@@ -58,6 +61,7 @@ impl Lowering<'_, '_> {
             chown: add.chown.as_ref(),
             chmod: add.chmod.as_ref(),
             exclude: &add.exclude,
+            keep_git_dir: add.keep_git_dir.is_some(),
             parents: false,
             link: add.link,
             unpack,
@@ -68,10 +72,12 @@ impl Lowering<'_, '_> {
     }
 
     fn copy_files(&mut self, state: &mut StageState, statement: &Statement, request: &Request<'_>) {
-        let Some(destination) = self.expand(&request.paths.destination, &state.env) else { return };
-        let chown = request.chown.and_then(|word| self.expand(word, &state.env)).filter(|text| !text.is_empty());
+        let Some(destination) = self.expand(&request.paths.destination, state) else { return };
+        let chown = request.chown.and_then(|word| self.expand(word, state)).filter(|text| !text.is_empty());
         let chmod = self.chmod(state, request);
-        let exclude: Vec<String> = request.exclude.iter().filter_map(|word| self.expand(word, &state.env)).collect();
+        // Patterns are taken as they are written.
+        let exclude: Vec<String> = request.exclude.iter().map(|word| word.text.clone()).collect();
+        let Ok(checksum) = self.checksum(state, request) else { return };
         // BuildKit merges only what needs no look at the base.
         let link = request.link && chmod.is_none();
 
@@ -89,16 +95,16 @@ impl Lowering<'_, '_> {
         let mut inputs = vec![base];
         let mut sources = Vec::new();
         for word in &request.paths.sources {
-            let Some(pattern) = self.expand(word, &state.env) else { return };
+            let Some(pattern) = self.expand(word, state) else { return };
             history.push_str(&format!(" {pattern}"));
-            match self.source_of(request, word, &pattern, &mut inputs) {
+            match self.source_of(request, word, &pattern, checksum.as_ref(), &mut inputs) {
                 Some(source) => sources.push(source),
                 None => return,
             }
         }
         for heredoc in &request.paths.heredocs {
             history.push_str(&format!(" <<{}", heredoc.delimiter));
-            let Some(content) = self.expand_heredoc(heredoc, &state.env) else { return };
+            let Some(content) = self.expand_heredoc(heredoc, state) else { return };
             sources.push(CopySource::Inline { name: heredoc.delimiter.clone(), content });
         }
         history.push_str(&format!(" {destination}"));
@@ -122,72 +128,91 @@ impl Lowering<'_, '_> {
         } else {
             node
         };
-        commit(state, &history, Layer::Marked);
+        self.commit(state, &history, Layer::Marked);
     }
 
     /// `--chmod`, checked.
     fn chmod(&mut self, state: &StageState, request: &Request<'_>) -> Option<String> {
         let word = request.chmod?;
-        let text = self.expand(word, &state.env).filter(|text| !text.is_empty())?;
+        let text = self.expand(word, state).filter(|text| !text.is_empty())?;
         if let Err(reason) = crate::parser::chmod::Mode::parse(&text) {
             let hint = Some("give octal digits up to 07777, or a symbolic mode such as `u=rwX,go=rX`".to_owned());
-            self.error_at(word.span, format!("`{text}` is not a mode: {reason}"), hint);
+            self.error_at(word.span, reason, hint);
         }
         Some(text)
     }
 
-    fn source_of(&mut self, request: &Request<'_>, word: &Word, pattern: &str, inputs: &mut Vec<NodeId>) -> Option<CopySource> {
-        if is_git(pattern) {
-            let message = format!("{} of a git repository is not supported yet", request.keyword);
-            self.error_at(word.span, message, Some("clone it in a RUN step, or before the build".to_owned()));
+    /// `--checksum`, expanded: it needs exactly one source, and that from elsewhere.
+    fn checksum(&mut self, state: &StageState, request: &Request<'_>) -> Result<Option<Digest>, ()> {
+        let Some(word) = request.checksum else { return Ok(None) };
+        let Some(text) = self.expand(word, state) else { return Err(()) };
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let [source] = request.paths.sources.as_slice() else {
+            self.error_at(word.span, "--checksum needs exactly one source".to_owned(), None);
+            return Err(());
+        };
+        let source = self.expand(source, state).ok_or(())?;
+        if is_git(&source, request.keep_git_dir) {
+            // Refused as a whole where the source is read.
+            return Ok(None);
+        }
+        if !is_http(&source) {
+            self.error_at(word.span, "--checksum needs a source that is a URL".to_owned(), None);
+            return Err(());
+        }
+        text.parse().map(Some).map_err(|error: crate::oci::DigestError| self.error_at(word.span, error.to_string(), None))
+    }
+
+    fn source_of(
+        &mut self,
+        request: &Request<'_>,
+        word: &Word,
+        pattern: &str,
+        checksum: Option<&Digest>,
+        inputs: &mut Vec<NodeId>,
+    ) -> Option<CopySource> {
+        let is_copy = request.keyword == "COPY";
+        if is_git(pattern, request.keep_git_dir) {
+            match is_copy {
+                true => self.error_at(word.span, "COPY cannot read from a git repository".to_owned(), Some("use ADD".to_owned())),
+                false => {
+                    let hint = Some("clone it in a RUN step, or before the build".to_owned());
+                    self.error_at(word.span, "ADD of a git repository is not supported yet".to_owned(), hint);
+                }
+            }
             return None;
         }
-        if pattern.starts_with("http://") || pattern.starts_with("https://") {
-            if request.keyword == "COPY" {
+        if is_http(pattern) {
+            if is_copy {
                 self.error_at(word.span, "COPY cannot read from a URL".to_owned(), Some("use ADD".to_owned()));
                 return None;
             }
-            return self.download(request, pattern, inputs);
-        }
-        if request.checksum.is_some() {
-            self.error_at(word.span, "--checksum needs a source that is a URL".to_owned(), None);
-            return None;
+            return Some(self.download(pattern, checksum, inputs));
         }
         let node = match request.from {
             Some(node) => node,
-            None => self.context(),
+            None => self.context(None),
         };
         Some(CopySource::Path { input: input_of(inputs, node), pattern: pattern.to_owned() })
     }
 
-    fn download(&mut self, request: &Request<'_>, url: &str, inputs: &mut Vec<NodeId>) -> Option<CopySource> {
-        let checksum = match request.checksum {
-            None => None,
-            Some(word) if request.paths.sources.len() > 1 => {
-                self.error_at(word.span, "--checksum needs exactly one source".to_owned(), None);
-                return None;
-            }
-            Some(word) => match word.text.parse::<Digest>() {
-                Ok(digest) => Some(digest),
-                Err(error) => {
-                    self.error_at(word.span, error.to_string(), None);
-                    return None;
-                }
-            },
-        };
-        let path = url.split(['?', '#']).next().unwrap_or(url);
-        let path = path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
-        let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("__unnamed__").to_owned();
+    fn download(&mut self, url: &str, checksum: Option<&Digest>, inputs: &mut Vec<NodeId>) -> CopySource {
+        let name = download_name(url);
         let platform = self.request.target_platform.clone();
         let key = format!("http {url} {checksum:?}");
-        let op = SourceOp::Http { url: url.to_owned(), name, checksum };
+        let op = SourceOp::Http { url: url.to_owned(), name, checksum: checksum.cloned() };
         let node = self.source(&key, op, &format!("ADD {url}"), platform, None);
-        Some(CopySource::Download { input: input_of(inputs, node) })
+        CopySource::Download { input: input_of(inputs, node) }
     }
 
-    pub(super) fn context(&mut self) -> NodeId {
+    /// The build context, or the named context `name`.
+    pub(super) fn context(&mut self, name: Option<&str>) -> NodeId {
         let platform = self.request.target_platform.clone();
-        self.source("context", SourceOp::Context, "build context", platform, None)
+        let text = name.map_or_else(|| "build context".to_owned(), |name| format!("build context {name}"));
+        let key = name.map_or_else(|| "context".to_owned(), |name| format!("context {name}"));
+        self.source(&key, SourceOp::Context { name: name.map(str::to_owned) }, &text, platform, None)
     }
 
     pub(super) fn scratch(&mut self) -> NodeId {
@@ -207,10 +232,43 @@ pub(super) fn input_of(inputs: &mut Vec<NodeId>, node: NodeId) -> usize {
     }
 }
 
-fn is_git(source: &str) -> bool {
+/// The name of a downloaded file: the last part of the address's path.
+fn download_name(url: &str) -> String {
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let path = path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
+    let decoded = percent_decoded(path).unwrap_or_default();
+    match decoded.trim_end_matches('/').rsplit('/').next() {
+        None | Some("" | "." | "..") => "__unnamed__".to_owned(),
+        Some(name) => name.to_owned(),
+    }
+}
+
+/// Replaces `%41` by `A`; `None` where that is malformed.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        let (high, low) = (digit()?, digit()?);
+        decoded.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    // A name with a zero byte or with bytes that are no text would be no name of a file that anyone means.
+    String::from_utf8(decoded).ok().filter(|text| !text.contains('\0'))
+}
+
+fn is_http(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://")
+}
+
+/// Whether a source is a git repository; `known`: `--keep-git-dir` says that a URL is one.
+fn is_git(source: &str, known: bool) -> bool {
     let repository = source.split(['#', '?']).next().unwrap_or(source);
     source.starts_with("git@")
         || source.starts_with("git://")
         || source.starts_with("ssh://")
-        || ((source.starts_with("http://") || source.starts_with("https://")) && repository.ends_with(".git"))
+        || (is_http(source) && (known || repository.ends_with(".git")))
 }

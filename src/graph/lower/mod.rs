@@ -3,19 +3,20 @@
 //! Only `RUN`, `COPY`, `ADD` and `WORKDIR` make nodes; the rest changes the config, so that a change of `LABEL` or `CMD` never runs a step again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use petgraph::stable_graph::StableDiGraph;
 
 use crate::diag::{Diagnostic, RuleId, SourceFile, Span, Spanned};
-use crate::oci::{HealthConfig, ImageConfig, Platform, Reference};
+use crate::oci::{HealthConfig, HistoryEntry, ImageConfig, Platform, Reference};
 use crate::parser::{self, ExpandError, Expanded, Instruction, Mode, ShellOrExec, Statement, Word};
 use crate::path::RootPath;
 
 use super::history::{self, Layer};
 use super::op::{Node, NodeId, Op, SourceOp, Step};
-use super::plan::{ImageNeed, PlanRequest, ResolvedImage, ResolvedImages};
-use super::scope::{BuildArgs, Environment};
-use super::stages::{Base, FromTarget, StageNames};
+use super::plan::{ImageNeed, PlanRequest, ResolvedImage, ResolvedImages, image_key};
+use super::scope::{BuildArgs, DeclaredArgs, Environment};
+use super::stages::{FromOf, Origin, StageFacts, StageNames};
 
 mod checks;
 mod copy;
@@ -32,12 +33,18 @@ const NOT_IN_ENV: &[&str] = &["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_
 pub(super) struct StageState {
     /// The node whose file system the stage has.
     pub(super) node: NodeId,
-    /// The config so far.
+    /// The config so far, without its history.
     pub(super) config: ImageConfig,
-    /// What expansion and RUN see.
-    env: Environment,
+    /// The latest entry of its history.
+    history: Option<HistoryId>,
+    /// What expansion and RUN see. Stages share it until one of them changes it.
+    env: Arc<Environment>,
+    /// The same as a command gets it, once one has got it.
+    exec_env: Option<Arc<[(String, String)]>>,
+    /// Where the config has each variable.
+    env_index: Arc<HashMap<String, usize>>,
     /// The `ARG`s in order, for history.
-    args: Vec<(String, Option<String>)>,
+    args: Arc<DeclaredArgs>,
     platform: Platform,
     /// Whether this stage itself said `CMD`.
     cmd_is_set: bool,
@@ -53,7 +60,31 @@ impl StageState {
     fn workdir(&self) -> RootPath {
         RootPath::new(&self.config.config.working_dir)
     }
+
+    /// The variables, to change them.
+    fn env_mut(&mut self) -> &mut Environment {
+        self.exec_env = None;
+        Arc::make_mut(&mut self.env)
+    }
+
+    /// Sets a variable of the image, in place where it is there.
+    fn set_env(&mut self, key: &str, value: &str) {
+        let entry = format!("{key}={value}");
+        match self.env_index.get(key) {
+            Some(at) => self.config.config.env[*at] = entry,
+            None => {
+                Arc::make_mut(&mut self.env_index).insert(key.to_owned(), self.config.config.env.len());
+                self.config.config.env.push(entry);
+            }
+        }
+    }
 }
+
+/// An entry of a stage's history, which leads to the one before it. Stages that start from the same one share what it has.
+type HistoryId = usize;
+
+/// How many undefined variables get a hint to a near name, which costs time.
+const MAX_HINTS: usize = 100;
 
 /// Everything that lowering found.
 pub(super) struct Outcome {
@@ -87,6 +118,8 @@ pub(super) struct Lowering<'a, 'b> {
     trigger_span: Option<Span>,
     stage_index: usize,
     sources: HashMap<String, NodeId>,
+    history: Vec<(Option<HistoryId>, HistoryEntry)>,
+    undefined: usize,
     outcome: Outcome,
 }
 
@@ -121,16 +154,38 @@ impl<'a, 'b> Lowering<'a, 'b> {
             trigger_span: None,
             stage_index: 0,
             sources: HashMap::new(),
+            history: Vec::new(),
+            undefined: 0,
             outcome,
         }
     }
 
-    pub(super) fn outcome(self) -> Outcome {
-        self.outcome
+    /// The state of the target, with its whole history, and everything else.
+    pub(super) fn finish(mut self, target: usize) -> (Option<StageState>, Outcome) {
+        let mut state = self.outcome.stages.remove(&target);
+        if let Some(state) = &mut state {
+            let mut at = state.history;
+            while let Some((before, entry)) = at.and_then(|at| self.history.get(at)) {
+                state.config.history.push(entry.clone());
+                at = *before;
+            }
+            state.config.history.reverse();
+        }
+        (state, self.outcome)
+    }
+
+    /// Adds a history entry to the stage's config.
+    fn commit(&mut self, state: &mut StageState, text: &str, layer: Layer) {
+        self.add_history(state, history::entry(text, layer));
+    }
+
+    fn add_history(&mut self, state: &mut StageState, entry: HistoryEntry) {
+        self.history.push((state.history, entry));
+        state.history = Some(self.history.len() - 1);
     }
 
     /// Lowers stage number `index`; the stages that it depends on come before it.
-    pub(super) fn stage(&mut self, index: usize, base: &Base, platform: Option<&Platform>) {
+    pub(super) fn stage(&mut self, index: usize, facts: &StageFacts) {
         self.stage_index = index;
         let stage = &self.request.dockerfile.stages[index];
         let name = match &stage.from.name {
@@ -138,20 +193,28 @@ impl<'a, 'b> Lowering<'a, 'b> {
             None if self.solo => String::new(),
             None => format!("stage-{index}"),
         };
-        let mut state = match base {
-            Base::Stage(base) => self.start_from_stage(*base, name),
-            Base::Scratch => self.start_from_scratch(platform, name),
-            Base::Image(reference) => match self.start_from_image(reference, platform, name, stage.from.image.span) {
+        let platform = facts.platform.as_ref();
+        let span = stage.from.image.span;
+        let mut state = match &facts.base {
+            Origin::Stage(base) => self.start_from_stage(*base, name),
+            Origin::Scratch => self.start_from_scratch(name),
+            Origin::Context(context) => self.start_from_context(context, platform, name),
+            Origin::Image { reference, layout } => match self.start_from_image(reference, layout.as_deref(), platform, name, span) {
                 Some(state) => state,
                 None => return,
             },
         };
+        if facts.replaced {
+            state.config.config.on_build.clear();
+            self.end_stage(index, state);
+            return;
+        }
         let triggers = self.triggers(&mut state, stage.from.image.span);
         let makes_node = |s: &&Statement| {
             matches!(s.instruction, Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_))
         };
         state.total += triggers.iter().filter(makes_node).count() + stage.instructions.iter().filter(makes_node).count();
-        if let Base::Image(_) = base {
+        if let Origin::Image { .. } = facts.base {
             let (total, stage) = (state.total, state.name.clone());
             let step = &mut self.outcome.graph[state.node].step;
             if step.position.1 == 0 {
@@ -169,8 +232,15 @@ impl<'a, 'b> Lowering<'a, 'b> {
         for statement in &stage.instructions {
             self.instruction(&mut state, statement);
         }
+        self.end_stage(index, state);
+    }
+
+    fn end_stage(&mut self, index: usize, state: StageState) {
         self.outcome.nodes.insert(index, state.node);
-        self.outcome.stages.insert(index, state);
+        // A stage that is only copied from has no more to give than its files.
+        if self.heirs.get(&index).is_some_and(|heirs| *heirs > 0) {
+            self.outcome.stages.insert(index, state);
+        }
     }
 
     /// The triggers of the base, parsed. They are used up: the result does not have them.
@@ -197,7 +267,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
         let mut state = match inherited {
             Some(state) => state,
             // The base had errors, which are reported already; an empty one lets the rest of this stage be checked.
-            None => self.start_from_scratch(None, String::new()),
+            None => self.start_from_scratch(String::new()),
         };
         state.name = name;
         state.position = 0;
@@ -207,25 +277,47 @@ impl<'a, 'b> Lowering<'a, 'b> {
         state
     }
 
-    fn start_from_scratch(&mut self, platform: Option<&Platform>, name: String) -> StageState {
+    /// `FROM scratch`: for the target's platform, whatever `--platform` says, as BuildKit has it.
+    fn start_from_scratch(&mut self, name: String) -> StageState {
+        let platform = self.request.target_platform.clone();
+        let node = self.scratch();
+        self.start_empty(node, platform, name)
+    }
+
+    /// A directory given with `--build-context`, in place of an image: its files, and the config of an empty image.
+    fn start_from_context(&mut self, context: &str, platform: Option<&Platform>, name: String) -> StageState {
         let platform = platform.unwrap_or(&self.request.target_platform).clone();
+        let node = self.context_files(Some(context), "/", &platform);
+        let mut state = self.start_empty(node, platform, name);
+        self.commit(&mut state, &format!("[context {context}] load from client"), Layer::Plain);
+        state
+    }
+
+    fn start_empty(&mut self, node: NodeId, platform: Platform, name: String) -> StageState {
         let mut config = ImageConfig::empty(&platform);
         config.config.working_dir = "/".to_owned();
         config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
-        let node = self.source("scratch", SourceOp::Scratch, "FROM scratch", platform.clone(), None);
         self.start(node, config, platform, name)
     }
 
-    fn start_from_image(&mut self, reference: &Reference, platform: Option<&Platform>, name: String, span: Span) -> Option<StageState> {
+    fn start_from_image(
+        &mut self,
+        reference: &Reference,
+        layout: Option<&str>,
+        platform: Option<&Platform>,
+        name: String,
+        span: Span,
+    ) -> Option<StageState> {
         let wanted = platform.unwrap_or(&self.request.target_platform).clone();
-        let image = self.image(reference, &wanted, span)?.clone();
+        let image = self.image(reference, layout, &wanted, span)?.clone();
         let found = image.config.platform();
         if !found.architecture.is_empty() && (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
             let message = format!("base image `{}` is for {found}, but {wanted} is expected", reference.written());
             let warning = Diagnostic::warning(&self.request.dockerfile.file, span, message).with_rule(RuleId("InvalidBaseImagePlatform"));
             self.outcome.warnings.push(warning);
         }
-        let platform = if platform.is_none() && !found.architecture.is_empty() { found } else { wanted };
+        let detect = platform.is_none() && self.request.implicit_platform && !found.architecture.is_empty();
+        let platform = if detect { found } else { wanted };
         let node = self.image_node(reference, &image, platform.clone(), span);
         let mut config = image.config;
         // Like BuildKit, nothing of the base but what the specification names goes into the new image.
@@ -235,36 +327,49 @@ impl<'a, 'b> Lowering<'a, 'b> {
         if !config.config.env.iter().any(|entry| entry.starts_with("PATH=")) {
             config.config.env.push(format!("PATH={DEFAULT_PATH}"));
         }
+        if !config.config.working_dir.is_empty() {
+            config.config.working_dir = RootPath::new(&config.config.working_dir).to_string();
+        }
         let mut state = self.start(node, config, platform, name);
         state.position = 1;
         state.total = 1;
         Some(state)
     }
 
-    fn start(&self, node: NodeId, config: ImageConfig, platform: Platform, name: String) -> StageState {
-        let env = Environment::from_entries(&config.config.env);
-        let checks = checks::StageChecks::default();
-        StageState {
+    fn start(&mut self, node: NodeId, mut config: ImageConfig, platform: Platform, name: String) -> StageState {
+        let history = std::mem::take(&mut config.history);
+        let env = &config.config.env;
+        // The last of several values is the one that commands see, the first is the one that ENV replaces.
+        let names = env.iter().map(|entry| entry.split_once('=').map_or(entry.as_str(), |(name, _)| name).to_owned());
+        let env_index = names.enumerate().rev().map(|(at, name)| (name, at)).collect();
+        let mut state = StageState {
             node,
+            env: Arc::new(Environment::from_entries(env)),
+            exec_env: None,
+            env_index: Arc::new(env_index),
             config,
-            env,
-            args: Vec::new(),
+            history: None,
+            args: Arc::default(),
             platform,
             cmd_is_set: false,
             name,
             position: 0,
             total: 0,
             is_trigger: false,
-            checks,
+            checks: checks::StageChecks::default(),
+        };
+        for entry in history {
+            self.add_history(&mut state, entry);
         }
+        state
     }
 
     /// The config of an image; notes the need where it is not known.
-    fn image(&mut self, reference: &Reference, platform: &Platform, span: Span) -> Option<&'b ResolvedImage> {
-        let found = self.images.get(&(reference.to_string(), platform.clone()));
+    fn image(&mut self, reference: &Reference, layout: Option<&str>, platform: &Platform, span: Span) -> Option<&'b ResolvedImage> {
+        let found = self.images.get(&image_key(reference, layout, platform));
         if found.is_none() {
-            let need =
-                ImageNeed { reference: reference.clone(), platform: platform.clone(), file: self.request.dockerfile.file.clone(), span };
+            let (reference, layout, platform) = (reference.clone(), layout.map(str::to_owned), platform.clone());
+            let need = ImageNeed { reference, layout, platform, file: self.request.dockerfile.file.clone(), span };
             self.outcome.missing_images.push(need);
         }
         found
@@ -294,31 +399,31 @@ impl<'a, 'b> Lowering<'a, 'b> {
         node
     }
 
-    /// What a `--from` names, as a node.
-    fn named_node(&mut self, from: &Spanned<String>) -> Option<NodeId> {
-        let target = match self.names.named(self.stage_index, from) {
-            Ok(target) => target,
-            Err(error) => {
-                self.error_at(from.span, error.message, error.hint);
-                return None;
-            }
-        };
-        match target {
-            FromTarget::Stage(index) => match self.outcome.nodes.get(&index) {
+    /// What a `--from` or a mount's `from` names.
+    fn origin(&mut self, from: &Spanned<String>, of: FromOf) -> Option<Origin> {
+        let found = self.names.named(from, of).and_then(|origin| match origin {
+            Origin::Stage(index) => self.names.check_order(self.stage_index, index, from).map(|()| origin),
+            _ => Ok(origin),
+        });
+        found.map_err(|error| self.error_at(from.span, error.message, error.hint)).ok()
+    }
+
+    /// The files of an origin, as a node to copy from.
+    fn origin_node(&mut self, origin: &Origin, span: Span) -> Option<NodeId> {
+        match origin {
+            Origin::Stage(index) => match self.outcome.nodes.get(index) {
                 Some(node) => Some(*node),
                 None => {
-                    self.outcome.missing_stages.push(index);
+                    self.outcome.missing_stages.push(*index);
                     None
                 }
             },
-            FromTarget::Scratch => {
+            Origin::Scratch => Some(self.scratch()),
+            Origin::Context(name) => Some(self.context(Some(name))),
+            Origin::Image { reference, layout } => {
                 let platform = self.request.target_platform.clone();
-                Some(self.source("scratch", SourceOp::Scratch, "FROM scratch", platform, None))
-            }
-            FromTarget::Image(reference) => {
-                let platform = self.request.target_platform.clone();
-                let image = self.image(&reference, &platform, from.span)?.clone();
-                Some(self.image_node(&reference, &image, platform, from.span))
+                let image = self.image(reference, layout.as_deref(), &platform, span)?.clone();
+                Some(self.image_node(reference, &image, platform, span))
             }
         }
     }
@@ -356,41 +461,40 @@ impl<'a, 'b> Lowering<'a, 'b> {
             Instruction::Workdir(path) => self.workdir(state, statement, path),
             Instruction::Env(pairs) => {
                 // Every value sees the environment as it was before the instruction.
-                let before = state.env.clone();
+                let pairs = self.expand_pairs(state, pairs);
                 let mut text = String::from("ENV");
-                for pair in pairs {
-                    let (Some(key), Some(value)) = (self.expand(&pair.key, &before), self.expand(&pair.value, &before)) else { continue };
+                let env = state.env_mut();
+                for (key, value) in &pairs {
                     text.push_str(&format!(" {key}={value}"));
-                    state.env.set(&key, &value);
-                    set_env(&mut state.config.config.env, &key, &value);
+                    env.set(key, value);
                 }
-                commit(state, &text, Layer::None);
+                for (key, value) in &pairs {
+                    state.set_env(key, value);
+                }
+                self.commit(state, &text, Layer::None);
             }
             Instruction::Label(pairs) => {
                 let mut text = String::from("LABEL");
-                for pair in pairs {
-                    let (Some(key), Some(value)) = (self.expand(&pair.key, &state.env), self.expand(&pair.value, &state.env)) else {
-                        continue;
-                    };
+                for (key, value) in self.expand_pairs(state, pairs) {
                     text.push_str(&format!(" {key}={value}"));
                     state.config.config.labels.insert(key, value);
                 }
-                commit(state, &text, Layer::None);
+                self.commit(state, &text, Layer::None);
             }
             Instruction::Maintainer(name) => {
-                commit(state, &format!("MAINTAINER {}", name.text), Layer::None);
+                self.commit(state, &format!("MAINTAINER {}", name.text), Layer::None);
                 state.config.author = Some(name.text.clone());
             }
             Instruction::Cmd(command) => {
                 let args = with_shell(&state.config, command);
-                commit(state, &format!("CMD {}", history::quoted_list(&args)), Layer::None);
+                self.commit(state, &format!("CMD {}", history::quoted_list(&args)), Layer::None);
                 state.config.config.cmd = args;
                 state.config.config.args_escaped = true;
                 state.cmd_is_set = true;
             }
             Instruction::Entrypoint(command) => {
                 let args = with_shell(&state.config, command);
-                commit(state, &format!("ENTRYPOINT {}", history::quoted_list(&args)), Layer::None);
+                self.commit(state, &format!("ENTRYPOINT {}", history::quoted_list(&args)), Layer::None);
                 state.config.config.entrypoint = args;
                 if !state.cmd_is_set {
                     state.config.config.cmd.clear();
@@ -399,16 +503,20 @@ impl<'a, 'b> Lowering<'a, 'b> {
             Instruction::Expose(ports) => self.expose(state, ports),
             Instruction::Volume(paths) => self.volume(state, paths),
             Instruction::User(user) => {
-                if let Some(user) = self.expand(user, &state.env) {
-                    commit(state, &format!("USER {user}"), Layer::None);
+                if let Some(user) = self.expand(user, state) {
+                    self.commit(state, &format!("USER {user}"), Layer::None);
                     state.config.config.user = user;
                 }
             }
             Instruction::Onbuild(onbuild) => state.config.config.on_build.push(onbuild.trigger.clone()),
             Instruction::StopSignal(signal) => self.stop_signal(state, signal),
-            Instruction::Healthcheck(check) => healthcheck(state, check),
+            Instruction::Healthcheck(check) => {
+                let config = health_config(check);
+                self.commit(state, &format!("HEALTHCHECK {}", history::healthcheck(&config)), Layer::None);
+                state.config.config.healthcheck = Some(config);
+            }
             Instruction::Shell(words) => {
-                commit(state, &format!("SHELL {}", history::plain_list(words)), Layer::None);
+                self.commit(state, &format!("SHELL {}", history::plain_list(words)), Layer::None);
                 state.config.config.shell.clone_from(words);
             }
         }
@@ -417,58 +525,55 @@ impl<'a, 'b> Lowering<'a, 'b> {
     fn arg(&mut self, state: &mut StageState, declarations: &[parser::ArgDeclaration]) {
         let mut texts = Vec::new();
         for declaration in declarations {
-            // One after another: `ARG a=1 b=$a` gives b the value 1.
-            let Some(name) = self.expand(&declaration.name, &state.env) else { continue };
-            let given = self.args.get(&name).map(str::to_owned);
+            // One after another: `ARG a=1 b=$a` gives b the value 1. The name is taken as it is written.
+            let name = declaration.name.text.as_str();
+            let given = self.args.get(name).map(str::to_owned);
             let value = match (given, &declaration.default) {
                 (Some(given), _) => Some(given),
-                (None, Some(default)) => match self.expand(default, &state.env) {
+                (None, Some(default)) => match self.expand(default, state) {
                     Some(value) => Some(value),
                     None => continue,
                 },
-                (None, None) => self.global.get(&name).map(str::to_owned),
+                (None, None) => self.global.get(name).map(str::to_owned),
             };
             texts.push(match &value {
                 Some(value) => format!("{name}={value}"),
-                None => name.clone(),
+                None => name.to_owned(),
             });
-            match value.as_deref().filter(|_| !NOT_IN_ENV.contains(&name.as_str())) {
-                Some(value) => state.env.set(&name, value),
-                None => state.env.declare(&name),
+            if let Some(value) = value.as_deref().filter(|_| !NOT_IN_ENV.contains(&name)) {
+                state.env_mut().set(name, value);
             }
-            state.args.push((name, value));
+            Arc::make_mut(&mut state.args).declare(name, value);
         }
-        commit(state, &format!("ARG {}", texts.join(" ")), Layer::None);
+        self.commit(state, &format!("ARG {}", texts.join(" ")), Layer::None);
     }
 
     fn workdir(&mut self, state: &mut StageState, statement: &Statement, path: &Word) {
-        let Some(path) = self.expand(path, &state.env) else { return };
+        let Some(path) = self.expand(path, state) else { return };
         let path = state.workdir().join(&path);
         state.config.config.working_dir = path.to_string();
         let text = format!("WORKDIR {path}");
         if path.is_root() {
-            commit(state, &text, Layer::None);
+            self.commit(state, &text, Layer::None);
             return;
         }
         let op = Op::Mkdir(super::op::MkdirOp { path, user: state.config.config.user.clone() });
         let inputs = [state.node];
         state.node = self.add(state, op, &inputs, statement, text.clone());
-        commit(state, &text, Layer::Plain);
+        self.commit(state, &text, Layer::Plain);
     }
 
     fn expose(&mut self, state: &mut StageState, ports: &[Word]) {
         let mut exposed = Vec::new();
         for word in ports {
-            for port in self.expand_words(word, &state.env) {
+            for port in self.expand_words(word, state) {
                 match parser::ports::parse_exposed(&port) {
                     Ok(found) => exposed.extend(found),
                     Err(reason) => self.error_at(word.span, format!("`{port}` is not a port: {reason}"), None),
                 }
             }
         }
-        exposed.sort();
-        exposed.dedup();
-        commit(state, &format!("EXPOSE {}", history::plain_list(&exposed)), Layer::None);
+        self.commit(state, &format!("EXPOSE {}", history::plain_list(&exposed)), Layer::None);
         for port in exposed {
             state.config.config.exposed_ports.insert(port, serde_json::json!({}));
         }
@@ -477,53 +582,60 @@ impl<'a, 'b> Lowering<'a, 'b> {
     fn volume(&mut self, state: &mut StageState, paths: &[Word]) {
         let mut volumes = Vec::new();
         for word in paths {
-            match self.expand(word, &state.env) {
-                Some(path) if path.trim().is_empty() => self.error_at(word.span, "a volume's path is empty".to_owned(), None),
+            match self.expand(word, state) {
+                Some(path) if path.is_empty() => self.error_at(word.span, "a volume's path is empty".to_owned(), None),
                 Some(path) => volumes.push(path),
                 None => {}
             }
         }
-        commit(state, &format!("VOLUME {}", history::plain_list(&volumes)), Layer::None);
+        self.commit(state, &format!("VOLUME {}", history::plain_list(&volumes)), Layer::None);
         for volume in volumes {
             state.config.config.volumes.insert(volume, serde_json::json!({}));
         }
     }
 
     fn stop_signal(&mut self, state: &mut StageState, word: &Word) {
-        let Some(signal) = self.expand(word, &state.env) else { return };
-        if !parser::signals::is_valid(&signal) {
+        let Some(signal) = self.expand(word, state) else { return };
+        // A number is taken as it is, as BuildKit does.
+        let valid = signal.parse::<i64>().map_or_else(|_| parser::signals::is_valid(&signal), |number| number != 0);
+        if !valid {
             let hint = Some("give a name such as `SIGTERM`, or a number".to_owned());
             self.error_at(word.span, format!("`{signal}` is not a signal"), hint);
             return;
         }
-        commit(state, &format!("STOPSIGNAL {signal}"), Layer::None);
+        self.commit(state, &format!("STOPSIGNAL {signal}"), Layer::None);
         state.config.config.stop_signal = signal;
     }
 
+    /// Expands keys and values, all with the variables as they are before the instruction.
+    fn expand_pairs(&mut self, state: &StageState, pairs: &[parser::KeyValue]) -> Vec<(String, String)> {
+        let pair = |pair: &parser::KeyValue| Some((self.expand(&pair.key, state)?, self.expand(&pair.value, state)?));
+        pairs.iter().filter_map(pair).collect()
+    }
+
     /// Expands a word to one string; mistakes are noted, and undefined variables warned about.
-    fn expand(&mut self, word: &Word, env: &Environment) -> Option<String> {
-        match expand_word(word, self.request.dockerfile.directives.escape, env) {
+    fn expand(&mut self, word: &Word, state: &StageState) -> Option<String> {
+        self.expand_as(word, state, Mode::Word).map(|expanded| expanded.text)
+    }
+
+    /// Expands a word to as many words as it holds then (`EXPOSE $PORTS`).
+    fn expand_words(&mut self, word: &Word, state: &StageState) -> Vec<String> {
+        self.expand_as(word, state, Mode::Split).map(|expanded| expanded.words).unwrap_or_default()
+    }
+
+    fn expand_as(&mut self, word: &Word, state: &StageState, mode: Mode) -> Option<Expanded> {
+        match word.expand(self.request.dockerfile.directives.escape, &*state.env, mode) {
             Ok(expanded) => {
-                self.warn_undefined(word, &expanded, env);
-                Some(expanded.text)
+                // BuildKit does not look for undefined variables in words that are split.
+                if mode == Mode::Word {
+                    self.warn_undefined(word, &expanded, state);
+                }
+                Some(expanded)
             }
             Err(error) => {
                 let diagnostic = expansion_error(&self.file, word, &error);
                 self.error_at(diagnostic.span, diagnostic.message, diagnostic.hint);
                 None
-            }
-        }
-    }
-
-    /// Expands a word to as many words as it holds then (`EXPOSE $PORTS`).
-    fn expand_words(&mut self, word: &Word, env: &Environment) -> Vec<String> {
-        match word.expand(self.request.dockerfile.directives.escape, env, Mode::Split) {
-            // BuildKit does not look for undefined variables here.
-            Ok(expanded) => expanded.words,
-            Err(error) => {
-                let diagnostic = expansion_error(&self.file, word, &error);
-                self.error_at(diagnostic.span, diagnostic.message, diagnostic.hint);
-                Vec::new()
             }
         }
     }
@@ -555,11 +667,6 @@ pub(super) fn expansion_error(file: &SourceFile, word: &Word, error: &ExpandErro
     word.diagnostic(file, error)
 }
 
-/// Adds a history entry to the stage's config.
-fn commit(state: &mut StageState, text: &str, layer: Layer) {
-    state.config.history.push(history::entry(text, layer));
-}
-
 /// A command's words: the shell form goes to the shell that is set at this line.
 fn with_shell(config: &ImageConfig, command: &ShellOrExec) -> Vec<String> {
     match command {
@@ -577,8 +684,8 @@ fn shell_words(config: &ImageConfig, line: String) -> Vec<String> {
     words
 }
 
-fn healthcheck(state: &mut StageState, check: &parser::Healthcheck) {
-    let config = match check {
+fn health_config(check: &parser::Healthcheck) -> HealthConfig {
+    match check {
         parser::Healthcheck::None => HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() },
         parser::Healthcheck::Command { command, interval, timeout, start_period, start_interval, retries } => {
             let test = match command {
@@ -594,16 +701,5 @@ fn healthcheck(state: &mut StageState, check: &parser::Healthcheck) {
                 retries: retries.unwrap_or(0),
             }
         }
-    };
-    commit(state, &format!("HEALTHCHECK {}", history::healthcheck(&config)), Layer::None);
-    state.config.config.healthcheck = Some(config);
-}
-
-/// Sets a variable in a config's list, in place where it is there.
-fn set_env(env: &mut Vec<String>, key: &str, value: &str) {
-    let entry = format!("{key}={value}");
-    match env.iter_mut().find(|old| old.split_once('=').map_or(old.as_str(), |(name, _)| name) == key) {
-        Some(old) => *old = entry,
-        None => env.push(entry),
     }
 }

@@ -1,15 +1,18 @@
 //! `RUN` to nodes.
 
+use std::sync::Arc;
+
 use crate::diag::Spanned;
 use crate::graph::history::Layer;
 use crate::graph::op::{
     CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, NetworkMode, NodeId, Op, SecurityMode, Step, Unpack,
 };
+use crate::oci::Platform;
 use crate::parser::{self, Heredoc, Mode, Run, RunMount, RunMountKind, RunNetwork, RunScript, RunSecurity, Statement};
 use crate::path::RootPath;
 
 use super::copy::input_of;
-use super::{Environment, Lowering, StageState, commit, expansion_error, shell_words};
+use super::{FromOf, Lowering, Origin, StageState, expansion_error, shell_words};
 
 /// The longest argument or variable of a program (`MAX_ARG_STRLEN` of execve(2), less the zero byte at the end).
 const MAX_STRING: usize = 128 * 1024 - 1;
@@ -50,10 +53,7 @@ impl Lowering<'_, '_> {
             }
             _ => SecurityMode::Sandbox,
         };
-        let env = state.env.to_vec();
-        if !self.can_be_executed(statement, &args, &env) {
-            return;
-        }
+        let Some(env) = self.exec_env(state, statement, &args) else { return };
         let mut proxy_env = self.args.proxy_env();
         proxy_env.retain(|(name, _)| state.env.get(name).is_none());
         let history = format!("RUN {}", history_text(state, &args));
@@ -63,43 +63,53 @@ impl Lowering<'_, '_> {
             proxy_env,
             workdir: state.workdir(),
             user: state.config.config.user.clone(),
+            hostname: self.args.hostname().map(str::to_owned),
             network,
             security,
             mounts,
             script,
         };
         state.node = self.add(state, Op::Exec(op), &inputs, statement, step_text(statement));
-        commit(state, &history, Layer::Marked);
+        self.commit(state, &history, Layer::Marked);
     }
 
-    /// Whether the kernel can take the arguments and variables at all; if not, says which it cannot.
-    fn can_be_executed(&mut self, statement: &Statement, args: &[String], env: &[(String, String)]) -> bool {
+    /// The environment of a command, if the kernel can take it and the arguments at all; if not, says what it cannot.
+    fn exec_env(&mut self, state: &mut StageState, statement: &Statement, args: &[String]) -> Option<Arc<[(String, String)]>> {
         if args.is_empty() {
             self.error_at(statement.keyword.span, "`RUN` needs a command".to_owned(), None);
-            return false;
+            return None;
         }
-        let variables = env.iter().map(|(name, value)| (format!("the variable `{name}`"), name.len() + value.len() + 1, value));
-        let arguments = args.iter().map(|arg| ("the command".to_owned(), arg.len(), arg));
-        for (what, length, text) in arguments.chain(variables) {
-            if text.contains('\0') {
-                self.error_at(statement.keyword.span, format!("{what} holds a zero byte, which no program can be given"), None);
-                return false;
-            }
-            if length > MAX_STRING {
-                let message = format!("{what} has {length} bytes: the kernel takes at most {MAX_STRING}");
-                let hint = "put it into a file with `COPY <<EOF /file`, and let the command read that".to_owned();
-                self.error_at(statement.keyword.span, message, Some(hint));
-                return false;
-            }
+        for arg in args {
+            self.check_string(statement, arg.len(), arg, || "the command".to_owned())?;
         }
-        true
+        if let Some(known) = &state.exec_env {
+            return Some(known.clone());
+        }
+        for (name, value) in state.env.vars() {
+            self.check_string(statement, name.len() + value.len() + 1, value, || format!("the variable `{name}`"))?;
+        }
+        Some(state.exec_env.insert(state.env.vars().into()).clone())
+    }
+
+    fn check_string(&mut self, statement: &Statement, length: usize, text: &str, what: impl Fn() -> String) -> Option<()> {
+        if text.contains('\0') {
+            self.error_at(statement.keyword.span, format!("{} holds a zero byte, which no program can be given", what()), None);
+            return None;
+        }
+        if length > MAX_STRING {
+            let message = format!("{} has {length} bytes: the kernel takes at most {MAX_STRING}", what());
+            let hint = "put it into a file with `COPY <<EOF /file`, and let the command read that".to_owned();
+            self.error_at(statement.keyword.span, message, Some(hint));
+            return None;
+        }
+        Some(())
     }
 
     fn mount(&mut self, state: &StageState, word: &parser::Word, inputs: &mut Vec<NodeId>) -> Option<ExecMount> {
         let escape = self.request.dockerfile.directives.escape;
         let mut undefined = parser::Expanded::default();
         let mut expand = |text: &str| {
-            let expanded = parser::expand(text, escape, &state.env, Mode::Word)?;
+            let expanded = parser::expand(text, escape, &*state.env, Mode::Word)?;
             undefined.undefined.extend(expanded.undefined);
             Ok(expanded.text)
         };
@@ -110,7 +120,7 @@ impl Lowering<'_, '_> {
                 return None;
             }
         };
-        self.warn_undefined(&parser::Word { text: String::new(), span: word.span }, &undefined, &state.env);
+        self.warn_undefined(&parser::Word { text: String::new(), span: word.span }, &undefined, state);
         let target = mount.target.as_ref().map(|target| state.workdir().join(target));
         if target.as_ref().is_some_and(RootPath::is_root) {
             self.error_at(word.span, "a mount cannot have the target `/`".to_owned(), None);
@@ -133,7 +143,9 @@ impl Lowering<'_, '_> {
                         Some((input_of(inputs, node), source))
                     }
                 };
-                let id = id.or_else(|| target.as_ref().map(RootPath::to_string)).unwrap_or_default();
+                // By default the target as it is written, whatever the working directory.
+                let id = id.or_else(|| mount.target.as_deref().map(clean)).unwrap_or_default();
+                let id = self.args.cache_namespace().map_or(id.clone(), |namespace| format!("{namespace}/{id}"));
                 let (mode, uid, gid) = (mode.unwrap_or(0o755), uid.unwrap_or(0), gid.unwrap_or(0));
                 self.mount_at(span, target, ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, read_only })
             }
@@ -141,7 +153,7 @@ impl Lowering<'_, '_> {
             RunMountKind::Secret { id, env, required, mode, uid, gid } => {
                 let id = id.or_else(|| target.as_ref().and_then(|t| t.file_name()).map(|n| n.to_string_lossy().into_owned()));
                 let id = id.unwrap_or_default();
-                let name = id.rsplit('/').next().unwrap_or(&id).to_owned();
+                let name = id.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
                 let file = env.is_none() || target.is_some();
                 let target = target.unwrap_or_else(|| RootPath::new("/run/secrets").join(&name));
                 let (mode, uid, gid) = (mode.unwrap_or(0o400), uid.unwrap_or(0), gid.unwrap_or(0));
@@ -155,17 +167,26 @@ impl Lowering<'_, '_> {
     }
 
     /// What a mount's files come from: the build context unless `from` names something.
-    ///
-    /// Files of the context are copied first, and by their content: a step must see them without what is ignored, owned by root, and as they were when their
-    /// checksum was taken.
     fn mount_source(&mut self, from: Option<&Spanned<String>>, source: &str, state: &StageState) -> Option<NodeId> {
-        if let Some(from) = from {
-            return self.named_node(from);
+        let origin = match from {
+            None => return Some(self.context_files(None, source, &state.platform)),
+            Some(from) => self.origin(from, FromOf::Mount)?,
+        };
+        match origin {
+            Origin::Context(name) => Some(self.context_files(Some(&name), source, &state.platform)),
+            origin => self.origin_node(&origin, from.map_or(crate::diag::Span::new(0, 0), |from| from.span)),
         }
+    }
+
+    /// Files of a context, as the file system of a step.
+    ///
+    /// They are copied first, and by their content: a step must see them without what is ignored, owned by root, and as they were when their checksum was
+    /// taken.
+    pub(super) fn context_files(&mut self, context: Option<&str>, source: &str, platform: &Platform) -> NodeId {
         let pattern = RootPath::new(source).relative().to_string_lossy().into_owned();
-        let key = format!("context copy {pattern}");
+        let key = format!("context copy {} {pattern}", context.unwrap_or(""));
         if let Some(node) = self.sources.get(&key) {
-            return Some(*node);
+            return *node;
         }
         let op = CopyOp {
             parents: pattern != ".",
@@ -178,17 +199,15 @@ impl Lowering<'_, '_> {
             unpack: Unpack::Never,
             link: true,
         };
-        let inputs = [self.scratch(), self.context()];
-        let step = Step {
-            stage: String::new(),
-            position: (0, 0),
-            text: format!("[internal] context {source} for RUN --mount"),
-            source: None,
-            ignore_cache: false,
+        let inputs = [self.scratch(), self.context(context)];
+        let text = match context {
+            None => format!("[internal] context {source} for RUN --mount"),
+            Some(name) => format!("[context {name}] load {source}"),
         };
-        let node = self.add_node(Op::Copy(op), &inputs, step, state.platform.clone());
+        let step = Step { stage: String::new(), position: (0, 0), text, source: None, ignore_cache: false };
+        let node = self.add_node(Op::Copy(op), &inputs, step, platform.clone());
         self.sources.insert(key, node);
-        Some(node)
+        node
     }
 
     fn mount_at(&mut self, span: crate::diag::Span, target: Option<RootPath>, kind: ExecMountKind) -> Option<ExecMount> {
@@ -203,23 +222,29 @@ impl Lowering<'_, '_> {
     }
 
     /// A heredoc's content: variables are expanded unless its delimiter is quoted, and quotes are just characters.
-    pub(super) fn expand_heredoc(&mut self, heredoc: &Heredoc, env: &Environment) -> Option<String> {
+    pub(super) fn expand_heredoc(&mut self, heredoc: &Heredoc, state: &StageState) -> Option<String> {
         if !heredoc.expand {
             return Some(heredoc.body.value.clone());
         }
-        match parser::expand(&heredoc.body.value, '\\', env, Mode::Heredoc) {
+        let word = parser::Word { text: heredoc.body.value.clone(), span: heredoc.body.span };
+        match parser::expand(&word.text, '\\', &*state.env, Mode::Heredoc) {
             Ok(expanded) => {
-                self.warn_undefined(&parser::Word { text: String::new(), span: heredoc.span }, &expanded, env);
+                self.warn_undefined(&word, &expanded, state);
                 Some(expanded.text)
             }
             Err(error) => {
-                let word = parser::Word { text: heredoc.body.value.clone(), span: heredoc.body.span };
                 let diagnostic = expansion_error(&self.file, &word, &error);
                 self.error_at(diagnostic.span, diagnostic.message, diagnostic.hint);
                 None
             }
         }
     }
+}
+
+/// A path without `.`, `..` and needless slashes; a relative one stays so.
+fn clean(path: &str) -> String {
+    let absolute = RootPath::new(path).to_string();
+    if path.starts_with('/') { absolute } else { absolute.trim_start_matches('/').to_owned() }
 }
 
 /// How many characters of an instruction are shown.
@@ -245,22 +270,12 @@ pub(super) fn step_text(statement: &Statement) -> String {
 
 /// The words of a RUN in history: the ARGs in scope, counted, then the command.
 fn history_text(state: &StageState, args: &[String]) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    let mut texts: Vec<String> = Vec::new();
-    for (name, declared) in &state.args {
-        let value = state.env.get(name).or(declared.as_deref()).unwrap_or_default();
-        let text = format!("{name}={value}");
-        match names.iter().position(|known| known == name) {
-            Some(at) => texts[at] = text,
-            None => {
-                names.push(name);
-                texts.push(text);
-            }
-        }
+    let declared = state.args.iter();
+    let mut texts = Vec::with_capacity(declared.len() + args.len() + 1);
+    if declared.len() > 0 {
+        texts.push(format!("|{}", declared.len()));
     }
-    if !texts.is_empty() {
-        texts.insert(0, format!("|{}", names.len()));
-    }
+    texts.extend(declared.map(|(name, value)| format!("{name}={}", state.env.get(name).or(value).unwrap_or_default())));
     texts.extend(args.iter().cloned());
     texts.join(" ")
 }

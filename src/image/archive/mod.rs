@@ -3,5 +3,5 @@
 mod read;
 mod write;
 
-pub(super) use read::{Spooled, bad, spool};
+pub(super) use read::{Spooled, bad, begin, spool};
 pub use write::{ArchiveFormat, Packed, write_archive, write_layout, write_packed};

@@ -132,7 +132,7 @@ fn spool_file<R: Read>(store: &Store, tar: &mut TarReader<R>, member: &Member, n
 }
 
 /// Begins to write a blob; `None` where one of the stated digest is there.
-fn begin(store: &Store, stated: Option<&Digest>) -> Result<Option<IngestWriter>, Error> {
+pub(crate) fn begin(store: &Store, stated: Option<&Digest>) -> Result<Option<IngestWriter>, Error> {
     let mut ingest = store.ingest(stated)?;
     loop {
         match ingest {

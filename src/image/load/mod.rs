@@ -3,6 +3,8 @@
 //! `index.json` goes before `manifest.json`, as it keeps an image's manifest and so its digest; names are taken from both. Every layer is unpacked and
 //! hashed before the image is recorded, all layers at once; nothing of an image that is not whole gets a name.
 
+mod layout;
+
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +16,8 @@ use crate::oci::{
     ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Index, Manifest, ManifestOrIndex, MediaType, Platform, Reference,
 };
 use crate::store::{ActiveSnapshot, ImageRecord, LayerBlob, SnapshotId, Store};
+
+pub use layout::{Layout, load_layout};
 
 use super::Error;
 use super::archive::{Spooled, bad, spool};

@@ -1,5 +1,7 @@
 //! Dockerfiles to graphs and configs: expectations come from the Dockerfile reference and from what BuildKit documents.
 
+mod cases;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -34,7 +36,9 @@ impl<'a> Given<'a> {
             target: self.target,
             build_args: &build_args,
             labels: &labels,
+            contexts: NamedContexts::NONE,
             target_platform: platform.clone(),
+            implicit_platform: true,
             build_platform: platform,
             network: NetworkMode::Default,
             no_cache: false,
@@ -50,7 +54,7 @@ impl<'a> Given<'a> {
                         (self.base)(&mut config);
                         let digest = Digest::sha256(need.reference.to_string().as_bytes());
                         let image = ResolvedImage { id: ImageId::new(digest.clone()), manifest: digest, config };
-                        assert!(images.insert((need.reference.to_string(), need.platform), image).is_none(), "asked twice");
+                        assert!(images.insert(need.key(), image).is_none(), "asked twice");
                     }
                 }
             }
@@ -276,7 +280,7 @@ fn mistakes_in_values_are_reported_where_they_are_written() {
     for (text, part) in [
         ("FROM a\nSTOPSIGNAL $S\n", "not a signal"),
         ("FROM a\nARG P=x\nEXPOSE $P\n", "not a port"),
-        ("FROM a\nCOPY --chmod=9x f /f\n", "not a mode"),
+        ("FROM a\nCOPY --chmod=9x f /f\n", "is no mode"),
         ("FROM a\nCOPY http://x/y /f\n", "cannot read from a URL"),
         ("FROM a\nRUN echo \0\n", "holds a zero byte"),
         ("FROM $NOTHING\n", "is empty once its variables are expanded"),
@@ -296,6 +300,19 @@ fn what_the_kernel_cannot_take_and_what_would_fill_the_memory_is_refused() {
         doubling.push_str(&format!("ENV A{i}={}\n", format!("$A{}", i - 1).repeat(10)));
     }
     assert!(Given::new(&doubling).error().contains("expand to more than 1048576 bytes"));
+}
+
+#[test]
+fn variables_in_from_are_refused_with_a_way_out() {
+    for text in ["FROM a AS s\nFROM b\nCOPY --from=$S / /\n", "FROM a AS s\nFROM b\nRUN --mount=from=$S,target=/m x\n"] {
+        let parsed = parse(&SourceFile::new("Dockerfile", text));
+        let refused = match parsed.diagnostics.iter().any(Diagnostic::is_error) {
+            true => parsed.diagnostics,
+            false => Given::new(text).plan().expect_err("a mistake"),
+        };
+        assert!(refused[0].message.contains("variables are not expanded"), "{}", refused[0].message);
+        assert!(refused[0].hint.as_ref().is_some_and(|hint| hint.contains("FROM $NAME AS")), "{:?}", refused[0].hint);
+    }
 }
 
 #[test]
