@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use divan::Bencher;
 use strake::diag::SourceFile;
-use strake::graph::{NetworkMode, PlanRequest, Planned, ResolvedImages, plan};
+use strake::graph::{CheckScope, NamedContexts, NetworkMode, PlanRequest, Planned, ResolvedImages, plan};
 use strake::oci::Platform;
 use strake::parser::parse;
 
@@ -78,10 +78,13 @@ fn to_graph(file: &SourceFile) -> Planned {
         target: None,
         build_args: &BTreeMap::new(),
         labels: &[],
+        contexts: NamedContexts::NONE,
         target_platform: linux(),
+        implicit_platform: false,
         build_platform: linux(),
         network: NetworkMode::Default,
         no_cache: false,
+        checks: CheckScope::default(),
     };
     match plan(&request, &ResolvedImages::new()) {
         Ok(planned @ Planned::Ready(_)) => planned,

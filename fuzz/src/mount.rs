@@ -89,7 +89,7 @@ fn exposed(value: &str) {
 
 fn length(value: &str) {
     let Ok(length) = duration::parse(value) else { return };
-    assert!(value == "0" || value.ends_with(['s', 'm', 'h']), "{value} has no unit");
+    assert!(value.trim_start_matches(['+', '-']) == "0" || value.ends_with(['s', 'm', 'h']), "{value} has no unit");
     assert!(length >= 0 || value.starts_with('-'));
     // Nanoseconds spell any length.
     if length != i64::MIN {
