@@ -65,7 +65,7 @@ fn flag<'a>(written: &str, word: Cow<'a, str>, start: usize) -> Flag<'a> {
     // The name holds no quotes in practice, so that its bytes are those before the first `=`.
     let equals = written.find('=').map_or(end, |at| start + at);
     let (name, value) = match word {
-        Cow::Borrowed(word) => split(word, |part| Cow::Borrowed(part)),
+        Cow::Borrowed(word) => split(word, Cow::Borrowed),
         Cow::Owned(word) => split(&word, |part| Cow::Owned(part.to_owned())),
     };
     Flag { name, value, name_range: (start + 2).min(equals)..equals, value_range: (equals + 1).min(end)..end, range: start..end }

@@ -92,7 +92,7 @@ fn only_what_never_depends_on_variables_is_told_with_the_file() {
         ("--mount=from=$X,target=/x", "variables are not expanded in `from` @ $X"),
         ("--mount=target=/x,From=a${X}", "variables are not expanded in `from` @ a${X}"),
         ("--mount=target=\\\"x", "the quotes of this mount do not match @ target=\\\"x"),
-        ("--mount=", "a mount needs fields @ "),
+        ("--mount=", "flag `--mount` needs a value @ "),
     ] {
         assert_eq!(mistakes(run), [expected], "{run}");
     }
