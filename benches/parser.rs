@@ -110,7 +110,7 @@ fn measure(bencher: Bencher<'_, '_>, file: &SourceFile) {
 #[divan::bench(sample_count = 20)]
 fn mixed(bencher: Bencher<'_, '_>) {
     let head = "# syntax=docker/dockerfile:1\n\nARG RUST_VERSION=1.95\nARG VERSION\n";
-    measure(bencher, &file(head, &STAGE.replace("sha256:5b93", "sha256:5b93")));
+    measure(bencher, &file(head, STAGE));
 }
 
 #[divan::bench(sample_count = 20)]

@@ -2,11 +2,11 @@
 
 use crate::diag::{Diagnostic, RuleId, SourceFile, Span};
 
-use super::ast::{Dockerfile, From, Instruction, Stage, Statement, Word};
+use super::ast::{Dockerfile, From, Instruction, RunMount, Stage, Statement, Word};
 use super::directives::{self, Frontend};
 use super::instruction::{self, Read};
 use super::lexer::{Lexer, Line};
-use super::scope::{Found, MAX_DIAGNOSTICS};
+use super::scope::{Found, MAX_DIAGNOSTICS, MAX_WARNINGS};
 
 /// A file's tree and what is wrong with it. The tree is whole only where no diagnostic is an error.
 #[derive(Debug)]
@@ -201,6 +201,13 @@ impl Reader {
         // A file that is refused shows all its mistakes at once.
         if diagnostics.iter().any(Diagnostic::is_error) && !self.full {
             diagnostics.extend(deferred);
+            let mounts =
+                self.dockerfile.stages.iter().flat_map(|stage| &stage.instructions).filter_map(|statement| match &statement.instruction {
+                    Instruction::Run(run) => Some(&run.mounts),
+                    _ => None,
+                });
+            let mistake = |mount: &Word| RunMount::preview(mount, &self.dockerfile.file).err().map(|diagnostic| *diagnostic);
+            diagnostics.extend(mounts.flatten().filter_map(mistake).take(MAX_WARNINGS));
         }
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
         Parsed { dockerfile: self.dockerfile, diagnostics }

@@ -94,66 +94,8 @@ fn check_mount(scope: &mut Scope<'_>, mount: &Word) {
     if !mount.text.bytes().any(|byte| matches!(byte, b'"' | b'$')) {
         return;
     }
-    match (RunMount::check(mount, scope.file), is_refused(&mount.text)) {
-        (Err(diagnostic), true) => scope.report(*diagnostic),
-        (Ok(()), true) => {
-            let diagnostic = Diagnostic::error(scope.file, mount.span, "the quotes of this mount do not match");
-            scope.report(diagnostic.with_hint("quotes stand around a whole field, and are doubled within it"));
-        }
-        (Err(diagnostic), false) => scope.defer(*diagnostic),
-        (Ok(()), false) => {}
-    }
-}
-
-/// Whether a mount is refused with the file: its fields cannot be told apart, or its `from` holds a variable.
-fn is_refused(mount: &str) -> bool {
-    let variable = |field: &String| {
-        let (key, value) = field.split_once('=').unwrap_or((field, ""));
-        key.eq_ignore_ascii_case("from") && value.find('$').is_some_and(|at| at + 1 < value.len())
-    };
-    fields(mount).is_none_or(|fields| fields.iter().any(variable))
-}
-
-/// The fields of a line of CSV; `None` where its quotes do not match.
-fn fields(line: &str) -> Option<Vec<String>> {
-    if line.is_empty() {
-        return None;
-    }
-    let mut fields = Vec::new();
-    let mut rest = line;
-    loop {
-        let (field, after) = match rest.strip_prefix('"') {
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                (rest[..end].to_owned(), &rest[end..])
-            }
-            Some(quoted) => quoted_field(quoted)?,
-        };
-        if !rest.starts_with('"') && field.contains('"') {
-            return None;
-        }
-        fields.push(field);
-        match after.strip_prefix(',') {
-            Some(next) => rest = next,
-            None => return after.is_empty().then_some(fields),
-        }
-    }
-}
-
-/// A field up to its closing quote, and what follows; two quotes are one.
-fn quoted_field(mut rest: &str) -> Option<(String, &str)> {
-    let mut field = String::new();
-    loop {
-        let end = rest.find('"')?;
-        field.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('"') {
-            Some(next) => {
-                field.push('"');
-                rest = next;
-            }
-            None => return Some((field, rest)),
-        }
+    if let Err(diagnostic) = RunMount::check(mount, scope.file) {
+        scope.report(*diagnostic);
     }
 }
 
@@ -181,7 +123,7 @@ fn choice<T: Copy>(scope: &mut Scope<'_>, flag: &str, word: Word, choices: &[(&'
 fn device(scope: &mut Scope<'_>, word: Word) -> Option<Spanned<RunDevice>> {
     let mut device = RunDevice { name: String::new(), required: false };
     let mut mistake = None;
-    let fields = fields(&word.text);
+    let fields = super::run_mount::fields(&word.text);
     if fields.is_none() {
         mistake = Some("`--device` needs the name of a device, with matching quotes".to_owned());
     }

@@ -59,7 +59,15 @@ impl RunMount {
         fields.mount()
     }
 
-    /// Checks what can be told without variables.
+    /// As [`RunMount::resolve`] of a mount without variables; with variables, nothing can be told.
+    pub(super) fn preview(flag: &Word, file: &SourceFile) -> Result<(), Box<Diagnostic>> {
+        if flag.text.contains('$') {
+            return Ok(());
+        }
+        RunMount::resolve(flag, file, &mut |text| Ok(text.to_owned())).map(|_| ())
+    }
+
+    /// Checks what a build looks at before it comes to the step: that the fields can be told apart, and that `from` holds no variables.
     pub(super) fn check(flag: &Word, file: &SourceFile) -> Result<(), Box<Diagnostic>> {
         let fields = Fields::new(flag, file);
         for (range, text) in fields.split()? {
@@ -69,6 +77,17 @@ impl RunMount {
         }
         Ok(())
     }
+}
+
+/// The fields of a line of CSV (RFC 4180, as Go reads it), each with how it is written; and what could not be read.
+fn list(line: &str) -> (&str, Vec<(&str, String)>) {
+    separated_list1(char(','), field).parse(line).unwrap_or((line, Vec::new()))
+}
+
+/// The fields of a line of CSV; `None` where its quotes do not match, or it is empty.
+pub(super) fn fields(line: &str) -> Option<Vec<String>> {
+    let (rest, fields) = list(line);
+    (rest.is_empty() && !line.is_empty()).then(|| fields.into_iter().map(|(_, field)| field).collect())
 }
 
 /// The fields of a mount, by meaning.
@@ -105,7 +124,7 @@ impl<'a> Fields<'a> {
             return Err(self.error(self.flag.span, "a mount needs fields").map_hint("write `--mount=type=…,target=…`"));
         }
         let offset = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
-        let (rest, written) = separated_list1(char(','), field).parse(text).unwrap_or((text, Vec::new()));
+        let (rest, written) = list(text);
         if !rest.is_empty() {
             let start = written.last().map_or(0, |(source, _)| offset(source));
             let end = rest.find(',').map_or(text.len(), |comma| offset(rest) + comma);

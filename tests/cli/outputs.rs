@@ -180,13 +180,13 @@ fn several_outputs_come_of_one_build() {
 #[test]
 fn logs_of_builds_are_kept_whole_and_shown_again() {
     let world = world();
-    let loud = "FROM localhost/busybox\nRUN seq 30000; echo err >&2\nRUN echo second; exit 3\n";
+    let loud = "FROM localhost/busybox\nRUN seq 30000\nRUN echo second; exit 3\n";
     world.build(loud, &[]).fails();
     let shown = world.strake(["build", "logs"]).ok().stdout;
     let lines: Vec<&str> = shown.lines().collect();
-    assert_eq!(lines[0], "==> [2/3] RUN seq 30000; echo err >&2");
-    assert!((lines[1], lines[30000]) == ("1", "30000") && lines[30001] == "err" && lines[30002] == "==> [3/3] RUN echo second; exit 3");
-    assert_eq!(lines[30003..], ["second"]);
+    assert_eq!(lines[0], "==> [2/3] RUN seq 30000");
+    assert!(lines[1..30001].iter().zip(1..).all(|(line, number)| line.parse() == Ok(number)));
+    assert_eq!(lines[30001..], ["==> [3/3] RUN echo second; exit 3", "second"]);
     let one = world.strake(["build", "logs", "--step", "second"]).ok().stdout;
     assert_eq!(one, "==> [3/3] RUN echo second; exit 3\nsecond\n");
     let list = world.strake(["build", "logs", "--list"]).ok().stdout;
