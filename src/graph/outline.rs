@@ -82,8 +82,8 @@ pub fn targets(dockerfile: &Dockerfile) -> Vec<Target> {
             description: name.as_deref().and_then(|name| description(&stage.statement, name)),
             name,
             default: index == last,
-            base: stage.from.image.text.clone(),
-            platform: stage.from.platform.as_ref().map(|platform| platform.text.clone()),
+            base: stage.from.image.text.to_string(),
+            platform: stage.from.platform.as_ref().map(|platform| platform.text.to_string()),
             span: stage.statement.span,
         }
     };
@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
     }
 
     fn declare_global(&mut self, statement: &Statement, declaration: &ArgDeclaration) {
-        let name = declaration.name.text.clone();
+        let name = declaration.name.text.to_string();
         let given = self.args.get(&name).map(str::to_owned);
         let mut uses = BTreeSet::new();
         let value = match (given, &declaration.default) {

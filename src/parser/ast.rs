@@ -3,7 +3,12 @@
 //! Text that may hold variables is a [`Word`]: unexpanded, with its span. Expansion makes `String`s of words (`expand`), so that the two cannot be mixed
 //! up. Every node keeps the bytes it came from.
 
+use std::sync::Arc;
+
 use crate::diag::{SourceFile, Span, Spanned};
+
+/// The text of a word. Most words are short: those take no memory of their own, which is a third of the time that parsing takes.
+pub type Text = smol_str::SmolStr;
 
 /// A whole Dockerfile.
 #[derive(Clone, Debug)]
@@ -33,7 +38,7 @@ pub struct Directives {
 #[derive(Clone, Debug)]
 pub struct Stage {
     /// The `FROM`.
-    pub from: From,
+    pub from: Arc<From>,
     /// The `FROM` as a statement (its span, its comment).
     pub statement: Statement,
     /// The instructions, in order.
@@ -46,15 +51,34 @@ pub struct Statement {
     /// What it says.
     pub instruction: Instruction,
     /// The keyword as written.
-    pub keyword: Spanned<String>,
+    pub keyword: Spanned<Text>,
     /// From the first line of the instruction (which may hold nothing but an escape character) to its end: heredocs, and comments and blank lines
     /// behind a last continuation included.
     pub span: Span,
-    /// The instruction as one logical line: continuations joined, comments dropped, leading blanks removed; with heredoc bodies after it. What
-    /// `ONBUILD` stores and progress shows.
-    pub original: String,
+    /// The instruction as one logical line.
+    pub line: LogicalLine,
     /// The comment lines directly above, without `#`, joined by line breaks.
     pub comment: Option<String>,
+}
+
+/// An instruction as one line: continuations joined, comments dropped, blanks around it removed; with heredoc bodies after it. What `ONBUILD` stores and
+/// progress shows. Most instructions stand in the file just so, and are not copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogicalLine {
+    /// These bytes of the file.
+    InFile(Span),
+    /// What had to be put together.
+    Joined(Box<str>),
+}
+
+impl Statement {
+    /// The instruction as one line. `file` is the one it was read from.
+    pub fn original<'a>(&'a self, file: &'a SourceFile) -> &'a str {
+        match &self.line {
+            LogicalLine::InFile(span) => file.slice(*span),
+            LogicalLine::Joined(text) => text,
+        }
+    }
 }
 
 /// `FROM [--platform=P] image [AS name]`.
@@ -81,16 +105,16 @@ pub struct StageName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
     /// The text with continuations joined.
-    pub text: String,
+    pub text: Text,
     /// Where it was written.
     pub span: Span,
 }
 
-/// An instruction, by keyword.
+/// An instruction, by keyword. What is large is kept apart: instructions are moved a few times while they are read.
 #[derive(Clone, Debug)]
 pub enum Instruction {
     /// `FROM` (only as the statement of a [`Stage`]).
-    From(From),
+    From(Arc<From>),
     /// `ARG name[=default] …`.
     Arg(Vec<ArgDeclaration>),
     /// `RUN`.
@@ -108,9 +132,9 @@ pub enum Instruction {
     /// `ENV key=value …`.
     Env(Vec<KeyValue>),
     /// `ADD`.
-    Add(Add),
+    Add(Box<Add>),
     /// `COPY`.
-    Copy(Copy),
+    Copy(Box<Copy>),
     /// `VOLUME path …`.
     Volume(Vec<Word>),
     /// `USER user[:group]`.

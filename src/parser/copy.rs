@@ -36,7 +36,7 @@ pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<In
             return None;
         }
     }
-    Some(Instruction::Copy(Copy {
+    Some(Instruction::Copy(Box::new(Copy {
         paths,
         from: from.map(literal),
         chown: flags.text("chown"),
@@ -44,7 +44,7 @@ pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<In
         link: flags.switch("link").unwrap_or(false),
         parents: flags.switch("parents").unwrap_or(false),
         exclude: flags.many("exclude"),
-    }))
+    })))
 }
 
 /// Reads the arguments of `ADD`.
@@ -60,7 +60,7 @@ pub(super) fn add(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Ins
     ];
     let mut flags = Flags::check(scope, arguments.flags, &known);
     let paths = paths(scope, arguments.rest, arguments.heredocs, arguments.keyword)?;
-    Some(Instruction::Add(Add {
+    Some(Instruction::Add(Box::new(Add {
         paths,
         chown: flags.text("chown"),
         chmod: flags.text("chmod"),
@@ -69,7 +69,7 @@ pub(super) fn add(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Ins
         checksum: flags.text("checksum"),
         keep_git_dir: flags.switch("keep-git-dir"),
         unpack: flags.switch("unpack"),
-    }))
+    })))
 }
 
 /// Sorts the words to sources, heredocs and the destination.
@@ -93,6 +93,9 @@ fn paths(scope: &mut Scope<'_>, rest: Range<usize>, heredocs: Vec<Heredoc>, blam
     if is_mark(&destination).is_some() {
         scope.report(Diagnostic::error(scope.file, destination.span, "a heredoc cannot be the destination"));
         return None;
+    }
+    if heredocs.is_empty() && words.iter().all(|word| !word.text.contains("<<")) {
+        return Some(CopyPaths { sources: words, heredocs, destination });
     }
     let mut bodies = heredocs.into_iter();
     let (mut sources, mut files): (Vec<Word>, Vec<Heredoc>) = (Vec::with_capacity(words.len()), Vec::new());

@@ -1,8 +1,10 @@
 //! Whole files: directives, then instruction after instruction, sorted into stages.
 
+use std::sync::Arc;
+
 use crate::diag::{Diagnostic, RuleId, SourceFile, Span};
 
-use super::ast::{Dockerfile, From, Instruction, RunMount, Stage, Statement, Word};
+use super::ast::{Dockerfile, From, Instruction, LogicalLine, RunMount, Stage, Statement, Text, Word};
 use super::directives::{self, Frontend};
 use super::instruction::{self, Read};
 use super::lexer::{Lexer, Line};
@@ -81,7 +83,11 @@ pub fn parse_trigger(text: &str, label: &str) -> Result<Statement, Vec<Diagnosti
     }
     let mut statements = statements.into_iter();
     match (statements.next(), statements.next()) {
-        (Some(statement), None) => Ok(statement),
+        (Some(mut statement), None) => {
+            // The text ends here, and the statement does not.
+            statement.line = LogicalLine::Joined(statement.original(&file).into());
+            Ok(statement)
+        }
         (None, _) => Err(vec![Diagnostic::error(&file, whole, "the trigger holds no instruction")]),
         (Some(_), Some(second)) => Err(vec![Diagnostic::error(&file, second.span, "a trigger is a single instruction")]),
     }
@@ -164,12 +170,12 @@ impl Reader {
                 _ => return,
             },
             None => {
-                let from = From { platform: None, image: Word { text: String::new(), span: keyword_span }, name: None };
+                let from = Arc::new(From { platform: None, image: Word { text: Text::default(), span: keyword_span }, name: None });
                 let statement = Statement {
                     instruction: Instruction::From(from.clone()),
-                    keyword: crate::diag::Spanned::new("FROM".to_owned(), keyword_span),
+                    keyword: crate::diag::Spanned::new("FROM".into(), keyword_span),
                     span: line.span(0..line.text.len()),
-                    original: line.text.clone(),
+                    line: LogicalLine::Joined(line.text.as_str().into()),
                     comment: line.comment.clone(),
                 };
                 Stage { from, statement, instructions: Vec::new() }

@@ -164,7 +164,7 @@ impl Flags {
                     };
                     scope.report(scope.error(flag.value_range, message));
                 }
-                (_, Some(text)) => checked.found.push((name, Word { text: text.into_owned(), span: scope.span(flag.value_range) })),
+                (_, Some(text)) => checked.found.push((name, Word { text: text.as_ref().into(), span: scope.span(flag.value_range) })),
                 (_, None) => {
                     scope
                         .report(scope.error(flag.range, format!("flag `--{name}` needs a value")).with_hint(format!("write `--{name}=…`")));

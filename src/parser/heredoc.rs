@@ -54,7 +54,7 @@ pub(super) fn find(line: &str) -> Marks {
 
 /// Whether a word of the line, split at blanks alone, looks like a heredoc.
 pub(super) fn seems_to_hold_one(line: &str) -> bool {
-    words::at_blanks(line, 0..line.len()).into_iter().any(|range| matches!(mark(&line[range]), Ok(Some(_))))
+    words::at_blanks(line, 0..line.len()).any(|range| matches!(mark(&line[range]), Ok(Some(_))))
 }
 
 /// Reads a word as a mark; fails where its delimiter cannot be read.

@@ -4,10 +4,11 @@
 //! same line; nesting ends there, so that no input can make this recurse.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::diag::{Diagnostic, RuleId, SourceFile, Span, Spanned, did_you_mean};
 
-use super::ast::{From, Heredoc, Instruction, Onbuild, ShellOrExec, StageName, Statement, Word};
+use super::ast::{From, Heredoc, Instruction, LogicalLine, Onbuild, ShellOrExec, StageName, Statement, Text, Word};
 use super::flags::{self, Flag, Flags, Kind};
 use super::heredoc::{self, Marks};
 use super::json::{self, Json};
@@ -106,16 +107,27 @@ pub(super) fn read(lexer: &mut Lexer<'_>, file: &SourceFile, line: &Line, escape
         false => Some(Vec::new()),
     };
     let statement = heredocs.and_then(|heredocs| {
-        let original = with_bodies(&line.text[whole], &heredocs);
-        let keyword = scope.spanned(first);
+        let text = logical_line(line, whole, &heredocs, span.end);
+        let keyword = Spanned::new(scope.text(first.clone()).into(), keyword_span);
         let instruction = match inner {
             Inner::None => instruction(&mut scope, layout, heredocs)?,
             Inner::Layout(inner) => onbuild(&mut scope, layout, Some(inner), heredocs, span.end)?,
             _ => onbuild(&mut scope, layout, None, heredocs, span.end)?,
         };
-        Some(Statement { instruction, keyword, span, original, comment: line.comment.clone() })
+        Some(Statement { instruction, keyword, span, line: text, comment: line.comment.clone() })
     });
     Read { statement, keyword: Some(keyword), keyword_span }
+}
+
+/// The instruction as one line; `end` is where its last heredoc ends.
+fn logical_line(line: &Line, whole: Range<usize>, heredocs: &[Heredoc], end: usize) -> LogicalLine {
+    let bodies: usize = heredocs.iter().map(|heredoc| 1 + heredoc.written().len() + heredoc.delimiter.len()).sum();
+    // Where nothing was left out (a carriage return, a tab before a delimiter), the text is as long as what stands in the file.
+    match line.in_file(whole.clone()) {
+        Some(span) if heredocs.is_empty() => LogicalLine::InFile(span),
+        Some(span) if span.range().len() + bodies == end - span.start => LogicalLine::InFile(Span::new(span.start, end)),
+        _ => LogicalLine::Joined(with_bodies(&line.text[whole], heredocs).into()),
+    }
 }
 
 /// The line with the bodies of its heredocs behind it.
@@ -151,7 +163,10 @@ fn layout<'a>(scope: &mut Scope<'a>, range: Range<usize>) -> Option<Layout<'a>> 
 }
 
 fn known_keyword(written: &str) -> Option<&'static str> {
-    let plain = KEYWORDS.into_iter().find(|keyword| written.eq_ignore_ascii_case(keyword));
+    // Length and first letter leave one or two to compare with.
+    let first = written.as_bytes().first()?.to_ascii_uppercase();
+    let near = |keyword: &&str| keyword.len() == written.len() && keyword.as_bytes()[0] == first;
+    let plain = KEYWORDS.into_iter().filter(near).find(|keyword| written.eq_ignore_ascii_case(keyword));
     plain.or_else(|| KEYWORDS.into_iter().find(|keyword| !written.is_ascii() && words::is_keyword(written, keyword)))
 }
 
@@ -278,7 +293,7 @@ fn without_flags(scope: &mut Scope<'_>, keyword: &'static str, rest: Range<usize
         "WORKDIR" => one(scope, rest, blame, "a path").map(Instruction::Workdir),
         "STOPSIGNAL" => stop_signal(scope, rest, blame),
         "EXPOSE" => {
-            let ports: Vec<Word> = words::at_blanks(&scope.line.text, rest).into_iter().map(|range| scope.word(range)).collect();
+            let ports: Vec<Word> = words::at_blanks(&scope.line.text, rest).map(|range| scope.word(range)).collect();
             if ports.is_empty() {
                 return scope.fail(blame, "`EXPOSE` needs at least one port");
             }
@@ -322,11 +337,13 @@ fn onbuild(scope: &mut Scope<'_>, outer: Layout<'_>, inner: Option<Layout<'_>>, 
     let statement = inner.and_then(|inner| {
         scope.keyword = inner.keyword;
         scope.trigger = true;
-        let keyword = scope.spanned(inner.keyword_range.clone());
+        let keyword = Spanned::new(scope.text(inner.keyword_range.clone()).into(), scope.span(inner.keyword_range.clone()));
         let original = with_bodies(&scope.line.text[outer.rest], &heredocs);
         let instruction = instruction(scope, inner, heredocs);
         let span = Span::new(keyword.span.start, end);
-        instruction.map(|instruction| Box::new(Statement { instruction, keyword, span, original, comment: None }))
+        instruction.map(|instruction| {
+            Box::new(Statement { instruction, keyword, span, line: LogicalLine::Joined(original.into()), comment: None })
+        })
     });
     acceptable.then_some(Instruction::Onbuild(Onbuild { trigger, statement }))
 }
@@ -334,7 +351,7 @@ fn onbuild(scope: &mut Scope<'_>, outer: Layout<'_>, inner: Option<Layout<'_>>, 
 /// `FROM image [AS name]`.
 fn from(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
     let mut flags = Flags::check(scope, arguments.flags, &[("platform", Kind::Text)]);
-    let words = words::at_blanks(&scope.line.text, arguments.rest.clone());
+    let words = words::at_blanks(&scope.line.text, arguments.rest.clone()).collect::<Vec<_>>();
     let name = match words.as_slice() {
         [] => {
             return scope.fail_with(
@@ -353,7 +370,7 @@ fn from(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> 
         }
     };
     let image = scope.word(words[0].clone());
-    Some(Instruction::From(From { platform: flags.text("platform"), image, name }))
+    Some(Instruction::From(Arc::new(From { platform: flags.text("platform"), image, name })))
 }
 
 /// Whether the word is `AS`; the long s counts as one.
@@ -417,7 +434,7 @@ fn warn_of_broken_json(scope: &mut Scope<'_>, rest: Range<usize>) {
 
 /// A command for the shell with nothing in it.
 pub(super) fn empty_command(scope: &Scope<'_>, keyword: Range<usize>) -> ShellOrExec {
-    ShellOrExec::Shell(Word { text: String::new(), span: scope.span(keyword.end..keyword.end) })
+    ShellOrExec::Shell(Word { text: Text::default(), span: scope.span(keyword.end..keyword.end) })
 }
 
 /// The whole rest of the line.
@@ -444,7 +461,7 @@ fn volume(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Opt
         return scope.fail(blame, "`VOLUME` needs at least one path");
     }
     for path in paths.iter_mut().filter(|path| path.text.trim().len() != path.text.len()) {
-        path.text = path.text.trim().to_owned();
+        path.text = path.text.trim().into();
     }
     if let Some(empty) = paths.iter().find(|word| word.text.is_empty()) {
         let diagnostic = Diagnostic::error(scope.file, empty.span, "the path of a volume is empty");
@@ -457,9 +474,9 @@ fn volume(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Opt
 /// Words as a JSON array or separated by blanks.
 pub(super) fn list(scope: &mut Scope<'_>, rest: Range<usize>) -> Option<Vec<Word>> {
     match json::parse(&scope.line.text, rest.clone()) {
-        Json::Strings(items) => Some(items.into_iter().map(|(text, range)| Word { text, span: scope.span(range) }).collect()),
+        Json::Strings(items) => Some(items.into_iter().map(|(text, range)| Word { text: text.into(), span: scope.span(range) }).collect()),
         Json::NotStrings => not_strings(scope, rest),
-        Json::No => Some(words::at_blanks(&scope.line.text, rest).into_iter().map(|range| scope.word(range)).collect()),
+        Json::No => Some(words::at_blanks(&scope.line.text, rest).map(|range| scope.word(range)).collect()),
     }
 }
 
@@ -476,5 +493,5 @@ fn shell(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Opti
 
 /// The value of a flag that is not expanded.
 pub(super) fn literal(word: Word) -> Spanned<String> {
-    Spanned::new(word.text, word.span)
+    Spanned::new(word.text.into(), word.span)
 }

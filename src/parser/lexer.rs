@@ -57,6 +57,11 @@ impl Line {
         Span::new(self.offset(range.start), self.offset(range.end - 1) + 1)
     }
 
+    /// Where a range of the text was written, if it stands there just so.
+    pub(super) fn in_file(&self, range: Range<usize>) -> Option<Span> {
+        (self.pieces.len() == 1).then(|| self.span(range))
+    }
+
     /// Where a byte of the text was written.
     fn offset(&self, at: usize) -> usize {
         // Most instructions have a line to themselves.

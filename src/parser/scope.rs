@@ -60,7 +60,7 @@ impl<'a> Scope<'a> {
     }
 
     pub(super) fn word(&self, range: Range<usize>) -> Word {
-        Word { text: self.text(range.clone()).to_owned(), span: self.span(range) }
+        Word { text: self.text(range.clone()).into(), span: self.span(range) }
     }
 
     pub(super) fn spanned(&self, range: Range<usize>) -> Spanned<String> {

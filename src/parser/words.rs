@@ -30,18 +30,15 @@ pub(super) fn trim(text: &str, range: Range<usize>) -> Range<usize> {
 }
 
 /// Splits at blanks.
-pub(super) fn at_blanks(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
-    let mut words = Vec::new();
+pub(super) fn at_blanks(text: &str, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let bytes = &text.as_bytes()[..range.end];
     let mut at = range.start;
-    let bytes = text.as_bytes();
-    while at < range.end {
-        let length = bytes[at..range.end].iter().position(|byte| is_blank_byte(*byte)).unwrap_or(range.end - at);
-        if length > 0 {
-            words.push(at..at + length);
-        }
-        at += length + 1;
-    }
-    words
+    std::iter::from_fn(move || {
+        let start = at + bytes.get(at..)?.iter().position(|byte| !is_blank_byte(*byte))?;
+        let end = bytes[start..].iter().position(|byte| is_blank_byte(*byte)).map_or(bytes.len(), |length| start + length);
+        at = end;
+        Some(start..end)
+    })
 }
 
 /// Splits at blanks that are neither quoted nor escaped.

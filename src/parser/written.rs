@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use super::ast::Statement;
 use super::json::{self, Json};
 use super::{flags, words};
+use crate::diag::SourceFile;
 
 /// A flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +31,9 @@ pub struct Written {
 }
 
 impl Statement {
-    /// Reads the flags and words of the instruction's line again.
-    pub fn written(&self) -> Written {
-        let line = self.original.split('\n').next().unwrap_or_default();
+    /// Reads the flags and words of the instruction's line again. `file` is the one that it was read from.
+    pub fn written(&self, file: &SourceFile) -> Written {
+        let line = self.original(file).split('\n').next().unwrap_or_default();
         let (flags, rest) = flags::parse(line, self.keyword.value.len().min(line.len())..line.len());
         let flags =
             flags.into_iter().map(|flag| WrittenFlag { name: flag.name.into_owned(), value: flag.value.map(Cow::into_owned) }).collect();
@@ -40,7 +41,7 @@ impl Statement {
         match json::parse(line, rest.clone()) {
             Json::Strings(items) => Written { flags, words: items.into_iter().map(|(item, _)| item).collect(), json: true },
             _ => {
-                let words = words::at_blanks(line, rest).into_iter().map(|range| line[range].to_owned()).collect();
+                let words = words::at_blanks(line, rest).map(|range| line[range].to_owned()).collect();
                 Written { flags, words, json: false }
             }
         }

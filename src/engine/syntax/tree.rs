@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::diag::{Diagnostic, Severity, SourceFile, Span};
-use crate::parser::{Copy, Dockerfile, Healthcheck, Heredoc, Instruction, KeyValue, ShellOrExec, Stage, Statement, Word, Written};
+use crate::parser::{Dockerfile, Healthcheck, Heredoc, Instruction, KeyValue, ShellOrExec, Stage, Statement, Word, Written};
 
 /// The version of the fields.
 const SCHEMA: u32 = 1;
@@ -251,33 +251,26 @@ fn stage(file: &SourceFile, index: usize, stage: &Stage) -> StageNode {
     StageNode {
         index,
         name: stage.from.name.as_ref().map(|name| name.name.clone()),
-        base: stage.from.image.text.clone(),
-        platform: stage.from.platform.as_ref().map(|word| word.text.clone()),
+        base: stage.from.image.text.to_string(),
+        platform: stage.from.platform.as_ref().map(|word| word.text.to_string()),
         start_line: file.line(span.start),
-        end_line: last_line(file, span),
+        end_line: file.line(span.end),
         span: span.into(),
         from: instruction(file, &stage.statement),
         instructions: stage.instructions.iter().map(|statement| instruction(file, statement)).collect(),
     }
 }
 
-/// The line of the last byte of `span`.
-fn last_line(file: &SourceFile, span: Span) -> usize {
-    let text = file.slice(span);
-    // What ends in a line break ends on the line that it breaks.
-    let end = span.end - usize::from(text.ends_with('\n'));
-    file.line(end.max(span.start))
-}
-
 fn instruction(file: &SourceFile, statement: &Statement) -> InstructionNode {
-    let written = statement.written();
+    let written = statement.written(file);
     let mut node = InstructionNode {
         keyword: keyword(&statement.instruction),
-        written: statement.keyword.value.clone(),
+        written: statement.keyword.value.to_string(),
         start_line: file.line(statement.span.start),
-        end_line: last_line(file, statement.span),
+        // A blank line behind a last continuation is part of the instruction.
+        end_line: file.line(statement.span.end),
         span: statement.span.into(),
-        original: statement.original.clone(),
+        original: statement.original(file).to_owned(),
         comment: statement.comment.clone(),
         flags: written.flags.iter().map(|flag| FlagNode { name: flag.name.clone(), value: flag.value.clone() }).collect(),
         form: None,
@@ -298,8 +291,8 @@ fn fill(node: &mut InstructionNode, file: &SourceFile, instruction: &Instruction
             node.pairs = declarations
                 .iter()
                 .map(|arg| PairNode {
-                    key: arg.name.text.clone(),
-                    value: arg.default.as_ref().map(|default| default.text.clone()),
+                    key: arg.name.text.to_string(),
+                    value: arg.default.as_ref().map(|default| default.text.to_string()),
                     legacy: false,
                 })
                 .collect();
@@ -310,8 +303,8 @@ fn fill(node: &mut InstructionNode, file: &SourceFile, instruction: &Instruction
             node.heredocs = run.heredocs.iter().map(heredoc).collect();
         }
         Instruction::Cmd(form) | Instruction::Entrypoint(form) => (node.form, node.arguments) = command(form),
-        Instruction::Copy(Copy { paths, .. }) => {
-            node.heredocs = paths.heredocs.iter().map(heredoc).collect();
+        Instruction::Copy(copy) => {
+            node.heredocs = copy.paths.heredocs.iter().map(heredoc).collect();
             list(node, written);
         }
         Instruction::Add(add) => {
@@ -319,16 +312,16 @@ fn fill(node: &mut InstructionNode, file: &SourceFile, instruction: &Instruction
             list(node, written);
         }
         Instruction::Volume(_) => list(node, written),
-        Instruction::Expose(words) => node.arguments = words.iter().map(|word| word.text.clone()).collect(),
+        Instruction::Expose(words) => node.arguments = words.iter().map(|word| word.text.to_string()).collect(),
         Instruction::Shell(words) => (node.form, node.arguments) = (Some("exec"), words.clone()),
         Instruction::Maintainer(word) | Instruction::User(word) | Instruction::Workdir(word) | Instruction::StopSignal(word) => {
-            node.arguments = vec![word.text.clone()];
+            node.arguments = vec![word.text.to_string()];
         }
-        Instruction::Healthcheck(Healthcheck::None) => node.arguments = vec!["NONE".to_owned()],
+        Instruction::Healthcheck(Healthcheck::None) => node.arguments = written.words.into_iter().take(1).collect(),
         Instruction::Healthcheck(Healthcheck::Command { command: form, .. }) => {
             let (form, words) = command(form);
             node.form = form;
-            node.arguments = std::iter::once("CMD".to_owned()).chain(words).collect();
+            node.arguments = written.words.into_iter().take(1).chain(words).collect();
         }
         Instruction::Onbuild(onbuild) => {
             let instruction = onbuild.statement.as_deref().map(|statement| Box::new(self::instruction(file, statement)));
@@ -367,13 +360,13 @@ fn list(node: &mut InstructionNode, written: Written) {
 
 fn command(form: &ShellOrExec) -> (Option<&'static str>, Vec<String>) {
     match form {
-        ShellOrExec::Shell(Word { text, .. }) => (Some("shell"), vec![text.clone()]),
+        ShellOrExec::Shell(Word { text, .. }) => (Some("shell"), vec![text.to_string()]),
         ShellOrExec::Exec(words) => (Some("exec"), words.clone()),
     }
 }
 
 fn pair(pair: &KeyValue) -> PairNode {
-    PairNode { key: pair.key.text.clone(), value: Some(pair.value.text.clone()), legacy: pair.legacy }
+    PairNode { key: pair.key.text.to_string(), value: Some(pair.value.text.to_string()), legacy: pair.legacy }
 }
 
 fn heredoc(heredoc: &Heredoc) -> HeredocNode {

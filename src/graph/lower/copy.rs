@@ -76,7 +76,7 @@ impl Lowering<'_, '_> {
         let chown = request.chown.and_then(|word| self.expand(word, state)).filter(|text| !text.is_empty());
         let chmod = self.chmod(state, request);
         // Patterns are taken as they are written.
-        let exclude: Vec<String> = request.exclude.iter().map(|word| word.text.clone()).collect();
+        let exclude: Vec<String> = request.exclude.iter().map(|word| word.text.to_string()).collect();
         let Ok(checksum) = self.checksum(state, request) else { return };
         // BuildKit merges only what needs no look at the base.
         let link = request.link && chmod.is_none();
@@ -120,7 +120,7 @@ impl Lowering<'_, '_> {
             link,
         };
         let below = state.node;
-        let text = super::run::step_text(statement);
+        let text = super::run::step_text(statement, &self.request.dockerfile.file);
         let node = self.add(state, Op::Copy(op), &inputs, statement, text.clone());
         state.node = if link {
             state.position -= 1;

@@ -483,7 +483,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
             }
             Instruction::Maintainer(name) => {
                 self.commit(state, &format!("MAINTAINER {}", name.text), Layer::None);
-                state.config.author = Some(name.text.clone());
+                state.config.author = Some(name.text.to_string());
             }
             Instruction::Cmd(command) => {
                 let args = with_shell(&state.config, command);
@@ -671,7 +671,7 @@ pub(super) fn expansion_error(file: &SourceFile, word: &Word, error: &ExpandErro
 fn with_shell(config: &ImageConfig, command: &ShellOrExec) -> Vec<String> {
     match command {
         ShellOrExec::Exec(words) => words.clone(),
-        ShellOrExec::Shell(line) => shell_words(config, line.text.clone()),
+        ShellOrExec::Shell(line) => shell_words(config, line.text.to_string()),
     }
 }
 
@@ -689,7 +689,7 @@ fn health_config(check: &parser::Healthcheck) -> HealthConfig {
         parser::Healthcheck::None => HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() },
         parser::Healthcheck::Command { command, interval, timeout, start_period, start_interval, retries } => {
             let test = match command {
-                ShellOrExec::Shell(line) => vec!["CMD-SHELL".to_owned(), line.text.clone()],
+                ShellOrExec::Shell(line) => vec!["CMD-SHELL".to_owned(), line.text.to_string()],
                 ShellOrExec::Exec(words) => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
             };
             HealthConfig {

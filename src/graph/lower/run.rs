@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::diag::Spanned;
+use crate::diag::{SourceFile, Spanned};
 use crate::graph::history::Layer;
 use crate::graph::op::{
     CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, NetworkMode, NodeId, Op, SecurityMode, Step, Unpack,
@@ -69,7 +69,7 @@ impl Lowering<'_, '_> {
             mounts,
             script,
         };
-        state.node = self.add(state, Op::Exec(op), &inputs, statement, step_text(statement));
+        state.node = self.add(state, Op::Exec(op), &inputs, statement, step_text(statement, &self.request.dockerfile.file));
         self.commit(state, &history, Layer::Marked);
     }
 
@@ -120,7 +120,7 @@ impl Lowering<'_, '_> {
                 return None;
             }
         };
-        self.warn_undefined(&parser::Word { text: String::new(), span: word.span }, &undefined, state);
+        self.warn_undefined(&parser::Word { text: parser::Text::default(), span: word.span }, &undefined, state);
         let target = mount.target.as_ref().map(|target| state.workdir().join(target));
         if target.as_ref().is_some_and(RootPath::is_root) {
             self.error_at(word.span, "a mount cannot have the target `/`".to_owned(), None);
@@ -226,7 +226,7 @@ impl Lowering<'_, '_> {
         if !heredoc.expand {
             return Some(heredoc.body.value.clone());
         }
-        let word = parser::Word { text: heredoc.body.value.clone(), span: heredoc.body.span };
+        let word = parser::Word { text: heredoc.body.value.as_str().into(), span: heredoc.body.span };
         match parser::expand(&word.text, '\\', &*state.env, Mode::Heredoc) {
             Ok(expanded) => {
                 self.warn_undefined(&word, &expanded, state);
@@ -251,8 +251,8 @@ fn clean(path: &str) -> String {
 const MAX_STEP_TEXT: usize = 1000;
 
 /// A step's text: the instruction on one line; of a heredoc the first line.
-pub(super) fn step_text(statement: &Statement) -> String {
-    let mut lines = statement.original.lines();
+pub(super) fn step_text(statement: &Statement, file: &SourceFile) -> String {
+    let mut lines = statement.original(file).lines();
     let first = lines.next().unwrap_or_default().trim_end();
     let text = match lines.find(|line| !line.trim().is_empty()) {
         Some(body) => format!("{first} ({}...)", body.trim()),

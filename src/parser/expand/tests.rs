@@ -55,7 +55,7 @@ fn habits_from_bash_get_a_hint() {
 #[test]
 fn a_mistake_of_a_word_is_shown_at_its_part_with_its_hint() {
     let file = SourceFile::new("Dockerfile", "USER é${A^^}x");
-    let word = Word { text: "é${A^^}x".to_owned(), span: Span::new(5, 14) };
+    let word = Word { text: "é${A^^}x".into(), span: Span::new(5, 14) };
     let error = word.expand('\\', &variables, Mode::Word).unwrap_err();
     let shown = word.diagnostic(&file, &error);
     assert_eq!((file.slice(shown.span), shown.hint), ("${A^^}", error.hint));
@@ -63,7 +63,7 @@ fn a_mistake_of_a_word_is_shown_at_its_part_with_its_hint() {
 
 #[test]
 fn a_word_tells_which_variables_it_mentions() {
-    let word = Word { text: "$B${A:-$C}'$D'\"${E/$F/$G}\"${H#$I}\\$J".to_owned(), span: Span::new(0, 0) };
+    let word = Word { text: "$B${A:-$C}'$D'\"${E/$F/$G}\"${H#$I}\\$J".into(), span: Span::new(0, 0) };
     assert_eq!(word.variables('\\').into_iter().collect::<String>(), "ABCEFGHI");
 }
 

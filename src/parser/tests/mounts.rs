@@ -6,7 +6,7 @@ use crate::parser::*;
 /// What a mount's text means, in words; the message and the part at fault if it is refused.
 pub(super) fn describe(text: &str, variables: &dyn Variables) -> Result<String, String> {
     let file = SourceFile::new("Dockerfile", text);
-    let flag = Word { text: text.to_owned(), span: Span::new(0, text.len()) };
+    let flag = Word { text: text.into(), span: Span::new(0, text.len()) };
     let resolved = RunMount::resolve(&flag, &file, &mut |value| expand(value, '\\', variables, Mode::Word).map(|expanded| expanded.text));
     let mount = resolved
         .map_err(|diagnostic| format!("{} @ {}", diagnostic.message, diagnostic.file.slice(diagnostic.span)).trim_end().to_owned())?;
@@ -115,7 +115,7 @@ fn mistakes_point_at_the_field_also_where_the_flag_has_quotes_or_goes_on_in_anot
 fn the_stage_that_a_mount_is_from_has_its_place() {
     let text = "target=/x,from=base,rw";
     let file = SourceFile::new("Dockerfile", text);
-    let flag = Word { text: text.to_owned(), span: Span::new(0, text.len()) };
+    let flag = Word { text: text.into(), span: Span::new(0, text.len()) };
     let mount = RunMount::resolve(&flag, &file, &mut |value| Ok(value.to_owned())).unwrap();
     let RunMountKind::Bind { from: Some(from), .. } = mount.kind else { panic!("no bind mount from a stage") };
     assert_eq!(file.slice(from.span), "base");

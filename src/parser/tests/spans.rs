@@ -38,7 +38,7 @@ fn heredocs_point_at_their_mark_and_their_body() {
     assert_eq!((file.slice(b.span), file.slice(b.body.span)), ("<<B", "two\n"));
     let statement = &parse(&file).dockerfile.stages[0].instructions[0];
     assert_eq!(file.slice(statement.span), "COPY <<-A <<B /d/\n\tone\nA\ntwo\nB");
-    assert_eq!(statement.original, "COPY <<-A <<B /d/\n\tone\nA\ntwo\nB");
+    assert_eq!(statement.original(&file), "COPY <<-A <<B /d/\n\tone\nA\ntwo\nB");
 }
 
 #[test]
