@@ -12,7 +12,7 @@ pub const CHECKS_PAGE: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/
 pub const MAX_FOUND: usize = 10_000;
 
 /// How many warnings are shown of one file.
-pub const MAX_SHOWN: usize = 500;
+pub const MAX_SHOWN: usize = 10_000;
 
 /// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

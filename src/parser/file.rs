@@ -137,7 +137,12 @@ impl Reader {
             found.match_indices('\u{fffd}').map(move |(at, text)| Span::new(below.start + at, below.start + at + text.len()))
         });
         if let Some(span) = on_line.chain(in_heredocs).find(|span| file.is_replacement(span.start)) {
-            let diagnostic = Diagnostic::error(file, span, "this is not UTF-8, so that it cannot be part of an instruction");
+            // Names of people are in old encodings at times, and these values only go into the image's config, as U+FFFD.
+            let only_config = |statement: &Statement| matches!(statement.instruction, Instruction::Maintainer(_) | Instruction::Label(_));
+            let diagnostic = match statement.is_some_and(only_config) {
+                true => Diagnostic::warning(file, span, "this is not UTF-8, and becomes U+FFFD in the image"),
+                false => Diagnostic::error(file, span, "this is not UTF-8, so that it cannot be part of an instruction"),
+            };
             self.found.push(diagnostic.with_hint("write the file in UTF-8; any bytes are allowed in comments only"));
         }
     }

@@ -55,7 +55,8 @@ pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag<'_>>, usize) {
     }
 }
 
-/// Whether the character ends a flag. Flags are read byte by byte, so that no blank beyond ASCII counts.
+/// Whether the character ends a flag. Blanks beyond ASCII do not: BuildKit reads flags byte by byte, and takes bytes of other letters for blanks at times,
+/// which nobody can have meant.
 fn is_blank(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }

@@ -75,7 +75,7 @@ CMD ["cat /app/run.txt"]
         ("COPY file.txt copied.txt # buildkit", true),
         ("ADD file.txt added.txt # buildkit", true),
         ("RUN |1 VERSION=1.2 /bin/sh -ec echo \"$GREETING $VERSION\" > run.txt # buildkit", true),
-        ("EXPOSE [80/tcp 53/udp]", false),
+        ("EXPOSE [53/udp 80/tcp]", false),
         ("VOLUME [/data]", false),
         ("STOPSIGNAL SIGINT", false),
         ("HEALTHCHECK {Test:[CMD-SHELL wget -q localhost] Interval:5s Timeout:3s StartPeriod:0s StartInterval:0s Retries:2}", false),

@@ -50,11 +50,13 @@ fn what_cannot_be_read_is_told_clearly() {
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_a_mistake_but_in_comments() {
+fn bytes_that_are_not_utf8_are_a_mistake_where_a_step_would_need_them() {
     let world = World::new();
     let parse = |bytes: &[u8]| world.strake(["parse", "--format=json", "-"]).stdin(bytes.to_vec());
-    let done = parse(b"FROM scratch\nLABEL a=\xff\n").fails();
+    let done = parse(b"FROM scratch\nENV a=\xff\n").fails();
     let diagnostic = &json(&done.stdout)["diagnostics"][0];
     assert_eq!((&diagnostic["severity"], &diagnostic["line"]), (&"error".into(), &2.into()), "{done}");
-    parse(b"FROM scratch\n# caf\xe9\nLABEL a=b\n").ok();
+    let done = parse(b"FROM scratch\n# caf\xe9\nMAINTAINER Jos\xe9\n").ok();
+    let warning = &json(&done.stdout)["diagnostics"][0];
+    assert_eq!((&warning["severity"], &warning["line"]), (&"warning".into(), &3.into()), "{done}");
 }

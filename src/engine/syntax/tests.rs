@@ -152,3 +152,27 @@ fn flags_keep_their_order_and_lose_their_quotes() {
     assert_eq!(flags, [("link", None), ("chown", Some("1:2")), ("from", Some("x")), ("exclude", Some("a b"))]);
     assert_eq!((node["form"].as_str(), &node["arguments"]), (Some("exec"), &serde_json::json!(["s p", "/d"])));
 }
+
+#[test]
+fn blank_lines_behind_a_last_continuation_belong_to_the_instruction() {
+    for (text, last) in [
+        ("FROM a\nRUN a \\\n\n", 3),
+        ("FROM a\nRUN a \\\n   ", 3),
+        ("FROM a\nRUN a \\\n# x\n\n", 4),
+        ("FROM a\nRUN a \\\n\n\n\n", 5),
+        ("FROM a\r\nRUN a \\\r\n\r\n", 3),
+        ("FROM a\nRUN a \\\n", 2),
+        ("FROM a\nRUN a\n\n", 2),
+    ] {
+        let tree = tree(text);
+        let stage = &tree["stages"][0];
+        assert_eq!((&stage["end_line"], &stage["instructions"][0]["end_line"]), (&last.into(), &last.into()), "{text:?}");
+    }
+}
+
+#[test]
+fn what_a_health_check_is_keeps_its_spelling() {
+    let tree = tree("FROM a\nHEALTHCHECK none\nHEALTHCHECK Cmd [\"x\"]\n");
+    let arguments = |index: usize| tree["stages"][0]["instructions"][index]["arguments"].clone();
+    assert_eq!((arguments(0), arguments(1)), (serde_json::json!(["none"]), serde_json::json!(["Cmd", "x"])));
+}

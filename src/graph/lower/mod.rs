@@ -565,6 +565,9 @@ impl<'a, 'b> Lowering<'a, 'b> {
 
     fn expose(&mut self, state: &mut StageState, ports: &[Word]) {
         let mut exposed = Vec::new();
+        // BuildKit sorts what was written, not what comes of it; so history has `9-10` before `90`, and `100` before both.
+        let mut ports: Vec<&Word> = ports.iter().collect();
+        ports.sort_by(|one, other| one.text.cmp(&other.text));
         for word in ports {
             for port in self.expand_words(word, state) {
                 match parser::ports::parse_exposed(&port) {

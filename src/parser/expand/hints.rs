@@ -23,7 +23,7 @@ pub(super) fn quote(from: &str) -> Option<String> {
     if from.contains("$(") || from.contains('`') {
         return Some("commands are not executed here: `$(…)` is just text; a `RUN` can execute them".to_owned());
     }
-    Some("paths with blanks need the JSON form; to mean the quote itself, put the escape character before it".to_owned())
+    Some("close the quote, or put the escape character before it to mean the quote itself; paths with blanks need the JSON form".to_owned())
 }
 
 /// Behind the name stands something else than a modifier.

@@ -240,7 +240,7 @@ impl Grammar {
                 Ok((rest, Some(Action::Replace { all: operator == "//", pattern, replacement })))
             }
             ":" => Err(Err::Error(Fault::from_error_kind(input, ErrorKind::Eof))),
-            other => fail_in(whole, format!("unsupported modifier `{other}` in substitution"), hints::modifier(name, other)),
+            other => fail_in(whole, format!("unsupported modifier `{}` in substitution", visible(other)), hints::modifier(name, other)),
         }
     }
 }
@@ -263,4 +263,9 @@ fn name(input: &str) -> IResult<&str, &str, Fault> {
         take_while1(|c: char| unicode::is_letter(c) || unicode::is_digit(c) || c == '_'),
     ))
     .parse(input)
+}
+
+/// Text in which a line break or another control character shows.
+fn visible(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
