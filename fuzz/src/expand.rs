@@ -41,7 +41,7 @@ fn check_word(text: &str, escape: char, mode: Mode, variables: &BTreeMap<&str, &
     let outcome = cost::within(Duration::from_secs(2), "expansion", || expand(text, escape, &lookup, mode));
     assert_eq!(outcome, expand(text, escape, &lookup, mode), "the same word gave two texts");
     let file = SourceFile::new("Dockerfile", text);
-    let word = Word { text: text.to_owned(), span: Span::new(0, text.len()) };
+    let word = Word { text: text.into(), span: Span::new(0, text.len()) };
     let expanded = match outcome {
         Ok(expanded) => expanded,
         Err(error) => {

@@ -29,7 +29,7 @@ pub fn check(data: &[u8]) {
 
 fn mount(value: &str) {
     let file = SourceFile::new("Dockerfile", format!("RUN --mount={value} true"));
-    let word = Word { text: value.to_owned(), span: Span::new(12, 12 + value.len()) };
+    let word = Word { text: value.into(), span: Span::new(12, 12 + value.len()) };
     let resolve = |word: &Word| RunMount::resolve(word, &file, &mut |value| Ok(value.to_owned()));
     match (resolve(&word), resolve(&word)) {
         (Ok(first), Ok(second)) => {
@@ -45,7 +45,7 @@ fn mount(value: &str) {
             let mut keys: Vec<String> = fields.iter().map(|field| canonical(field)).collect();
             keys.sort_unstable();
             keys.dedup();
-            let reversed = Word { text: fields.join(","), span: word.span };
+            let reversed = Word { text: fields.join(",").into(), span: word.span };
             if keys.len() == fields.len() {
                 let reversed = resolve(&reversed).expect("the order of the other fields does not matter");
                 assert_eq!(fingerprint::of(&first, Keep::NoDigits), fingerprint::of(&reversed, Keep::NoDigits));

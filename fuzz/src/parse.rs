@@ -111,21 +111,22 @@ fn check_order(file: &SourceFile, statements: &[&Statement]) {
 /// What a statement says of itself reads as the same statement.
 fn check_original(statement: &Statement, dockerfile: &Dockerfile) {
     let escape = dockerfile.directives.escape;
-    let line = statement.original.lines().next().unwrap_or_default();
+    let original = statement.original(&dockerfile.file);
+    let line = original.lines().next().unwrap_or_default();
     if line.trim_end().ends_with(escape) || matches!(&statement.instruction, Instruction::From(from) if from.image.text.is_empty()) {
         return;
     }
-    let text = format!("# escape={escape}\nFROM scratch\n{}", statement.original);
+    let text = format!("# escape={escape}\nFROM scratch\n{original}");
     let parsed = parse(&SourceFile::new("original", text));
     let errors: Vec<_> = parsed.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).map(|error| &error.message).collect();
-    assert!(errors.is_empty(), "{:?} is refused: {errors:?}", statement.original);
+    assert!(errors.is_empty(), "{original:?} is refused: {errors:?}");
     let read = statements(&parsed.dockerfile);
-    assert_eq!(read.len(), 2, "{:?} is not one statement", statement.original);
+    assert_eq!(read.len(), 2, "{original:?} is not one statement");
     let [before, after] = [&statement.instruction, &read[1].instruction].map(|instruction| fingerprint::of(instruction, Keep::NoDigits));
     // What an ONBUILD stores also keeps the blanks at its end.
     let is_trigger = matches!(statement.instruction, Instruction::Onbuild(_));
     assert!(is_trigger || before == after, "{:?} reads as {:?}", statement.instruction, read[1].instruction);
-    assert_eq!(read[1].original, statement.original);
+    assert_eq!(read[1].original(&parsed.dockerfile.file), original);
     if let (Instruction::Onbuild(onbuild), '\\') = (&statement.instruction, escape)
         && let Some(inner) = &onbuild.statement
         // Flags of the ONBUILD itself are stored, too, and no instruction begins with them.
