@@ -24,7 +24,7 @@ use crate::store::{ActiveSnapshot, CacheMount, MountSharing, SnapshotId};
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
 
 use super::step::{commit, view};
-use super::stubs::make_stubs;
+use super::stubs::{make_stubs, repeat};
 use super::{Owner, ProcessUser, lookup_user, make_dir};
 
 /// The host name in a RUN step, as BuildKit sets it.
@@ -282,6 +282,12 @@ fn bind_input(
     let tree = view(&environment.store, input)?;
     let (subpath, is_file) = find(&tree, source, step)?;
     let upper = if writable { Some(environment.store.prepare()?) } else { None };
+    if let Some(active) = &upper {
+        // What is seen of the mount's own directory is that of the writable layer.
+        let (root, path) = (RootPath::root(), active.fs_path());
+        let copied = tree.metadata(&root).and_then(|known| known.map_or(Ok(()), |metadata| repeat(&tree, &root, &path, &metadata)));
+        copied.map_err(|source| Error::Io { action: "copy the metadata of the mount's source to", path, source })?;
+    }
     let rootfs = environment.store.rootfs(input, upper.as_ref(), None);
     held.snapshots.extend(upper);
     Ok(MountSpec::Overlay { rootfs, subpath, target, is_file })
