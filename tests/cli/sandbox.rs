@@ -134,6 +134,14 @@ fn a_step_runs_as_the_user_in_the_directory() {
 }
 
 #[test]
+fn an_empty_home_is_that_of_the_user() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\nENV HOME=\nRUN echo home=$HOME=$(env | grep -c ^HOME=)\nUSER 4242\nRUN echo home=$HOME=\n\
+                ENV HOME=/own\nRUN echo home=$HOME=\n";
+    world.build(text, &[]).ok().says(&["home=/root=1\n", "home=/=\n", "home=/own=\n"]);
+}
+
+#[test]
 fn a_writable_bind_mount_takes_changes_and_forgets_them() {
     let Some(world) = world() else { return };
     world.write("file", "context\n").write("sub/inner", "inner\n");

@@ -138,13 +138,16 @@ fn make_host_dir(path: &Path) -> Result<(), Error> {
 fn process(op: &ExecOp, user: &ProcessUser, secrets: &[(String, Vec<u8>)]) -> ProcessSpec {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
-    let mut env: Vec<OsString> = op.env.iter().chain(&op.proxy_env).map(|(name, value)| format!("{name}={value}").into()).collect();
+    // An empty `HOME` counts as none.
+    let has_home = op.env.iter().any(|(name, value)| name == "HOME" && !value.is_empty());
+    let vars = op.env.iter().filter(|(name, _)| has_home || name != "HOME");
+    let mut env: Vec<OsString> = vars.chain(&op.proxy_env).map(|(name, value)| format!("{name}={value}").into()).collect();
     for (name, value) in secrets {
         let mut entry = format!("{name}=").into_bytes();
         entry.extend_from_slice(value);
         env.push(OsString::from_vec(entry));
     }
-    if !op.env.iter().any(|(name, _)| name == "HOME") {
+    if !has_home {
         env.push(format!("HOME={}", user.home.as_deref().filter(|home| !home.is_empty()).unwrap_or("/")).into());
     }
     let mut process = ProcessSpec::new(op.args.iter().map(OsString::from).collect(), env);
