@@ -226,7 +226,7 @@ pub enum MountSpec {
         /// Options beyond these.
         options: MountOptions,
     },
-    /// An overlay of other directories, such as another image's root.
+    /// An overlay of other directories, such as another image's root: read-only, unless it has a directory for the changes.
     Overlay {
         /// What is mounted.
         #[serde(with = "wire::rootfs")]

@@ -62,7 +62,8 @@ impl Sources {
                     sources.push_back(Detached { mount: copy, change: Change::default() });
                 }
                 MountSpec::Overlay { rootfs, .. } => {
-                    sources.push_back(mount_detached(rootfs, RootOptions { read_only: true, volatile: false, devices: false })?);
+                    let writable = rootfs.is_writable();
+                    sources.push_back(mount_detached(rootfs, RootOptions { read_only: !writable, volatile: writable, devices: false })?);
                 }
                 MountSpec::Tmpfs { .. } => {}
             }
@@ -155,7 +156,7 @@ fn apply(root: &RootDir, spec: &SandboxSpec, mount: &MountSpec, sources: &mut So
             let mount = new_filesystem("tmpfs", &values, attributes).map_err(Failure::step("mount tmpfs on", path))?;
             Detached { mount, change: Change::default() }
         }
-        MountSpec::Overlay { subpath, .. } => select(next()?, subpath)?,
+        MountSpec::Overlay { rootfs, subpath, .. } => select(next()?, subpath, rootfs.is_writable())?,
     };
     let target = Target { root, path, links: TargetLinks::Follow };
     let at = match target.open_outside_of_proc() {
@@ -186,8 +187,8 @@ fn attributes(options: MountOptions, read_only: bool, nodev: bool) -> u64 {
     flags.iter().filter(|(on, _)| *on).fold(0, |set, (_, flag)| set | flag)
 }
 
-/// The part of a detached mount that is wanted, read-only.
-fn select(source: Detached, subpath: &RootPath) -> Result<Detached, Failure> {
+/// The part of a detached mount that is wanted.
+fn select(source: Detached, subpath: &RootPath, writable: bool) -> Result<Detached, Failure> {
     if subpath.is_root() {
         return Ok(source);
     }
@@ -199,7 +200,8 @@ fn select(source: Detached, subpath: &RootPath) -> Result<Detached, Failure> {
     let root = RootDir::open(Path::new(&descriptor_path(source.mount.as_fd()))).map_err(fail())?;
     let inner = Target { root: &root, path: subpath, links: TargetLinks::Follow }.open().map_err(fail())?;
     let mount = clone_mount(inner.as_fd(), Path::new(""), false).map_err(fail())?;
-    Ok(Detached { mount, change: Change { set: MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV, propagation: libc::MS_PRIVATE, recursive: false } })
+    let set = if writable { MOUNT_ATTR_NODEV } else { MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV };
+    Ok(Detached { mount, change: Change { set, propagation: libc::MS_PRIVATE, recursive: false } })
 }
 
 fn mask(root: &RootDir) -> Result<(), Failure> {

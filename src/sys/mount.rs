@@ -23,6 +23,16 @@ pub enum RootfsMount {
     },
 }
 
+impl RootfsMount {
+    /// Whether it takes changes.
+    pub fn is_writable(&self) -> bool {
+        match self {
+            RootfsMount::Overlay { upper, .. } => upper.is_some(),
+            RootfsMount::Bind { read_only, .. } => !read_only,
+        }
+    }
+}
+
 /// The writable part of an overlay. Both directories are on one file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverlayUpper {

@@ -167,6 +167,23 @@ fn copied_files_have_the_owner_and_mode_that_the_flags_say() {
 }
 
 #[test]
+fn working_directories_belong_to_the_user_by_the_rules_of_chown() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\nRUN echo 'joe:x:1234:77::/home/joe:/bin/sh' >> /etc/passwd\n\
+                USER 1234\nWORKDIR /number\nUSER joe\nWORKDIR /name\nUSER joe:none\nWORKDIR /half\nUSER none\nWORKDIR /none\n\
+                USER root\nWORKDIR /root-owned\nUSER joe:\nWORKDIR /open\n";
+    let done = world.build(text, &[]).ok();
+    done.says(&["no group `none`, so `joe:none` is taken for 1234:77", "no user `none`, so `none` is taken for 0:0"]);
+    let tree = world.image(text, &[]).tree();
+    let of = |path: &str| (tree[path].uid, tree[path].gid);
+    assert_eq!((of("number"), of("name"), of("half")), ((1234, 1234), (1234, 77), (1234, 77)));
+    assert_eq!((of("none"), of("root-owned"), of("open")), ((0, 0), (0, 0), (1234, 0)));
+    // Nor does a root file system without users stop it.
+    let done = world.build("FROM scratch\nUSER joe\nWORKDIR /d\n", &[]).ok();
+    done.says(&["no user `joe`"]);
+}
+
+#[test]
 fn ignored_files_are_not_in_the_context() {
     let Some(world) = world() else { return };
     world.write("keep", "").write("drop.log", "").write("sub/drop.log", "").write("sub/keep.log", "").write("node_modules/x", "");

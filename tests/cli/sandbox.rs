@@ -132,3 +132,34 @@ fn a_step_runs_as_the_user_in_the_directory() {
     assert_eq!(image.tree()["job/dir/made"].uid, 65534);
     assert!(image.last_layer().contains(&"job/dir/made"));
 }
+
+#[test]
+fn an_empty_home_is_that_of_the_user() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\nENV HOME=\nRUN echo home=$HOME=$(env | grep -c ^HOME=)\nUSER 4242\nRUN echo home=$HOME=\n\
+                ENV HOME=/own\nRUN echo home=$HOME=\n";
+    world.build(text, &[]).ok().says(&["home=/root=1\n", "home=/=\n", "home=/own=\n"]);
+}
+
+#[test]
+fn a_writable_bind_mount_takes_changes_and_forgets_them() {
+    let Some(world) = world() else { return };
+    world.write("file", "context\n").write("sub/inner", "inner\n");
+    let text = "FROM localhost/busybox AS from\nRUN mkdir -p /part/deep && echo stage > /part/deep/file && chown -R 7:8 /part && chmod 751 /\n\
+                FROM localhost/busybox\nWORKDIR /w\n\
+                RUN --mount=target=.,rw echo more >> file && cat file && rm sub/inner && mkdir new\n\
+                RUN --mount=from=from,target=/w,readwrite --mount=from=from,target=/other,rw=true touch /w/part/x && ls /other/part && stat -c 'mode %a' /w\n\
+                RUN --mount=from=from,source=part/deep,target=/s,ro=false echo x >> /s/file && stat -c 'sub %u:%g' /s && cat /s/file\n\
+                RUN --mount=source=file,target=/f,rw echo tail >> /f && cat /f\n\
+                RUN --mount=from=localhost/busybox,target=/i,rw rm -r /i/bin && touch /i/made && ls /i\n\
+                RUN --mount=target=/c cat /c/file /c/sub/inner && ! touch /c/x\n\
+                RUN --mount=from=from,target=/c,rw cat /c/part/deep/file && ! test -e /c/part/x\n";
+    let image = world.image(text, &[]);
+    for (number, layer) in image.layers.iter().enumerate().skip(2) {
+        assert!(layer.is_empty(), "layer {number}: {:?}", layer.keys());
+    }
+    let done = world.build(text, &["--no-cache"]).ok();
+    done.says(&["context\n", "more\n", "mode 751\n", "deep\n", "sub 7:8\n", "tail\n", "made\n", "inner\n", "Read-only file system"]);
+    assert_eq!(std::fs::read_to_string(world.context().join("file")).unwrap(), "context\n");
+    assert!(world.context().join("sub/inner").exists());
+}

@@ -90,8 +90,8 @@ fn what_is_no_archive_is_copied() {
         let bench = bench(&[], "a.tar.gz", &content);
         bench.run("ADD a.tar.gz /x").unwrap();
         assert_eq!(fs::read(bench.upper().join("x")).unwrap(), content);
-        let error = bench.run("ADD --unpack=true a.tar.gz /y").unwrap_err();
-        assert_eq!(error.to_string(), "`a.tar.gz` is not a tar archive");
+        bench.run("ADD --unpack=true a.tar.gz /y").unwrap();
+        assert_eq!(fs::read(bench.upper().join("y")).unwrap(), content);
     }
 }
 
@@ -102,6 +102,9 @@ fn chown_applies_to_every_entry_and_unpack_can_be_turned_off() {
     }
     let entries = [(D, "./", 0o700, 9, ""), (F, "f", 0o4755, 5, "F"), (L, "l", 0o777, 5, "f")];
     case(&[], &entries, "ADD --chown=1:2 a.tar /x/", &["d 0755 1:2 /x", "f 4755 1:2 /x/f F", "l 1:2 /x/l f"]);
+    // `--chmod` is not for what is unpacked, nor for the directories made for it.
+    let below = ["d 0755 1:2 /x", "d 0755 1:2 /x/y", "f 4755 1:2 /x/y/f F", "l 1:2 /x/y/l f"];
+    case(&[], &entries, "ADD --chown=1:2 --chmod=700 a.tar /x/y/", &below);
     // The destination keeps what it has.
     case(&["d 0711 x"], &entries, "ADD a.tar /x/", &["d 0711 0:0 /x", "f 4755 5:5 /x/f F", "l 5:5 /x/l f"]);
     let bench = bench(&[], "a.tar", &archive(&entries));

@@ -1,8 +1,8 @@
 //! COPY and ADD: puts files into a new layer, with neither a mount nor a process.
 //!
 //! What surprises: a directory gives its contents, not itself; a destination that exists keeps its owner and mode, but directories below it take the
-//! source's; the destination and the parents made for it get `--chown` and `--chmod` too; a link at the destination is followed, a link inside of what is
-//! being merged is replaced. `.dockerignore` is the caller's: the source tree has applied it already.
+//! source's; the destination and the parents made for it get `--chown` and `--chmod` too (`--chmod` not where an archive is unpacked); a link at the
+//! destination is followed, a link inside of what is being merged is replaced. `.dockerignore` is the caller's: the source tree has applied it already.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -43,9 +43,9 @@ pub fn octal(mode: u32) -> ChmodRule {
 pub enum Unpack {
     /// None: COPY, and `ADD --unpack=false`.
     Never,
-    /// Files that turn out to be tar archives: ADD of local files.
+    /// Local files that turn out to be tar archives: ADD.
     Sniff,
-    /// All files, which must be archives: `ADD --unpack`.
+    /// Downloads too: `ADD --unpack`. What is no archive is copied.
     Always,
 }
 
@@ -177,7 +177,7 @@ fn copy_sources(upper: &Upper<'_>, destination: &Destination, request: &CopyRequ
         match source {
             CopySource::Tree { tree, pattern } => {
                 for root in select(tree.as_ref(), pattern, request.parents)? {
-                    copier.root(tree.as_ref(), &root, pattern, copied)?;
+                    copier.root(tree.as_ref(), &root, copied)?;
                 }
             }
             CopySource::File { name, content, mode } => copier.here_document(name, content, *mode, copied)?,
@@ -197,16 +197,19 @@ fn copy_sources(upper: &Upper<'_>, destination: &Destination, request: &CopyRequ
     Ok(())
 }
 
+/// The mode of directories that are made for the destination.
+const MADE_MODE: u32 = 0o755;
+
 /// What directories get that are made for the destination.
 fn made_directory(request: &CopyRequest) -> Attributes {
     let owner = request.chown.unwrap_or(Owner { uid: 0, gid: 0 });
-    let mode = request.chmod.as_ref().map_or(0o755, |rule| rule(0o755, true));
+    let mode = request.chmod.as_ref().map_or(MADE_MODE, |rule| rule(MADE_MODE, true));
     let mtime = request.created_time.map_or(Mtime::Now, Mtime::At);
     Attributes { mode, uid: owner.uid, gid: owner.gid, mtime, xattrs: Vec::new() }
 }
 
 impl Copier<'_> {
-    fn root(&self, tree: &dyn Tree, root: &SourceRoot, pattern: &str, copied: &mut Copied) -> Result<(), Error> {
+    fn root(&self, tree: &dyn Tree, root: &SourceRoot, copied: &mut Copied) -> Result<(), Error> {
         let is_directory = root.metadata.kind == Kind::Directory;
         let base = match (self.request.parents, is_directory) {
             (true, _) => pivot_of(root),
@@ -225,7 +228,7 @@ impl Copier<'_> {
             walk.contents(&root.path, directory)?;
         } else if root.metadata.kind == Kind::File && self.request.unpack != Unpack::Never {
             let open = || tree.open(&root.path).map_err(|source| Error::Read { path: root.path.clone(), source });
-            if !self.unpack(open, pattern, copied)? {
+            if !self.unpack(open, copied)? {
                 self.file(&walk, root)?;
             }
         } else {
@@ -280,14 +283,13 @@ impl Copier<'_> {
     }
 
     /// Unpacks a file if it is an archive. Returns whether it was.
-    fn unpack(&self, open: impl Fn() -> Result<File, Error>, name: &str, copied: &mut Copied) -> Result<bool, Error> {
+    fn unpack(&self, open: impl Fn() -> Result<File, Error>, copied: &mut Copied) -> Result<bool, Error> {
         if !add_archive::is_archive(open()?) {
-            return match self.request.unpack {
-                Unpack::Always => Err(Error::NotAnArchive { name: name.to_owned() }),
-                Unpack::Sniff | Unpack::Never => Ok(false),
-            };
+            return Ok(false);
         }
-        let directory = self.upper.enter_all(&self.destination.path, &self.made)?;
+        // `--chmod` has no say in unpacking.
+        let made = Attributes { mode: MADE_MODE, ..self.made.clone() };
+        let directory = self.upper.enter_all(&self.destination.path, &made)?;
         let unpacked = add_archive::unpack(self.upper, &directory, open()?, self.request)?;
         copied.entries += unpacked.entries;
         copied.bytes += unpacked.bytes;
@@ -323,7 +325,7 @@ impl Copier<'_> {
     ) -> Result<(), Error> {
         let failed = |source| Error::ReadHost { path: path.to_owned(), source };
         let open = || File::open(path).map_err(failed);
-        if self.request.unpack == Unpack::Always && self.unpack(open, name, copied)? {
+        if self.request.unpack == Unpack::Always && self.unpack(open, copied)? {
             return Ok(());
         }
         let mut from = open()?;

@@ -72,12 +72,6 @@ pub enum Error {
         /// The path in the root file system.
         path: RootPath,
     },
-    /// A file to unpack is no archive.
-    #[error("`{name}` is not a tar archive")]
-    NotAnArchive {
-        /// The file's name.
-        name: String,
-    },
     /// An archive is damaged, or ends too early.
     #[error("cannot read the archive after {entries} entries")]
     ReadArchive {

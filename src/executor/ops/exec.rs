@@ -24,7 +24,7 @@ use crate::store::{ActiveSnapshot, CacheMount, MountSharing, SnapshotId};
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
 
 use super::step::{commit, view};
-use super::stubs::make_stubs;
+use super::stubs::{make_stubs, repeat};
 use super::{Owner, ProcessUser, lookup_user, make_dir};
 
 /// The host name in a RUN step, as BuildKit sets it.
@@ -138,13 +138,16 @@ fn make_host_dir(path: &Path) -> Result<(), Error> {
 fn process(op: &ExecOp, user: &ProcessUser, secrets: &[(String, Vec<u8>)]) -> ProcessSpec {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
-    let mut env: Vec<OsString> = op.env.iter().chain(&op.proxy_env).map(|(name, value)| format!("{name}={value}").into()).collect();
+    // An empty `HOME` counts as none.
+    let has_home = op.env.iter().any(|(name, value)| name == "HOME" && !value.is_empty());
+    let vars = op.env.iter().filter(|(name, _)| has_home || name != "HOME");
+    let mut env: Vec<OsString> = vars.chain(&op.proxy_env).map(|(name, value)| format!("{name}={value}").into()).collect();
     for (name, value) in secrets {
         let mut entry = format!("{name}=").into_bytes();
         entry.extend_from_slice(value);
         env.push(OsString::from_vec(entry));
     }
-    if !op.env.iter().any(|(name, _)| name == "HOME") {
+    if !has_home {
         env.push(format!("HOME={}", user.home.as_deref().filter(|home| !home.is_empty()).unwrap_or("/")).into());
     }
     let mut process = ProcessSpec::new(op.args.iter().map(OsString::from).collect(), env);
@@ -282,6 +285,12 @@ fn bind_input(
     let tree = view(&environment.store, input)?;
     let (subpath, is_file) = find(&tree, source, step)?;
     let upper = if writable { Some(environment.store.prepare()?) } else { None };
+    if let Some(active) = &upper {
+        // What is seen of the mount's own directory is that of the writable layer.
+        let (root, path) = (RootPath::root(), active.fs_path());
+        let copied = tree.metadata(&root).and_then(|known| known.map_or(Ok(()), |metadata| repeat(&tree, &root, &path, &metadata)));
+        copied.map_err(|source| Error::Io { action: "copy the metadata of the mount's source to", path, source })?;
+    }
     let rootfs = environment.store.rootfs(input, upper.as_ref(), None);
     held.snapshots.extend(upper);
     Ok(MountSpec::Overlay { rootfs, subpath, target, is_file })

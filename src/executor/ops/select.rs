@@ -77,7 +77,8 @@ fn select_with_parents(tree: &dyn Tree, pattern: &str) -> Result<Vec<SourceRoot>
         if found.is_empty() && plain {
             return Err(missing(tree, RootPath::new(OsStr::new(pivot)).join(rest_path.relative())));
         }
-        found.sort_unstable();
+        // By components, so that what lies in a directory follows it: as bytes, `a b` is between `a` and `a/x`.
+        found.sort_unstable_by(|one, other| one.components().cmp(other.components()));
         let mut last: Option<RootPath> = None;
         for path in found {
             // What lies in a directory that is copied whole needs no root of its own.

@@ -10,7 +10,7 @@ use crate::store::view::MergedView;
 use crate::store::{SnapshotId, SnapshotMeta, Store};
 use crate::sys::tree::Tree;
 
-use super::{ChmodRule, CopyRequest, CopySource, Error, Owner, Unpack, copy, lookup_owner, lookup_user, make_dir};
+use super::{ChmodRule, CopyRequest, CopySource, Error, Owner, Unpack, copy, lookup_owner, make_dir};
 
 /// The files of a stack of snapshots.
 pub fn view(store: &Store, snapshots: &[SnapshotId]) -> Result<MergedView, BuildError> {
@@ -40,18 +40,8 @@ pub fn copy_step(
     contexts: &[Arc<LocalContext>],
     download: &DownloadOf<'_>,
 ) -> Result<SnapshotId, BuildError> {
-    let failed = |source| BuildError::Files { step: Box::new(step.clone()), source, hint: None };
     let view = view(&environment.store, base)?;
-    let owner = match &op.chown {
-        None => None,
-        Some(spec) => {
-            let resolved = lookup_owner(&view, spec).map_err(failed)?;
-            if let Some(warning) = resolved.warning {
-                environment.progress.warn(format!("{}: {warning}", step.text));
-            }
-            Some(resolved.owner)
-        }
-    };
+    let owner = op.chown.as_ref().map(|spec| owner_of(environment, step, &view, spec)).transpose()?;
     let request = CopyRequest {
         sources: op.sources.iter().filter_map(|source| copy_source(source, trees, download)).collect(),
         destination: op.destination.clone(),
@@ -77,6 +67,16 @@ pub fn copy_step(
         environment.progress.warn(format!("{}: {warning}", step.text));
     }
     commit(active, step, copied.bytes)
+}
+
+/// Looks up an owner, and warns about names that nobody has.
+fn owner_of(environment: &Environment, step: &Step, view: &MergedView, spec: &str) -> Result<Owner, BuildError> {
+    let failed = |source| BuildError::Files { step: Box::new(step.clone()), source, hint: None };
+    let resolved = lookup_owner(view, spec).map_err(failed)?;
+    if let Some(warning) = resolved.warning {
+        environment.progress.warn(format!("{}: {warning}", step.text));
+    }
+    Ok(resolved.owner)
 }
 
 fn copy_source(source: &OpSource, trees: &HashMap<usize, Arc<dyn Tree>>, download: &DownloadOf<'_>) -> Option<CopySource> {
@@ -115,12 +115,7 @@ pub(in crate::executor) fn missing_hint(contexts: &[Arc<LocalContext>], error: &
 pub fn mkdir_step(environment: &Environment, step: &Step, op: &MkdirOp, base: &[SnapshotId]) -> Result<SnapshotId, BuildError> {
     let failed = |source| BuildError::Files { step: Box::new(step.clone()), source, hint: None };
     let view = view(&environment.store, base)?;
-    let owner = if op.user.is_empty() {
-        Owner { uid: 0, gid: 0 }
-    } else {
-        let user = lookup_user(&view, &op.user).map_err(failed)?;
-        Owner { uid: user.uid, gid: user.gid }
-    };
+    let owner = if op.user.is_empty() { Owner { uid: 0, gid: 0 } } else { owner_of(environment, step, &view, &op.user)? };
     let active = environment.store.prepare()?;
     make_dir(&view, &active.fs_path(), &op.path, owner, 0o755, None).map_err(failed)?;
     commit(active, step, 0)

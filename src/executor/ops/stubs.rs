@@ -67,7 +67,7 @@ fn make_directory(path: &Path) -> std::io::Result<bool> {
 }
 
 /// Gives a repeated directory the owner, mode and attributes of the original.
-fn repeat(base: &MergedView, path: &RootPath, host: &Path, metadata: &Metadata) -> std::io::Result<()> {
+pub(super) fn repeat(base: &MergedView, path: &RootPath, host: &Path, metadata: &Metadata) -> std::io::Result<()> {
     rustix::fs::chownat(CWD, host, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)), AtFlags::SYMLINK_NOFOLLOW)?;
     rustix::fs::chmod(host, Mode::from_raw_mode(metadata.mode))?;
     for (name, value) in base.xattrs(path)? {

@@ -487,6 +487,10 @@ fn selection_is_what_is_copied() {
     assert_eq!(roots("a/./x", true), [pair("/a/x", "x")]);
     assert_eq!(roots("**", true), [pair("/a", "a"), pair("/l", "l")]);
     assert_eq!(roots(".", false), [pair("/", "")]);
+    // `a!b` sorts between `a` and `a/x` as bytes, and is not between them.
+    std::fs::create_dir(bench.source().join("a!b")).unwrap();
+    std::fs::write(bench.source().join("a!b/x"), "").unwrap();
+    assert_eq!(roots("**/**", true), [pair("/a", "a"), pair("/a!b", "a!b"), pair("/l", "l")]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub struct ProcessUser {
 pub struct ResolvedOwner {
     /// The owner.
     pub owner: Owner,
-    /// What the user should know: a name was not found, and root was taken.
+    /// What the user should know: a name was not found, and what was taken instead.
     pub warning: Option<String>,
 }
 
@@ -81,18 +81,14 @@ pub fn lookup_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, Error> {
     Ok(ProcessUser { uid, gid: entry.gid, additional_gids, home })
 }
 
-/// Resolves the value of `--chown`: as for `USER`, but a user's number alone is the group's too, a group may stand alone (`:group`), and a name that nobody
-/// has is root, with a warning.
+/// Resolves the value of `--chown`, and the owner of what `WORKDIR` makes. Not as for a process: a user's number alone is the group's too, a part that is empty
+/// is 0, `root` is 0 whatever the files say, and a name that nobody has changes nothing (an unknown user is 0, an unknown group the user's own), with a warning.
 pub fn lookup_owner(tree: &dyn Tree, spec: &str) -> Result<ResolvedOwner, Error> {
-    let (user, group) = match spec.split_once(':') {
-        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
-        None => (spec, None),
-    };
+    let (user, group) = spec.split_once(':').map_or((spec, None), |(user, group)| (user, Some(group)));
     let mut unknown = Vec::new();
     let mut owner = Owner { uid: 0, gid: 0 };
-    match parse_number(spec, user)? {
+    match owner_number(spec, user)? {
         Some(uid) => owner = Owner { uid, gid: uid },
-        None if user.is_empty() => {}
         None => {
             let passwd = read(tree, "/etc/passwd")?;
             match users(&passwd).find(|entry| entry.name == user) {
@@ -102,21 +98,25 @@ pub fn lookup_owner(tree: &dyn Tree, spec: &str) -> Result<ResolvedOwner, Error>
         }
     }
     if let Some(group) = group {
-        owner.gid = match parse_number(spec, group)? {
-            Some(gid) => gid,
+        match owner_number(spec, group)? {
+            Some(gid) => owner.gid = gid,
             None => {
                 let file = read(tree, "/etc/group")?;
-                let found = groups(&file).find(|entry| entry.name == group).map(|entry| entry.gid);
-                found.unwrap_or_else(|| {
-                    unknown.push(format!("group `{group}`"));
-                    0
-                })
+                match groups(&file).find(|entry| entry.name == group) {
+                    Some(entry) => owner.gid = entry.gid,
+                    None => unknown.push(format!("group `{group}`")),
+                }
             }
-        };
+        }
     }
-    let warning =
-        (!unknown.is_empty()).then(|| format!("the root file system has no {}: 0 is used in `--chown={spec}`", unknown.join(" and no ")));
+    let warning = (!unknown.is_empty())
+        .then(|| format!("the root file system has no {}, so `{spec}` is taken for {}:{}", unknown.join(" and no "), owner.uid, owner.gid));
     Ok(ResolvedOwner { owner, warning })
+}
+
+/// The number of a part of `--chown` that needs no lookup; `None` for a name.
+fn owner_number(spec: &str, text: &str) -> Result<Option<u32>, Error> {
+    if matches!(text, "" | "root") { Ok(Some(0)) } else { parse_number(spec, text) }
 }
 
 /// The number that `text` is; `None` for a name. What starts like a number and is too large for one is an error, not a name.

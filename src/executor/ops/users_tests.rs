@@ -64,14 +64,36 @@ fn owners_are_resolved_as_was_observed() {
             ("builder", 1000, 1001),
             ("builder:root", 1000, 0),
             ("1000:staff", 1000, 50),
+            ("builder:", 1000, 0),
+            ("55:", 55, 0),
+            ("root", 0, 0),
+            ("root:builders", 0, 1001),
         ] {
             assert_eq!(lookup_owner(tree, spec).unwrap(), ResolvedOwner { owner: Owner { uid, gid }, warning: None }, "{spec}");
         }
-        let unknown = lookup_owner(tree, "nosuch:none").unwrap();
-        assert_eq!(unknown.owner, Owner { uid: 0, gid: 0 });
-        let warning = "the root file system has no user `nosuch` and no group `none`: 0 is used in `--chown=nosuch:none`";
-        assert_eq!(unknown.warning.as_deref(), Some(warning));
+        for (spec, uid, gid, lacks) in [
+            ("nosuch:none", 0, 0, "user `nosuch` and no group `none`"),
+            ("nosuch", 0, 0, "user `nosuch`"),
+            ("nosuch:staff", 0, 50, "user `nosuch`"),
+            ("builder:none", 1000, 1001, "group `none`"),
+            ("55:none", 55, 55, "group `none`"),
+        ] {
+            let warning = Some(format!("the root file system has no {lacks}, so `{spec}` is taken for {uid}:{gid}"));
+            assert_eq!(lookup_owner(tree, spec).unwrap(), ResolvedOwner { owner: Owner { uid, gid }, warning }, "{spec}");
+        }
     });
+}
+
+#[test]
+fn root_as_an_owner_is_a_constant() {
+    let odd = "root:x:7:8:root:/root:/bin/sh\n";
+    for (passwd, group) in [(odd, "root:x:9:\n"), ("", "")] {
+        with_root_file_system(passwd, group, |tree| {
+            for spec in ["root", "root:root", "0:root", ":root", "root:"] {
+                assert_eq!(lookup_owner(tree, spec).unwrap(), ResolvedOwner { owner: Owner { uid: 0, gid: 0 }, warning: None }, "{spec}");
+            }
+        });
+    }
 }
 
 #[test]

@@ -73,13 +73,13 @@ impl Lowering<'_, '_> {
 
     fn copy_files(&mut self, state: &mut StageState, statement: &Statement, request: &Request<'_>) {
         let Some(destination) = self.expand(&request.paths.destination, state) else { return };
-        let chown = request.chown.and_then(|word| self.expand(word, state)).filter(|text| !text.is_empty());
         let chmod = self.chmod(state, request);
         // Patterns are taken as they are written.
         let exclude: Vec<String> = request.exclude.iter().map(|word| word.text.to_string()).collect();
         let Ok(checksum) = self.checksum(state, request) else { return };
         // BuildKit merges only what needs no look at the base.
         let link = request.link && chmod.is_none();
+        let chown = self.chown(state, request, link);
 
         let mut history = request.keyword.to_owned();
         let flags = [("--chown=", &chown), ("--chmod=", &chmod)];
@@ -129,6 +129,19 @@ impl Lowering<'_, '_> {
             node
         };
         self.commit(state, &history, Layer::Marked);
+    }
+
+    /// `--chown`; `link`: for a layer that is made without the base, where no name can be looked up.
+    fn chown(&mut self, state: &StageState, request: &Request<'_>, link: bool) -> Option<String> {
+        let word = request.chown?;
+        let text = self.expand(word, state).filter(|text| !text.is_empty())?;
+        let is_name = |part: &&str| !matches!(*part, "" | "root") && !part.bytes().all(|byte| byte.is_ascii_digit());
+        if link && let Some(name) = text.splitn(2, ':').find(is_name) {
+            let message = format!("--link takes no look at the files below, so `{name}` of --chown cannot be looked up");
+            let hint = Some("give numbers, such as --chown=1000:1000, or leave --link out".to_owned());
+            self.error_at(word.span, message, hint);
+        }
+        Some(text)
     }
 
     /// `--chmod`, checked.
