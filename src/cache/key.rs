@@ -21,7 +21,7 @@ use crate::graph::{CopyOp, CopySource, ExecMountKind, ExecOp, MkdirOp, NetworkMo
 use crate::oci::{Digest, ImageId, Platform};
 
 /// Part of every key: raising it makes every earlier record unreachable.
-pub const KEY_VERSION: u32 = 1;
+pub const KEY_VERSION: u32 = 2;
 
 /// The key of a result, and the identity of the result that was made under it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
