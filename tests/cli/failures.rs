@@ -86,6 +86,28 @@ fn a_failing_command_is_told_with_its_status_line_and_last_output() {
 }
 
 #[test]
+fn findings_are_told_once_and_before_whatever_the_build_fails_with() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    for (text, error) in [
+        ("FROM scratch as x\nCOPY absent /\n", "absent"),
+        ("FROM 127.0.0.1:1/x as x\n", "cannot get the image"),
+        ("FROM scratch as x\nRUNN\n", "RUNN"),
+        ("FROM scratch as x\nCOPY --from=nostage /x /\n", "nostage"),
+    ] {
+        let done = world.build(text, &[]).fails();
+        let found: Vec<usize> = done.stderr.match_indices("[FromAsCasing]").map(|(at, _)| at).collect();
+        assert_eq!(found.len(), 1, "{done}");
+        assert!(done.stderr.rfind("error").is_some_and(|at| found[0] < at), "{done}");
+        done.says(&[error]);
+    }
+    let done = world.build("FROM scratch\nCOPY absent /\n", &["--build-arg", "NOBODY=1"]).fails();
+    done.says(&["NOBODY", "absent"]);
+}
+
+#[test]
 fn an_image_that_is_nowhere_is_named_with_what_the_registry_said() {
     let Some(world) = world() else { return };
     let host = scripted(|_, path| if path == "/v2/" { Reply::body("application/json", "{}") } else { Reply::missing() });

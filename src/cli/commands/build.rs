@@ -212,14 +212,17 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     let request = request(args)?;
     let interrupted = CancellationToken::new();
     let watcher = tokio::spawn(watch_signals(interrupted.clone()));
+    let mut warnings = Vec::new();
     let outcome = tokio::select! {
-        outcome = engine.build(request, &progress, interrupted.child_token()) => outcome,
+        outcome = engine.build(request, &progress, interrupted.child_token(), &mut warnings) => outcome,
         () = patience(&interrupted) => Err(Error::Build(crate::executor::Error::Cancelled)),
     };
     watcher.abort();
+    if !quiet {
+        report::diagnostics(&warnings);
+    }
     let outcome = outcome?;
     if !quiet {
-        report::diagnostics(&outcome.warnings);
         for name in &outcome.names {
             report::tell(&format!("naming to {name}"));
         }
