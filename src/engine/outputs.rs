@@ -108,6 +108,14 @@ pub(super) fn check(outputs: &[Output], tags: &[Reference]) -> Result<(), Error>
         let hint = Some("add `-t REGISTRY/REPOSITORY:TAG`".to_owned());
         return Err(Error::Usage { message: "an image that is pushed needs a name".into(), hint });
     }
+    let to_stdout = |output: &&Output| match &output.to {
+        Destination::Tar(file) | Destination::Oci(file) | Destination::Docker(file) => file == Path::new("-"),
+        _ => false,
+    };
+    if outputs.iter().filter(to_stdout).count() > 1 {
+        let hint = Some("give all but one of them a `dest=FILE`".to_owned());
+        return Err(Error::Usage { message: "only one output can go to standard output".into(), hint });
+    }
     Ok(())
 }
 

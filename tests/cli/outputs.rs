@@ -61,6 +61,42 @@ fn a_push_without_a_name_ends_before_anything_runs() {
 }
 
 #[test]
+fn an_output_that_cannot_be_written_is_refused_before_anything_runs() {
+    let world = World::new();
+    world.write("Dockerfile", "FROM scratch\nCOPY . /\n");
+    let done = world.build_as_it_is(&["-o", "-", "-o", "type=oci,dest=-"]).fails();
+    done.says(&["only one output"]).omits(&["COPY"]);
+    assert_eq!(done.stdout, "");
+    world.build_as_it_is(&["-o", ""]).fails().omits(&["COPY"]);
+}
+
+#[test]
+fn flags_have_the_form_that_docker_gives_them() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    world.write("Dockerfile", "FROM scratch AS s\nCOPY . /\n");
+    let off = ["--pull=false", "--push=false", "--load=false", "--check=false", "-q=false", "--provenance=false", "--sbom", "false"];
+    world.build_as_it_is(&off).ok().says(&["COPY . /"]);
+    assert_eq!(world.build_as_it_is(&["--no-cache=false"]).ok().step("COPY"), "CACHED");
+    assert_eq!(world.build_as_it_is(&["--no-cache=true"]).ok().step("COPY"), "DONE");
+    // The last of two counts.
+    let twice = ["--no-cache", "--no-cache=0", "--target", "none", "--target=s", "--progress=tty", "--progress", "plain"];
+    assert_eq!(world.build_as_it_is(&twice).ok().step("COPY"), "CACHED");
+    // Tags are gathered, and short flags can be written together.
+    let done = world.build_as_it_is(&["-t", "one:1", "-qt", "two:1"]).ok();
+    assert!(done.stdout.starts_with("sha256:"), "{done}");
+    let images = world.strake(["images"]).ok().stdout;
+    assert!(images.contains("one") && images.contains("two"), "{images}");
+    assert!(world.build_as_it_is(&["--check=true"]).ok().stdout.contains("Check complete"));
+    world.build_as_it_is(&["--pull=maybe"]).fails().says(&["maybe", "true or false"]);
+    for flag in ["--provenance=true", "--provenance=mode=max", "--sbom=generator=x"] {
+        world.build_as_it_is(&[flag]).fails().says(&["not supported yet", flag.split('=').next().unwrap()]);
+    }
+}
+
+#[test]
 fn a_registry_that_is_down_costs_the_push_and_nothing_else() {
     let world = world();
     let archive = world.path("x.tar");

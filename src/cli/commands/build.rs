@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 use crate::cli::call::{self, CallFlag, call_flag};
 use crate::cli::render::{ProgressMode, progress};
@@ -48,16 +48,16 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
     /// Take no step from the cache
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     no_cache: bool,
     /// Look the base images up in their registries, even those that are here
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     pull: bool,
     /// How to show progress
     #[arg(long, value_enum, default_value = "auto", env = env::PROGRESS, hide_env = true)]
     progress: ProgressMode,
     /// Show nothing but the image's ID
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     quiet: bool,
     /// Write the image's ID to a file
     #[arg(long, value_name = "FILE")]
@@ -67,10 +67,10 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(short, long, value_name = "SPEC", value_parser = outputs::output)]
     output: Vec<Output>,
     /// Push the image to the registries of its names
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     push: bool,
     /// Keep the image in the store, also where there are other outputs
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     load: bool,
     /// An annotation of the image, `[manifest:]KEY=VALUE` (may be given several times)
     #[arg(long, value_name = "KEY=VALUE")]
@@ -88,11 +88,17 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long, value_name = "CALL", default_value = "build", value_parser = call_flag)]
     call: CallFlag,
     /// Run the build checks only, as `--call=check`
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     check: bool,
     /// A secret for RUN --mount=type=secret: `id=NAME[,src=FILE|,env=VARIABLE]` (may be given several times)
     #[arg(long, value_name = "SPEC")]
     secret: Vec<String>,
+    /// Only `false`: nothing is said about how the image was made
+    #[arg(long, value_name = "BOOL", value_parser = attested)]
+    provenance: Option<bool>,
+    /// Only `false`: no list of what is in the image is made
+    #[arg(long, value_name = "BOOL", value_parser = attested)]
+    sbom: Option<bool>,
 }
 
 /// What else than building there is to do with builds.
@@ -111,6 +117,23 @@ enum Network {
     None,
     /// This machine's
     Host,
+}
+
+/// A switch as Docker's flags have it: `--pull`, `--pull=false`.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(true),
+        "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(false),
+        _ => Err("expected true or false".into()),
+    }
+}
+
+/// `--provenance` and `--sbom`.
+fn attested(text: &str) -> Result<bool, String> {
+    match boolean(text) {
+        Ok(false) => Ok(false),
+        _ => Err("attestations are not supported yet: leave the flag out, or give `false`".into()),
+    }
 }
 
 fn reference(text: &str) -> Result<Reference, String> {
