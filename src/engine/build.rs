@@ -25,7 +25,7 @@ use crate::task::{CancellationToken, blocking};
 
 use super::call::{CHECK_ARGUMENT, LazyRules, SYNTAX_ARGUMENT, warnings_of};
 use super::network::networks;
-use super::outputs::{self, Output, kept_names};
+use super::outputs::{self, Output, given_names, kept_names};
 use super::sources::PullPolicy;
 use super::{Engine, Error};
 
@@ -104,6 +104,8 @@ pub struct BuildOutcome {
     pub manifest: Option<Descriptor>,
     /// The names under which the image is in the store now.
     pub names: Vec<Reference>,
+    /// All the names that it has somewhere: in the store, in an archive, in a registry.
+    pub given_names: Vec<Reference>,
     /// How many steps were taken from the cache.
     pub cached: usize,
     /// How many steps ran.
@@ -223,7 +225,8 @@ impl Engine {
             delivered.manifest = Some(blocking(move || ensure_manifest(&store, &image)).await.map_err(failed)?.descriptor);
         }
         let (image, manifest) = (delivered.image, delivered.manifest);
-        Ok(BuildOutcome { image, manifest, names, cached: outcome.cached, executed: outcome.executed })
+        let given_names = given_names(&outputs, &request.tags);
+        Ok(BuildOutcome { image, manifest, names, given_names, cached: outcome.cached, executed: outcome.executed })
     }
 
     /// Plans, fetching the configs of base images until the graph is complete.

@@ -93,13 +93,24 @@ impl Output {
 pub(super) fn kept_names(outputs: &[Output], tags: &[Reference]) -> Option<Vec<Reference>> {
     let mut kept = outputs.iter().filter(|output| output.keeps()).peekable();
     kept.peek()?;
+    Some(names_of(kept, tags))
+}
+
+/// All names that the image gets somewhere.
+pub(super) fn given_names(outputs: &[Output], tags: &[Reference]) -> Vec<Reference> {
+    let is_image = |output: &&Output| !matches!(output.to, Destination::Local(_) | Destination::Tar(_) | Destination::Nothing);
+    names_of(outputs.iter().filter(is_image), tags)
+}
+
+/// The names in outputs, each once.
+fn names_of<'a>(outputs: impl Iterator<Item = &'a Output>, tags: &'a [Reference]) -> Vec<Reference> {
     let mut names: Vec<Reference> = Vec::new();
-    for name in kept.flat_map(|output| output.names(tags)) {
+    for name in outputs.flat_map(|output| output.names(tags)) {
         if !names.contains(name) {
             names.push(name.clone());
         }
     }
-    Some(names)
+    names
 }
 
 /// Refuses what cannot end well, before anything is built.

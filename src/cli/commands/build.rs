@@ -17,6 +17,7 @@ use crate::oci::{Platform, Reference};
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
 
+use super::build_context::local;
 use super::build_logs::BuildLogsArgs;
 use super::{STOPPED, outputs, with_engine};
 
@@ -149,43 +150,52 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
     if let Some(BuildCommand::Logs(args)) = &args.command {
         return super::build_logs::run(global, args);
     }
+    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let fail = |error: Error| {
+        report::error_as(mode, &error);
+        ExitCode::FAILURE
+    };
     match called(&args) {
         Ok(Some(flag)) => return answer(global, args, flag),
         Ok(None) => {}
-        Err(error) => {
-            report::error(&error);
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(error),
     }
     let quiet = args.quiet;
     let iidfile = args.iidfile.clone();
+    if let Err(error) = [&args.iidfile, &args.metadata_file].into_iter().flatten().try_for_each(|path| forget(path)) {
+        return fail(error);
+    }
     // Before the runtime: the process that starts sandboxes must be forked while there is one thread.
     let spawner = match Spawner::start() {
         Ok(spawner) => spawner,
-        Err(error) => {
-            report::error(&Error::Runtime(error));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(Error::Runtime(error)),
     };
     let result = with_engine(global, Some(spawner), |engine| build(engine, args));
     let id = match result {
         Ok(id) => id,
         Err(error) => {
-            report::error(&error);
             let stopped = matches!(error, Error::Build(crate::executor::Error::Cancelled));
-            return if stopped { ExitCode::from(STOPPED) } else { ExitCode::FAILURE };
+            let failed = fail(error);
+            return if stopped { ExitCode::from(STOPPED) } else { failed };
         }
     };
     if let Some(path) = iidfile
         && let Err(source) = std::fs::write(&path, &id)
     {
-        report::error(&Error::Io { action: "write", path, source });
-        return ExitCode::FAILURE;
+        return fail(Error::Io { action: "write", path, source });
     }
     if quiet {
         report::result(&id);
     }
     ExitCode::SUCCESS
+}
+
+/// Removes what an earlier build wrote: after a build that fails, nobody is to take it for this one's. Pipes and devices stay.
+fn forget(path: &Path) -> Result<(), Error> {
+    if !std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        return Ok(());
+    }
+    std::fs::remove_file(path).map_err(|source| Error::Io { action: "remove", path: path.to_owned(), source })
 }
 
 impl BuildArgs {
@@ -230,7 +240,6 @@ fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
 async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let progress = progress(mode);
-    let quiet = mode == ProgressMode::Quiet;
     let metadata_file = args.metadata_file.clone();
     let request = request(args)?;
     let interrupted = CancellationToken::new();
@@ -241,11 +250,9 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
         () = patience(&interrupted) => Err(Error::Build(crate::executor::Error::Cancelled)),
     };
     watcher.abort();
-    if !quiet {
-        report::diagnostics(&warnings);
-    }
+    report::diagnostics_as(mode, &warnings);
     let outcome = outcome?;
-    if !quiet {
+    if !matches!(mode, ProgressMode::Quiet | ProgressMode::RawJson) {
         for name in &outcome.names {
             report::tell(&format!("naming to {name}"));
         }
@@ -266,8 +273,8 @@ fn metadata(outcome: &BuildOutcome) -> serde_json::Value {
         metadata["containerimage.descriptor"] = serde_json::json!(manifest);
         metadata["containerimage.digest"] = manifest.digest.to_string().into();
     }
-    if !outcome.names.is_empty() {
-        let names: Vec<String> = outcome.names.iter().map(ToString::to_string).collect();
+    if !outcome.given_names.is_empty() {
+        let names: Vec<String> = outcome.given_names.iter().map(ToString::to_string).collect();
         metadata["image.name"] = names.join(",").into();
     }
     metadata
@@ -305,7 +312,7 @@ async fn watch_signals(interrupted: CancellationToken) {
 fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
     let context = match args.context {
         Some(path) if path == Path::new("-") => ContextSource::Stdin,
-        Some(path) => ContextSource::Directory(path),
+        Some(path) => ContextSource::Directory(local(path)?),
         None => {
             return Err(Error::Usage { message: "the build has no context".into(), hint: Some("name a directory, such as `.`".into()) });
         }
