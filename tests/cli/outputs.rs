@@ -227,6 +227,7 @@ fn logs_of_builds_are_kept_whole_and_shown_again() {
     assert_eq!(lines[30001..], ["==> [3/3] RUN echo second; exit 3", "second"]);
     let one = world.strake(["build", "logs", "--step", "second"]).ok().stdout;
     assert_eq!(one, "==> [3/3] RUN echo second; exit 3\nsecond\n");
+    world.strake(["build", "logs", "--step", "nothing like it"]).fails().says(&["no step", "`nothing like it`"]);
     let list = world.strake(["build", "logs", "--list"]).ok().stdout;
     let row = list.lines().nth(1).unwrap();
     assert!(row.contains("[3/3] RUN echo second"), "{list}");

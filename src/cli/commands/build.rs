@@ -150,7 +150,7 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
     if let Some(BuildCommand::Logs(args)) = &args.command {
         return super::build_logs::run(global, args);
     }
-    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let mode = args.mode();
     let fail = |error: Error| {
         report::error_as(mode, &error);
         ExitCode::FAILURE
@@ -203,6 +203,11 @@ impl BuildArgs {
     pub(in crate::cli) fn is_call(&self) -> bool {
         self.check || self.call.call.is_some()
     }
+
+    /// How progress, findings and failures are shown.
+    fn mode(&self) -> ProgressMode {
+        if self.quiet { ProgressMode::Quiet } else { self.progress }
+    }
 }
 
 /// What is asked for instead of a build, if anything.
@@ -220,7 +225,8 @@ fn called(args: &BuildArgs) -> Result<Option<CallFlag>, Error> {
 
 /// Says something of a build instead of building. Flags that are about the result mean nothing here.
 fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
-    let (progress, call) = (progress(if args.quiet { ProgressMode::Quiet } else { args.progress }), flag.call.unwrap_or(Call::Check));
+    let mode = args.mode();
+    let (progress, call) = (progress(mode), flag.call.unwrap_or(Call::Check));
     let outcome = request(args).and_then(|request| {
         with_engine(global, None, |engine| async move {
             let outcome = super::until_interrupted(engine.call(request, call, &progress)).await?;
@@ -230,15 +236,20 @@ fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
     });
     match outcome {
         Ok(outcome) => call::show(&outcome, flag),
+        // No download is what stopped: the hint is that of a build.
+        Err(Error::Interrupted) => {
+            report::error_as(mode, &Error::Build(crate::executor::Error::Cancelled));
+            ExitCode::from(STOPPED)
+        }
         Err(error) => {
-            report::error(&error);
+            report::error_as(mode, &error);
             ExitCode::FAILURE
         }
     }
 }
 
 async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
-    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let mode = args.mode();
     let progress = progress(mode);
     let metadata_file = args.metadata_file.clone();
     let request = request(args)?;
