@@ -193,6 +193,21 @@ fn a_store_that_may_not_be_written_is_told_without_a_crash() {
     done.says(&["forbidden"]);
     assert!(done.stderr.to_lowercase().contains("permission denied"), "{done}");
     assert_eq!(errors(&done), 1, "{done}");
+    // What only looks at the Dockerfile needs no store, nor does it leave one behind.
+    let temporary = world.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::create_dir(world.path("owned-by-root")).unwrap();
+    std::fs::set_permissions(world.path("owned-by-root"), PermissionsExt::from_mode(0o755)).unwrap();
+    for (call, store) in
+        [("--check", root.join("store")), ("--call=outline", root.clone()), ("--call=targets", world.path("owned-by-root"))]
+    {
+        let mut run = Run::new("setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        let command = run.command().arg(&binary).args(["build", call, "."]).current_dir(world.context()).env_clear();
+        command.env("HOME", "/nonexistent").env("TMPDIR", &temporary).env("STRAKE_ROOT", store);
+        run.ok();
+    }
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
     works(&world);
 }
 

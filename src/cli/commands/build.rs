@@ -19,7 +19,7 @@ use crate::task::CancellationToken;
 
 use super::build_context::local;
 use super::build_logs::BuildLogsArgs;
-use super::{STOPPED, outputs, with_engine};
+use super::{STOPPED, outputs, with_any_store, with_engine};
 
 /// Flags of `strake build`.
 #[derive(Debug, Args)]
@@ -228,7 +228,7 @@ fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
     let mode = args.mode();
     let (progress, call) = (progress(mode), flag.call.unwrap_or(Call::Check));
     let outcome = request(args).and_then(|request| {
-        with_engine(global, None, |engine| async move {
+        with_any_store(global, |engine| async move {
             let outcome = super::until_interrupted(engine.call(request, call, &progress)).await?;
             engine.finish(call == Call::Check)?;
             Ok(outcome)
