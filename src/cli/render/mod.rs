@@ -33,7 +33,8 @@ pub enum ProgressMode {
 /// The progress of a command, drawn on standard error.
 pub(in crate::cli) fn progress(mode: ProgressMode) -> Progress {
     let tty = match mode {
-        ProgressMode::Tty => true,
+        // Where the cursor cannot move, a live tree would show nothing at all.
+        ProgressMode::Tty => !env::dumb_terminal(),
         ProgressMode::Plain => false,
         ProgressMode::RawJson => return Progress::new(Arc::new(rawjson::RawJson::new())),
         ProgressMode::Quiet => return Progress::new(Arc::new(Quiet)),
