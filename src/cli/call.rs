@@ -233,7 +233,7 @@ impl JsonWarning {
 }
 
 /// An error in one line: the first mistake, or the error and what is behind it.
-fn message_of(error: &Error) -> String {
+pub(super) fn message_of(error: &Error) -> String {
     if let Error::Diagnostics(list) = error
         && let Some(first) = list.iter().find(|diagnostic| diagnostic.is_error())
     {

@@ -28,6 +28,8 @@ const PROXIES: [[&str; 2]; 3] = [["HTTP_PROXY", "http_proxy"], ["HTTPS_PROXY", "
 pub(super) const PROGRESS: &str = "BUILDKIT_PROGRESS";
 /// Where credential helpers are looked for.
 const PATH: &str = "PATH";
+/// What terminal this is; `dumb` is one without colours and without a cursor that moves.
+const TERM: &str = "TERM";
 /// No colours, whatever its value.
 pub(super) const NO_COLOR: &str = "NO_COLOR";
 /// The platform to build for; `--platform` wins.
@@ -44,7 +46,12 @@ fn text(name: &str) -> Option<String> {
 /// Whether colours are wanted on standard error.
 pub(super) fn colours() -> bool {
     use std::io::IsTerminal;
-    std::env::var_os(NO_COLOR).is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
+    std::env::var_os(NO_COLOR).is_none_or(|value| value.is_empty()) && !dumb_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Whether the terminal can do nothing but show text.
+pub(super) fn dumb_terminal() -> bool {
+    std::env::var_os(TERM).is_some_and(|value| value == "dumb")
 }
 
 /// The value of a variable of the environment, for `--build-arg NAME` and `-e NAME`.

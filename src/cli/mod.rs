@@ -20,7 +20,7 @@ pub use render::ProgressMode;
 
 /// Builds Dockerfiles, moves the images and runs them. No daemon.
 #[derive(Debug, Parser)]
-#[command(name = "strake", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(name = "strake", version, disable_help_subcommand = true, arg_required_else_help = true, args_override_self = true)]
 struct Arguments {
     #[command(flatten)]
     global: Global,

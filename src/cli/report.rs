@@ -8,7 +8,7 @@ use crate::engine::Error;
 use crate::executor::StepFailure;
 
 use super::env;
-use super::render::{seconds, size};
+use super::render::{ProgressMode, rawjson, seconds, size};
 
 /// Writes to standard error; where that is closed, there is nobody to tell.
 pub(super) fn tell(text: &str) {
@@ -42,6 +42,23 @@ pub(super) fn diagnostics(diagnostics: &[Diagnostic]) {
     let style = if env::colours() { Style::Colour } else { Style::Plain };
     for diagnostic in diagnostics {
         tell(&render(diagnostic, style));
+    }
+}
+
+/// Tells of diagnostics in the form that progress has.
+pub(super) fn diagnostics_as(mode: ProgressMode, found: &[Diagnostic]) {
+    match mode {
+        ProgressMode::RawJson => rawjson::warnings(found),
+        ProgressMode::Quiet => {}
+        _ => diagnostics(found),
+    }
+}
+
+/// Tells of an error in the form that progress has.
+pub(super) fn error_as(mode: ProgressMode, failure: &Error) {
+    match mode {
+        ProgressMode::RawJson => rawjson::error(failure),
+        _ => error(failure),
     }
 }
 

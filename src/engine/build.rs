@@ -25,7 +25,7 @@ use crate::task::{CancellationToken, blocking};
 
 use super::call::{CHECK_ARGUMENT, LazyRules, SYNTAX_ARGUMENT, warnings_of};
 use super::network::networks;
-use super::outputs::{self, Output, kept_names};
+use super::outputs::{self, Output, given_names, kept_names};
 use super::sources::PullPolicy;
 use super::{Engine, Error};
 
@@ -104,12 +104,12 @@ pub struct BuildOutcome {
     pub manifest: Option<Descriptor>,
     /// The names under which the image is in the store now.
     pub names: Vec<Reference>,
+    /// All the names that it has somewhere: in the store, in an archive, in a registry.
+    pub given_names: Vec<Reference>,
     /// How many steps were taken from the cache.
     pub cached: usize,
     /// How many steps ran.
     pub executed: usize,
-    /// What to tell about the Dockerfile.
-    pub warnings: Vec<Diagnostic>,
 }
 
 /// What was read of the user's input.
@@ -130,11 +130,17 @@ pub(super) enum Context {
 }
 
 impl Engine {
-    /// Builds.
+    /// Builds. What there is to tell about the Dockerfile is in `warnings` as soon as it is known, whatever becomes of the build; what an error tells of is not.
     ///
     /// # Errors
     /// Everything that can go wrong with a build. The cache keeps what was finished, the store is good.
-    pub async fn build(&self, request: BuildRequest, progress: &Progress, cancel: CancellationToken) -> Result<BuildOutcome, Error> {
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        progress: &Progress,
+        cancel: CancellationToken,
+        warnings: &mut Vec<Diagnostic>,
+    ) -> Result<BuildOutcome, Error> {
         let spawner = self.spawner.clone().ok_or_else(|| Error::Usage { message: "this engine cannot run steps".into(), hint: None })?;
         let mut outputs = if request.outputs.is_empty() { vec![Output::store()] } else { request.outputs };
         outputs::check(&outputs, &request.tags)?;
@@ -149,10 +155,11 @@ impl Engine {
             Ok(checks) => checks,
             Err(error) => return Err(Error::Diagnostics(parsed.diagnostics.into_iter().chain([error]).collect())),
         };
+        let found = |graph: &[Diagnostic]| warnings_of(&checks, &parsed.dockerfile, &parsed.diagnostics, graph);
         if parsed.diagnostics.iter().any(Diagnostic::is_error) {
-            return Err(Error::Diagnostics(checks.apply(parsed.diagnostics)));
+            return Err(Error::Diagnostics(found(&[])));
         }
-        let warnings = |graph: &[Diagnostic]| warnings_of(&checks, &parsed.dockerfile, &parsed.diagnostics, graph);
+        *warnings = found(&[]);
         let rules = LazyRules::new(&input);
         let contexts = named_contexts(&request.named_contexts);
         let sources = Arc::new(self.build_sources(layouts(&request.named_contexts)));
@@ -172,13 +179,16 @@ impl Engine {
             checks: CheckScope { all_stages: false, ignored: Some(&ignored) },
         };
         let graph = match self.plan(&plan_request, &sources, policy, progress).await {
-            Err(Error::Diagnostics(found)) => return Err(Error::Diagnostics(warnings(&found))),
+            Err(Error::Diagnostics(errors)) => {
+                warnings.clear();
+                return Err(Error::Diagnostics(found(&errors)));
+            }
             planned => Arc::new(planned?),
         };
-        let warnings = warnings(&graph.warnings);
-        let rules = checks.fatal(&warnings);
+        *warnings = found(&graph.warnings);
+        let rules = checks.fatal(warnings);
         if !rules.is_empty() {
-            return Err(Error::Checks { rules, warnings });
+            return Err(Error::Checks { rules, warnings: std::mem::take(warnings) });
         }
         let name = format!("{}\0{}", input.name, request.target.as_deref().unwrap_or(""));
         let context = open_context(input.context, input.path.as_deref(), &graph)?;
@@ -215,7 +225,8 @@ impl Engine {
             delivered.manifest = Some(blocking(move || ensure_manifest(&store, &image)).await.map_err(failed)?.descriptor);
         }
         let (image, manifest) = (delivered.image, delivered.manifest);
-        Ok(BuildOutcome { image, manifest, names, cached: outcome.cached, executed: outcome.executed, warnings })
+        let given_names = given_names(&outputs, &request.tags);
+        Ok(BuildOutcome { image, manifest, names, given_names, cached: outcome.cached, executed: outcome.executed })
     }
 
     /// Plans, fetching the configs of base images until the graph is complete.

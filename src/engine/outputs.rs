@@ -93,13 +93,24 @@ impl Output {
 pub(super) fn kept_names(outputs: &[Output], tags: &[Reference]) -> Option<Vec<Reference>> {
     let mut kept = outputs.iter().filter(|output| output.keeps()).peekable();
     kept.peek()?;
+    Some(names_of(kept, tags))
+}
+
+/// All names that the image gets somewhere.
+pub(super) fn given_names(outputs: &[Output], tags: &[Reference]) -> Vec<Reference> {
+    let is_image = |output: &&Output| !matches!(output.to, Destination::Local(_) | Destination::Tar(_) | Destination::Nothing);
+    names_of(outputs.iter().filter(is_image), tags)
+}
+
+/// The names in outputs, each once.
+fn names_of<'a>(outputs: impl Iterator<Item = &'a Output>, tags: &'a [Reference]) -> Vec<Reference> {
     let mut names: Vec<Reference> = Vec::new();
-    for name in kept.flat_map(|output| output.names(tags)) {
+    for name in outputs.flat_map(|output| output.names(tags)) {
         if !names.contains(name) {
             names.push(name.clone());
         }
     }
-    Some(names)
+    names
 }
 
 /// Refuses what cannot end well, before anything is built.
@@ -107,6 +118,14 @@ pub(super) fn check(outputs: &[Output], tags: &[Reference]) -> Result<(), Error>
     if outputs.iter().any(|output| output.push() != Push::No && output.names(tags).is_empty()) {
         let hint = Some("add `-t REGISTRY/REPOSITORY:TAG`".to_owned());
         return Err(Error::Usage { message: "an image that is pushed needs a name".into(), hint });
+    }
+    let to_stdout = |output: &&Output| match &output.to {
+        Destination::Tar(file) | Destination::Oci(file) | Destination::Docker(file) => file == Path::new("-"),
+        _ => false,
+    };
+    if outputs.iter().filter(to_stdout).count() > 1 {
+        let hint = Some("give all but one of them a `dest=FILE`".to_owned());
+        return Err(Error::Usage { message: "only one output can go to standard output".into(), hint });
     }
     Ok(())
 }

@@ -185,6 +185,23 @@ fn a_call_that_is_not_known_or_asked_for_twice_is_refused() {
 }
 
 #[test]
+fn an_interrupted_check_says_nothing_of_downloads() {
+    let world = World::new();
+    let mut run = world.strake(["build", "--check", "-f", "-", "."]);
+    let run = run.command().stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = run.spawn().unwrap();
+    // Kept open: at its end the check would go on.
+    let _stdin = child.stdin.take();
+    // The store is there as soon as the engine is open; then the signals are watched.
+    crate::common::wait_for("the store", 20, || world.root().exists());
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let told = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    assert!(told.contains("cancelled") && !told.contains("pull"), "{told}");
+}
+
+#[test]
 fn an_ignored_file_is_found_by_the_check() {
     let world = World::new();
     world.write(".dockerignore", "*.log\n").write("a.log", "a");

@@ -86,6 +86,48 @@ fn a_failing_command_is_told_with_its_status_line_and_last_output() {
 }
 
 #[test]
+fn a_context_that_is_elsewhere_is_not_supported_yet() {
+    let world = World::new();
+    for (context, place) in [
+        ("https://example.com/x.git#main", "git"),
+        ("git@example.com:x/y", "git"),
+        ("git://example.com/x", "git"),
+        ("ssh://git@example.com/x", "git"),
+        ("github.com/x/y", "git"),
+        ("https://example.com/x.tar.gz", "web servers"),
+    ] {
+        for command in [&["build"][..], &["context", "ls"]] {
+            let done = world.strake(command).arg(context).fails();
+            done.says(&[&format!("contexts from {place} are not supported yet")]).omits(&["does not exist"]);
+        }
+    }
+    std::fs::create_dir_all(world.path("github.com/x")).unwrap();
+    world.strake(["context", "ls", "github.com/x"]).ok();
+}
+
+#[test]
+fn findings_are_told_once_and_before_whatever_the_build_fails_with() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    for (text, error) in [
+        ("FROM scratch as x\nCOPY absent /\n", "absent"),
+        ("FROM 127.0.0.1:1/x as x\n", "cannot get the image"),
+        ("FROM scratch as x\nRUNN\n", "RUNN"),
+        ("FROM scratch as x\nCOPY --from=nostage /x /\n", "nostage"),
+    ] {
+        let done = world.build(text, &[]).fails();
+        let found: Vec<usize> = done.stderr.match_indices("[FromAsCasing]").map(|(at, _)| at).collect();
+        assert_eq!(found.len(), 1, "{done}");
+        assert!(done.stderr.rfind("error").is_some_and(|at| found[0] < at), "{done}");
+        done.says(&[error]);
+    }
+    let done = world.build("FROM scratch\nCOPY absent /\n", &["--build-arg", "NOBODY=1"]).fails();
+    done.says(&["NOBODY", "absent"]);
+}
+
+#[test]
 fn an_image_that_is_nowhere_is_named_with_what_the_registry_said() {
     let Some(world) = world() else { return };
     let host = scripted(|_, path| if path == "/v2/" { Reply::body("application/json", "{}") } else { Reply::missing() });
@@ -151,6 +193,21 @@ fn a_store_that_may_not_be_written_is_told_without_a_crash() {
     done.says(&["forbidden"]);
     assert!(done.stderr.to_lowercase().contains("permission denied"), "{done}");
     assert_eq!(errors(&done), 1, "{done}");
+    // What only looks at the Dockerfile needs no store, nor does it leave one behind.
+    let temporary = world.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::create_dir(world.path("owned-by-root")).unwrap();
+    std::fs::set_permissions(world.path("owned-by-root"), PermissionsExt::from_mode(0o755)).unwrap();
+    for (call, store) in
+        [("--check", root.join("store")), ("--call=outline", root.clone()), ("--call=targets", world.path("owned-by-root"))]
+    {
+        let mut run = Run::new("setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        let command = run.command().arg(&binary).args(["build", call, "."]).current_dir(world.context()).env_clear();
+        command.env("HOME", "/nonexistent").env("TMPDIR", &temporary).env("STRAKE_ROOT", store);
+        run.ok();
+    }
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
     works(&world);
 }
 

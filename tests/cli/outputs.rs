@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::common::{Registry, Run, World, able};
@@ -58,6 +60,42 @@ fn a_push_without_a_name_ends_before_anything_runs() {
     let world = world();
     let done = world.build("FROM localhost/busybox\nRUN exit 7\n", &["--push"]).fails();
     done.says(&["an image that is pushed needs a name", "add `-t"]).omits(&["exit 7"]);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_before_anything_runs() {
+    let world = World::new();
+    world.write("Dockerfile", "FROM scratch\nCOPY . /\n");
+    let done = world.build_as_it_is(&["-o", "-", "-o", "type=oci,dest=-"]).fails();
+    done.says(&["only one output"]).omits(&["COPY"]);
+    assert_eq!(done.stdout, "");
+    world.build_as_it_is(&["-o", ""]).fails().omits(&["COPY"]);
+}
+
+#[test]
+fn flags_have_the_form_that_docker_gives_them() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    world.write("Dockerfile", "FROM scratch AS s\nCOPY . /\n");
+    let off = ["--pull=false", "--push=false", "--load=false", "--check=false", "-q=false", "--provenance=false", "--sbom", "false"];
+    world.build_as_it_is(&off).ok().says(&["COPY . /"]);
+    assert_eq!(world.build_as_it_is(&["--no-cache=false"]).ok().step("COPY"), "CACHED");
+    assert_eq!(world.build_as_it_is(&["--no-cache=true"]).ok().step("COPY"), "DONE");
+    // The last of two counts.
+    let twice = ["--no-cache", "--no-cache=0", "--target", "none", "--target=s", "--progress=tty", "--progress", "plain"];
+    assert_eq!(world.build_as_it_is(&twice).ok().step("COPY"), "CACHED");
+    // Tags are gathered, and short flags can be written together.
+    let done = world.build_as_it_is(&["-t", "one:1", "-qt", "two:1"]).ok();
+    assert!(done.stdout.starts_with("sha256:"), "{done}");
+    let images = world.strake(["images"]).ok().stdout;
+    assert!(images.contains("one") && images.contains("two"), "{images}");
+    assert!(world.build_as_it_is(&["--check=true"]).ok().stdout.contains("Check complete"));
+    world.build_as_it_is(&["--pull=maybe"]).fails().says(&["maybe", "true or false"]);
+    for flag in ["--provenance=true", "--provenance=mode=max", "--sbom=generator=x"] {
+        world.build_as_it_is(&[flag]).fails().says(&["not supported yet", flag.split('=').next().unwrap()]);
+    }
 }
 
 #[test]
@@ -189,12 +227,63 @@ fn logs_of_builds_are_kept_whole_and_shown_again() {
     assert_eq!(lines[30001..], ["==> [3/3] RUN echo second; exit 3", "second"]);
     let one = world.strake(["build", "logs", "--step", "second"]).ok().stdout;
     assert_eq!(one, "==> [3/3] RUN echo second; exit 3\nsecond\n");
+    world.strake(["build", "logs", "--step", "nothing like it"]).fails().says(&["no step", "`nothing like it`"]);
     let list = world.strake(["build", "logs", "--list"]).ok().stdout;
     let row = list.lines().nth(1).unwrap();
     assert!(row.contains("[3/3] RUN echo second"), "{list}");
     let id = row.split_whitespace().next().unwrap();
     assert_eq!(world.strake(["build", "logs", &id[..20]]).ok().stdout, shown);
     world.strake(["build", "logs", "nonesuch"]).fails().says(&["nonesuch", "--list"]);
+}
+
+#[test]
+fn raw_progress_has_nothing_but_json_and_tells_of_findings_and_failures() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    let lines =
+        |done: &crate::common::Done| -> Vec<Value> { done.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let text = |value: &Value| String::from_utf8(STANDARD.decode(value.as_str().unwrap()).unwrap()).unwrap();
+    let raw = ["--progress=rawjson", "-t", "n:1"];
+    let messages = lines(&world.build("FROM scratch as x\nCOPY . /\n", &raw).ok());
+    let warning = &messages.iter().find_map(|message| message["warnings"].as_array()).unwrap()[0];
+    assert!(text(&warning["short"]).starts_with("FromAsCasing: ") && text(&warning["short"]).ends_with(" (line 1)"), "{warning}");
+    assert!(text(&warning["detail"][0]).contains("case") && warning["url"].as_str().unwrap().ends_with("#fromascasing"), "{warning}");
+    assert_eq!(warning["range"], json!([{ "start": { "line": 1 }, "end": { "line": 1 } }]));
+    assert_eq!((&warning["level"], warning["vertex"].is_string()), (&json!(1), true));
+    assert!(warning["sourceInfo"]["filename"].as_str().unwrap().ends_with("Dockerfile"));
+    for (dockerfile, place, message) in [
+        ("FROM scratch as x\nCOPY absent /\n", "Dockerfile:2: ", "absent"),
+        ("FROM scratch as x\nRUNN\n", "Dockerfile:2: ", "RUNN"),
+        ("FROM 127.0.0.1:1/x as x\n", "Dockerfile:1: ", "127.0.0.1:1"),
+        ("# check=error=true\nFROM scratch as x\n", "", "FromAsCasing"),
+    ] {
+        let messages = lines(&world.build(dockerfile, &raw).fails());
+        assert_eq!(messages.iter().filter(|message| message["warnings"].is_array()).count(), 1, "{messages:?}");
+        let error = messages.last().unwrap()["error"].as_str().unwrap();
+        assert!(error.contains(place) && error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn a_failed_build_leaves_no_file_of_an_earlier_one_and_archives_have_names() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    let (meta, iid) = (world.path("meta.json"), world.path("iid"));
+    let files = ["--metadata-file", meta.to_str().unwrap(), "--iidfile", iid.to_str().unwrap()];
+    for (to, names) in [("type=oci,dest=x,name=a.b/c:1", "a.b/c:1"), ("type=docker,dest=x", "docker.io/library/n:1")] {
+        world.build("FROM scratch\nCOPY . /\n", &[&files[..], &["-t", "n:1", "-o", to]].concat()).ok();
+        assert_eq!(json_of(&meta)["image.name"], names);
+    }
+    assert!(meta.exists() && iid.exists());
+    world.build("FROM scratch\nCOPY absent /\n", &files).fails();
+    assert!(!meta.exists() && !iid.exists());
+    // What is no file stays.
+    world.build_as_it_is(&["--iidfile", "/dev/null"]).fails().omits(&["/dev/null"]);
+    assert!(Path::new("/dev/null").exists());
 }
 
 #[test]

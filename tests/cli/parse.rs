@@ -42,7 +42,7 @@ fn mistakes_are_shown_beside_the_tree_and_fail_the_command() {
 #[test]
 fn what_cannot_be_read_is_told_clearly() {
     let world = World::new();
-    world.strake(["parse", "missing"]).fails().says(&["cannot read the Dockerfile `missing`", "No such file"]);
+    world.strake(["parse", "missing"]).fails().says(&["cannot read the Dockerfile `missing`", "No such file"]).omits(&["-f"]);
     world.strake(["parse", "ctx"]).fails().says(&["cannot read the Dockerfile `ctx`", "directory"]);
     let huge = std::fs::File::create(world.context().join("huge")).unwrap();
     huge.set_len(1 << 30).unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 use crate::cli::call::{self, CallFlag, call_flag};
 use crate::cli::render::{ProgressMode, progress};
@@ -17,8 +17,9 @@ use crate::oci::{Platform, Reference};
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
 
+use super::build_context::local;
 use super::build_logs::BuildLogsArgs;
-use super::{STOPPED, outputs, with_engine};
+use super::{STOPPED, outputs, with_any_store, with_engine};
 
 /// Flags of `strake build`.
 #[derive(Debug, Args)]
@@ -48,16 +49,16 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
     /// Take no step from the cache
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     no_cache: bool,
     /// Look the base images up in their registries, even those that are here
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     pull: bool,
     /// How to show progress
     #[arg(long, value_enum, default_value = "auto", env = env::PROGRESS, hide_env = true)]
     progress: ProgressMode,
     /// Show nothing but the image's ID
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     quiet: bool,
     /// Write the image's ID to a file
     #[arg(long, value_name = "FILE")]
@@ -67,10 +68,10 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(short, long, value_name = "SPEC", value_parser = outputs::output)]
     output: Vec<Output>,
     /// Push the image to the registries of its names
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     push: bool,
     /// Keep the image in the store, also where there are other outputs
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     load: bool,
     /// An annotation of the image, `[manifest:]KEY=VALUE` (may be given several times)
     #[arg(long, value_name = "KEY=VALUE")]
@@ -88,11 +89,17 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long, value_name = "CALL", default_value = "build", value_parser = call_flag)]
     call: CallFlag,
     /// Run the build checks only, as `--call=check`
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     check: bool,
     /// A secret for RUN --mount=type=secret: `id=NAME[,src=FILE|,env=VARIABLE]` (may be given several times)
     #[arg(long, value_name = "SPEC")]
     secret: Vec<String>,
+    /// Only `false`: nothing is said about how the image was made
+    #[arg(long, value_name = "BOOL", value_parser = attested)]
+    provenance: Option<bool>,
+    /// Only `false`: no list of what is in the image is made
+    #[arg(long, value_name = "BOOL", value_parser = attested)]
+    sbom: Option<bool>,
 }
 
 /// What else than building there is to do with builds.
@@ -113,6 +120,23 @@ enum Network {
     Host,
 }
 
+/// A switch as Docker's flags have it: `--pull`, `--pull=false`.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(true),
+        "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(false),
+        _ => Err("expected true or false".into()),
+    }
+}
+
+/// `--provenance` and `--sbom`.
+fn attested(text: &str) -> Result<bool, String> {
+    match boolean(text) {
+        Ok(false) => Ok(false),
+        _ => Err("attestations are not supported yet: leave the flag out, or give `false`".into()),
+    }
+}
+
 fn reference(text: &str) -> Result<Reference, String> {
     let reference: Reference = text.parse().map_err(|error: crate::oci::ReferenceError| error.reason)?;
     if reference.digest().is_some() {
@@ -126,38 +150,39 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
     if let Some(BuildCommand::Logs(args)) = &args.command {
         return super::build_logs::run(global, args);
     }
+    let mode = args.mode();
+    let fail = |error: Error| {
+        report::error_as(mode, &error);
+        ExitCode::FAILURE
+    };
     match called(&args) {
         Ok(Some(flag)) => return answer(global, args, flag),
         Ok(None) => {}
-        Err(error) => {
-            report::error(&error);
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(error),
     }
     let quiet = args.quiet;
     let iidfile = args.iidfile.clone();
+    if let Err(error) = [&args.iidfile, &args.metadata_file].into_iter().flatten().try_for_each(|path| forget(path)) {
+        return fail(error);
+    }
     // Before the runtime: the process that starts sandboxes must be forked while there is one thread.
     let spawner = match Spawner::start() {
         Ok(spawner) => spawner,
-        Err(error) => {
-            report::error(&Error::Runtime(error));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(Error::Runtime(error)),
     };
     let result = with_engine(global, Some(spawner), |engine| build(engine, args));
     let id = match result {
         Ok(id) => id,
         Err(error) => {
-            report::error(&error);
             let stopped = matches!(error, Error::Build(crate::executor::Error::Cancelled));
-            return if stopped { ExitCode::from(STOPPED) } else { ExitCode::FAILURE };
+            let failed = fail(error);
+            return if stopped { ExitCode::from(STOPPED) } else { failed };
         }
     };
     if let Some(path) = iidfile
         && let Err(source) = std::fs::write(&path, &id)
     {
-        report::error(&Error::Io { action: "write", path, source });
-        return ExitCode::FAILURE;
+        return fail(Error::Io { action: "write", path, source });
     }
     if quiet {
         report::result(&id);
@@ -165,10 +190,23 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Removes what an earlier build wrote: after a build that fails, nobody is to take it for this one's. Pipes and devices stay.
+fn forget(path: &Path) -> Result<(), Error> {
+    if !std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        return Ok(());
+    }
+    std::fs::remove_file(path).map_err(|source| Error::Io { action: "remove", path: path.to_owned(), source })
+}
+
 impl BuildArgs {
     /// Whether something else than a build is asked for.
     pub(in crate::cli) fn is_call(&self) -> bool {
         self.check || self.call.call.is_some()
+    }
+
+    /// How progress, findings and failures are shown.
+    fn mode(&self) -> ProgressMode {
+        if self.quiet { ProgressMode::Quiet } else { self.progress }
     }
 }
 
@@ -187,9 +225,10 @@ fn called(args: &BuildArgs) -> Result<Option<CallFlag>, Error> {
 
 /// Says something of a build instead of building. Flags that are about the result mean nothing here.
 fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
-    let (progress, call) = (progress(if args.quiet { ProgressMode::Quiet } else { args.progress }), flag.call.unwrap_or(Call::Check));
+    let mode = args.mode();
+    let (progress, call) = (progress(mode), flag.call.unwrap_or(Call::Check));
     let outcome = request(args).and_then(|request| {
-        with_engine(global, None, |engine| async move {
+        with_any_store(global, |engine| async move {
             let outcome = super::until_interrupted(engine.call(request, call, &progress)).await?;
             engine.finish(call == Call::Check)?;
             Ok(outcome)
@@ -197,29 +236,34 @@ fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
     });
     match outcome {
         Ok(outcome) => call::show(&outcome, flag),
+        // No download is what stopped: the hint is that of a build.
+        Err(Error::Interrupted) => {
+            report::error_as(mode, &Error::Build(crate::executor::Error::Cancelled));
+            ExitCode::from(STOPPED)
+        }
         Err(error) => {
-            report::error(&error);
+            report::error_as(mode, &error);
             ExitCode::FAILURE
         }
     }
 }
 
 async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
-    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let mode = args.mode();
     let progress = progress(mode);
-    let quiet = mode == ProgressMode::Quiet;
     let metadata_file = args.metadata_file.clone();
     let request = request(args)?;
     let interrupted = CancellationToken::new();
     let watcher = tokio::spawn(watch_signals(interrupted.clone()));
+    let mut warnings = Vec::new();
     let outcome = tokio::select! {
-        outcome = engine.build(request, &progress, interrupted.child_token()) => outcome,
+        outcome = engine.build(request, &progress, interrupted.child_token(), &mut warnings) => outcome,
         () = patience(&interrupted) => Err(Error::Build(crate::executor::Error::Cancelled)),
     };
     watcher.abort();
+    report::diagnostics_as(mode, &warnings);
     let outcome = outcome?;
-    if !quiet {
-        report::diagnostics(&outcome.warnings);
+    if !matches!(mode, ProgressMode::Quiet | ProgressMode::RawJson) {
         for name in &outcome.names {
             report::tell(&format!("naming to {name}"));
         }
@@ -240,8 +284,8 @@ fn metadata(outcome: &BuildOutcome) -> serde_json::Value {
         metadata["containerimage.descriptor"] = serde_json::json!(manifest);
         metadata["containerimage.digest"] = manifest.digest.to_string().into();
     }
-    if !outcome.names.is_empty() {
-        let names: Vec<String> = outcome.names.iter().map(ToString::to_string).collect();
+    if !outcome.given_names.is_empty() {
+        let names: Vec<String> = outcome.given_names.iter().map(ToString::to_string).collect();
         metadata["image.name"] = names.join(",").into();
     }
     metadata
@@ -279,7 +323,7 @@ async fn watch_signals(interrupted: CancellationToken) {
 fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
     let context = match args.context {
         Some(path) if path == Path::new("-") => ContextSource::Stdin,
-        Some(path) => ContextSource::Directory(path),
+        Some(path) => ContextSource::Directory(local(path)?),
         None => {
             return Err(Error::Usage { message: "the build has no context".into(), hint: Some("name a directory, such as `.`".into()) });
         }

@@ -1,21 +1,19 @@
 //! `strake build --build-context NAME=VALUE`: which kinds of value there are.
 
-use crate::engine::{BuildContext, Layout};
+use std::path::PathBuf;
+
+use crate::engine::{BuildContext, Error, Layout};
 use crate::graph::{ContextName, ContextNameError};
 
 /// Reads a flag.
 pub(super) fn parse(text: &str) -> Result<(ContextName, BuildContext), String> {
     let (name, value) = text.split_once('=').ok_or("expected `NAME=VALUE`")?;
     let name = name.parse().map_err(|error: ContextNameError| error.to_string())?;
-    let is_http = value.starts_with("http://") || value.starts_with("https://");
-    let git = value.starts_with("git@")
-        || ["git://", "ssh://"].iter().any(|scheme| value.starts_with(scheme))
-        || (is_http && value.split(['#', '?']).next().is_some_and(|url| url.ends_with(".git")));
     let context = match value.split_once("://") {
         Some(("docker-image", "scratch")) => BuildContext::Scratch,
         Some(("docker-image", image)) => BuildContext::Image(image.parse().map_err(|error: crate::oci::ReferenceError| error.to_string())?),
         Some(("oci-layout", layout)) => BuildContext::Layout(oci_layout(layout)?),
-        _ if git || is_http => return Err(format!("contexts from {} are not supported yet", if git { "git" } else { "web servers" })),
+        _ if let Some(place) = remote(value) => return Err(format!("contexts from {place} are not supported yet")),
         _ if value.starts_with("target:") => return Err("`target:` is for bake files only".into()),
         Some((scheme, _)) => {
             return Err(format!("`{scheme}://` is no kind of context: expected a directory, `docker-image://` or `oci-layout://`"));
@@ -25,6 +23,29 @@ pub(super) fn parse(text: &str) -> Result<(ContextName, BuildContext), String> {
         None => BuildContext::Directory(value.into()),
     };
     Ok((name, context))
+}
+
+/// Where a context is fetched from, if it is not here.
+fn remote(value: &str) -> Option<&'static str> {
+    let begins = |starts: &[&str]| starts.iter().any(|start| value.starts_with(start));
+    let is_http = begins(&["http://", "https://"]);
+    let is_repository = is_http && value.split(['#', '?']).next().is_some_and(|url| url.ends_with(".git"));
+    match () {
+        () if is_repository || begins(&["git@", "git://", "ssh://", "github.com/"]) => Some("git"),
+        () if is_http => Some("web servers"),
+        () => None,
+    }
+}
+
+/// The context of a build, which must be here. What exists is a directory, whatever it looks like.
+pub(super) fn local(path: PathBuf) -> Result<PathBuf, Error> {
+    match path.to_str().and_then(remote) {
+        Some(place) if !path.exists() => {
+            let message = format!("contexts from {place} are not supported yet");
+            Err(Error::Usage { message, hint: Some("fetch it, and name the directory that it is in".into()) })
+        }
+        _ => Ok(path),
+    }
 }
 
 /// `DIR[:TAG][@DIGEST]`.

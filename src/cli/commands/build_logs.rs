@@ -55,7 +55,13 @@ fn show(engine: &Engine, builds: &[LoggedBuild], args: &BuildLogsArgs) -> Result
         };
         return Err(Error::Usage { message, hint: Some("`strake build logs --list` shows the builds whose logs are kept".into()) });
     };
-    for (title, path) in build.steps.iter().filter(|(title, _)| args.step.as_ref().is_none_or(|text| title.contains(text.as_str()))) {
+    let wanted = |title: &str| args.step.as_ref().is_none_or(|text| title.contains(text.as_str()));
+    let steps: Vec<_> = build.steps.iter().filter(|(title, _)| wanted(title)).collect();
+    if let (Some(text), true) = (&args.step, steps.is_empty()) {
+        let message = format!("no step of the build `{}` has `{text}` in its title", build.id);
+        return Err(Error::Usage { message, hint: Some("without `--step`, the steps that ran are shown with their titles".into()) });
+    }
+    for (title, path) in steps {
         report::result(&format!("==> {title}"));
         let copied = File::open(path).and_then(|mut file| {
             let mut out = io::stdout().lock();

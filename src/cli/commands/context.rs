@@ -13,6 +13,7 @@ use crate::cli::report;
 use crate::engine::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, DockerfileSource, Error, ReadAs, Why};
 use crate::sys::tree::Kind;
 
+use super::build_context::local;
 use super::parse::OutputFormat;
 
 /// The version of the fields of `--format json`.
@@ -74,7 +75,7 @@ fn list(args: LsArgs) -> Result<(), Error> {
         Some(path) if path.as_os_str() == "-" => DockerfileSource::Stdin,
         Some(path) => DockerfileSource::Path(path),
     };
-    let files = ContextFiles::open(&args.context, &dockerfile)?;
+    let files = ContextFiles::open(&local(args.context.clone())?, &dockerfile)?;
     match (args.why, args.format) {
         (Some(path), OutputFormat::Text) => report::result(&explanation(&files.why(&path)?, &files)),
         (Some(path), OutputFormat::Json) => report::result(&explanation_json(&files.why(&path)?, &files).to_string()),

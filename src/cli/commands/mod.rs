@@ -13,9 +13,15 @@ pub(super) mod prune;
 pub(super) mod run;
 pub(super) mod transfer;
 
+use std::error::Error as _;
 use std::future::Future;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::Access;
 
 use crate::engine::{Engine, Error};
 use crate::oci::Reference;
@@ -28,9 +34,62 @@ fn with_engine<F, T>(global: &Global, spawner: Option<Spawner>, work: impl FnOnc
 where
     F: Future<Output = Result<T, Error>>,
 {
+    on_runtime(|| Engine::open(env::engine_options(global), spawner), work)
+}
+
+/// The same for what only looks at a Dockerfile: without the right to write to the store, an empty one takes its place for as long as this command runs.
+fn with_any_store<F, T>(global: &Global, work: impl FnOnce(Engine) -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut options = env::engine_options(global);
+    let open = Engine::open(options.clone(), None);
+    match open {
+        Err(error) if !is_denied(&error) => Err(error),
+        Ok(engine) if rustix::fs::access(&options.root, Access::WRITE_OK).is_ok() => on_runtime(|| Ok(engine), work),
+        _ => {
+            let scratch = Scratch::new()?;
+            options.root = scratch.0.join("store");
+            on_runtime(|| Engine::open(options, None), work)
+        }
+    }
+}
+
+fn is_denied(error: &Error) -> bool {
+    let causes = std::iter::successors(error.source(), |cause| (**cause).source());
+    let kinds = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kinds.into_iter().any(|kind| matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem))
+}
+
+/// A directory of this process alone, which goes with this value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Scratch, Error> {
+        let nanoseconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
+        let path = std::env::temp_dir().join(format!("strake-{}-{nanoseconds}", std::process::id()));
+        // Where somebody else has made it, this fails.
+        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => Ok(Scratch(path)),
+            Err(source) => Err(Error::Io { action: "create", path, source }),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left is empty but for what a later boot clears away.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn on_runtime<F, T>(open: impl FnOnce() -> Result<Engine, Error>, work: impl FnOnce(Engine) -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(512).build();
     let runtime = runtime.map_err(|source| Error::Io { action: "start", path: "the asynchronous runtime".into(), source })?;
-    let engine = Engine::open(env::engine_options(global), spawner)?;
+    let engine = open()?;
     let result = runtime.block_on(work(engine));
     // Threads that a cancelled command left behind may wait for another process; the store is good whenever they end.
     runtime.shutdown_timeout(Duration::from_secs(2));

@@ -26,6 +26,9 @@ struct Fields {
 
 /// Reads `--output`, for clap.
 pub(super) fn output(text: &str) -> Result<Output, String> {
+    if text.is_empty() {
+        return Err("an output is a directory, `-`, or `type=…`".into());
+    }
     if text == "-" {
         return to_stdout(Destination::Tar("-".into()).into());
     }
@@ -64,6 +67,7 @@ impl Fields {
         }
         match key {
             "type" => self.kind = Some(value.to_owned()),
+            "dest" if value.is_empty() => return Err("`dest` has no value".into()),
             "dest" => self.dest = Some(value.into()),
             _ => {
                 self.read_image_key(key, value)?;
@@ -315,6 +319,9 @@ mod tests {
             "type=oci,tar=false",
             "type=docker,tar=false,dest=x",
             "dest=x",
+            "",
+            "type=local,dest=",
+            "type=oci,dest=",
         ] {
             assert!(output(text).is_err(), "{text}");
         }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::cli::report;
-use crate::engine::{HeredocNode, InstructionNode, StageNode, SyntaxTree, parse_dockerfile};
+use crate::engine::{Error, HeredocNode, InstructionNode, StageNode, SyntaxTree, parse_dockerfile};
 
 /// Flags of `strake parse`.
 #[derive(Debug, Args)]
@@ -33,6 +33,11 @@ pub(in crate::cli) fn run(args: &ParseArgs) -> ExitCode {
     let syntax = match parse_dockerfile(&args.file) {
         Ok(syntax) => syntax,
         Err(error) => {
+            // A build's failure would say how to name the file to a build.
+            let error = match error {
+                Error::Dockerfile { path, source } => Error::Io { action: "read the Dockerfile", path, source },
+                error => error,
+            };
             report::error(&error);
             return ExitCode::FAILURE;
         }

@@ -1,7 +1,7 @@
 //! Renderers of progress: plain lines for logs, a live tree for terminals, JSON for machines, nothing for `-q`. Each is a fold over the same events.
 
 mod plain;
-mod rawjson;
+pub(in crate::cli) mod rawjson;
 mod tty;
 
 use std::io::IsTerminal;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 
+use crate::cli::env;
 use crate::progress::{Event, Progress, Sink};
 
 /// `--progress`.
@@ -32,13 +33,14 @@ pub enum ProgressMode {
 /// The progress of a command, drawn on standard error.
 pub(in crate::cli) fn progress(mode: ProgressMode) -> Progress {
     let tty = match mode {
-        ProgressMode::Tty => true,
+        // Where the cursor cannot move, a live tree would show nothing at all.
+        ProgressMode::Tty => !env::dumb_terminal(),
         ProgressMode::Plain => false,
         ProgressMode::RawJson => return Progress::new(Arc::new(rawjson::RawJson::new())),
         ProgressMode::Quiet => return Progress::new(Arc::new(Quiet)),
-        ProgressMode::Auto => std::io::stderr().is_terminal(),
+        ProgressMode::Auto => std::io::stderr().is_terminal() && !env::dumb_terminal(),
     };
-    if tty { Progress::new(Arc::new(tty::Tty::new())) } else { Progress::new(Arc::new(plain::Plain::new())) }
+    if tty { Progress::new(Arc::new(tty::Tty::new(env::colours()))) } else { Progress::new(Arc::new(plain::Plain::new())) }
 }
 
 struct Quiet;

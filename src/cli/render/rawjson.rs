@@ -1,9 +1,13 @@
 //! Progress for machines: one JSON object a line, with the fields of BuildKit's `SolveStatus`, as `docker buildx build --progress=rawjson` writes them.
 //!
-//! Of ours is only `reason`: why a step was not taken from the cache. Steps have no inputs here, and their digests only tell them apart.
+//! Of ours is `reason`: why a step was not taken from the cache. Steps have no inputs here, and their digests only tell them apart.
+//!
+//! What there is to tell of the Dockerfile is a `warnings` line before the end; its `vertex` stands for the reading of the Dockerfile and is no step. A build that
+//! fails ends with a line of ours: `error` says what is wrong, after `FILE:LINE: ` where that is known, with a line for each mistake of a Dockerfile; `hint`, where
+//! there is one, says what to do. Names and ID of an image are for `--metadata-file` and `--iidfile`.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::{Instant, SystemTime};
 
@@ -11,6 +15,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::cli::call::message_of;
+use crate::diag::{Diagnostic, RuleId, SourceFile, Span};
+use crate::engine::Error;
 use crate::oci::Digest;
 use crate::progress::{Event, EventKind, Sink, StepId, StepOutcome, Stream};
 
@@ -108,6 +115,73 @@ impl State {
             EventKind::Message(text) => Some(json!({ "message": text })),
         }
     }
+}
+
+/// Tells of what was found in a Dockerfile.
+pub(in crate::cli) fn warnings(found: &[Diagnostic]) {
+    let found: Vec<Value> = found.iter().filter(|diagnostic| !diagnostic.is_error()).map(warning).collect();
+    if !found.is_empty() {
+        write(&json!({ "warnings": found }));
+    }
+}
+
+/// Tells why a command failed.
+pub(in crate::cli) fn error(error: &Error) {
+    if let Error::Diagnostics(found) | Error::Checks { warnings: found, .. } = error {
+        warnings(found);
+    }
+    write(&failure(error));
+}
+
+fn write(line: &Value) {
+    // As with all progress: where standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+fn warning(found: &Diagnostic) -> Value {
+    let (file, first) = (&found.file, found.file.line(found.span.start));
+    let last = file.line(found.span.end.saturating_sub(1).max(found.span.start));
+    let rule = found.rule.and_then(RuleId::rule);
+    let short = match found.rule {
+        Some(rule) => format!("{}: {} (line {first})", rule.0, found.message),
+        None => found.message.clone(),
+    };
+    let detail: Vec<String> =
+        rule.map(|rule| rule.description).into_iter().chain(found.hint.as_deref()).map(|text| STANDARD.encode(text)).collect();
+    let mut warning = json!({
+        "vertex": Digest::sha256(file.name().as_bytes()).to_string(),
+        "level": 1,
+        "short": STANDARD.encode(short),
+        "detail": detail,
+        "range": [{ "start": { "line": first }, "end": { "line": last } }],
+        "sourceInfo": { "filename": file.name() },
+    });
+    if let Some(rule) = rule {
+        warning["url"] = rule.url().into();
+    }
+    warning
+}
+
+fn failure(error: &Error) -> Value {
+    let place = |file: &SourceFile, span: Span| format!("{}:{}: ", file.name(), file.line(span.start));
+    let message = match error {
+        Error::Diagnostics(found) => {
+            let mistakes = found.iter().filter(|diagnostic| diagnostic.is_error());
+            let lines: Vec<String> = mistakes.map(|found| place(&found.file, found.span) + &found.message).collect();
+            lines.join("\n")
+        }
+        Error::BaseImage { need, .. } => place(&need.file, need.span) + &message_of(error),
+        Error::Build(build) => match build.step().and_then(|step| step.source.as_ref()) {
+            Some((file, span)) => place(file, *span) + &message_of(error),
+            None => message_of(error),
+        },
+        _ => message_of(error),
+    };
+    let mut line = json!({ "error": message });
+    if let Some(hint) = error.hint() {
+        line["hint"] = hint.into();
+    }
+    line
 }
 
 #[cfg(test)]

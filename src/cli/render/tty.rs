@@ -20,6 +20,7 @@ const TAIL: usize = 5;
 pub(super) struct Tty {
     bars: MultiProgress,
     steps: Mutex<HashMap<StepId, Step>>,
+    colours: bool,
 }
 
 struct Step {
@@ -33,8 +34,8 @@ struct Step {
 }
 
 impl Tty {
-    pub(super) fn new() -> Tty {
-        Tty { bars: MultiProgress::new(), steps: Mutex::new(HashMap::new()) }
+    pub(super) fn new(colours: bool) -> Tty {
+        Tty { bars: MultiProgress::new(), steps: Mutex::new(HashMap::new()), colours }
     }
 
     fn print(&self, text: &str) {
@@ -50,8 +51,9 @@ impl Sink for Tty {
             EventKind::Started { step, title, reason } => {
                 let bar = self.bars.add(ProgressBar::new_spinner());
                 // The message holds the lines below the title, each after a line break.
-                let style = ProgressStyle::with_template("{spinner:.blue} {prefix} {elapsed:.dim}{msg}");
-                bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+                let template =
+                    if self.colours { "{spinner:.blue} {prefix} {elapsed:.dim}{msg}" } else { "{spinner} {prefix} {elapsed}{msg}" };
+                bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
                 bar.enable_steady_tick(Duration::from_millis(100));
                 bar.set_prefix(fit(&title, 12));
                 let step_state =
@@ -72,10 +74,10 @@ impl Sink for Tty {
                 if let Some(step) = steps.remove(&step) {
                     step.bar.finish_and_clear();
                     self.bars.remove(&step.bar);
-                    self.print(&step.last_line(event.at, outcome));
+                    self.print(&step.last_line(event.at, outcome, self.colours));
                 }
             }
-            EventKind::Warning(text) => self.print(&format!("\x1b[33mwarning:\x1b[0m {}", clean(&text))),
+            EventKind::Warning(text) => self.print(&format!("{} {}", paint("33", "warning:", self.colours), clean(&text))),
             EventKind::Message(text) => self.print(&clean(&text)),
         }
     }
@@ -123,16 +125,21 @@ impl Step {
         self.bar.set_message(message);
     }
 
-    fn last_line(&self, at: Instant, outcome: StepOutcome) -> String {
+    fn last_line(&self, at: Instant, outcome: StepOutcome, colours: bool) -> String {
+        let paint = |colour: &str, text: &str| paint(colour, text, colours);
         let (mark, word) = match outcome {
-            StepOutcome::Done => ("\x1b[32m✔\x1b[0m", seconds(at - self.started)),
-            StepOutcome::Cached => ("\x1b[36m=\x1b[0m", "CACHED".to_owned()),
-            StepOutcome::Failed => ("\x1b[31m✘\x1b[0m", "ERROR".to_owned()),
-            StepOutcome::Cancelled => ("\x1b[33m-\x1b[0m", "CANCELED".to_owned()),
+            StepOutcome::Done => (paint("32", "✔"), seconds(at - self.started)),
+            StepOutcome::Cached => (paint("36", "="), "CACHED".to_owned()),
+            StepOutcome::Failed => (paint("31", "✘"), "ERROR".to_owned()),
+            StepOutcome::Cancelled => (paint("33", "-"), "CANCELED".to_owned()),
         };
-        let why = self.reason.as_ref().map_or_else(String::new, |reason| format!(" \x1b[2m({})\x1b[0m", clean(reason)));
-        format!("{mark} {} \x1b[2m{word}\x1b[0m{why}", clean(&self.title))
+        let why = self.reason.as_ref().map_or_else(String::new, |reason| format!(" {}", paint("2", &format!("({})", clean(reason)))));
+        format!("{mark} {} {}{why}", clean(&self.title), paint("2", &word))
     }
+}
+
+fn paint(colour: &str, text: &str, colours: bool) -> String {
+    if colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// Text without control characters, cut to what the terminal's width leaves when `reserved` columns are taken: a line that wraps would not be erased.
