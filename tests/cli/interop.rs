@@ -22,7 +22,7 @@ fn pushed() -> Option<(World, Registry, String)> {
 
 /// podman or buildah, with a store of its own.
 fn peer(world: &World, program: &str, args: &[&str]) -> Run {
-    let (root, run) = (world.path("peer"), world.path("peer-run"));
+    let (root, run) = (world.path("peer"), world.short().join("run"));
     let mut all: Vec<String> =
         ["--root", root.to_str().unwrap(), "--runroot", run.to_str().unwrap(), "--storage-driver", "overlay"].map(String::from).into();
     all.extend(args.iter().map(|arg| (*arg).to_owned()));

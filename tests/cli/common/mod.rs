@@ -50,6 +50,7 @@ pub(crate) fn bases() -> PathBuf {
 /// The home, store and context of one test.
 pub(crate) struct World {
     dir: tempfile::TempDir,
+    short: tempfile::TempDir,
 }
 
 impl World {
@@ -61,12 +62,18 @@ impl World {
         for name in ["home", "ctx", "docker"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        World { dir }
+        let short = tempfile::Builder::new().prefix("e2e-").tempdir().unwrap();
+        World { dir, short }
     }
 
     /// A path in this world.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// A directory whose name is short wherever the project lies: podman wants less than 50 characters for the place of its sockets.
+    pub(crate) fn short(&self) -> &Path {
+        self.short.path()
     }
 
     /// The store.
