@@ -7,7 +7,7 @@ STRAKE := target/$(HOST)/release/strake
 RUNNER := $(shell command -v cargo-nextest >/dev/null && echo 'nextest run' || echo test)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test lint bench build setup setup-demo fuzz
+.PHONY: demo test lint bench build setup setup-demo measure fuzz
 
 demo: setup-demo build
 	examples/demo.sh $(STRAKE)
@@ -31,6 +31,10 @@ setup:
 
 setup-demo:
 	tests/setup.sh demo
+
+# Runs the tests that are ignored because they only measure and print; they write some gigabytes.
+measure: setup
+	cargo test --locked --lib -- --ignored --nocapture --test-threads=1
 
 # Runs each fuzz target for so many minutes, one after the other.
 MINUTES := 10

@@ -69,7 +69,10 @@ pub(super) fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Resu
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     let outcome = (|| {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary).map_err(failed("create"))?);
+        // Never through a link that somebody put there, should the directory be everyone's.
+        let _ = std::fs::remove_file(&temporary);
+        let file = File::options().write(true).create_new(true).open(&temporary).map_err(failed("create"))?;
+        let mut out = BufWriter::with_capacity(1 << 20, file);
         write(&mut out)?;
         out.flush().map_err(failed("write"))?;
         std::fs::rename(&temporary, path).map_err(failed("create"))

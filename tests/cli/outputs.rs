@@ -300,3 +300,23 @@ fn raw_progress_is_json_lines_that_tell_the_whole_story() {
     let log = all("logs").into_iter().find(|log| log["vertex"] == begun["digest"]).unwrap();
     assert_eq!(log["data"], "aGVsbG8K");
 }
+
+#[test]
+fn a_layout_with_a_broken_blob_is_mended_by_the_next_build() {
+    let world = world();
+    let dir = world.path("layout");
+    let spec = format!("type=oci,tar=false,dest={}", dir.display());
+    world.build(DOCKERFILE, &["-o", &spec, "-t", "n:1"]).ok();
+    let blobs = || std::fs::read_dir(dir.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let before: Vec<_> = blobs().map(|path| std::fs::read(path).unwrap()).collect();
+    for path in blobs() {
+        let length = std::fs::metadata(&path).unwrap().len() as usize;
+        std::fs::write(&path, vec![0; length]).unwrap();
+    }
+    world.build(DOCKERFILE, &["-o", &spec, "-t", "n:1"]).ok();
+    let mut after: Vec<_> = blobs().map(|path| std::fs::read(path).unwrap()).collect();
+    let mut before = before;
+    before.sort();
+    after.sort();
+    assert!(before == after);
+}
