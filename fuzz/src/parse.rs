@@ -48,7 +48,7 @@ pub fn check(data: &[u8]) {
         assert_eq!(first, second, "the same text gave two trees");
         for statement in statements {
             let mut errors = parsed.diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
-            let is_refused = errors.any(|error| statement.span.start <= error.span.start && error.span.start <= statement.span.end);
+            let is_refused = errors.any(|error| statement.span.start() <= error.span.start() && error.span.start() <= statement.span.end());
             if !file.has_replacements() && !is_refused {
                 check_original(statement, &parsed.dockerfile);
             }
@@ -100,11 +100,11 @@ fn statements(dockerfile: &Dockerfile) -> Vec<&Statement> {
 /// Each statement ends on a line above the next.
 fn check_order(file: &SourceFile, statements: &[&Statement]) {
     for statement in statements {
-        let (start, end) = (file.position(statement.span.start), file.position(statement.span.end));
+        let (start, end) = (file.position(statement.span.start()), file.position(statement.span.end()));
         assert!((start.line, start.column) <= (end.line, end.column), "a statement ends before it begins");
     }
     for pair in statements.windows(2) {
-        assert!(file.line(pair[0].span.end) < file.line(pair[1].span.start), "two statements are on one line: {:?}", pair[1].span);
+        assert!(file.line(pair[0].span.end()) < file.line(pair[1].span.start()), "two statements are on one line: {:?}", pair[1].span);
     }
 }
 

@@ -162,8 +162,8 @@ impl JsonLocation {
     }
 
     fn of_span(file: &SourceFile, span: Span) -> JsonLocation {
-        let last = span.end.saturating_sub(1).max(span.start);
-        JsonLocation::new(&(file.line(span.start)..=file.line(last)))
+        let last = span.end().saturating_sub(1).max(span.start());
+        JsonLocation::new(&(file.line(span.start())..=file.line(last)))
     }
 }
 

@@ -13,7 +13,7 @@ pub use diagnostic::{Diagnostic, RuleId, Severity, Suggestion};
 pub use redact::{SafeUrl, Secret};
 pub use render::{Style, render};
 pub use rule::{CHECKS_PAGE, MAX_FOUND, MAX_SHOWN, RULES, Rule};
-pub use source::{Position, SourceFile, Span, Spanned};
+pub use source::{MAX_SIZE, Position, SourceFile, Span, Spanned};
 
 /// The word of `known` that `word` was most likely meant to be, if any is near.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -3,29 +3,41 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-/// A range of bytes of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A range of bytes of a file. A tree holds several for each word, so that they are kept small: see [`MAX_SIZE`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
-    /// The first byte.
-    pub start: usize,
-    /// The byte after the last.
-    pub end: usize,
+    start: u32,
+    end: u32,
 }
 
+/// The size of the largest file, in bytes, whose every byte a [`Span`] can name. Larger ones are not parsed.
+pub const MAX_SIZE: usize = u32::MAX as usize;
+
 impl Span {
-    /// The bytes from `start` to before `end`.
+    /// The bytes from `start` to before `end`. Places behind [`MAX_SIZE`] become that.
     pub fn new(start: usize, end: usize) -> Span {
-        Span { start, end: end.max(start) }
+        let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Span { start: offset(start), end: offset(end.max(start)) }
+    }
+
+    /// The first byte.
+    pub fn start(self) -> usize {
+        self.start as usize
+    }
+
+    /// The byte after the last.
+    pub fn end(self) -> usize {
+        self.end as usize
     }
 
     /// The smallest span that holds both.
     pub fn to(self, other: Span) -> Span {
-        Span::new(self.start.min(other.start), self.end.max(other.end))
+        Span { start: self.start.min(other.start), end: self.end.max(other.end) }
     }
 
     /// The span as a range, to index text with.
     pub fn range(self) -> Range<usize> {
-        self.start..self.end
+        self.start()..self.end()
     }
 }
 

@@ -134,9 +134,9 @@ pub fn outline(
     for of_stage in order.iter().filter_map(|index| outlines.remove(index)) {
         reader.collect(of_stage, &mut outline);
     }
-    outline.args.sort_by_key(|arg| arg.span.start);
+    outline.args.sort_by_key(|arg| arg.span.start());
     for mounts in [&mut outline.secrets, &mut outline.ssh, &mut outline.caches] {
-        mounts.sort_by_key(|mount| mount.span.start);
+        mounts.sort_by_key(|mount| mount.span.start());
     }
     Ok(outline)
 }

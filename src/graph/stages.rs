@@ -188,7 +188,7 @@ impl<'a> StageNames<'a> {
     pub(super) fn near(&self, name: &str) -> Option<(&'a str, usize)> {
         let near = did_you_mean(name, self.by_name.keys().copied())?;
         let stage = *self.by_name.get(near)?.first()?;
-        Some((near, self.dockerfile.file.line(self.dockerfile.stages[stage].statement.span.start)))
+        Some((near, self.dockerfile.file.line(self.dockerfile.stages[stage].statement.span.start())))
     }
 
     fn context_or_image(&self, reference: Reference, platform: &Platform) -> Origin {

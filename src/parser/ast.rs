@@ -58,7 +58,7 @@ pub struct Statement {
     /// The instruction as one logical line.
     pub line: LogicalLine,
     /// The comment lines directly above, without `#`, joined by line breaks.
-    pub comment: Option<String>,
+    pub comment: Option<Box<str>>,
 }
 
 /// An instruction as one line: continuations joined, comments dropped, blanks around it removed; with heredoc bodies after it. What `ONBUILD` stores and
@@ -118,7 +118,7 @@ pub enum Instruction {
     /// `ARG name[=default] …`.
     Arg(Vec<ArgDeclaration>),
     /// `RUN`.
-    Run(Run),
+    Run(Box<Run>),
     /// `CMD`.
     Cmd(ShellOrExec),
     /// `ENTRYPOINT`.
@@ -146,7 +146,7 @@ pub enum Instruction {
     /// `STOPSIGNAL signal`.
     StopSignal(Word),
     /// `HEALTHCHECK`.
-    Healthcheck(Healthcheck),
+    Healthcheck(Box<Healthcheck>),
     /// `SHELL ["program", "argument", …]`.
     Shell(Vec<String>),
 }

@@ -9,14 +9,14 @@ use crate::diag::{Diagnostic, Span, Spanned};
 
 use super::ast::{Add, Copy, CopyPaths, Heredoc, Instruction, Word};
 use super::expand::{Mode, expand};
-use super::flags::{Flags, Kind};
+use super::flags::{self, Kind};
 use super::heredoc::{self, Mark};
 use super::instruction::{Arguments, list, literal};
 use super::scope::Scope;
 use super::words;
 
 /// Reads the arguments of `COPY`.
-pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
+pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
     let known = [
         ("from", Kind::Text),
         ("chown", Kind::Text),
@@ -25,10 +25,10 @@ pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<In
         ("parents", Kind::Bool),
         ("exclude", Kind::Many),
     ];
-    let mut flags = Flags::check(scope, arguments.flags, &known);
+    flags::check(scope, arguments.flags, &known);
     let paths = paths(scope, arguments.rest, arguments.heredocs, arguments.keyword)?;
-    let from = flags.text("from");
-    if let Some(from) = &from {
+    let from = scope.flags.text("from");
+    if let Some(from) = from.as_ref().filter(|from| !from.is_plain(scope.escape)) {
         let expanded = expand(&from.text, scope.escape, &|_: &str| None, Mode::Word);
         if !expanded.is_ok_and(|expanded| expanded.text == from.text) {
             let diagnostic = Diagnostic::error(scope.file, from.span, "variables are not expanded in `--from`");
@@ -36,6 +36,7 @@ pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<In
             return None;
         }
     }
+    let flags = &mut *scope.flags;
     Some(Instruction::Copy(Box::new(Copy {
         paths,
         from: from.map(literal),
@@ -48,7 +49,7 @@ pub(super) fn copy(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<In
 }
 
 /// Reads the arguments of `ADD`.
-pub(super) fn add(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
+pub(super) fn add(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
     let known = [
         ("chown", Kind::Text),
         ("chmod", Kind::Text),
@@ -58,8 +59,9 @@ pub(super) fn add(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Ins
         ("keep-git-dir", Kind::Bool),
         ("unpack", Kind::Bool),
     ];
-    let mut flags = Flags::check(scope, arguments.flags, &known);
+    flags::check(scope, arguments.flags, &known);
     let paths = paths(scope, arguments.rest, arguments.heredocs, arguments.keyword)?;
+    let flags = &mut *scope.flags;
     Some(Instruction::Add(Box::new(Add {
         paths,
         chown: flags.text("chown"),
@@ -94,7 +96,7 @@ fn paths(scope: &mut Scope<'_>, rest: Range<usize>, heredocs: Vec<Heredoc>, blam
         scope.report(Diagnostic::error(scope.file, destination.span, "a heredoc cannot be the destination"));
         return None;
     }
-    if heredocs.is_empty() && words.iter().all(|word| !word.text.contains("<<")) {
+    if heredocs.is_empty() && !words.iter().any(|word| heredoc::may_hold_one(&word.text)) {
         return Some(CopyPaths { sources: words, heredocs, destination });
     }
     let mut bodies = heredocs.into_iter();
@@ -106,7 +108,7 @@ fn paths(scope: &mut Scope<'_>, rest: Range<usize>, heredocs: Vec<Heredoc>, blam
             continue;
         };
         // Both are in the order of the line.
-        while bodies.as_slice().first().is_some_and(|heredoc| heredoc.span.end <= word.span.start) {
+        while bodies.as_slice().first().is_some_and(|heredoc| heredoc.span.end() <= word.span.start()) {
             bodies.next();
         }
         if bodies.as_slice().first().is_some_and(|heredoc| heredoc.span == word.span) {
@@ -123,7 +125,7 @@ fn paths(scope: &mut Scope<'_>, rest: Range<usize>, heredocs: Vec<Heredoc>, blam
 }
 
 fn is_mark(word: &Word) -> Option<Mark> {
-    if word.text.contains("<<") { heredoc::mark(&word.text).ok().flatten() } else { None }
+    if heredoc::may_hold_one(&word.text) { heredoc::mark(&word.text).ok().flatten() } else { None }
 }
 
 /// A heredoc that the shell lexer does not see: nothing follows the line for it.
@@ -131,7 +133,7 @@ fn without_body(scope: &mut Scope<'_>, mark: Mark, word: Word) -> Heredoc {
     let message = format!("`{}` makes an empty file here: no heredoc can follow", words::shown(&word.text));
     let diagnostic = Diagnostic::warning(scope.file, word.span, message);
     scope.report(diagnostic.with_hint("a heredoc stands outside of quotes, and not in the JSON form"));
-    let nothing = Span::new(word.span.end, word.span.end);
+    let nothing = Span::new(word.span.end(), word.span.end());
     Heredoc {
         delimiter: mark.delimiter,
         body: Spanned::new(String::new(), nothing),

@@ -54,7 +54,7 @@ fn choices(mut lexer: Lexer<'_>, file: &SourceFile) -> (Option<Spanned<String>>,
     let syntax = syntax.or_else(|| first_of(lexer.clone(), "//", "syntax")).map(|syntax| {
         // Arguments for the frontend may follow.
         let name = syntax.value.split(' ').next().unwrap_or_default().to_owned();
-        let span = Span::new(syntax.span.start, syntax.span.start + name.len());
+        let span = Span::new(syntax.span.start(), syntax.span.start() + name.len());
         Spanned::new(name, span)
     });
     (syntax.or_else(|| of_json(lexer.rest(), file)), check)

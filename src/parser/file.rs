@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::diag::{Diagnostic, RuleId, SourceFile, Span};
+use crate::diag::{Diagnostic, MAX_SIZE, RuleId, SourceFile, Span};
 
 use super::ast::{Dockerfile, From, Instruction, LogicalLine, RunMount, Stage, Statement, Text, Word};
 use super::directives::{self, Frontend};
 use super::instruction::{self, Read};
+use super::keyword::Keyword;
 use super::lexer::{Lexer, Line};
-use super::scope::{Found, MAX_DIAGNOSTICS, MAX_WARNINGS};
+use super::scope::{Buffers, Found, MAX_DIAGNOSTICS, MAX_WARNINGS, Scope};
 
 /// A file's tree and what is wrong with it. The tree is whole only where no diagnostic is an error.
 #[derive(Debug)]
@@ -37,20 +38,23 @@ pub fn parse_with(file: &SourceFile, options: ParseOptions<'_>) -> Parsed {
     let mut lexer = Lexer::new(file);
     let (directives, frontend) = directives::parse(&mut lexer, file, options.syntax, &mut found);
     let dockerfile = Dockerfile { file: file.clone(), directives, global_args: Vec::new(), stages: Vec::new() };
-    let mut reader = Reader { dockerfile, found, instructions: 0, orphans: 0, misspelled: false, full: false };
-    if frontend == Frontend::Foreign {
-        // What follows is in another language.
+    let mut reader =
+        Reader { file, dockerfile, found, statements: Vec::new(), instructions: 0, orphans: 0, misspelled: false, full: false };
+    let too_large = too_large(file);
+    if frontend == Frontend::Foreign || too_large.is_some() {
+        // What follows is in another language, or nothing could say where it stands.
+        reader.found.diagnostics.extend(too_large);
         return reader.parsed();
     }
-    while let Some(line) = lexer.instruction() {
+    let (mut line, mut buffers) = (Line::default(), Buffers::default());
+    while lexer.instruction(&mut line).is_some() {
         if reader.found.diagnostics.len() >= MAX_DIAGNOSTICS {
             let diagnostic = Diagnostic::error(file, line.span(0..line.text.len()), "too many mistakes; the rest is not read");
             reader.found.diagnostics.push(diagnostic);
             reader.full = true;
             break;
         }
-        reader.line(&mut lexer, &line);
-        lexer.recycle(line);
+        reader.line(&mut lexer, &line, &mut buffers);
     }
     reader.finish()
 }
@@ -58,23 +62,30 @@ pub fn parse_with(file: &SourceFile, options: ParseOptions<'_>) -> Parsed {
 /// Parses an `ONBUILD` trigger as it is stored in an image's config. Spans are bytes of `SourceFile::new(label, text)`.
 pub fn parse_trigger(text: &str, label: &str) -> Result<Statement, Vec<Diagnostic>> {
     let file = SourceFile::new(label, text);
+    if let Some(diagnostic) = too_large(&file) {
+        return Err(vec![diagnostic]);
+    }
     let mut found = Found::default();
     let mut lexer = Lexer::new(&file);
     let mut statements = Vec::new();
-    while let Some(line) = lexer.instruction() {
+    let (mut line, mut buffers) = (Line::default(), Buffers::default());
+    while lexer.instruction(&mut line).is_some() {
         if found.diagnostics.len() >= MAX_DIAGNOSTICS {
             break;
         }
         warn_of_empty_lines(&line, &file, &mut found);
-        match instruction::read(&mut lexer, &file, &line, '\\', &mut found) {
-            Read { statement: Some(statement), .. } if matches!(statement.instruction, Instruction::Onbuild(_)) => {
-                found.push(Diagnostic::error(&file, statement.keyword.span, "`ONBUILD` cannot trigger another `ONBUILD`"));
+        let before = statements.len();
+        let scope = Scope::new(&file, &line, '\\', &mut found, &mut buffers);
+        let Read { keyword, keyword_span } = instruction::read(&mut lexer, scope, &mut statements);
+        match keyword {
+            Some(Keyword::Onbuild) if statements.len() > before => {
+                found.push(Diagnostic::error(&file, keyword_span, "`ONBUILD` cannot trigger another `ONBUILD`"));
             }
-            Read { keyword: Some(keyword @ ("FROM" | "MAINTAINER")), .. } => {
+            Some(keyword @ (Keyword::From | Keyword::Maintainer)) => {
                 let span = line.span(0..line.text.len());
-                found.push(Diagnostic::error(&file, span, format!("`{keyword}` cannot be triggered by `ONBUILD`")));
+                found.push(Diagnostic::error(&file, span, format!("`{}` cannot be triggered by `ONBUILD`", keyword.name())));
             }
-            Read { statement, .. } => statements.extend(statement),
+            _ => {}
         }
     }
     let whole = Span::new(0, text.len());
@@ -94,9 +105,12 @@ pub fn parse_trigger(text: &str, label: &str) -> Result<Statement, Vec<Diagnosti
 }
 
 /// Sorts statements into the tree.
-struct Reader {
+struct Reader<'a> {
+    file: &'a SourceFile,
     dockerfile: Dockerfile,
     found: Found,
+    /// The statements of the stage that is being read: how many it has is known at its end.
+    statements: Vec<Statement>,
     instructions: usize,
     /// Instructions that stand before the first stage and may not.
     orphans: usize,
@@ -106,37 +120,46 @@ struct Reader {
     full: bool,
 }
 
-impl Reader {
-    fn line(&mut self, lexer: &mut Lexer<'_>, line: &Line) {
-        let file = self.dockerfile.file.clone();
+impl Reader<'_> {
+    fn line(&mut self, lexer: &mut Lexer<'_>, line: &Line, buffers: &mut Buffers) {
         self.instructions += 1;
-        warn_of_empty_lines(line, &file, &mut self.found);
-        let escape = self.dockerfile.directives.escape;
-        let Read { statement, keyword, keyword_span } = instruction::read(lexer, &file, line, escape, &mut self.found);
-        self.check_encoding(line, statement.as_ref());
-        if keyword == Some("FROM") {
-            self.stage(statement, line, keyword_span);
-            return;
+        warn_of_empty_lines(line, self.file, &mut self.found);
+        let before = self.statements.len();
+        let scope = Scope::new(self.file, line, self.dockerfile.directives.escape, &mut self.found, buffers);
+        let Read { keyword, keyword_span } = instruction::read(lexer, scope, &mut self.statements);
+        let is_read = self.statements.len() > before;
+        if self.file.has_replacements() {
+            self.check_encoding(line, is_read);
         }
-        let Some(stage) = self.dockerfile.stages.last_mut() else {
-            return self.global(statement, keyword, keyword_span);
-        };
-        stage.instructions.extend(statement);
+        if keyword == Some(Keyword::From) {
+            let statement = if is_read { self.statements.pop() } else { None };
+            self.end_stage();
+            self.stage(statement, line, keyword_span);
+        } else if self.dockerfile.stages.is_empty() {
+            let statement = if is_read { self.statements.pop() } else { None };
+            self.global(statement, keyword, keyword_span);
+        }
     }
 
-    /// Reports bytes of the instruction that are no text; those in comments do no harm.
-    fn check_encoding(&mut self, line: &Line, statement: Option<&Statement>) {
-        let file = &self.dockerfile.file;
-        if !file.has_replacements() {
-            return;
+    /// Gives the statements so far to their stage.
+    fn end_stage(&mut self) {
+        if let Some(stage) = self.dockerfile.stages.last_mut() {
+            stage.instructions.reserve_exact(self.statements.len());
+            stage.instructions.append(&mut self.statements);
         }
+    }
+
+    /// Reports bytes of the instruction that are no text; those in comments do no harm. `is_read` says whether its statement is the last one.
+    fn check_encoding(&mut self, line: &Line, is_read: bool) {
+        let file = self.file;
+        let statement = if is_read { self.statements.last() } else { None };
         let on_line = line.text.match_indices('\u{fffd}').map(|(at, _)| line.span(at..at + '\u{fffd}'.len_utf8()));
-        let start = line.whole.start.max(line.span(0..line.text.len()).end);
-        let in_heredocs = statement.map(|statement| Span::new(start, statement.span.end)).into_iter().flat_map(|below| {
-            let found = if below.end > line.whole.end { file.slice(below) } else { "" };
-            found.match_indices('\u{fffd}').map(move |(at, text)| Span::new(below.start + at, below.start + at + text.len()))
+        let start = line.whole.start().max(line.span(0..line.text.len()).end());
+        let in_heredocs = statement.map(|statement| Span::new(start, statement.span.end())).into_iter().flat_map(|below| {
+            let found = if below.end() > line.whole.end() { file.slice(below) } else { "" };
+            found.match_indices('\u{fffd}').map(move |(at, text)| Span::new(below.start() + at, below.start() + at + text.len()))
         });
-        if let Some(span) = on_line.chain(in_heredocs).find(|span| file.is_replacement(span.start)) {
+        if let Some(span) = on_line.chain(in_heredocs).find(|span| file.is_replacement(span.start())) {
             // Names of people are in old encodings at times, and these values only go into the image's config, as U+FFFD.
             let only_config = |statement: &Statement| matches!(statement.instruction, Instruction::Maintainer(_) | Instruction::Label(_));
             let diagnostic = match statement.is_some_and(only_config) {
@@ -148,14 +171,14 @@ impl Reader {
     }
 
     /// An instruction before the first `FROM`.
-    fn global(&mut self, statement: Option<Statement>, keyword: Option<&'static str>, keyword_span: Span) {
+    fn global(&mut self, statement: Option<Statement>, keyword: Option<Keyword>, keyword_span: Span) {
         match keyword {
-            Some("ARG") => self.dockerfile.global_args.extend(statement),
+            Some(Keyword::Arg) => self.dockerfile.global_args.extend(statement),
             Some(keyword) => {
                 self.orphans += 1;
                 // One is enough to say what is missing.
                 if self.orphans == 1 && !self.misspelled {
-                    let message = format!("`{keyword}` stands before the first `FROM`");
+                    let message = format!("`{}` stands before the first `FROM`", keyword.name());
                     let diagnostic = Diagnostic::error(&self.dockerfile.file, keyword_span, message);
                     self.found.push(diagnostic.with_hint("a stage begins with `FROM`; only `ARG` may stand before it"));
                 }
@@ -181,7 +204,7 @@ impl Reader {
                     keyword: crate::diag::Spanned::new("FROM".into(), keyword_span),
                     span: line.span(0..line.text.len()),
                     line: LogicalLine::Joined(line.text.as_str().into()),
-                    comment: line.comment.clone(),
+                    comment: line.comment(),
                 };
                 Stage { from, statement, instructions: Vec::new() }
             }
@@ -207,7 +230,8 @@ impl Reader {
         self.parsed()
     }
 
-    fn parsed(self) -> Parsed {
+    fn parsed(mut self) -> Parsed {
+        self.end_stage();
         let Found { mut diagnostics, deferred } = self.found;
         // A file that is refused shows all its mistakes at once.
         if diagnostics.iter().any(Diagnostic::is_error) && !self.full {
@@ -220,9 +244,15 @@ impl Reader {
             let mistake = |mount: &Word| RunMount::preview(mount, &self.dockerfile.file).err().map(|diagnostic| *diagnostic);
             diagnostics.extend(mounts.flatten().filter_map(mistake).take(MAX_WARNINGS));
         }
-        diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+        diagnostics.sort_by_key(|diagnostic| diagnostic.span.start());
         Parsed { dockerfile: self.dockerfile, diagnostics }
     }
+}
+
+/// What is wrong with a file that has bytes which no span can name.
+fn too_large(file: &SourceFile) -> Option<Diagnostic> {
+    let message = || format!("the file has more than {MAX_SIZE} bytes, and cannot be read");
+    (file.text().len() > MAX_SIZE).then(|| Diagnostic::error(file, Span::new(0, 0), message()))
 }
 
 fn warn_of_empty_lines(line: &Line, file: &SourceFile, found: &mut Found) {

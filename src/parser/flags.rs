@@ -9,7 +9,7 @@ use std::ops::Range;
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_while1};
 use nom::character::complete::{anychar, char};
-use nom::combinator::{consumed, map, opt, peek};
+use nom::combinator::{map, opt, peek};
 use nom::multi::fold_many0;
 use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
@@ -35,23 +35,63 @@ pub(super) struct Flag<'a> {
     pub(super) range: Range<usize>,
 }
 
-/// Reads the flags at the start of `text[range]`; returns them and where the rest begins.
-pub(super) fn parse(text: &str, range: Range<usize>) -> (Vec<Flag<'_>>, usize) {
-    let mut flags = Vec::new();
-    let mut rest = &text[range.clone()];
-    let offset = |rest: &str| range.end - rest.len();
-    loop {
-        rest = rest.trim_start_matches(is_blank);
+/// Reads the flags at the start of `text[range]`, up to what is none.
+pub(super) struct FlagReader<'a> {
+    text: &'a str,
+    /// Where the next flag, or what is none, begins: behind blanks.
+    at: usize,
+    /// Where the text ends.
+    end: usize,
+}
+
+impl<'a> FlagReader<'a> {
+    pub(super) fn new(text: &'a str, range: Range<usize>) -> FlagReader<'a> {
+        let mut reader = FlagReader { text, at: range.start, end: range.end };
+        reader.skip_blanks();
+        reader
+    }
+
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..self.end]
+    }
+
+    fn skip_blanks(&mut self) {
+        let blanks = self.rest().bytes().position(|byte| !is_blank(char::from(byte)));
+        self.at = blanks.map_or(self.end, |length| self.at + length);
+    }
+
+    /// Reads to the end of the flags: from the first one to where the rest of the line begins. They are the same number where there is no flag.
+    pub(super) fn skip(mut self) -> Range<usize> {
+        let start = self.at;
+        while self.word().is_some() {}
+        start..self.at
+    }
+
+    /// The next flag as written and as read.
+    fn word(&mut self) -> Option<(Range<usize>, Cow<'a, str>)> {
+        let rest = self.rest();
         if !rest.starts_with("--") {
-            return (flags, offset(rest));
+            return None;
         }
-        let Ok((after, (written, word))) = consumed(word).parse(rest) else { return (flags, offset(rest)) };
+        let (after, word) = word(rest).ok()?;
+        let written = self.at..self.end - after.len();
+        self.at = written.end;
         if word == "--" {
-            return (flags, offset(after));
+            // Nothing behind it is a flag.
+            self.end = self.at;
+            return None;
         }
-        let start = offset(rest);
-        flags.push(flag(written, word, start));
-        rest = after;
+        self.skip_blanks();
+        Some((written, word))
+    }
+}
+
+impl<'a> Iterator for FlagReader<'a> {
+    type Item = Flag<'a>;
+
+    fn next(&mut self) -> Option<Flag<'a>> {
+        let (written, word) = self.word()?;
+        Some(flag(&self.text[written.clone()], word, written.start))
     }
 }
 
@@ -64,7 +104,7 @@ fn is_blank(c: char) -> bool {
 fn flag<'a>(written: &str, word: Cow<'a, str>, start: usize) -> Flag<'a> {
     let end = start + written.len();
     // The name holds no quotes in practice, so that its bytes are those before the first `=`.
-    let equals = written.find('=').map_or(end, |at| start + at);
+    let equals = memchr::memchr(b'=', written.as_bytes()).map_or(end, |at| start + at);
     let (name, value) = match word {
         Cow::Borrowed(word) => split(word, Cow::Borrowed),
         Cow::Owned(word) => split(&word, |part| Cow::Owned(part.to_owned())),
@@ -74,7 +114,7 @@ fn flag<'a>(written: &str, word: Cow<'a, str>, start: usize) -> Flag<'a> {
 
 /// Name and value of a flag.
 fn split<'w, T>(word: &'w str, part: impl Fn(&'w str) -> T) -> (T, Option<T>) {
-    let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+    let (name, value) = memchr::memchr(b'=', word.as_bytes()).map_or((word, None), |at| (&word[..at], Some(&word[at + 1..])));
     (part(name.strip_prefix("--").unwrap_or(name)), value.map(part))
 }
 
@@ -125,56 +165,70 @@ pub(super) enum Kind {
     Bool,
 }
 
-/// The flags of one instruction, checked.
+/// The flags of one instruction, checked. One serves for all instructions of a file, so that its memory is allocated once.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
     found: Vec<(&'static str, Word)>,
     switches: Vec<(&'static str, bool)>,
 }
 
-impl Flags {
-    /// Checks `flags` against those that the instruction knows, and reports mistakes.
-    pub(super) fn check(scope: &mut Scope<'_>, flags: Vec<Flag<'_>>, known: &[(&'static str, Kind)]) -> Flags {
-        let mut checked = Flags::default();
-        if flags.is_empty() {
-            return checked;
-        }
-        let mut seen: Vec<(&str, Range<usize>)> = Vec::new();
-        warn_of_open_quote(scope, flags.last());
-        for flag in flags {
-            let Some((name, kind)) = known.iter().copied().find(|(name, _)| *name == flag.name) else {
-                unknown(scope, &flag, known);
-                continue;
-            };
-            if let (Some((_, first)), false) = (seen.iter().find(|(seen, _)| *seen == name), kind == Kind::Many) {
+/// The most flags that an instruction knows.
+const MAX_KNOWN: usize = 8;
+
+/// Checks the flags in `range` of the line against those that the instruction knows, keeps them in `scope.flags`, and reports mistakes.
+pub(super) fn check(scope: &mut Scope<'_>, range: Range<usize>, known: &[(&'static str, Kind)]) {
+    scope.flags.found.clear();
+    scope.flags.switches.clear();
+    if range.is_empty() {
+        return;
+    }
+    debug_assert!(known.len() <= MAX_KNOWN, "too many flags are known");
+    let line = scope.line;
+    let mut seen: [Option<Range<usize>>; MAX_KNOWN] = [const { None }; MAX_KNOWN];
+    if memchr::memchr2(b'"', b'\'', &line.text.as_bytes()[range.clone()]).is_some() {
+        warn_of_open_quote(scope, FlagReader::new(&line.text, range.clone()).last());
+    }
+    for flag in FlagReader::new(&line.text, range) {
+        let Some((index, (name, kind))) = known.iter().copied().enumerate().find(|(_, (name, _))| *name == flag.name) else {
+            unknown(scope, &flag, known);
+            continue;
+        };
+        if kind != Kind::Many {
+            if let Some(first) = &seen[index] {
                 let first = scope.span(first.clone());
                 scope.report(scope.error(flag.range, format!("flag `--{name}` is given twice")).with_related(first, "the first one"));
                 continue;
             }
-            if kind != Kind::Many {
-                seen.push((name, flag.range.clone()));
-            }
-            match (kind, flag.value) {
-                (Kind::Bool, None) => checked.switches.push((name, true)),
-                (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("true") => checked.switches.push((name, true)),
-                (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("false") => checked.switches.push((name, false)),
-                (Kind::Bool, Some(value)) => {
-                    let message = match value.is_empty() {
-                        true => format!("`--{name}=` needs `true` or `false`"),
-                        false => format!("`--{name}` is `true` or `false`, not `{}`", words::shown(&value)),
-                    };
-                    scope.report(scope.error(flag.value_range, message));
-                }
-                (_, Some(text)) => checked.found.push((name, Word { text: text.as_ref().into(), span: scope.span(flag.value_range) })),
-                (_, None) => {
-                    scope
-                        .report(scope.error(flag.range, format!("flag `--{name}` needs a value")).with_hint(format!("write `--{name}=…`")));
-                }
-            }
+            seen[index] = Some(flag.range.clone());
         }
-        checked
+        keep(scope, name, kind, flag);
     }
+}
 
+/// Keeps the value of a flag that the instruction knows.
+fn keep(scope: &mut Scope<'_>, name: &'static str, kind: Kind, flag: Flag<'_>) {
+    match (kind, flag.value) {
+        (Kind::Bool, None) => scope.flags.switches.push((name, true)),
+        (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("true") => scope.flags.switches.push((name, true)),
+        (Kind::Bool, Some(value)) if value.eq_ignore_ascii_case("false") => scope.flags.switches.push((name, false)),
+        (Kind::Bool, Some(value)) => {
+            let message = match value.is_empty() {
+                true => format!("`--{name}=` needs `true` or `false`"),
+                false => format!("`--{name}` is `true` or `false`, not `{}`", words::shown(&value)),
+            };
+            scope.report(scope.error(flag.value_range, message));
+        }
+        (_, Some(text)) => {
+            let word = Word { text: text.as_ref().into(), span: scope.span(flag.value_range) };
+            scope.flags.found.push((name, word));
+        }
+        (_, None) => {
+            scope.report(scope.error(flag.range, format!("flag `--{name}` needs a value")).with_hint(format!("write `--{name}=…`")));
+        }
+    }
+}
+
+impl Flags {
     /// The value of a flag; an empty one counts as not given.
     pub(super) fn text(&mut self, name: &str) -> Option<Word> {
         self.given(name).filter(|word| !word.text.is_empty())
@@ -198,7 +252,7 @@ impl Flags {
 }
 
 /// Says that a flag takes all of the line, as only a mistake does.
-fn warn_of_open_quote(scope: &mut Scope<'_>, last: Option<&Flag>) {
+fn warn_of_open_quote(scope: &mut Scope<'_>, last: Option<Flag<'_>>) {
     let Some(flag) = last else { return };
     let (mut open, mut chars) = (None, scope.text(flag.range.clone()).char_indices());
     while let Some((at, c)) = chars.next() {
@@ -215,9 +269,12 @@ fn warn_of_open_quote(scope: &mut Scope<'_>, last: Option<&Flag>) {
     }
 }
 
-/// Says that flags are not looked at.
-pub(super) fn ignore(scope: &mut Scope<'_>, flags: &[Flag<'_>], instruction: &str) {
-    let Some(first) = flags.first() else { return };
+/// Says that the flags in `range` of the line are not looked at.
+pub(super) fn ignore(scope: &mut Scope<'_>, range: Range<usize>, instruction: &str) {
+    if range.is_empty() {
+        return;
+    }
+    let Some(first) = FlagReader::new(&scope.line.text, range).next() else { return };
     let message = format!("`{instruction}` takes no flags: `--{}` is ignored", words::shown(&first.name));
     scope.report(scope.warning(first.range.clone(), message).with_hint("remove it"));
 }

@@ -2,7 +2,7 @@
 
 use super::ast::{Healthcheck, Instruction, ShellOrExec, Word};
 use super::duration;
-use super::flags::{Flags, Kind, ignore};
+use super::flags::{self, Kind};
 use super::instruction::{Arguments, shell_or_exec};
 use super::scope::Scope;
 use super::words;
@@ -12,7 +12,7 @@ use crate::diag::Diagnostic;
 const MINIMUM: i64 = 1_000_000;
 
 /// Reads the arguments of `HEALTHCHECK`.
-pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
+pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
     let durations = ["interval", "timeout", "start-period", "start-interval"];
     let known = [
         ("interval", Kind::Text),
@@ -29,16 +29,16 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<I
     let (kind, command) = (rest.start..end, start..rest.end);
     let written = scope.text(kind.clone());
     if written.eq_ignore_ascii_case("none") {
-        ignore(scope, &arguments.flags, "HEALTHCHECK NONE");
+        flags::ignore(scope, arguments.flags, "HEALTHCHECK NONE");
         if !command.is_empty() && shell_or_exec(scope, command.clone())? != ShellOrExec::Exec(Vec::new()) {
             return scope.fail(command, "`HEALTHCHECK NONE` takes no arguments");
         }
-        return Some(Instruction::Healthcheck(Healthcheck::None));
+        return Some(Instruction::Healthcheck(Box::new(Healthcheck::None)));
     }
-    let mut flags = Flags::check(scope, arguments.flags, &known);
+    flags::check(scope, arguments.flags, &known);
     let [interval, timeout, start_period, start_interval] =
-        durations.map(|name| flags.text(name).and_then(|word| length(scope, name, &word)));
-    let retries = flags.text("retries").and_then(|word| count(scope, &word));
+        durations.map(|name| scope.flags.text(name).and_then(|word| length(scope, name, &word)));
+    let retries = scope.flags.text("retries").and_then(|word| count(scope, &word));
     if rest.is_empty() {
         return scope.fail_with(arguments.keyword, "`HEALTHCHECK` needs `CMD` or `NONE`", "write `HEALTHCHECK CMD command`");
     }
@@ -56,7 +56,8 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<I
     if form == ShellOrExec::Exec(Vec::new()) {
         return scope.fail(command, "`HEALTHCHECK CMD` needs a command");
     }
-    Some(Instruction::Healthcheck(Healthcheck::Command { command: form, interval, timeout, start_period, start_interval, retries }))
+    let check = Healthcheck::Command { command: form, interval, timeout, start_period, start_interval, retries };
+    Some(Instruction::Healthcheck(Box::new(check)))
 }
 
 /// A duration.

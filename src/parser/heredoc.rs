@@ -32,9 +32,14 @@ pub(super) enum Marks {
     BadWord(Range<usize>, &'static str),
 }
 
+/// Whether a text holds `<<` at all.
+pub(super) fn may_hold_one(text: &str) -> bool {
+    memchr::memchr(b'<', text.as_bytes()).is_some_and(|first| text[first..].contains("<<"))
+}
+
 /// All marks of a line.
 pub(super) fn find(line: &str) -> Marks {
-    if !line.contains("<<") {
+    if !may_hold_one(line) {
         return Marks::Found(Vec::new());
     }
     let words = match shell::words(line, Keep { quotes: true, escapes: true }) {

@@ -6,63 +6,40 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::diag::{Diagnostic, RuleId, SourceFile, Span, Spanned, did_you_mean};
+use crate::diag::{Diagnostic, RuleId, Span, Spanned, did_you_mean};
 
 use super::ast::{From, Heredoc, Instruction, LogicalLine, Onbuild, ShellOrExec, StageName, Statement, Text, Word};
-use super::flags::{self, Flag, Flags, Kind};
+use super::flags::{self, FlagReader, Kind};
 use super::heredoc::{self, Marks};
 use super::json::{self, Json};
+use super::keyword::{self, Keyword};
 use super::lexer::{Lexer, Line};
-use super::scope::{Found, Scope};
+use super::scope::Scope;
 use super::shell::Unreadable;
 use super::{copy, healthcheck, pairs, run, signals, words};
 
-/// All keywords.
-const KEYWORDS: [&str; 18] = [
-    "FROM",
-    "RUN",
-    "CMD",
-    "LABEL",
-    "MAINTAINER",
-    "EXPOSE",
-    "ENV",
-    "ADD",
-    "COPY",
-    "ENTRYPOINT",
-    "VOLUME",
-    "USER",
-    "WORKDIR",
-    "ARG",
-    "ONBUILD",
-    "STOPSIGNAL",
-    "HEALTHCHECK",
-    "SHELL",
-];
-
 /// What a line turned out to be.
 pub(super) struct Read {
-    /// The statement, where it has no mistake.
-    pub(super) statement: Option<Statement>,
-    /// The keyword, in capitals; `None` where there is no such instruction.
-    pub(super) keyword: Option<&'static str>,
+    /// The keyword; `None` where there is no such instruction.
+    pub(super) keyword: Option<Keyword>,
     /// Where the keyword stands.
     pub(super) keyword_span: Span,
 }
 
 /// Where the parts of an instruction stand on its line.
-struct Layout<'a> {
-    keyword: &'static str,
+struct Layout {
+    keyword: Keyword,
     keyword_range: Range<usize>,
-    flags: Vec<Flag<'a>>,
+    flags: Range<usize>,
     rest: Range<usize>,
 }
 
 /// What an `ONBUILD` holds.
-enum Inner<'a> {
+enum Inner {
     /// This is none, or an empty one.
     None,
     /// An instruction.
-    Layout(Layout<'a>),
+    Layout(Layout),
     /// Something that no builder knows.
     Unknown,
     /// What may not be triggered.
@@ -70,9 +47,9 @@ enum Inner<'a> {
 }
 
 /// The arguments of an instruction.
-pub(super) struct Arguments<'a> {
-    /// The flags, unchecked.
-    pub(super) flags: Vec<Flag<'a>>,
+pub(super) struct Arguments {
+    /// The bytes of the flags; empty where there are none.
+    pub(super) flags: Range<usize>,
     /// The bytes behind the flags, without blanks around them.
     pub(super) rest: Range<usize>,
     /// The heredocs of the line.
@@ -81,17 +58,17 @@ pub(super) struct Arguments<'a> {
     pub(super) keyword: Range<usize>,
 }
 
-/// Reads the instruction on `line`; takes the bodies of its heredocs from the lexer.
-pub(super) fn read(lexer: &mut Lexer<'_>, file: &SourceFile, line: &Line, escape: char, found: &mut Found) -> Read {
+/// Reads the instruction on the scope's line; takes the bodies of its heredocs from the lexer. The statement is added to `statements`, unless it has a mistake.
+pub(super) fn read(lexer: &mut Lexer<'_>, mut scope: Scope<'_>, statements: &mut Vec<Statement>) -> Read {
+    let line = scope.line;
     let whole = words::trim(&line.text, 0..line.text.len());
-    let mut scope = Scope { file, line, keyword: "", escape, found, trigger: false, mistakes: 0 };
     let first = keyword_range(&line.text, whole.clone());
     let keyword_span = line.span(first.clone());
     let Some(layout) = layout(&mut scope, whole.clone()) else {
-        return Read { statement: None, keyword: None, keyword_span };
+        return Read { keyword: None, keyword_span };
     };
-    let keyword = layout.keyword;
-    let inner = match keyword == "ONBUILD" && !layout.rest.is_empty() {
+    let read = Read { keyword: Some(layout.keyword), keyword_span };
+    let inner = match layout.keyword == Keyword::Onbuild && !layout.rest.is_empty() {
         true => trigger_layout(&mut scope, layout.rest.clone()),
         false => Inner::None,
     };
@@ -99,24 +76,26 @@ pub(super) fn read(lexer: &mut Lexer<'_>, file: &SourceFile, line: &Line, escape
         Inner::None => Some(&layout),
         Inner::Layout(inner) => Some(inner),
         Inner::Unknown => None,
-        Inner::Refused => return Read { statement: None, keyword: Some(keyword), keyword_span },
+        Inner::Refused => return read,
     };
-    let mut span = line.whole;
+    let mut end = line.whole.end();
     let heredocs = match marked.is_some_and(|marked| holds_heredocs(&line.text, marked)) {
-        true => bodies(&mut scope, lexer, &mut span.end),
+        true => bodies(&mut scope, lexer, &mut end),
         false => Some(Vec::new()),
     };
-    let statement = heredocs.and_then(|heredocs| {
-        let text = logical_line(line, whole, &heredocs, span.end);
-        let keyword = Spanned::new(scope.text(first.clone()).into(), keyword_span);
-        let instruction = match inner {
-            Inner::None => instruction(&mut scope, layout, heredocs)?,
-            Inner::Layout(inner) => onbuild(&mut scope, layout, Some(inner), heredocs, span.end)?,
-            _ => onbuild(&mut scope, layout, None, heredocs, span.end)?,
-        };
-        Some(Statement { instruction, keyword, span, line: text, comment: line.comment.clone() })
-    });
-    Read { statement, keyword: Some(keyword), keyword_span }
+    let Some(heredocs) = heredocs else { return read };
+    let text = logical_line(line, whole, &heredocs, end);
+    let instruction = match inner {
+        Inner::None => instruction(&mut scope, layout, heredocs),
+        Inner::Layout(inner) => onbuild(&mut scope, layout, Some(inner), heredocs, end),
+        _ => onbuild(&mut scope, layout, None, heredocs, end),
+    };
+    if let Some(instruction) = instruction {
+        let keyword = Spanned::new(scope.text(first).into(), keyword_span);
+        let span = Span::new(line.whole.start(), end);
+        statements.push(Statement { instruction, keyword, span, line: text, comment: line.comment() });
+    }
+    read
 }
 
 /// The instruction as one line; `end` is where its last heredoc ends.
@@ -125,7 +104,7 @@ fn logical_line(line: &Line, whole: Range<usize>, heredocs: &[Heredoc], end: usi
     // Where nothing was left out (a carriage return, a tab before a delimiter), the text is as long as what stands in the file.
     match line.in_file(whole.clone()) {
         Some(span) if heredocs.is_empty() => LogicalLine::InFile(span),
-        Some(span) if span.range().len() + bodies == end - span.start => LogicalLine::InFile(Span::new(span.start, end)),
+        Some(span) if span.range().len() + bodies == end - span.start() => LogicalLine::InFile(Span::new(span.start(), end)),
         _ => LogicalLine::Joined(with_bodies(&line.text[whole], heredocs).into()),
     }
 }
@@ -149,25 +128,18 @@ fn keyword_range(text: &str, range: Range<usize>) -> Range<usize> {
 }
 
 /// Finds keyword, flags and the rest; reports unknown keywords.
-fn layout<'a>(scope: &mut Scope<'a>, range: Range<usize>) -> Option<Layout<'a>> {
-    let text: &'a str = &scope.line.text;
+fn layout(scope: &mut Scope<'_>, range: Range<usize>) -> Option<Layout> {
+    let text = &scope.line.text;
     let keyword_range = keyword_range(text, range.clone());
     let written = &text[keyword_range.clone()];
-    let Some(keyword) = known_keyword(written) else {
+    let Some(keyword) = Keyword::find(written) else {
         unknown_keyword(scope, keyword_range);
         return None;
     };
-    scope.keyword = keyword;
-    let (flags, rest) = flags::parse(text, keyword_range.end..range.end);
-    Some(Layout { keyword, keyword_range, flags, rest: words::trim(text, rest..range.end) })
-}
-
-fn known_keyword(written: &str) -> Option<&'static str> {
-    // Length and first letter leave one or two to compare with.
-    let first = written.as_bytes().first()?.to_ascii_uppercase();
-    let near = |keyword: &&str| keyword.len() == written.len() && keyword.as_bytes()[0] == first;
-    let plain = KEYWORDS.into_iter().filter(near).find(|keyword| written.eq_ignore_ascii_case(keyword));
-    plain.or_else(|| KEYWORDS.into_iter().find(|keyword| !written.is_ascii() && words::is_keyword(written, keyword)))
+    scope.keyword = keyword.name();
+    let flags = FlagReader::new(text, keyword_range.end..range.end).skip();
+    let rest = words::trim(text, flags.end..range.end);
+    Some(Layout { keyword, keyword_range, flags, rest })
 }
 
 fn unknown_keyword(scope: &mut Scope<'_>, range: Range<usize>) {
@@ -186,17 +158,17 @@ fn unknown_keyword(scope: &mut Scope<'_>, range: Range<usize>) {
         return scope.report(diagnostic.with_hint(hint).with_suggestion(span, replacement));
     }
     // Long words are near to no keyword; comparing them would only take time.
-    let near = if written.len() <= 20 { did_you_mean(written, KEYWORDS) } else { None };
+    let near = if written.len() <= 20 { did_you_mean(written, keyword::ALL.map(Keyword::name)) } else { None };
     if let Some(keyword) = near {
         diagnostic = diagnostic.with_hint(format!("did you mean `{keyword}`?")).with_suggestion(scope.span(range), keyword);
     }
     scope.report(diagnostic);
 }
 
-fn holds_heredocs(text: &str, layout: &Layout<'_>) -> bool {
-    matches!(layout.keyword, "RUN" | "COPY" | "ADD")
-        && text.contains("<<")
-        && !matches!(json::parse(text, layout.rest.clone()), Json::Strings(_) | Json::NotStrings)
+fn holds_heredocs(text: &str, layout: &Layout) -> bool {
+    matches!(layout.keyword, Keyword::Run | Keyword::Copy | Keyword::Add)
+        && heredoc::may_hold_one(text)
+        && matches!(json::parse(text, layout.rest.clone(), |_, _| ()), Json::No)
 }
 
 /// Reads the bodies of all heredocs on the line; `end` becomes the end of the last.
@@ -216,7 +188,7 @@ fn bodies(scope: &mut Scope<'_>, lexer: &mut Lexer<'_>, end: &mut usize) -> Opti
     let mut terminated = true;
     for (mark, range) in marks {
         let read = lexer.heredoc(&mark.delimiter, mark.strip_tabs);
-        *end = read.end.unwrap_or(read.body.span.end);
+        *end = read.end.unwrap_or(read.body.span.end());
         if read.end.is_none() && terminated {
             terminated = false;
             let message = format!("heredoc `{}` is never ended", words::shown(&mark.delimiter));
@@ -254,19 +226,19 @@ fn warn_of_unread_heredocs(scope: &mut Scope<'_>, unreadable: &Unreadable) {
 }
 
 /// Reads the arguments of any instruction but a filled `ONBUILD`.
-fn instruction(scope: &mut Scope<'_>, layout: Layout<'_>, heredocs: Vec<Heredoc>) -> Option<Instruction> {
+fn instruction(scope: &mut Scope<'_>, layout: Layout, heredocs: Vec<Heredoc>) -> Option<Instruction> {
     let Layout { keyword, keyword_range, flags, rest } = layout;
     let arguments = Arguments { flags, rest, heredocs, keyword: keyword_range };
     let instruction = match keyword {
-        "FROM" => from(scope, arguments),
-        "RUN" => run::parse(scope, arguments),
-        "COPY" => copy::copy(scope, arguments),
-        "ADD" => copy::add(scope, arguments),
-        "HEALTHCHECK" => healthcheck::parse(scope, arguments),
+        Keyword::From => from(scope, arguments),
+        Keyword::Run => run::parse(scope, arguments),
+        Keyword::Copy => copy::copy(scope, arguments),
+        Keyword::Add => copy::add(scope, arguments),
+        Keyword::Healthcheck => healthcheck::parse(scope, arguments),
         _ => {
             match keyword {
-                "ARG" | "STOPSIGNAL" => flags::ignore(scope, &arguments.flags, keyword),
-                _ => drop(Flags::check(scope, arguments.flags, &[])),
+                Keyword::Arg | Keyword::StopSignal => flags::ignore(scope, arguments.flags, keyword.name()),
+                _ => flags::check(scope, arguments.flags, &[]),
             }
             without_flags(scope, keyword, arguments.rest, arguments.keyword)
         }
@@ -275,39 +247,39 @@ fn instruction(scope: &mut Scope<'_>, layout: Layout<'_>, heredocs: Vec<Heredoc>
     (scope.mistakes == 0).then_some(instruction)
 }
 
-fn without_flags(scope: &mut Scope<'_>, keyword: &'static str, rest: Range<usize>, blame: Range<usize>) -> Option<Instruction> {
+fn without_flags(scope: &mut Scope<'_>, keyword: Keyword, rest: Range<usize>, blame: Range<usize>) -> Option<Instruction> {
     match keyword {
-        "CMD" | "ENTRYPOINT" => {
+        Keyword::Cmd | Keyword::Entrypoint => {
             let command = match rest.is_empty() {
                 // Accepted by every builder: a shell with nothing to do.
                 true => empty_command(scope, blame),
                 false => shell_or_exec(scope, rest)?,
             };
-            Some(if keyword == "CMD" { Instruction::Cmd(command) } else { Instruction::Entrypoint(command) })
+            Some(if keyword == Keyword::Cmd { Instruction::Cmd(command) } else { Instruction::Entrypoint(command) })
         }
-        "LABEL" => pairs::key_values(scope, rest, blame).map(Instruction::Label),
-        "ENV" => pairs::key_values(scope, rest, blame).map(Instruction::Env),
-        "ARG" => pairs::arg(scope, rest, blame),
-        "MAINTAINER" => one(scope, rest, blame, "a name").map(Instruction::Maintainer),
-        "USER" => one(scope, rest, blame, "a user, such as `USER 1000:1000`").map(Instruction::User),
-        "WORKDIR" => one(scope, rest, blame, "a path").map(Instruction::Workdir),
-        "STOPSIGNAL" => stop_signal(scope, rest, blame),
-        "EXPOSE" => {
-            let ports: Vec<Word> = words::at_blanks(&scope.line.text, rest).map(|range| scope.word(range)).collect();
+        Keyword::Label => pairs::key_values(scope, rest, blame).map(Instruction::Label),
+        Keyword::Env => pairs::key_values(scope, rest, blame).map(Instruction::Env),
+        Keyword::Arg => pairs::arg(scope, rest, blame),
+        Keyword::Maintainer => one(scope, rest, blame, "a name").map(Instruction::Maintainer),
+        Keyword::User => one(scope, rest, blame, "a user, such as `USER 1000:1000`").map(Instruction::User),
+        Keyword::Workdir => one(scope, rest, blame, "a path").map(Instruction::Workdir),
+        Keyword::StopSignal => stop_signal(scope, rest, blame),
+        Keyword::Expose => {
+            let ports = scope.words_at_blanks(rest);
             if ports.is_empty() {
                 return scope.fail(blame, "`EXPOSE` needs at least one port");
             }
             Some(Instruction::Expose(ports))
         }
-        "VOLUME" => volume(scope, rest, blame),
-        "SHELL" => shell(scope, rest, blame),
+        Keyword::Volume => volume(scope, rest, blame),
+        Keyword::Shell => shell(scope, rest, blame),
         // An empty ONBUILD; the others have their own functions.
-        _ => scope.fail_with(blame, format!("`{keyword}` needs an instruction"), "write `ONBUILD RUN command`"),
+        _ => scope.fail_with(blame, format!("`{}` needs an instruction", keyword.name()), "write `ONBUILD RUN command`"),
     }
 }
 
 /// A trigger's instruction. What is no instruction at all is stored, too: it fails where it is triggered.
-fn trigger_layout<'a>(scope: &mut Scope<'a>, range: Range<usize>) -> Inner<'a> {
+fn trigger_layout(scope: &mut Scope<'_>, range: Range<usize>) -> Inner {
     let keyword_range = keyword_range(&scope.line.text, range.clone());
     // Blanks beyond ASCII do not part a keyword from what follows, but do not hide these either.
     let written = scope.text(keyword_range.clone()).trim();
@@ -326,21 +298,21 @@ fn trigger_layout<'a>(scope: &mut Scope<'a>, range: Range<usize>) -> Inner<'a> {
     Inner::Refused
 }
 
-fn onbuild(scope: &mut Scope<'_>, outer: Layout<'_>, inner: Option<Layout<'_>>, heredocs: Vec<Heredoc>, end: usize) -> Option<Instruction> {
+fn onbuild(scope: &mut Scope<'_>, outer: Layout, inner: Option<Layout>, heredocs: Vec<Heredoc>, end: usize) -> Option<Instruction> {
     // All of the line behind the keyword is stored, flags and blanks at its end included.
     let text = scope.line.text[outer.keyword_range.end..].trim_start_matches(['\t', '\n', '\u{c}', '\r', ' ']);
     let trigger = with_bodies(text, &heredocs);
     scope.keyword = "ONBUILD";
     scope.mistakes = 0;
-    Flags::check(scope, outer.flags, &[]);
+    flags::check(scope, outer.flags, &[]);
     let acceptable = scope.mistakes == 0;
     let statement = inner.and_then(|inner| {
-        scope.keyword = inner.keyword;
+        scope.keyword = inner.keyword.name();
         scope.trigger = true;
         let keyword = Spanned::new(scope.text(inner.keyword_range.clone()).into(), scope.span(inner.keyword_range.clone()));
         let original = with_bodies(&scope.line.text[outer.rest], &heredocs);
         let instruction = instruction(scope, inner, heredocs);
-        let span = Span::new(keyword.span.start, end);
+        let span = Span::new(keyword.span.start(), end);
         instruction.map(|instruction| {
             Box::new(Statement { instruction, keyword, span, line: LogicalLine::Joined(original.into()), comment: None })
         })
@@ -349,28 +321,24 @@ fn onbuild(scope: &mut Scope<'_>, outer: Layout<'_>, inner: Option<Layout<'_>>, 
 }
 
 /// `FROM image [AS name]`.
-fn from(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
-    let mut flags = Flags::check(scope, arguments.flags, &[("platform", Kind::Text)]);
-    let words = words::at_blanks(&scope.line.text, arguments.rest.clone()).collect::<Vec<_>>();
-    let name = match words.as_slice() {
-        [] => {
-            return scope.fail_with(
-                arguments.keyword,
-                "`FROM` needs an image",
-                "write `FROM image`, or `FROM scratch` to begin with nothing",
-            );
-        }
-        [_] => None,
-        [_, second, name] if is_as(scope.text(second.clone())) => Some(stage_name(scope, name.clone())?),
-        [_, second, ..] => {
+fn from(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
+    flags::check(scope, arguments.flags, &[("platform", Kind::Text)]);
+    let mut words = words::at_blanks(&scope.line.text, arguments.rest.clone());
+    let Some(image) = words.next() else {
+        let hint = "write `FROM image`, or `FROM scratch` to begin with nothing";
+        return scope.fail_with(arguments.keyword, "`FROM` needs an image", hint);
+    };
+    let name = match (words.next(), words.next(), words.next()) {
+        (None, ..) => None,
+        (Some(second), Some(name), None) if is_as(scope.text(second.clone())) => Some(stage_name(scope, name)?),
+        (Some(second), ..) => {
             let as_word = is_as(scope.text(second.clone()));
             let message = if as_word { "`AS` needs one name" } else { "`FROM` takes an image, and perhaps `AS name`" };
-            let last = words.last().map_or(second.end, |last| last.end);
-            return scope.fail_with(second.start..last, message, "write `FROM image AS name`");
+            return scope.fail_with(second.start..arguments.rest.end, message, "write `FROM image AS name`");
         }
     };
-    let image = scope.word(words[0].clone());
-    Some(Instruction::From(Arc::new(From { platform: flags.text("platform"), image, name })))
+    let image = scope.word(image);
+    Some(Instruction::From(Arc::new(From { platform: scope.flags.text("platform"), image, name })))
 }
 
 /// Whether the word is `AS`; the long s counts as one.
@@ -394,8 +362,8 @@ fn stage_name(scope: &mut Scope<'_>, range: Range<usize>) -> Option<StageName> {
 
 /// A command in shell or exec form; `rest` is not empty.
 pub(super) fn shell_or_exec(scope: &mut Scope<'_>, rest: Range<usize>) -> Option<ShellOrExec> {
-    match json::parse(&scope.line.text, rest.clone()) {
-        Json::Strings(items) => Some(ShellOrExec::Exec(items.into_iter().map(|(item, _)| item).collect())),
+    match json::parse(&scope.line.text, rest.clone(), |item, _| item.into_owned()) {
+        Json::Strings(items) => Some(ShellOrExec::Exec(items)),
         Json::NotStrings => not_strings(scope, rest),
         Json::No => {
             warn_of_broken_json(scope, rest.clone());
@@ -473,18 +441,18 @@ fn volume(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Opt
 
 /// Words as a JSON array or separated by blanks.
 pub(super) fn list(scope: &mut Scope<'_>, rest: Range<usize>) -> Option<Vec<Word>> {
-    match json::parse(&scope.line.text, rest.clone()) {
-        Json::Strings(items) => Some(items.into_iter().map(|(text, range)| Word { text: text.into(), span: scope.span(range) }).collect()),
+    match json::parse(&scope.line.text, rest.clone(), |text, range| Word { text: text.as_ref().into(), span: scope.span(range) }) {
+        Json::Strings(items) => Some(items),
         Json::NotStrings => not_strings(scope, rest),
-        Json::No => Some(words::at_blanks(&scope.line.text, rest).map(|range| scope.word(range)).collect()),
+        Json::No => Some(scope.words_at_blanks(rest)),
     }
 }
 
 fn shell(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Option<Instruction> {
     let hint = "write `SHELL [\"/bin/sh\", \"-c\"]`";
-    match json::parse(&scope.line.text, rest.clone()) {
+    match json::parse(&scope.line.text, rest.clone(), |item, _| item.into_owned()) {
         Json::Strings(items) if items.is_empty() => scope.fail_with(rest, "`SHELL` needs at least one word", hint),
-        Json::Strings(items) => Some(Instruction::Shell(items.into_iter().map(|(item, _)| item).collect())),
+        Json::Strings(items) => Some(Instruction::Shell(items)),
         Json::NotStrings => not_strings(scope, rest),
         Json::No if rest.is_empty() => scope.fail_with(blame, "`SHELL` needs a program", hint),
         Json::No => scope.fail_with(rest, "`SHELL` needs the JSON form", hint),

@@ -1,47 +1,49 @@
-//! The exec form: a JSON array of strings, as nom parsers.
+//! The exec form: a JSON array of strings. What it is made of is read by hand, its escapes by nom parsers.
 //!
 //! What is no JSON array is a shell command (`[ -f x ] && …`), silently. What is a JSON array but holds something else than strings is a mistake.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while, take_while_m_n, take_while1};
+use nom::bytes::complete::{tag, take_while_m_n, take_while1};
 use nom::character::complete::char;
-use nom::combinator::{all_consuming, consumed, map, map_opt, value, verify};
-use nom::multi::{fold_many0, separated_list0};
+use nom::combinator::{map, map_opt, value};
+use nom::multi::fold_many0;
 use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
 
+use super::words;
+
 /// What stands where an exec form may.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Json {
-    /// Strings, with the bytes that each was written in.
-    Strings(Vec<(String, Range<usize>)>),
+pub(super) enum Json<T> {
+    /// What was made of each string.
+    Strings(Vec<T>),
     /// An array with something else in it.
     NotStrings,
     /// No JSON array.
     No,
 }
 
-/// Reads `text[range]`.
-pub(super) fn parse(text: &str, range: Range<usize>) -> Json {
+/// Reads `text[range]`; makes something of each string and the bytes that it was written in.
+pub(super) fn parse<'a, T>(text: &'a str, range: Range<usize>, mut make: impl FnMut(Cow<'a, str>, Range<usize>) -> T) -> Json<T> {
     let input = &text[range.clone()];
-    if !input.trim_start().starts_with('[') {
+    if !words::trim_start(input).starts_with('[') {
         return Json::No;
     }
-    let offset = |part: &str| range.start + (part.as_ptr() as usize - input.as_ptr() as usize);
-    match all_consuming(array).parse(input) {
-        Ok((_, items)) => {
-            Json::Strings(items.into_iter().map(|(source, item)| (item, offset(source)..offset(source) + source.len())).collect())
-        }
-        Err(_) if serde_json::from_str::<Vec<serde::de::IgnoredAny>>(input).is_ok() && is_within_bounds(input) => Json::NotStrings,
-        Err(_) => Json::No,
+    let mut items = Vec::new();
+    let end = array(input, |string, written| items.push(make(string, range.start + written.start..range.start + written.end)));
+    match end {
+        Some(end) if end == input.len() => Json::Strings(items),
+        _ if serde_json::from_str::<Vec<serde::de::IgnoredAny>>(input).is_ok() && is_within_bounds(input) => Json::NotStrings,
+        _ => Json::No,
     }
 }
 
 /// Whether the text begins with an array of strings, whatever follows it.
 pub(super) fn begins_with_array(text: &str) -> bool {
-    array(text).is_ok()
+    array(text, |_, _| ()).is_some()
 }
 
 /// The deepest nesting that BuildKit reads as JSON.
@@ -78,27 +80,39 @@ fn is_within_bounds(json: &str) -> bool {
     true
 }
 
-fn blank(input: &str) -> IResult<&str, &str> {
-    take_while(|c| matches!(c, ' ' | '\t' | '\r' | '\n')).parse(input)
+/// Reads an array of strings at the start of `input`, and gives each to `item` with the bytes that it is written in; returns where the blanks behind it end.
+fn array<'a>(input: &'a str, mut item: impl FnMut(Cow<'a, str>, Range<usize>)) -> Option<usize> {
+    let bytes = input.as_bytes();
+    let after_blanks =
+        |at: usize| bytes[at..].iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).map_or(input.len(), |n| at + n);
+    // What stands before the array may be blank in any way; what stands in it may not.
+    let mut at = input.len() - words::trim_start(input).len();
+    if bytes.get(at) != Some(&b'[') {
+        return None;
+    }
+    at = after_blanks(at + 1);
+    if bytes.get(at) == Some(&b']') {
+        return Some(after_blanks(at + 1));
+    }
+    loop {
+        let (rest, text) = string(&input[at..]).ok()?;
+        let end = input.len() - rest.len();
+        item(text, at..end);
+        at = after_blanks(end);
+        match bytes.get(at)? {
+            b',' => at = after_blanks(at + 1),
+            b']' => return Some(after_blanks(at + 1)),
+            _ => return None,
+        }
+    }
 }
 
-type Item<'a> = (&'a str, String);
-
-fn array(input: &str) -> IResult<&str, Vec<Item<'_>>> {
-    let item = delimited(blank, consumed(string), blank);
-    let items = alt((
-        map(delimited(char('['), blank, char(']')), |_| Vec::new()),
-        delimited(char('['), verify(separated_list0(char(','), item), |items: &Vec<Item<'_>>| !items.is_empty()), char(']')),
-    ));
-    delimited(take_while(char::is_whitespace), items, blank).parse(input)
-}
-
-fn string(input: &str) -> IResult<&str, String> {
+fn string(input: &str) -> IResult<&str, Cow<'_, str>> {
     // Mostly there is no escape.
     let inner = input.strip_prefix('"').unwrap_or_default();
-    let length = inner.bytes().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..b' ')).count();
+    let length = inner.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..b' ')).unwrap_or(inner.len());
     if inner.as_bytes().get(length) == Some(&b'"') {
-        return Ok((&inner[length + 1..], inner[..length].to_owned()));
+        return Ok((&inner[length + 1..], Cow::Borrowed(&inner[..length])));
     }
     let plain = map(take_while1(|c: char| c != '"' && c != '\\' && c >= ' '), Piece::Text);
     let piece = alt((plain, map(preceded(char('\\'), escaped), Piece::Char)));
@@ -109,7 +123,7 @@ fn string(input: &str) -> IResult<&str, String> {
         }
         text
     });
-    delimited(char('"'), text, char('"')).parse(input)
+    delimited(char('"'), text, char('"')).map(Cow::Owned).parse(input)
 }
 
 #[derive(Clone, Copy)]
@@ -148,8 +162,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Option<Vec<String>> {
-        match parse(text, 0..text.len()) {
-            Json::Strings(items) => Some(items.into_iter().map(|(item, _)| item).collect()),
+        match parse(text, 0..text.len(), |item, _| item.into_owned()) {
+            Json::Strings(items) => Some(items),
             Json::NotStrings => Some(vec!["<not strings>".to_owned()]),
             Json::No => None,
         }
@@ -177,8 +191,7 @@ mod tests {
     #[test]
     fn items_know_where_they_were_written() {
         let text = r#"COPY ["é", "b"]"#;
-        let Json::Strings(items) = parse(text, 5..text.len()) else { panic!("not read") };
-        let written: Vec<&str> = items.iter().map(|(_, range)| &text[range.clone()]).collect();
+        let Json::Strings(written) = parse(text, 5..text.len(), |_, range| &text[range]) else { panic!("not read") };
         assert_eq!(written, [r#""é""#, r#""b""#]);
     }
 }

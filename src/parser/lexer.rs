@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use crate::diag::{SourceFile, Span, Spanned};
 
+use super::words;
+
 /// One line of the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PhysicalLine<'a> {
@@ -18,13 +20,13 @@ pub(super) struct PhysicalLine<'a> {
     pub(super) start: usize,
 }
 
-/// An instruction as one line.
-#[derive(Clone, Debug)]
+/// An instruction as one line. One serves for all instructions of a file, so that its memory is allocated once.
+#[derive(Debug, Default)]
 pub(super) struct Line {
     /// Continuations joined, comments dropped, leading blanks removed.
     pub(super) text: String,
-    /// The comment lines directly above.
-    pub(super) comment: Option<String>,
+    /// The comment lines directly above, joined by line breaks.
+    comment: String,
     /// Blank lines inside of the instruction.
     pub(super) empty_continuations: Vec<Span>,
     /// Where the instruction begins and ends: the physical lines that were read for it, without blanks around them.
@@ -40,6 +42,23 @@ struct Piece {
 }
 
 impl Line {
+    /// The comment lines directly above.
+    pub(super) fn comment(&self) -> Option<Box<str>> {
+        (!self.comment.is_empty()).then(|| self.comment.as_str().into())
+    }
+
+    /// Adds a comment line.
+    fn comment_with(&mut self, comment: &str) {
+        // An empty comment parts what is above it from the instruction.
+        if comment.is_empty() {
+            return self.comment.clear();
+        }
+        if !self.comment.is_empty() {
+            self.comment.push('\n');
+        }
+        self.comment.push_str(comment);
+    }
+
     fn push(&mut self, text: &str, file: usize) {
         if !text.is_empty() || self.pieces.is_empty() {
             self.pieces.push(Piece { text: self.text.len(), file });
@@ -89,20 +108,20 @@ pub(super) struct Body {
 pub(super) struct Lexer<'a> {
     text: &'a str,
     at: usize,
-    escape: char,
-    /// A line that is done with, for its memory.
-    spare: Option<Line>,
+    /// An ASCII character.
+    escape: u8,
 }
 
 impl<'a> Lexer<'a> {
     /// Begins behind the byte order mark, if there is one.
     pub(super) fn new(file: &'a SourceFile) -> Lexer<'a> {
         let at = if file.text().starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Lexer { text: file.text(), at, escape: '\\', spare: None }
+        Lexer { text: file.text(), at, escape: b'\\' }
     }
 
+    /// `escape` is an ASCII character.
     pub(super) fn set_escape(&mut self, escape: char) {
-        self.escape = escape;
+        self.escape = escape as u8;
     }
 
     /// All that has not been read.
@@ -116,9 +135,11 @@ impl<'a> Lexer<'a> {
         if rest.is_empty() {
             return None;
         }
-        let whole = memchr::memchr(b'\n', rest.as_bytes()).map_or(rest, |end| &rest[..=end]);
-        let breaks = whole.bytes().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        Some(PhysicalLine { text: &whole[..whole.len() - breaks], whole, start: self.at })
+        let (mut text, whole) = memchr::memchr(b'\n', rest.as_bytes()).map_or((rest, rest), |end| (&rest[..end], &rest[..=end]));
+        while let Some(shorter) = text.strip_suffix('\r') {
+            text = shorter;
+        }
+        Some(PhysicalLine { text, whole, start: self.at })
     }
 
     /// Takes the next physical line.
@@ -128,52 +149,35 @@ impl<'a> Lexer<'a> {
         Some(line)
     }
 
-    /// Takes back a line, so that the next one need not allocate.
-    pub(super) fn recycle(&mut self, mut line: Line) {
+    /// Takes the next instruction; blank lines and comments before it are skipped. `None` at the end of the file.
+    pub(super) fn instruction(&mut self, line: &mut Line) -> Option<()> {
         line.text.clear();
-        line.comment = None;
+        line.comment.clear();
         line.empty_continuations.clear();
         line.pieces.clear();
-        self.spare = Some(line);
-    }
-
-    /// Takes the next instruction; blank lines and comments before it are skipped.
-    pub(super) fn instruction(&mut self) -> Option<Line> {
-        let mut comments: Vec<&str> = Vec::new();
         loop {
             let physical = self.next()?;
-            let text = physical.text.trim_start();
+            let text = words::trim_start(physical.text);
             if let Some(comment) = text.strip_prefix('#') {
-                // An empty comment parts what is above it from the instruction.
-                match comment.trim() {
-                    "" => comments.clear(),
-                    comment => comments.push(comment),
-                }
-                continue;
+                line.comment_with(comment.trim());
+            } else if text.is_empty() {
+                line.comment.clear();
+            } else {
+                self.continued(text, physical.start + physical.text.len() - text.len(), line);
+                return Some(());
             }
-            if text.is_empty() {
-                comments.clear();
-                continue;
-            }
-            let start = physical.start + physical.text.len() - text.len();
-            let comment = (!comments.is_empty()).then(|| comments.join("\n"));
-            return Some(self.continued(text, start, comment));
         }
     }
 
     /// The instruction that begins with `text`. It is empty where nothing but escape characters follows.
-    fn continued(&mut self, text: &str, start: usize, comment: Option<String>) -> Line {
-        let whole = Span::new(start, start + text.trim_end().len());
-        let mut line = match self.spare.take() {
-            Some(spare) => Line { comment, whole, ..spare },
-            None => Line { text: String::new(), comment, empty_continuations: Vec::new(), whole, pieces: Vec::new() },
-        };
+    fn continued(&mut self, text: &str, start: usize, line: &mut Line) {
+        let mut end = start + words::trim_end(text).len();
         let (text, mut continues) = self.split_continuation(text);
         line.push(text, start);
         while continues {
             let Some(physical) = self.next() else { break };
-            line.whole.end = physical.start + physical.text.trim_end().len();
-            let trimmed = physical.text.trim_start();
+            end = physical.start + words::trim_end(physical.text).len();
+            let trimmed = words::trim_start(physical.text);
             if trimmed.starts_with('#') {
                 continue;
             }
@@ -185,7 +189,7 @@ impl<'a> Lexer<'a> {
             (text, continues) = self.split_continuation(physical.text);
             line.push(text, physical.start);
         }
-        line
+        line.whole = Span::new(start, end);
     }
 
     /// Takes the body of a heredoc that ends with the line `delimiter`.
@@ -198,7 +202,8 @@ impl<'a> Lexer<'a> {
                 end = Some(line.start + line.text.len());
                 break;
             }
-            if near.is_none() && text.len() > delimiter.len() && text.trim() == delimiter {
+            if near.is_none() && text.len() > delimiter.len() && words::trim_start(text).starts_with(delimiter) && text.trim() == delimiter
+            {
                 near = Some(Span::new(line.start, line.start + line.text.len()));
             }
             content_end = self.at;
@@ -213,9 +218,13 @@ impl<'a> Lexer<'a> {
 
     /// The text before a continuation character at the end of `text`, and whether there is one.
     fn split_continuation<'t>(&self, text: &'t str) -> (&'t str, bool) {
-        let blanks = text.bytes().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        let Some(before) = text[..text.len() - blanks].strip_suffix(self.escape) else { return (text, false) };
-        // Two escape characters are one that is escaped.
-        if before.ends_with(self.escape) { (text, false) } else { (before, true) }
+        let bytes = text.as_bytes();
+        let length = bytes.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |last| last + 1);
+        match bytes[..length] {
+            // Two escape characters are one that is escaped.
+            [.., before, last] if last == self.escape && before != self.escape => (&text[..length - 1], true),
+            [last] if last == self.escape => ("", true),
+            _ => (text, false),
+        }
     }
 }

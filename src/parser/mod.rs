@@ -19,6 +19,7 @@ mod healthcheck;
 mod heredoc;
 mod instruction;
 mod json;
+mod keyword;
 mod lexer;
 mod lint;
 mod pairs;

@@ -9,7 +9,8 @@ use super::words;
 /// The pairs of `ENV` and `LABEL`.
 pub(super) fn key_values(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Option<Vec<KeyValue>> {
     let keyword = scope.keyword;
-    let ranges = words::quoted(&scope.line.text, rest.clone(), scope.escape);
+    let mut ranges = std::mem::take(scope.words);
+    words::quoted(&scope.line.text, rest.clone(), scope.escape, &mut ranges);
     let Some(first) = ranges.first() else {
         return scope.fail(blame, format!("`{keyword}` needs at least one `name=value`"));
     };
@@ -18,7 +19,7 @@ pub(super) fn key_values(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range
     }
     let mut pairs = Vec::with_capacity(ranges.len());
     let mut complete = true;
-    for range in ranges {
+    for range in ranges.drain(..) {
         let text = scope.text(range.clone());
         let Some(equals) = text.bytes().position(|byte| byte == b'=') else {
             let shown = words::shown(text);
@@ -36,6 +37,7 @@ pub(super) fn key_values(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range
         let at = range.start + equals;
         pairs.push(KeyValue { key: scope.word(range.start..at), value: scope.word(at + 1..range.end), legacy: false });
     }
+    *scope.words = ranges;
     complete.then_some(pairs)
 }
 
@@ -60,12 +62,13 @@ fn legacy_pair(scope: &mut Scope<'_>, rest: Range<usize>) -> Option<KeyValue> {
 
 /// `ARG name[=default] …`.
 pub(super) fn arg(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Option<Instruction> {
-    let ranges = words::quoted(&scope.line.text, rest, scope.escape);
+    let mut ranges = std::mem::take(scope.words);
+    words::quoted(&scope.line.text, rest, scope.escape, &mut ranges);
     if ranges.is_empty() {
         return scope.fail(blame, "`ARG` needs at least one name");
     }
     let mut declarations = Vec::with_capacity(ranges.len());
-    for range in ranges {
+    for range in ranges.drain(..) {
         let equals = scope.text(range.clone()).bytes().position(|byte| byte == b'=');
         if equals == Some(0) {
             return scope.fail(range, "a name of `ARG` is empty");
@@ -75,5 +78,6 @@ pub(super) fn arg(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>
             None => ArgDeclaration { name: scope.word(range), default: None },
         });
     }
+    *scope.words = ranges;
     Some(Instruction::Arg(declarations))
 }

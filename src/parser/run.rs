@@ -1,7 +1,7 @@
 //! `RUN`: its flags, and what its heredocs make of the command.
 
 use super::ast::{Heredoc, Instruction, Run, RunDevice, RunMount, RunNetwork, RunSecurity, ShellOrExec, Word};
-use super::flags::{Flags, Kind};
+use super::flags::{self, Kind};
 use super::heredoc;
 use super::instruction::{Arguments, empty_command, shell_or_exec};
 use super::scope::Scope;
@@ -58,18 +58,18 @@ fn reassembled(line: &str, heredocs: &[Heredoc]) -> String {
 }
 
 /// Reads the arguments of `RUN`.
-pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<Instruction> {
+pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments) -> Option<Instruction> {
     let known = [("mount", Kind::Many), ("network", Kind::Text), ("security", Kind::Text), ("device", Kind::Many)];
-    let mut flags = Flags::check(scope, arguments.flags, &known);
-    let mounts = flags.many("mount");
+    flags::check(scope, arguments.flags, &known);
+    let mounts = scope.flags.many("mount");
     for mount in &mounts {
         check_mount(scope, mount);
     }
     let networks = [("default", RunNetwork::Default), ("none", RunNetwork::None), ("host", RunNetwork::Host)];
-    let network = flags.given("network").and_then(|word| choice(scope, "network", word, &networks));
+    let network = scope.flags.given("network").and_then(|word| choice(scope, "network", word, &networks));
     let securities = [("sandbox", RunSecurity::Sandbox), ("insecure", RunSecurity::Insecure)];
-    let security = flags.given("security").and_then(|word| choice(scope, "security", word, &securities));
-    let devices = flags.many("device").into_iter().filter_map(|word| device(scope, word)).collect();
+    let security = scope.flags.given("security").and_then(|word| choice(scope, "security", word, &securities));
+    let devices = scope.flags.many("device").into_iter().filter_map(|word| device(scope, word)).collect();
     let command = match arguments.rest.is_empty() {
         true => {
             // The shell is started, and has nothing to do.
@@ -81,7 +81,7 @@ pub(super) fn parse(scope: &mut Scope<'_>, arguments: Arguments<'_>) -> Option<I
     if command == ShellOrExec::Exec(Vec::new()) {
         scope.defer(scope.error(arguments.rest, "`RUN` needs a command"));
     }
-    Some(Instruction::Run(Run { command, heredocs: arguments.heredocs, mounts, network, security, devices }))
+    Some(Instruction::Run(Box::new(Run { command, heredocs: arguments.heredocs, mounts, network, security, devices })))
 }
 
 /// Reports what is wrong with a mount. A build looks at most of it only when it comes to the step.

@@ -385,7 +385,7 @@ impl<'a> Fields<'a> {
         let flag = self.flag.span;
         let written = self.file.slice(flag);
         if written == self.flag.text {
-            return Span::new(flag.start + range.start, flag.start + range.end);
+            return Span::new(flag.start() + range.start, flag.start() + range.end);
         }
         // What is looked for is the whole field, since a part of it (such as a value) may stand at more places.
         let text = self.flag.text.as_str();
@@ -393,7 +393,7 @@ impl<'a> Fields<'a> {
         let end = text[range.end..].find(',').map_or(text.len(), |comma| range.end + comma);
         let field = &text[start..end];
         match written.match_indices(field).map(|(at, _)| at).collect::<Vec<_>>().as_slice() {
-            [at] if !field.is_empty() => Span::new(flag.start + at + range.start - start, flag.start + at + range.end - start),
+            [at] if !field.is_empty() => Span::new(flag.start() + at + range.start - start, flag.start() + at + range.end - start),
             _ => flag,
         }
     }

@@ -5,7 +5,9 @@ use std::ops::Range;
 use crate::diag::{Diagnostic, Severity, SourceFile, Span, Spanned};
 
 use super::ast::Word;
+use super::flags::Flags;
 use super::lexer::Line;
+use super::words;
 
 /// Diagnostics that are kept; with more, the file is not meant to be a Dockerfile, and is read no further.
 pub(super) const MAX_DIAGNOSTICS: usize = 1000;
@@ -29,6 +31,17 @@ pub(super) struct Scope<'a> {
     pub(super) trigger: bool,
     /// The mistakes of this instruction.
     pub(super) mistakes: usize,
+    /// The flags that were checked last.
+    pub(super) flags: &'a mut Flags,
+    /// Words of the line, while they are counted.
+    pub(super) words: &'a mut Vec<Range<usize>>,
+}
+
+/// Memory that all instructions of a file use, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    flags: Flags,
+    words: Vec<Range<usize>>,
 }
 
 /// What is wrong with a file.
@@ -51,6 +64,12 @@ impl Found {
 }
 
 impl<'a> Scope<'a> {
+    /// Begins to read the instruction on `line`, in a file whose escape character is `escape`.
+    pub(super) fn new(file: &'a SourceFile, line: &'a Line, escape: char, found: &'a mut Found, buffers: &'a mut Buffers) -> Scope<'a> {
+        let Buffers { flags, words } = buffers;
+        Scope { file, line, keyword: "", escape, found, trigger: false, mistakes: 0, flags, words }
+    }
+
     pub(super) fn text(&self, range: Range<usize>) -> &'a str {
         &self.line.text[range]
     }
@@ -61,6 +80,16 @@ impl<'a> Scope<'a> {
 
     pub(super) fn word(&self, range: Range<usize>) -> Word {
         Word { text: self.text(range.clone()).into(), span: self.span(range) }
+    }
+
+    /// The words of `range` that blanks part.
+    pub(super) fn words_at_blanks(&mut self, range: Range<usize>) -> Vec<Word> {
+        // Counted first, since there may be a million.
+        self.words.clear();
+        self.words.extend(words::at_blanks(&self.line.text, range));
+        let mut found = Vec::with_capacity(self.words.len());
+        found.extend(self.words.iter().map(|range| self.word(range.clone())));
+        found
     }
 
     pub(super) fn spanned(&self, range: Range<usize>) -> Spanned<String> {

@@ -15,18 +15,20 @@ pub(super) fn is_blank_byte(byte: u8) -> bool {
     is_blank(char::from(byte))
 }
 
+/// As `str::trim_start`; mostly there is nothing to do.
+pub(super) fn trim_start(text: &str) -> &str {
+    if text.as_bytes().first().is_some_and(u8::is_ascii_graphic) { text } else { text.trim_start() }
+}
+
+/// As `str::trim_end`; mostly there is nothing to do.
+pub(super) fn trim_end(text: &str) -> &str {
+    if text.as_bytes().last().is_some_and(u8::is_ascii_graphic) { text } else { text.trim_end() }
+}
+
 /// The range of `text[range]` without blanks at its ends.
 pub(super) fn trim(text: &str, range: Range<usize>) -> Range<usize> {
-    let part = &text[range.clone()];
-    // Mostly there is nothing to do, or blanks that are a byte each.
-    if let [first, .., last] = part.as_bytes()
-        && first.is_ascii_graphic()
-        && last.is_ascii_graphic()
-    {
-        return range;
-    }
-    let start = range.start + (part.len() - part.trim_start().len());
-    start..(start + part.trim().len())
+    let start = range.end - trim_start(&text[range.clone()]).len();
+    start..start + trim_end(&text[start..range.end]).len()
 }
 
 /// Splits at blanks.
@@ -41,12 +43,23 @@ pub(super) fn at_blanks(text: &str, range: Range<usize>) -> impl Iterator<Item =
     })
 }
 
-/// Splits at blanks that are neither quoted nor escaped.
-pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Vec<Range<usize>> {
-    let mut words = Vec::new();
+/// Whether an ASCII character is none of blanks, quotes and escape characters.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        plain[byte as usize] = !matches!(byte, b'\'' | b'"' | b'\\' | b'`');
+        byte += 1;
+    }
+    plain
+};
+
+/// Splits at blanks that are neither quoted nor escaped; `words` are replaced.
+pub(super) fn quoted(text: &str, range: Range<usize>, escape: char, words: &mut Vec<Range<usize>>) {
+    words.clear();
     let mut start = None;
     let mut quote: Option<u8> = None;
-    let (bytes, escape) = (text.as_bytes(), escape as u8);
+    let (bytes, escape) = (&text.as_bytes()[..range.end], escape as u8);
     let mut at = range.start;
     while at < range.end {
         let byte = bytes[at];
@@ -80,12 +93,10 @@ pub(super) fn quoted(text: &str, range: Range<usize>, escape: char) -> Vec<Range
             _ => {}
         }
         at += length;
-        // On over what is neither blank nor quote nor escape.
-        let plain = |byte: &u8| matches!(byte, b'!'..=b'~') && !matches!(byte, b'\'' | b'"') && *byte != escape;
-        at += bytes[at..range.end].iter().take_while(|byte| plain(byte)).count();
+        // On over what is special nowhere.
+        at = bytes[at..].iter().position(|byte| !PLAIN[usize::from(*byte)]).map_or(range.end, |length| at + length);
     }
     words.extend(start.map(|from| from..range.end));
-    words
 }
 
 /// The text for a message: cut where it is long.

@@ -6,8 +6,9 @@
 use std::borrow::Cow;
 
 use super::ast::Statement;
+use super::flags::FlagReader;
 use super::json::{self, Json};
-use super::{flags, words};
+use super::words;
 use crate::diag::SourceFile;
 
 /// A flag.
@@ -34,12 +35,14 @@ impl Statement {
     /// Reads the flags and words of the instruction's line again. `file` is the one that it was read from.
     pub fn written(&self, file: &SourceFile) -> Written {
         let line = self.original(file).split('\n').next().unwrap_or_default();
-        let (flags, rest) = flags::parse(line, self.keyword.value.len().min(line.len())..line.len());
-        let flags =
-            flags.into_iter().map(|flag| WrittenFlag { name: flag.name.into_owned(), value: flag.value.map(Cow::into_owned) }).collect();
-        let rest = words::trim(line, rest..line.len());
-        match json::parse(line, rest.clone()) {
-            Json::Strings(items) => Written { flags, words: items.into_iter().map(|(item, _)| item).collect(), json: true },
+        let keyword = self.keyword.value.len().min(line.len());
+        let flags = FlagReader::new(line, keyword..line.len()).skip();
+        let rest = words::trim(line, flags.end..line.len());
+        let flags = FlagReader::new(line, flags)
+            .map(|flag| WrittenFlag { name: flag.name.into_owned(), value: flag.value.map(Cow::into_owned) })
+            .collect();
+        match json::parse(line, rest.clone(), |item, _| item.into_owned()) {
+            Json::Strings(words) => Written { flags, words, json: true },
             _ => {
                 let words = words::at_blanks(line, rest).map(|range| line[range].to_owned()).collect();
                 Written { flags, words, json: false }

@@ -139,8 +139,8 @@ fn write(line: &Value) {
 }
 
 fn warning(found: &Diagnostic) -> Value {
-    let (file, first) = (&found.file, found.file.line(found.span.start));
-    let last = file.line(found.span.end.saturating_sub(1).max(found.span.start));
+    let (file, first) = (&found.file, found.file.line(found.span.start()));
+    let last = file.line(found.span.end().saturating_sub(1).max(found.span.start()));
     let rule = found.rule.and_then(RuleId::rule);
     let short = match found.rule {
         Some(rule) => format!("{}: {} (line {first})", rule.0, found.message),
@@ -163,7 +163,7 @@ fn warning(found: &Diagnostic) -> Value {
 }
 
 fn failure(error: &Error) -> Value {
-    let place = |file: &SourceFile, span: Span| format!("{}:{}: ", file.name(), file.line(span.start));
+    let place = |file: &SourceFile, span: Span| format!("{}:{}: ", file.name(), file.line(span.start()));
     let message = match error {
         Error::Diagnostics(found) => {
             let mistakes = found.iter().filter(|diagnostic| diagnostic.is_error());

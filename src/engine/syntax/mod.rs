@@ -47,7 +47,7 @@ fn parse_source(file: &SourceFile) -> Syntax {
         Ok(checks) => diagnostics = checks.apply(diagnostics),
         Err(error) => diagnostics.push(error),
     }
-    diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.start());
     Syntax { tree: SyntaxTree::new(&parsed.dockerfile, &diagnostics), diagnostics }
 }
 

@@ -215,7 +215,7 @@ impl SyntaxTree {
         let directive = |found: &Option<crate::diag::Spanned<String>>| {
             found.as_ref().map(|found| DirectiveNode {
                 value: found.value.clone(),
-                line: file.line(found.span.start),
+                line: file.line(found.span.start()),
                 span: found.span.into(),
             })
         };
@@ -242,7 +242,7 @@ impl SyntaxTree {
 
 impl From<Span> for ByteSpan {
     fn from(span: Span) -> ByteSpan {
-        ByteSpan { start: span.start, end: span.end }
+        ByteSpan { start: span.start(), end: span.end() }
     }
 }
 
@@ -253,8 +253,8 @@ fn stage(file: &SourceFile, index: usize, stage: &Stage) -> StageNode {
         name: stage.from.name.as_ref().map(|name| name.name.clone()),
         base: stage.from.image.text.to_string(),
         platform: stage.from.platform.as_ref().map(|word| word.text.to_string()),
-        start_line: file.line(span.start),
-        end_line: file.line(span.end),
+        start_line: file.line(span.start()),
+        end_line: file.line(span.end()),
         span: span.into(),
         from: instruction(file, &stage.statement),
         instructions: stage.instructions.iter().map(|statement| instruction(file, statement)).collect(),
@@ -266,12 +266,12 @@ fn instruction(file: &SourceFile, statement: &Statement) -> InstructionNode {
     let mut node = InstructionNode {
         keyword: keyword(&statement.instruction),
         written: statement.keyword.value.to_string(),
-        start_line: file.line(statement.span.start),
+        start_line: file.line(statement.span.start()),
         // A blank line behind a last continuation is part of the instruction.
-        end_line: file.line(statement.span.end),
+        end_line: file.line(statement.span.end()),
         span: statement.span.into(),
         original: statement.original(file).to_owned(),
-        comment: statement.comment.clone(),
+        comment: statement.comment.as_deref().map(str::to_owned),
         flags: written.flags.iter().map(|flag| FlagNode { name: flag.name.clone(), value: flag.value.clone() }).collect(),
         form: None,
         arguments: Vec::new(),
@@ -317,11 +317,13 @@ fn fill(node: &mut InstructionNode, file: &SourceFile, instruction: &Instruction
         Instruction::Maintainer(word) | Instruction::User(word) | Instruction::Workdir(word) | Instruction::StopSignal(word) => {
             node.arguments = vec![word.text.to_string()];
         }
-        Instruction::Healthcheck(Healthcheck::None) => node.arguments = written.words.into_iter().take(1).collect(),
-        Instruction::Healthcheck(Healthcheck::Command { command: form, .. }) => {
-            let (form, words) = command(form);
-            node.form = form;
-            node.arguments = written.words.into_iter().take(1).chain(words).collect();
+        Instruction::Healthcheck(check) => {
+            node.arguments = written.words.into_iter().take(1).collect();
+            if let Healthcheck::Command { command: form, .. } = check.as_ref() {
+                let (form, words) = command(form);
+                node.form = form;
+                node.arguments.extend(words);
+            }
         }
         Instruction::Onbuild(onbuild) => {
             let instruction = onbuild.statement.as_deref().map(|statement| Box::new(self::instruction(file, statement)));
@@ -382,9 +384,9 @@ fn heredoc(heredoc: &Heredoc) -> HeredocNode {
 }
 
 fn diagnostic(diagnostic: &Diagnostic) -> DiagnosticNode {
-    let at = diagnostic.file.position(diagnostic.span.start);
+    let at = diagnostic.file.position(diagnostic.span.start());
     let related = |(span, message): &(Span, String)| {
-        let at = diagnostic.file.position(span.start);
+        let at = diagnostic.file.position(span.start());
         RelatedNode { line: at.line, column: at.column, span: (*span).into(), message: message.clone() }
     };
     DiagnosticNode {

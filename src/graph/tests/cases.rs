@@ -294,7 +294,7 @@ fn diagnostics(diagnostics: &[Diagnostic]) -> String {
     for diagnostic in diagnostics {
         let kind = if diagnostic.is_error() { "error" } else { "warning" };
         let at = diagnostic.file.slice(diagnostic.span).escape_debug().to_string();
-        let line = diagnostic.file.line(diagnostic.span.start);
+        let line = diagnostic.file.line(diagnostic.span.start());
         let _ = writeln!(text, "{kind} on line {line} at `{at}`: {}", diagnostic.message);
         if let Some(hint) = &diagnostic.hint {
             let _ = writeln!(text, "    hint: {hint}");

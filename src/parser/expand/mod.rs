@@ -102,7 +102,7 @@ impl Word {
     pub fn diagnostic(&self, file: &SourceFile, error: &ExpandError) -> Diagnostic {
         // Joined lines and JSON escapes hide where a part of the word stands.
         let span = match file.slice(self.span) == self.text {
-            true => Span::new(self.span.start + error.range.start, self.span.start + error.range.end),
+            true => Span::new(self.span.start() + error.range.start, self.span.start() + error.range.end),
             false => self.span,
         };
         let mut diagnostic = Diagnostic::error(file, span, &error.message);

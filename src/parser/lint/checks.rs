@@ -45,9 +45,9 @@ impl Checks {
             (None, Some(check)) => {
                 // As with every directive, the value is the first word.
                 let word = check.value.find(char::is_whitespace).unwrap_or(check.value.len());
-                let options = Options::parse(&dockerfile.file, Span::new(check.span.start, check.span.start + word), &mut notes)?;
+                let options = Options::parse(&dockerfile.file, Span::new(check.span.start(), check.span.start() + word), &mut notes)?;
                 if word < check.value.len() {
-                    let rest = Span::new(check.span.start + word + 1, check.span.end);
+                    let rest = Span::new(check.span.start() + word + 1, check.span.end());
                     let note =
                         Diagnostic::warning(&dockerfile.file, rest, "the value of `check` ends at the first blank; this is not read");
                     notes.push(note.with_hint("write the options without blanks"));
@@ -73,14 +73,14 @@ impl Checks {
             Instruction::Add(add) => &add.paths.heredocs,
             _ => &[],
         };
-        let line_end = heredocs.first().map_or(statement.span.end, |heredoc| heredoc.body.span.start.saturating_sub(1));
+        let line_end = heredocs.first().map_or(statement.span.end(), |heredoc| heredoc.body.span.start().saturating_sub(1));
         self.statements.push(Place { span: statement.span, line_end, options });
     }
 
     /// Keeps the findings that are to be shown, in the order of the file, and not more than anyone reads.
     pub fn apply(&self, mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
         found.retain(|diagnostic| self.allows(diagnostic));
-        found.sort_by_key(|diagnostic| diagnostic.span.start);
+        found.sort_by_key(|diagnostic| diagnostic.span.start());
         let mut warnings = 0;
         found.retain(|diagnostic| {
             warnings += usize::from(!diagnostic.is_error());
@@ -111,7 +111,7 @@ impl Checks {
     /// The lines that a diagnostic is about, as BuildKit counts them: those of the whole instruction.
     pub fn lines(&self, diagnostic: &Diagnostic) -> RangeInclusive<usize> {
         if diagnostic.rule.is_some_and(|rule| rule.0 == "NoEmptyContinuation") {
-            let end = self.place(diagnostic.span).map_or(diagnostic.span.start, |place| place.line_end);
+            let end = self.place(diagnostic.span).map_or(diagnostic.span.start(), |place| place.line_end);
             let line = self.file.line(end);
             return line..=line;
         }
@@ -121,14 +121,14 @@ impl Checks {
     /// The lines of the instruction that a span is in, or of the span where it is in none.
     pub fn lines_of(&self, span: Span) -> RangeInclusive<usize> {
         let whole = self.place(span).map_or(span, |place| place.span);
-        let last = if whole.end > whole.start { whole.end - 1 } else { whole.start };
-        self.file.line(whole.start)..=self.file.line(last)
+        let last = if whole.end() > whole.start() { whole.end() - 1 } else { whole.start() };
+        self.file.line(whole.start())..=self.file.line(last)
     }
 
     /// The instruction that a span begins in.
     fn place(&self, span: Span) -> Option<&Place> {
-        let after = self.statements.partition_point(|place| place.span.start <= span.start);
-        self.statements.get(after.checked_sub(1)?).filter(|place| span.start < place.span.end.max(place.span.start + 1))
+        let after = self.statements.partition_point(|place| place.span.start() <= span.start());
+        self.statements.get(after.checked_sub(1)?).filter(|place| span.start() < place.span.end().max(place.span.start() + 1))
     }
 }
 

@@ -28,7 +28,7 @@ pub fn lint(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
         lint.statement(&stage.statement);
         stage.instructions.iter().for_each(|statement| lint.statement(statement));
     }
-    lint.found.sort_by_key(|diagnostic| diagnostic.span.start);
+    lint.found.sort_by_key(|diagnostic| diagnostic.span.start());
     lint.found
 }
 
@@ -90,14 +90,14 @@ impl Lint<'_> {
     fn as_casing(&mut self, stage: &Stage) {
         let Some(name) = &stage.from.name else { return };
         // Between the image and the name stands nothing but `AS`, unless the line is broken there.
-        let between = Span::new(stage.from.image.span.end, name.written.span.start);
+        let between = Span::new(stage.from.image.span.end(), name.written.span.start());
         let text = self.file.slice(between);
         let as_word = text.trim();
         if !as_word.eq_ignore_ascii_case("as") {
             return;
         }
         let keyword = &stage.statement.keyword.value;
-        let start = between.start + (text.len() - text.trim_start().len());
+        let start = between.start() + (text.len() - text.trim_start().len());
         if (is_upper(keyword) && !is_upper(as_word)) || (is_lower(keyword) && !is_lower(as_word)) {
             let message = format!("`{as_word}` should be written in the case of `{keyword}`");
             self.warn("FromAsCasing", Span::new(start, start + as_word.len()), message);
@@ -137,7 +137,7 @@ impl Lint<'_> {
 
 /// The comment right above a statement: its last line, without the `#`. A parser directive is one too.
 fn line_above<'a>(file: &'a SourceFile, statement: &Statement) -> Option<&'a str> {
-    let before = file.text().get(..statement.span.start)?;
+    let before = file.text().get(..statement.span.start())?;
     // The statement may be indented.
     let before = before.trim_end_matches([' ', '\t']).strip_suffix('\n')?;
     let line = before.rsplit('\n').next()?.trim();

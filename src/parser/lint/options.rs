@@ -35,7 +35,7 @@ impl Options {
         if text.trim().is_empty() {
             return Ok(options);
         }
-        let mut start = span.start;
+        let mut start = span.start();
         for part in text.splitn(MAX_PARTS, ';') {
             let at = start;
             start += part.len() + 1;

@@ -49,7 +49,7 @@ pub(super) fn diagnostics(diagnostics: &[Diagnostic]) -> String {
 }
 
 fn place(file: &SourceFile, span: Span) -> String {
-    let position = file.position(span.start);
+    let position = file.position(span.start());
     format!("{}:{}", position.line, position.column)
 }
 
@@ -60,7 +60,7 @@ struct Dump<'a> {
 
 impl Dump<'_> {
     fn line(&mut self, indent: usize, text: &str, span: Span) {
-        let (start, end) = (self.file.position(span.start), self.file.position(span.end));
+        let (start, end) = (self.file.position(span.start()), self.file.position(span.end()));
         let lines = if start.line == end.line { format!("{}", start.line) } else { format!("{}-{}", start.line, end.line) };
         let _ = writeln!(self.out, "{}{lines}: {text}", "  ".repeat(indent));
     }
@@ -157,8 +157,10 @@ fn instruction(instruction: &Instruction) -> String {
         Instruction::Workdir(word) => format!("WORKDIR {:?}", word.text),
         Instruction::Onbuild(_) => "ONBUILD".to_owned(),
         Instruction::StopSignal(word) => format!("STOPSIGNAL {:?}", word.text),
-        Instruction::Healthcheck(Healthcheck::None) => "HEALTHCHECK none".to_owned(),
-        Instruction::Healthcheck(Healthcheck::Command { command: form, interval, timeout, start_period, start_interval, retries }) => {
+        Instruction::Healthcheck(check) => {
+            let Healthcheck::Command { command: form, interval, timeout, start_period, start_interval, retries } = check.as_ref() else {
+                return "HEALTHCHECK none".to_owned();
+            };
             let mut text = format!("HEALTHCHECK {}", command(form));
             let fields = [("interval", interval), ("timeout", timeout), ("start-period", start_period), ("start-interval", start_interval)];
             for (name, value) in fields.into_iter().chain([("retries", retries)]) {

@@ -166,7 +166,7 @@ fn check_file(file: &SourceFile) {
     }
     // Instructions follow each other and do not overlap.
     let ends = statements().map(|statement| statement.span).collect::<Vec<_>>();
-    assert!(ends.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ends:?} in {text:?}");
+    assert!(ends.windows(2).all(|pair| pair[0].end() <= pair[1].start()), "{ends:?} in {text:?}");
     // A file that is not refused has all its instructions in the tree.
     let refused = all.iter().any(Diagnostic::is_error);
     assert!(refused || !stages.is_empty(), "no stage and no mistake in {text:?}");
