@@ -63,6 +63,20 @@ enum Command {
     Load(commands::transfer::LoadArgs),
     /// Make an image of a root file system in a tar archive
     Import(commands::transfer::ImportArgs),
+    /// Copy an image from one place to another as it is: registries, the store, layouts, archives
+    Copy(Box<commands::remote::CopyArgs>),
+    /// Show the manifest of an image at its registry
+    Manifest(commands::remote::DocumentArgs),
+    /// Show the config of an image at its registry
+    Config(commands::remote::ConfigArgs),
+    /// Show the digest that a name has at its registry
+    Digest(commands::remote::DocumentArgs),
+    /// List the tags of a repository
+    Ls(commands::remote::LsArgs),
+    /// List the repositories of a registry
+    Catalog(commands::remote::CatalogArgs),
+    /// Delete tags or images at their registry
+    Delete(commands::remote::DeleteArgs),
     /// List the images
     Images(commands::images::ImagesArgs),
     /// Give an image one more name
@@ -141,6 +155,13 @@ pub fn main() -> ExitCode {
         Command::Save(args) => commands::transfer::save(&arguments.global, args),
         Command::Load(args) => commands::transfer::load(&arguments.global, args),
         Command::Import(args) => commands::transfer::import(&arguments.global, args),
+        Command::Copy(args) => commands::remote::copy(&arguments.global, *args),
+        Command::Manifest(args) => commands::remote::manifest(&arguments.global, args),
+        Command::Config(args) => commands::remote::config(&arguments.global, args),
+        Command::Digest(args) => commands::remote::digest(&arguments.global, args),
+        Command::Ls(args) => commands::remote::ls(&arguments.global, args),
+        Command::Catalog(args) => commands::remote::catalog(&arguments.global, args),
+        Command::Delete(args) => commands::remote::delete(&arguments.global, args),
         Command::Images(args) => commands::images::images(&arguments.global, args),
         Command::Tag(args) => commands::images::tag(&arguments.global, args),
         Command::Rmi(args) => commands::images::rmi(&arguments.global, args),

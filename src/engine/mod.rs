@@ -8,6 +8,7 @@ mod call;
 mod changes;
 mod containers;
 mod context_files;
+mod copy;
 mod download;
 mod error;
 mod images;
@@ -32,6 +33,7 @@ pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, Dockerf
 pub use call::{Call, CallOutcome, CheckReport, Lines};
 pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};
+pub use copy::{CopyOutcome, CopyRequest, Place, RemoteDocument, RemoteImage, Wanted};
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 pub use login::{LoginRequest, LoginResult};

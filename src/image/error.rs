@@ -113,6 +113,14 @@ pub enum Error {
         /// The announced size.
         size: u64,
     },
+    /// Bytes are not what their digest says.
+    #[error("`{name}` is damaged: {digest} has other bytes than its digest says")]
+    Damaged {
+        /// Where they are.
+        name: String,
+        /// What they should be.
+        digest: Digest,
+    },
     /// A descriptor announces another size than its blob has.
     #[error("`{name}` announces blob {digest} with {announced} bytes, but it has {actual}")]
     Size {

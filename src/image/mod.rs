@@ -2,11 +2,13 @@
 //!
 //! [`layer`] turns directories into tar streams and blobs, and back. [`pull`] and [`push`] join the registry and the store; [`load`] and [`import`] read
 //! archives; [`assemble`] makes an image of a build's snapshots and config; [`blobs`] makes the blobs and the manifest of an image that was built here,
-//! when they are first wanted.
+//! when they are first wanted; [`copy`] brings images from one place to another as they are, and [`remote`]
+//! only looks at those of a registry.
 
 pub mod archive;
 pub mod assemble;
 pub mod blobs;
+pub mod copy;
 mod error;
 pub mod export;
 pub mod import;
@@ -14,6 +16,7 @@ pub mod layer;
 pub mod load;
 pub mod pull;
 pub mod push;
+pub mod remote;
 
 pub use error::Error;
 

@@ -134,6 +134,18 @@ impl ManifestOrIndex {
 }
 
 impl Index {
+    /// An index of nothing.
+    pub fn empty() -> Index {
+        Index {
+            schema_version: 2,
+            media_type: Some(MediaType::OciIndex),
+            artifact_type: None,
+            manifests: Vec::new(),
+            subject: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
     /// The manifest for `wanted`: an exact match, else the nearest that runs there (a lower variant of `arm`; no platform given at all).
     pub fn select(&self, wanted: &Platform) -> Option<&Descriptor> {
         let images = || self.manifests.iter().filter(|d| d.media_type.is_manifest() || d.media_type.is_index());

@@ -1,11 +1,13 @@
 //! Manifests and tags: small documents, read whole, with a limit.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LINK};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::diag::SafeUrl;
@@ -14,15 +16,18 @@ use crate::oci::{Algorithm, Descriptor, Digest, MediaType, Reference, TagOrDiges
 use super::auth::Scope;
 use super::client::Client;
 use super::error::{Error, tame};
-use super::host::same_origin;
+use super::host::{Host, same_origin};
 use super::transport::{Call, Collected, Payload};
 
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
+/// Says in the answer to a PUT that the registry keeps the list of referrers itself.
+const SUBJECT: &str = "oci-subject";
+
 /// The largest page of tags.
 const PAGE_LIMIT: u64 = 8 << 20;
 
-/// More pages than any repository has.
+/// More pages than any repository or registry has.
 const PAGES: usize = 10_000;
 
 /// Answers whose content does not matter.
@@ -46,10 +51,24 @@ impl FetchedManifest {
     }
 }
 
+/// A manifest that a registry has taken.
+pub(super) struct Stored {
+    /// Its digest.
+    pub(super) digest: Digest,
+    /// Whether the registry lists it among the referrers of its subject.
+    pub(super) knows_subject: bool,
+}
+
 #[derive(Deserialize)]
 struct TagPage {
     #[serde(default)]
     tags: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct CatalogPage {
+    #[serde(default)]
+    repositories: Option<Vec<String>>,
 }
 
 impl Client {
@@ -108,7 +127,11 @@ impl Client {
     /// # Errors
     /// The registry refuses it (a blob is missing, for instance), or stores something else.
     pub async fn put_manifest(&self, reference: &Reference, bytes: impl Into<Bytes>, media_type: &MediaType) -> Result<Digest, Error> {
-        let bytes: Bytes = bytes.into();
+        Ok(self.put(reference, bytes.into(), media_type).await?.digest)
+    }
+
+    /// As [`Client::put_manifest`], and says whether the registry has seen which subject the manifest has (its answer has `OCI-Subject`).
+    pub(super) async fn put(&self, reference: &Reference, bytes: Bytes, media_type: &MediaType) -> Result<Stored, Error> {
         let host = self.host(reference.registry());
         let algorithm = reference.digest().map_or(Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &bytes);
@@ -132,7 +155,7 @@ impl Client {
             Some(stored) if stored.algorithm() == digest.algorithm() && stored != digest => {
                 Err(Error::StoredOther { url: answer.safe_url(), expected: digest, actual: stored.to_string() })
             }
-            _ => Ok(digest),
+            _ => Ok(Stored { digest, knows_subject: answer.header(SUBJECT).is_some() }),
         }
     }
 
@@ -155,20 +178,42 @@ impl Client {
         let host = self.host(reference.registry());
         let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
         let url = self.repository_url(reference, "tags/list").await?;
-        let mut call = Call::new(Method::GET, url, reference.repository(), scopes);
-        let (mut tags, mut seen, mut visited) = (Vec::new(), HashSet::new(), HashSet::new());
+        let call = Call::new(Method::GET, url, reference.repository(), scopes);
+        self.pages(&host, call, "a list of tags", |page: TagPage| page.tags.unwrap_or_default()).await
+    }
+
+    /// All repositories of a registry (`/v2/_catalog`, which is Docker's and not in the OCI specification), in the registry's order.
+    ///
+    /// # Errors
+    /// The registry has no such list, does not show it to this user, or sends pages without end.
+    pub async fn catalog(&self, registry: &str) -> Result<Vec<String>, Error> {
+        let host = self.host(registry);
+        let url = self.base(&host).await?.join("v2/_catalog").map_err(|_| Error::BadHost { host: registry.to_owned() })?;
+        let call = Call::new(Method::GET, url, "", vec![Scope::catalog()]);
+        self.pages(&host, call, "a list of repositories", |page: CatalogPage| page.repositories.unwrap_or_default()).await
+    }
+
+    /// Follows the links from page to page; each name once.
+    async fn pages<P: DeserializeOwned>(
+        &self,
+        host: &Arc<Host>,
+        mut call: Call,
+        what: &'static str,
+        names: impl Fn(P) -> Vec<String>,
+    ) -> Result<Vec<String>, Error> {
+        let (mut found, mut seen, mut visited) = (Vec::new(), HashSet::new(), HashSet::new());
         loop {
             let endless = || Error::EndlessPages { url: SafeUrl::new(call.url.as_str()) };
             if visited.len() >= PAGES || !visited.insert(call.url.clone()) {
                 return Err(endless());
             }
-            let answer = self.collect(&host, &call, PAGE_LIMIT).await?;
-            let bad = |_| Error::BadAnswer { url: answer.safe_url(), what: "a list of tags", value: beginning(&answer.body) };
-            let page: TagPage = serde_json::from_slice(&answer.body).map_err(bad)?;
-            let known = tags.len();
-            tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| seen.insert(tag.clone())));
-            let Some(next) = answer.header(LINK.as_str()).and_then(next_link) else { return Ok(tags) };
-            if tags.len() == known {
+            let answer = self.collect(host, &call, PAGE_LIMIT).await?;
+            let bad = |_| Error::BadAnswer { url: answer.safe_url(), what, value: beginning(&answer.body) };
+            let page: P = serde_json::from_slice(&answer.body).map_err(bad)?;
+            let known = found.len();
+            found.extend(names(page).into_iter().filter(|name| seen.insert(name.clone())));
+            let Some(next) = answer.header(LINK.as_str()).and_then(next_link) else { return Ok(found) };
+            if found.len() == known {
                 // A page of nothing new, and yet another one: it would never end.
                 return Err(endless());
             }

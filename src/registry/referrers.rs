@@ -1,10 +1,11 @@
 //! Referrers: the signatures, bills of materials and other artifacts that name a manifest as their subject.
 //!
 //! Registries without the referrers API keep the list under the tag `sha256-HEX` (distribution-spec 1.1, "Referrers Tag Schema"), which is asked for
-//! where the API is missing. Keeping that tag up to date when an artifact is pushed is left to whoever pushes it.
+//! where the API is missing, and kept up to date by [`Client::put_referrer`].
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderValue, LINK};
 
@@ -63,16 +64,75 @@ impl Client {
         }
     }
 
+    /// Stores a manifest that is about `subject`. Where the registry does not keep the list of referrers itself, the list under the tag is brought up to date
+    /// (another writer at the same time may undo that: the specification has no way to prevent it).
+    ///
+    /// # Errors
+    /// As [`Client::put_manifest`].
+    pub async fn put_referrer(
+        &self,
+        reference: &Reference,
+        bytes: Bytes,
+        media_type: &MediaType,
+        subject: &Digest,
+    ) -> Result<Digest, Error> {
+        let stored = self.put(reference, bytes.clone(), media_type).await?;
+        if !stored.knows_subject {
+            let entry = referrer(&bytes, media_type, &stored.digest);
+            self.list_by_tag(reference, subject, entry).await?;
+        }
+        Ok(stored.digest)
+    }
+
+    /// Adds an entry to the list that is kept under a tag.
+    async fn list_by_tag(&self, reference: &Reference, subject: &Digest, entry: Descriptor) -> Result<(), Error> {
+        let tag = list_tag(reference, subject)?;
+        let mut index = match self.fetch_manifest(&tag).await {
+            Ok(fetched) => parse_index(&fetched.bytes, SafeUrl::new(&tag.to_string()))?,
+            Err(error) if error.is_not_found() => Index::empty(),
+            Err(error) => return Err(error),
+        };
+        if index.manifests.iter().any(|known| known.digest == entry.digest) {
+            return Ok(());
+        }
+        index.manifests.push(entry);
+        let bytes = serde_json::to_vec(&index).expect("an index holds nothing that JSON cannot");
+        self.put(&tag, bytes.into(), &MediaType::OciIndex).await.map(drop)
+    }
+
     async fn referrers_by_tag(&self, reference: &Reference, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        let hex = subject.hex();
-        let text = format!("{}:{}-{}", reference.name(), subject.algorithm().name(), &hex[..hex.len().min(64)]);
-        let tag: Reference = text.parse().map_err(|_| Error::BadOption { option: "subject", value: subject.to_string() })?;
+        let tag = list_tag(reference, subject)?;
         match self.fetch_manifest(&tag).await {
             Ok(fetched) => Ok(parse_index(&fetched.bytes, SafeUrl::new(&tag.to_string()))?.manifests),
             Err(error) if error.is_not_found() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The tag under which the list of referrers is kept.
+fn list_tag(reference: &Reference, subject: &Digest) -> Result<Reference, Error> {
+    let hex = subject.hex();
+    let text = format!("{}:{}-{}", reference.name(), subject.algorithm().name(), &hex[..hex.len().min(64)]);
+    text.parse().map_err(|_| Error::BadOption { option: "subject", value: subject.to_string() })
+}
+
+/// The entry of a manifest in a list of referrers (distribution-spec 1.1, "Pushing Manifests with Subject"): an image without artifact type has that of its config.
+fn referrer(bytes: &[u8], media_type: &MediaType, digest: &Digest) -> Descriptor {
+    let mut entry = Descriptor::new(media_type.clone(), digest.clone(), bytes.len() as u64);
+    match ManifestOrIndex::parse(bytes, Some(media_type)) {
+        Ok(ManifestOrIndex::Manifest(manifest)) => {
+            entry.artifact_type = Some(manifest.artifact_type.unwrap_or_else(|| manifest.config.media_type.to_string()));
+            entry.annotations = manifest.annotations;
+        }
+        Ok(ManifestOrIndex::Index(index)) => {
+            entry.artifact_type = index.artifact_type;
+            entry.annotations = index.annotations;
+        }
+        // What cannot be read was not taken by the registry either.
+        Err(_) => {}
+    }
+    entry
 }
 
 fn parse_index(bytes: &[u8], url: SafeUrl) -> Result<Index, Error> {

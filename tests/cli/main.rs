@@ -18,4 +18,5 @@ mod kill;
 mod outputs;
 mod parse;
 mod peers;
+mod remote;
 mod sandbox;

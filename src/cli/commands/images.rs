@@ -10,9 +10,9 @@ use crate::cli::render::size;
 use crate::cli::table::{Table, ago, cut, date, tame};
 use crate::cli::{Global, report};
 use crate::engine::{Engine, Error, HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
-use crate::oci::{ImageId, Reference};
+use crate::oci::{ImageConfig, ImageId, Platform, Reference, ReferenceError};
 
-use super::{exit, with_engine};
+use super::{exit, until_interrupted, with_engine};
 
 /// Flags of `strake images`.
 #[derive(Debug, Args)]
@@ -88,6 +88,12 @@ pub(in crate::cli) struct InspectArgs {
     /// `json`, or a template such as `{{.Id}}` or `{{json .Config}}`
     #[arg(short, long, value_parser = format)]
     format: Option<Format>,
+    /// Look at images in their registries, without pulling them
+    #[arg(long)]
+    remote: bool,
+    /// With `--remote`: the image to choose from an index [default: this machine's platform]
+    #[arg(long, requires = "remote", value_name = "OS/ARCH")]
+    platform: Option<Platform>,
 }
 
 /// Flags of `strake history`.
@@ -258,7 +264,11 @@ pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let (mut found, mut failure) = (Vec::new(), None);
         for name in &args.names {
-            match inspect_one(&engine, name) {
+            let looked = match args.remote {
+                true => inspect_remote(&engine, name, args.platform.clone()).await,
+                false => inspect_one(&engine, name),
+            };
+            match looked {
                 Ok(value) => found.push(value),
                 Err(error) => {
                     if let Some(earlier) = failure.replace(error) {
@@ -286,14 +296,40 @@ fn inspect_one(engine: &Engine, name: &str) -> Result<Value, Error> {
         return Ok(container);
     }
     if let Some(details) = engine.image_details(name)? {
-        return image_value(&details);
+        return Ok(image_value(&details));
     }
     engine.image(name).map(|_| Value::Null)
 }
 
-/// An image in the form of `docker image inspect`.
-fn image_value(details: &ImageDetails) -> Result<Value, Error> {
+/// What `name` means at its registry.
+async fn inspect_remote(engine: &Engine, name: &str, platform: Option<Platform>) -> Result<Value, Error> {
+    let usage = |error: ReferenceError| Error::Usage { message: error.to_string(), hint: None };
+    let name: Reference = name.parse().map_err(usage)?;
+    let image = until_interrupted(engine.remote_image(&name, &platform.unwrap_or_else(Platform::host))).await?;
+    let Some(config) = &image.config else {
+        let kind = image.manifest.artifact_type.as_deref().unwrap_or(image.manifest.config.media_type.as_str());
+        let message = format!("`{}` is not an image but an artifact of the type `{kind}`", name.written());
+        return Err(Error::Usage { message, hint: Some("`strake manifest` shows its manifest".to_owned()) });
+    };
+    let named = NamedAs { name: name.clone(), digest: Some(image.top.clone()) };
+    let size = image.manifest.layers.iter().map(|layer| layer.size).sum();
+    let (id, layers) = (image.manifest.config.digest.to_string(), json!(config.rootfs.diff_ids));
+    let mut value = docker_value(&id, &[named], config, size, &layers);
+    if let Some(object) = value.as_object_mut() {
+        object.insert("Manifest".to_owned(), json!(image.digest));
+        object.insert("Blobs".to_owned(), json!(image.manifest.layers));
+    }
+    Ok(value)
+}
+
+/// An image of the store in the form of `docker image inspect`.
+fn image_value(details: &ImageDetails) -> Value {
     let ImageDetails { image, names, config } = details;
+    docker_value(&image.id.to_string(), names, config, image.size, &json!(image.diff_ids))
+}
+
+/// An image in the form of `docker image inspect`.
+fn docker_value(id: &str, names: &[NamedAs], config: &ImageConfig, size: u64, layers: &Value) -> Value {
     let tags: Vec<String> = names.iter().filter(|named| named.name.digest().is_none()).map(|named| named.name.familiar()).collect();
     let mut digests: Vec<String> = names
         .iter()
@@ -302,7 +338,7 @@ fn image_value(details: &ImageDetails) -> Result<Value, Error> {
     digests.dedup();
     let comment = config.history.last().and_then(|entry| entry.comment.clone()).unwrap_or_default();
     let mut value = json!({
-        "Id": image.id.to_string(),
+        "Id": id,
         "RepoTags": tags,
         "RepoDigests": digests,
         "Parent": "",
@@ -311,14 +347,14 @@ fn image_value(details: &ImageDetails) -> Result<Value, Error> {
         "Author": config.author.clone().unwrap_or_default(),
         "Architecture": config.architecture,
         "Os": config.os,
-        "Size": image.size,
+        "Size": size,
         "Config": config.config,
-        "RootFS": { "Type": config.rootfs.kind, "Layers": image.diff_ids },
+        "RootFS": { "Type": config.rootfs.kind, "Layers": layers },
     });
     if let (Some(variant), Some(object)) = (&config.variant, value.as_object_mut()) {
         object.insert("Variant".to_owned(), json!(variant));
     }
-    Ok(value)
+    value
 }
 
 /// Runs `strake history`.

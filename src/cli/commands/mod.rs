@@ -10,6 +10,7 @@ pub(super) mod login;
 mod outputs;
 pub(super) mod parse;
 pub(super) mod prune;
+pub(super) mod remote;
 pub(super) mod run;
 pub(super) mod transfer;
 

@@ -5,3 +5,4 @@ mod write;
 
 pub(super) use read::{Spooled, bad, begin, spool};
 pub use write::{ArchiveFormat, Packed, write_archive, write_layout, write_packed};
+pub(super) use write::{ArchiveWriter, LayoutWriter, names_of_entry};

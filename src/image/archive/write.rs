@@ -2,13 +2,13 @@
 //!
 //! The bytes depend on the images only: entries are in a fixed order, and have no times and no owners.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::oci::{Descriptor, Digest, Reference};
+use crate::oci::{Descriptor, Digest, Manifest, Reference};
 use crate::store::{ImageRecord, Store};
 
 use crate::image::Error;
@@ -47,74 +47,113 @@ pub fn write_archive(
 
 /// As [`write_archive`], of images that are packed already.
 pub fn write_packed(store: &Store, images: &[Packed], format: ArchiveFormat, out: &mut dyn Write) -> Result<(), Error> {
-    let failed = |source| Error::Io { action: "write", path: "the archive".into(), source };
-    let mut tar = tar::Builder::new(out);
-    append_dir(&mut tar, "blobs/").map_err(failed)?;
-    append_dir(&mut tar, "blobs/sha256/").map_err(failed)?;
-    each_blob(images, |blob, bytes| {
-        let path = blob_path(&blob.digest);
-        match bytes {
-            Some(bytes) => append(&mut tar, &path, blob.size, bytes).map_err(failed),
-            None => append(&mut tar, &path, blob.size, store.open_blob(&blob.digest)?).map_err(failed),
-        }
-    })?;
-    let mut files = vec![("index.json", index(images, Vec::new()))];
-    if format == ArchiveFormat::Docker {
-        files.push(("manifest.json", docker_manifest(images)));
-    }
-    files.push(("oci-layout", layout_version()));
-    for (name, value) in files {
-        let bytes = value.to_string().into_bytes();
-        append(&mut tar, name, bytes.len() as u64, bytes.as_slice()).map_err(failed)?;
-    }
-    tar.into_inner().and_then(|out| out.flush()).map_err(failed)
+    let mut archive = ArchiveWriter::begin(out)?;
+    each_blob(store, images, |blob, bytes| archive.blob(blob, bytes))?;
+    let docker: Vec<_> = images.iter().map(|(image, names)| (&image.manifest, names.as_slice())).collect();
+    archive.finish(&entries(images), (format == ArchiveFormat::Docker).then_some(docker.as_slice()))
 }
 
 /// Writes images into a directory as an OCI layout. What the layout holds already stays, but for entries of the same name.
 pub fn write_layout(store: &Store, images: &[Packed], dir: &Path) -> Result<(), Error> {
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { action, path, source }
-    };
-    let blobs = dir.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs).map_err(failed("make", &blobs))?;
-    each_blob(images, |blob, bytes| {
-        let path = dir.join(blob_path(&blob.digest));
-        // Written again where it is there: only its bytes could tell that it is what its name says, and reading them costs as much.
-        write_file(&path, |out| {
-            let copied = match bytes {
-                Some(bytes) => out.write_all(bytes),
-                None => std::io::copy(&mut store.open_blob(&blob.digest)?, out).map(|_| ()),
-            };
-            copied.map_err(failed("write", &path))
-        })
-    })?;
-    let path = dir.join("index.json");
-    let known = match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok().and_then(|index| index.get("manifests")?.as_array().cloned()),
-        Err(_) => None,
-    };
-    // The index comes last: a layout never names what is not there.
-    for (path, value) in [(dir.join("oci-layout"), layout_version()), (path, index(images, known.unwrap_or_default()))] {
-        write_file(&path, |out| out.write_all(value.to_string().as_bytes()).map_err(failed("write", &path)))?;
-    }
-    Ok(())
+    let layout = LayoutWriter::open(dir)?;
+    each_blob(store, images, |blob, bytes| layout.blob(blob, bytes))?;
+    layout.finish(&entries(images))
 }
 
-/// Visits every blob of the images once, manifests (which come with their bytes) included.
-fn each_blob(images: &[Packed], mut visit: impl FnMut(&Descriptor, Option<&[u8]>) -> Result<(), Error>) -> Result<(), Error> {
+/// Visits every blob of the images once, manifests included.
+fn each_blob(
+    store: &Store,
+    images: &[Packed],
+    mut visit: impl FnMut(&Descriptor, &mut dyn Read) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut seen = BTreeSet::new();
     for (image, _) in images {
         for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
             if seen.insert(blob.digest.clone()) {
-                visit(blob, None)?;
+                visit(blob, &mut store.open_blob(&blob.digest)?)?;
             }
         }
         if seen.insert(image.descriptor.digest.clone()) {
-            visit(&image.descriptor, Some(&image.bytes))?;
+            visit(&image.descriptor, &mut image.bytes.as_slice())?;
         }
     }
     Ok(())
+}
+
+/// An archive that is being written: the blobs in any order, each once, then the documents.
+pub(crate) struct ArchiveWriter<'a> {
+    tar: tar::Builder<&'a mut dyn Write>,
+}
+
+/// The images of Docker's `manifest.json`, with their names.
+pub(crate) type DockerImages<'a> = [(&'a Manifest, &'a [Reference])];
+
+impl<'a> ArchiveWriter<'a> {
+    pub(crate) fn begin(out: &'a mut dyn Write) -> Result<ArchiveWriter<'a>, Error> {
+        let mut tar = tar::Builder::new(out);
+        append_dir(&mut tar, "blobs/").and_then(|()| append_dir(&mut tar, "blobs/sha256/")).map_err(unwritten)?;
+        Ok(ArchiveWriter { tar })
+    }
+
+    pub(crate) fn blob(&mut self, blob: &Descriptor, bytes: &mut dyn Read) -> Result<(), Error> {
+        append(&mut self.tar, &blob_path(&blob.digest), blob.size, bytes).map_err(unwritten)
+    }
+
+    /// Writes what says which of the blobs are images, for `docker load` too where `docker` is given.
+    pub(crate) fn finish(mut self, entries: &[Descriptor], docker: Option<&DockerImages<'_>>) -> Result<(), Error> {
+        let mut files = vec![("index.json", index(entries, Vec::new()))];
+        files.extend(docker.map(|images| ("manifest.json", docker_manifest(images))));
+        files.push(("oci-layout", layout_version()));
+        for (name, value) in files {
+            let bytes = value.to_string().into_bytes();
+            append(&mut self.tar, name, bytes.len() as u64, bytes.as_slice()).map_err(unwritten)?;
+        }
+        self.tar.into_inner().and_then(|out| out.flush()).map_err(unwritten)
+    }
+}
+
+fn unwritten(source: std::io::Error) -> Error {
+    Error::Io { action: "write", path: "the archive".into(), source }
+}
+
+/// An OCI layout in a directory that is being written (image-spec 1.1, "Image Layout"). What it holds already stays.
+pub(crate) struct LayoutWriter {
+    dir: PathBuf,
+}
+
+impl LayoutWriter {
+    /// The layout in `dir`, which is made where it is missing.
+    pub(crate) fn open(dir: &Path) -> Result<LayoutWriter, Error> {
+        Ok(LayoutWriter { dir: dir.to_owned() })
+    }
+
+    pub(crate) fn blob(&self, blob: &Descriptor, bytes: &mut dyn Read) -> Result<(), Error> {
+        let path = self.dir.join(blob_path(&blob.digest));
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { action, path, source }
+        };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed("make", folder))?;
+        }
+        // Written again where it is there: only its bytes could tell that it is what its name says, and reading them costs as much.
+        write_file(&path, |out| std::io::copy(bytes, out).map(|_| ()).map_err(failed("write", &path)))
+    }
+
+    /// Adds `entries` to the index, in place of those of the same names.
+    pub(crate) fn finish(self, entries: &[Descriptor]) -> Result<(), Error> {
+        let path = self.dir.join("index.json");
+        let known = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok().and_then(|index| index.get("manifests")?.as_array().cloned()),
+            Err(_) => None,
+        };
+        // The index comes last: a layout never names what is not there.
+        for (path, value) in [(self.dir.join("oci-layout"), layout_version()), (path, index(entries, known.unwrap_or_default()))] {
+            let failed = |source| Error::Io { action: "write", path: path.clone(), source };
+            write_file(&path, |out| out.write_all(value.to_string().as_bytes()).map_err(failed))?;
+        }
+        Ok(())
+    }
 }
 
 fn layout_version() -> Value {
@@ -125,8 +164,14 @@ fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-/// `index.json`: every name of every image is an entry of its own, as tools expect it. `known` is what is there, of which other names stay.
-fn index(images: &[Packed], known: Vec<Value>) -> Value {
+/// The annotations that give an entry of a layout's index its tag and its whole name.
+pub(crate) fn names_of_entry(whole: Option<&str>, tag: &str) -> BTreeMap<String, String> {
+    let whole = whole.map(|name| (IMAGE_NAME.to_owned(), name.to_owned()));
+    whole.into_iter().chain([(REF_NAME.to_owned(), tag.to_owned())]).collect()
+}
+
+/// The entries of an index: every name of every image is one of its own, as tools expect it.
+fn entries(images: &[Packed]) -> Vec<Descriptor> {
     let mut entries: Vec<Descriptor> = Vec::new();
     for (image, names) in images {
         if names.is_empty() {
@@ -134,18 +179,24 @@ fn index(images: &[Packed], known: Vec<Value>) -> Value {
         }
         for name in names {
             let mut entry = image.descriptor.clone();
-            entry.annotations.insert(IMAGE_NAME.into(), name.to_string());
-            entry.annotations.insert(REF_NAME.into(), name.tag().unwrap_or("latest").to_owned());
+            entry.annotations.extend(names_of_entry(Some(&name.to_string()), name.tag().unwrap_or("latest")));
             entries.push(entry);
         }
     }
+    entries
+}
+
+/// `index.json`. `known` is what is there, of which what has other names stays.
+fn index(entries: &[Descriptor], known: Vec<Value>) -> Value {
     let replaced = |old: &Value| {
         entries.iter().any(|new| {
             let annotation = |key: &str| old.get("annotations").and_then(|all| all.get(key)).and_then(Value::as_str);
-            match (new.annotations.get(IMAGE_NAME), annotation(IMAGE_NAME)) {
+            let (whole, tag) = (new.annotations.get(IMAGE_NAME), new.annotations.get(REF_NAME).map(String::as_str));
+            match (whole, annotation(IMAGE_NAME)) {
                 (Some(new), Some(old)) => new == old,
-                (Some(_), None) => new.annotations.get(REF_NAME).map(String::as_str) == annotation(REF_NAME),
-                (None, _) => old.get("digest").and_then(Value::as_str) == Some(new.digest.to_string().as_str()),
+                // A mere tag is another's only where that has the same one.
+                _ if tag.is_some() => tag == annotation(REF_NAME),
+                _ => old.get("digest").and_then(Value::as_str) == Some(new.digest.to_string().as_str()),
             }
         })
     };
@@ -155,11 +206,11 @@ fn index(images: &[Packed], known: Vec<Value>) -> Value {
 }
 
 /// `manifest.json` of Docker's image format 1.2.
-fn docker_manifest(images: &[Packed]) -> Value {
-    let entries = images.iter().map(|(image, names)| {
+fn docker_manifest(images: &DockerImages<'_>) -> Value {
+    let entries = images.iter().map(|(manifest, names)| {
         let tags: Vec<String> = names.iter().map(|name| name.familiar()).collect();
-        let layers: Vec<String> = image.manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect();
-        json!({ "Config": blob_path(&image.manifest.config.digest), "RepoTags": tags, "Layers": layers })
+        let layers: Vec<String> = manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect();
+        json!({ "Config": blob_path(&manifest.config.digest), "RepoTags": tags, "Layers": layers })
     });
     Value::Array(entries.collect())
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::image::Error;
 use crate::image::archive::{bad, begin};
 use crate::oci::{Descriptor, Digest, Index, Manifest, ManifestOrIndex, Platform};
-use crate::store::{ImageRecord, LayerBlob, Store};
+use crate::store::{ImageRecord, Store};
 use crate::sys::{Links, RootDir};
 
 use super::{MAX_JSON, MAX_NESTING, Plan, load_one};
@@ -41,14 +41,7 @@ pub fn load_layout(store: &Store, layout: &Layout, platform: &Platform) -> Resul
     for layer in &manifest.layers {
         reader.fetch(&layer.digest, layer.size)?;
     }
-    let layers = manifest.layers.into_iter().map(|layer| LayerBlob {
-        digest: layer.digest,
-        size: layer.size,
-        media_type: layer.media_type,
-        made_as: None,
-    });
-    let plan = Plan { manifest: Some(digest), config: manifest.config.digest, layers: layers.collect(), names: Vec::new() };
-    Ok(load_one(store, plan)?.image)
+    Ok(load_one(store, Plan::of(digest, manifest, Vec::new()))?.image)
 }
 
 struct Reader<'a> {

@@ -4,6 +4,7 @@
 //! hashed before the image is recorded, all layers at once; nothing of an image that is not whole gets a name.
 
 mod layout;
+mod root;
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,6 +19,7 @@ use crate::oci::{
 use crate::store::{ActiveSnapshot, ImageRecord, LayerBlob, SnapshotId, Store};
 
 pub use layout::{Layout, load_layout};
+pub use root::{archive_root, load_root};
 
 use super::Error;
 use super::archive::{Spooled, bad, spool};
@@ -46,6 +48,15 @@ struct Plan {
     config: Digest,
     layers: Vec<LayerBlob>,
     names: Vec<Reference>,
+}
+
+impl Plan {
+    /// An image by its manifest.
+    fn of(digest: Digest, manifest: Manifest, names: Vec<Reference>) -> Plan {
+        let blob = |layer: Descriptor| LayerBlob { digest: layer.digest, size: layer.size, media_type: layer.media_type, made_as: None };
+        let layers = manifest.layers.into_iter().map(blob).collect();
+        Plan { manifest: Some(digest), config: manifest.config.digest, layers, names }
+    }
 }
 
 /// An entry of Docker's `manifest.json`.
@@ -93,18 +104,7 @@ fn plans_of_index(store: &Store, bytes: &[u8], platform: &Platform) -> Result<Ve
             known.names.extend(name.filter(|name| !known.names.contains(name)));
             continue;
         }
-        let layers = manifest.layers.into_iter().map(|layer| LayerBlob {
-            digest: layer.digest,
-            size: layer.size,
-            media_type: layer.media_type,
-            made_as: None,
-        });
-        plans.push(Plan {
-            manifest: Some(digest),
-            config: manifest.config.digest,
-            layers: layers.collect(),
-            names: name.into_iter().collect(),
-        });
+        plans.push(Plan::of(digest, manifest, name.into_iter().collect()));
     }
     Ok(plans)
 }

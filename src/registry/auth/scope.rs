@@ -16,6 +16,11 @@ impl Scope {
         Scope { resource: format!("repository:{name}"), actions: actions.iter().map(|&action| action.to_owned()).collect() }
     }
 
+    /// The right to list the repositories of a registry.
+    pub(in crate::registry) fn catalog() -> Scope {
+        Scope { resource: "registry:catalog".to_owned(), actions: BTreeSet::from(["*".to_owned()]) }
+    }
+
     /// Reads one scope; `None` for what has no resource and actions.
     pub(super) fn parse(text: &str) -> Option<Scope> {
         let (resource, actions) = text.rsplit_once(':')?;

@@ -1,0 +1,240 @@
+//! `strake copy`, `manifest`, `config`, `digest`, `ls`, `catalog` and `delete`: images where they are, without the store in between.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::render::{ProgressMode, progress};
+use crate::cli::{Global, env, report};
+use crate::engine::{ArchiveFormat, CopyRequest, Error, Place, Wanted};
+use crate::oci::{Platform, Reference};
+
+use super::{exit, until_interrupted, with_any_store, with_engine};
+
+/// Flags of `strake copy`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CopyArgs {
+    /// What is copied: `NAME[:TAG|@DIGEST]` or `docker://NAME` of a registry, `store:NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+    /// `docker-archive:FILE[:NAME]`
+    #[arg(value_parser = place)]
+    source: Place,
+    /// Where to, in the same words
+    #[arg(value_parser = place)]
+    dest: Place,
+    /// Copy all images of an index, and the index
+    #[arg(short, long, conflicts_with = "platform")]
+    all: bool,
+    /// The image to choose from an index [default: this machine's platform]
+    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Copy what is about the image too: signatures, bills of materials and the like
+    #[arg(short, long)]
+    referrers: bool,
+    /// Write the digest at the destination into a file
+    #[arg(long, value_name = "FILE")]
+    digestfile: Option<PathBuf>,
+    /// Show nothing but the digest
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Reads a place, for clap. A path ends at its first colon.
+fn place(text: &str) -> Result<Place, String> {
+    let reference = |text: &str| text.parse::<Reference>().map_err(|error| error.to_string());
+    let file = |rest: &str| match rest.split_once(':') {
+        Some((path, name)) => (PathBuf::from(path), Some(name.to_owned()).filter(|name| !name.is_empty())),
+        None => (PathBuf::from(rest), None),
+    };
+    let named = |rest: &str| if rest.is_empty() || rest.starts_with(':') { Err(format!("`{text}` names no file")) } else { Ok(file(rest)) };
+    if let Some(rest) = text.strip_prefix("docker://") {
+        return reference(rest).map(Place::Registry);
+    }
+    match text.split_once(':') {
+        Some(("store", "")) => Err("`store:` is followed by the image's name".to_owned()),
+        Some(("store", name)) => Ok(Place::Store(name.to_owned())),
+        Some(("oci", rest)) => named(rest).map(|(dir, tag)| Place::Layout { dir, tag }),
+        Some((kind @ ("oci-archive" | "docker-archive"), rest)) => {
+            let format = if kind == "oci-archive" { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
+            named(rest).map(|(path, name)| Place::Archive { path, format, name })
+        }
+        Some((kind @ ("dir" | "docker-daemon" | "containers-storage" | "sif" | "tarball"), _)) => {
+            Err(format!("`{kind}:` is not supported: use a registry, `store:`, `oci:`, `oci-archive:` or `docker-archive:`"))
+        }
+        _ => reference(text).map(Place::Registry),
+    }
+}
+
+/// Flags of `strake manifest` and `strake digest`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DocumentArgs {
+    /// The image, at its registry
+    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
+    name: Reference,
+    /// Choose the image for this platform from an index
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+}
+
+/// Flags of `strake config`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ConfigArgs {
+    /// The image, at its registry
+    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
+    name: Reference,
+    /// The image to choose from an index [default: this machine's platform]
+    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+}
+
+/// Flags of `strake ls`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LsArgs {
+    /// The repository
+    #[arg(value_name = "REPOSITORY")]
+    repository: Reference,
+    /// Show whole names, not tags
+    #[arg(long)]
+    full_ref: bool,
+    /// Leave out tags that only keep signatures and the like (`sha256-…`)
+    #[arg(short = 'O', long)]
+    omit_digest_tags: bool,
+}
+
+/// Flags of `strake catalog`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CatalogArgs {
+    /// The registry, such as `localhost:5000`
+    registry: String,
+    /// Show whole names
+    #[arg(long)]
+    full_ref: bool,
+}
+
+/// Flags of `strake delete`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DeleteArgs {
+    /// What to delete at its registry: a tag, or the manifest that a digest names
+    #[arg(required = true, value_name = "NAME:TAG|NAME@DIGEST")]
+    names: Vec<Reference>,
+    /// Delete what the tag stands for, and so every other tag of the same image too
+    #[arg(long)]
+    manifest: bool,
+}
+
+/// Runs `strake copy`.
+pub(in crate::cli) fn copy(global: &Global, args: CopyArgs) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move {
+        let wanted = if args.all { Wanted::All } else { Wanted::Platform(args.platform.unwrap_or_else(Platform::host)) };
+        let changes_store = matches!(args.dest, Place::Store(_));
+        let request = CopyRequest { from: args.source, to: args.dest, wanted, referrers: args.referrers };
+        let to_stdout = matches!(&request.to, Place::Archive { path, .. } if path.as_os_str() == "-");
+        let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
+        let outcome = until_interrupted(engine.copy(request, &progress)).await?;
+        drop(progress);
+        crate::task::blocking(move || engine.finish(changes_store)).await?;
+        let digest = outcome.root.digest.to_string();
+        if let Some(path) = args.digestfile {
+            std::fs::write(&path, &digest).map_err(|source| Error::Io { action: "write", path, source })?;
+        }
+        if !to_stdout {
+            report::result(&digest);
+        }
+        Ok(())
+    }))
+}
+
+/// Runs `strake manifest`.
+pub(in crate::cli) fn manifest(global: &Global, args: DocumentArgs) -> ExitCode {
+    exit(with_any_store(global, |engine| async move {
+        let found = until_interrupted(engine.remote_manifest(&args.name, args.platform.as_ref())).await?;
+        bytes(&found.bytes);
+        Ok(())
+    }))
+}
+
+/// Runs `strake digest`.
+pub(in crate::cli) fn digest(global: &Global, args: DocumentArgs) -> ExitCode {
+    exit(with_any_store(global, |engine| async move {
+        let digest = match &args.platform {
+            None => until_interrupted(engine.remote_digest(&args.name)).await?.digest,
+            Some(_) => until_interrupted(engine.remote_manifest(&args.name, args.platform.as_ref())).await?.descriptor.digest,
+        };
+        report::result(&digest.to_string());
+        Ok(())
+    }))
+}
+
+/// Runs `strake config`.
+pub(in crate::cli) fn config(global: &Global, args: ConfigArgs) -> ExitCode {
+    exit(with_any_store(global, |engine| async move {
+        let platform = args.platform.unwrap_or_else(Platform::host);
+        let image = until_interrupted(engine.remote_image(&args.name, &platform)).await?;
+        bytes(&image.config_bytes);
+        Ok(())
+    }))
+}
+
+/// Runs `strake ls`.
+pub(in crate::cli) fn ls(global: &Global, args: LsArgs) -> ExitCode {
+    exit(with_any_store(global, |engine| async move {
+        for tag in until_interrupted(engine.remote_tags(&args.repository)).await? {
+            if args.omit_digest_tags && tag.starts_with("sha256-") {
+                continue;
+            }
+            report::result(&if args.full_ref { format!("{}:{tag}", args.repository.familiar_name()) } else { tag });
+        }
+        Ok(())
+    }))
+}
+
+/// Runs `strake catalog`.
+pub(in crate::cli) fn catalog(global: &Global, args: CatalogArgs) -> ExitCode {
+    exit(with_any_store(global, |engine| async move {
+        for repository in until_interrupted(engine.remote_catalog(&args.registry)).await? {
+            report::result(&if args.full_ref { format!("{}/{repository}", args.registry) } else { repository });
+        }
+        Ok(())
+    }))
+}
+
+/// Runs `strake delete`.
+pub(in crate::cli) fn delete(global: &Global, args: DeleteArgs) -> ExitCode {
+    exit(with_any_store(global, |engine| async move {
+        for name in &args.names {
+            let target = match args.manifest {
+                true => name.only_digest(until_interrupted(engine.remote_digest(name)).await?.digest),
+                false => name.clone(),
+            };
+            until_interrupted(engine.remote_delete(&target)).await?;
+            report::result(&format!("Deleted: {}", target.familiar()));
+        }
+        Ok(())
+    }))
+}
+
+/// Writes a document as it is, without a line end of our own: its digest is of these bytes.
+fn bytes(document: &[u8]) {
+    report::output(|out| out.write_all(document));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_told_by_their_prefix() {
+        assert!(matches!(place("debian:12"), Ok(Place::Registry(name)) if name.familiar() == "debian:12"));
+        assert!(matches!(place("docker://localhost:5000/a"), Ok(Place::Registry(name)) if name.registry() == "localhost:5000"));
+        assert!(matches!(place("store:app:1"), Ok(Place::Store(name)) if name == "app:1"));
+        assert!(
+            matches!(place("oci:/a/b:v1"), Ok(Place::Layout { dir, tag: Some(tag) }) if dir == std::path::Path::new("/a/b") && tag == "v1")
+        );
+        assert!(matches!(place("oci:a"), Ok(Place::Layout { tag: None, .. })));
+        let named = place("docker-archive:x.tar:acme/app:2");
+        assert!(matches!(named, Ok(Place::Archive { format: ArchiveFormat::Docker, name: Some(name), .. }) if name == "acme/app:2"));
+        for bad in ["oci:", "oci::v1", "store:", "docker-daemon:x", "Upper/case:1", ""] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
+    }
+}

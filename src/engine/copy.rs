@@ -1,0 +1,289 @@
+//! Images from one place to another as they are, and what a registry tells of images without giving them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use crate::image::copy::Wanted;
+use crate::image::copy::{Collection, LayoutSource, Name, Source, Target, collect, to_archive, to_layout, to_registry};
+use crate::image::load::{Layout, archive_root, load_layout, load_root};
+pub use crate::image::remote::{RemoteDocument, RemoteImage};
+use crate::image::{blobs, pull};
+use crate::oci::{Descriptor, Platform, Reference};
+use crate::progress::{Progress, StepOutcome, StepProgress};
+use crate::registry::{Client, ClientOptions};
+use crate::store::ImageRecord;
+use crate::task::blocking;
+
+use super::transfer::{ArchiveFormat, open_input};
+use super::{Engine, Error};
+
+/// A place that has images.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// A registry, by the image's name there.
+    Registry(Reference),
+    /// The store, by a name or an ID of an image.
+    Store(String),
+    /// A directory with an OCI layout.
+    Layout {
+        /// The directory.
+        dir: PathBuf,
+        /// Which of its images.
+        tag: Option<String>,
+    },
+    /// A file with an archive; `-` is standard input or output.
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// Who reads it, or wrote it.
+        format: ArchiveFormat,
+        /// Which of its images: a tag, or a whole name.
+        name: Option<String>,
+    },
+}
+
+/// A copy.
+#[derive(Clone, Debug)]
+pub struct CopyRequest {
+    /// What is copied.
+    pub from: Place,
+    /// Where to.
+    pub to: Place,
+    /// Which images of an index.
+    pub wanted: Wanted,
+    /// Whether what is about an image (signatures, for instance) goes with it.
+    pub referrers: bool,
+}
+
+/// A copy that succeeded.
+#[derive(Clone, Debug)]
+pub struct CopyOutcome {
+    /// What the name stands for at the destination.
+    pub root: Descriptor,
+    /// How many blobs it has.
+    pub blobs: usize,
+    /// How many bytes those are.
+    pub size: u64,
+}
+
+impl Engine {
+    /// Copies an image from one place to another.
+    ///
+    /// # Errors
+    /// Either place; what cannot be done there.
+    pub async fn copy(&self, request: CopyRequest, progress: &Progress) -> Result<CopyOutcome, Error> {
+        let _lease = self.hold().await?;
+        let name = written(&request.from);
+        let step = progress.start(format!("copy {name} to {}", written(&request.to)), None);
+        let source_client = self.client()?;
+        let result = self.copy_now(&request, &source_client, &step).await;
+        step.finish(if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
+        for warning in source_client.take_warnings() {
+            progress.warn(warning);
+        }
+        result.map_err(|failure| match failure {
+            Failure::Image(source) => Error::Image { action: "copy", name, source },
+            Failure::Other(error) => error,
+        })
+    }
+
+    async fn copy_now(&self, request: &CopyRequest, client: &Client, step: &StepProgress) -> Result<CopyOutcome, Failure> {
+        if let Place::Store(to) = &request.to {
+            let image = self.copy_to_store(request, to, client, step).await?;
+            let manifest = self.stored_manifest(&image).await?;
+            return Ok(CopyOutcome { root: manifest, blobs: image.diff_ids.len() + 1, size: image.size });
+        }
+        let source = self.source(&request.from, client).await?;
+        let what = collect(&source, &request.wanted, request.referrers).await?;
+        let outcome = CopyOutcome { root: what.root.clone(), blobs: what.blobs.len(), size: what.blobs.iter().map(|blob| blob.size).sum() };
+        self.write(&source, what, request, step).await?;
+        Ok(outcome)
+    }
+
+    async fn write(&self, source: &Source, what: Collection, request: &CopyRequest, step: &StepProgress) -> Result<(), Failure> {
+        match &request.to {
+            Place::Registry(reference) => {
+                let target = Target { client: self.other_client()?, reference: reference.clone() };
+                to_registry(source, &what, &target, step).await?;
+            }
+            Place::Layout { dir, tag } => to_layout(source, what, dir, tag.as_deref(), step).await?,
+            Place::Archive { path, format, name } => {
+                let whole = name.as_deref().and_then(|name| name.parse::<Reference>().ok()).or_else(|| reference_of(&request.from));
+                let name = match (name, format) {
+                    // A tag alone is all that an OCI archive wants.
+                    (Some(tag), ArchiveFormat::Oci) if !tag.contains(['/', ':']) => Some(Name::Tag(tag)),
+                    _ => whole.as_ref().map(Name::Whole),
+                };
+                to_archive(source, what, *format, path, name, step).await?;
+            }
+            Place::Store(_) => unreachable!("copies into the store are made by `copy_to_store`"),
+        }
+        Ok(())
+    }
+
+    async fn source(&self, place: &Place, client: &Client) -> Result<Source, Failure> {
+        Ok(match place {
+            Place::Registry(reference) => Source::Registry { client: client.clone(), reference: reference.clone() },
+            Place::Layout { dir, tag } => {
+                let (dir, tag) = (dir.clone(), tag.clone());
+                Source::Layout(Arc::new(blocking(move || LayoutSource::open(&dir, tag.as_deref())).await?))
+            }
+            Place::Store(name) => {
+                let image = self.image(name)?;
+                let root = self.stored_manifest(&image).await?;
+                Source::Store { store: self.store.clone(), root, name: name.clone() }
+            }
+            Place::Archive { path, name, .. } => {
+                let root = self.spool(path, name.clone()).await?;
+                Source::Store { store: self.store.clone(), root, name: path.display().to_string() }
+            }
+        })
+    }
+
+    /// The manifest of an image of the store, whose layers are compressed now where they were not.
+    async fn stored_manifest(&self, image: &ImageRecord) -> Result<Descriptor, Failure> {
+        let (store, image) = (self.store.clone(), image.clone());
+        Ok(blocking(move || blobs::ensure_manifest(&store, &image)).await?.descriptor)
+    }
+
+    async fn spool(&self, path: &Path, name: Option<String>) -> Result<Descriptor, Failure> {
+        let (store, path) = (self.store.clone(), path.to_owned());
+        blocking(move || Ok(archive_root(&store, open_input(&path)?, name.as_deref())?)).await
+    }
+
+    async fn copy_to_store(&self, request: &CopyRequest, to: &str, client: &Client, step: &StepProgress) -> Result<ImageRecord, Failure> {
+        let usage = |message: String, hint: &str| Failure::Other(Error::Usage { message, hint: Some(hint.to_owned()) });
+        let Wanted::Platform(platform) = &request.wanted else {
+            return Err(usage("the store keeps images, not indexes of several".into(), "leave `--all` out, and choose with `--platform`"));
+        };
+        let name: Reference =
+            to.parse().map_err(|error: crate::oci::ReferenceError| usage(error.to_string(), "name it as `store:NAME:TAG`"))?;
+        let store = self.store.clone();
+        if let Place::Registry(reference) = &request.from {
+            let resolved = pull::resolve(client, &store, reference, platform).await?;
+            let snapshots = pull::unpack(client, &store, reference, &resolved, step).await?;
+            return Ok(blocking(move || pull::record(&store, &name, &resolved, &snapshots)).await?);
+        }
+        let image = match &request.from {
+            Place::Store(from) => self.image(from)?,
+            Place::Layout { dir, tag } => {
+                let (layout, platform) = (Layout { dir: dir.clone(), tag: tag.clone(), digest: None }, platform.clone());
+                let store = store.clone();
+                blocking(move || load_layout(&store, &layout, &platform)).await?
+            }
+            Place::Archive { path, name, .. } => {
+                let (root, platform, store) = (self.spool(path, name.clone()).await?, platform.clone(), store.clone());
+                blocking(move || load_root(&store, &root, &platform)).await?
+            }
+            Place::Registry(_) => unreachable!("copies from a registry are made above"),
+        };
+        self.store.tag(&name, &image.id, None).map_err(Error::from)?;
+        Ok(image)
+    }
+
+    /// One more client, which shares nothing with the first: see [`Target`].
+    fn other_client(&self) -> Result<Client, Error> {
+        let options: ClientOptions = self.client()?.options().clone();
+        Client::new(options).map_err(|source| Error::Registry { action: "set up", name: "the registry client".into(), source })
+    }
+}
+
+/// Why a copy failed, before it is said what was copied.
+enum Failure {
+    Image(crate::image::Error),
+    Other(Error),
+}
+
+impl From<crate::image::Error> for Failure {
+    fn from(error: crate::image::Error) -> Failure {
+        Failure::Image(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Other(error)
+    }
+}
+
+fn reference_of(place: &Place) -> Option<Reference> {
+    match place {
+        Place::Registry(reference) => Some(reference.clone()),
+        Place::Store(name) | Place::Archive { name: Some(name), .. } => name.parse().ok(),
+        _ => None,
+    }
+}
+
+/// A place as a user writes it.
+fn written(place: &Place) -> String {
+    let with = |path: &Path, name: &Option<String>| match name {
+        Some(name) => format!("{}:{name}", path.display()),
+        None => path.display().to_string(),
+    };
+    match place {
+        Place::Registry(reference) => reference.written().to_owned(),
+        Place::Store(name) => format!("store:{name}"),
+        Place::Layout { dir, tag } => format!("oci:{}", with(dir, tag)),
+        Place::Archive { path, format: ArchiveFormat::Oci, name } => format!("oci-archive:{}", with(path, name)),
+        Place::Archive { path, format: ArchiveFormat::Docker, name } => format!("docker-archive:{}", with(path, name)),
+    }
+}
+
+/// What a registry tells of a name.
+impl Engine {
+    /// The manifest or index that a name stands for, with `platform` the manifest for that; its bytes are those of the registry.
+    ///
+    /// # Errors
+    /// There is none, or the registry cannot be reached or refuses.
+    pub async fn remote_manifest(&self, reference: &Reference, platform: Option<&Platform>) -> Result<RemoteDocument, Error> {
+        let client = self.client()?;
+        let failed = |source| Error::Image { action: "look at", name: reference.written().to_owned(), source };
+        crate::image::remote::manifest(&client, reference, platform).await.map_err(failed)
+    }
+
+    /// The config of the image that a name stands for.
+    ///
+    /// # Errors
+    /// As [`Engine::remote_manifest`]; there is no image for the platform.
+    pub async fn remote_image(&self, reference: &Reference, platform: &Platform) -> Result<RemoteImage, Error> {
+        let client = self.client()?;
+        let failed = |source| Error::Image { action: "look at", name: reference.written().to_owned(), source };
+        crate::image::remote::image(&client, reference, platform).await.map_err(failed)
+    }
+
+    /// What a name stands for: its digest.
+    ///
+    /// # Errors
+    /// As [`Engine::remote_manifest`].
+    pub async fn remote_digest(&self, reference: &Reference) -> Result<Descriptor, Error> {
+        let failed = |source| Error::Registry { action: "look at", name: reference.written().to_owned(), source };
+        self.client()?.resolve(reference).await.map_err(failed)
+    }
+
+    /// The tags of a repository.
+    ///
+    /// # Errors
+    /// There is no such repository, or the registry cannot be reached or refuses.
+    pub async fn remote_tags(&self, repository: &Reference) -> Result<Vec<String>, Error> {
+        let failed = |source| Error::Registry { action: "list the tags of", name: repository.familiar_name(), source };
+        self.client()?.tags(repository).await.map_err(failed)
+    }
+
+    /// The repositories of a registry.
+    ///
+    /// # Errors
+    /// The registry has no such list, or cannot be reached or refuses.
+    pub async fn remote_catalog(&self, registry: &str) -> Result<Vec<String>, Error> {
+        let failed = |source| Error::Registry { action: "list the repositories of", name: registry.to_owned(), source };
+        self.client()?.catalog(registry).await.map_err(failed)
+    }
+
+    /// Deletes a tag, or what a digest stands for.
+    ///
+    /// # Errors
+    /// There is no such thing, or the registry refuses.
+    pub async fn remote_delete(&self, reference: &Reference) -> Result<(), Error> {
+        let failed = |source| Error::Registry { action: "delete", name: reference.written().to_owned(), source };
+        self.client()?.delete_manifest(reference).await.map_err(failed)
+    }
+}

@@ -1,0 +1,183 @@
+//! Images from one place to another, without unpacking anything: a registry, the store, an OCI layout, an archive.
+//!
+//! First the documents: [`collect`] follows the manifest (or index) that is meant to everything that belongs to it and makes a [`Collection`] of that. Then
+//! the bytes: a sink ([`to_registry`], [`to_layout`], [`to_archive`]) takes the blobs as streams, then the manifests, those that others point at first; the
+//! name comes last. Documents keep their bytes, so digests stay what they are. Every byte is hashed on its way.
+
+mod files;
+mod registry;
+mod source;
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+
+use crate::oci::{Descriptor, Digest, Index, ManifestOrIndex, MediaType, Platform};
+
+use super::Error;
+
+pub use files::{Name, to_archive, to_layout};
+pub use registry::{Target, to_registry};
+pub use source::{LayoutSource, Source};
+
+/// How deep indexes may be nested.
+const MAX_NESTING: usize = 4;
+
+/// How many manifests one copy may have; all of them are held in memory.
+const MAX_MANIFESTS: usize = 10_000;
+
+/// How large a manifest may be.
+pub(super) const MAX_MANIFEST: u64 = 16 << 20;
+
+/// How large all manifests together may be.
+const MAX_MANIFESTS_SIZE: u64 = 128 << 20;
+
+/// Which of the images of an index are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The index itself, with all that it names.
+    All,
+    /// The image for one platform.
+    Platform(Platform),
+}
+
+/// A manifest or an index as it is sent.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// What points at it.
+    pub descriptor: Descriptor,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// The manifest that it is about (referrers).
+    pub subject: Option<Descriptor>,
+}
+
+/// All that belongs to what is copied.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    /// What the name stands for at the destination.
+    pub root: Descriptor,
+    /// The manifests and indexes, each after those that it points at.
+    pub documents: Vec<Document>,
+    /// The blobs, each once.
+    pub blobs: Vec<Descriptor>,
+    /// The top-level documents that are only there because they are about another one.
+    pub referrers: Vec<Descriptor>,
+}
+
+/// Follows what `source` means to all that belongs to it; with `referrers`, also to what is about any of it.
+///
+/// # Errors
+/// The source; documents that are none, or too many; with [`Wanted::Platform`], an index without that platform.
+pub async fn collect(source: &Source, wanted: &Wanted, referrers: bool) -> Result<Collection, Error> {
+    let mut found = Collector { source, documents: Vec::new(), seen: HashSet::new(), blobs: Vec::new(), known: HashMap::new(), size: 0 };
+    let mut root = source.root().await?;
+    if let Wanted::Platform(platform) = wanted {
+        root = found.select(root, platform).await?;
+    }
+    found.add(root.clone(), 0).await?;
+    let mut about = Vec::new();
+    if referrers {
+        // What is about a referrer is found in the same way: the list grows while it is read.
+        let mut at = 0;
+        while let Some(subject) = found.documents.get(at).map(|document| document.descriptor.digest.clone()) {
+            for referrer in source.referrers(&subject).await? {
+                if !found.seen.contains(&referrer.digest) {
+                    about.push(referrer.clone());
+                    found.add(referrer, 0).await?;
+                }
+            }
+            at += 1;
+        }
+    }
+    Ok(Collection { root, documents: found.documents, blobs: found.blobs, referrers: about })
+}
+
+struct Collector<'a> {
+    source: &'a Source,
+    documents: Vec<Document>,
+    seen: HashSet<Digest>,
+    blobs: Vec<Descriptor>,
+    /// Sizes of blobs: two manifests that announce one blob with two sizes are both wrong.
+    known: HashMap<Digest, u64>,
+    size: u64,
+}
+
+impl Collector<'_> {
+    /// The image for `platform`: `at` itself where it is no index.
+    async fn select(&mut self, mut at: Descriptor, platform: &Platform) -> Result<Descriptor, Error> {
+        for _ in 0..MAX_NESTING {
+            let bytes = self.source.manifest(&at).await?;
+            match self.parse(&at, &bytes)? {
+                ManifestOrIndex::Manifest(_) => return Ok(at),
+                ManifestOrIndex::Index(index) => at = self.of_platform(&index, platform)?,
+            }
+        }
+        Err(Error::NestedTooDeep { name: self.source.name(), limit: MAX_NESTING })
+    }
+
+    fn of_platform(&self, index: &Index, platform: &Platform) -> Result<Descriptor, Error> {
+        index.select(platform).cloned().ok_or_else(|| Error::NoPlatform {
+            name: self.source.name(),
+            wanted: platform.clone(),
+            found: index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Adds a document and all that it points at.
+    async fn add(&mut self, at: Descriptor, depth: usize) -> Result<(), Error> {
+        if !self.seen.insert(at.digest.clone()) {
+            return Ok(());
+        }
+        if depth > MAX_NESTING {
+            return Err(Error::NestedTooDeep { name: self.source.name(), limit: MAX_NESTING });
+        }
+        let bytes = self.source.manifest(&at).await?;
+        self.size += bytes.len() as u64;
+        if self.seen.len() > MAX_MANIFESTS || self.size > MAX_MANIFESTS_SIZE {
+            return Err(Error::TooLarge { what: "list of manifests", name: self.source.name(), size: self.size });
+        }
+        let parsed = self.parse(&at, &bytes)?;
+        let media_type = parsed.media_type();
+        let subject = match parsed {
+            ManifestOrIndex::Manifest(manifest) => {
+                for blob in manifest.layers.iter().chain([&manifest.config]) {
+                    self.add_blob(blob)?;
+                }
+                manifest.subject
+            }
+            ManifestOrIndex::Index(index) => {
+                for entry in &index.manifests {
+                    // An index may also point at something else than manifests, which then is a blob.
+                    match entry.media_type.is_manifest() || entry.media_type.is_index() {
+                        true => Box::pin(self.add(entry.clone(), depth + 1)).await?,
+                        false => self.add_blob(entry)?,
+                    }
+                }
+                index.subject
+            }
+        };
+        self.documents.push(Document { descriptor: Descriptor { media_type, ..at }, bytes, subject });
+        Ok(())
+    }
+
+    fn add_blob(&mut self, blob: &Descriptor) -> Result<(), Error> {
+        // Layers that may not be given away are where their manifest says.
+        if blob.media_type == MediaType::DockerForeignLayer && !blob.urls.is_empty() {
+            return Ok(());
+        }
+        match self.known.insert(blob.digest.clone(), blob.size) {
+            None => self.blobs.push(Descriptor::new(blob.media_type.clone(), blob.digest.clone(), blob.size)),
+            Some(size) if size == blob.size => {}
+            Some(actual) => {
+                let (name, digest) = (self.source.name(), blob.digest.clone());
+                return Err(Error::Size { name, digest, announced: blob.size, actual });
+            }
+        }
+        Ok(())
+    }
+
+    fn parse(&self, at: &Descriptor, bytes: &[u8]) -> Result<ManifestOrIndex, Error> {
+        ManifestOrIndex::parse(bytes, Some(&at.media_type)).map_err(|source| Error::Manifest { name: self.source.name(), source })
+    }
+}

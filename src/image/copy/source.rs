@@ -1,0 +1,228 @@
+//! Where a copy comes from. Manifests are checked against their digests here; blobs are checked by whoever takes them.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use rustix::fs::{Mode, OFlags};
+
+use crate::image::Error;
+use crate::image::archive::bad;
+use crate::oci::{Descriptor, Digest, Index, ManifestOrIndex, Reference};
+use crate::registry::{BlobSource, ByteStream, Client, read_stream};
+use crate::store::Store;
+use crate::sys::{Links, RootDir};
+use crate::task::blocking;
+
+use super::MAX_MANIFEST;
+
+/// Where documents and blobs are read.
+#[derive(Clone)]
+pub enum Source {
+    /// A registry.
+    Registry {
+        /// Who asks.
+        client: Client,
+        /// For what.
+        reference: Reference,
+    },
+    /// Blobs of the store, of an image whose manifest is there.
+    Store {
+        /// The store.
+        store: Store,
+        /// What is copied.
+        root: Descriptor,
+        /// How messages call it.
+        name: String,
+    },
+    /// A directory with an OCI layout (image-spec 1.1, "Image Layout").
+    Layout(Arc<LayoutSource>),
+}
+
+/// An OCI layout that is read. No link leads out of its directory.
+pub struct LayoutSource {
+    dir: RootDir,
+    path: PathBuf,
+    index: Index,
+    root: Descriptor,
+}
+
+/// The annotation that gives an entry of a layout its tag.
+const TAG: &str = "org.opencontainers.image.ref.name";
+
+impl LayoutSource {
+    /// Opens a layout and finds what is meant: the entry with `tag`, or the only one that there is.
+    ///
+    /// # Errors
+    /// The directory is no layout, or has nothing of that tag.
+    pub fn open(path: &Path, tag: Option<&str>) -> Result<LayoutSource, Error> {
+        let failed = |source| Error::Layout { path: path.to_owned(), source };
+        let dir = RootDir::open(path).map_err(failed)?;
+        let file = open_in(&dir, path, Path::new("index.json"))?;
+        let mut bytes = Vec::new();
+        let failed = |source| Error::Layout { path: path.join("index.json"), source };
+        file.take(MAX_MANIFEST).read_to_end(&mut bytes).map_err(failed)?;
+        let index: Index = serde_json::from_slice(&bytes).map_err(|error| bad(format!("its `index.json` is malformed: {error}")))?;
+        let name = path.display();
+        let root = match (tag, index.manifests.as_slice()) {
+            (None, [only]) => only.clone(),
+            (None, []) => return Err(bad(format!("`{name}` has no image"))),
+            (None, several) => {
+                let count = several.len();
+                return Err(bad(format!("`{name}` has {count} images: name one of its tags, as in `oci:{name}:TAG`")));
+            }
+            (Some(tag), all) => {
+                let found = all.iter().find(|entry| entry.annotations.get(TAG).is_some_and(|known| known == tag));
+                found.cloned().ok_or_else(|| bad(format!("`{name}` has no image with the tag `{tag}`")))?
+            }
+        };
+        Ok(LayoutSource { dir, path: path.to_owned(), index, root })
+    }
+
+    fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+        open_in(&self.dir, &self.path, Path::new(&format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())))
+    }
+}
+
+fn open_in(dir: &RootDir, root: &Path, path: &Path) -> Result<File, Error> {
+    let failed = |source| Error::Layout { path: root.join(path), source };
+    dir.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty(), Links::Follow).map(File::from).map_err(failed)
+}
+
+impl Source {
+    /// How messages call it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Source::Registry { reference, .. } => reference.written().to_owned(),
+            Source::Store { name, .. } => name.clone(),
+            Source::Layout(layout) => layout.path.display().to_string(),
+        }
+    }
+
+    /// What is meant.
+    pub(super) async fn root(&self) -> Result<Descriptor, Error> {
+        match self {
+            Source::Registry { client, reference } => Ok(client.resolve(reference).await?),
+            Source::Store { root, .. } => Ok(root.clone()),
+            Source::Layout(layout) => Ok(plain(&layout.root)),
+        }
+    }
+
+    /// The bytes of a manifest or an index.
+    pub(super) async fn manifest(&self, at: &Descriptor) -> Result<Bytes, Error> {
+        if at.size > MAX_MANIFEST {
+            return Err(Error::TooLarge { what: "manifest", name: self.name(), size: at.size });
+        }
+        match self {
+            Source::Registry { client, reference } => {
+                let fetched = client.fetch_manifest(&reference.only_digest(at.digest.clone())).await?;
+                Ok(fetched.bytes)
+            }
+            Source::Store { store, .. } => {
+                let (store, digest) = (store.clone(), at.digest.clone());
+                Ok(blocking(move || store.read_blob(&digest, MAX_MANIFEST)).await?.into())
+            }
+            Source::Layout(layout) => {
+                let (layout, at) = (layout.clone(), at.clone());
+                blocking(move || read_manifest(&layout, &at)).await
+            }
+        }
+    }
+
+    /// The bytes of a blob. Those of a registry have been checked where they end without an error.
+    pub(super) fn blob(&self, blob: &Descriptor) -> Arc<dyn BlobSource> {
+        Arc::new(Blob { source: self.clone(), blob: blob.clone() })
+    }
+
+    /// What is about the document `subject`.
+    pub(super) async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        match self {
+            Source::Registry { client, reference } => {
+                let found = client.referrers(reference, subject, None).await?;
+                Ok(found.iter().map(plain).collect())
+            }
+            Source::Store { .. } => Ok(Vec::new()),
+            Source::Layout(layout) => {
+                let mut found = Vec::new();
+                for entry in &layout.index.manifests {
+                    let bytes = self.manifest(entry).await?;
+                    let named = |source| Error::Manifest { name: self.name(), source };
+                    let about = match ManifestOrIndex::parse(&bytes, Some(&entry.media_type)).map_err(named)? {
+                        ManifestOrIndex::Manifest(manifest) => manifest.subject,
+                        ManifestOrIndex::Index(index) => index.subject,
+                    };
+                    if about.is_some_and(|about| about.digest == *subject) {
+                        found.push(plain(entry));
+                    }
+                }
+                Ok(found)
+            }
+        }
+    }
+}
+
+/// A descriptor without what only says something where it stands: names, and who it is about.
+fn plain(descriptor: &Descriptor) -> Descriptor {
+    Descriptor {
+        platform: descriptor.platform.clone(),
+        ..Descriptor::new(descriptor.media_type.clone(), descriptor.digest.clone(), descriptor.size)
+    }
+}
+
+fn read_manifest(layout: &LayoutSource, at: &Descriptor) -> Result<Bytes, Error> {
+    let failed = |source| Error::Layout { path: layout.path.clone(), source };
+    let mut bytes = Vec::new();
+    layout.open_blob(&at.digest)?.take(MAX_MANIFEST).read_to_end(&mut bytes).map_err(failed)?;
+    if Digest::of(at.digest.algorithm(), &bytes) != at.digest {
+        let name = layout.path.display().to_string();
+        return Err(Error::Damaged { name, digest: at.digest.clone() });
+    }
+    Ok(bytes.into())
+}
+
+/// A blob of a source.
+struct Blob {
+    source: Source,
+    blob: Descriptor,
+}
+
+impl BlobSource for Blob {
+    fn open_at(&self, offset: u64) -> io::Result<ByteStream> {
+        let file = match &self.source {
+            Source::Registry { client, reference } => return Ok(remote(client.clone(), reference.clone(), self.blob.clone(), offset)),
+            Source::Store { store, .. } => store.open_blob(&self.blob.digest).map_err(io::Error::other)?,
+            Source::Layout(layout) => layout.open_blob(&self.blob.digest).map_err(io::Error::other)?,
+        };
+        let mut file = file;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(read_stream(file))
+    }
+}
+
+/// A blob of a registry from `offset` on. What lies before is fetched too, since only the whole can be checked; that happens after a cut only.
+fn remote(client: Client, reference: Reference, blob: Descriptor, offset: u64) -> ByteStream {
+    let opened = async move { client.fetch_blob(&reference, &blob).await };
+    let bytes = futures_util::stream::once(opened).flat_map(|opened| match opened {
+        Ok(stream) => stream.into_stream().boxed(),
+        Err(error) => futures_util::stream::once(std::future::ready(Err(error))).boxed(),
+    });
+    let mut skip = offset;
+    Box::pin(bytes.filter_map(move |chunk| {
+        let kept = match chunk {
+            Err(error) => Some(Err(io::Error::other(error))),
+            Ok(chunk) if (chunk.len() as u64) <= skip => {
+                skip -= chunk.len() as u64;
+                None
+            }
+            Ok(mut chunk) => {
+                let rest = chunk.split_off(usize::try_from(skip).unwrap_or(usize::MAX));
+                skip = 0;
+                Some(Ok(rest))
+            }
+        };
+        std::future::ready(kept)
+    }))
+}
