@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while1};
+use nom::bytes::complete::take_while1;
 use nom::character::complete::{anychar, char};
-use nom::combinator::{map, opt, peek};
+use nom::combinator::{map, opt};
 use nom::multi::fold_many0;
 use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
@@ -35,45 +35,33 @@ pub(super) struct Flag<'a> {
     pub(super) range: Range<usize>,
 }
 
-/// Reads the flags at the start of `text[range]`, up to what is none.
-pub(super) struct FlagReader<'a> {
+/// Finds the flags at the start of a text: gives the bytes of each.
+pub(super) struct FlagFinder<'a> {
     text: &'a str,
-    /// Where the next flag, or what is none, begins: behind blanks.
-    at: usize,
+    /// Where the next flag begins. Behind the last one, it is where the rest of the text does.
+    pub(super) at: usize,
     /// Where the text ends.
     end: usize,
 }
 
-impl<'a> FlagReader<'a> {
-    pub(super) fn new(text: &'a str, range: Range<usize>) -> FlagReader<'a> {
-        let mut reader = FlagReader { text, at: range.start, end: range.end };
-        reader.skip_blanks();
-        reader
-    }
-
-    fn rest(&self) -> &'a str {
-        &self.text[self.at..self.end]
+impl<'a> FlagFinder<'a> {
+    pub(super) fn new(text: &'a str, range: Range<usize>) -> FlagFinder<'a> {
+        let mut finder = FlagFinder { text, at: range.start, end: range.end };
+        finder.skip_blanks();
+        finder
     }
 
     fn skip_blanks(&mut self) {
-        let blanks = self.rest().bytes().position(|byte| !is_blank(char::from(byte)));
-        self.at = blanks.map_or(self.end, |length| self.at + length);
+        let rest = &self.text.as_bytes()[self.at..self.end];
+        self.at = rest.iter().position(|byte| !is_blank(char::from(*byte))).map_or(self.end, |length| self.at + length);
     }
+}
 
-    /// Reads to the end of the flags: from the first one to where the rest of the line begins. They are the same number where there is no flag.
-    pub(super) fn skip(mut self) -> Range<usize> {
-        let start = self.at;
-        while self.word().is_some() {}
-        start..self.at
-    }
+impl Iterator for FlagFinder<'_> {
+    type Item = Range<usize>;
 
-    /// The next flag as written and as read.
-    fn word(&mut self) -> Option<(Range<usize>, Cow<'a, str>)> {
-        let rest = self.rest();
-        if !rest.starts_with("--") {
-            return None;
-        }
-        let (after, word) = word(rest).ok()?;
+    fn next(&mut self) -> Option<Range<usize>> {
+        let (after, word) = word(&self.text[self.at..self.end])?;
         let written = self.at..self.end - after.len();
         self.at = written.end;
         if word == "--" {
@@ -82,22 +70,27 @@ impl<'a> FlagReader<'a> {
             return None;
         }
         self.skip_blanks();
-        Some((written, word))
+        Some(written)
     }
 }
 
-impl<'a> Iterator for FlagReader<'a> {
-    type Item = Flag<'a>;
+/// Reads the flag that stands in `range`, as it was found.
+pub(super) fn read(text: &str, range: Range<usize>) -> Flag<'_> {
+    let written = &text[range.clone()];
+    let word = match has_quotes(written) {
+        true => word(written).map_or(Cow::Borrowed(written), |(_, word)| word),
+        false => Cow::Borrowed(written),
+    };
+    flag(written, word, range.start)
+}
 
-    fn next(&mut self) -> Option<Flag<'a>> {
-        let (written, word) = self.word()?;
-        Some(flag(&self.text[written.clone()], word, written.start))
-    }
+fn has_quotes(text: &str) -> bool {
+    memchr::memchr3(b'\\', b'"', b'\'', text.as_bytes()).is_some()
 }
 
 /// Whether the character ends a flag. Blanks beyond ASCII do not: BuildKit reads flags byte by byte, and takes bytes of other letters for blanks at times,
 /// which nobody can have meant.
-fn is_blank(c: char) -> bool {
+const fn is_blank(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }
 
@@ -118,22 +111,34 @@ fn split<'w, T>(word: &'w str, part: impl Fn(&'w str) -> T) -> (T, Option<T>) {
     (part(name.strip_prefix("--").unwrap_or(name)), value.map(part))
 }
 
-/// A word that begins with `--`, without its quotes and escapes.
-fn word(input: &str) -> IResult<&str, Cow<'_, str>> {
-    let (_, _) = peek(tag("--")).parse(input)?;
-    let (rest, plain) = plain(input)?;
+/// A word that begins with `--`, without its quotes and escapes; `None` where there is none.
+fn word(input: &str) -> Option<(&str, Cow<'_, str>)> {
+    if !input.starts_with("--") {
+        return None;
+    }
+    let (rest, plain) = plain(input).ok()?;
     if !rest.starts_with(['\\', '"', '\'']) {
-        return Ok((rest, Cow::Borrowed(plain)));
+        return Some((rest, Cow::Borrowed(plain)));
     }
     let parts = alt((self::plain.map(Cow::Borrowed), escaped.map(Cow::Owned), quoted('"').map(Cow::Owned), quoted('\'').map(Cow::Owned)));
     let mut text = fold_many0(parts, || plain.to_owned(), |text, part: Cow<'_, str>| text + &part);
-    text.parse(rest).map(|(rest, text)| (rest, Cow::Owned(text)))
+    text.parse(rest).ok().map(|(rest, text)| (rest, Cow::Owned(text)))
 }
+
+/// What ends plain text: blanks, quotes, the backslash.
+const ENDS_PLAIN: [bool; 256] = {
+    let mut ends = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        ends[byte as usize] = is_blank(byte as char) || matches!(byte, b'\\' | b'"' | b'\'');
+        byte += 1;
+    }
+    ends
+};
 
 /// Text up to a blank, a quote or a backslash.
 fn plain(input: &str) -> IResult<&str, &str> {
-    let length = input.bytes().position(|b| is_blank(char::from(b)) || matches!(b, b'\\' | b'"' | b'\''));
-    match length.unwrap_or(input.len()) {
+    match input.bytes().position(|byte| ENDS_PLAIN[usize::from(byte)]).unwrap_or(input.len()) {
         0 => Err(nom::Err::Error(nom::error::Error::new(input, nom::error::ErrorKind::TakeWhile1))),
         length => Ok((&input[length..], &input[..length])),
     }
@@ -168,6 +173,8 @@ pub(super) enum Kind {
 /// The flags of one instruction, checked. One serves for all instructions of a file, so that its memory is allocated once.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
+    /// The bytes of all flags on the line: those of an `ONBUILD`, then those of what it holds.
+    written: Vec<Range<usize>>,
     found: Vec<(&'static str, Word)>,
     switches: Vec<(&'static str, bool)>,
 }
@@ -175,20 +182,19 @@ pub(super) struct Flags {
 /// The most flags that an instruction knows.
 const MAX_KNOWN: usize = 8;
 
-/// Checks the flags in `range` of the line against those that the instruction knows, keeps them in `scope.flags`, and reports mistakes.
-pub(super) fn check(scope: &mut Scope<'_>, range: Range<usize>, known: &[(&'static str, Kind)]) {
+/// Checks the flags that were `found` on the line against those that the instruction knows, keeps them in `scope.flags`, and reports mistakes.
+pub(super) fn check(scope: &mut Scope<'_>, found: Found, known: &[(&'static str, Kind)]) {
     scope.flags.found.clear();
     scope.flags.switches.clear();
-    if range.is_empty() {
+    if found.0.is_empty() {
         return;
     }
     debug_assert!(known.len() <= MAX_KNOWN, "too many flags are known");
     let line = scope.line;
     let mut seen: [Option<Range<usize>>; MAX_KNOWN] = [const { None }; MAX_KNOWN];
-    if memchr::memchr2(b'"', b'\'', &line.text.as_bytes()[range.clone()]).is_some() {
-        warn_of_open_quote(scope, FlagReader::new(&line.text, range.clone()).last());
-    }
-    for flag in FlagReader::new(&line.text, range) {
+    warn_of_open_quote(scope, scope.flags.written[found.0.end - 1].clone());
+    for index in found.0 {
+        let flag = read(&line.text, scope.flags.written[index].clone());
         let Some((index, (name, kind))) = known.iter().copied().enumerate().find(|(_, (name, _))| *name == flag.name) else {
             unknown(scope, &flag, known);
             continue;
@@ -228,7 +234,23 @@ fn keep(scope: &mut Scope<'_>, name: &'static str, kind: Kind, flag: Flag<'_>) {
     }
 }
 
+/// Which flags on the line are an instruction's.
+#[derive(Clone, Debug)]
+pub(super) struct Found(Range<usize>);
+
 impl Flags {
+    /// Forgets the line before.
+    pub(super) fn clear(&mut self) {
+        self.written.clear();
+    }
+
+    /// Finds the flags at the start of `text[range]`; returns them and where the rest begins.
+    pub(super) fn find(&mut self, text: &str, range: Range<usize>) -> (Found, usize) {
+        let (first, mut finder) = (self.written.len(), FlagFinder::new(text, range));
+        self.written.extend(&mut finder);
+        (Found(first..self.written.len()), finder.at)
+    }
+
     /// The value of a flag; an empty one counts as not given.
     pub(super) fn text(&mut self, name: &str) -> Option<Word> {
         self.given(name).filter(|word| !word.text.is_empty())
@@ -251,10 +273,13 @@ impl Flags {
     }
 }
 
-/// Says that a flag takes all of the line, as only a mistake does.
-fn warn_of_open_quote(scope: &mut Scope<'_>, last: Option<Flag<'_>>) {
-    let Some(flag) = last else { return };
-    let (mut open, mut chars) = (None, scope.text(flag.range.clone()).char_indices());
+/// Says that a flag takes all of the line, as only a mistake does. `range` is the last flag.
+fn warn_of_open_quote(scope: &mut Scope<'_>, range: Range<usize>) {
+    let text = scope.text(range.clone());
+    if !has_quotes(text) {
+        return;
+    }
+    let (mut open, mut chars) = (None, text.char_indices());
     while let Some((at, c)) = chars.next() {
         match open {
             _ if c == '\\' => drop(chars.next()),
@@ -264,17 +289,15 @@ fn warn_of_open_quote(scope: &mut Scope<'_>, last: Option<Flag<'_>>) {
         }
     }
     if let Some((at, _)) = open {
-        let diagnostic = scope.warning(flag.range.start + at..flag.range.end, "this quote is never closed");
+        let diagnostic = scope.warning(range.start + at..range.end, "this quote is never closed");
         scope.report(diagnostic.with_hint("the flag reaches to the end of the line; close the quote, or escape it with a backslash"));
     }
 }
 
-/// Says that the flags in `range` of the line are not looked at.
-pub(super) fn ignore(scope: &mut Scope<'_>, range: Range<usize>, instruction: &str) {
-    if range.is_empty() {
-        return;
-    }
-    let Some(first) = FlagReader::new(&scope.line.text, range).next() else { return };
+/// Says that flags are not looked at.
+pub(super) fn ignore(scope: &mut Scope<'_>, found: Found, instruction: &str) {
+    let Some(first) = scope.flags.written[found.0].first().cloned() else { return };
+    let first = read(&scope.line.text, first);
     let message = format!("`{instruction}` takes no flags: `--{}` is ignored", words::shown(&first.name));
     scope.report(scope.warning(first.range.clone(), message).with_hint("remove it"));
 }

@@ -42,16 +42,25 @@ pub(super) fn find(line: &str) -> Marks {
     if !may_hold_one(line) {
         return Marks::Found(Vec::new());
     }
-    let words = match shell::words(line, Keep { quotes: true, escapes: true }) {
-        Ok(words) => words,
-        Err(unreadable) => return Marks::Unreadable(unreadable),
-    };
+    // Without quotes and substitutions, blanks alone part the words, and these are what is written.
+    let is_plain = |byte: u8| matches!(byte, b'\t' | b' '..=b'~') && !matches!(byte, b'$' | b'\'' | b'"' | b'\\');
+    if line.bytes().all(is_plain) {
+        return marks(words::at_blanks(line, 0..line.len()).map(|range| (&line[range.clone()], range)));
+    }
+    match shell::words(line, Keep { quotes: true, escapes: true }) {
+        Ok(words) => marks(words.iter().map(|word| (word.text.as_str(), word.range.clone()))),
+        Err(unreadable) => Marks::Unreadable(unreadable),
+    }
+}
+
+/// The words that are marks.
+fn marks<'a>(words: impl Iterator<Item = (&'a str, Range<usize>)>) -> Marks {
     let mut found = Vec::new();
-    for word in words {
-        match mark(&word.text) {
-            Ok(Some(mark)) => found.push((mark, word.range)),
+    for (word, range) in words {
+        match mark(word) {
+            Ok(Some(mark)) => found.push((mark, range)),
             Ok(None) => {}
-            Err(reason) => return Marks::BadWord(word.range, reason),
+            Err(reason) => return Marks::BadWord(range, reason),
         }
     }
     Marks::Found(found)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::diag::{Diagnostic, RuleId, Span, Spanned, did_you_mean};
 
 use super::ast::{From, Heredoc, Instruction, LogicalLine, Onbuild, ShellOrExec, StageName, Statement, Text, Word};
-use super::flags::{self, FlagReader, Kind};
+use super::flags::{self, Found, Kind};
 use super::heredoc::{self, Marks};
 use super::json::{self, Json};
 use super::keyword::{self, Keyword};
@@ -30,7 +30,7 @@ pub(super) struct Read {
 struct Layout {
     keyword: Keyword,
     keyword_range: Range<usize>,
-    flags: Range<usize>,
+    flags: Found,
     rest: Range<usize>,
 }
 
@@ -48,8 +48,8 @@ enum Inner {
 
 /// The arguments of an instruction.
 pub(super) struct Arguments {
-    /// The bytes of the flags; empty where there are none.
-    pub(super) flags: Range<usize>,
+    /// The flags, unchecked.
+    pub(super) flags: Found,
     /// The bytes behind the flags, without blanks around them.
     pub(super) rest: Range<usize>,
     /// The heredocs of the line.
@@ -61,6 +61,7 @@ pub(super) struct Arguments {
 /// Reads the instruction on the scope's line; takes the bodies of its heredocs from the lexer. The statement is added to `statements`, unless it has a mistake.
 pub(super) fn read(lexer: &mut Lexer<'_>, mut scope: Scope<'_>, statements: &mut Vec<Statement>) -> Read {
     let line = scope.line;
+    scope.flags.clear();
     let whole = words::trim(&line.text, 0..line.text.len());
     let first = keyword_range(&line.text, whole.clone());
     let keyword_span = line.span(first.clone());
@@ -137,8 +138,8 @@ fn layout(scope: &mut Scope<'_>, range: Range<usize>) -> Option<Layout> {
         return None;
     };
     scope.keyword = keyword.name();
-    let flags = FlagReader::new(text, keyword_range.end..range.end).skip();
-    let rest = words::trim(text, flags.end..range.end);
+    let (flags, rest) = scope.flags.find(text, keyword_range.end..range.end);
+    let rest = words::trim(text, rest..range.end);
     Some(Layout { keyword, keyword_range, flags, rest })
 }
 

@@ -32,7 +32,7 @@ pub(super) fn parse<'a, T>(text: &'a str, range: Range<usize>, mut make: impl Fn
     if !words::trim_start(input).starts_with('[') {
         return Json::No;
     }
-    let mut items = Vec::new();
+    let mut items = Vec::with_capacity(4);
     let end = array(input, |string, written| items.push(make(string, range.start + written.start..range.start + written.end)));
     match end {
         Some(end) if end == input.len() => Json::Strings(items),

@@ -93,7 +93,9 @@ impl Keyword {
     /// The keyword that is written so, in any case.
     pub(super) fn find(written: &str) -> Option<Keyword> {
         let same_length = BY_LENGTH.get(written.len()).copied().unwrap_or_default();
-        let plain = same_length.iter().copied().find(|keyword| written.eq_ignore_ascii_case(keyword.name()));
+        let first = written.as_bytes().first()?.to_ascii_uppercase();
+        let same_first = |keyword: &Keyword| keyword.name().as_bytes()[0] == first;
+        let plain = same_length.iter().copied().filter(same_first).find(|keyword| written.eq_ignore_ascii_case(keyword.name()));
         if plain.is_some() || written.is_ascii() {
             return plain;
         }

@@ -68,6 +68,10 @@ impl Line {
 
     /// Where a range of the text was written.
     pub(super) fn span(&self, range: Range<usize>) -> Span {
+        // Most instructions have a line to themselves.
+        if let [only] = self.pieces.as_slice() {
+            return Span::new(only.file + range.start, only.file + range.end);
+        }
         if range.is_empty() {
             // An empty range stands behind the character before it.
             let at = if range.start == 0 { self.offset(0) } else { self.offset(range.start - 1) + 1 };
@@ -83,10 +87,6 @@ impl Line {
 
     /// Where a byte of the text was written.
     fn offset(&self, at: usize) -> usize {
-        // Most instructions have a line to themselves.
-        if let [only] = self.pieces.as_slice() {
-            return only.file + (at - only.text);
-        }
         let index = self.pieces.partition_point(|piece| piece.text <= at).saturating_sub(1);
         self.pieces.get(index).map_or(0, |piece| piece.file + (at - piece.text))
     }

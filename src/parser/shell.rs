@@ -89,6 +89,7 @@ impl Splitter<'_> {
         loop {
             match self.open.last().copied() {
                 None => {
+                    self.plain();
                     let Some(c) = self.peek() else { break };
                     self.outside(c)?;
                 }
@@ -111,6 +112,18 @@ impl Splitter<'_> {
         let c = self.peek()?;
         self.at += c.len_utf8();
         Some(c)
+    }
+
+    /// Goes over what stands for itself: most of a line.
+    fn plain(&mut self) {
+        let rest = &self.text[self.at..];
+        let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'$' | b'\'' | b'"' | b'\\');
+        let length = rest.bytes().position(|byte| !is_plain(&byte)).unwrap_or(rest.len());
+        if length > 0 {
+            self.begin_word(self.at);
+            self.word.push_str(&rest[..length]);
+            self.at += length;
+        }
     }
 
     /// A character that is neither quoted nor part of a substitution.
@@ -207,23 +220,27 @@ impl Splitter<'_> {
                 self.open.pop();
             }
             '$' => return self.dollar(),
-            _ => {
+            '\\' => {
                 self.next();
                 let mut kept = c;
-                if c == '\\' {
-                    if self.escapes {
-                        self.piece.push(c);
+                if self.escapes {
+                    self.piece.push(c);
+                }
+                match self.peek() {
+                    None => return Err(open),
+                    Some(escaped @ ('"' | '$' | '\\')) => {
+                        self.next();
+                        kept = escaped;
                     }
-                    match self.peek() {
-                        None => return Err(open),
-                        Some(escaped @ ('"' | '$' | '\\')) => {
-                            self.next();
-                            kept = escaped;
-                        }
-                        Some(_) => {}
-                    }
+                    Some(_) => {}
                 }
                 self.piece.push(kept);
+            }
+            _ => {
+                let rest = &self.text[self.at..];
+                let length = memchr::memchr3(b'"', b'$', b'\\', rest.as_bytes()).unwrap_or(rest.len());
+                self.piece.push_str(&rest[..length]);
+                self.at += length;
             }
         }
         Ok(())

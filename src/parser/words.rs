@@ -119,5 +119,8 @@ pub(super) fn is_keyword(written: &str, keyword: &str) -> bool {
 
 /// The text in small letters, each letter by itself.
 pub(super) fn lower(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     text.chars().map(|c| if c == '\u{130}' { 'i' } else { c.to_lowercase().next().unwrap_or(c) }).collect()
 }

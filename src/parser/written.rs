@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::ast::Statement;
-use super::flags::FlagReader;
+use super::flags::{self, FlagFinder};
 use super::json::{self, Json};
 use super::words;
 use crate::diag::SourceFile;
@@ -36,11 +36,13 @@ impl Statement {
     pub fn written(&self, file: &SourceFile) -> Written {
         let line = self.original(file).split('\n').next().unwrap_or_default();
         let keyword = self.keyword.value.len().min(line.len());
-        let flags = FlagReader::new(line, keyword..line.len()).skip();
-        let rest = words::trim(line, flags.end..line.len());
-        let flags = FlagReader::new(line, flags)
+        let mut finder = FlagFinder::new(line, keyword..line.len());
+        let flags = finder
+            .by_ref()
+            .map(|range| flags::read(line, range))
             .map(|flag| WrittenFlag { name: flag.name.into_owned(), value: flag.value.map(Cow::into_owned) })
             .collect();
+        let rest = words::trim(line, finder.at..line.len());
         match json::parse(line, rest.clone(), |item, _| item.into_owned()) {
             Json::Strings(words) => Written { flags, words, json: true },
             _ => {
