@@ -107,6 +107,10 @@ enum Command {
     Rm(commands::containers::RmArgs),
     /// Free what nothing needs
     Prune(commands::prune::PruneArgs),
+    /// Look at the build cache, and free it
+    Builder(commands::builder::BuilderArgs),
+    /// Look at the whole store
+    System(commands::system::SystemArgs),
     /// Keep a credential for a registry
     Login(commands::login::LoginArgs),
     /// Forget the credential for a registry
@@ -177,6 +181,8 @@ pub fn main() -> ExitCode {
         Command::Attach(args) => commands::containers::attach(&arguments.global, &args),
         Command::Rm(args) => commands::containers::rm(&arguments.global, &args),
         Command::Prune(args) => commands::prune::run(&arguments.global, args),
+        Command::Builder(args) => commands::builder::run(&arguments.global, args),
+        Command::System(args) => commands::system::run(&arguments.global, args),
         Command::Login(args) => commands::login::login(&arguments.global, args),
         Command::Logout(args) => commands::login::logout(&arguments.global, args),
     }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::oci::{HistoryEntry, ImageConfig, ImageId, Reference};
-use crate::store::{ImageRecord, PruneOptions, PruneReport};
+use crate::store::ImageRecord;
 
 use super::{Engine, Error};
 
@@ -177,15 +177,6 @@ impl Engine {
         }
         Ok(())
     }
-
-    /// Frees what nothing needs, and what `options` says.
-    ///
-    /// # Errors
-    /// The store.
-    pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport, Error> {
-        Ok(self.store.prune(options)?)
-    }
-
     /// An image's config.
     pub(super) fn config_of(&self, image: &ImageRecord) -> Result<ImageConfig, Error> {
         let bytes = self.store.read_blob(image.id.digest(), MAX_CONFIG)?;

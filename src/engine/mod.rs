@@ -16,6 +16,7 @@ mod login;
 mod network;
 mod outputs;
 mod sources;
+mod space;
 mod syntax;
 mod transfer;
 
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::registry::{Client, ClientOptions, CredentialFiles, Credentials};
 use crate::runtime::Spawner;
 use crate::store::Store;
-pub use crate::store::{LoggedBuild, PruneImages, PruneOptions, PruneReport};
+pub use crate::store::{GcLimits, LoggedBuild, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, StoreUsage, UsageRecord};
 
 pub use crate::image::load::Layout;
 pub use crate::registry::Saved;
@@ -39,6 +40,7 @@ pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Remo
 pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
 pub use outputs::{Compression, CompressionSpec, Destination, Output, Packing, Push};
+pub use space::SpaceUsage;
 pub use syntax::{HeredocNode, InstructionNode, StageNode, Syntax, SyntaxTree, parse_dockerfile};
 pub use transfer::{ArchiveFormat, ImportRequest, Loaded, PullOutcome, PullRequest, PushOutcome, SaveRequest};
 

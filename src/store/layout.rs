@@ -18,6 +18,7 @@
 //!   leases/<random>             what a running command needs (flocked by its owner), one line for each thing
 //!   locks/store                 shared while something is made visible, exclusive while prune decides
 //!   locks/<key>                 one running step, or one cache mount
+//!   gc                          was written when the size of the build cache was last looked at
 //!   trash/<random>              on its way out
 //! ```
 
@@ -141,6 +142,10 @@ impl Layout {
 
     pub(crate) fn locks(&self) -> PathBuf {
         self.root.join("locks")
+    }
+
+    pub(crate) fn gc_stamp(&self) -> PathBuf {
+        self.root.join("gc")
     }
 
     pub(crate) fn logs(&self) -> PathBuf {

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::{BTreeSet, HashSet};
+use std::time::SystemTime;
 
 use rusqlite::{Transaction, params};
 
@@ -18,7 +19,9 @@ use crate::oci::{ChainId, DiffId, Digest, ImageId, ManifestOrIndex};
 use super::database::{Fault, parsed, parsed_option};
 use super::lease::Leased;
 use super::open::to_micros;
-use super::prune::{PruneImages, PruneOptions, PruneReport};
+use super::policy::choose;
+use super::prune::{PruneImages, PruneReport, Scope};
+use super::records::{Target, layers};
 use super::settle::remove_snapshots;
 use super::snapshot::unpack;
 use super::{Error, SnapshotId, Store};
@@ -31,7 +34,9 @@ const MANIFEST_LIMIT: u64 = 4 << 20;
 pub(crate) struct Doomed {
     pub(crate) snapshots: Vec<SnapshotId>,
     pub(crate) blobs: Vec<Digest>,
-    /// What the snapshots take by their rows.
+    /// Cache mounts, by id and instance.
+    pub(crate) mounts: Vec<(Vec<u8>, i64)>,
+    /// What the snapshots and cache mounts take, as far as that is known.
     pub(crate) snapshot_bytes: u64,
 }
 
@@ -44,26 +49,20 @@ struct Needed {
     manifests: Vec<Digest>,
 }
 
-/// Removes the rows that `options` and the roots allow, and tells which files go with them.
-pub(crate) fn sweep_rows(
-    store: &Store,
-    tx: &Transaction<'_>,
-    options: &PruneOptions,
-    leased: &Leased,
-    report: &mut PruneReport,
-) -> Result<Doomed, Fault> {
+/// Removes the rows that the options and the roots allow, and tells which files go with them.
+pub(crate) fn sweep_rows(store: &Store, tx: &Transaction<'_>, scope: &Scope<'_>, report: &mut PruneReport) -> Result<Doomed, Fault> {
+    let Scope { options, leased, .. } = *scope;
     let until = options.until.map_or(i64::MAX, to_micros);
+    let mut doomed = Doomed::default();
     remove_images(tx, options.images, until, leased, report)?;
-    if options.build_cache || options.keep_bytes.is_some() {
-        remove_cache_records(tx, options, until, report)?;
-    }
+    apply_rules(store, tx, scope, &mut doomed, report)?;
     if options.build_cache {
+        report.cache_records += tx.execute("DELETE FROM cache_records WHERE last_used < ?", [until])?;
         remove_chains(tx, until)?;
         tx.execute("DELETE FROM remote_manifests WHERE checked_at < ?", [until])?;
         tx.execute("DELETE FROM steps WHERE used_at < ?", [until])?;
     }
     let needed = needs(store, tx, leased)?;
-    let mut doomed = Doomed::default();
     sweep_snapshots(tx, &needed, &mut doomed)?;
     sweep_blobs(store, tx, needed, &mut doomed)?;
     report.snapshots = doomed.snapshots.len();
@@ -96,31 +95,40 @@ fn remove_images(tx: &Transaction<'_>, which: PruneImages, until: i64, leased: &
     Ok(())
 }
 
-/// Removes records that were not used since `until`, but not the latest ones whose snapshots fit into `keep_bytes`.
-fn remove_cache_records(tx: &Transaction<'_>, options: &PruneOptions, until: i64, report: &mut PruneReport) -> rusqlite::Result<()> {
-    let mut budget = options.keep_bytes.unwrap_or(0);
-    let mut seen = HashSet::new();
-    let mut sizes = tx.prepare("SELECT size FROM snapshots WHERE id = ?")?;
-    let mut remove = tx.prepare("DELETE FROM cache_records WHERE id = ?")?;
-    let mut records = tx.prepare("SELECT id, snapshots, last_used FROM cache_records ORDER BY last_used DESC, id DESC")?;
-    let mut doomed: Vec<i64> = Vec::new();
-    let mut rows = records.query([])?;
-    while let Some(row) = rows.next()? {
-        let mut cost = 0u64;
-        for id in unpack(row, 1)?.into_iter().filter(|id| !seen.contains(id)) {
-            cost = cost.saturating_add(sizes.query_row([id.sql()], |row| row.get::<_, i64>(0)).unwrap_or(0).cast_unsigned());
-        }
-        let fits = options.keep_bytes.is_some() && cost <= budget;
-        if fits || row.get::<_, i64>(2)? >= until {
-            budget = budget.saturating_sub(cost);
-            seen.extend(unpack(row, 1)?);
-        } else {
-            doomed.push(row.get(0)?);
+/// Removes what the rules choose: the rows of layers with all records that name one; of shared layers, which images keep, the records only.
+fn apply_rules(store: &Store, tx: &Transaction<'_>, scope: &Scope<'_>, doomed: &mut Doomed, report: &mut PruneReport) -> Result<(), Fault> {
+    let Some((measured, disk)) = scope.sizes else { return Ok(()) };
+    let mut entries = layers(tx, scope.leased, measured)?;
+    entries.extend(store.mount_entries(measured)?);
+    let (mut gone, mut disk, now) = (vec![false; entries.len()], *disk, SystemTime::now());
+    let before: i64 = tx.query_row("SELECT count(*) FROM cache_records", [], |row| row.get(0))?;
+    for rule in &scope.options.rules {
+        for at in choose(&mut entries, &mut gone, rule, &mut disk, now) {
+            let record = &entries[at].record;
+            match &entries[at].target {
+                Target::Mount { id, instance } => {
+                    doomed.mounts.push((id.clone(), *instance));
+                    doomed.snapshot_bytes += record.size;
+                }
+                Target::Layer(id) if record.shared => {
+                    let sql = "DELETE FROM cache_records WHERE id IN (SELECT record FROM cache_snapshots WHERE snapshot = ?)";
+                    if tx.prepare_cached(sql)?.execute([id.sql()])? == 0 {
+                        // The image has it, and nothing else does: there is nothing to take.
+                        continue;
+                    }
+                }
+                Target::Layer(id) => {
+                    remove_snapshots(tx, &format!("id = {}", id.number()))?;
+                    doomed.snapshots.push(*id);
+                    // Its compressed forms go with the blobs.
+                    doomed.snapshot_bytes += measured.files(*id).unwrap_or(0);
+                }
+            }
+            report.records.push(record.clone());
         }
     }
-    for id in doomed {
-        report.cache_records += remove.execute([id])?;
-    }
+    let after: i64 = tx.query_row("SELECT count(*) FROM cache_records", [], |row| row.get(0))?;
+    report.cache_records += usize::try_from(before - after).unwrap_or(0);
     Ok(())
 }
 
@@ -170,14 +178,14 @@ fn needs(store: &Store, tx: &Transaction<'_>, leased: &Leased) -> Result<Needed,
     let mut names = tx.prepare(names)?;
     let manifests: Vec<Option<Digest>> = names.query_map([], |row| parsed_option(row, 0))?.collect::<Result<_, _>>()?;
     needed.manifests.extend(manifests.into_iter().flatten());
-    follow_manifests(store, &mut needed)?;
+    listed_blobs(store, std::mem::take(&mut needed.manifests), &mut needed.blobs)?;
     Ok(needed)
 }
 
-/// Adds what manifests and indexes list. A blob that cannot be read or is no manifest lists nothing.
-fn follow_manifests(store: &Store, needed: &mut Needed) -> Result<(), Error> {
-    while let Some(digest) = needed.manifests.pop() {
-        if !needed.blobs.insert(digest.clone()) {
+/// Adds manifests and indexes to `blobs`, and what they list. A blob that cannot be read or is no manifest lists nothing.
+pub(crate) fn listed_blobs(store: &Store, mut manifests: Vec<Digest>, blobs: &mut HashSet<Digest>) -> Result<(), Error> {
+    while let Some(digest) = manifests.pop() {
+        if !blobs.insert(digest.clone()) {
             continue;
         }
         let bytes = match store.read_blob(&digest, MANIFEST_LIMIT) {
@@ -187,10 +195,10 @@ fn follow_manifests(store: &Store, needed: &mut Needed) -> Result<(), Error> {
         };
         match ManifestOrIndex::parse(&bytes, None) {
             Ok(ManifestOrIndex::Manifest(manifest)) => {
-                needed.blobs.insert(manifest.config.digest);
-                needed.blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+                blobs.insert(manifest.config.digest);
+                blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
             }
-            Ok(ManifestOrIndex::Index(index)) => needed.manifests.extend(index.manifests.into_iter().map(|entry| entry.digest)),
+            Ok(ManifestOrIndex::Index(index)) => manifests.extend(index.manifests.into_iter().map(|entry| entry.digest)),
             Err(_) => {}
         }
     }

@@ -14,12 +14,14 @@ use rusqlite::params;
 use crate::oci::{ImageId, Reference};
 
 use super::layout::{ACTIVE_PREFIX, hex, parse_flat_name};
+use super::lease::Leased;
 use super::lock::{Kind, Wait, lock, lock_file, still_named};
 use super::needs::sweep_rows;
 use super::open::to_micros;
 use super::remove::{move_to_trash, remove_tree};
 use super::settle::file_names;
-use super::{Error, SnapshotId, Store};
+use super::usage::{DiskSpace, Measured};
+use super::{Error, PruneRule, SnapshotId, Store, UsageRecord};
 
 /// How long a download that was cut short waits for somebody to resume it.
 const RESUME_TIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -37,18 +39,18 @@ pub enum PruneImages {
 }
 
 /// What to free. The default frees garbage only: what no image, container, lease or cache record needs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct PruneOptions {
     /// Images.
     pub images: PruneImages,
-    /// Cache records (and unpacked bases), and the snapshots that only they hold.
+    /// All cache records (and unpacked bases), and the snapshots that only they hold.
     pub build_cache: bool,
     /// Cache mounts that nobody uses now.
     pub cache_mounts: bool,
     /// Only what was last used (for images: came in) before this moment.
     pub until: Option<SystemTime>,
-    /// Keep the most recently used cache records as long as their snapshots take no more than this many bytes.
-    pub keep_bytes: Option<u64>,
+    /// Rules that choose records of the build cache, one after the other.
+    pub rules: Vec<PruneRule>,
     /// Say what would be freed, and free nothing.
     pub dry_run: bool,
 }
@@ -77,6 +79,8 @@ pub struct PruneReport {
     pub blobs: usize,
     /// Cache mounts.
     pub cache_mounts: usize,
+    /// What rules took of the build cache, in the order in which it went.
+    pub records: Vec<UsageRecord>,
     /// Leftovers of processes that were killed: unfinished snapshots, downloads that nobody resumed, removals that were cut short.
     pub leftovers: usize,
 }
@@ -87,17 +91,20 @@ impl Store {
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport, Error> {
         self.flush()?;
         let mut report = PruneReport::default();
+        // Walking trees takes its time, so it is done before anybody has to wait.
+        let sizes = if options.rules.is_empty() { None } else { Some((self.measure_cache()?, self.disk_space()?)) };
         let exclusive = self.lock_store(Kind::Exclusive)?;
         let leased = self.leased()?;
+        let scope = Scope { options, leased: &leased, sizes: sizes.as_ref() };
         if options.dry_run {
-            let doomed = self.database().rehearse("see what is needed", |tx| sweep_rows(self, tx, options, &leased, &mut report))?;
+            let doomed = self.database().rehearse("see what is needed", |tx| sweep_rows(self, tx, &scope, &mut report))?;
             report.freed = doomed.snapshot_bytes;
             for digest in &doomed.blobs {
                 report.freed += self.blob_size(digest)?.unwrap_or(0);
             }
             return Ok(report);
         }
-        let doomed = self.database().write("remove what is not needed", |tx| sweep_rows(self, tx, options, &leased, &mut report))?;
+        let doomed = self.database().write("remove what is not needed", |tx| sweep_rows(self, tx, &scope, &mut report))?;
         let mut removal = Removal { store: self, taken: 0, first_error: None };
         for id in &doomed.snapshots {
             removal.take(&self.layout().snapshot(*id));
@@ -106,24 +113,26 @@ impl Store {
             removal.take(&self.layout().settled_blob(digest));
             removal.take(&self.layout().fresh_blob(digest));
         }
-        if options.cache_mounts {
-            report.cache_mounts = self.take_cache_mounts(options, &mut removal)?;
-        }
+        let mounts = if options.cache_mounts { self.old_cache_mounts(options)? } else { doomed.mounts };
+        report.cache_mounts = self.take_cache_mounts(mounts, &mut removal)?;
         report.leftovers = self.take_leftovers(&mut removal)?;
         drop(exclusive);
         report.freed = removal.finish()?;
         Ok(report)
     }
 
-    /// Takes the cache mounts that nobody uses.
-    fn take_cache_mounts(&self, options: &PruneOptions, removal: &mut Removal<'_>) -> Result<usize, Error> {
+    fn old_cache_mounts(&self, options: &PruneOptions) -> Result<Vec<(Vec<u8>, i64)>, Error> {
         let until = options.until.map_or(i64::MAX, to_micros);
-        let idle: Vec<(Vec<u8>, i64)> = self.database().read("list the cache mounts", |db| {
+        self.database().read("list the cache mounts", |db| {
             let mut query = db.prepare("SELECT id, instance FROM cache_mounts WHERE last_used < ?")?;
             query.query_map([until], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-        })?;
+        })
+    }
+
+    /// Takes those of these cache mounts that nobody uses.
+    fn take_cache_mounts(&self, mounts: Vec<(Vec<u8>, i64)>, removal: &mut Removal<'_>) -> Result<usize, Error> {
         let mut taken = 0;
-        for (id, instance) in idle {
+        for (id, instance) in mounts {
             let name = format!("{}.{instance}", hex(&id));
             let lock_path = self.layout().lock(format_args!("mount-{name}"));
             let Some(_lock) = lock_file(&lock_path, Kind::Exclusive, Wait::No)? else { continue };
@@ -211,6 +220,14 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What decides what goes.
+pub(crate) struct Scope<'a> {
+    pub(crate) options: &'a PruneOptions,
+    pub(crate) leased: &'a Leased,
+    /// For rules: what the records and the disk are large.
+    pub(crate) sizes: Option<&'a (Measured, DiskSpace)>,
 }
 
 /// What is on its way out: taken from its place while prune decides, removed from the trash afterwards. One thing that cannot be removed does not keep the

@@ -78,7 +78,12 @@ impl Removal {
         let mut buffer = Vec::with_capacity(16 * 1024);
         let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
-            let entry = entry.map_err(Error::io("list", path))?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Another process that is at it has removed the directory.
+                Err(Errno::NOENT) => return Ok(()),
+                Err(error) => return Err(Error::io("list", path)(error)),
+            };
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;

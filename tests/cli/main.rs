@@ -20,3 +20,4 @@ mod parse;
 mod peers;
 mod remote;
 mod sandbox;
+mod space;

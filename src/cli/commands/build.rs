@@ -270,6 +270,12 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
         report::tell(&format!("image {}", outcome.image.id));
     }
     engine.finish(outcome.executed > 0)?;
+    if outcome.executed > 0
+        && let Err(error) = engine.collect_garbage(None)
+    {
+        // The build is done, and the next one tries again.
+        progress.warn(format!("the build cache could not be pruned: {error}"));
+    }
     if let Some(path) = metadata_file {
         let text = format!("{:#}\n", metadata(&outcome));
         std::fs::write(&path, text).map_err(|source| Error::Io { action: "write", path, source })?;

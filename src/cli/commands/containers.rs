@@ -342,7 +342,8 @@ fn matches(info: &ContainerInfo, filters: &[(String, String)]) -> bool {
     })
 }
 
-fn row(info: &ContainerInfo, whole: bool) -> Value {
+/// A container as the fields of a template.
+pub(super) fn row(info: &ContainerInfo, whole: bool) -> Value {
     let spec = info.spec.as_ref();
     let args = spec.map_or_else(Vec::new, |spec| spec.sandbox.process.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect());
     let command = tame(&args.join(" "));

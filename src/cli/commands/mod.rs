@@ -3,6 +3,7 @@
 pub(super) mod build;
 mod build_context;
 mod build_logs;
+pub(super) mod builder;
 pub(super) mod containers;
 pub(super) mod context;
 pub(super) mod images;
@@ -12,6 +13,7 @@ pub(super) mod parse;
 pub(super) mod prune;
 pub(super) mod remote;
 pub(super) mod run;
+pub(super) mod system;
 pub(super) mod transfer;
 
 use std::error::Error as _;

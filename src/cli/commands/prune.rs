@@ -1,13 +1,14 @@
-//! `strake prune`.
+//! `strake prune`, and `strake builder prune`, which is for the build cache alone.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
+use crate::cli::commands::builder;
 use crate::cli::render::size;
 use crate::cli::{Global, report};
-use crate::engine::{PruneImages, PruneOptions};
+use crate::engine::{Engine, Error, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, parse_bytes, parse_time};
 use crate::task::blocking;
 
 use super::{exit, with_engine};
@@ -21,83 +22,201 @@ pub(in crate::cli) struct PruneArgs {
     /// The build cache too, with the caches of RUN --mount=type=cache
     #[arg(long)]
     build_cache: bool,
-    /// Say what would be freed, and free nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    rule: RuleArgs,
     /// Only what was not used for this long, such as `36h`, `7d` or `30m`
     #[arg(long, value_name = "AGE", value_parser = age)]
     older_than: Option<Duration>,
-    /// Keep the most recently used build cache up to this many bytes, such as `20GB`
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
-    keep_storage: Option<u64>,
+}
+
+/// Flags of `strake builder prune`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BuilderPruneArgs {
+    /// Also what images share: their steps will not be found in the cache any more
+    #[arg(short, long)]
+    all: bool,
+    #[command(flatten)]
+    rule: RuleArgs,
+}
+
+/// What both take.
+#[derive(Debug, Args)]
+struct RuleArgs {
+    /// Only records of the build cache that this holds of: `until=24h`, or `id`, `parents`, `description`, `type`, `inuse`, `mutable`, `immutable`, `shared` or
+    /// `private` with `=VALUE`, `!=VALUE` or `~=REGEXP` (may be given several times; all must hold)
+    #[arg(long, value_name = "FILTER", value_parser = condition)]
+    filter: Vec<Condition>,
+    /// Prune the build cache, but always keep this much of it, such as `20GB`
+    #[arg(long, visible_alias = "keep-storage", value_name = "SIZE", value_parser = parse_bytes)]
+    reserved_space: Option<u64>,
+    /// Prune the build cache until it takes less than this
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    max_used_space: Option<u64>,
+    /// Prune the build cache until the disk has this much left
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    min_free_space: Option<u64>,
+    /// Say all that is known of each record of the build cache that goes
+    #[arg(long)]
+    verbose: bool,
+    /// Say what would be freed, and free nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Accepted for compatibility: nothing is asked
     #[arg(short, long, hide = true)]
     force: bool,
 }
 
-fn age(text: &str) -> Result<Duration, String> {
-    let bad = || "expected a number with `s`, `m`, `h`, `d` or `w`, such as `36h`".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-    let unit = match &text[digits..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        "w" => 7 * 24 * 3600,
-        _ => return Err(bad()),
-    };
-    let count: u64 = text[..digits].parse().map_err(|_| bad())?;
-    count.checked_mul(unit).map(Duration::from_secs).ok_or_else(bad)
+/// One `--filter`.
+#[derive(Clone, Debug)]
+pub(super) enum Condition {
+    /// Not used for this long.
+    Until(Duration),
+    /// Any other.
+    Record(RecordFilter),
 }
 
-fn bytes(text: &str) -> Result<u64, String> {
-    let bad = || "expected a number of bytes, perhaps with `kB`, `MB`, `GB` or `TB`".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1_000,
-        "m" | "mb" => 1_000_000,
-        "g" | "gb" => 1_000_000_000,
-        "t" | "tb" => 1_000_000_000_000,
-        _ => return Err(bad()),
-    };
-    let count: u64 = text[..digits].parse().map_err(|_| bad())?;
-    count.checked_mul(unit).ok_or_else(bad)
+/// Reads `--filter`, for clap.
+pub(super) fn condition(text: &str) -> Result<Condition, String> {
+    match text.split_once('=') {
+        Some(("until" | "unused-for", value)) => until(value).map(Condition::Until),
+        _ => text.parse().map(Condition::Record).map_err(|error: crate::store::RecordFilterError| error.to_string()),
+    }
+}
+
+/// How long ago something is: a duration, or a time.
+fn until(text: &str) -> Result<Duration, String> {
+    match parse_time(text) {
+        Some(time) => Ok(SystemTime::now().duration_since(time).unwrap_or_default()),
+        None => age(text).map_err(|_| {
+            format!("`{text}` is no duration: expected one such as `24h` or `1h30m`, or a time such as `2026-01-31T12:00:00Z`")
+        }),
+    }
+}
+
+/// Reads a duration: numbers with units, one after the other.
+fn age(text: &str) -> Result<Duration, String> {
+    let bad = || "expected a number with `s`, `m`, `h`, `d` or `w`, such as `36h`".to_owned();
+    let mut total = 0f64;
+    let mut rest = text;
+    while !rest.is_empty() || text.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |length| digits + length);
+        let unit = match &rest[digits..end] {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 24.0 * 3600.0,
+            "w" => 7.0 * 24.0 * 3600.0,
+            _ => return Err(bad()),
+        };
+        total += rest[..digits].parse::<f64>().map_err(|_| bad())? * unit;
+        rest = &rest[end..];
+    }
+    Duration::try_from_secs_f64(total).map_err(|_| bad())
+}
+
+impl RuleArgs {
+    /// What of the build cache is asked for, if anything is.
+    fn rule(&self) -> Option<PruneRule> {
+        let sizes = [self.reserved_space, self.max_used_space, self.min_free_space];
+        (!self.filter.is_empty() || sizes.iter().any(Option::is_some)).then(|| self.rule_for(false))
+    }
+
+    fn rule_for(&self, all: bool) -> PruneRule {
+        let mut rule = PruneRule {
+            all,
+            reserved_space: self.reserved_space.unwrap_or(0),
+            max_used_space: self.max_used_space.unwrap_or(0),
+            min_free_space: self.min_free_space.unwrap_or(0),
+            ..PruneRule::default()
+        };
+        let mut filters = Vec::new();
+        for condition in &self.filter {
+            match condition {
+                Condition::Until(age) => rule.unused_for = rule.unused_for.max(*age),
+                Condition::Record(filter) => filters.push(filter.clone()),
+            }
+        }
+        if !filters.is_empty() {
+            rule.filters.push(filters);
+        }
+        rule
+    }
+
+    /// How long images, too, must have been here: only where time is all that is asked about.
+    fn until(&self) -> Option<Duration> {
+        match &self.filter[..] {
+            [Condition::Until(age)] => Some(*age),
+            _ => None,
+        }
+    }
 }
 
 /// Runs `strake prune`.
 pub(in crate::cli) fn run(global: &Global, args: PruneArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
-        let mut options = if args.all { PruneOptions::all() } else { PruneOptions::default() };
-        if !args.all {
-            options.images = PruneImages::Dangling;
+        let mut options = PruneOptions { images: PruneImages::Dangling, ..PruneOptions::default() };
+        match args.rule.rule() {
+            // Whoever chooses among the records of the build cache means those, and no images.
+            Some(rule) if args.rule.until().is_none() || !args.all => {
+                options.images = PruneImages::Keep;
+                options.rules = vec![PruneRule { all: args.all, ..rule }];
+            }
+            _ if args.all => options = PruneOptions::all(),
+            _ => {}
         }
-        options.build_cache |= args.build_cache || args.keep_storage.is_some();
-        options.cache_mounts |= args.build_cache;
-        options.dry_run = args.dry_run;
-        options.keep_bytes = args.keep_storage;
-        options.until = args.older_than.and_then(|age| SystemTime::now().checked_sub(age));
-        let freed = blocking(move || engine.prune(&options)).await?;
-        for name in &freed.names {
-            report::result(&format!("Untagged: {}", name.familiar()));
+        if args.build_cache && options.rules.is_empty() {
+            (options.build_cache, options.cache_mounts) = (true, true);
         }
-        for id in &freed.images {
-            report::result(&format!("Deleted: {id}"));
-        }
-        let counts = [
-            (freed.cache_records, "cache records"),
-            (freed.snapshots, "layers"),
-            (freed.blobs, "blobs"),
-            (freed.cache_mounts, "cache mounts"),
-            (freed.leftovers, "leftovers"),
-        ];
-        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
-            report::result(&format!("{what}: {count}"));
-        }
-        let label = if args.dry_run { "Space to be reclaimed" } else { "Total reclaimed space" };
-        report::result(&format!("{label}: {}", size(freed.freed)));
+        options.until = args.older_than.or_else(|| args.rule.until()).and_then(|age| SystemTime::now().checked_sub(age));
+        let report = prune(engine, options, args.rule.dry_run).await?;
+        show_images(&report);
+        builder::show_pruned(&report.records, args.rule.verbose);
+        show_counts(&report);
+        let label = if args.rule.dry_run { "Space to be reclaimed" } else { "Total reclaimed space" };
+        report::result(&format!("{label}: {}", size(report.freed)));
         Ok(())
     }))
+}
+
+/// Runs `strake builder prune`.
+pub(in crate::cli) fn builder_prune(global: &Global, args: &BuilderPruneArgs) -> ExitCode {
+    let rule = args.rule.rule_for(args.all);
+    exit(with_engine(global, None, |engine| async move {
+        let options = PruneOptions { rules: vec![rule], ..PruneOptions::default() };
+        let report = prune(engine, options, args.rule.dry_run).await?;
+        builder::show_pruned(&report.records, args.rule.verbose);
+        report::result(&format!("Total: {}", size(report.freed)));
+        Ok(())
+    }))
+}
+
+async fn prune(engine: Engine, options: PruneOptions, dry_run: bool) -> Result<PruneReport, Error> {
+    let options = PruneOptions { dry_run, ..options };
+    blocking(move || engine.prune(&options)).await
+}
+
+fn show_images(report: &PruneReport) {
+    for name in &report.names {
+        report::result(&format!("Untagged: {}", name.familiar()));
+    }
+    for id in &report.images {
+        report::result(&format!("Deleted: {id}"));
+    }
+}
+
+fn show_counts(report: &PruneReport) {
+    let counts = [
+        (report.cache_records, "cache records"),
+        (report.snapshots, "layers"),
+        (report.blobs, "blobs"),
+        (report.cache_mounts, "cache mounts"),
+        (report.leftovers, "leftovers"),
+    ];
+    for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+        report::result(&format!("{what}: {count}"));
+    }
 }
 
 #[cfg(test)]
@@ -105,15 +224,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_and_sizes_need_known_units() {
+    fn ages_need_known_units() {
         assert_eq!(age("36h"), Ok(Duration::from_secs(36 * 3600)));
-        assert_eq!(bytes("20GB"), Ok(20_000_000_000));
-        assert_eq!(bytes("5"), Ok(5));
-        for text in ["", "h", "3", "3y", "-1h", "99999999999999999999h", "18446744073709551615w"] {
+        assert_eq!(age("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(age("1.5h"), Ok(Duration::from_secs(5400)));
+        for text in ["", "h", "3", "3y", "-1h", "1h3", "99999999999999999999999h"] {
             assert!(age(text).is_err(), "{text}");
         }
-        for text in ["", "GB", "1.5GB", "1XB", "99999999999TB"] {
-            assert!(bytes(text).is_err(), "{text}");
-        }
+    }
+
+    #[test]
+    fn until_is_a_duration_or_a_time() {
+        assert_eq!(until("24h"), Ok(Duration::from_secs(24 * 3600)));
+        assert!(until("1970-01-01T00:00:00Z").unwrap() > Duration::from_secs(50 * 365 * 24 * 3600));
+        assert!(until("yesterday").is_err());
     }
 }

@@ -7,6 +7,7 @@ mod images;
 mod process;
 mod prune;
 mod records;
+mod space;
 mod speed;
 
 use std::path::Path;

@@ -75,6 +75,12 @@ fn play_role() {
             say("made", active.fs_path().display());
             wait_for_end();
         }
+        "prune" => {
+            say("ready", 0);
+            let options = PruneOptions { rules: vec![PruneRule::default()], ..PruneOptions::default() };
+            (0..50).for_each(|_| drop(store.prune(&options).unwrap()));
+            wait_for_end();
+        }
         "key" => {
             let _lock = store.lock_key(&key(1)).unwrap();
             say("locked", 1);
@@ -118,7 +124,8 @@ fn work_forever(store: &Store) {
             store.settle().unwrap();
         }
         if round % 5 == 4 {
-            store.prune(&PruneOptions { images: PruneImages::Dangling, ..PruneOptions::default() }).unwrap();
+            let rule = PruneRule { max_used_space: 1 << 20, ..PruneRule::default() };
+            store.prune(&PruneOptions { images: PruneImages::Dangling, rules: vec![rule], ..PruneOptions::default() }).unwrap();
         }
     }
 }

@@ -98,18 +98,6 @@ fn blobs_that_a_manifest_lists_stay() {
 }
 
 #[test]
-fn the_latest_cache_records_are_kept_within_a_budget() {
-    let (_dir, store) = new_store();
-    for number in 0..5 {
-        let id = snapshot(&store, &format!("{number}{}", "x".repeat(99)));
-        store.cache_put(&[key(number)], &entry(&[id])).unwrap();
-    }
-    let report = store.prune(&PruneOptions { keep_bytes: Some(250), ..PruneOptions::default() }).unwrap();
-    assert_eq!((report.cache_records, report.snapshots), (3, 3));
-    assert!(store.cache_get(&key(4)).unwrap().is_some() && store.cache_get(&key(3)).unwrap().is_some());
-}
-
-#[test]
 fn a_lease_of_another_process_protects_until_it_dies() {
     let (_dir, store) = new_store();
     let old = snapshot(&store, "old");

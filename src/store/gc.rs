@@ -1,0 +1,54 @@
+//! Pruning the build cache by itself: the default rules, where they may have something to do.
+//!
+//! Asking costs one `statfs` where the whole file system holds less than any rule allows the cache. Otherwise sizes are looked at, once a minute at most.
+
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
+
+use super::open::to_micros;
+use super::policy::EASY_TIME;
+use super::{Error, GcLimits, PruneOptions, PruneReport, PruneRule, Store, default_rules};
+
+/// How long the sizes that were looked at last are good enough.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+impl Store {
+    /// Applies the default rules to the build cache; `None` where there was nothing to do. Without `limits`, those that suit the disk hold.
+    ///
+    /// # Errors
+    /// As [`Store::prune`].
+    pub fn collect_garbage(&self, limits: Option<GcLimits>) -> Result<Option<PruneReport>, Error> {
+        let disk = self.disk_space()?;
+        let rules = default_rules(limits.unwrap_or_else(|| GcLimits::of_disk(disk.total)));
+        // The cache is no larger than all that is on the disk.
+        let most = disk.total.saturating_sub(disk.free);
+        let mut near: Vec<PruneRule> = rules.into_iter().filter(|rule| rule.limit(most, disk).is_some()).collect();
+        if near.first().is_some_and(|rule| rule.unused_for == EASY_TIME) && !self.has_old_mounts()? {
+            near.remove(0);
+        }
+        if near.is_empty() || !self.gc_is_due()? {
+            return Ok(None);
+        }
+        let report = self.prune(&PruneOptions { rules: near, ..PruneOptions::default() })?;
+        Ok((!report.records.is_empty()).then_some(report))
+    }
+
+    /// Whether there are cache mounts old enough for the rule of what is easily made again.
+    fn has_old_mounts(&self) -> Result<bool, Error> {
+        let old = SystemTime::now().checked_sub(EASY_TIME).map_or(i64::MIN, to_micros);
+        self.database().read("look for old cache mounts", |db| {
+            db.prepare_cached("SELECT 1 FROM cache_mounts WHERE last_used < ? LIMIT 1")?.exists([old])
+        })
+    }
+
+    /// Whether sizes were not looked at just now; they are from now on.
+    fn gc_is_due(&self) -> Result<bool, Error> {
+        let path = self.layout().gc_stamp();
+        let looked = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        if looked.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < INTERVAL)) {
+            return Ok(false);
+        }
+        File::create(&path).map_err(Error::io("create", &path))?;
+        Ok(true)
+    }
+}
