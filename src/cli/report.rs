@@ -54,6 +54,15 @@ pub(super) fn diagnostics_as(mode: ProgressMode, found: &[Diagnostic]) {
     }
 }
 
+/// Remarks something in the form that progress has.
+pub(super) fn remark_as(mode: ProgressMode, text: &str) {
+    match mode {
+        ProgressMode::RawJson => rawjson::message(text),
+        ProgressMode::Quiet => {}
+        _ => tell(text),
+    }
+}
+
 /// Tells of an error in the form that progress has.
 pub(super) fn error_as(mode: ProgressMode, failure: &Error) {
     match mode {

@@ -65,6 +65,14 @@ pub trait ChecksumMemo: Send + Sync {
 
     /// Remembers the digests of these files.
     fn put_many(&self, digests: &[(FileStamp, [u8; 32])]);
+
+    /// So many bytes were hashed because their digests were not known.
+    fn hashed(&self, _bytes: u64) {}
+
+    /// How many bytes that were in all, where they are counted.
+    fn hashed_so_far(&self) -> u64 {
+        0
+    }
 }
 
 /// Remembers nothing.
@@ -300,6 +308,9 @@ fn hash_contents(tree: &dyn Tree, items: &mut [Item], threads: usize, memo: &dyn
         }
     }
     let todo: Vec<usize> = (0..items.len()).filter(|index| items[*index].metadata.kind == Kind::File && !known[*index]).collect();
+    if !todo.is_empty() {
+        memo.hashed(todo.iter().map(|index| items[*index].metadata.size).sum());
+    }
     let mut remembered = Vec::new();
     for (index, hashed) in hash_files(tree, items, &todo, threads)? {
         items[index].content = hashed.digest;

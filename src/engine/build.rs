@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::try_join_all;
 
@@ -147,7 +148,10 @@ impl Engine {
         let lease = Arc::new(self.store.lease()?);
         let _held = lease.clone();
         let (store, context, dockerfile) = (self.store.clone(), request.context, request.dockerfile);
+        let phase = progress.phase("read");
         let input = blocking(move || read_input(context, dockerfile, &store)).await?;
+        drop(phase);
+        let phase = progress.phase("parse");
         let syntax = request.build_args.get(SYNTAX_ARGUMENT).map(String::as_str);
         let parsed = parse_with(&input.file, ParseOptions { syntax });
         let argument = request.build_args.get(CHECK_ARGUMENT).map(String::as_str);
@@ -160,6 +164,8 @@ impl Engine {
             return Err(Error::Diagnostics(found(&[])));
         }
         *warnings = found(&[]);
+        drop(phase);
+        let phase = progress.phase("plan");
         let rules = LazyRules::new(&input);
         let contexts = named_contexts(&request.named_contexts);
         let sources = Arc::new(self.build_sources(layouts(&request.named_contexts)));
@@ -191,6 +197,7 @@ impl Engine {
             return Err(Error::Checks { rules, warnings: std::mem::take(warnings) });
         }
         let name = format!("{}\0{}", input.name, request.target.as_deref().unwrap_or(""));
+        drop(phase);
         let context = open_context(input.context, input.path.as_deref(), &graph)?;
         let environment = Environment {
             store: self.store.clone(),
@@ -199,7 +206,7 @@ impl Engine {
             context: context.tree.clone(),
             named_contexts: open_named(&request.named_contexts, &graph)?,
             build_name: name,
-            checksums: Arc::new(StoreMemo(self.store.clone())),
+            checksums: Arc::new(StoreMemo(self.store.clone(), AtomicU64::new(0))),
             sources,
             network: networks(&self.options.run_dir, &self.options.network, progress),
             secrets: request.secrets,
@@ -214,11 +221,14 @@ impl Engine {
         outputs.iter_mut().for_each(|output| output.packing.base_layers = base_layers);
         let names = kept_names(&outputs, &request.tags).unwrap_or_default();
         let (below, tags) = (snapshots.clone(), names.clone());
+        let phase = progress.phase("assemble");
         let image = blocking(move || {
             let shown = tags.first().map_or("the image", Reference::written).to_owned();
             assemble(&store, config, &below, &tags).map_err(|source| Error::Image { action: "make", name: shown, source })
         });
-        let mut delivered = self.deliver(image.await?, &snapshots, &request.tags, &outputs, progress).await?;
+        let image = image.await?;
+        drop(phase);
+        let mut delivered = self.deliver(image, &snapshots, &request.tags, &outputs, progress).await?;
         if request.want_manifest && delivered.manifest.is_none() {
             let (store, image) = (self.store.clone(), delivered.image.clone());
             let failed = |source| Error::Image { action: "pack", name: "the image".into(), source };
@@ -392,7 +402,7 @@ fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -
 }
 
 /// The store's table of checksums, as the context wants it. What the store cannot say is computed.
-struct StoreMemo(Store);
+struct StoreMemo(Store, AtomicU64);
 
 impl ChecksumMemo for StoreMemo {
     fn get_many(&self, stamps: &[FileStamp]) -> Vec<Option<[u8; 32]>> {
@@ -405,6 +415,14 @@ impl ChecksumMemo for StoreMemo {
         if let Err(error) = self.0.remember_checksums(&digests) {
             tracing::warn!(%error, "checksums cannot be remembered");
         }
+    }
+
+    fn hashed(&self, bytes: u64) {
+        self.1.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn hashed_so_far(&self) -> u64 {
+        self.1.load(Ordering::Relaxed)
     }
 }
 

@@ -26,7 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::registry::{Client, ClientOptions, CredentialFiles, Credentials};
 use crate::runtime::Spawner;
 use crate::store::Store;
-pub use crate::store::{GcLimits, LoggedBuild, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, StoreUsage, UsageRecord};
+pub use crate::store::{
+    GcLimits, LoggedBuild, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, RecordFilterError, StoreUsage, UsageRecord,
+};
 
 pub use crate::image::load::Layout;
 pub use crate::registry::Saved;

@@ -152,8 +152,8 @@ impl Engine {
         let (pushed, local): (Vec<&Output>, Vec<&Output>) = outputs.iter().partition(|output| output.push() != Push::No);
         for output in local {
             let (store, image, names) = (self.store.clone(), delivered.image.clone(), output.names(tags).to_vec());
-            let (snapshots, output) = (snapshots.to_vec(), output.clone());
-            if let Some(manifest) = blocking(move || write(&store, &image, &snapshots, &names, &output)).await? {
+            let (snapshots, output, progress) = (snapshots.to_vec(), output.clone(), progress.clone());
+            if let Some(manifest) = blocking(move || write(&store, &image, &snapshots, &names, &output, &progress)).await? {
                 delivered.image.manifest = Some(manifest.digest.clone());
                 delivered.manifest = Some(manifest);
             }
@@ -171,7 +171,9 @@ impl Engine {
         if by_digest || !output.packing.is_default() {
             let (store, image, packing, name) =
                 (self.store.clone(), delivered.image.clone(), output.packing.clone(), first.written().to_owned());
+            let phase = progress.phase("compress");
             let packed = blocking(move || pack(&store, &image, &packing)).await;
+            drop(phase);
             let packed = packed.map_err(|source| Error::Image { action: "pack", name, source })?;
             delivered.image.manifest = Some(packed.descriptor.digest);
         }
@@ -180,7 +182,9 @@ impl Engine {
                 Some(digest) if by_digest => name.only_digest(digest.clone()),
                 _ => name.clone(),
             };
+            let phase = progress.phase("push");
             let pushed = self.push_image(&name, &delivered.image, progress).await?;
+            drop(phase);
             // What is known to be in a registry need not be sent to its other repositories again.
             if output.keeps() && !by_digest && self.store.resolve(&name)?.is_some_and(|now| now.id == delivered.image.id) {
                 self.store.tag(&name, &delivered.image.id, Some(&pushed.digest))?;
@@ -198,8 +202,13 @@ fn write(
     snapshots: &[SnapshotId],
     names: &[Reference],
     output: &Output,
+    progress: &Progress,
 ) -> Result<Option<Descriptor>, Error> {
-    let packed = || pack(store, image, &output.packing);
+    let _phase = progress.phase("export");
+    let packed = || {
+        let _phase = progress.phase("compress");
+        pack(store, image, &output.packing)
+    };
     let archive = |image, format, file: &Path| export::to_packed_archive(store, &image, names, format, file).map(|()| Some(image));
     let (to, result): (&Path, _) = match &output.to {
         Destination::Local(dir) => (dir, ops::view(store, snapshots).map(|view| export::to_directory(&view, dir).map(|()| None))?),

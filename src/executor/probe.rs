@@ -27,6 +27,8 @@ pub(super) struct Probe {
     pub(super) hit: Option<Output>,
     /// What the key is made of (steps only).
     pub(super) components: Option<Components>,
+    /// How many bytes of files were hashed to find that out.
+    pub(super) hashed: u64,
 }
 
 /// The downloads of a build, by node.
@@ -41,8 +43,9 @@ pub(super) fn probe_all(graph: &BuildGraph, environment: &Environment, downloads
         }
         let node = graph.node(id);
         let inputs: Vec<Option<CacheKey>> = graph.inputs(id).iter().map(|input| probes.get(input).map(|probe| probe.key)).collect();
+        let before = environment.checksums.hashed_so_far();
         if let Some(probe) = probe_node(graph, id, node, &inputs, environment, downloads)? {
-            probes.insert(id, probe);
+            probes.insert(id, Probe { hashed: environment.checksums.hashed_so_far() - before, ..probe });
         }
     }
     hold_hits(environment, &mut probes)?;
@@ -81,7 +84,7 @@ fn probe_node(
 ) -> Result<Option<Probe>, Error> {
     let whole = |key: CacheKey, snapshots: Option<Vec<_>>| {
         let hit = snapshots.map(|snapshots| Output { key, snapshots });
-        Ok(Some(Probe { key, hit, components: None }))
+        Ok(Some(Probe { key, hit, components: None, hashed: 0 }))
     };
     match &node.op {
         Op::Source(SourceOp::Scratch) => whole(key::scratch_key(), Some(Vec::new())),
@@ -100,7 +103,7 @@ fn probe_node(
             let key = components.key();
             let hit = if node.step.ignore_cache { None } else { environment.cache.get(&key) };
             let key = hit.as_ref().map_or(key, |hit| hit.key);
-            Ok(Some(Probe { key, hit, components: Some(components) }))
+            Ok(Some(Probe { key, hit, components: Some(components), hashed: 0 }))
         }
     }
 }

@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 use crate::cache::key::{fresh_key, merge_key};
 use crate::cache::{CacheKey, MissReason, Output};
 use crate::graph::{BuildGraph, CopySource, NodeId, Op, SourceOp};
-use crate::progress::{StepOutcome, StepProgress};
+use crate::progress::{StepOutcome, StepProgress, StepUsage};
 use crate::store::view::MergedView;
+use crate::sys::process::{ProcessIo, thread_usage};
 use crate::sys::tree::Tree;
 use crate::task::blocking;
 
@@ -72,8 +73,14 @@ struct Finished {
 pub async fn run(graph: Arc<BuildGraph>, environment: Arc<Environment>) -> Result<Outcome, Error> {
     let downloads = Arc::new(fetch_downloads(&graph, &environment).await?);
     let probes = {
+        let progress = environment.progress.clone();
+        let mut phase = progress.phase("probe");
+        let checksums = environment.checksums.clone();
+        let before = checksums.hashed_so_far();
         let (graph, environment, downloads) = (graph.clone(), environment.clone(), downloads.clone());
-        Arc::new(blocking(move || probe_all(&graph, &environment, &downloads)).await?)
+        let probes = Arc::new(blocking(move || probe_all(&graph, &environment, &downloads)).await?);
+        phase.hashed(checksums.hashed_so_far() - before);
+        probes
     };
     let mut scheduler =
         Scheduler { graph, environment, probes, downloads, states: HashMap::new(), tasks: JoinSet::new(), cached: 0, executed: 0 };
@@ -300,7 +307,7 @@ impl NodeWork {
         }
         let reason = if node.step.ignore_cache { MissReason::Disabled } else { environment.cache.explain(&slots, &components) };
         let progress = environment.progress.start(node.step.title(), Some(reason.to_string()));
-        let snapshot = match self.execute(&progress) {
+        let snapshot = match self.measured(&progress, || self.execute(&progress)) {
             Ok(snapshot) => snapshot,
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(error) => {
@@ -319,6 +326,28 @@ impl NodeWork {
         environment.cache.remember(&slots, &components);
         progress.finish(StepOutcome::Done);
         Ok(Finished { output, cached: false })
+    }
+
+    /// Does `work` on this thread, and says what it used where somebody wants to know. A sandbox is measured by itself.
+    fn measured<T>(&self, progress: &StepProgress, work: impl FnOnce() -> T) -> T {
+        if !progress.wants_usage() || matches!(self.graph.node(self.id).op, Op::Exec(_)) {
+            return work();
+        }
+        let now = || (thread_usage(), ProcessIo::of(None), self.environment.checksums.hashed_so_far());
+        let ((user, system, _), io, hashed) = now();
+        let done = work();
+        let ((user_then, system_then, memory), io_then, hashed_then) = now();
+        let moved = |of: fn(&ProcessIo) -> u64| Some(of(&io_then?).saturating_sub(of(&io?)));
+        let probed = self.probes.get(&self.id).map_or(0, |probe| probe.hashed);
+        progress.measured(StepUsage {
+            user_time: Some(user_then.saturating_sub(user)),
+            system_time: Some(system_then.saturating_sub(system)),
+            peak_memory: Some(memory),
+            read: moved(|io| io.read),
+            written: moved(|io| io.written),
+            hashed: Some(probed + (hashed_then - hashed)),
+        });
+        done
     }
 
     /// A result that was found, with a lease on it; nothing where it was pruned since.

@@ -108,7 +108,7 @@ impl Push<'_> {
             }
         };
         let what = if diff_id.is_some() { "layer" } else { "config" };
-        let meter = self.progress.meter(format!("{what} {}", blob.digest.short()), blob.size);
+        let meter = self.progress.upload_meter(format!("{what} {}", blob.digest.short()), blob.size);
         let counter = meter.clone();
         let upload = BlobUpload {
             source: Arc::new(StoredBlob { store: self.store.clone(), digest: blob.digest.clone() }),

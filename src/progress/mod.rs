@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Names a step in events; unique within one [`Progress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +51,26 @@ pub enum EventKind {
         done: u64,
         /// Bytes in all, if known.
         total: Option<u64>,
+        /// Bytes that really went over the network; `done` also counts what was there already.
+        moved: u64,
+        /// Which way.
+        transfer: Transfer,
+    },
+    /// What a step used, before it ends.
+    Measured {
+        /// The step.
+        step: StepId,
+        /// What.
+        usage: StepUsage,
+    },
+    /// A part of the command's work has ended that is no step.
+    Phase {
+        /// What it is called: `plan`.
+        name: String,
+        /// When it began.
+        began: Instant,
+        /// How many bytes were hashed in it, where that is counted.
+        hashed: Option<u64>,
     },
     /// A step has ended.
     Finished {
@@ -63,6 +83,32 @@ pub enum EventKind {
     Warning(String),
     /// A remark.
     Message(String),
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// To this machine.
+    Download,
+    /// From this machine.
+    Upload,
+}
+
+/// What a step used; `None` where that is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepUsage {
+    /// CPU time in user mode.
+    pub user_time: Option<Duration>,
+    /// CPU time in the kernel.
+    pub system_time: Option<Duration>,
+    /// The most memory used, in bytes.
+    pub peak_memory: Option<u64>,
+    /// Bytes that were read by system calls.
+    pub read: Option<u64>,
+    /// Bytes that were written by system calls.
+    pub written: Option<u64>,
+    /// Bytes of files that were hashed to find out what the step is called.
+    pub hashed: Option<u64>,
 }
 
 /// Where output was written to.
@@ -91,6 +137,14 @@ pub enum StepOutcome {
 pub trait Sink: Send + Sync {
     /// Takes one event.
     fn emit(&self, event: Event);
+
+    /// Whether what steps use is of interest, which costs a little to find out.
+    fn wants_usage(&self) -> bool {
+        false
+    }
+
+    /// Shows what is yet to be shown, and nothing any more.
+    fn close(&self) {}
 }
 
 /// Where to report progress. Cloning is cheap.
@@ -127,6 +181,21 @@ impl Progress {
         self.start(title, None).finish(StepOutcome::Cached);
     }
 
+    /// Tells of a part of the work that is no step, from now until what this returns is dropped.
+    pub fn phase(&self, name: &'static str) -> Phase<'_> {
+        Phase { progress: self, name, began: Instant::now(), hashed: None }
+    }
+
+    /// Whether what steps use is of interest.
+    pub fn wants_usage(&self) -> bool {
+        self.sink.wants_usage()
+    }
+
+    /// Ends: what is emitted from now on is not shown.
+    pub fn close(&self) {
+        self.sink.close();
+    }
+
     /// Warns.
     pub fn warn(&self, text: impl Into<String>) {
         self.emit(EventKind::Warning(text.into()));
@@ -139,6 +208,28 @@ impl Progress {
 
     fn emit(&self, kind: EventKind) {
         self.sink.emit(Event { at: Instant::now(), kind });
+    }
+}
+
+/// A part of the work that is under way.
+#[must_use = "the phase ends when this is dropped"]
+pub struct Phase<'a> {
+    progress: &'a Progress,
+    name: &'static str,
+    began: Instant,
+    hashed: Option<u64>,
+}
+
+impl Phase<'_> {
+    /// So many bytes were hashed in it.
+    pub fn hashed(&mut self, bytes: u64) {
+        self.hashed = Some(bytes);
+    }
+}
+
+impl Drop for Phase<'_> {
+    fn drop(&mut self) {
+        self.progress.emit(EventKind::Phase { name: self.name.to_owned(), began: self.began, hashed: self.hashed });
     }
 }
 
@@ -155,15 +246,34 @@ impl StepProgress {
         self.progress.emit(EventKind::Log { step: self.step, stream, bytes });
     }
 
-    /// Says how far a transfer has come.
-    pub fn bytes(&self, what: impl Into<String>, done: u64, total: Option<u64>) {
-        self.progress.emit(EventKind::Bytes { step: self.step, what: what.into(), done, total });
+    /// Names the step in events.
+    pub fn id(&self) -> StepId {
+        self.step
     }
 
-    /// Counts the bytes of one transfer within the step.
+    /// Says what the step used.
+    pub fn measured(&self, usage: StepUsage) {
+        self.progress.emit(EventKind::Measured { step: self.step, usage });
+    }
+
+    /// Whether what the step uses is of interest.
+    pub fn wants_usage(&self) -> bool {
+        self.progress.wants_usage()
+    }
+
+    /// Counts the bytes of one download within the step.
     pub fn meter(&self, what: impl Into<String>, total: u64) -> Meter {
+        self.meter_of(what.into(), total, Transfer::Download)
+    }
+
+    /// Counts the bytes of one upload within the step.
+    pub fn upload_meter(&self, what: impl Into<String>, total: u64) -> Meter {
+        self.meter_of(what.into(), total, Transfer::Upload)
+    }
+
+    fn meter_of(&self, what: String, total: u64, transfer: Transfer) -> Meter {
         let counter = Arc::new(Counter { done: AtomicU64::new(0), shown: AtomicU64::new(0) });
-        Meter { progress: self.progress.clone(), step: self.step, what: what.into(), total, counter }
+        Meter { progress: self.progress.clone(), step: self.step, what, total, transfer, counter }
     }
 
     /// Ends the step.
@@ -180,6 +290,7 @@ pub struct Meter {
     step: StepId,
     what: String,
     total: u64,
+    transfer: Transfer,
     counter: Arc<Counter>,
 }
 
@@ -195,7 +306,11 @@ const METER_STEP: u64 = 256 * 1024;
 impl Meter {
     /// `count` more bytes have been transferred.
     pub fn add(&self, count: u64) {
-        let done = self.counter.done.fetch_add(count, Ordering::Relaxed) + count;
+        let before = self.counter.done.fetch_add(count, Ordering::Relaxed);
+        let done = before + count;
+        if before == 0 {
+            self.emit(0);
+        }
         let shown = self.counter.shown.load(Ordering::Relaxed);
         if done >= shown + METER_STEP && self.counter.shown.compare_exchange(shown, done, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.emit(done);
@@ -208,8 +323,14 @@ impl Meter {
     }
 
     fn emit(&self, done: u64) {
-        let kind = EventKind::Bytes { step: self.step, what: self.what.clone(), done: done.min(self.total), total: Some(self.total) };
-        self.progress.emit(kind);
+        self.progress.emit(EventKind::Bytes {
+            step: self.step,
+            what: self.what.clone(),
+            done: done.min(self.total),
+            total: Some(self.total),
+            moved: self.counter.done.load(Ordering::Relaxed),
+            transfer: self.transfer,
+        });
     }
 }
 

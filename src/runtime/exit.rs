@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::process::ProcessIo;
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -42,4 +44,7 @@ pub struct Exit {
     pub user_time: Duration,
     /// CPU time in the kernel of the process and those it waited for.
     pub system_time: Duration,
+    /// What the process and those it waited for read and wrote, where the kernel counts that.
+    #[serde(default)]
+    pub io: Option<ProcessIo>,
 }

@@ -11,7 +11,7 @@ use super::error::Failure;
 use super::io::Stdio;
 use super::spec::NetworkMode;
 use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, terminal, wire, world};
-use crate::sys::process::{Cloned, clone_process, reap, signal_pidfd};
+use crate::sys::process::{Cloned, ProcessIo, clone_process, reap, signal_pidfd, wait_for_end};
 
 /// Long enough for any failure: paths are bounded by the kernel.
 const MAX_STATUS: usize = 64 << 10;
@@ -140,7 +140,11 @@ impl Child {
         if let Some(exit) = &self.exit {
             return Ok(exit.clone());
         }
-        let reaped = reap(self.pid).map_err(|source| Error::Process { action: "wait for", pid: self.pid, source })?;
+        let failed = |source| Error::Process { action: "wait for", pid: self.pid, source };
+        // What it moved can be asked for until it is reaped.
+        wait_for_end(self.pid).map_err(failed)?;
+        let io = ProcessIo::of(Some(self.pid));
+        let reaped = reap(self.pid).map_err(failed)?;
         let (peak, oom_killed) = self.cgroup.as_ref().map_or((None, false), Cgroup::memory_usage);
         let exit = Exit {
             status: reaped.status.map_or_else(ExitStatus::Signal, ExitStatus::Code),
@@ -148,6 +152,7 @@ impl Child {
             oom_killed,
             user_time: reaped.user_time,
             system_time: reaped.system_time,
+            io,
         };
         self.exit = Some(exit.clone());
         Ok(exit)

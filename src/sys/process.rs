@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Which of the two processes this is.
 #[derive(Debug)]
 pub enum Cloned {
@@ -118,6 +120,47 @@ pub struct Reaped {
     pub system_time: Duration,
     /// The largest resident set of one process, in bytes.
     pub max_rss: u64,
+}
+
+/// What a process, and the children that it waited for, moved by system calls and to and from the disk, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIo {
+    /// Read.
+    pub read: u64,
+    /// Written.
+    pub written: u64,
+}
+
+impl ProcessIo {
+    /// That of a process that has not been reaped yet, or with `None` that of this thread; `None` where the kernel does not count or does not tell.
+    pub fn of(pid: Option<u32>) -> Option<ProcessIo> {
+        let path = pid.map_or_else(|| "/proc/thread-self/io".to_owned(), |pid| format!("/proc/{pid}/io"));
+        let text = std::fs::read_to_string(path).ok()?;
+        let number = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        Some(ProcessIo { read: number("rchar:")?, written: number("wchar:")? })
+    }
+}
+
+/// Waits for the child `pid` to end, and leaves it to be reaped.
+pub fn wait_for_end(pid: u32) -> io::Result<()> {
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+    let id = Pid::from_raw(pid as i32).ok_or(io::ErrorKind::InvalidInput)?;
+    loop {
+        match waitid(WaitId::Pid(id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Err(rustix::io::Errno::INTR) => {}
+            ended => return Ok(ended.map(drop)?),
+        }
+    }
+}
+
+/// CPU time of the calling thread in user mode and in the kernel, and the largest resident set of this process so far, in bytes.
+pub fn thread_usage() -> (Duration, Duration, u64) {
+    // SAFETY: an all-zero `rusage` is valid: it is plain numbers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is valid for writes during the call, which cannot fail with these arguments.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
+    let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
+    (time(usage.ru_utime), time(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }
 
 /// Waits for the child `pid` to end and removes it.

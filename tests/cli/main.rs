@@ -18,6 +18,7 @@ mod kill;
 mod outputs;
 mod parse;
 mod peers;
+mod progress;
 mod remote;
 mod sandbox;
 mod space;

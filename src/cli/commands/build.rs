@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 use crate::cli::call::{self, CallFlag, call_flag};
-use crate::cli::render::{ProgressMode, progress};
+use crate::cli::render::{Observer, Profile, ProgressMode, Summary, observed, progress};
 use crate::cli::{Global, env, report};
 use crate::diag::Secret;
 use crate::engine::{BuildContext, BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
 use crate::graph::{ContextName, NetworkMode};
 use crate::oci::{Platform, Reference};
+use crate::progress::Progress;
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
 
@@ -91,6 +93,9 @@ pub(in crate::cli) struct BuildArgs {
     /// Run the build checks only, as `--call=check`
     #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     check: bool,
+    /// Write a profile of the build to a file: a Chrome trace, for https://ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// A secret for RUN --mount=type=secret: `id=NAME[,src=FILE|,env=VARIABLE]` (may be given several times)
     #[arg(long, value_name = "SPEC")]
     secret: Vec<String>,
@@ -248,19 +253,39 @@ fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
     }
 }
 
+/// Builds, and says in a line what came of it, or of as much as was done.
 async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
+    let (mode, profile_file) = (args.mode(), args.profile.clone());
+    let summary = Arc::new(Summary::new());
+    let profile = profile_file.as_ref().map(|_| Arc::new(Profile::new()));
+    let observers = profile.iter().map(|profile| profile.clone() as Arc<dyn Observer>).chain([summary.clone() as Arc<dyn Observer>]);
+    let progress = observed(mode, observers.collect());
+    let result = build_with(&engine, args, &progress).await;
+    progress.close();
+    let written =
+        profile_file.zip(profile).map(|(path, profile)| profile.write(&path).map_err(|source| Error::Io { action: "write", path, source }));
+    if let Some(line) = summary.line(result.as_ref().ok().map(|outcome| outcome.image.size)) {
+        report::remark_as(mode, &line);
+    }
+    let outcome = result?;
+    written.transpose()?;
+    Ok(outcome.image.id.to_string())
+}
+
+async fn build_with(engine: &Engine, args: BuildArgs, progress: &Progress) -> Result<BuildOutcome, Error> {
     let mode = args.mode();
-    let progress = progress(mode);
     let metadata_file = args.metadata_file.clone();
     let request = request(args)?;
     let interrupted = CancellationToken::new();
     let watcher = tokio::spawn(watch_signals(interrupted.clone()));
     let mut warnings = Vec::new();
     let outcome = tokio::select! {
-        outcome = engine.build(request, &progress, interrupted.child_token(), &mut warnings) => outcome,
+        outcome = engine.build(request, progress, interrupted.child_token(), &mut warnings) => outcome,
         () = patience(&interrupted) => Err(Error::Build(crate::executor::Error::Cancelled)),
     };
     watcher.abort();
+    // What is written from here on does not go through the renderer, which must not draw over it.
+    progress.close();
     report::diagnostics_as(mode, &warnings);
     let outcome = outcome?;
     if !matches!(mode, ProgressMode::Quiet | ProgressMode::RawJson) {
@@ -269,18 +294,20 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
         }
         report::tell(&format!("image {}", outcome.image.id));
     }
+    let phase = progress.phase("settle");
     engine.finish(outcome.executed > 0)?;
+    drop(phase);
     if outcome.executed > 0
         && let Err(error) = engine.collect_garbage(None)
     {
         // The build is done, and the next one tries again.
-        progress.warn(format!("the build cache could not be pruned: {error}"));
+        report::remark_as(mode, &format!("warning: the build cache could not be pruned: {error}"));
     }
     if let Some(path) = metadata_file {
         let text = format!("{:#}\n", metadata(&outcome));
         std::fs::write(&path, text).map_err(|source| Error::Io { action: "write", path, source })?;
     }
-    Ok(outcome.image.id.to_string())
+    Ok(outcome)
 }
 
 /// What `--metadata-file` says, in the words of `docker buildx build`.

@@ -79,7 +79,7 @@ pub(super) enum Condition {
 pub(super) fn condition(text: &str) -> Result<Condition, String> {
     match text.split_once('=') {
         Some(("until" | "unused-for", value)) => until(value).map(Condition::Until),
-        _ => text.parse().map(Condition::Record).map_err(|error: crate::store::RecordFilterError| error.to_string()),
+        _ => text.parse().map(Condition::Record).map_err(|error: crate::engine::RecordFilterError| error.to_string()),
     }
 }
 

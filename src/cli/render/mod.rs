@@ -1,7 +1,10 @@
 //! Renderers of progress: plain lines for logs, a live tree for terminals, JSON for machines, nothing for `-q`. Each is a fold over the same events.
 
 mod plain;
+mod profile;
 pub(in crate::cli) mod rawjson;
+mod screen;
+mod summary;
 mod tty;
 
 use std::io::IsTerminal;
@@ -11,6 +14,9 @@ use clap::ValueEnum;
 
 use crate::cli::env;
 use crate::progress::{Event, Progress, Sink};
+
+pub(in crate::cli) use profile::Profile;
+pub(in crate::cli) use summary::Summary;
 
 /// `--progress`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -30,17 +36,58 @@ pub enum ProgressMode {
     Quiet,
 }
 
+/// Looks at events beside the renderer.
+pub(in crate::cli) trait Observer: Send + Sync {
+    /// Takes note of one event.
+    fn observe(&self, event: &Event);
+
+    /// Whether what steps use is of interest.
+    fn wants_usage(&self) -> bool {
+        false
+    }
+}
+
+/// Shows events to observers, then to the renderer.
+struct Observed {
+    observers: Vec<Arc<dyn Observer>>,
+    sink: Arc<dyn Sink>,
+}
+
+impl Sink for Observed {
+    fn emit(&self, event: Event) {
+        self.observers.iter().for_each(|observer| observer.observe(&event));
+        self.sink.emit(event);
+    }
+
+    fn wants_usage(&self) -> bool {
+        self.observers.iter().any(|observer| observer.wants_usage())
+    }
+
+    fn close(&self) {
+        self.sink.close();
+    }
+}
+
 /// The progress of a command, drawn on standard error.
 pub(in crate::cli) fn progress(mode: ProgressMode) -> Progress {
+    Progress::new(sink(mode))
+}
+
+/// The same, with others looking on.
+pub(in crate::cli) fn observed(mode: ProgressMode, observers: Vec<Arc<dyn Observer>>) -> Progress {
+    Progress::new(Arc::new(Observed { observers, sink: sink(mode) }))
+}
+
+fn sink(mode: ProgressMode) -> Arc<dyn Sink> {
     let tty = match mode {
         // Where the cursor cannot move, a live tree would show nothing at all.
         ProgressMode::Tty => !env::dumb_terminal(),
         ProgressMode::Plain => false,
-        ProgressMode::RawJson => return Progress::new(Arc::new(rawjson::RawJson::new())),
-        ProgressMode::Quiet => return Progress::new(Arc::new(Quiet)),
+        ProgressMode::RawJson => return Arc::new(rawjson::RawJson::new()),
+        ProgressMode::Quiet => return Arc::new(Quiet),
         ProgressMode::Auto => std::io::stderr().is_terminal() && !env::dumb_terminal(),
     };
-    if tty { Progress::new(Arc::new(tty::Tty::new(env::colours()))) } else { Progress::new(Arc::new(plain::Plain::new())) }
+    if tty { Arc::new(tty::Tty::new(env::colours())) } else { Arc::new(plain::Plain::new()) }
 }
 
 struct Quiet;

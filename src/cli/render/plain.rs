@@ -65,7 +65,7 @@ impl State {
                     step.log(event.at, bytes, out);
                 }
             }
-            EventKind::Bytes { step, what, done, total } => {
+            EventKind::Bytes { step, what, done, total, .. } => {
                 let Some(step) = self.steps.get_mut(step) else { return };
                 let finished = total.is_some_and(|total| *done >= total);
                 let seen = step.transfers.insert(what.clone(), *done);
@@ -84,6 +84,7 @@ impl State {
                 };
                 line(out, step.number, &text);
             }
+            EventKind::Measured { .. } | EventKind::Phase { .. } => {}
             EventKind::Warning(text) => out.extend_from_slice(format!("warning: {text}\n").as_bytes()),
             EventKind::Message(text) => out.extend_from_slice(format!("{text}\n").as_bytes()),
         }
@@ -92,27 +93,39 @@ impl State {
 
 impl Step {
     fn log(&mut self, at: Instant, bytes: &[u8], out: &mut Vec<u8>) {
-        for piece in bytes.split_inclusive(|b| *b == b'\n') {
-            self.partial.extend_from_slice(piece);
-            if piece.ends_with(b"\n") {
-                self.flush(at, out);
+        let prefix = format!("#{} {:.3} ", self.number, (at - self.started).as_secs_f64());
+        let mut rest = bytes;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let line = &rest[..end];
+            rest = &rest[end + 1..];
+            if self.partial.is_empty() {
+                shown(&prefix, line, out);
+            } else {
+                self.partial.extend_from_slice(line);
+                shown(&prefix, &self.partial, out);
+                self.partial.clear();
             }
         }
+        self.partial.extend_from_slice(rest);
     }
 
     fn flush(&mut self, at: Instant, out: &mut Vec<u8>) {
         if self.partial.is_empty() {
             return;
         }
-        let text = self.partial.strip_suffix(b"\n").unwrap_or(&self.partial);
-        // A progress bar of the command: what stands after the last carriage return is what a terminal would show.
-        let text = text.strip_suffix(b"\r").unwrap_or(text);
-        let text = text.rsplit(|b| *b == b'\r').next().unwrap_or(text);
-        out.extend_from_slice(format!("#{} {:.3} ", self.number, (at - self.started).as_secs_f64()).as_bytes());
-        out.extend_from_slice(text);
-        out.push(b'\n');
+        shown(&format!("#{} {:.3} ", self.number, (at - self.started).as_secs_f64()), &self.partial, out);
         self.partial.clear();
     }
+}
+
+/// Shows a line of output.
+fn shown(prefix: &str, line: &[u8], out: &mut Vec<u8>) {
+    // A progress bar of the command: what stands after the last carriage return is what a terminal would show.
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = memchr::memrchr(b'\r', line).map_or(line, |at| &line[at + 1..]);
+    out.extend_from_slice(prefix.as_bytes());
+    out.extend_from_slice(line);
+    out.push(b'\n');
 }
 
 fn line(out: &mut Vec<u8>, number: usize, text: &str) {

@@ -88,7 +88,7 @@ impl State {
                 });
                 Some(json!({ "logs": [log] }))
             }
-            EventKind::Bytes { step, what, done, total } => {
+            EventKind::Bytes { step, what, done, total, .. } => {
                 let step = self.steps.get_mut(step)?;
                 let started = step.transfers.entry(what.clone()).or_insert_with(|| now.clone());
                 let mut status = json!({ "id": what, "vertex": step.digest, "current": done, "started": started, "timestamp": now });
@@ -111,6 +111,7 @@ impl State {
                 }
                 Some(json!({ "vertexes": [vertex] }))
             }
+            EventKind::Measured { .. } | EventKind::Phase { .. } => None,
             EventKind::Warning(text) => Some(json!({ "warnings": [{ "level": 1, "short": STANDARD.encode(text) }] })),
             EventKind::Message(text) => Some(json!({ "message": text })),
         }
@@ -123,6 +124,11 @@ pub(in crate::cli) fn warnings(found: &[Diagnostic]) {
     if !found.is_empty() {
         write(&json!({ "warnings": found }));
     }
+}
+
+/// Remarks something.
+pub(in crate::cli) fn message(text: &str) {
+    write(&json!({ "message": text }));
 }
 
 /// Tells why a command failed.
@@ -206,7 +212,7 @@ mod tests {
         let progress = Progress::new(sink.clone());
         let step = progress.start("[a 1/1] RUN x", Some("`f` changed".into()));
         step.log(Stream::Stderr, b"o\xff".to_vec());
-        step.bytes("layer", 5, Some(5));
+        step.meter("layer", 5).done();
         step.finish(StepOutcome::Done);
         progress.cached("[a 1/1] RUN x");
         let seen = sink.0.lock().unwrap().1.clone();

@@ -1,93 +1,284 @@
-//! Progress as a live tree on a terminal: one line for each running step with its time, its transfers and its last lines of output, and finished steps above.
+//! Progress as a live tree on a terminal: running steps with their times, transfers and last lines of output, and above them the lines of finished steps, which stay.
 //!
-//! `indicatif` owns the terminal. Lines of output are cut to the terminal's width and stripped of control characters: a step cannot move the cursor.
+//! `indicatif` owns the terminal; what it draws is one text that is laid out here for the rows and columns that the terminal has at that moment. It is drawn ten times
+//! a second at most, by a thread of its own, so that events cost no more than being noted.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use console::Term;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::progress::{Event, EventKind, Sink, StepId, StepOutcome};
 
+use super::screen::{clean, fit, spread};
 use super::{seconds, size};
 
 /// How many lines of a running step's output are shown.
-const TAIL: usize = 5;
+const TAIL: usize = 6;
+
+/// How much of a line that has not ended is kept.
+const LINE: usize = 4096;
+
+/// How often the screen is drawn.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Draws progress on standard error.
 pub(super) struct Tty {
-    bars: MultiProgress,
-    steps: Mutex<HashMap<StepId, Step>>,
-    colours: bool,
+    shared: Arc<Shared>,
+    drawer: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Step {
+struct Shared {
+    state: Mutex<State>,
+    closed: Condvar,
+}
+
+struct State {
     bar: ProgressBar,
-    title: String,
-    reason: Option<String>,
-    started: Instant,
-    tail: VecDeque<String>,
-    partial: Vec<u8>,
-    transfers: Vec<(String, u64, Option<u64>)>,
+    screen: Screen,
+    /// Lines that are to stay, not shown yet.
+    lines: Vec<String>,
+    is_closed: bool,
 }
 
 impl Tty {
     pub(super) fn new(colours: bool) -> Tty {
-        Tty { bars: MultiProgress::new(), steps: Mutex::new(HashMap::new()), colours }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        let state = State { bar, screen: Screen::new(colours), lines: Vec::new(), is_closed: false };
+        Tty { shared: Arc::new(Shared { state: Mutex::new(state), closed: Condvar::new() }), drawer: Mutex::new(None) }
     }
 
-    fn print(&self, text: &str) {
-        // Where the terminal is gone there is nobody to tell.
-        let _ = self.bars.println(text);
+    /// Starts the thread that draws, if it does not run.
+    fn draw_from_now_on(&self) {
+        let mut drawer = self.drawer.lock().unwrap_or_else(PoisonError::into_inner);
+        if drawer.is_none() {
+            let shared = self.shared.clone();
+            // Without a thread there is no live tree; finished steps are shown all the same.
+            *drawer = std::thread::Builder::new().name("progress".into()).spawn(move || shared.draw_until_closed()).ok();
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn draw_until_closed(&self) {
+        let mut state = self.state();
+        while !state.is_closed {
+            state.draw(Instant::now());
+            state = self.closed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl State {
+    /// Shows the lines that are to stay, and the live tree below them.
+    fn draw(&mut self, now: Instant) {
+        let (rows, columns) = Term::stderr().size_checked().unwrap_or((24, 80));
+        let frame = self.screen.frame(now, usize::from(rows), usize::from(columns));
+        if !self.lines.is_empty() {
+            let text = std::mem::take(&mut self.lines).join("\n");
+            self.bar.println(text);
+        }
+        if frame.is_empty() {
+            self.bar.set_message("");
+            self.bar.finish_and_clear();
+        } else {
+            if self.bar.is_finished() {
+                self.bar.reset();
+            }
+            self.bar.set_message(frame);
+            self.bar.tick();
+        }
     }
 }
 
 impl Sink for Tty {
     fn emit(&self, event: Event) {
-        let Ok(mut steps) = self.steps.lock() else { return };
-        match event.kind {
-            EventKind::Started { step, title, reason } => {
-                let bar = self.bars.add(ProgressBar::new_spinner());
-                // The message holds the lines below the title, each after a line break.
-                let template =
-                    if self.colours { "{spinner:.blue} {prefix} {elapsed:.dim}{msg}" } else { "{spinner} {prefix} {elapsed}{msg}" };
-                bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
-                bar.enable_steady_tick(Duration::from_millis(100));
-                bar.set_prefix(fit(&title, 12));
-                let step_state =
-                    Step { bar, title, reason, started: event.at, tail: VecDeque::new(), partial: Vec::new(), transfers: Vec::new() };
-                steps.insert(step, step_state);
-            }
-            EventKind::Log { step, bytes, .. } => {
-                if let Some(step) = steps.get_mut(&step) {
-                    step.log(&bytes);
-                }
-            }
-            EventKind::Bytes { step, what, done, total } => {
-                if let Some(step) = steps.get_mut(&step) {
-                    step.transfer(what, done, total);
-                }
-            }
-            EventKind::Finished { step, outcome } => {
-                if let Some(step) = steps.remove(&step) {
-                    step.bar.finish_and_clear();
-                    self.bars.remove(&step.bar);
-                    self.print(&step.last_line(event.at, outcome, self.colours));
-                }
-            }
-            EventKind::Warning(text) => self.print(&format!("{} {}", paint("33", "warning:", self.colours), clean(&text))),
-            EventKind::Message(text) => self.print(&clean(&text)),
+        if matches!(event.kind, EventKind::Started { .. }) {
+            self.draw_from_now_on();
+        }
+        let mut state = self.shared.state();
+        if state.is_closed {
+            return;
+        }
+        let lines = state.screen.fold(event);
+        state.lines.extend(lines);
+        if state.screen.is_idle() && !state.lines.is_empty() {
+            // Nothing is under way, so whatever is written next must find the screen as it stays.
+            state.draw(Instant::now());
+        }
+    }
+
+    fn close(&self) {
+        let mut state = self.shared.state();
+        if !state.is_closed {
+            let lines = state.screen.give_up(Instant::now());
+            state.lines.extend(lines);
+            state.draw(Instant::now());
+            state.is_closed = true;
+        }
+        drop(state);
+        self.shared.closed.notify_all();
+        if let Some(drawer) = self.drawer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A thread that panicked has drawn enough.
+            let _ = drawer.join();
         }
     }
 }
 
+impl Drop for Tty {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What is to be seen. Knows no terminal.
+struct Screen {
+    origin: Instant,
+    steps: BTreeMap<StepId, Step>,
+    begun: usize,
+    ended: usize,
+    colours: bool,
+}
+
+struct Step {
+    title: String,
+    reason: Option<String>,
+    started: Instant,
+    tail: VecDeque<String>,
+    partial: Vec<u8>,
+    transfers: Vec<Transfer>,
+}
+
+struct Transfer {
+    what: String,
+    started: Instant,
+    done: u64,
+    total: Option<u64>,
+}
+
+impl Screen {
+    fn new(colours: bool) -> Screen {
+        Screen { origin: Instant::now(), steps: BTreeMap::new(), begun: 0, ended: 0, colours }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Takes an event in, and gives the lines that it leaves for good.
+    fn fold(&mut self, event: Event) -> Vec<String> {
+        match event.kind {
+            EventKind::Started { step, title, reason } => {
+                self.begun += 1;
+                let state = Step {
+                    title: clean(&title.replace('\n', " ")),
+                    reason,
+                    started: event.at,
+                    tail: VecDeque::new(),
+                    partial: Vec::new(),
+                    transfers: Vec::new(),
+                };
+                self.steps.insert(step, state);
+            }
+            EventKind::Log { step, bytes, .. } => {
+                if let Some(step) = self.steps.get_mut(&step) {
+                    step.log(&bytes);
+                }
+            }
+            EventKind::Bytes { step, what, done, total, .. } => {
+                if let Some(step) = self.steps.get_mut(&step) {
+                    step.transfer(what, (done, total), event.at);
+                }
+            }
+            EventKind::Finished { step, outcome } => {
+                self.ended += 1;
+                return self.steps.remove(&step).map(|step| self.last_line(&step, event.at, outcome)).into_iter().collect();
+            }
+            EventKind::Warning(text) => return vec![format!("{} {}", self.paint("33", "warning:"), clean(&text.replace('\n', " ")))],
+            EventKind::Message(text) => return vec![clean(&text.replace('\n', " "))],
+            EventKind::Measured { .. } | EventKind::Phase { .. } => {}
+        }
+        Vec::new()
+    }
+
+    /// Ends all steps that are under way.
+    fn give_up(&mut self, now: Instant) -> Vec<String> {
+        let steps = std::mem::take(&mut self.steps);
+        steps.values().map(|step| self.last_line(step, now, StepOutcome::Cancelled)).collect()
+    }
+
+    fn last_line(&self, step: &Step, at: Instant, outcome: StepOutcome) -> String {
+        let (mark, word) = match outcome {
+            StepOutcome::Done => (self.paint("32", "✔"), seconds(at.saturating_duration_since(step.started))),
+            StepOutcome::Cached => (self.paint("36", "="), "CACHED".to_owned()),
+            StepOutcome::Failed => (self.paint("31", "✘"), "ERROR".to_owned()),
+            StepOutcome::Cancelled => (self.paint("33", "-"), "CANCELED".to_owned()),
+        };
+        let why = step.reason.as_ref().map_or_else(String::new, |reason| format!(" {}", self.paint("2", &format!("({})", clean(reason)))));
+        format!("{mark} {} {}{why}", step.title, self.paint("2", &word))
+    }
+
+    fn paint(&self, colour: &str, text: &str) -> String {
+        if self.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// The live tree for a terminal of this size; nothing where no step is under way. No line reaches the last column, and one row stays free, so that nothing wraps or scrolls.
+    fn frame(&self, now: Instant, rows: usize, columns: usize) -> String {
+        if self.steps.is_empty() {
+            return String::new();
+        }
+        let columns = columns.saturating_sub(1).max(1);
+        let elapsed = seconds(now.saturating_duration_since(self.origin));
+        let header = fit(&format!("[+] Building {elapsed} ({}/{})", self.ended, self.begun), columns);
+        let mut lines = vec![self.paint("1", &header)];
+        let room = rows.saturating_sub(3).max(1);
+        let shown = if self.steps.len() <= room { self.steps.len() } else { room - 1 };
+        // What the titles leave is for transfers and output, for each step as much.
+        let mut spare = room.saturating_sub(self.steps.len());
+        for (at, step) in self.steps.values().take(shown).enumerate() {
+            let time = seconds(now.saturating_duration_since(step.started));
+            lines.push(spread(&format!(" => {}", step.title), &time, columns));
+            let share = spare.div_ceil(shown - at);
+            let details = step.details(now, share, columns);
+            spare -= details.len();
+            lines.extend(details.into_iter().map(|line| self.paint("2", &line)));
+        }
+        if shown < self.steps.len() {
+            lines.push(fit(&format!(" => and {} more steps", self.steps.len() - shown), columns));
+        }
+        lines.join("\n")
+    }
+}
+
 impl Step {
+    /// Notes the end of what was written; what has gone by is not looked at.
     fn log(&mut self, bytes: &[u8]) {
-        for piece in bytes.split_inclusive(|b| *b == b'\n' || *b == b'\r') {
+        let mut start = bytes.len();
+        for _ in 0..=TAIL {
+            match memchr::memrchr(b'\n', &bytes[..start]) {
+                Some(at) => start = at,
+                None => {
+                    start = 0;
+                    break;
+                }
+            }
+        }
+        if start > 0 {
+            self.partial.clear();
+        }
+        for piece in bytes[start..].split_inclusive(|b| *b == b'\n') {
             self.partial.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || piece.ends_with(b"\r") {
+            let surplus = self.partial.len().saturating_sub(LINE);
+            self.partial.drain(..surplus);
+            if piece.ends_with(b"\n") {
                 let line = clean(&String::from_utf8_lossy(&self.partial));
                 self.partial.clear();
                 if !line.trim().is_empty() {
@@ -98,61 +289,82 @@ impl Step {
         while self.tail.len() > TAIL {
             self.tail.pop_front();
         }
-        self.draw();
     }
 
-    fn transfer(&mut self, what: String, done: u64, total: Option<u64>) {
-        match self.transfers.iter_mut().find(|(name, _, _)| *name == what) {
-            Some(known) => (known.1, known.2) = (done, total),
-            None => self.transfers.push((what, done, total)),
+    fn transfer(&mut self, what: String, (done, total): (u64, Option<u64>), at: Instant) {
+        match self.transfers.iter_mut().find(|known| known.what == what) {
+            Some(known) => (known.done, known.total) = (done, total),
+            None => self.transfers.push(Transfer { what, started: at, done, total }),
         }
-        self.draw();
     }
 
-    fn draw(&self) {
-        let mut message = String::new();
-        for (what, done, total) in &self.transfers {
-            if total.is_some_and(|total| *done >= total) {
-                continue;
+    /// Transfers under way, then the last lines of output.
+    fn details(&self, now: Instant, room: usize, columns: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        for transfer in self.transfers.iter().filter(|transfer| transfer.total.is_none_or(|total| transfer.done < total)).take(room) {
+            let of = transfer.total.map_or_else(String::new, |total| format!(" / {}", size(total)));
+            let time = seconds(now.saturating_duration_since(transfer.started));
+            lines.push(spread(&format!(" => => {} {}{of}", clean(&transfer.what), size(transfer.done)), &time, columns));
+        }
+        // A line that has not ended, such as a question or a bar that grows, is the last one.
+        let partial = clean(&String::from_utf8_lossy(&self.partial));
+        let output: Vec<&String> = self.tail.iter().chain((!partial.trim().is_empty()).then_some(&partial)).collect();
+        let skipped = output.len().saturating_sub(TAIL.min(room - lines.len()));
+        lines.extend(output.into_iter().skip(skipped).map(|line| fit(&format!(" => => # {line}"), columns)));
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Stream;
+    use console::measure_text_width;
+
+    fn event(kind: EventKind) -> Event {
+        Event { at: Instant::now(), kind }
+    }
+
+    /// A screen with so many running steps, each of which wrote these bytes.
+    fn busy(count: usize, output: &[u8]) -> Screen {
+        let mut screen = Screen::new(false);
+        let progress = crate::progress::Progress::silent();
+        for number in 0..count {
+            let running = progress.start("", None);
+            let step = running.id();
+            screen.fold(event(EventKind::Started { step, title: format!("[stage {number}] RUN something"), reason: None }));
+            screen.fold(event(EventKind::Log { step, stream: Stream::Stdout, bytes: output.to_vec() }));
+        }
+        screen
+    }
+
+    #[test]
+    fn a_frame_never_is_larger_than_the_terminal() {
+        let output = "漢字\t\x1b[31mlong line of output that goes on and on and on\x1b[0m\nand\nmore\nlines\nthan\nare\nshown\n".as_bytes();
+        for count in [1, 2, 5, 50, 1000] {
+            let screen = busy(count, output);
+            for (rows, columns) in [(24, 80), (5, 20), (3, 10), (1, 1), (50, 200), (24, 6)] {
+                let frame = screen.frame(Instant::now(), rows, columns);
+                let lines: Vec<&str> = frame.lines().collect();
+                assert!(lines.len() < rows.max(3), "{count} steps on {rows} rows: {frame}");
+                assert!(lines.iter().all(|line| measure_text_width(line) < columns.max(2)), "{columns} columns: {frame}");
+                assert!(!frame.contains('\x1b'));
             }
-            let of = total.map_or_else(String::new, |total| format!(" / {}", size(total)));
-            message.push_str(&format!("\n    {}", fit(&format!("{what} {}{of}", size(*done)), 6)));
         }
-        for line in &self.tail {
-            message.push_str("\n    ");
-            message.push_str(&fit(line, 6));
-        }
-        self.bar.set_message(message);
     }
 
-    fn last_line(&self, at: Instant, outcome: StepOutcome, colours: bool) -> String {
-        let paint = |colour: &str, text: &str| paint(colour, text, colours);
-        let (mark, word) = match outcome {
-            StepOutcome::Done => (paint("32", "✔"), seconds(at - self.started)),
-            StepOutcome::Cached => (paint("36", "="), "CACHED".to_owned()),
-            StepOutcome::Failed => (paint("31", "✘"), "ERROR".to_owned()),
-            StepOutcome::Cancelled => (paint("33", "-"), "CANCELED".to_owned()),
-        };
-        let why = self.reason.as_ref().map_or_else(String::new, |reason| format!(" {}", paint("2", &format!("({})", clean(reason)))));
-        format!("{mark} {} {}{why}", clean(&self.title), paint("2", &word))
+    #[test]
+    fn the_last_lines_are_shown_and_a_line_that_has_not_ended() {
+        let screen = busy(1, b"1\n2\n3\n4\n5\n6\n7\n8\n9%\r10%");
+        let frame = screen.frame(Instant::now(), 24, 40);
+        let shown: Vec<&str> = frame.lines().skip(2).map(|line| line.trim_start_matches(" => => # ")).collect();
+        assert_eq!(shown, ["4", "5", "6", "7", "8", "10%"]);
     }
-}
 
-fn paint(colour: &str, text: &str, colours: bool) -> String {
-    if colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
-}
-
-/// Text without control characters, cut to what the terminal's width leaves when `reserved` columns are taken: a line that wraps would not be erased.
-fn fit(text: &str, reserved: usize) -> String {
-    let width = Term::stderr().size_checked().map_or(80, |(_, columns)| usize::from(columns)).saturating_sub(reserved).max(10);
-    let text = clean(text);
-    match text.char_indices().nth(width) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+    #[test]
+    fn steps_that_do_not_fit_are_counted() {
+        let frame = busy(30, b"").frame(Instant::now(), 10, 60);
+        assert_eq!(frame.lines().count(), 8);
+        assert!(frame.ends_with(" => and 24 more steps"), "{frame}");
     }
-}
-
-/// Text without control characters.
-fn clean(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }

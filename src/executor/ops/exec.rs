@@ -3,7 +3,6 @@
 //! Mount points that the root file system lacks are put into a layer of their own between it and the writable one (`stubs.rs`), so that nothing of the
 //! sandbox's scaffolding can end up in the snapshot.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::executor::{Environment, Error, StepFailure};
 use crate::graph::{CacheSharing, ExecMountKind, ExecOp, NetworkMode, SecurityMode, Step};
 use crate::path::RootPath;
-use crate::progress::{StepProgress, Stream};
+use crate::progress::{StepProgress, StepUsage, Stream};
 use crate::runtime::{
     BindSource, Credentials, Exit, MountOptions, MountSpec, NetworkMode as SandboxNetwork, Privileges, ProcessSpec, Propagation, Running,
     SandboxIo, SandboxSpec, Stdio,
@@ -81,6 +80,14 @@ pub fn run(
     let started = Instant::now();
     let log = StepLog::create(environment, step)?;
     let exit = supervise(environment, step, &spec, network.namespace, progress, &log)?;
+    progress.measured(StepUsage {
+        user_time: Some(exit.user_time),
+        system_time: Some(exit.system_time),
+        peak_memory: exit.peak_memory,
+        read: exit.io.map(|io| io.read),
+        written: exit.io.map(|io| io.written),
+        hashed: None,
+    });
     drop(held);
     drop(network.guard);
     if !exit.status.success() {
@@ -401,19 +408,38 @@ fn wait_or_cancel(environment: &Environment, running: &mut Running) -> Result<Ex
     }
 }
 
-fn forward(mut from: impl Read, stream: Stream, progress: &StepProgress, log: &StepLog) {
-    let mut buffer = vec![0; 32 * 1024];
+/// How much is read of a step's output at once, and how long a line may be before what comes on the other stream can meet it.
+const CHUNK: usize = 256 * 1024;
+
+/// Passes what a stream brings on, whole lines at a time (a carriage return ends one too), so that standard output and standard error do not meet within one.
+fn forward(mut from: std::io::PipeReader, stream: Stream, progress: &StepProgress, log: &StepLog) {
+    // The more fits in, the less often the command waits. Where the kernel refuses, it is as it was.
+    let _ = rustix::pipe::fcntl_setpipe_size(&from, CHUNK);
+    let pass = |bytes: &[u8]| {
+        if !bytes.is_empty() {
+            log.write(bytes);
+            progress.log(stream, bytes.to_vec());
+        }
+    };
+    let mut buffer = vec![0; CHUNK];
+    let mut held = 0;
     loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return,
+        match from.read(&mut buffer[held..]) {
+            Ok(0) => break,
             Ok(count) => {
-                log.write(&buffer[..count]);
-                progress.log(stream, buffer[..count].to_vec());
+                let end = held + count;
+                // What was held has no end of a line in it.
+                let lines = memchr::memrchr2(b'\n', b'\r', &buffer[held..end]).map_or(0, |at| held + at + 1);
+                let lines = if lines == 0 && end == CHUNK { end } else { lines };
+                pass(&buffer[..lines]);
+                buffer.copy_within(lines..end, 0);
+                held = end - lines;
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return,
+            Err(_) => break,
         }
     }
+    pass(&buffer[..held]);
 }
 
 /// A step's whole output on disk, and its last lines at hand.
@@ -425,13 +451,17 @@ struct StepLog {
 struct LogState {
     /// `None` once it could not be written: a full disk must not stop the step because of its log.
     file: Option<File>,
-    tail: VecDeque<Vec<u8>>,
+    /// The end of what was written: enough for the last lines.
+    tail: Vec<u8>,
 }
+
+/// How much of the end of a step's output is kept at hand.
+const TAIL_BYTES: usize = 64 * 1024;
 
 impl StepLog {
     fn create(environment: &Environment, step: &Step) -> Result<StepLog, Error> {
         let (file, path) = environment.logs.create(&step.title())?;
-        Ok(StepLog { path, inner: Mutex::new(LogState { file: Some(file), tail: VecDeque::new() }) })
+        Ok(StepLog { path, inner: Mutex::new(LogState { file: Some(file), tail: Vec::new() }) })
     }
 
     fn write(&self, bytes: &[u8]) {
@@ -439,26 +469,24 @@ impl StepLog {
         if state.file.as_mut().is_some_and(|file| file.write_all(bytes).is_err()) {
             state.file = None;
         }
-        for piece in bytes.split_inclusive(|b| *b == b'\n') {
-            match state.tail.back_mut() {
-                Some(last) if !last.ends_with(b"\n") => last.extend_from_slice(piece),
-                _ => state.tail.push_back(piece.to_vec()),
-            }
-        }
-        while state.tail.len() > TAIL_LINES {
-            state.tail.pop_front();
+        state.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
+        if state.tail.len() > 2 * TAIL_BYTES {
+            let surplus = state.tail.len() - TAIL_BYTES;
+            state.tail.drain(..surplus);
         }
     }
 }
 
 fn failure(step: &Step, exit: &Exit, elapsed: Duration, log: StepLog) -> StepFailure {
     let state = log.inner.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let line = |line: Vec<u8>| String::from_utf8_lossy(&line).trim_end().to_owned();
+    let lines: Vec<&[u8]> = state.tail.strip_suffix(b"\n").unwrap_or(&state.tail).split(|b| *b == b'\n').collect();
+    let first = if state.tail.is_empty() { lines.len() } else { lines.len().saturating_sub(TAIL_LINES) };
+    let tail = lines[first..].iter().map(|line| String::from_utf8_lossy(line).trim_end().to_owned()).collect();
     StepFailure {
         step: step.clone(),
         status: exit.status,
         elapsed,
-        tail: state.tail.into_iter().map(line).collect(),
+        tail,
         log: state.file.map(|_| log.path),
         out_of_memory: exit.oom_killed,
         peak_memory: exit.peak_memory,
