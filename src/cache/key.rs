@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | image | its ID: the digest of its config, which names platform and layers | name, registry, compression, credentials, mirrors |
 //! | download | digest of the content, its name | address, server, time, ETag |
+//! | git | name of the commit, directory in it, whether submodules and `.git` are there (with `.git`: the reference and the address too), mtime of the commit | address, credentials, time |
+//! | remote archive | digest of its content | address, time, ETag |
 //! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: path pattern and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or the identity of the stage | mtime, inode, absolute path of the context |
 //! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, heredoc script, mounts (target, kind, options; of a bind what it selects) | secrets' and proxies' values, content of cache mounts, addresses, resource limits, log settings, terminal, time |
 //! | WORKDIR | base's identity, path, owner | |
@@ -16,8 +18,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diag::SafeUrl;
 use crate::graph::CacheSharing;
-use crate::graph::{CopyOp, CopySource, ExecMountKind, ExecOp, MkdirOp, NetworkMode, SecurityMode, Unpack};
+use crate::graph::{CopyOp, CopySource, ExecMountKind, ExecOp, GitMtime, GitSource, MkdirOp, NetworkMode, SecurityMode, Unpack};
 use crate::oci::{Digest, ImageId, Platform};
 
 /// Part of every key: raising it makes every earlier record unreachable.
@@ -160,6 +163,42 @@ pub fn download_key(content: &Digest, name: &str) -> CacheKey {
     let mut components = Components::new("download");
     components.add("content", content.to_string());
     components.add("name", name);
+    components.key()
+}
+
+/// Under which the file at an address is kept.
+pub fn download_address_key(url: &str) -> CacheKey {
+    let mut components = Components::new("download address");
+    components.add("url", url);
+    components.key()
+}
+
+/// Under which a downloaded file is kept, wherever it came from.
+pub fn download_content_key(content: &Digest) -> CacheKey {
+    let mut components = Components::new("download content");
+    components.add("content", content.to_string());
+    components.key()
+}
+
+/// The identity of a directory of a git repository. `commit` names what is checked out, `reference` (its full name) leads to it.
+pub fn git_key(source: &GitSource, commit: &str, reference: Option<&str>) -> CacheKey {
+    let mut components = Components::new("git");
+    components.add("commit", commit);
+    components.add("directory", source.subdir_parts().collect::<Vec<_>>().join("/"));
+    components.add("submodules", source.submodules.to_string());
+    components.add("mtime", if source.mtime == GitMtime::Commit { "commit" } else { "checkout" });
+    if source.keeps_git_dir() {
+        // Both are written in `.git`.
+        components.add("reference", reference.unwrap_or_default());
+        components.add("remote", SafeUrl::new(&source.remote).to_string());
+    }
+    components.key()
+}
+
+/// The identity of the files of an archive from a web server, or of the one file `context`.
+pub fn remote_context_key(content: &Digest) -> CacheKey {
+    let mut components = Components::new("remote context");
+    components.add("content", content.to_string());
     components.key()
 }
 

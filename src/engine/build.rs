@@ -13,7 +13,8 @@ use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput,
 use crate::diag::{Diagnostic, Secret, SourceFile};
 use crate::executor::{self, Environment};
 use crate::graph::{
-    BuildGraph, CheckScope, ContextName, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned, ResolvedImages, SourceOp, plan,
+    BuildGraph, CheckScope, ContextName, GitSource, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned, RemoteTree,
+    ResolvedImages, SourceOp, plan,
 };
 use crate::image::assemble::assemble;
 use crate::image::blobs::ensure_manifest;
@@ -27,6 +28,7 @@ use crate::task::{CancellationToken, blocking};
 use super::call::{CHECK_ARGUMENT, LazyRules, SYNTAX_ARGUMENT, warnings_of};
 use super::network::networks;
 use super::outputs::{self, Output, given_names, kept_names};
+use super::remote::Remotes;
 use super::sources::PullPolicy;
 use super::{Engine, Error};
 
@@ -37,6 +39,8 @@ pub enum ContextSource {
     Directory(PathBuf),
     /// Standard input: a tar archive, or a Dockerfile without files.
     Stdin,
+    /// A git repository, or what a web server has: an archive, or a Dockerfile without files.
+    Remote(RemoteTree),
 }
 
 /// What `--build-context NAME=…` gives.
@@ -50,6 +54,8 @@ pub enum BuildContext {
     Layout(Layout),
     /// Nothing.
     Scratch,
+    /// Files of a git repository or from a web server.
+    Remote(RemoteTree),
 }
 
 /// Where the Dockerfile is.
@@ -119,7 +125,7 @@ pub(super) struct Input {
     /// The Dockerfile on disk, for its ignore file.
     pub(super) path: Option<PathBuf>,
     pub(super) context: Context,
-    name: String,
+    pub(super) name: String,
 }
 
 /// The files of a build, before it is known whether any step wants them.
@@ -127,7 +133,19 @@ pub(super) enum Context {
     Directory(PathBuf),
     /// Unpacked in a snapshot that is never committed.
     Archive(Box<LocalContext>, ActiveSnapshot),
+    /// Not on this machine: the graph has it.
+    Remote(RemoteTree),
     None,
+}
+
+impl Context {
+    /// Where the files are, if not on this machine.
+    pub(super) fn remote(&self) -> Option<RemoteTree> {
+        match self {
+            Context::Remote(tree) => Some(tree.clone()),
+            _ => None,
+        }
+    }
 }
 
 impl Engine {
@@ -147,9 +165,10 @@ impl Engine {
         outputs::check(&outputs, &request.tags)?;
         let lease = Arc::new(self.store.lease()?);
         let _held = lease.clone();
-        let (store, context, dockerfile) = (self.store.clone(), request.context, request.dockerfile);
         let phase = progress.phase("read");
-        let input = blocking(move || read_input(context, dockerfile, &store)).await?;
+        let remotes = self.remotes(Some(lease.clone()), request.secrets.clone(), None, progress);
+        let context = keep_git_dir(request.context, &request.build_args);
+        let input = self.read_input(context, request.dockerfile, &remotes, &cancel).await?;
         drop(phase);
         let phase = progress.phase("parse");
         let syntax = request.build_args.get(SYNTAX_ARGUMENT).map(String::as_str);
@@ -167,8 +186,8 @@ impl Engine {
         drop(phase);
         let phase = progress.phase("plan");
         let rules = LazyRules::new(&input);
-        let contexts = named_contexts(&request.named_contexts);
-        let sources = Arc::new(self.build_sources(layouts(&request.named_contexts)));
+        let contexts = named_contexts(&request.named_contexts).with_main(input.context.remote());
+        let sources = Arc::new(self.build_sources(layouts(&request.named_contexts), remotes));
         let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
         let ignored = |path: &str| rules.hide(path);
         let plan_request = PlanRequest {
@@ -239,6 +258,23 @@ impl Engine {
         Ok(BuildOutcome { image, manifest, names, given_names, cached: outcome.cached, executed: outcome.executed })
     }
 
+    /// Reads the Dockerfile, wherever it is, and finds the files of the build.
+    pub(super) async fn read_input(
+        &self,
+        context: ContextSource,
+        dockerfile: DockerfileSource,
+        remotes: &Remotes,
+        cancel: &CancellationToken,
+    ) -> Result<Input, Error> {
+        match context {
+            ContextSource::Remote(tree) => remotes.read_input(tree, dockerfile, cancel).await,
+            context => {
+                let store = self.store.clone();
+                blocking(move || read_input(context, dockerfile, &store)).await
+            }
+        }
+    }
+
     /// Plans, fetching the configs of base images until the graph is complete.
     async fn plan(
         &self,
@@ -274,7 +310,7 @@ fn open_context(context: Context, dockerfile: Option<&Path>, graph: &BuildGraph)
     match context {
         Context::Directory(dir) if wanted => Ok(OpenContext { tree: Some(Arc::new(LocalContext::open(&dir, dockerfile)?)), _dir: None }),
         Context::Archive(tree, dir) => Ok(OpenContext { tree: Some(Arc::new(*tree)), _dir: Some(dir) }),
-        Context::Directory(_) | Context::None => Ok(OpenContext { tree: None, _dir: None }),
+        Context::Directory(_) | Context::Remote(_) | Context::None => Ok(OpenContext { tree: None, _dir: None }),
     }
 }
 
@@ -285,6 +321,7 @@ pub(super) fn named_contexts(given: &[(ContextName, BuildContext)]) -> NamedCont
         BuildContext::Image(reference) => NamedContext::Image(reference.clone()),
         BuildContext::Layout(_) => NamedContext::Layout,
         BuildContext::Scratch => NamedContext::Scratch,
+        BuildContext::Remote(tree) => NamedContext::Remote(tree.clone()),
     };
     given.iter().map(|(name, context)| (name.clone(), kind(context))).collect()
 }
@@ -315,7 +352,7 @@ fn open_named(given: &[(ContextName, BuildContext)], graph: &BuildGraph) -> Resu
     Ok(opened)
 }
 
-pub(super) fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {
+fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Store) -> Result<Input, Error> {
     match (context, dockerfile) {
         (ContextSource::Stdin, DockerfileSource::Stdin) => {
             let hint = "one of them must come from a file".to_owned();
@@ -327,12 +364,10 @@ pub(super) fn read_input(context: ContextSource, dockerfile: DockerfileSource, s
             }
             StdinInput::Archive(archive) => read_archive(archive, dockerfile, store),
         },
+        (ContextSource::Remote(tree), _) => Err(Error::Usage { message: format!("`{tree}` is not on this machine"), hint: None }),
         (ContextSource::Directory(dir), DockerfileSource::Stdin) => {
             check_directory(&dir)?;
-            let mut bytes = Vec::new();
-            let path = || PathBuf::from("-");
-            read_bounded(std::io::stdin().lock(), &mut bytes).map_err(|source| Error::Dockerfile { path: path(), source })?;
-            let file = SourceFile::from_bytes("-", bytes);
+            let file = read_stdin()?;
             let name = dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string();
             Ok(Input { file, path: None, context: Context::Directory(dir), name })
         }
@@ -346,6 +381,27 @@ pub(super) fn read_input(context: ContextSource, dockerfile: DockerfileSource, s
         }
     }
 }
+
+/// A Dockerfile from standard input.
+pub(super) fn read_stdin() -> Result<SourceFile, Error> {
+    let mut bytes = Vec::new();
+    read_bounded(std::io::stdin().lock(), &mut bytes).map_err(|source| Error::Dockerfile { path: "-".into(), source })?;
+    Ok(SourceFile::from_bytes("-", bytes))
+}
+
+/// `--build-arg BUILDKIT_CONTEXT_KEEP_GIT_DIR`: the context keeps its `.git`.
+pub(super) fn keep_git_dir(context: ContextSource, build_args: &BTreeMap<String, String>) -> ContextSource {
+    let is_on = build_args.get(KEEP_GIT_ARGUMENT).is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
+    match context {
+        ContextSource::Remote(RemoteTree::Git(source)) if is_on => {
+            ContextSource::Remote(RemoteTree::Git(GitSource { keep_git_dir: Some(true), ..source }))
+        }
+        context => context,
+    }
+}
+
+/// The build argument that keeps `.git` in a context from git.
+const KEEP_GIT_ARGUMENT: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 
 fn check_directory(dir: &Path) -> Result<(), Error> {
     // Opening says what is wrong with it in words, whether a step reads it or not.

@@ -6,6 +6,7 @@
 use std::cell::OnceCell;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::context::{IgnoreRules, LocalContext};
 use crate::diag::{Diagnostic, SourceFile, Span};
@@ -13,9 +14,9 @@ use crate::graph::{self, CheckScope, ImageNeed, PlanRequest, Planned, ResolvedIm
 use crate::oci::{Digest, ImageConfig, ImageId, Platform};
 use crate::parser::{Checks, Dockerfile, ParseOptions, lint, parse_with};
 use crate::progress::Progress;
-use crate::task::blocking;
+use crate::task::CancellationToken;
 
-use super::build::{BuildRequest, Context, Input, layouts, named_contexts, read_input};
+use super::build::{BuildRequest, Context, ContextSource, Input, keep_git_dir, layouts, named_contexts};
 use super::sources::{BuildSources, PullPolicy};
 use super::{Engine, Error};
 
@@ -63,8 +64,12 @@ impl Engine {
     /// # Errors
     /// The Dockerfile cannot be read, or (but for the checks, which report it) has mistakes.
     pub async fn call(&self, request: BuildRequest, call: Call, progress: &Progress) -> Result<CallOutcome, Error> {
-        let (store, context, dockerfile) = (self.store.clone(), request.context, request.dockerfile);
-        let input = blocking(move || read_input(context, dockerfile, &store)).await?;
+        // Files from elsewhere need a store that can be written.
+        let is_remote = matches!(request.context, ContextSource::Remote(_));
+        let lease = if is_remote { Some(Arc::new(self.store.lease()?)) } else { None };
+        let remotes = self.remotes(lease, request.secrets.clone(), None, progress);
+        let context = keep_git_dir(request.context, &request.build_args);
+        let input = self.read_input(context, request.dockerfile, &remotes, &CancellationToken::new()).await?;
         let syntax = request.build_args.get(SYNTAX_ARGUMENT).map(String::as_str);
         let parsed = parse_with(&input.file, ParseOptions { syntax });
         let argument = request.build_args.get(CHECK_ARGUMENT).map(String::as_str);
@@ -77,7 +82,7 @@ impl Engine {
         if call == Call::Targets {
             return Ok(CallOutcome::Targets(file, graph::targets(&parsed.dockerfile)));
         }
-        let contexts = named_contexts(&request.named_contexts);
+        let contexts = named_contexts(&request.named_contexts).with_main(input.context.remote());
         let plan_request = PlanRequest {
             dockerfile: &parsed.dockerfile,
             target: request.target.as_deref(),
@@ -91,7 +96,7 @@ impl Engine {
             no_cache: request.no_cache,
             checks: CheckScope::default(),
         };
-        let sources = self.build_sources(layouts(&request.named_contexts));
+        let sources = self.build_sources(layouts(&request.named_contexts), remotes);
         if call == Call::Outline {
             let outline = outline(&plan_request, &sources, &file).map_err(|error| Error::Diagnostics(vec![*error]))?;
             return Ok(CallOutcome::Outline(file, outline));
@@ -209,7 +214,7 @@ impl LazyRules {
         let (directory, rules) = match &input.context {
             Context::Directory(directory) => (Some(directory.clone()), OnceCell::new()),
             Context::Archive(context, _) => (None, OnceCell::from(Some(context.rules().clone()))),
-            Context::None => (None, OnceCell::from(None)),
+            Context::Remote(_) | Context::None => (None, OnceCell::from(None)),
         };
         LazyRules { directory, dockerfile: input.path.clone(), rules }
     }

@@ -5,16 +5,18 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 
+use crate::cache::{CacheKey, Output};
 use crate::executor::{Download, Error as BuildError, Sources};
-use crate::graph::{ImageNeed, ResolvedImage};
+use crate::graph::{ImageNeed, RemoteTree, ResolvedImage};
 use crate::image::load::{Layout, load_layout};
 use crate::image::pull::{self, Resolved};
-use crate::oci::{ChainId, ImageConfig, ImageId, Reference};
+use crate::oci::{ChainId, Digest, ImageConfig, ImageId, Reference};
 use crate::progress::{Progress, StepOutcome, StepProgress};
 use crate::registry::Client;
 use crate::store::{ImageRecord, SnapshotId, Store};
-use crate::task::blocking;
+use crate::task::{CancellationToken, blocking};
 
+use super::remote::Remotes;
 use super::{Engine, Error};
 
 /// Whether images are looked up in their registries although they are here.
@@ -33,6 +35,8 @@ pub(super) struct BuildSources {
     images: Mutex<HashMap<ImageId, Base>>,
     /// Named contexts that are directories with an image.
     layouts: BTreeMap<String, Layout>,
+    /// What comes from elsewhere than registries.
+    remotes: Remotes,
 }
 
 /// Where a base image's layers are to come from.
@@ -49,8 +53,9 @@ impl BuildSources {
         store: Store,
         client: impl Fn() -> Result<Client, Error> + Send + Sync + 'static,
         layouts: BTreeMap<String, Layout>,
+        remotes: Remotes,
     ) -> BuildSources {
-        BuildSources { store, client: Box::new(client), images: Mutex::default(), layouts }
+        BuildSources { store, client: Box::new(client), images: Mutex::default(), layouts, remotes }
     }
 
     /// Finds out what an image is: its config, and what its layers are called.
@@ -166,8 +171,21 @@ impl Sources for BuildSources {
         }
     }
 
-    fn download<'a>(&'a self, url: &'a str, _progress: &'a StepProgress) -> BoxFuture<'a, Result<Download, BuildError>> {
-        Box::pin(super::download::download(&self.store, url))
+    fn download<'a>(
+        &'a self,
+        url: &'a str,
+        checksum: Option<&'a Digest>,
+        progress: &'a StepProgress,
+    ) -> BoxFuture<'a, Result<Download, BuildError>> {
+        Box::pin(self.remotes.download(url, checksum, progress))
+    }
+
+    fn identify<'a>(&'a self, tree: &'a RemoteTree, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<CacheKey, BuildError>> {
+        Box::pin(self.remotes.identify(tree, cancel))
+    }
+
+    fn fetch<'a>(&'a self, tree: &'a RemoteTree, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<Output, BuildError>> {
+        Box::pin(self.remotes.fetch(tree, cancel))
     }
 }
 
@@ -194,8 +212,8 @@ fn chain_of(store: &Store, diff_ids: &[crate::oci::DiffId]) -> Result<Option<Vec
 
 impl Engine {
     /// The sources of a build.
-    pub(super) fn build_sources(&self, layouts: BTreeMap<String, Layout>) -> BuildSources {
+    pub(super) fn build_sources(&self, layouts: BTreeMap<String, Layout>, remotes: Remotes) -> BuildSources {
         let (options, made) = (self.options.clone(), self.client.clone());
-        BuildSources::new(self.store.clone(), move || super::client_of(&options, &made), layouts)
+        BuildSources::new(self.store.clone(), move || super::client_of(&options, &made), layouts, remotes)
     }
 }

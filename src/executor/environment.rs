@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::cache::BuildCache;
+use crate::cache::{BuildCache, CacheKey, Output};
 use crate::context::{ChecksumMemo, LocalContext};
 use crate::diag::Secret;
+use crate::graph::RemoteTree;
 use crate::oci::{Digest, ImageId, Reference};
 use crate::progress::{Progress, StepProgress};
 use crate::runtime::Spawner;
@@ -31,8 +32,19 @@ pub trait Sources: Send + Sync {
     /// The snapshots of an image, if they are all there already.
     fn unpacked(&self, id: &ImageId) -> Option<Vec<SnapshotId>>;
 
-    /// Fetches a file from a web server.
-    fn download<'a>(&'a self, url: &'a str, progress: &'a StepProgress) -> BoxFuture<'a, Result<Download, Error>>;
+    /// Fetches a file from a web server. Where its `checksum` is demanded and the file is here, no server is asked.
+    fn download<'a>(
+        &'a self,
+        url: &'a str,
+        checksum: Option<&'a Digest>,
+        progress: &'a StepProgress,
+    ) -> BoxFuture<'a, Result<Download, Error>>;
+
+    /// Finds out what `tree` is at this moment, and under which key its files are kept. Asked again, it gives the same answer.
+    fn identify<'a>(&'a self, tree: &'a RemoteTree, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<CacheKey, Error>>;
+
+    /// Makes the files of `tree` available as a snapshot; it is held by the build's lease.
+    fn fetch<'a>(&'a self, tree: &'a RemoteTree, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<Output, Error>>;
 }
 
 /// A file that was fetched.
@@ -44,6 +56,8 @@ pub struct Download {
     pub path: PathBuf,
     /// When the server says that it was changed, in seconds since the epoch.
     pub modified: Option<i64>,
+    /// Whether it was here before.
+    pub was_here: bool,
 }
 
 /// The network namespace of a step, and the files that go with it.

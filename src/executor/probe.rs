@@ -31,11 +31,17 @@ pub(super) struct Probe {
     pub(super) hashed: u64,
 }
 
-/// The downloads of a build, by node.
-pub(super) type Downloads = HashMap<NodeId, Download>;
+/// What the servers that a build reads from have at this moment, by node.
+#[derive(Debug, Default)]
+pub(super) struct Remotes {
+    /// Files.
+    pub(super) downloads: HashMap<NodeId, Download>,
+    /// What file systems are called.
+    pub(super) trees: HashMap<NodeId, CacheKey>,
+}
 
 /// Probes all nodes.
-pub(super) fn probe_all(graph: &BuildGraph, environment: &Environment, downloads: &Downloads) -> Result<HashMap<NodeId, Probe>, Error> {
+pub(super) fn probe_all(graph: &BuildGraph, environment: &Environment, remotes: &Remotes) -> Result<HashMap<NodeId, Probe>, Error> {
     let mut probes: HashMap<NodeId, Probe> = HashMap::new();
     for id in graph.nodes() {
         if environment.cancel.is_cancelled() {
@@ -44,7 +50,7 @@ pub(super) fn probe_all(graph: &BuildGraph, environment: &Environment, downloads
         let node = graph.node(id);
         let inputs: Vec<Option<CacheKey>> = graph.inputs(id).iter().map(|input| probes.get(input).map(|probe| probe.key)).collect();
         let before = environment.checksums.hashed_so_far();
-        if let Some(probe) = probe_node(graph, id, node, &inputs, environment, downloads)? {
+        if let Some(probe) = probe_node(graph, id, node, &inputs, environment, remotes)? {
             probes.insert(id, Probe { hashed: environment.checksums.hashed_so_far() - before, ..probe });
         }
     }
@@ -80,7 +86,7 @@ fn probe_node(
     node: &Node,
     inputs: &[Option<CacheKey>],
     environment: &Environment,
-    downloads: &Downloads,
+    remotes: &Remotes,
 ) -> Result<Option<Probe>, Error> {
     let whole = |key: CacheKey, snapshots: Option<Vec<_>>| {
         let hit = snapshots.map(|snapshots| Output { key, snapshots });
@@ -89,8 +95,12 @@ fn probe_node(
     match &node.op {
         Op::Source(SourceOp::Scratch) => whole(key::scratch_key(), Some(Vec::new())),
         Op::Source(SourceOp::Image { id, .. }) => whole(key::image_key(id), environment.sources.unpacked(id)),
-        Op::Source(SourceOp::Http { name, .. }) => match downloads.get(&id) {
+        Op::Source(SourceOp::Http { name, .. }) => match remotes.downloads.get(&id) {
             Some(download) => whole(key::download_key(&download.digest, name), Some(Vec::new())),
+            None => Ok(None),
+        },
+        Op::Source(SourceOp::Remote(_)) => match remotes.trees.get(&id) {
+            Some(key) => whole(*key, environment.cache.get(key).map(|found| found.snapshots)),
             None => Ok(None),
         },
         Op::Source(SourceOp::Context { .. }) => Ok(None),

@@ -11,19 +11,21 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 
 use crate::cache::key::{fresh_key, merge_key};
 use crate::cache::{CacheKey, MissReason, Output};
-use crate::graph::{BuildGraph, CopySource, NodeId, Op, SourceOp};
+use crate::graph::{BuildGraph, CopySource, NodeId, Op, RemoteTree, SourceOp};
+use crate::oci::Digest;
 use crate::progress::{StepOutcome, StepProgress, StepUsage};
 use crate::store::view::MergedView;
 use crate::sys::process::{ProcessIo, thread_usage};
 use crate::sys::tree::Tree;
 use crate::task::blocking;
 
-use super::probe::{Downloads, Probe, components, content_components, context_of, contexts_read, hold, is_context, probe_all, slots};
-use super::{Environment, Error, ops};
+use super::probe::{Probe, Remotes, components, content_components, context_of, contexts_read, hold, is_context, probe_all, slots};
+use super::{Download, Environment, Error, ops};
 
 /// What a build came to.
 #[derive(Clone, Debug)]
@@ -51,7 +53,7 @@ struct Scheduler {
     graph: Arc<BuildGraph>,
     environment: Arc<Environment>,
     probes: Arc<HashMap<NodeId, Probe>>,
-    downloads: Arc<Downloads>,
+    remotes: Arc<Remotes>,
     /// The nodes that are needed.
     states: HashMap<NodeId, NodeState>,
     tasks: JoinSet<(NodeId, Result<Finished, Error>)>,
@@ -71,43 +73,71 @@ struct Finished {
 /// # Errors
 /// The first failure, after everything else has stopped. What was finished before stays in the cache.
 pub async fn run(graph: Arc<BuildGraph>, environment: Arc<Environment>) -> Result<Outcome, Error> {
-    let downloads = Arc::new(fetch_downloads(&graph, &environment).await?);
+    let remotes = Arc::new(ask_servers(&graph, &environment).await?);
     let probes = {
         let progress = environment.progress.clone();
         let mut phase = progress.phase("probe");
         let checksums = environment.checksums.clone();
         let before = checksums.hashed_so_far();
-        let (graph, environment, downloads) = (graph.clone(), environment.clone(), downloads.clone());
-        let probes = Arc::new(blocking(move || probe_all(&graph, &environment, &downloads)).await?);
+        let (graph, environment, remotes) = (graph.clone(), environment.clone(), remotes.clone());
+        let probes = Arc::new(blocking(move || probe_all(&graph, &environment, &remotes)).await?);
         phase.hashed(checksums.hashed_so_far() - before);
         probes
     };
     let mut scheduler =
-        Scheduler { graph, environment, probes, downloads, states: HashMap::new(), tasks: JoinSet::new(), cached: 0, executed: 0 };
+        Scheduler { graph, environment, probes, remotes, states: HashMap::new(), tasks: JoinSet::new(), cached: 0, executed: 0 };
     scheduler.demand();
     scheduler.report_hits();
     scheduler.drive().await
 }
 
-/// Fetches what `ADD` reads from web servers: its content decides the keys.
-async fn fetch_downloads(graph: &BuildGraph, environment: &Environment) -> Result<Downloads, Error> {
-    let mut downloads = Downloads::new();
+/// Asks the servers that the build reads from what they have: that decides the keys. Files are fetched, file systems only identified.
+async fn ask_servers(graph: &BuildGraph, environment: &Environment) -> Result<Remotes, Error> {
+    let (mut files, mut trees) = (Vec::new(), Vec::new());
     for id in graph.nodes() {
-        let node = graph.node(id);
-        let Op::Source(SourceOp::Http { url, checksum, .. }) = &node.op else { continue };
-        let progress = environment.progress.start(node.step.text.clone(), None);
-        let download = environment.sources.download(url, &progress).await?;
-        if let Some(expected) = checksum.as_ref().filter(|expected| **expected != download.digest) {
-            return Err(Error::Refused {
-                step: Box::new(node.step.clone()),
-                reason: format!("the content hashes to {}, not to {expected}", download.digest),
-                hint: Some("the file has changed on the server; check it, and correct --checksum".into()),
-            });
+        match &graph.node(id).op {
+            Op::Source(SourceOp::Http { url, checksum, .. }) => files.push(download(graph, environment, id, url, checksum.as_ref())),
+            Op::Source(SourceOp::Remote(tree)) => {
+                trees.push(async move { environment.sources.identify(tree, &environment.cancel).await.map(|key| (id, key)) })
+            }
+            _ => {}
         }
-        progress.finish(StepOutcome::Done);
-        downloads.insert(id, download);
     }
-    Ok(downloads)
+    let all = futures_util::future::try_join(try_join_all(files), try_join_all(trees));
+    let (downloads, trees) = tokio::select! {
+        found = all => found?,
+        () = environment.cancel.cancelled() => return Err(Error::Cancelled),
+    };
+    Ok(Remotes { downloads: downloads.into_iter().collect(), trees: trees.into_iter().collect() })
+}
+
+/// Fetches what `ADD` reads from a web server.
+async fn download(
+    graph: &BuildGraph,
+    environment: &Environment,
+    id: NodeId,
+    url: &str,
+    checksum: Option<&Digest>,
+) -> Result<(NodeId, Download), Error> {
+    let step = &graph.node(id).step;
+    let progress = environment.progress.start(step.text.clone(), None);
+    let download = match environment.sources.download(url, checksum, &progress).await {
+        Ok(download) => download,
+        Err(error) => {
+            progress.finish(StepOutcome::Failed);
+            return Err(error);
+        }
+    };
+    if let Some(expected) = checksum.filter(|expected| **expected != download.digest) {
+        progress.finish(StepOutcome::Failed);
+        return Err(Error::Refused {
+            step: Box::new(step.clone()),
+            reason: format!("the content hashes to {}, not to {expected}", download.digest),
+            hint: Some("the file has changed on the server; check it, and correct --checksum".into()),
+        });
+    }
+    progress.finish(if download.was_here { StepOutcome::Cached } else { StepOutcome::Done });
+    Ok((id, download))
 }
 
 impl Scheduler {
@@ -134,7 +164,10 @@ impl Scheduler {
     fn report_hits(&mut self) {
         for id in self.graph.nodes() {
             let node = self.graph.node(id);
-            let is_step = !matches!(node.op, Op::Merge | Op::Source(SourceOp::Scratch | SourceOp::Context { .. } | SourceOp::Http { .. }));
+            let is_step = !matches!(
+                node.op,
+                Op::Merge | Op::Source(SourceOp::Scratch | SourceOp::Context { .. } | SourceOp::Remote(_) | SourceOp::Http { .. })
+            );
             let hit = self.probes.get(&id).is_some_and(|probe| probe.hit.is_some());
             if is_step && hit && !node.step.ignore_cache {
                 self.environment.progress.cached(node.step.title());
@@ -198,7 +231,7 @@ impl Scheduler {
                 graph: self.graph.clone(),
                 environment: self.environment.clone(),
                 probes: self.probes.clone(),
-                downloads: self.downloads.clone(),
+                remotes: self.remotes.clone(),
                 inputs,
             };
             self.tasks.spawn(async move { (id, work.run().await) });
@@ -229,7 +262,7 @@ struct NodeWork {
     graph: Arc<BuildGraph>,
     environment: Arc<Environment>,
     probes: Arc<HashMap<NodeId, Probe>>,
-    downloads: Arc<Downloads>,
+    remotes: Arc<Remotes>,
     inputs: Vec<Option<Output>>,
 }
 
@@ -240,6 +273,7 @@ impl NodeWork {
         }
         match &self.graph.node(self.id).op {
             Op::Source(SourceOp::Image { .. }) => self.unpack().await,
+            Op::Source(SourceOp::Remote(tree)) => self.fetch(tree).await,
             Op::Source(_) => Err(Error::Cancelled),
             Op::Merge => Ok(self.merge()),
             Op::Exec(_) | Op::Copy(_) | Op::Mkdir(_) => blocking(move || self.step()).await,
@@ -264,6 +298,22 @@ impl NodeWork {
                 progress.finish(StepOutcome::Done);
                 let key = crate::cache::key::image_key(id);
                 Ok(Finished { output: Output { key, snapshots }, cached: true })
+            }
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(error) => {
+                progress.finish(StepOutcome::Failed);
+                Err(error)
+            }
+        }
+    }
+
+    /// Fetches files from elsewhere, unless another build has done so by now.
+    async fn fetch(&self, tree: &RemoteTree) -> Result<Finished, Error> {
+        let progress = self.environment.progress.start(self.graph.node(self.id).step.text.clone(), None);
+        match self.environment.sources.fetch(tree, &self.environment.cancel).await {
+            Ok(output) => {
+                progress.finish(StepOutcome::Done);
+                Ok(Finished { output, cached: true })
             }
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => {
@@ -458,7 +508,7 @@ impl NodeWork {
                 let trees = self.trees()?;
                 let nodes = self.graph.inputs(self.id);
                 let download =
-                    |input: usize| self.downloads.get(&nodes[input]).map(|download| (download, &self.graph.node(nodes[input]).op));
+                    |input: usize| self.remotes.downloads.get(&nodes[input]).map(|download| (download, &self.graph.node(nodes[input]).op));
                 {
                     let contexts = contexts_read(&self.graph, self.id, &self.environment);
                     ops::copy_step(&self.environment, &node.step, op, base, &trees, &contexts, &download)

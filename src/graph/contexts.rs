@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use crate::oci::{Platform, PlatformError, Reference, ReferenceError};
 
+use super::op::RemoteTree;
+
 /// The name of a named context.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContextName {
@@ -60,17 +62,31 @@ pub enum NamedContext {
     Layout,
     /// Nothing (`docker-image://scratch`).
     Scratch,
+    /// Files of a git repository or from a web server.
+    Remote(RemoteTree),
 }
 
 /// The named contexts of a build.
 #[derive(Clone, Debug, Default)]
 pub struct NamedContexts {
     by_name: BTreeMap<ContextName, NamedContext>,
+    /// Where the build context itself is, if it is not on this machine.
+    main: Option<RemoteTree>,
 }
 
 impl NamedContexts {
     /// No named contexts.
-    pub const NONE: &'static NamedContexts = &NamedContexts { by_name: BTreeMap::new() };
+    pub const NONE: &'static NamedContexts = &NamedContexts { by_name: BTreeMap::new(), main: None };
+
+    /// The same, with a build context that is not on this machine.
+    pub fn with_main(self, main: Option<RemoteTree>) -> NamedContexts {
+        NamedContexts { main, ..self }
+    }
+
+    /// Where the build context itself is, if it is not on this machine.
+    pub(super) fn main(&self) -> Option<&RemoteTree> {
+        self.main.as_ref()
+    }
 
     /// Adds a context; one of the same name is replaced.
     pub fn insert(&mut self, name: ContextName, context: NamedContext) {
@@ -91,7 +107,7 @@ impl NamedContexts {
 
 impl FromIterator<(ContextName, NamedContext)> for NamedContexts {
     fn from_iter<I: IntoIterator<Item = (ContextName, NamedContext)>>(contexts: I) -> NamedContexts {
-        NamedContexts { by_name: contexts.into_iter().collect() }
+        NamedContexts { by_name: contexts.into_iter().collect(), main: None }
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod checks;
 mod contexts;
+mod git_url;
 mod history;
 mod lower;
 mod op;
@@ -21,9 +22,10 @@ mod tests;
 
 pub use checks::CheckScope;
 pub use contexts::{ContextName, ContextNameError, NamedContext, NamedContexts};
+pub use git_url::{GitMtime, GitSource, GitUrlError};
 pub use op::{
-    BuildGraph, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op, SecurityMode,
-    SourceOp, Step, Unpack,
+    BuildGraph, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op, RemoteTree,
+    SecurityMode, SourceOp, Step, Unpack,
 };
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::{ImageNeed, PlanRequest, Planned, ResolvedImage, ResolvedImages, plan};

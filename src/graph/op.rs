@@ -6,10 +6,12 @@ use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::{EdgeRef, NodeIndexable};
 
-use crate::diag::{Diagnostic, SourceFile, Span};
+use crate::diag::{Diagnostic, SafeUrl, SourceFile, Span};
 use crate::oci::{Digest, ImageConfig, ImageId, Platform, Reference};
 use crate::parser::CacheSharing;
 use crate::path::RootPath;
+
+use super::git_url::GitSource;
 
 /// A node of a [`BuildGraph`].
 pub type NodeId = NodeIndex<u32>;
@@ -100,6 +102,8 @@ pub enum SourceOp {
         /// The name of the named context; `None` is the build context.
         name: Option<String>,
     },
+    /// Files from elsewhere, as a file system.
+    Remote(RemoteTree),
     /// A file from a web server.
     Http {
         /// Its address.
@@ -109,6 +113,28 @@ pub enum SourceOp {
         /// What it must hash to.
         checksum: Option<Digest>,
     },
+}
+
+/// Files from elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RemoteTree {
+    /// A directory of a git repository.
+    Git(GitSource),
+    /// What a web server has: an archive's content, or the one file `context`.
+    Http {
+        /// Its address.
+        url: String,
+    },
+}
+
+impl std::fmt::Display for RemoteTree {
+    /// The address, without a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RemoteTree::Git(source) => source.fmt(f),
+            RemoteTree::Http { url } => SafeUrl::new(url).fmt(f),
+        }
+    }
 }
 
 /// A command in a sandbox.

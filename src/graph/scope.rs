@@ -105,11 +105,8 @@ impl<'a> BuildArgs<'a> {
     }
 }
 
-const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "contexts from git"),
-    ("BUILDKIT_INLINE_CACHE", "cache records inside of images"),
-    ("BUILDKIT_MULTI_PLATFORM", "images for several platforms"),
-];
+const WITHOUT_EFFECT: &[(&str, &str)] =
+    &[("BUILDKIT_INLINE_CACHE", "cache records inside of images"), ("BUILDKIT_MULTI_PLATFORM", "images for several platforms")];
 
 const PROXIES: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 

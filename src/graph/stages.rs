@@ -10,6 +10,7 @@ use crate::oci::{Platform, Reference};
 use crate::parser::{Dockerfile, Instruction, Stage, Word};
 
 use super::contexts::{NamedContext, NamedContexts};
+use super::op::RemoteTree;
 
 /// What a `FROM`, a `--from` or a mount's `from` names.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(super) enum Origin {
     },
     /// The directory of a named context.
     Context(String),
+    /// The files of a named context that is not on this machine.
+    Remote(String, RemoteTree),
 }
 
 /// What is known of a stage before any of it is lowered.
@@ -202,6 +205,7 @@ impl<'a> StageNames<'a> {
             NamedContext::Image(reference) => Origin::Image { reference: reference.clone(), layout: None },
             NamedContext::Layout => Origin::Image { reference: name.clone(), layout: Some(context.to_string()) },
             NamedContext::Scratch => Origin::Scratch,
+            NamedContext::Remote(tree) => Origin::Remote(context.to_string(), tree.clone()),
         })
     }
 

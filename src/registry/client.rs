@@ -71,6 +71,15 @@ impl Client {
         &self.inner.options
     }
 
+    /// A connection for `url`, which need be no registry's: with the certificates, proxies and time limits of this client, and without its credentials. It
+    /// follows no redirects.
+    ///
+    /// # Errors
+    /// Certificates that cannot be read.
+    pub async fn connection(&self, url: &Url) -> Result<reqwest::Client, Error> {
+        self.inner.connections.client(url, &self.inner.options).await
+    }
+
     /// Takes what registries (`Warning: 299`) and credential helpers want the user to know, each once.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut self.inner.warnings.lock().unwrap_or_else(PoisonError::into_inner))

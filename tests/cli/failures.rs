@@ -86,26 +86,6 @@ fn a_failing_command_is_told_with_its_status_line_and_last_output() {
 }
 
 #[test]
-fn a_context_that_is_elsewhere_is_not_supported_yet() {
-    let world = World::new();
-    for (context, place) in [
-        ("https://example.com/x.git#main", "git"),
-        ("git@example.com:x/y", "git"),
-        ("git://example.com/x", "git"),
-        ("ssh://git@example.com/x", "git"),
-        ("github.com/x/y", "git"),
-        ("https://example.com/x.tar.gz", "web servers"),
-    ] {
-        for command in [&["build"][..], &["context", "ls"]] {
-            let done = world.strake(command).arg(context).fails();
-            done.says(&[&format!("contexts from {place} are not supported yet")]).omits(&["does not exist"]);
-        }
-    }
-    std::fs::create_dir_all(world.path("github.com/x")).unwrap();
-    world.strake(["context", "ls", "github.com/x"]).ok();
-}
-
-#[test]
 fn findings_are_told_once_and_before_whatever_the_build_fails_with() {
     if !able(&[]) {
         return;

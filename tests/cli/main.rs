@@ -20,5 +20,6 @@ mod parse;
 mod peers;
 mod progress;
 mod remote;
+mod remote_contexts;
 mod sandbox;
 mod space;

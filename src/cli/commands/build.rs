@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
 
-use super::build_context::local;
+use super::build_context::main_context;
 use super::build_logs::BuildLogsArgs;
 use super::{STOPPED, outputs, with_any_store, with_engine};
 
@@ -29,7 +29,8 @@ use super::{STOPPED, outputs, with_any_store, with_engine};
 pub(in crate::cli) struct BuildArgs {
     #[command(subcommand)]
     command: Option<BuildCommand>,
-    /// The directory with the files to build from, or `-` for an archive or a Dockerfile on standard input
+    /// The files to build from: a directory, `-` for an archive or a Dockerfile on standard input, a git repository (`https://HOST/PATH.git#REF:DIR`),
+    /// or the address of an archive or a Dockerfile
     #[arg(required = true)]
     context: Option<PathBuf>,
     /// A name of the image, `NAME[:TAG]` (may be given several times)
@@ -44,7 +45,8 @@ pub(in crate::cli) struct BuildArgs {
     /// A value of an ARG; without `=`, that of the environment (may be given several times)
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
-    /// What stands in for a stage or image: a directory, `docker-image://REF` or `oci-layout://DIR[:TAG|@DIGEST]` (may be given several times)
+    /// What stands in for a stage or image: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG|@DIGEST]`, or the address of a git repository or
+    /// an archive (may be given several times)
     #[arg(long, value_name = "NAME=VALUE", value_parser = super::build_context::parse)]
     build_context: Vec<(ContextName, BuildContext)>,
     /// A label of the image (may be given several times)
@@ -356,7 +358,7 @@ async fn watch_signals(interrupted: CancellationToken) {
 fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
     let context = match args.context {
         Some(path) if path == Path::new("-") => ContextSource::Stdin,
-        Some(path) => ContextSource::Directory(local(path)?),
+        Some(path) => main_context(path)?,
         None => {
             return Err(Error::Usage { message: "the build has no context".into(), hint: Some("name a directory, such as `.`".into()) });
         }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::engine::{BuildContext, Error, Layout};
-use crate::graph::{ContextName, ContextNameError};
+use crate::engine::{BuildContext, ContextSource, Error, Layout};
+use crate::graph::{ContextName, ContextNameError, GitSource, RemoteTree};
 
 /// Reads a flag.
 pub(super) fn parse(text: &str) -> Result<(ContextName, BuildContext), String> {
@@ -13,10 +13,12 @@ pub(super) fn parse(text: &str) -> Result<(ContextName, BuildContext), String> {
         Some(("docker-image", "scratch")) => BuildContext::Scratch,
         Some(("docker-image", image)) => BuildContext::Image(image.parse().map_err(|error: crate::oci::ReferenceError| error.to_string())?),
         Some(("oci-layout", layout)) => BuildContext::Layout(oci_layout(layout)?),
-        _ if let Some(place) = remote(value) => return Err(format!("contexts from {place} are not supported yet")),
+        _ if let Some(tree) = remote(value) => BuildContext::Remote(tree?),
         _ if value.starts_with("target:") => return Err("`target:` is for bake files only".into()),
         Some((scheme, _)) => {
-            return Err(format!("`{scheme}://` is no kind of context: expected a directory, `docker-image://` or `oci-layout://`"));
+            return Err(format!(
+                "`{scheme}://` is no kind of context: expected a directory, `docker-image://`, `oci-layout://`, or an address of a git repository or web server"
+            ));
         }
         None if value.is_empty() => return Err("the context has no value".into()),
         None if value == "-" => return Err("a named context cannot be standard input".into()),
@@ -25,26 +27,39 @@ pub(super) fn parse(text: &str) -> Result<(ContextName, BuildContext), String> {
     Ok((name, context))
 }
 
-/// Where a context is fetched from, if it is not here.
-fn remote(value: &str) -> Option<&'static str> {
-    let begins = |starts: &[&str]| starts.iter().any(|start| value.starts_with(start));
-    let is_http = begins(&["http://", "https://"]);
-    let is_repository = is_http && value.split(['#', '?']).next().is_some_and(|url| url.ends_with(".git"));
-    match () {
-        () if is_repository || begins(&["git@", "git://", "ssh://", "github.com/"]) => Some("git"),
-        () if is_http => Some("web servers"),
-        () => None,
+/// What is not on this machine: a git repository, or what a web server has.
+fn remote(value: &str) -> Option<Result<RemoteTree, String>> {
+    match GitSource::parse_context(value) {
+        Some(parsed) => Some(parsed.map(RemoteTree::Git).map_err(|error| error.to_string())),
+        None if value.starts_with("http://") || value.starts_with("https://") => Some(Ok(RemoteTree::Http { url: value.to_owned() })),
+        None => None,
     }
 }
 
-/// The context of a build, which must be here. What exists is a directory, whatever it looks like.
-pub(super) fn local(path: PathBuf) -> Result<PathBuf, Error> {
-    match path.to_str().and_then(remote) {
-        Some(place) if !path.exists() => {
-            let message = format!("contexts from {place} are not supported yet");
-            Err(Error::Usage { message, hint: Some("fetch it, and name the directory that it is in".into()) })
+/// The context of a build: a directory, or an address. What exists is a directory, whatever it looks like.
+pub(super) fn main_context(path: PathBuf) -> Result<ContextSource, Error> {
+    let Some(text) = path.to_str().filter(|_| !path.exists()) else { return Ok(ContextSource::Directory(path)) };
+    match remote(text) {
+        Some(tree) => Ok(ContextSource::Remote(tree.map_err(|message| Error::Usage { message, hint: None })?)),
+        None if text.contains("://") => {
+            let scheme = text.split("://").next().unwrap_or_default();
+            let message = format!("`{scheme}://` is no kind of context");
+            let hint = "give a directory, `-`, or an address that begins with https://, http://, ssh:// or git://";
+            Err(Error::Usage { message, hint: Some(hint.into()) })
         }
-        _ => Ok(path),
+        None => Ok(ContextSource::Directory(path)),
+    }
+}
+
+/// The context of `context ls`, which must be on this machine.
+pub(super) fn local(path: PathBuf) -> Result<PathBuf, Error> {
+    match main_context(path)? {
+        ContextSource::Directory(path) => Ok(path),
+        ContextSource::Remote(tree) => {
+            let hint = "no ignore file applies to it: a build sees all that is there".to_owned();
+            Err(Error::Usage { message: format!("`{tree}` is not on this machine, so its files cannot be listed"), hint: Some(hint) })
+        }
+        ContextSource::Stdin => Ok("-".into()),
     }
 }
 
@@ -78,6 +93,14 @@ mod tests {
             |dir: &str, tag: Option<&str>| BuildContext::Layout(Layout { dir: dir.into(), tag: tag.map(str::to_owned), digest: None });
         assert_eq!(value("oci-layout:///x:y/z"), Ok(layout("/x:y/z", None)));
         assert_eq!(value("oci-layout://dir:tag"), Ok(layout("dir", Some("tag"))));
+        let remote = |text: &str| match value(text) {
+            Ok(BuildContext::Remote(tree)) => tree.to_string(),
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(remote("https://x.test/a.tar.gz"), "https://x.test/a.tar.gz");
+        assert_eq!(remote("https://me:pw@x.test/a.git#v1:sub"), "https://x.test/a.git#v1:sub");
+        assert_eq!(remote("git@x.test:a"), "git@x.test:a");
+        assert_eq!(remote("github.com/a/b"), "https://github.com/a/b");
         let digest = format!("sha256:{}", "a".repeat(64));
         assert!(matches!(
             value(&format!("oci-layout://dir@{digest}")),
@@ -93,9 +116,8 @@ mod tests {
             ("Upper=x", "lower case"),
             ("n=", "no value"),
             ("n=-", "standard input"),
-            ("n=https://x.test/a.tar", "web servers are not supported yet"),
-            ("n=https://x.test/a.git", "git are not supported yet"),
-            ("n=git@x.test:a", "git are not supported yet"),
+            ("n=https://x.test/a.git?what=1", "no option `what`"),
+            ("n=file:///srv/a.git", "no kind of context"),
             ("n=s3://x", "no kind of context"),
             ("n=target:x", "bake"),
             ("n=docker-image://A", "lower case"),

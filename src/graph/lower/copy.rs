@@ -1,8 +1,10 @@
 //! `COPY` and `ADD` to nodes.
 
+use crate::diag::SafeUrl;
+use crate::graph::git_url::GitSource;
 use crate::graph::history::Layer;
-use crate::graph::op::{CopyOp, CopySource, NodeId, Op, SourceOp, Unpack};
-use crate::oci::Digest;
+use crate::graph::op::{CopyOp, CopySource, NodeId, Op, RemoteTree, SourceOp, Unpack};
+use crate::oci::{Algorithm, Digest};
 use crate::parser::{Add, Copy, CopyPaths, Statement, Word};
 
 use super::{FromOf, Lowering, StageState};
@@ -14,7 +16,7 @@ struct Request<'x> {
     chown: Option<&'x Word>,
     chmod: Option<&'x Word>,
     exclude: &'x [Word],
-    keep_git_dir: bool,
+    keep_git_dir: Option<bool>,
     parents: bool,
     link: bool,
     unpack: Unpack,
@@ -39,7 +41,7 @@ impl Lowering<'_, '_> {
             chown: copy.chown.as_ref(),
             chmod: copy.chmod.as_ref(),
             exclude: &copy.exclude,
-            keep_git_dir: false,
+            keep_git_dir: None,
             parents: copy.parents,
             link: copy.link,
             unpack: Unpack::Never,
@@ -61,7 +63,7 @@ impl Lowering<'_, '_> {
             chown: add.chown.as_ref(),
             chmod: add.chmod.as_ref(),
             exclude: &add.exclude,
-            keep_git_dir: add.keep_git_dir.is_some(),
+            keep_git_dir: add.keep_git_dir,
             parents: false,
             link: add.link,
             unpack,
@@ -97,7 +99,7 @@ impl Lowering<'_, '_> {
         for word in &request.paths.sources {
             let Some(pattern) = self.expand(word, state) else { return };
             history.push_str(&format!(" {pattern}"));
-            match self.source_of(request, word, &pattern, checksum.as_ref(), &mut inputs) {
+            match self.source_of(request, word, &pattern, checksum.as_deref(), &mut inputs) {
                 Some(source) => sources.push(source),
                 None => return,
             }
@@ -156,7 +158,7 @@ impl Lowering<'_, '_> {
     }
 
     /// `--checksum`, expanded: it needs exactly one source, and that from elsewhere.
-    fn checksum(&mut self, state: &StageState, request: &Request<'_>) -> Result<Option<Digest>, ()> {
+    fn checksum(&mut self, state: &StageState, request: &Request<'_>) -> Result<Option<String>, ()> {
         let Some(word) = request.checksum else { return Ok(None) };
         let Some(text) = self.expand(word, state) else { return Err(()) };
         if text.is_empty() {
@@ -167,15 +169,11 @@ impl Lowering<'_, '_> {
             return Err(());
         };
         let source = self.expand(source, state).ok_or(())?;
-        if is_git(&source, request.keep_git_dir) {
-            // Refused as a whole where the source is read.
-            return Ok(None);
-        }
-        if !is_http(&source) {
+        if GitSource::parse(&source).is_none() && !is_http(&source) {
             self.error_at(word.span, "--checksum needs a source that is a URL".to_owned(), None);
             return Err(());
         }
-        text.parse().map(Some).map_err(|error: crate::oci::DigestError| self.error_at(word.span, error.to_string(), None))
+        Ok(Some(text))
     }
 
     fn source_of(
@@ -183,26 +181,36 @@ impl Lowering<'_, '_> {
         request: &Request<'_>,
         word: &Word,
         pattern: &str,
-        checksum: Option<&Digest>,
+        checksum: Option<&str>,
         inputs: &mut Vec<NodeId>,
     ) -> Option<CopySource> {
         let is_copy = request.keyword == "COPY";
-        if is_git(pattern, request.keep_git_dir) {
-            match is_copy {
-                true => self.error_at(word.span, "COPY cannot read from a git repository".to_owned(), Some("use ADD".to_owned())),
-                false => {
-                    let hint = Some("clone it in a RUN step, or before the build".to_owned());
-                    self.error_at(word.span, "ADD of a git repository is not supported yet".to_owned(), hint);
-                }
+        if let Some(parsed) = GitSource::parse(pattern) {
+            if is_copy {
+                self.error_at(word.span, "COPY cannot read from a git repository".to_owned(), Some("use ADD".to_owned()));
+                return None;
             }
-            return None;
+            return match parsed {
+                Ok(source) => self.repository(request, word, source, checksum, inputs),
+                Err(error) => {
+                    self.error_at(word.span, error.to_string(), None);
+                    None
+                }
+            };
         }
         if is_http(pattern) {
             if is_copy {
                 self.error_at(word.span, "COPY cannot read from a URL".to_owned(), Some("use ADD".to_owned()));
                 return None;
             }
-            return Some(self.download(pattern, checksum, inputs));
+            let checksum = match checksum.map(sha256).transpose() {
+                Ok(checksum) => checksum,
+                Err(reason) => {
+                    self.error_at(request.checksum.map_or(word.span, |word| word.span), reason, None);
+                    return None;
+                }
+            };
+            return Some(self.download(pattern, checksum.as_ref(), inputs));
         }
         let node = match request.from {
             Some(node) => node,
@@ -211,17 +219,56 @@ impl Lowering<'_, '_> {
         Some(CopySource::Path { input: input_of(inputs, node), pattern: pattern.to_owned() })
     }
 
+    /// A git repository as a source: what is in its directory.
+    fn repository(
+        &mut self,
+        request: &Request<'_>,
+        word: &Word,
+        mut source: GitSource,
+        checksum: Option<&str>,
+        inputs: &mut Vec<NodeId>,
+    ) -> Option<CopySource> {
+        if let Some(Err(error)) = checksum.map(|checksum| source.demand(checksum)) {
+            self.error_at(request.checksum.map_or(word.span, |word| word.span), error.to_string(), None);
+            return None;
+        }
+        match (request.keep_git_dir, source.keep_git_dir) {
+            (Some(flag), Some(address)) if flag != address => {
+                let message = format!("--keep-git-dir={flag} contradicts `keep-git-dir={address}` in the address");
+                self.error_at(word.span, message, None);
+                return None;
+            }
+            (Some(flag), None) => source.keep_git_dir = Some(flag),
+            _ => {}
+        }
+        let node = self.remote(&RemoteTree::Git(source));
+        Some(CopySource::Path { input: input_of(inputs, node), pattern: "/".to_owned() })
+    }
+
     fn download(&mut self, url: &str, checksum: Option<&Digest>, inputs: &mut Vec<NodeId>) -> CopySource {
         let name = download_name(url);
         let platform = self.request.target_platform.clone();
         let key = format!("http {url} {checksum:?}");
         let op = SourceOp::Http { url: url.to_owned(), name, checksum: checksum.cloned() };
-        let node = self.source(&key, op, &format!("ADD {url}"), platform, None);
+        let node = self.source(&key, op, &SafeUrl::new(url).to_string(), platform, None);
         CopySource::Download { input: input_of(inputs, node) }
+    }
+
+    /// The files of `tree`.
+    pub(super) fn remote(&mut self, tree: &RemoteTree) -> NodeId {
+        let platform = self.request.target_platform.clone();
+        let text = match tree {
+            RemoteTree::Git(_) => format!("[internal] load git source {tree}"),
+            RemoteTree::Http { .. } => format!("[internal] load remote build context {tree}"),
+        };
+        self.source(&format!("remote {tree:?}"), SourceOp::Remote(tree.clone()), &text, platform, None)
     }
 
     /// The build context, or the named context `name`.
     pub(super) fn context(&mut self, name: Option<&str>) -> NodeId {
+        if let (None, Some(tree)) = (name, self.request.contexts.main()) {
+            return self.remote(tree);
+        }
         let platform = self.request.target_platform.clone();
         let text = name.map_or_else(|| "build context".to_owned(), |name| format!("build context {name}"));
         let key = name.map_or_else(|| "context".to_owned(), |name| format!("context {name}"));
@@ -277,11 +324,11 @@ fn is_http(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
 
-/// Whether a source is a git repository; `known`: `--keep-git-dir` says that a URL is one.
-fn is_git(source: &str, known: bool) -> bool {
-    let repository = source.split(['#', '?']).next().unwrap_or(source);
-    source.starts_with("git@")
-        || source.starts_with("git://")
-        || source.starts_with("ssh://")
-        || (is_http(source) && (known || repository.ends_with(".git")))
+/// The checksum of a file from a web server.
+fn sha256(text: &str) -> Result<Digest, String> {
+    let digest: Digest = text.parse().map_err(|error: crate::oci::DigestError| error.to_string())?;
+    match digest.algorithm() {
+        Algorithm::Sha256 => Ok(digest),
+        other => Err(format!("the checksum of a download is `sha256:…`, not `{}:…`", other.name())),
+    }
 }

@@ -13,7 +13,7 @@ use crate::parser::{self, ExpandError, Expanded, Instruction, Mode, ShellOrExec,
 use crate::path::RootPath;
 
 use super::history::{self, Layer};
-use super::op::{Node, NodeId, Op, SourceOp, Step};
+use super::op::{Node, NodeId, Op, RemoteTree, SourceOp, Step};
 use super::plan::{ImageNeed, PlanRequest, ResolvedImage, ResolvedImages, image_key};
 use super::scope::{BuildArgs, DeclaredArgs, Environment};
 use super::stages::{FromOf, Origin, StageFacts, StageNames};
@@ -199,6 +199,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
             Origin::Stage(base) => self.start_from_stage(*base, name),
             Origin::Scratch => self.start_from_scratch(name),
             Origin::Context(context) => self.start_from_context(context, platform, name),
+            Origin::Remote(context, tree) => self.start_from_remote(context, tree, platform, name),
             Origin::Image { reference, layout } => match self.start_from_image(reference, layout.as_deref(), platform, name, span) {
                 Some(state) => state,
                 None => return,
@@ -290,6 +291,15 @@ impl<'a, 'b> Lowering<'a, 'b> {
         let node = self.context_files(Some(context), "/", &platform);
         let mut state = self.start_empty(node, platform, name);
         self.commit(&mut state, &format!("[context {context}] load from client"), Layer::Plain);
+        state
+    }
+
+    /// The same for files that are not on this machine.
+    fn start_from_remote(&mut self, context: &str, tree: &RemoteTree, platform: Option<&Platform>, name: String) -> StageState {
+        let platform = platform.unwrap_or(&self.request.target_platform).clone();
+        let node = self.remote(tree);
+        let mut state = self.start_empty(node, platform, name);
+        self.commit(&mut state, &format!("[context {context}] {tree}"), Layer::Plain);
         state
     }
 
@@ -420,6 +430,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
             },
             Origin::Scratch => Some(self.scratch()),
             Origin::Context(name) => Some(self.context(Some(name))),
+            Origin::Remote(_, tree) => Some(self.remote(tree)),
             Origin::Image { reference, layout } => {
                 let platform = self.request.target_platform.clone();
                 let image = self.image(reference, layout.as_deref(), &platform, span)?.clone();

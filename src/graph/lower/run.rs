@@ -169,6 +169,7 @@ impl Lowering<'_, '_> {
     /// What a mount's files come from: the build context unless `from` names something.
     fn mount_source(&mut self, from: Option<&Spanned<String>>, source: &str, state: &StageState) -> Option<NodeId> {
         let origin = match from {
+            None if self.request.contexts.main().is_some() => return Some(self.context(None)),
             None => return Some(self.context_files(None, source, &state.platform)),
             Some(from) => self.origin(from, FromOf::Mount)?,
         };

@@ -198,6 +198,7 @@ fn op(op: &Op, show: &[&str]) -> String {
         Op::Source(SourceOp::Image { reference, .. }) => format!("image {}", reference.familiar()),
         Op::Source(SourceOp::Context { name: None }) => "context".to_owned(),
         Op::Source(SourceOp::Context { name: Some(name) }) => format!("context {name}"),
+        Op::Source(SourceOp::Remote(tree)) => format!("remote {tree}"),
         Op::Source(SourceOp::Http { url, name, checksum }) => {
             let checksum = checksum.as_ref().map_or_else(String::new, |checksum| format!(" checked {}", &checksum.to_string()[..15]));
             format!("http {url} as {name}{checksum}")

@@ -23,7 +23,7 @@ const TAG: &str = "org.opencontainers.image.ref.name";
 pub struct Layout {
     /// The directory.
     pub dir: PathBuf,
-    /// The tag; without tag and digest it is `latest`, or the only image that there is.
+    /// The tag, without one `latest`. Where no image has it, the only image that there is is meant.
     pub tag: Option<String>,
     /// The digest of the manifest or index.
     pub digest: Option<Digest>,
@@ -72,8 +72,8 @@ impl Reader<'_> {
                 Some(entry) => Some(entry),
                 None => return Err(bad(format!("`{}` has no image {digest}", self.name))),
             },
-            (None, Some(tag)) => tagged(tag),
-            (None, None) => tagged("latest").or(match index.manifests.as_slice() {
+            // As for buildx, the only image that there is will do.
+            (None, tag) => tagged(tag.as_deref().unwrap_or("latest")).or(match index.manifests.as_slice() {
                 [only] => Some(only),
                 _ => None,
             }),
