@@ -63,10 +63,15 @@ pub enum EventKind {
         /// What.
         usage: StepUsage,
     },
-    /// A part of the command's work has ended that is no step.
-    Phase {
+    /// A part of the command's work begins that is no step.
+    PhaseBegan {
         /// What it is called: `plan`.
-        name: String,
+        name: &'static str,
+    },
+    /// Such a part has ended.
+    Phase {
+        /// What it is called.
+        name: &'static str,
         /// When it began.
         began: Instant,
         /// How many bytes were hashed in it, where that is counted.
@@ -183,6 +188,7 @@ impl Progress {
 
     /// Tells of a part of the work that is no step, from now until what this returns is dropped.
     pub fn phase(&self, name: &'static str) -> Phase<'_> {
+        self.emit(EventKind::PhaseBegan { name });
         Phase { progress: self, name, began: Instant::now(), hashed: None }
     }
 
@@ -229,7 +235,7 @@ impl Phase<'_> {
 
 impl Drop for Phase<'_> {
     fn drop(&mut self) {
-        self.progress.emit(EventKind::Phase { name: self.name.to_owned(), began: self.began, hashed: self.hashed });
+        self.progress.emit(EventKind::Phase { name: self.name, began: self.began, hashed: self.hashed });
     }
 }
 

@@ -84,7 +84,7 @@ impl State {
                 };
                 line(out, step.number, &text);
             }
-            EventKind::Measured { .. } | EventKind::Phase { .. } => {}
+            EventKind::Measured { .. } | EventKind::PhaseBegan { .. } | EventKind::Phase { .. } => {}
             EventKind::Warning(text) => out.extend_from_slice(format!("warning: {text}\n").as_bytes()),
             EventKind::Message(text) => out.extend_from_slice(format!("{text}\n").as_bytes()),
         }

@@ -161,9 +161,9 @@ impl Observer for Profile {
                 if let Some(hashed) = hashed {
                     args.insert("hashed_bytes".into(), (*hashed).into());
                 }
-                state.spans.push(Span { kind: Kind::Phase, name: name.clone(), began: *began, ended: event.at, args });
+                state.spans.push(Span { kind: Kind::Phase, name: (*name).to_owned(), began: *began, ended: event.at, args });
             }
-            EventKind::Log { .. } | EventKind::Warning(_) | EventKind::Message(_) => {}
+            EventKind::Log { .. } | EventKind::PhaseBegan { .. } | EventKind::Warning(_) | EventKind::Message(_) => {}
         }
     }
 

@@ -111,7 +111,7 @@ impl State {
                 }
                 Some(json!({ "vertexes": [vertex] }))
             }
-            EventKind::Measured { .. } | EventKind::Phase { .. } => None,
+            EventKind::Measured { .. } | EventKind::PhaseBegan { .. } | EventKind::Phase { .. } => None,
             EventKind::Warning(text) => Some(json!({ "warnings": [{ "level": 1, "short": STANDARD.encode(text) }] })),
             EventKind::Message(text) => Some(json!({ "message": text })),
         }

@@ -22,6 +22,9 @@ const TAIL: usize = 6;
 /// How much of a line that has not ended is kept.
 const LINE: usize = 4096;
 
+/// How long a part of the work that is no step takes before it is shown.
+const NOTABLE: Duration = Duration::from_millis(300);
+
 /// How often the screen is drawn.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -101,7 +104,7 @@ impl State {
 
 impl Sink for Tty {
     fn emit(&self, event: Event) {
-        if matches!(event.kind, EventKind::Started { .. }) {
+        if matches!(event.kind, EventKind::Started { .. } | EventKind::PhaseBegan { .. }) {
             self.draw_from_now_on();
         }
         let mut state = self.shared.state();
@@ -143,6 +146,8 @@ impl Drop for Tty {
 struct Screen {
     origin: Instant,
     steps: BTreeMap<StepId, Step>,
+    /// What goes on beside steps.
+    phases: Vec<(&'static str, Instant)>,
     begun: usize,
     ended: usize,
     colours: bool,
@@ -166,7 +171,7 @@ struct Transfer {
 
 impl Screen {
     fn new(colours: bool) -> Screen {
-        Screen { origin: Instant::now(), steps: BTreeMap::new(), begun: 0, ended: 0, colours }
+        Screen { origin: Instant::now(), steps: BTreeMap::new(), phases: Vec::new(), begun: 0, ended: 0, colours }
     }
 
     fn is_idle(&self) -> bool {
@@ -204,13 +209,20 @@ impl Screen {
             }
             EventKind::Warning(text) => return vec![format!("{} {}", self.paint("33", "warning:"), clean(&text.replace('\n', " ")))],
             EventKind::Message(text) => return vec![clean(&text.replace('\n', " "))],
-            EventKind::Measured { .. } | EventKind::Phase { .. } => {}
+            EventKind::PhaseBegan { name } => self.phases.push((name, event.at)),
+            EventKind::Phase { name, .. } => {
+                if let Some(at) = self.phases.iter().rposition(|(open, _)| *open == name) {
+                    self.phases.remove(at);
+                }
+            }
+            EventKind::Measured { .. } => {}
         }
         Vec::new()
     }
 
     /// Ends all steps that are under way.
     fn give_up(&mut self, now: Instant) -> Vec<String> {
+        self.phases.clear();
         let steps = std::mem::take(&mut self.steps);
         steps.values().map(|step| self.last_line(step, now, StepOutcome::Cancelled)).collect()
     }
@@ -230,15 +242,32 @@ impl Screen {
         if self.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// The live tree for a terminal of this size; nothing where no step is under way. No line reaches the last column, and one row stays free, so that nothing wraps or scrolls.
+    /// What goes on where no step is under way, once it takes a moment.
+    fn phase(&self, now: Instant) -> Option<(&'static str, Duration)> {
+        let (name, began) = self.phases.last().filter(|_| self.steps.is_empty())?;
+        let elapsed = now.saturating_duration_since(*began);
+        let words = match *name {
+            "read" => "reading the Dockerfile",
+            "probe" => "reading the context, looking the steps up",
+            "assemble" => "computing the digests of the layers",
+            "compress" => "compressing the layers",
+            "export" => "exporting the result",
+            other => other,
+        };
+        (elapsed >= NOTABLE).then_some((words, elapsed))
+    }
+
+    /// The live tree for a terminal of this size; nothing where nothing is under way. No line reaches the last column, and one row stays free, so that nothing wraps or scrolls.
     fn frame(&self, now: Instant, rows: usize, columns: usize) -> String {
-        if self.steps.is_empty() {
+        let phase = self.phase(now);
+        if self.steps.is_empty() && phase.is_none() {
             return String::new();
         }
         let columns = columns.saturating_sub(1).max(1);
         let elapsed = seconds(now.saturating_duration_since(self.origin));
         let header = fit(&format!("[+] Building {elapsed} ({}/{})", self.ended, self.begun), columns);
         let mut lines = vec![self.paint("1", &header)];
+        lines.extend(phase.map(|(words, elapsed)| spread(&format!(" => {words}"), &seconds(elapsed), columns)));
         let room = rows.saturating_sub(3).max(1);
         let shown = if self.steps.len() <= room { self.steps.len() } else { room - 1 };
         // What the titles leave is for transfers and output, for each step as much.
@@ -359,6 +388,18 @@ mod tests {
         let frame = screen.frame(Instant::now(), 24, 40);
         let shown: Vec<&str> = frame.lines().skip(2).map(|line| line.trim_start_matches(" => => # ")).collect();
         assert_eq!(shown, ["4", "5", "6", "7", "8", "10%"]);
+    }
+
+    #[test]
+    fn what_takes_a_moment_between_steps_is_shown() {
+        let mut screen = Screen::new(false);
+        screen.fold(event(EventKind::PhaseBegan { name: "probe" }));
+        let now = Instant::now();
+        assert_eq!(screen.frame(now, 24, 60), "");
+        let frame = screen.frame(now + Duration::from_secs(2), 24, 60);
+        assert!(frame.lines().nth(1).is_some_and(|line| line.contains("context") && line.ends_with("2.0s")), "{frame}");
+        screen.fold(event(EventKind::Phase { name: "probe", began: now, hashed: None }));
+        assert_eq!(screen.frame(now + Duration::from_secs(2), 24, 60), "");
     }
 
     #[test]
