@@ -9,6 +9,7 @@
 //! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: path pattern and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or the identity of the stage | mtime, inode, absolute path of the context |
 //! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, heredoc script, mounts (target, kind, options; of a bind what it selects) | secrets' and proxies' values, content of cache mounts, addresses, resource limits, log settings, terminal, time |
 //! | WORKDIR | base's identity, path, owner | |
+//! | these three with `--reproducible` | the build's own time besides: files have it, and commands are told of it | |
 //! | merge | identities of both inputs | |
 //!
 //! Each key is made of named components, and the same components are kept to explain a later miss. Changing anything in this file that changes a key must
@@ -94,6 +95,11 @@ impl Components {
         if self.files.len() > limit {
             self.files.clear();
         }
+    }
+
+    /// Notes that the result is held to a time of its own: files have other times then, and commands are told of it.
+    pub fn limit_times(&mut self, seconds: i64) {
+        self.add("times until", seconds.to_string());
     }
 
     /// The key of these components.

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use crate::diag::Secret;
-use crate::engine::{EngineOptions, NetworkFiles};
+use crate::engine::{EngineOptions, Error, NetworkFiles};
 use crate::registry::{ClientOptions, CredentialFiles, Proxies};
 
 use super::Global;
+use super::config::Config;
 
 /// The store's directory; `--root` wins.
 pub(super) const ROOT: &str = "STRAKE_ROOT";
@@ -14,6 +15,14 @@ pub(super) const ROOT: &str = "STRAKE_ROOT";
 const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
 /// Where users keep what does not outlive a login.
 const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+/// Where users keep settings.
+const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
+/// The file with the user's settings.
+const CONFIG: &str = "STRAKE_CONFIG";
+/// Whether builds are to give the same wherever they run; `--reproducible` wins, and this wins over the settings.
+const REPRODUCIBLE: &str = "STRAKE_REPRODUCIBLE";
+/// The time of a build, for `--build-arg SOURCE_DATE_EPOCH`; the flag wins.
+const SOURCE_DATE_EPOCH: &str = crate::engine::SOURCE_DATE_EPOCH;
 /// The home directory.
 const HOME: &str = "HOME";
 /// The directory of Docker's `config.json`.
@@ -62,6 +71,34 @@ pub(super) fn variable(name: &str) -> Option<String> {
 /// The store's directory, if the environment names it.
 pub(super) fn root() -> Option<PathBuf> {
     path(ROOT)
+}
+
+/// `SOURCE_DATE_EPOCH`, where it is set to something.
+pub(super) fn source_date_epoch() -> Option<(&'static str, String)> {
+    text(SOURCE_DATE_EPOCH).map(|value| (SOURCE_DATE_EPOCH, value))
+}
+
+/// Whether builds are to give the same wherever they run, where no flag says it: by the environment, or else by the settings.
+///
+/// # Errors
+/// Neither true nor false, and settings that cannot be read.
+pub(super) fn reproducible() -> Result<bool, Error> {
+    match text(REPRODUCIBLE).as_deref() {
+        Some("1" | "true") => Ok(true),
+        Some("0" | "false") => Ok(false),
+        Some(other) => Err(Error::Usage { message: format!("{REPRODUCIBLE} is `{other}`"), hint: Some("set it to 1 or to 0".into()) }),
+        None => Ok(config()?.reproducible.unwrap_or(false)),
+    }
+}
+
+fn config() -> Result<Config, Error> {
+    if let Some(path) = path(CONFIG) {
+        return Config::load(&path, true);
+    }
+    match path(XDG_CONFIG_HOME).or_else(|| path(HOME).map(|home| home.join(".config"))) {
+        Some(dir) => Config::load(&dir.join("strake/config.toml"), false),
+        None => Ok(Config::default()),
+    }
 }
 
 /// Where everything is, from the command line, the environment and the user.

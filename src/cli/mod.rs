@@ -4,6 +4,7 @@
 
 mod call;
 mod commands;
+mod config;
 mod env;
 mod format;
 mod render;

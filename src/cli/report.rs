@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io::Write;
 
 use crate::diag::{Diagnostic, Style, render};
-use crate::engine::Error;
+use crate::engine::{BuildOutcome, EntryDifference, Error, NotReproducible, StepDifference};
 use crate::executor::StepFailure;
 
 use super::env;
@@ -82,6 +82,10 @@ pub(super) fn error(error: &Error) {
             diagnostics(warnings);
             tell(&format!("{} {error}", red("error:")));
         }
+        Error::NotReproducible(found) => {
+            not_reproducible(found);
+            tell(&format!("{} {error}", red("error:")));
+        }
         Error::BaseImage { need, source } => {
             let diagnostic = Diagnostic::error(&need.file, need.span, error.to_string());
             diagnostics(&[diagnostic]);
@@ -120,6 +124,42 @@ fn causes(source: &dyn StdError) {
         }
         last = text;
         at = cause.source();
+    }
+}
+
+/// Tells that two builds gave the same, where that was asked; `verified` says whether their times are the same too.
+pub(super) fn verified(verified: Option<bool>, outcome: &BuildOutcome) {
+    let digest = outcome.manifest.as_ref().map(|manifest| format!(", manifest {}", manifest.digest)).unwrap_or_default();
+    match verified {
+        Some(true) => tell(&format!("reproducible: two builds gave the image {}{digest}", outcome.image.id)),
+        Some(false) => {
+            tell("reproducible but for times: two builds gave the same files, with other times");
+            tell("hint: `--reproducible` makes times the same too");
+        }
+        None => {}
+    }
+}
+
+/// How many files of a step are listed.
+const MAX_FILES: usize = 20;
+
+/// Steps that gave two results: where each is written, and what differs.
+fn not_reproducible(found: &NotReproducible) {
+    for StepDifference { step, files } in &found.steps {
+        let message = format!("`{}` gave two results", step.text);
+        match &step.source {
+            Some((file, span)) => diagnostics(&[Diagnostic::error(file, *span, message)]),
+            None => tell(&format!("{} {message}", red("error:"))),
+        }
+        for EntryDifference { path, what } in files.iter().take(MAX_FILES) {
+            tell(&format!("  {path}: {}", what.join(", ")));
+        }
+        if files.len() > MAX_FILES {
+            tell(&format!("  and {} more", files.len() - MAX_FILES));
+        }
+    }
+    if found.not_compared > 0 {
+        tell(&format!("steps that start from these, and were not compared: {}", found.not_compared));
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`checksum()`]: what the cache compares of a selection of a tree, and [`diff`]: what changed.
 //! - [`expand`]: wildcards in the sources of COPY and ADD.
 //! - [`sniff_stdin`]: a context that comes through a pipe.
+//! - [`commit_time`]: when the commit was made that a context has checked out.
 //!
 //! Invariants: nothing here follows a link out of the tree or writes to it, no checksum depends on a time, and what is ignored does not exist for anyone
 //! who reads through these types. This folder knows neither the store (it takes a [`ChecksumMemo`]) nor instructions.
@@ -13,6 +14,7 @@ mod archive;
 mod checksum;
 mod error;
 mod exclude;
+mod git;
 mod glob;
 mod ignore;
 mod local;
@@ -24,6 +26,7 @@ pub use archive::{Archive, Attributes, Owners, StdinInput, sniff_stdin};
 pub use checksum::{Change, ChecksumMemo, ChecksumOptions, FileStamp, Filter, NoMemo, RootEntry, TreeChecksum, checksum, diff};
 pub use error::{BadPattern, Error};
 pub use exclude::Excluding;
+pub use git::{GitError, commit_time};
 pub use glob::{Pattern, expand};
 pub use ignore::{Decision, DirectoryState, Explanation, IgnoreRules};
 pub use local::LocalContext;

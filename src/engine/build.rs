@@ -14,9 +14,8 @@ use crate::diag::{Diagnostic, Secret, SourceFile};
 use crate::executor::{self, Environment};
 use crate::graph::{
     BuildGraph, CheckScope, ContextName, GitSource, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned, RemoteTree,
-    ResolvedImages, SourceOp, plan,
+    ResolvedImages, SOURCE_DATE_EPOCH, SourceOp, plan,
 };
-use crate::image::assemble::assemble;
 use crate::image::blobs::ensure_manifest;
 use crate::image::load::Layout;
 use crate::oci::{Descriptor, Platform, Reference};
@@ -26,10 +25,12 @@ use crate::store::{ActiveSnapshot, ImageRecord, Store};
 use crate::task::{CancellationToken, blocking};
 
 use super::call::{CHECK_ARGUMENT, LazyRules, SYNTAX_ARGUMENT, warnings_of};
+use super::epoch::{Epoch, Origins, build_epoch, with_commit_times};
 use super::network::networks;
-use super::outputs::{self, Output, given_names, kept_names};
+use super::outputs::{self, BuildResult, Output, given_names, kept_names};
 use super::remote::Remotes;
 use super::sources::PullPolicy;
+use super::verify::{compare, starting_time};
 use super::{Engine, Error};
 
 /// Where the files of a build come from.
@@ -98,6 +99,10 @@ pub struct BuildRequest {
     pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
     /// What becomes of the result; nothing named means [`Output::store`].
     pub outputs: Vec<Output>,
+    /// Whether the result is to be the same wherever and whenever it is built: times are those of `SOURCE_DATE_EPOCH`, or else of the context's git commit.
+    pub reproducible: bool,
+    /// Whether it is built twice, without the cache, and fails where that gives two results.
+    pub verify_reproducible: bool,
     /// Whether the outcome is to have the manifest, even if its layers must be compressed for that alone.
     pub want_manifest: bool,
 }
@@ -168,6 +173,8 @@ impl Engine {
         let phase = progress.phase("read");
         let remotes = self.remotes(Some(lease.clone()), request.secrets.clone(), None, progress);
         let context = keep_git_dir(request.context, &request.build_args);
+        let has_time = request.reproducible || request.build_args.get(SOURCE_DATE_EPOCH).is_some_and(|value| !value.is_empty());
+        let (context, given) = if has_time { dated(context, request.named_contexts) } else { (context, request.named_contexts) };
         let input = self.read_input(context, request.dockerfile, &remotes, &cancel).await?;
         drop(phase);
         let phase = progress.phase("parse");
@@ -186,8 +193,8 @@ impl Engine {
         drop(phase);
         let phase = progress.phase("plan");
         let rules = LazyRules::new(&input);
-        let contexts = named_contexts(&request.named_contexts).with_main(input.context.remote());
-        let sources = Arc::new(self.build_sources(layouts(&request.named_contexts), remotes));
+        let contexts = named_contexts(&given).with_main(input.context.remote());
+        let sources = Arc::new(self.build_sources(layouts(&given), remotes));
         let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
         let ignored = |path: &str| rules.hide(path);
         let plan_request = PlanRequest {
@@ -200,9 +207,20 @@ impl Engine {
             implicit_platform: request.platform.is_none(),
             build_platform: Platform::host(),
             network: request.network,
-            no_cache: request.no_cache,
+            no_cache: request.no_cache || request.verify_reproducible,
             checks: CheckScope { all_stages: false, ignored: Some(&ignored) },
         };
+        let (named, store) = (remote_contexts(&given), &self.store);
+        let origins = Origins { context: &input.context, named: &named, sources: &*sources, store, cancel: &cancel, progress };
+        let epoch = build_epoch(&plan_request, request.reproducible, &origins).await;
+        let Epoch { seconds: epoch, build_args } = match epoch {
+            Err(Error::Diagnostics(errors)) => {
+                warnings.clear();
+                return Err(Error::Diagnostics(found(&errors)));
+            }
+            epoch => epoch?,
+        };
+        let plan_request = PlanRequest { build_args: &build_args, ..plan_request };
         let graph = match self.plan(&plan_request, &sources, policy, progress).await {
             Err(Error::Diagnostics(errors)) => {
                 warnings.clear();
@@ -223,8 +241,9 @@ impl Engine {
             cache: BuildCache::new(self.store.clone()),
             spawner,
             context: context.tree.clone(),
-            named_contexts: open_named(&request.named_contexts, &graph)?,
+            named_contexts: open_named(&given, &graph)?,
             build_name: name,
+            epoch: epoch.filter(|_| request.reproducible),
             checksums: Arc::new(StoreMemo(self.store.clone(), AtomicU64::new(0))),
             sources,
             network: networks(&self.options.run_dir, &self.options.network, progress),
@@ -234,26 +253,30 @@ impl Engine {
             lease,
             cancel,
         };
-        let outcome = executor::run(graph.clone(), Arc::new(environment)).await?;
-        let (store, config) = (self.store.clone(), graph.config.clone());
-        let (snapshots, base_layers) = (outcome.output.snapshots, config.rootfs.diff_ids.len());
-        outputs.iter_mut().for_each(|output| output.packing.base_layers = base_layers);
-        let names = kept_names(&outputs, &request.tags).unwrap_or_default();
-        let (below, tags) = (snapshots.clone(), names.clone());
+        let environment = Arc::new(environment);
+        let started = starting_time();
+        let mut outcome = executor::run(graph.clone(), environment.clone()).await?;
+        if request.verify_reproducible {
+            progress.message("building a second time, to compare");
+            let second = executor::run(graph.clone(), environment.clone()).await?;
+            let latest = environment.epoch.unwrap_or(started);
+            let (store, graph) = (self.store.clone(), graph.clone());
+            outcome = blocking(move || compare(&store, &graph, &outcome, &second, latest).map(|()| second)).await?;
+        }
+        let result = BuildResult { config: graph.config.clone(), snapshots: outcome.output.snapshots, epoch };
         let phase = progress.phase("assemble");
-        let image = blocking(move || {
-            let shown = tags.first().map_or("the image", Reference::written).to_owned();
-            assemble(&store, config, &below, &tags).map_err(|source| Error::Image { action: "make", name: shown, source })
-        });
-        let image = image.await?;
+        let mut versions = self.versions(&result, &mut outputs, &request.tags, progress).await?;
         drop(phase);
-        let mut delivered = self.deliver(image, &snapshots, &request.tags, &outputs, progress).await?;
+        self.deliver(&mut versions, epoch, &request.tags, &outputs, progress).await?;
+        // There is always an output, and what the first one is of is the result.
+        let mut delivered = versions.swap_remove(0);
         if request.want_manifest && delivered.manifest.is_none() {
             let (store, image) = (self.store.clone(), delivered.image.clone());
             let failed = |source| Error::Image { action: "pack", name: "the image".into(), source };
             delivered.manifest = Some(blocking(move || ensure_manifest(&store, &image)).await.map_err(failed)?.descriptor);
         }
         let (image, manifest) = (delivered.image, delivered.manifest);
+        let names = kept_names(&outputs, &request.tags).unwrap_or_default();
         let given_names = given_names(&outputs, &request.tags);
         Ok(BuildOutcome { image, manifest, names, given_names, cached: outcome.cached, executed: outcome.executed })
     }
@@ -398,6 +421,28 @@ pub(super) fn keep_git_dir(context: ContextSource, build_args: &BTreeMap<String,
         }
         context => context,
     }
+}
+
+/// Contexts with the time of the commit where they are from git.
+fn dated(context: ContextSource, named: Vec<(ContextName, BuildContext)>) -> (ContextSource, Vec<(ContextName, BuildContext)>) {
+    let context = match context {
+        ContextSource::Remote(tree) => ContextSource::Remote(with_commit_times(tree)),
+        context => context,
+    };
+    let dated = |context| match context {
+        BuildContext::Remote(tree) => BuildContext::Remote(with_commit_times(tree)),
+        context => context,
+    };
+    (context, named.into_iter().map(|(name, context)| (name, dated(context))).collect())
+}
+
+/// The named contexts that are not on this machine, by name.
+fn remote_contexts(given: &[(ContextName, BuildContext)]) -> BTreeMap<String, RemoteTree> {
+    let remote = |(name, context): &(ContextName, BuildContext)| match context {
+        BuildContext::Remote(tree) => Some((name.to_string(), tree.clone())),
+        _ => None,
+    };
+    given.iter().filter_map(remote).collect()
 }
 
 /// The build argument that keeps `.git` in a context from git.

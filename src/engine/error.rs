@@ -38,9 +38,18 @@ pub enum Error {
     /// The build failed.
     #[error(transparent)]
     Build(#[from] crate::executor::Error),
+    /// Two builds of the same gave two results.
+    #[error("the build is not reproducible: {} gave two results", steps(.0.steps.len()))]
+    NotReproducible(Box<super::NotReproducible>),
     /// The build context cannot be read.
     #[error("cannot read the build context")]
     Context(#[from] crate::context::Error),
+    /// The time of the context's commit cannot be told.
+    #[error("cannot tell when the commit was made that the build context has checked out")]
+    Commit {
+        /// Why not.
+        source: crate::context::GitError,
+    },
     /// A directory given with `--build-context` cannot be read.
     #[error("cannot read the build context `{name}`")]
     NamedContext {
@@ -145,6 +154,10 @@ pub enum Class {
     Remote,
 }
 
+fn steps(count: usize) -> String {
+    if count == 1 { "a step".to_owned() } else { format!("{count} steps") }
+}
+
 fn count(diagnostics: &[Diagnostic]) -> String {
     match diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count() {
         1 => "a mistake".to_owned(),
@@ -162,6 +175,10 @@ impl Error {
                 Some("name the file with -f, or the directory that holds it".into())
             }
             Error::BaseImage { source, .. } | Error::Image { source, .. } | Error::Output { source, .. } => source.hint(),
+            Error::NotReproducible(_) => {
+                Some("look for times, random numbers, names of this machine and files in no fixed order in what the steps write".into())
+            }
+            Error::Commit { .. } => Some("give the time as SOURCE_DATE_EPOCH, in seconds since 1970".into()),
             Error::Build(source) => source.hint(),
             Error::Context(source) | Error::NamedContext { source, .. } => source.hint(),
             Error::Registry { source, .. } => source.hint(),

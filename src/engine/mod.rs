@@ -9,6 +9,7 @@ mod changes;
 mod containers;
 mod context_files;
 mod copy;
+mod epoch;
 mod error;
 mod images;
 mod login;
@@ -19,6 +20,7 @@ mod sources;
 mod space;
 mod syntax;
 mod transfer;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +32,7 @@ pub use crate::store::{
     GcLimits, LoggedBuild, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, RecordFilterError, StoreUsage, UsageRecord,
 };
 
+pub use crate::graph::SOURCE_DATE_EPOCH;
 pub use crate::image::load::Layout;
 pub use crate::registry::Saved;
 pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource};
@@ -41,10 +44,11 @@ pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
-pub use outputs::{Compression, CompressionSpec, Destination, Output, Packing, Push};
+pub use outputs::{Compression, CompressionSpec, Destination, Output, OutputTimes, Packing, Push};
 pub use space::SpaceUsage;
 pub use syntax::{HeredocNode, InstructionNode, StageNode, Syntax, SyntaxTree, parse_dockerfile};
 pub use transfer::{ArchiveFormat, ImportRequest, Loaded, PullOutcome, PullRequest, PushOutcome, SaveRequest};
+pub use verify::{EntryDifference, NotReproducible, StepDifference};
 
 /// Where things are, and how registries are reached.
 #[derive(Clone, Debug)]

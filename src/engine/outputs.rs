@@ -4,16 +4,22 @@ use std::path::{Path, PathBuf};
 
 use crate::executor::ops;
 use crate::image::archive::ArchiveFormat;
+use crate::image::assemble::{Dates, assemble, date};
 pub use crate::image::blobs::Packing;
 use crate::image::blobs::pack;
 use crate::image::export;
 pub use crate::image::layer::{Compression, CompressionSpec};
-use crate::oci::{Descriptor, Reference};
+use crate::image::rewrite::rewrite_times;
+use crate::oci::{Descriptor, ImageConfig, Reference};
 use crate::progress::Progress;
 use crate::store::{ImageRecord, SnapshotId, Store};
 use crate::task::blocking;
 
+use super::epoch::in_range;
 use super::{Engine, Error};
+
+/// The annotation with the time of what an index points at (image-spec 1.1, "Pre-Defined Annotation Keys").
+const CREATED: &str = "org.opencontainers.image.created";
 
 /// One `--output`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +30,17 @@ pub struct Output {
     pub names: Vec<Reference>,
     /// How the image is packed, where it is.
     pub packing: Packing,
+    /// What becomes of times.
+    pub times: OutputTimes,
+}
+
+/// What an output does to times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputTimes {
+    /// `source-date-epoch`, in seconds since the epoch, instead of the build's own time; given empty, there is none.
+    pub epoch: Option<Option<i64>>,
+    /// `rewrite-timestamp`: whether files in layers that are later than that time get it.
+    pub rewrite: bool,
 }
 
 /// Where a result goes.
@@ -63,7 +80,7 @@ pub enum Push {
 
 impl From<Destination> for Output {
     fn from(to: Destination) -> Output {
-        Output { to, names: Vec::new(), packing: Packing::default() }
+        Output { to, names: Vec::new(), packing: Packing::default(), times: OutputTimes::default() }
     }
 }
 
@@ -84,6 +101,21 @@ impl Output {
         }
     }
 
+    fn is_image(&self) -> bool {
+        !matches!(self.to, Destination::Local(_) | Destination::Tar(_) | Destination::Nothing)
+    }
+
+    /// The time that this output is held to, where the build's own is `build`.
+    fn epoch(&self, build: Option<i64>) -> Option<i64> {
+        self.times.epoch.unwrap_or(build)
+    }
+
+    /// Which image this output is of.
+    fn version(&self, build: Option<i64>) -> VersionTimes {
+        let latest = if self.is_image() { self.epoch(build) } else { build };
+        VersionTimes { dates: Dates { all: build, latest }, files: latest.filter(|_| self.times.rewrite && self.is_image()) }
+    }
+
     fn names<'a>(&'a self, tags: &'a [Reference]) -> &'a [Reference] {
         if self.names.is_empty() { tags } else { &self.names }
     }
@@ -98,8 +130,7 @@ pub(super) fn kept_names(outputs: &[Output], tags: &[Reference]) -> Option<Vec<R
 
 /// All names that the image gets somewhere.
 pub(super) fn given_names(outputs: &[Output], tags: &[Reference]) -> Vec<Reference> {
-    let is_image = |output: &&Output| !matches!(output.to, Destination::Local(_) | Destination::Tar(_) | Destination::Nothing);
-    names_of(outputs.iter().filter(is_image), tags)
+    names_of(outputs.iter().filter(|output| output.is_image()), tags)
 }
 
 /// The names in outputs, each once.
@@ -119,6 +150,7 @@ pub(super) fn check(outputs: &[Output], tags: &[Reference]) -> Result<(), Error>
         let hint = Some("add `-t REGISTRY/REPOSITORY:TAG`".to_owned());
         return Err(Error::Usage { message: "an image that is pushed needs a name".into(), hint });
     }
+    outputs.iter().filter_map(|output| output.times.epoch.flatten()).try_for_each(|seconds| in_range(seconds).map(drop))?;
     let to_stdout = |output: &&Output| match &output.to {
         Destination::Tar(file) | Destination::Oci(file) | Destination::Docker(file) => file == Path::new("-"),
         _ => false,
@@ -130,41 +162,111 @@ pub(super) fn check(outputs: &[Output], tags: &[Reference]) -> Result<(), Error>
     Ok(())
 }
 
-/// A result in its place.
-pub(super) struct Delivered {
+/// What is done to an image's times.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct VersionTimes {
+    dates: Dates,
+    /// The latest time of files.
+    files: Option<i64>,
+}
+
+/// An image of the build's result. There is one for each way in which outputs want times.
+pub(super) struct Version {
+    times: VersionTimes,
+    snapshots: Vec<SnapshotId>,
     /// The image, with its manifest where one was made.
     pub(super) image: ImageRecord,
     /// The manifest that was made last.
     pub(super) manifest: Option<Descriptor>,
 }
 
+/// The result of a build, before it is an image.
+pub(super) struct BuildResult {
+    /// What the Dockerfile says of the image, and the base image's layers.
+    pub(super) config: ImageConfig,
+    /// Its layers, bottom first.
+    pub(super) snapshots: Vec<SnapshotId>,
+    /// The build's own time, in seconds since the epoch.
+    pub(super) epoch: Option<i64>,
+}
+
 impl Engine {
+    /// Makes the images that the outputs are of; that of the first output is the first.
+    pub(super) async fn versions(
+        &self,
+        result: &BuildResult,
+        outputs: &mut [Output],
+        tags: &[Reference],
+        progress: &Progress,
+    ) -> Result<Vec<Version>, Error> {
+        let base_layers = result.config.rootfs.diff_ids.len();
+        let mut versions: Vec<Version> = Vec::new();
+        for output in outputs.iter_mut() {
+            output.packing.base_layers = base_layers;
+            if output.times.rewrite && output.epoch(result.epoch).is_none() {
+                progress.warn("rewrite-timestamp has no effect: there is no SOURCE_DATE_EPOCH");
+            }
+            if let (Destination::Oci(_) | Destination::OciLayout(_) | Destination::Docker(_), Some(seconds)) =
+                (&output.to, output.epoch(result.epoch))
+            {
+                output.packing.descriptor_annotations.entry(CREATED.to_owned()).or_insert_with(|| date(seconds));
+            }
+        }
+        for position in 0..outputs.len() {
+            let times = outputs[position].version(result.epoch);
+            if versions.iter().any(|version| version.times == times) {
+                continue;
+            }
+            let same: Vec<Output> = outputs.iter().filter(|output| output.version(result.epoch) == times).cloned().collect();
+            let names = kept_names(&same, tags).unwrap_or_default();
+            let (store, config, snapshots) = (self.store.clone(), result.config.clone(), result.snapshots.clone());
+            let made = blocking(move || {
+                let shown = names.first().map_or("the image", Reference::written).to_owned();
+                let failed = |source| Error::Image { action: "make", name: shown, source };
+                let make = || {
+                    let snapshots = match times.files {
+                        Some(latest) => rewrite_times(&store, &snapshots, base_layers, latest)?,
+                        None => snapshots,
+                    };
+                    let image = assemble(&store, config, &snapshots, &names, times.dates)?;
+                    Ok(Version { times, snapshots, image, manifest: None })
+                };
+                make().map_err(failed)
+            });
+            versions.push(made.await?);
+        }
+        Ok(versions)
+    }
+
     /// Brings a result to all of its places, one after the other: local ones first, so that a registry that is down loses nothing.
     pub(super) async fn deliver(
         &self,
-        image: ImageRecord,
-        snapshots: &[SnapshotId],
+        versions: &mut [Version],
+        epoch: Option<i64>,
         tags: &[Reference],
         outputs: &[Output],
         progress: &Progress,
-    ) -> Result<Delivered, Error> {
-        let mut delivered = Delivered { image, manifest: None };
+    ) -> Result<(), Error> {
         let (pushed, local): (Vec<&Output>, Vec<&Output>) = outputs.iter().partition(|output| output.push() != Push::No);
-        for output in local {
-            let (store, image, names) = (self.store.clone(), delivered.image.clone(), output.names(tags).to_vec());
-            let (snapshots, output, progress) = (snapshots.to_vec(), output.clone(), progress.clone());
-            if let Some(manifest) = blocking(move || write(&store, &image, &snapshots, &names, &output, &progress)).await? {
-                delivered.image.manifest = Some(manifest.digest.clone());
-                delivered.manifest = Some(manifest);
+        for output in local.into_iter().chain(pushed) {
+            let times = output.version(epoch);
+            let Some(version) = versions.iter_mut().find(|version| version.times == times) else { continue };
+            if output.push() != Push::No {
+                self.push_result(version, output, tags, progress).await?;
+                continue;
+            }
+            let (store, image, names) = (self.store.clone(), version.image.clone(), output.names(tags).to_vec());
+            let (snapshots, output, progress) = (version.snapshots.clone(), output.clone(), progress.clone());
+            let time = output.epoch(epoch);
+            if let Some(manifest) = blocking(move || write(&store, &image, &snapshots, &names, &output, time, &progress)).await? {
+                version.image.manifest = Some(manifest.digest.clone());
+                version.manifest = Some(manifest);
             }
         }
-        for output in pushed {
-            self.push_result(&mut delivered, output, tags, progress).await?;
-        }
-        Ok(delivered)
+        Ok(())
     }
 
-    async fn push_result(&self, delivered: &mut Delivered, output: &Output, tags: &[Reference], progress: &Progress) -> Result<(), Error> {
+    async fn push_result(&self, delivered: &mut Version, output: &Output, tags: &[Reference], progress: &Progress) -> Result<(), Error> {
         let first = &output.names(tags)[0];
         let by_digest = output.push() == Push::Digest;
         // Where layers need not be packed in a special way, each goes up as soon as it is compressed.
@@ -202,6 +304,7 @@ fn write(
     snapshots: &[SnapshotId],
     names: &[Reference],
     output: &Output,
+    time: Option<i64>,
     progress: &Progress,
 ) -> Result<Option<Descriptor>, Error> {
     let _phase = progress.phase("export");
@@ -211,8 +314,8 @@ fn write(
     };
     let archive = |image, format, file: &Path| export::to_packed_archive(store, &image, names, format, file).map(|()| Some(image));
     let (to, result): (&Path, _) = match &output.to {
-        Destination::Local(dir) => (dir, ops::view(store, snapshots).map(|view| export::to_directory(&view, dir).map(|()| None))?),
-        Destination::Tar(file) => (file, ops::view(store, snapshots).map(|view| export::to_tar(&view, file).map(|()| None))?),
+        Destination::Local(dir) => (dir, ops::view(store, snapshots).map(|view| export::to_directory(&view, dir, time).map(|()| None))?),
+        Destination::Tar(file) => (file, ops::view(store, snapshots).map(|view| export::to_tar(&view, file, time).map(|()| None))?),
         Destination::Oci(file) => (file, packed().and_then(|image| archive(image, ArchiveFormat::Oci, file))),
         Destination::OciLayout(dir) => {
             (dir, packed().and_then(|image| export::to_oci_layout(store, &image, names, dir).map(|()| Some(image))))

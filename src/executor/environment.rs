@@ -89,6 +89,9 @@ pub struct Environment {
     pub named_contexts: BTreeMap<String, Arc<LocalContext>>,
     /// What the context and Dockerfile are called, to tell one build's steps from another's.
     pub build_name: String,
+    /// The time that the result is held to, in seconds since the epoch, where it is to be the same whenever it is made: no file is later, commands are told of it, and
+    /// what carries no time from where it comes from has this one.
+    pub epoch: Option<i64>,
     /// Remembers checksums of context files.
     pub checksums: Arc<dyn ChecksumMemo>,
     /// Images and downloads.

@@ -133,10 +133,10 @@ pub(super) fn components(
     };
     let Some(base) = identity(0) else { return Ok(None) };
     match &node.op {
-        Op::Mkdir(op) => Ok(Some(key::mkdir(op, &base))),
+        Op::Mkdir(op) => Ok(Some(held_to_time(key::mkdir(op, &base), environment))),
         Op::Exec(op) => {
             let rest: Option<Vec<InputIdentity>> = (1..inputs.len()).map(identity).collect();
-            Ok(rest.map(|rest| key::exec(op, &node.platform, &base, &rest)))
+            Ok(rest.map(|rest| held_to_time(key::exec(op, &node.platform, &base, &rest), environment)))
         }
         Op::Copy(op) => {
             let mut sources = Vec::new();
@@ -156,7 +156,7 @@ pub(super) fn components(
                     },
                 });
             }
-            let mut components = key::copy(op, &base, &sources);
+            let mut components = held_to_time(key::copy(op, &base, &sources), environment);
             components.remember_files(files);
             Ok(Some(components))
         }
@@ -193,7 +193,15 @@ pub(super) fn content_components(
             }
         });
     }
-    Ok(Some(key::copy(op, &base, &sources)))
+    Ok(Some(held_to_time(key::copy(op, &base, &sources), environment)))
+}
+
+/// A step's components in this build: one with a time of its own gives other results.
+fn held_to_time(mut components: Components, environment: &Environment) -> Components {
+    if let Some(seconds) = environment.epoch {
+        components.limit_times(seconds);
+    }
+    components
 }
 
 /// What a source pattern selects: one checksum over all of it, and the files by path with theirs.

@@ -32,6 +32,8 @@ use super::{Download, Environment, Error, ops};
 pub struct Outcome {
     /// The target's file system.
     pub output: Output,
+    /// What each step gave that was needed: its snapshots, bottom first.
+    pub results: HashMap<NodeId, Vec<crate::store::SnapshotId>>,
     /// How many steps were taken from the cache.
     pub cached: usize,
     /// How many steps ran.
@@ -200,10 +202,19 @@ impl Scheduler {
         if let Some(error) = failure {
             return Err(error);
         }
+        let results = self.results();
         match self.states.remove(&self.graph.target) {
-            Some(NodeState::Done(output)) => Ok(Outcome { output, cached: self.cached, executed: self.executed }),
+            Some(NodeState::Done(output)) => Ok(Outcome { output, results, cached: self.cached, executed: self.executed }),
             _ => Err(Error::Cancelled),
         }
+    }
+
+    fn results(&self) -> HashMap<NodeId, Vec<crate::store::SnapshotId>> {
+        let of_step = |(id, state): (&NodeId, &NodeState)| match (&self.graph.node(*id).op, state) {
+            (Op::Exec(_) | Op::Copy(_) | Op::Mkdir(_), NodeState::Done(output)) => Some((*id, output.snapshots.clone())),
+            _ => None,
+        };
+        self.states.iter().filter_map(of_step).collect()
     }
 
     fn finished(&mut self, id: NodeId, finished: Finished) {
@@ -489,6 +500,19 @@ impl NodeWork {
         Ok(trees)
     }
 
+    /// The same files with the times that they have in a build with a time of its own: files of a context have it, since theirs only say when they came there.
+    fn dated(&self, mut trees: HashMap<usize, Arc<dyn Tree>>, nodes: &[NodeId]) -> HashMap<usize, Arc<dyn Tree>> {
+        if let Some(seconds) = self.environment.epoch {
+            for (position, tree) in &mut trees {
+                let node = self.graph.node(nodes[*position]);
+                let is_context = is_context(node) || matches!(node.op, Op::Source(SourceOp::Remote(_)));
+                let rule = if is_context { ops::Rule::Always } else { ops::Rule::AtMost };
+                *tree = ops::dated(tree.clone(), rule, seconds);
+            }
+        }
+        trees
+    }
+
     fn view(&self, output: &Output) -> Result<MergedView, Error> {
         ops::view(&self.environment.store, &output.snapshots)
     }
@@ -505,8 +529,8 @@ impl NodeWork {
                 ops::exec::run(&self.environment, &node.step, op, base, &inputs, progress)
             }
             Op::Copy(op) => {
-                let trees = self.trees()?;
                 let nodes = self.graph.inputs(self.id);
+                let trees = self.dated(self.trees()?, &nodes);
                 let download =
                     |input: usize| self.remotes.downloads.get(&nodes[input]).map(|download| (download, &self.graph.node(nodes[input]).op));
                 {

@@ -93,6 +93,12 @@ impl NamedContexts {
         self.by_name.insert(name, context);
     }
 
+    /// The name of the context that is called `name`, for whatever platform.
+    pub fn called(&self, name: &str) -> Option<String> {
+        let wanted: ContextName = name.parse().ok()?;
+        self.by_name.keys().find(|known| known.name == wanted.name).map(ToString::to_string)
+    }
+
     /// The context that takes the place of `name` on `platform`, if there is one.
     pub(super) fn find(&self, name: &Reference, platform: &Platform) -> Option<(&ContextName, &NamedContext)> {
         // These two words have a meaning of their own.

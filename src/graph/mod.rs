@@ -9,6 +9,7 @@
 
 mod checks;
 mod contexts;
+mod epoch;
 mod git_url;
 mod history;
 mod lower;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use checks::CheckScope;
 pub use contexts::{ContextName, ContextNameError, NamedContext, NamedContexts};
+pub use epoch::{EpochSource, SOURCE_DATE_EPOCH, epoch_source};
 pub use git_url::{GitMtime, GitSource, GitUrlError};
 pub use op::{
     BuildGraph, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op, RemoteTree,

@@ -110,7 +110,7 @@ pub fn plan(request: &PlanRequest<'_>, images: &ResolvedImages) -> Result<Planne
     }
 }
 
-struct Planner<'a> {
+pub(super) struct Planner<'a> {
     request: &'a PlanRequest<'a>,
     names: StageNames<'a>,
     args: BuildArgs<'a>,
@@ -126,7 +126,7 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(request: &'a PlanRequest<'a>) -> Result<Planner<'a>, Vec<Diagnostic>> {
+    pub(super) fn new(request: &'a PlanRequest<'a>) -> Result<Planner<'a>, Vec<Diagnostic>> {
         let names = StageNames::new(request.dockerfile, request.contexts, &request.target_platform);
         let target = names.target(request.target).map_err(|error| vec![error])?;
         let mut args = BuildArgs::new(request.build_args);
@@ -149,6 +149,11 @@ impl<'a> Planner<'a> {
         planner.warnings = check_froms(request.dockerfile, &predefined, &planner.global);
         planner.survey().map_err(|errors| planner.with_warnings(errors))?;
         Ok(planner)
+    }
+
+    /// What `FROM` lines see.
+    pub(super) fn global(&self) -> &Environment {
+        &self.global
     }
 
     /// Gives the `ARG`s before the first `FROM` their values, one after another.

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::oci::Platform;
 
+use super::epoch::SOURCE_DATE_EPOCH;
+
 /// Names and values in the order in which they were set first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Environment {
@@ -117,7 +119,7 @@ fn is_proxy(name: &str) -> bool {
 
 /// Whether this is a name that the builder itself reads.
 fn is_predefined(name: &str) -> bool {
-    name.starts_with("BUILDKIT_") || name == "SOURCE_DATE_EPOCH" || PLATFORM_ARGS.contains(&name)
+    name.starts_with("BUILDKIT_") || name == SOURCE_DATE_EPOCH || PLATFORM_ARGS.contains(&name)
 }
 
 const PLATFORM_ARGS: &[&str] = &[

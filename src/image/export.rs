@@ -14,18 +14,18 @@ use super::archive::{ArchiveFormat, write_archive, write_layout, write_packed};
 use super::blobs::ImageManifest;
 use super::layer::{CopyOptions, copy_tree_to_dir, write_rootfs_tar};
 
-/// Writes the files into a directory, which is made where it is missing.
-pub fn to_directory(tree: &dyn Tree, dir: &Path) -> Result<(), Error> {
+/// Writes the files into a directory, which is made where it is missing. All of them get the time `time` (seconds since the epoch), if there is one.
+pub fn to_directory(tree: &dyn Tree, dir: &Path, time: Option<i64>) -> Result<(), Error> {
     std::fs::create_dir_all(dir).map_err(|source| Error::Io { action: "make", path: dir.to_owned(), source })?;
     let failed = |source| Error::Layer { layer: "of the result".into(), source };
-    copy_tree_to_dir(tree, dir, &CopyOptions::default()).map_err(failed)?;
+    copy_tree_to_dir(tree, dir, &CopyOptions { time, ..CopyOptions::default() }).map_err(failed)?;
     Ok(())
 }
 
-/// Writes the files as a tar archive; `-` is standard output.
-pub fn to_tar(tree: &dyn Tree, path: &Path) -> Result<(), Error> {
+/// Writes the files as a tar archive; `-` is standard output. All of them get the time `time` (seconds since the epoch), if there is one.
+pub fn to_tar(tree: &dyn Tree, path: &Path, time: Option<i64>) -> Result<(), Error> {
     write_file(path, |out| {
-        write_rootfs_tar(tree, &mut &mut *out, None).map_err(|source| Error::Layer { layer: "of the result".into(), source })?;
+        write_rootfs_tar(tree, &mut &mut *out, time).map_err(|source| Error::Layer { layer: "of the result".into(), source })?;
         Ok(())
     })
 }

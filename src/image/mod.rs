@@ -1,8 +1,8 @@
 //! Images: what they are made of, and how they come and go.
 //!
 //! [`layer`] turns directories into tar streams and blobs, and back. [`pull`] and [`push`] join the registry and the store; [`load`] and [`import`] read
-//! archives; [`assemble`] makes an image of a build's snapshots and config; [`blobs`] makes the blobs and the manifest of an image that was built here,
-//! when they are first wanted; [`copy`] brings images from one place to another as they are, and [`remote`]
+//! archives; [`assemble`] makes an image of a build's snapshots and config, [`rewrite`] one without times that say when; [`blobs`] makes the blobs and the
+//! manifest of an image that was built here, when they are first wanted; [`copy`] brings images from one place to another as they are, and [`remote`]
 //! only looks at those of a registry.
 
 pub mod archive;
@@ -17,6 +17,7 @@ pub mod load;
 pub mod pull;
 pub mod push;
 pub mod remote;
+pub mod rewrite;
 
 pub use error::Error;
 

@@ -21,5 +21,6 @@ mod peers;
 mod progress;
 mod remote;
 mod remote_contexts;
+mod reproducible;
 mod sandbox;
 mod space;

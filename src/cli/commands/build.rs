@@ -55,6 +55,12 @@ pub(in crate::cli) struct BuildArgs {
     /// Take no step from the cache
     #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     no_cache: bool,
+    /// Give the same image wherever and whenever it is built: times are those of SOURCE_DATE_EPOCH, or else of the context's git commit
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    reproducible: Option<bool>,
+    /// Build twice, without the cache, and fail if the results differ, naming the step and the files
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    verify_reproducible: bool,
     /// Look the base images up in their registries, even those that are here
     #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     pull: bool,
@@ -278,6 +284,7 @@ async fn build_with(engine: &Engine, args: BuildArgs, progress: &Progress) -> Re
     let mode = args.mode();
     let metadata_file = args.metadata_file.clone();
     let request = request(args)?;
+    let verified = request.verify_reproducible.then_some(request.reproducible);
     let interrupted = CancellationToken::new();
     let watcher = tokio::spawn(watch_signals(interrupted.clone()));
     let mut warnings = Vec::new();
@@ -295,6 +302,7 @@ async fn build_with(engine: &Engine, args: BuildArgs, progress: &Progress) -> Re
             report::tell(&format!("naming to {name}"));
         }
         report::tell(&format!("image {}", outcome.image.id));
+        report::verified(verified, &outcome);
     }
     let phase = progress.phase("settle");
     engine.finish(outcome.executed > 0)?;
@@ -377,6 +385,8 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         build_args: build_args(&args.build_arg)?,
         labels: labels(&args.label)?,
         no_cache: args.no_cache,
+        verify_reproducible: args.verify_reproducible,
+        reproducible: args.reproducible.map_or_else(env::reproducible, Ok)?,
         pull: args.pull,
         network: match args.network {
             Network::Default => NetworkMode::Default,
@@ -390,9 +400,10 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
     })
 }
 
-/// `--build-arg NAME=VALUE`; without a value it is taken from the environment, and where that has none there is none.
+/// `--build-arg NAME=VALUE`; without a value it is taken from the environment, and where that has none there is none. `SOURCE_DATE_EPOCH` is taken from there
+/// unasked.
 fn build_args(args: &[String]) -> Result<BTreeMap<String, String>, Error> {
-    let mut values = BTreeMap::new();
+    let mut values: BTreeMap<String, String> = env::source_date_epoch().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     for arg in args {
         let (name, value) = match arg.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{Compression, CompressionSpec, Destination, Error, Output, Packing, Push};
+use crate::engine::{Compression, CompressionSpec, Destination, Error, Output, OutputTimes, Packing, Push};
 use crate::oci::Reference;
 
 /// The keys of every output that is an image.
-const IMAGE_KEYS: &str = "name, compression, compression-level, force-compression, oci-mediatypes, annotation.KEY";
+const IMAGE_KEYS: &str =
+    "name, compression, compression-level, force-compression, oci-mediatypes, source-date-epoch, rewrite-timestamp, annotation.KEY";
 
 /// What a field of an output says, before it is known what kind of output it is.
 #[derive(Default)]
@@ -20,6 +21,8 @@ struct Fields {
     compression: Option<Compression>,
     level: Option<u32>,
     packing: Packing,
+    times: OutputTimes,
+    rewrite: Option<bool>,
     /// A key that only images have.
     image_key: Option<String>,
 }
@@ -69,6 +72,8 @@ impl Fields {
             "type" => self.kind = Some(value.to_owned()),
             "dest" if value.is_empty() => return Err("`dest` has no value".into()),
             "dest" => self.dest = Some(value.into()),
+            "source-date-epoch" => self.times.epoch = Some(seconds(key, value)?),
+            "rewrite-timestamp" => self.rewrite = Some(boolean(key, value)?),
             _ => {
                 self.read_image_key(key, value)?;
                 self.image_key = Some(key.to_owned());
@@ -113,9 +118,23 @@ impl Fields {
         if let (false, Some(key)) = (is_image, &self.image_key) {
             return Err(format!("`{key}` is for images, not for `type={kind}`"));
         }
+        self.check_times(&kind)?;
         let to = self.destination(&kind)?;
         self.pack()?;
-        Ok(Output { to, names: self.names, packing: self.packing })
+        Ok(Output { to, names: self.names, packing: self.packing, times: self.times })
+    }
+
+    fn check_times(&mut self, kind: &str) -> Result<(), String> {
+        self.times.rewrite = self.rewrite.unwrap_or(false);
+        match (kind, self.rewrite, self.times.epoch) {
+            ("cacheonly", None, Some(_)) => Err("`source-date-epoch` is for results, not for `type=cacheonly`".into()),
+            ("cacheonly", Some(_), _) => Err("`rewrite-timestamp` is for results, not for `type=cacheonly`".into()),
+            // Their files have that time whenever there is one.
+            ("local" | "tar", Some(false), _) => {
+                Err(format!("files of `type={kind}` have the time of SOURCE_DATE_EPOCH always: give `source-date-epoch=` against it"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn destination(&mut self, kind: &str) -> Result<Destination, String> {
@@ -193,6 +212,14 @@ fn split(text: &str) -> Result<Vec<String>, String> {
         }
     }
     if quoted { Err(format!("a quote is never closed in `{text}`")) } else { Ok(fields) }
+}
+
+/// Seconds since the epoch; empty is none, as with BuildKit.
+fn seconds(key: &str, value: &str) -> Result<Option<i64>, String> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    value.parse().map(Some).map_err(|_| format!("`{key}` is a number of seconds since 1970, not `{value}`"))
 }
 
 fn boolean(key: &str, value: &str) -> Result<bool, String> {
@@ -302,6 +329,16 @@ mod tests {
     }
 
     #[test]
+    fn times_follow_from_the_keys_and_an_empty_one_is_none() {
+        let times = |text: &str| output(text).unwrap().times;
+        assert_eq!(times("type=image"), OutputTimes::default());
+        assert_eq!(times("type=image,rewrite-timestamp=true"), OutputTimes { epoch: None, rewrite: true });
+        assert_eq!(times("type=oci,dest=f,source-date-epoch=-5"), OutputTimes { epoch: Some(Some(-5)), rewrite: false });
+        assert_eq!(times("type=tar,source-date-epoch="), OutputTimes { epoch: Some(None), rewrite: false });
+        assert!(output("type=local,dest=d,rewrite-timestamp=true").is_ok());
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for text in [
             "type=local",
@@ -322,6 +359,11 @@ mod tests {
             "",
             "type=local,dest=",
             "type=oci,dest=",
+            "type=image,source-date-epoch=x",
+            "type=image,rewrite-timestamp=x",
+            "type=cacheonly,source-date-epoch=1",
+            "type=cacheonly,rewrite-timestamp=true",
+            "type=local,dest=d,rewrite-timestamp=false",
         ] {
             assert!(output(text).is_err(), "{text}");
         }

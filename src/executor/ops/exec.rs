@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::executor::{Environment, Error, StepFailure};
-use crate::graph::{CacheSharing, ExecMountKind, ExecOp, NetworkMode, SecurityMode, Step};
+use crate::graph::{CacheSharing, ExecMountKind, ExecOp, NetworkMode, SOURCE_DATE_EPOCH, SecurityMode, Step};
 use crate::path::RootPath;
 use crate::progress::{StepProgress, StepUsage, Stream};
 use crate::runtime::{
@@ -22,6 +22,7 @@ use crate::store::view::MergedView;
 use crate::store::{ActiveSnapshot, CacheMount, MountSharing, SnapshotId};
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
 
+use super::dates::limit_times;
 use super::step::{commit, view};
 use super::stubs::{make_stubs, repeat};
 use super::{Owner, ProcessUser, lookup_user, make_dir};
@@ -57,13 +58,17 @@ pub fn run(
     .map_err(failed)?;
     let active = environment.store.prepare()?;
     // A base image may name a working directory that it does not have.
-    make_dir(&tree, &active.fs_path(), &op.workdir, Owner { uid: 0, gid: 0 }, 0o755, None).map_err(failed)?;
+    let time = environment.epoch.map(|seconds| (seconds, 0));
+    make_dir(&tree, &active.fs_path(), &op.workdir, Owner { uid: 0, gid: 0 }, 0o755, time).map_err(failed)?;
 
     let scratch = Scratch::new(&active)?;
     let mut held = Held::default();
     let network = (environment.network)(op.network)?;
     let mounts = plan_mounts(environment, step, op, inputs, &network, &scratch, &mut held)?;
-    let mut spec = SandboxSpec::new(environment.store.rootfs(base, Some(&active), Some(&scratch.stubs)), process(op, &user, &held.env));
+    let mut spec = SandboxSpec::new(
+        environment.store.rootfs(base, Some(&active), Some(&scratch.stubs)),
+        process(op, &user, &held.env, environment.epoch),
+    );
     spec.volatile = true;
     spec.hostname = op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned());
     spec.mounts = mounts;
@@ -76,6 +81,11 @@ pub fn run(
         spec.privileges = Privileges::Insecure;
     }
     make_stubs(&tree, &active.fs_path(), &scratch.stubs, &spec).map_err(failed)?;
+    if let Some(seconds) = environment.epoch {
+        for path in [active.fs_path(), scratch.stubs.clone(), scratch.files.clone()] {
+            limit_times(&path, seconds).map_err(|source| Error::Io { action: "set the times of files in", path, source })?;
+        }
+    }
 
     let started = Instant::now();
     let log = StepLog::create(environment, step)?;
@@ -94,7 +104,7 @@ pub fn run(
         return Err(Error::Step(Box::new(failure(step, &exit, started.elapsed(), log))));
     }
     scratch.remove()?;
-    commit(active, step, 0)
+    commit(active, step, 0, environment.epoch)
 }
 
 /// What lives as long as the command: locks and files, and the variables that secrets set.
@@ -142,7 +152,7 @@ fn make_host_dir(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|source| Error::Io { action: "make", path: path.to_owned(), source })
 }
 
-fn process(op: &ExecOp, user: &ProcessUser, secrets: &[(String, Vec<u8>)]) -> ProcessSpec {
+fn process(op: &ExecOp, user: &ProcessUser, secrets: &[(String, Vec<u8>)], epoch: Option<i64>) -> ProcessSpec {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
     // An empty `HOME` counts as none.
@@ -158,6 +168,9 @@ fn process(op: &ExecOp, user: &ProcessUser, secrets: &[(String, Vec<u8>)]) -> Pr
         env.push(format!("HOME={}", user.home.as_deref().filter(|home| !home.is_empty()).unwrap_or("/")).into());
     }
     let mut process = ProcessSpec::new(op.args.iter().map(OsString::from).collect(), env);
+    if let Some(seconds) = epoch.filter(|_| !op.env.iter().any(|(name, _)| name == SOURCE_DATE_EPOCH)) {
+        process.env.push(format!("{SOURCE_DATE_EPOCH}={seconds}").into());
+    }
     process.cwd = op.workdir.clone();
     process.user = Credentials { uid: user.uid, gid: user.gid, additional_gids: user.additional_gids.clone() };
     process
@@ -336,7 +349,7 @@ fn fill_cache_mount(
             exclude: Vec::new(),
             link: true,
             unpack: super::Unpack::Never,
-            created_time: None,
+            created_time: environment.epoch.map(|seconds| (seconds, 0)),
         };
         let nothing = view(&environment.store, &[])?;
         super::copy(&nothing, path, &request).map_err(|source| Error::Files { step: Box::new(step.clone()), source, hint: None })?;

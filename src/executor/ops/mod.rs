@@ -8,6 +8,7 @@ mod add_archive;
 mod archive_tests;
 mod content;
 mod copy;
+mod dates;
 mod error;
 pub mod exec;
 mod mkdir;
@@ -23,6 +24,7 @@ mod users_tests;
 mod walk;
 
 pub use copy::{ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, octal};
+pub(super) use dates::{Rule, dated};
 pub use error::{BadEntry, Error};
 pub use mkdir::make_dir;
 pub use select::{SourceRoot, select};

@@ -10,6 +10,7 @@ use crate::store::view::MergedView;
 use crate::store::{SnapshotId, SnapshotMeta, Store};
 use crate::sys::tree::Tree;
 
+use super::dates::limit_times;
 use super::{ChmodRule, CopyRequest, CopySource, Error, Owner, Unpack, copy, lookup_owner, make_dir};
 
 /// The files of a stack of snapshots.
@@ -40,10 +41,11 @@ pub fn copy_step(
     contexts: &[Arc<LocalContext>],
     download: &DownloadOf<'_>,
 ) -> Result<SnapshotId, BuildError> {
+    let epoch = environment.epoch;
     let view = view(&environment.store, base)?;
     let owner = op.chown.as_ref().map(|spec| owner_of(environment, step, &view, spec)).transpose()?;
     let request = CopyRequest {
-        sources: op.sources.iter().filter_map(|source| copy_source(source, trees, download)).collect(),
+        sources: op.sources.iter().filter_map(|source| copy_source(source, trees, download, epoch)).collect(),
         destination: op.destination.clone(),
         workdir: op.workdir.clone(),
         chown: owner,
@@ -56,7 +58,7 @@ pub fn copy_step(
             OpUnpack::Local => Unpack::Sniff,
             OpUnpack::Always => Unpack::Always,
         },
-        created_time: None,
+        created_time: epoch.map(|seconds| (seconds, 0)),
     };
     let active = environment.store.prepare()?;
     let copied = copy(&view, &active.fs_path(), &request).map_err(|source| {
@@ -66,7 +68,7 @@ pub fn copy_step(
     for warning in copied.warnings {
         environment.progress.warn(format!("{}: {warning}", step.text));
     }
-    commit(active, step, copied.bytes)
+    commit(active, step, copied.bytes, epoch)
 }
 
 /// Looks up an owner, and warns about names that nobody has.
@@ -79,7 +81,12 @@ fn owner_of(environment: &Environment, step: &Step, view: &MergedView, spec: &st
     Ok(resolved.owner)
 }
 
-fn copy_source(source: &OpSource, trees: &HashMap<usize, Arc<dyn Tree>>, download: &DownloadOf<'_>) -> Option<CopySource> {
+fn copy_source(
+    source: &OpSource,
+    trees: &HashMap<usize, Arc<dyn Tree>>,
+    download: &DownloadOf<'_>,
+    epoch: Option<i64>,
+) -> Option<CopySource> {
     match source {
         OpSource::Path { input, pattern } => Some(CopySource::Tree { tree: trees.get(input)?.clone(), pattern: pattern.clone() }),
         OpSource::Inline { name, content } => {
@@ -88,7 +95,8 @@ fn copy_source(source: &OpSource, trees: &HashMap<usize, Arc<dyn Tree>>, downloa
         OpSource::Download { input } => {
             let (download, op) = download(*input)?;
             let Op::Source(SourceOp::Http { name, .. }) = op else { return None };
-            let mtime = Some((download.modified.unwrap_or(0), 0));
+            // When a server says that it changed a file is not what the file is.
+            let mtime = Some((epoch.or(download.modified).unwrap_or(0), 0));
             Some(CopySource::HostFile { path: download.path.clone(), name: name.clone(), mode: 0o600, uid: 0, gid: 0, mtime })
         }
     }
@@ -117,12 +125,17 @@ pub fn mkdir_step(environment: &Environment, step: &Step, op: &MkdirOp, base: &[
     let view = view(&environment.store, base)?;
     let owner = if op.user.is_empty() { Owner { uid: 0, gid: 0 } } else { owner_of(environment, step, &view, &op.user)? };
     let active = environment.store.prepare()?;
-    make_dir(&view, &active.fs_path(), &op.path, owner, 0o755, None).map_err(failed)?;
-    commit(active, step, 0)
+    let time = environment.epoch.map(|seconds| (seconds, 0));
+    make_dir(&view, &active.fs_path(), &op.path, owner, 0o755, time).map_err(failed)?;
+    commit(active, step, 0, environment.epoch)
 }
 
-/// Makes a finished layer a snapshot.
-pub(super) fn commit(active: crate::store::ActiveSnapshot, step: &Step, size: u64) -> Result<SnapshotId, BuildError> {
+/// Makes a finished layer a snapshot. Nothing in it is later than `epoch` (seconds since the epoch), if that is given.
+pub(super) fn commit(active: crate::store::ActiveSnapshot, step: &Step, size: u64, epoch: Option<i64>) -> Result<SnapshotId, BuildError> {
+    if let Some(seconds) = epoch {
+        let path = active.fs_path();
+        limit_times(&path, seconds).map_err(|source| BuildError::Io { action: "set the times of files in", path, source })?;
+    }
     let meta = SnapshotMeta { diff_id: None, size, description: step.text.clone() };
     Ok(active.commit(meta)?.id)
 }

@@ -320,7 +320,7 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok().filter(|text| !text.contains('\0'))
 }
 
-fn is_http(source: &str) -> bool {
+pub(in crate::graph) fn is_http(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
 

@@ -22,6 +22,8 @@ mod checks;
 mod copy;
 mod run;
 
+pub(super) use copy::is_http;
+
 /// The search path of images that have none (BuildKit's and Docker's default).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

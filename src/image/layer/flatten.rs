@@ -33,8 +33,9 @@ pub struct RootfsWritten {
     pub entries: u64,
 }
 
-/// Writes all of `tree`, its root directory excepted, as an uncompressed tar stream. Times later than `latest_time` (seconds since the epoch) become that.
-pub fn write_rootfs_tar(tree: &dyn Tree, out: &mut impl Write, latest_time: Option<i64>) -> Result<RootfsWritten, Error> {
+/// Writes all of `tree`, its root directory excepted, as an uncompressed tar stream. Everything gets the time `time` (seconds since the epoch), if
+/// there is one.
+pub fn write_rootfs_tar(tree: &dyn Tree, out: &mut impl Write, time: Option<i64>) -> Result<RootfsWritten, Error> {
     let mut tar = TarWriter::new(out);
     let mut links = HashMap::new();
     walk(tree, |path, metadata| {
@@ -57,8 +58,7 @@ pub fn write_rootfs_tar(tree: &dyn Tree, out: &mut impl Write, latest_time: Opti
             (None, Kind::Fifo) => EntryKind::Fifo,
             (None, Kind::Socket) => return Ok(()),
         };
-        let (seconds, _) = metadata.mtime;
-        let mtime = latest_time.map_or(seconds, |latest| seconds.min(latest));
+        let mtime = time.unwrap_or(metadata.mtime.0);
         let (mode, uid, gid) = (metadata.mode, metadata.uid, metadata.gid);
         let entry = Entry { path: &path.as_bytes()[1..], kind, mode, uid, gid, mtime, xattrs: &xattrs };
         if !matches!(kind, EntryKind::File(1..)) {
@@ -89,8 +89,8 @@ pub enum Owners {
 pub struct CopyOptions {
     /// Whom the files belong to.
     pub owners: Owners,
-    /// Times later than this (seconds since the epoch) become this.
-    pub latest_time: Option<i64>,
+    /// The time that everything gets (seconds since the epoch), instead of the one that it has.
+    pub time: Option<i64>,
 }
 
 /// A tree that was written into a directory.
@@ -166,11 +166,7 @@ impl Copier<'_> {
     }
 
     fn attributes(&self, metadata: &Metadata) -> Attributes {
-        let (seconds, nanoseconds) = metadata.mtime;
-        let mtime = match self.options.latest_time {
-            Some(latest) if seconds >= latest => (latest, 0),
-            _ => (seconds, nanoseconds),
-        };
+        let mtime = self.options.time.map_or(metadata.mtime, |seconds| (seconds, 0));
         match self.options.owners {
             Owners::Keep => Attributes { mode: metadata.mode, uid: metadata.uid, gid: metadata.gid, mtime },
             Owners::Caller => {

@@ -8,6 +8,7 @@
 //! the number of cores and the sizes of reads: golden digests in the tests pin them.
 
 mod apply;
+mod compare;
 mod compress;
 mod decompress;
 mod diff;
@@ -21,6 +22,7 @@ mod tar_writer;
 mod target;
 
 pub use apply::{Applied, ApplyOptions, Devices, apply};
+pub use compare::{EntryDifference, LayerAt, differences};
 pub use compress::{Compressed, CompressionSpec, compress, write_compressed_layer};
 pub use decompress::{Compression, decompressor, read_ahead, sniff};
 pub use diff::{LayerOptions, LayerWritten, diff_id_only, write_layer};
