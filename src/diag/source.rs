@@ -172,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn places_that_no_span_can_name_become_the_last_that_one_can() {
+        assert_eq!(Span::new(MAX_SIZE - 1, MAX_SIZE).range(), MAX_SIZE - 1..MAX_SIZE);
+        assert_eq!(Span::new(MAX_SIZE + 7, MAX_SIZE + 9).range(), MAX_SIZE..MAX_SIZE);
+        assert_eq!(Span::new(5, 3).range(), 5..5, "a span does not end before it begins");
+    }
+
+    #[test]
     fn positions_count_lines_and_characters_from_one() {
         let file = SourceFile::new("Dockerfile", "FROM a\nRUN é x\n");
         assert_eq!(file.position(0), Position { line: 1, column: 1 });
