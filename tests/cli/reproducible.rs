@@ -97,6 +97,8 @@ fn a_time_can_be_that_of_an_archive_or_of_a_file_that_a_stage_adds() {
         let mut header = tar::Header::new_ustar();
         header.set_mtime(mtime);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_size(content.len() as u64);
         tar.append_data(&mut header, name, content.as_bytes()).unwrap();
     }
