@@ -22,16 +22,10 @@ cleanup() {
 trap cleanup EXIT
 
 say 'A registry on the loopback interface'
-registry=127.0.0.1:$(free_port)
-cat >"$work/registry.yml" <<END
-version: 0.1
-log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: $work/registry}}
-http: {addr: "$registry"}
-END
-docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+"$binary" registry serve --addr 127.0.0.1:0 --storage "$work/registry" >"$work/registry.address" 2>"$work/registry.log" &
 registry_process=$!
-for _ in $(seq 100); do curl -sf "http://$registry/v2/" >/dev/null && break; sleep 0.1; done
+for _ in $(seq 100); do [ -s "$work/registry.address" ] && break; sleep 0.1; done
+registry=$(sed 's,.*//,,' "$work/registry.address")
 echo "$registry"
 
 say 'A base image of a root file system (Debian, made by mmdebstrap)'

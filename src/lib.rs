@@ -16,6 +16,7 @@ pub mod path;
 pub mod progress;
 pub mod registry;
 pub mod runtime;
+pub mod server;
 pub mod store;
 pub mod sys;
 pub mod task;

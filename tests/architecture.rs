@@ -13,11 +13,12 @@ const GROUND: [&str; 6] = ["oci", "diag", "path", "progress", "task", "sys"];
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Beyond `engine`: what its requests and errors are made of, and the processes that must start before there is any thread.
     ("cli", &["engine", "executor", "graph", "parser", "registry", "runtime"]),
-    ("engine", &["executor", "cache", "graph", "image", "parser", "context", "store", "registry", "runtime"]),
+    ("engine", &["executor", "cache", "graph", "image", "server", "parser", "context", "store", "registry", "runtime"]),
     ("executor", &["cache", "graph", "image", "context", "store", "runtime"]),
     ("cache", &["graph", "image", "context", "store"]),
     ("graph", &["parser"]),
     ("image", &["store", "registry"]),
+    ("server", &["registry"]),
     ("parser", &[]),
     ("context", &[]),
     ("store", &[]),

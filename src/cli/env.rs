@@ -125,6 +125,15 @@ pub(super) fn engine_options(global: &Global) -> EngineOptions {
     EngineOptions { root, run_dir, credentials: credential_files(&home), client, network: network_files() }
 }
 
+/// Where a registry keeps what it has, if the command line does not say.
+pub(super) fn registry_storage(global: &Global) -> PathBuf {
+    if !global.rootless {
+        return PathBuf::from("/var/lib/strake-registry");
+    }
+    let home = || path(HOME).unwrap_or_else(|| PathBuf::from("/")).join(".local/share");
+    path(XDG_DATA_HOME).unwrap_or_else(home).join("strake-registry")
+}
+
 fn credential_files(home: &std::path::Path) -> CredentialFiles {
     let docker = path(DOCKER_CONFIG).unwrap_or_else(|| home.join(".docker"));
     let mut auth_json: Vec<PathBuf> = path(REGISTRY_AUTH_FILE).into_iter().collect();

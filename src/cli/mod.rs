@@ -112,6 +112,8 @@ enum Command {
     Builder(commands::builder::BuilderArgs),
     /// Look at the whole store
     System(commands::system::SystemArgs),
+    /// Serve a registry, and clean it up
+    Registry(commands::registry::RegistryArgs),
     /// Keep a credential for a registry
     Login(commands::login::LoginArgs),
     /// Forget the credential for a registry
@@ -138,9 +140,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    // What only reads the user's files needs no other user's rights, nor a kernel that gives them.
+    // What only reads the user's files, or keeps files of its own, needs no other user's rights, nor a kernel that gives them.
     let only_reads = match &arguments.command {
-        Command::Parse(_) | Command::Context(_) => true,
+        Command::Parse(_) | Command::Context(_) | Command::Registry(_) => true,
         Command::Build(args) => args.is_call(),
         _ => false,
     };
@@ -184,6 +186,7 @@ pub fn main() -> ExitCode {
         Command::Prune(args) => commands::prune::run(&arguments.global, args),
         Command::Builder(args) => commands::builder::run(&arguments.global, args),
         Command::System(args) => commands::system::run(&arguments.global, args),
+        Command::Registry(args) => commands::registry::run(&arguments.global, args),
         Command::Login(args) => commands::login::login(&arguments.global, args),
         Command::Logout(args) => commands::login::logout(&arguments.global, args),
     }

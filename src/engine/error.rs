@@ -78,6 +78,9 @@ pub enum Error {
         /// Why it failed.
         source: crate::registry::Error,
     },
+    /// A registry cannot be served.
+    #[error(transparent)]
+    Server(#[from] crate::server::Error),
     /// The files with credentials cannot be read or written.
     #[error("cannot use the stored credentials")]
     Credentials(#[from] crate::registry::CredentialError),
@@ -183,6 +186,7 @@ impl Error {
             Error::Context(source) | Error::NamedContext { source, .. } => source.hint(),
             Error::Registry { source, .. } => source.hint(),
             Error::Credentials(source) => source.hint(),
+            Error::Server(source) => source.hint(),
             Error::Store(source) => source.hint(),
             Error::Runtime(source) => source.hint(),
             Error::Container { source, .. } => source.hint(),
@@ -203,7 +207,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::BaseImage { .. } | Error::Image { .. } | Error::Registry { .. } => Class::Remote,
-            Error::Store(_) | Error::Runtime(_) | Error::Io { .. } | Error::Credentials(_) => Class::Environment,
+            Error::Store(_) | Error::Runtime(_) | Error::Io { .. } | Error::Credentials(_) | Error::Server(_) => Class::Environment,
             _ => Class::User,
         }
     }

@@ -16,6 +16,7 @@ mod login;
 mod network;
 mod outputs;
 mod remote;
+mod serve;
 mod sources;
 mod space;
 mod syntax;
@@ -45,6 +46,7 @@ pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Remo
 pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
 pub use outputs::{Compression, CompressionSpec, Destination, Output, OutputTimes, Packing, Push};
+pub use serve::{Collected, RegistryAccess, RegistryEvent, RegistryEvents, RegistryServer, ServeRequest, bind_registry, collect_registry};
 pub use space::SpaceUsage;
 pub use syntax::{HeredocNode, InstructionNode, StageNode, Syntax, SyntaxTree, parse_dockerfile};
 pub use transfer::{ArchiveFormat, ImportRequest, Loaded, PullOutcome, PullRequest, PushOutcome, SaveRequest};

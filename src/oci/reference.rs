@@ -115,6 +115,16 @@ impl Reference {
         Reference { target: TagOrDigest::Digest { tag, digest }, ..self.clone() }
     }
 
+    /// Whether this is the name of a repository in some registry.
+    pub fn is_repository(text: &str) -> bool {
+        text.len() <= MAX_NAME && text.split('/').all(is_path_component)
+    }
+
+    /// Whether this is a tag.
+    pub fn is_tag(text: &str) -> bool {
+        is_tag(text)
+    }
+
     /// `digest` in the same repository, without a tag.
     pub fn only_digest(&self, digest: Digest) -> Reference {
         Reference { target: TagOrDigest::Digest { tag: None, digest }, ..self.clone() }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -87,6 +87,21 @@ impl Client {
     /// There is no such blob, or the registry cannot be reached or refuses.
     pub async fn fetch_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<BlobStream, Error> {
         self.resume_blob(reference, blob, 0, Hasher::new(blob.digest.algorithm())).await
+    }
+
+    /// The size of a blob of the repository of `reference`; `None` where there is no such blob, or the registry does not tell.
+    ///
+    /// # Errors
+    /// The registry cannot be reached or refuses.
+    pub async fn blob_size(&self, reference: &Reference, digest: &Digest) -> Result<Option<u64>, Error> {
+        let host = self.host(reference.registry());
+        let url = self.repository_url(reference, &format!("blobs/{digest}")).await?;
+        let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
+        match self.collect(&host, &Call::new(Method::HEAD, url, reference.repository(), scopes), 0).await {
+            Ok(answer) => Ok(answer.header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens a blob of which the first `offset` bytes are there already; `hasher` has seen exactly those.

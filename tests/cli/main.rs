@@ -19,6 +19,7 @@ mod outputs;
 mod parse;
 mod peers;
 mod progress;
+mod registry;
 mod remote;
 mod remote_contexts;
 mod reproducible;

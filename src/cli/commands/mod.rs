@@ -11,6 +11,7 @@ pub(super) mod login;
 mod outputs;
 pub(super) mod parse;
 pub(super) mod prune;
+pub(super) mod registry;
 pub(super) mod remote;
 pub(super) mod run;
 pub(super) mod system;
@@ -86,14 +87,14 @@ impl Drop for Scratch {
     }
 }
 
-fn on_runtime<F, T>(open: impl FnOnce() -> Result<Engine, Error>, work: impl FnOnce(Engine) -> F) -> Result<T, Error>
+fn on_runtime<E, F, T>(open: impl FnOnce() -> Result<E, Error>, work: impl FnOnce(E) -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(512).build();
     let runtime = runtime.map_err(|source| Error::Io { action: "start", path: "the asynchronous runtime".into(), source })?;
-    let engine = open()?;
-    let result = runtime.block_on(work(engine));
+    let opened = open()?;
+    let result = runtime.block_on(work(opened));
     // Threads that a cancelled command left behind may wait for another process; the store is good whenever they end.
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
