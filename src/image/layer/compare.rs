@@ -46,7 +46,7 @@ pub fn differences(one: &LayerAt, other: &LayerAt, options: &LayerOptions) -> Re
 }
 
 fn shown(path: &[u8]) -> String {
-    format!("/{}", String::from_utf8_lossy(path).trim_end_matches('/'))
+    format!("/{}", String::from_utf8_lossy(path))
 }
 
 struct Facts {
@@ -82,7 +82,9 @@ fn read_entries(from: impl std::io::Read) -> Result<BTreeMap<Vec<u8>, Facts>, Er
             hasher.update(data);
             tar.consume(count);
         }
-        entries.insert(member.name.clone(), Facts { member, content: hasher.finalize() });
+        // Only directories have a slash at the end: what was one and is none now is still one name.
+        let name = member.name.strip_suffix(b"/").unwrap_or(&member.name).to_vec();
+        entries.insert(name, Facts { member, content: hasher.finalize() });
     }
     tar.finish()?;
     Ok(entries)
