@@ -104,6 +104,9 @@ pub fn parse_trigger(text: &str, label: &str) -> Result<Statement, Vec<Diagnosti
     }
 }
 
+/// The most statements of a stage that are copied when it ends.
+const SMALL_STAGE: usize = 64;
+
 /// Sorts statements into the tree.
 struct Reader<'a> {
     file: &'a SourceFile,
@@ -144,8 +147,11 @@ impl Reader<'_> {
     /// Gives the statements so far to their stage.
     fn end_stage(&mut self) {
         if let Some(stage) = self.dockerfile.stages.last_mut() {
-            stage.instructions.reserve_exact(self.statements.len());
-            stage.instructions.append(&mut self.statements);
+            // A few are copied, so that no room is left; very many are handed over as they are.
+            stage.instructions = match self.statements.len() {
+                0..=SMALL_STAGE => self.statements.drain(..).collect(),
+                _ => std::mem::take(&mut self.statements),
+            };
         }
     }
 
