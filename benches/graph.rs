@@ -83,6 +83,8 @@ fn to_graph(file: &SourceFile) -> Planned {
         implicit_platform: false,
         build_platform: linux(),
         network: NetworkMode::Default,
+        extra_hosts: std::sync::Arc::default(),
+        entitlements: strake::graph::Entitlements::ALL,
         no_cache: false,
         checks: CheckScope::default(),
     };

@@ -7,7 +7,7 @@
 //! | git | name of the commit, directory in it, whether submodules and `.git` are there (with `.git`: the reference and the address too), mtime of the commit | address, credentials, time |
 //! | remote archive | digest of its content | address, time, ETag |
 //! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: path pattern and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or the identity of the stage | mtime, inode, absolute path of the context |
-//! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, heredoc script, mounts (target, kind, options; of a bind what it selects) | secrets' and proxies' values, content of cache mounts, addresses, resource limits, log settings, terminal, time |
+//! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, names of `--add-host`, heredoc script, mounts (target, kind, options; of a bind what it selects) | secrets' and proxies' values, SSH agents, content of cache mounts, addresses, all limits, log settings, terminal, time |
 //! | WORKDIR | base's identity, path, owner | |
 //! | these three with `--reproducible` | the build's own time besides: files have it, and commands are told of it | |
 //! | merge | identities of both inputs | |
@@ -291,6 +291,9 @@ pub fn exec(op: &ExecOp, platform: &Platform, base: &InputIdentity, inputs: &[In
     };
     components.add("network", network);
     components.add("security", if op.security == SecurityMode::Insecure { "insecure" } else { "sandbox" });
+    for name in op.extra_hosts.iter() {
+        components.add("--add-host", name.clone());
+    }
     if let Some(script) = &op.script {
         components.add("heredoc name", script.name.clone());
         components.add("heredoc", script.body.clone());
@@ -329,11 +332,14 @@ fn add_mount(components: &mut Components, target: &str, kind: &ExecMountKind, in
         ExecMountKind::Secret { id, env, file, required: _, mode, uid, gid } => {
             components.add(name, format!("secret {id} {} {file} {mode:o} {uid}:{gid}", env.as_deref().unwrap_or("")));
         }
+        ExecMountKind::Ssh { id, required: _, mode, uid, gid } => components.add(name, format!("ssh {id} {mode:o} {uid}:{gid}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::path::RootPath;
 
@@ -347,6 +353,7 @@ mod tests {
             hostname: None,
             network: NetworkMode::Default,
             security: SecurityMode::Sandbox,
+            extra_hosts: Arc::default(),
             mounts: Vec::new(),
             script: None,
         }
@@ -390,6 +397,7 @@ mod tests {
             ExecOp { workdir: RootPath::new("/w"), ..plain.clone() },
             ExecOp { user: "u".into(), ..plain.clone() },
             ExecOp { hostname: Some("h".into()), ..plain.clone() },
+            ExecOp { extra_hosts: ["h".to_owned()].into(), ..plain.clone() },
             ExecOp { network: NetworkMode::None, ..plain.clone() },
             ExecOp { security: SecurityMode::Insecure, ..plain.clone() },
             ExecOp { script: Some(crate::graph::InlineScript { name: "S".into(), body: "#!/x".into() }), ..plain.clone() },

@@ -44,6 +44,9 @@ pub(super) const NO_COLOR: &str = "NO_COLOR";
 /// The platform to build for; `--platform` wins.
 pub(super) const DEFAULT_PLATFORM: &str = "DOCKER_DEFAULT_PLATFORM";
 
+/// The socket of the user's SSH agent, for `--ssh`.
+const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
+
 fn path(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -66,6 +69,11 @@ pub(super) fn dumb_terminal() -> bool {
 /// The value of a variable of the environment, for `--build-arg NAME` and `-e NAME`.
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The socket of the user's SSH agent.
+pub(super) fn ssh_auth_sock() -> Option<PathBuf> {
+    path(SSH_AUTH_SOCK)
 }
 
 /// The store's directory, if the environment names it.

@@ -49,7 +49,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build an image from a Dockerfile
-    Build(commands::build::BuildArgs),
+    Build(Box<commands::build::BuildArgs>),
     /// Show the syntax tree of a Dockerfile
     Parse(commands::parse::ParseArgs),
     /// Look at a build context
@@ -154,7 +154,7 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match arguments.command {
-        Command::Build(args) => commands::build::run(&arguments.global, args),
+        Command::Build(args) => commands::build::run(&arguments.global, *args),
         Command::Parse(args) => commands::parse::run(&args),
         Command::Context(args) => commands::context::run(args),
         Command::Pull(args) => commands::transfer::pull(&arguments.global, args),

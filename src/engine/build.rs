@@ -11,9 +11,9 @@ use futures_util::future::try_join_all;
 use crate::cache::BuildCache;
 use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput, sniff_stdin};
 use crate::diag::{Diagnostic, Secret, SourceFile};
-use crate::executor::{self, Environment};
+use crate::executor::{self, Environment, StepSettings};
 use crate::graph::{
-    BuildGraph, CheckScope, ContextName, GitSource, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned, RemoteTree,
+    BuildGraph, CheckScope, ContextName, Entitlements, GitSource, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned, RemoteTree,
     ResolvedImages, SOURCE_DATE_EPOCH, SourceOp, plan,
 };
 use crate::image::blobs::ensure_manifest;
@@ -97,6 +97,10 @@ pub struct BuildRequest {
     pub platform: Option<Platform>,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
+    /// What `RUN` may ask for beyond its sandbox.
+    pub entitlements: Entitlements,
+    /// What all `RUN` steps get.
+    pub steps: StepSettings,
     /// What becomes of the result; nothing named means [`Output::store`].
     pub outputs: Vec<Output>,
     /// Whether the result is to be the same wherever and whenever it is built: times are those of `SOURCE_DATE_EPOCH`, or else of the context's git commit.
@@ -207,6 +211,8 @@ impl Engine {
             implicit_platform: request.platform.is_none(),
             build_platform: Platform::host(),
             network: request.network,
+            extra_hosts: request.steps.extra_hosts.iter().map(|(name, _)| name.clone()).collect(),
+            entitlements: request.entitlements,
             no_cache: request.no_cache || request.verify_reproducible,
             checks: CheckScope { all_stages: false, ignored: Some(&ignored) },
         };
@@ -246,8 +252,9 @@ impl Engine {
             epoch: epoch.filter(|_| request.reproducible),
             checksums: Arc::new(StoreMemo(self.store.clone(), AtomicU64::new(0))),
             sources,
-            network: networks(&self.options.run_dir, &self.options.network, progress),
+            network: networks(&self.options.run_dir, &self.options.network, progress, &request.steps.extra_hosts),
             secrets: request.secrets,
+            steps: request.steps,
             logs: self.store.build_logs()?,
             progress: progress.clone(),
             lease,

@@ -93,6 +93,9 @@ impl Engine {
             implicit_platform: request.platform.is_none(),
             build_platform: Platform::host(),
             network: request.network,
+            extra_hosts: std::sync::Arc::default(),
+            // Who only asks about a Dockerfile runs nothing.
+            entitlements: graph::Entitlements::ALL,
             no_cache: request.no_cache,
             checks: CheckScope::default(),
         };

@@ -98,6 +98,8 @@ impl Given {
             target_platform: platform.clone(),
             build_platform: platform,
             network: NetworkMode::Default,
+            extra_hosts: std::sync::Arc::default(),
+            entitlements: crate::graph::Entitlements::ALL,
             no_cache: false,
             checks: CheckScope { all_stages, ignored: Some(&ignored) },
         };

@@ -38,6 +38,8 @@ pub(super) fn apply_changes(config: &mut RuntimeConfig, changes: &[String]) -> R
         implicit_platform: true,
         build_platform: Platform::host(),
         network: NetworkMode::None,
+        extra_hosts: std::sync::Arc::default(),
+        entitlements: crate::graph::Entitlements::ALL,
         no_cache: false,
         checks: CheckScope::default(),
     };

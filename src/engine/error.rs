@@ -126,6 +126,14 @@ pub enum Error {
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
+    /// An agent or key of `--ssh` cannot be had.
+    #[error("cannot give steps the SSH agent `{id}`")]
+    Ssh {
+        /// Its ID.
+        id: String,
+        /// Why not.
+        source: crate::executor::SshError,
+    },
     /// Something that was asked for makes no sense.
     #[error("{message}")]
     Usage {
@@ -195,6 +203,7 @@ impl Error {
             Error::NoSuchContainer { .. } => Some("`strake ps -a` lists all containers".into()),
             Error::Interrupted => Some("what a pull has fetched is kept: the same pull goes on from there".into()),
             Error::Usage { hint, .. } => hint.clone(),
+            Error::Ssh { source, .. } => source.hint(),
             Error::Dockerfile { source, .. } | Error::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull => Some("free some space, or run `strake prune`".into()),
                 std::io::ErrorKind::PermissionDenied => Some("check the permissions of the file and of the directories above it".into()),

@@ -17,7 +17,7 @@ use crate::runtime::Spawner;
 use crate::store::{BuildLogs, Lease, SnapshotId, Store};
 use crate::task::CancellationToken;
 
-use super::Error;
+use super::{Error, StepSettings};
 
 /// Files that come from elsewhere.
 pub trait Sources: Send + Sync {
@@ -72,8 +72,8 @@ pub struct StepNetwork {
     pub guard: Option<Box<dyn Send>>,
 }
 
-/// Gives a step its network.
-pub type NetworkSource = dyn Fn(crate::graph::NetworkMode) -> Result<StepNetwork, Error> + Send + Sync;
+/// Gives a step its network; the text is the step's host name.
+pub type NetworkSource = dyn Fn(crate::graph::NetworkMode, &str) -> Result<StepNetwork, Error> + Send + Sync;
 
 /// Everything that running a build needs.
 pub struct Environment {
@@ -100,6 +100,8 @@ pub struct Environment {
     pub network: Arc<NetworkSource>,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
+    /// What all RUN steps get.
+    pub steps: StepSettings,
     /// Where whole logs of steps are kept.
     pub logs: BuildLogs,
     /// Where progress goes.

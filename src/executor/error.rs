@@ -93,19 +93,29 @@ pub struct StepFailure {
     pub out_of_memory: bool,
     /// The most memory it used, in bytes.
     pub peak_memory: Option<u64>,
+    /// The memory that it might use, in bytes.
+    pub memory_limit: Option<u64>,
 }
 
 impl std::fmt::Display for StepFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = &self.step.text;
         if self.out_of_memory {
-            return write!(f, "`{text}` was killed because it ran out of memory");
+            write!(f, "`{text}` was killed because it ran out of memory")?;
+            let of_limit = |limit| write!(f, ": it may use {}", binary_size(limit));
+            return self.memory_limit.map_or(Ok(()), of_limit);
         }
         match self.status {
             ExitStatus::Code(code) => write!(f, "`{text}` exited with status {code}"),
             ExitStatus::Signal(signal) => write!(f, "`{text}` was killed by signal {signal}"),
         }
     }
+}
+
+/// A size in the units of the flags that set it, which are powers of 1024.
+fn binary_size(bytes: u64) -> String {
+    let unit = [("GiB", 30), ("MiB", 20), ("KiB", 10)].into_iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift && bytes > 0);
+    unit.map_or_else(|| format!("{bytes} bytes"), |(name, shift)| format!("{} {name}", bytes >> shift))
 }
 
 impl Error {
@@ -140,6 +150,9 @@ impl Error {
 /// What the status of a failed command usually means.
 fn step_hint(failure: &StepFailure) -> Option<String> {
     match failure.status {
+        _ if failure.out_of_memory && failure.memory_limit.is_some() => {
+            Some("allow steps more with --memory, or let the command use less (fewer jobs at a time, for instance)".into())
+        }
         _ if failure.out_of_memory => Some("give the build more memory, or let the command use less".into()),
         ExitStatus::Code(127) => Some("status 127 means that the shell did not find a command: is it installed in this stage?".into()),
         ExitStatus::Code(126) => {

@@ -12,7 +12,11 @@ mod error;
 pub mod ops;
 mod probe;
 mod scheduler;
+mod settings;
+mod ssh;
 
 pub use environment::{Download, Environment, NetworkSource, Sources, StepNetwork};
 pub use error::{Error, StepFailure};
 pub use scheduler::{Outcome, run};
+pub use settings::StepSettings;
+pub use ssh::{SshAgent, SshError, SshSource};

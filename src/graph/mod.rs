@@ -30,7 +30,7 @@ pub use op::{
     SecurityMode, SourceOp, Step, Unpack,
 };
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
-pub use plan::{ImageNeed, PlanRequest, Planned, ResolvedImage, ResolvedImages, plan};
+pub use plan::{Entitlements, ImageNeed, PlanRequest, Planned, ResolvedImage, ResolvedImages, plan};
 
 /// What of the language's own types an operation carries, for the folders above, which do not import the parser.
 pub use crate::parser::{CacheSharing, chmod::Mode as FileMode};

@@ -156,6 +156,8 @@ pub struct ExecOp {
     pub network: NetworkMode,
     /// The privileges.
     pub security: SecurityMode,
+    /// The names of `--add-host`; what they resolve to is no part of the op.
+    pub extra_hosts: Arc<[String]>,
     /// What is mounted.
     pub mounts: Vec<ExecMount>,
     /// A heredoc that begins with `#!`: the file is there while the command runs.
@@ -260,6 +262,19 @@ pub enum ExecMountKind {
         /// Owner of the file.
         uid: u32,
         /// Group of the file.
+        gid: u32,
+    },
+    /// The socket of an SSH agent.
+    Ssh {
+        /// Its ID.
+        id: String,
+        /// Whether the step fails without it.
+        required: bool,
+        /// Mode of the socket.
+        mode: u32,
+        /// Owner of the socket.
+        uid: u32,
+        /// Group of the socket.
         gid: u32,
     },
 }

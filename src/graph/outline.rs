@@ -352,6 +352,8 @@ mod tests {
             target_platform: platform.clone(),
             build_platform: platform,
             network: NetworkMode::Default,
+            extra_hosts: std::sync::Arc::default(),
+            entitlements: crate::graph::Entitlements::ALL,
             no_cache: false,
             checks: CheckScope::default(),
         };

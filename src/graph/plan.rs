@@ -1,6 +1,7 @@
 //! The whole of planning: what is reachable, which images are needed, and then every reachable stage, in the order of the file.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::diag::{Diagnostic, SourceFile, Span};
 use crate::oci::{Digest, ImageConfig, ImageId, Platform, Reference};
@@ -34,10 +35,28 @@ pub struct PlanRequest<'a> {
     pub build_platform: Platform,
     /// `--network`: what `RUN` without `--network` gets.
     pub network: NetworkMode,
+    /// `--add-host`, the names alone.
+    pub extra_hosts: Arc<[String]>,
+    /// `--allow`.
+    pub entitlements: Entitlements,
     /// `--no-cache`.
     pub no_cache: bool,
     /// What the build checks look at.
     pub checks: CheckScope<'a>,
+}
+
+/// What `RUN` may ask for beyond the usual sandbox (`--allow`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entitlements {
+    /// The host's network.
+    pub network_host: bool,
+    /// All capabilities and devices.
+    pub security_insecure: bool,
+}
+
+impl Entitlements {
+    /// All of them: for who only looks at a Dockerfile.
+    pub const ALL: Entitlements = Entitlements { network_host: true, security_insecure: true };
 }
 
 /// An image whose config the graph needs.

@@ -33,8 +33,11 @@ pub(super) fn is_unified() -> bool {
     rustix::fs::statfs(ROOT).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC)
 }
 
+/// The v1 controllers whose groups a sandbox is put into when only their parent is named.
+const LEGACY_CONTROLLERS: [&str; 6] = ["memory", "cpu", "cpuacct", "cpuset", "pids", "blkio"];
+
 /// The groups of one sandbox, removed on drop.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Cgroup {
     /// One directory per hierarchy.
     directories: Vec<PathBuf>,
@@ -63,7 +66,13 @@ impl Cgroup {
         let spec = spec.unwrap_or(&empty);
         let unified = is_unified();
         if !spec.has_limits() {
-            return Ok(if unified { Cgroup::unlimited(spec) } else { None });
+            return match (&spec.parent, unified) {
+                // Who names a parent wants the processes there, whether it can be had cheaply or not.
+                (Some(_), true) => Cgroup::make_unified(spec, &[]).map(Some),
+                (Some(_), false) => Cgroup::make_legacy_everywhere(spec).map(Some),
+                (None, true) => Ok(Cgroup::unlimited(spec)),
+                (None, false) => Ok(None),
+            };
         }
         let settings = if unified { unified_settings(spec) } else { legacy_settings(spec) };
         if unified { Cgroup::make_unified(spec, &settings).map(Some) } else { Cgroup::make_legacy(spec, &settings).map(Some) }
@@ -104,14 +113,23 @@ impl Cgroup {
         Ok(group)
     }
 
+    /// A group without limits in the hierarchy of every v1 controller that limits something.
+    fn make_legacy_everywhere(spec: &CgroupSpec) -> Result<Cgroup, Failure> {
+        let mut group = Cgroup::default();
+        for controller in LEGACY_CONTROLLERS.into_iter().filter(|name| Path::new(ROOT).join(name).is_dir()) {
+            group.add_legacy(spec, controller, LimitKind::Memory)?;
+        }
+        Ok(group)
+    }
+
     fn make_legacy(spec: &CgroupSpec, settings: &[Setting]) -> Result<Cgroup, Failure> {
-        let mut group = Cgroup { directories: Vec::new(), unified: None, joins: Vec::new(), memory: None };
+        let mut group = Cgroup::default();
         let mut made: Vec<(&str, PathBuf)> = Vec::new();
         for setting in settings {
             let directory = match made.iter().find(|(controller, _)| *controller == setting.controller) {
                 Some((_, directory)) => directory.clone(),
                 None => {
-                    let directory = group.add_legacy(spec, setting)?;
+                    let directory = group.add_legacy(spec, setting.controller, setting.kind)?;
                     made.push((setting.controller, directory.clone()));
                     directory
                 }
@@ -122,24 +140,25 @@ impl Cgroup {
     }
 
     /// Makes the group in the hierarchy of one v1 controller.
-    fn add_legacy(&mut self, spec: &CgroupSpec, setting: &Setting) -> Result<PathBuf, Failure> {
-        let root = Path::new(ROOT).join(setting.controller);
+    fn add_legacy(&mut self, spec: &CgroupSpec, controller: &str, kind: LimitKind) -> Result<PathBuf, Failure> {
+        let root = Path::new(ROOT).join(controller);
         if !root.is_dir() {
-            return Err(unavailable(setting.kind, format!("the `{}` cgroup controller is not mounted", setting.controller)));
+            return Err(unavailable(kind, format!("the `{controller}` cgroup controller is not mounted")));
         }
         let parent = root.join(spec.parent.as_deref().unwrap_or(PARENT).trim_start_matches('/'));
         make_dir_all(&parent).map_err(cgroup_failure(&parent))?;
         let directory = make_group(&parent, spec).map_err(cgroup_failure(&parent))?;
         self.directories.push(directory.clone());
-        if setting.controller == "cpuset" {
+        if controller == "cpuset" {
             // A v1 cpuset is born without CPUs and memory, at every level.
-            for group in [&parent, &directory] {
+            let below: Vec<_> = directory.ancestors().take_while(|group| *group != root).collect();
+            for group in below.into_iter().rev() {
                 for file in ["cpuset.cpus", "cpuset.mems"] {
                     inherit(group, file).map_err(cgroup_failure(group))?;
                 }
             }
         }
-        if setting.controller == "memory" {
+        if controller == "memory" {
             self.memory = Some(directory.clone());
         }
         let procs = directory.join("cgroup.procs");
@@ -331,13 +350,14 @@ fn unified_settings(spec: &CgroupSpec) -> Vec<Setting> {
     if let Some(memory) = spec.memory {
         add(LimitKind::Memory, "memory", "memory.max", memory.to_string(), false);
         let swap = memory_and_swap(spec, memory).map_or_else(|| "max".to_owned(), |total| (total - memory).to_string());
-        add(LimitKind::Memory, "memory", "memory.swap.max", swap, true);
+        add(LimitKind::Memory, "memory", "memory.swap.max", swap, spec.memory_swap.is_none());
     }
     if let Some(bytes) = spec.memory_reservation {
         add(LimitKind::Memory, "memory", "memory.low", bytes.to_string(), false);
     }
-    if let Some(millis) = spec.cpu_millis {
-        add(LimitKind::Cpu, "cpu", "cpu.max", format!("{} {PERIOD}", quota(millis)), false);
+    if let Some((quota, period)) = bandwidth(spec) {
+        let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+        add(LimitKind::Cpu, "cpu", "cpu.max", format!("{quota} {period}"), false);
     }
     if let Some(shares) = spec.cpu_shares {
         // The range 2..=262144 of v1 on 1..=10000 of v2.
@@ -362,14 +382,15 @@ fn legacy_settings(spec: &CgroupSpec) -> Vec<Setting> {
     if let Some(memory) = spec.memory {
         add(LimitKind::Memory, "memory", "memory.limit_in_bytes", memory.to_string(), false);
         let total = memory_and_swap(spec, memory).map_or_else(|| "-1".to_owned(), |total| total.to_string());
-        add(LimitKind::Memory, "memory", "memory.memsw.limit_in_bytes", total, true);
+        add(LimitKind::Memory, "memory", "memory.memsw.limit_in_bytes", total, spec.memory_swap.is_none());
     }
     if let Some(bytes) = spec.memory_reservation {
         add(LimitKind::Memory, "memory", "memory.soft_limit_in_bytes", bytes.to_string(), false);
     }
-    if let Some(millis) = spec.cpu_millis {
-        add(LimitKind::Cpu, "cpu", "cpu.cfs_period_us", PERIOD.to_string(), false);
-        add(LimitKind::Cpu, "cpu", "cpu.cfs_quota_us", quota(millis).to_string(), false);
+    if let Some((quota, period)) = bandwidth(spec) {
+        add(LimitKind::Cpu, "cpu", "cpu.cfs_period_us", period.to_string(), false);
+        let quota = quota.map_or_else(|| "-1".to_owned(), |quota| quota.to_string());
+        add(LimitKind::Cpu, "cpu", "cpu.cfs_quota_us", quota, false);
     }
     if let Some(shares) = spec.cpu_shares {
         add(LimitKind::Cpu, "cpu", "cpu.shares", shares.to_string(), false);
@@ -384,6 +405,15 @@ fn legacy_settings(spec: &CgroupSpec) -> Vec<Setting> {
         add(LimitKind::Pids, "pids", "pids.max", count(pids), false);
     }
     out
+}
+
+/// Microseconds of CPU time (`None` is no limit) in each period, and that period.
+fn bandwidth(spec: &CgroupSpec) -> Option<(Option<u64>, u64)> {
+    match (spec.cpu_millis, spec.cpu_quota, spec.cpu_period) {
+        (None, None, None) => None,
+        (Some(millis), ..) => Some((Some(quota(millis)), PERIOD)),
+        (None, quota, period) => Some((quota, period.unwrap_or(PERIOD))),
+    }
 }
 
 /// Microseconds per period; the kernel takes no less than 1000.

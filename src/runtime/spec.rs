@@ -376,6 +376,10 @@ pub struct CgroupSpec {
     pub memory_reservation: Option<u64>,
     /// Thousandths of a CPU per unit of time.
     pub cpu_millis: Option<u64>,
+    /// Microseconds of CPU time per `cpu_period`; exact, where `cpu_millis` is comfortable. Used only without that.
+    pub cpu_quota: Option<u64>,
+    /// Microseconds; 100,000 where it is `None`.
+    pub cpu_period: Option<u64>,
     /// Relative weight, as `--cpu-shares` (2 to 262144, 1024 is normal).
     pub cpu_shares: Option<u64>,
     /// The CPUs that may be used (`0-3,7`).
@@ -396,12 +400,14 @@ impl CgroupSpec {
             memory_swap,
             memory_reservation,
             cpu_millis,
+            cpu_quota,
+            cpu_period,
             cpu_shares,
             cpuset_cpus,
             cpuset_mems,
             pids,
         } = self;
-        [memory, memory_swap, memory_reservation, cpu_millis, cpu_shares, pids].iter().any(|limit| limit.is_some())
+        [memory, memory_swap, memory_reservation, cpu_millis, cpu_quota, cpu_period, cpu_shares, pids].iter().any(|limit| limit.is_some())
             || cpuset_cpus.is_some()
             || cpuset_mems.is_some()
     }

@@ -23,5 +23,7 @@ mod registry;
 mod remote;
 mod remote_contexts;
 mod reproducible;
+mod run_limits;
 mod sandbox;
 mod space;
+mod ssh;

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Subcommand};
 
 use crate::cli::call::{self, CallFlag, call_flag};
 use crate::cli::render::{Observer, Profile, ProgressMode, Summary, observed, progress};
 use crate::cli::{Global, env, report};
 use crate::diag::Secret;
 use crate::engine::{BuildContext, BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
-use crate::graph::{ContextName, NetworkMode};
+use crate::graph::ContextName;
 use crate::oci::{Platform, Reference};
 use crate::progress::Progress;
 use crate::runtime::Spawner;
@@ -21,6 +21,7 @@ use crate::task::CancellationToken;
 
 use super::build_context::main_context;
 use super::build_logs::BuildLogsArgs;
+use super::step_flags::StepFlags;
 use super::{STOPPED, outputs, with_any_store, with_engine};
 
 /// Flags of `strake build`.
@@ -89,9 +90,8 @@ pub(in crate::cli) struct BuildArgs {
     /// Write what came of the build (digests, names) to a file, as JSON
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
-    /// The network of RUN steps
-    #[arg(long, value_enum, default_value = "default")]
-    network: Network,
+    #[command(flatten)]
+    steps: StepFlags,
     /// The platform to build for [default: this machine's]
     #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -120,17 +120,6 @@ pub(in crate::cli) struct BuildArgs {
 enum BuildCommand {
     /// Show what the steps of a build wrote
     Logs(BuildLogsArgs),
-}
-
-/// `--network`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Network {
-    /// A private one where possible
-    Default,
-    /// None
-    None,
-    /// This machine's
-    Host,
 }
 
 /// A switch as Docker's flags have it: `--pull`, `--pull=false`.
@@ -388,11 +377,9 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         verify_reproducible: args.verify_reproducible,
         reproducible: args.reproducible.map_or_else(env::reproducible, Ok)?,
         pull: args.pull,
-        network: match args.network {
-            Network::Default => NetworkMode::Default,
-            Network::None => NetworkMode::None,
-            Network::Host => NetworkMode::Host,
-        },
+        network: args.steps.network(),
+        entitlements: args.steps.entitlements(),
+        steps: args.steps.settings()?,
         platform: args.platform,
         secrets: secrets(&args.secret)?,
         outputs: outputs::outputs(args.output, args.push, args.load, &args.annotation)?,

@@ -14,6 +14,7 @@ pub(super) mod prune;
 pub(super) mod registry;
 pub(super) mod remote;
 pub(super) mod run;
+mod step_flags;
 pub(super) mod system;
 pub(super) mod transfer;
 

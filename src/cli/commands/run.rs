@@ -18,6 +18,8 @@ use crate::parser::signals;
 use crate::runtime::container::{self, Attachment, HostAddress, LocalIo, Mode, Outcome, PumpOptions, StdinMode};
 use crate::runtime::{Capabilities, CgroupSpec, TerminalSize};
 
+use super::step_flags::{host_address, split_host};
+
 /// The exit status of `run` where Strake itself failed.
 pub(in crate::cli) const FAILED: u8 = 125;
 
@@ -159,7 +161,8 @@ pub(super) fn signal(name: &str) -> Result<i32, String> {
     signals::number(name).ok_or_else(|| format!("there is no signal `{name}`"))
 }
 
-fn cpus(text: &str) -> Result<u64, String> {
+/// Reads a number of processors, in thousandths.
+pub(super) fn cpus(text: &str) -> Result<u64, String> {
     match text.parse::<f64>() {
         Ok(number) if (0.001..=1_000_000.0).contains(&number) => Ok((number * 1000.0).round() as u64),
         _ => Err(format!("`{text}` is not a number of processors")),
@@ -167,13 +170,8 @@ fn cpus(text: &str) -> Result<u64, String> {
 }
 
 fn host(text: &str) -> Result<(String, HostAddress), String> {
-    let (name, address) = text.split_once([':', '=']).filter(|(name, _)| !name.is_empty()).ok_or("expected NAME:ADDRESS")?;
-    if address == "host-gateway" {
-        return Ok((name.to_owned(), HostAddress::Gateway));
-    }
-    let bare = address.trim_start_matches('[').trim_end_matches(']');
-    let address = bare.parse().map_err(|_| format!("`{address}` is not an address"))?;
-    Ok((name.to_owned(), HostAddress::Address(address)))
+    let (name, address) = split_host(text)?;
+    Ok((name.to_owned(), host_address(address)?))
 }
 
 /// Runs `strake run`.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::executor::{Environment, Error, StepFailure};
+use crate::executor::ssh::AgentSocket;
+use crate::executor::{Environment, Error, StepFailure, StepSettings};
 use crate::graph::{CacheSharing, ExecMountKind, ExecOp, NetworkMode, SOURCE_DATE_EPOCH, SecurityMode, Step};
 use crate::path::RootPath;
 use crate::progress::{StepProgress, StepUsage, Stream};
@@ -63,14 +64,15 @@ pub fn run(
 
     let scratch = Scratch::new(&active)?;
     let mut held = Held::default();
-    let network = (environment.network)(op.network)?;
+    let hostname = op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned());
+    let network = (environment.network)(op.network, &hostname)?;
     let mounts = plan_mounts(environment, step, op, inputs, &network, &scratch, &mut held)?;
     let mut spec = SandboxSpec::new(
         environment.store.rootfs(base, Some(&active), Some(&scratch.stubs)),
         process(op, &user, &held.env, environment.epoch),
     );
     spec.volatile = true;
-    spec.hostname = op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned());
+    spec.hostname = hostname;
     spec.mounts = mounts;
     spec.network = match (op.network, &network.namespace) {
         (NetworkMode::None, _) => SandboxNetwork::None,
@@ -80,6 +82,7 @@ pub fn run(
     if op.security == SecurityMode::Insecure {
         spec.privileges = Privileges::Insecure;
     }
+    apply(&environment.steps, &mut spec);
     make_stubs(&tree, &active.fs_path(), &scratch.stubs, &spec).map_err(failed)?;
     if let Some(seconds) = environment.epoch {
         for path in [active.fs_path(), scratch.stubs.clone(), scratch.files.clone()] {
@@ -101,10 +104,17 @@ pub fn run(
     drop(held);
     drop(network.guard);
     if !exit.status.success() {
-        return Err(Error::Step(Box::new(failure(step, &exit, started.elapsed(), log))));
+        return Err(Error::Step(Box::new(failure(step, &exit, started.elapsed(), log, environment.steps.cgroup.memory))));
     }
     scratch.remove()?;
     commit(active, step, 0, environment.epoch)
+}
+
+/// Gives the sandbox what the command line says of all steps.
+fn apply(settings: &StepSettings, spec: &mut SandboxSpec) {
+    spec.shm_size = settings.shm_size.unwrap_or(spec.shm_size);
+    spec.process.rlimits = settings.rlimits.clone();
+    spec.cgroup = Some(settings.cgroup.clone()).filter(|cgroup| cgroup.has_limits() || cgroup.parent.is_some());
 }
 
 /// What lives as long as the command: locks and files, and the variables that secrets set.
@@ -113,6 +123,7 @@ struct Held {
     /// By name: a step that mounts one twice holds it once, or it would wait for itself.
     cache_mounts: Vec<(String, CacheMount)>,
     snapshots: Vec<ActiveSnapshot>,
+    agents: Vec<AgentSocket>,
     env: Vec<(String, Vec<u8>)>,
 }
 
@@ -237,6 +248,20 @@ fn plan_mounts(
                     })?;
                     mounts.push(bind_file(path, &target.to_string()));
                 }
+            }
+            ExecMountKind::Ssh { id, required, mode, uid, gid } => {
+                let Some(agent) = environment.steps.ssh.get(id) else {
+                    if *required {
+                        let hint = format!("give it with --ssh {id}, or with a key: --ssh {id}=FILE");
+                        return Err(refused(step, format!("the SSH agent `{id}` was not given"), &hint));
+                    }
+                    continue;
+                };
+                let name = format!("agent-{number}");
+                let socket = AgentSocket::new(agent, &scratch.files, &name, (*mode, *uid, *gid));
+                let socket = socket.map_err(|source| Error::Io { action: "make", path: scratch.files.join(name), source })?;
+                mounts.push(bind_file(socket.path().to_owned(), &target.to_string()));
+                held.agents.push(socket);
             }
             ExecMountKind::Cache { id, read_only, .. } => {
                 let Some((_, cache)) = held.cache_mounts.iter().find(|(name, _)| name == id) else { continue };
@@ -490,7 +515,7 @@ impl StepLog {
     }
 }
 
-fn failure(step: &Step, exit: &Exit, elapsed: Duration, log: StepLog) -> StepFailure {
+fn failure(step: &Step, exit: &Exit, elapsed: Duration, log: StepLog, memory_limit: Option<u64>) -> StepFailure {
     let state = log.inner.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let lines: Vec<&[u8]> = state.tail.strip_suffix(b"\n").unwrap_or(&state.tail).split(|b| *b == b'\n').collect();
     let first = if state.tail.is_empty() { lines.len() } else { lines.len().saturating_sub(TAIL_LINES) };
@@ -503,5 +528,6 @@ fn failure(step: &Step, exit: &Exit, elapsed: Duration, log: StepLog) -> StepFai
         log: state.file.map(|_| log.path),
         out_of_memory: exit.oom_killed,
         peak_memory: exit.peak_memory,
+        memory_limit,
     }
 }

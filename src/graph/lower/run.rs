@@ -28,13 +28,19 @@ impl Lowering<'_, '_> {
             }
         };
         if let Some(device) = run.devices.first() {
-            self.error_at(device.span, "RUN --device is not supported yet".to_owned(), None);
+            let message = format!("this build cannot give the device `{}` to a step: RUN --device is not supported", device.value.name);
+            self.error_at(
+                device.span,
+                message,
+                Some("leave `--device` out; a step that needs a device can run with `RUN --security=insecure`".to_owned()),
+            );
             return;
         }
         let mut inputs = vec![state.node];
         let mut mounts = Vec::new();
         for word in &run.mounts {
-            match self.mount(state, word, &mut inputs) {
+            let agents = mounts.iter().filter(|mount: &&ExecMount| matches!(mount.kind, ExecMountKind::Ssh { .. })).count();
+            match self.mount(state, word, &mut inputs, agents) {
                 Some(mount) => mounts.push(mount),
                 None => return,
             }
@@ -43,17 +49,30 @@ impl Lowering<'_, '_> {
             None => self.request.network,
             Some(Spanned { value: RunNetwork::Default, .. }) => self.request.network,
             Some(Spanned { value: RunNetwork::None, .. }) => NetworkMode::None,
-            Some(Spanned { value: RunNetwork::Host, .. }) => NetworkMode::Host,
+            Some(Spanned { value: RunNetwork::Host, span }) => {
+                if !self.request.entitlements.network_host {
+                    self.not_entitled(*span, "use the host's network", "network.host");
+                }
+                NetworkMode::Host
+            }
         };
         let security = match &run.security {
             Some(Spanned { value: RunSecurity::Insecure, span }) => {
-                let hint = "RUN --security=insecure is not supported yet".to_owned();
-                self.error_at(*span, "this build may not run privileged steps".to_owned(), Some(hint));
+                if !self.request.entitlements.security_insecure {
+                    self.not_entitled(*span, "run without a sandbox", "security.insecure");
+                }
                 SecurityMode::Insecure
             }
             _ => SecurityMode::Sandbox,
         };
-        let Some(env) = self.exec_env(state, statement, &args) else { return };
+        let Some(mut env) = self.exec_env(state, statement, &args) else { return };
+        if let Some(agent) = mounts.iter().find(|mount| matches!(mount.kind, ExecMountKind::Ssh { .. })) {
+            const SOCKET: &str = "SSH_AUTH_SOCK";
+            // The first one is where programs look, unless they were told to look elsewhere.
+            if state.env.get(SOCKET).is_none() {
+                env = env.iter().cloned().chain([(SOCKET.to_owned(), agent.target.to_string())]).collect();
+            }
+        }
         let mut proxy_env = self.args.proxy_env();
         proxy_env.retain(|(name, _)| state.env.get(name).is_none());
         let history = format!("RUN {}", history_text(state, &args));
@@ -66,6 +85,7 @@ impl Lowering<'_, '_> {
             hostname: self.args.hostname().map(str::to_owned),
             network,
             security,
+            extra_hosts: self.request.extra_hosts.clone(),
             mounts,
             script,
         };
@@ -105,7 +125,14 @@ impl Lowering<'_, '_> {
         Some(())
     }
 
-    fn mount(&mut self, state: &StageState, word: &parser::Word, inputs: &mut Vec<NodeId>) -> Option<ExecMount> {
+    /// Refuses what `--allow` must name first.
+    fn not_entitled(&mut self, span: crate::diag::Span, what: &str, entitlement: &str) {
+        let hint = format!("allow it with `--allow {entitlement}`, if you trust this Dockerfile");
+        self.error_at(span, format!("this step wants to {what}, which needs the entitlement `{entitlement}`"), Some(hint));
+    }
+
+    /// One mount; `agents` is the number of SSH agents that the step has already.
+    fn mount(&mut self, state: &StageState, word: &parser::Word, inputs: &mut Vec<NodeId>, agents: usize) -> Option<ExecMount> {
         let escape = self.request.dockerfile.directives.escape;
         let mut undefined = parser::Expanded::default();
         let mut expand = |text: &str| {
@@ -159,9 +186,11 @@ impl Lowering<'_, '_> {
                 let (mode, uid, gid) = (mode.unwrap_or(0o400), uid.unwrap_or(0), gid.unwrap_or(0));
                 Some(ExecMount { target, kind: ExecMountKind::Secret { id, env, file, required, mode, uid, gid } })
             }
-            RunMountKind::Ssh { .. } => {
-                self.error_at(span, "RUN --mount=type=ssh is not supported yet".to_owned(), None);
-                None
+            RunMountKind::Ssh { id, required, mode, uid, gid } => {
+                let target = target.unwrap_or_else(|| RootPath::new(format!("/run/buildkit/ssh_agent.{agents}")));
+                let id = id.unwrap_or_else(|| "default".to_owned());
+                let (mode, uid, gid) = (mode.unwrap_or(0o600), uid.unwrap_or(0), gid.unwrap_or(0));
+                Some(ExecMount { target, kind: ExecMountKind::Ssh { id, required, mode, uid, gid } })
             }
         }
     }

@@ -112,6 +112,8 @@ fn outcome(case: &Case) -> String {
         implicit_platform: platform.is_none(),
         build_platform: all("build-platform=").first().map_or(host, |platform| platform.parse().unwrap()),
         network: NetworkMode::Default,
+        extra_hosts: std::sync::Arc::default(),
+        entitlements: crate::graph::Entitlements::ALL,
         no_cache: false,
         checks: crate::graph::CheckScope::default(),
     };
@@ -224,6 +226,7 @@ fn described_exec(exec: &ExecOp, show: &[&str]) -> String {
     add("user", &exec.user, "");
     add("hostname", exec.hostname.as_deref().unwrap_or(""), "");
     add("network", exec.network.name(), "default");
+    add("security", if exec.security == crate::graph::SecurityMode::Insecure { "insecure" } else { "sandbox" }, "sandbox");
     if let Some(script) = &exec.script {
         add("script", &format!("{}:{:?}", script.name, script.body), "");
     }
@@ -250,6 +253,7 @@ fn described_mount(kind: &ExecMountKind) -> String {
             format!("cache({id} {sharing:?} {mode:o} {uid}:{gid}{seed}{read_only})")
         }
         ExecMountKind::Tmpfs { size } => format!("tmpfs({})", size.unwrap_or(0)),
+        ExecMountKind::Ssh { id, required, mode, uid, gid } => format!("ssh({id} required={required} {mode:o} {uid}:{gid})"),
         ExecMountKind::Secret { id, env, file, required, mode, uid, gid } => {
             let env = env.as_ref().map_or_else(String::new, |env| format!(" as ${env}"));
             let file = if *file { format!(" file {mode:o} {uid}:{gid}") } else { String::new() };

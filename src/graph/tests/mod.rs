@@ -41,6 +41,8 @@ impl<'a> Given<'a> {
             implicit_platform: true,
             build_platform: platform,
             network: NetworkMode::Default,
+            extra_hosts: std::sync::Arc::default(),
+            entitlements: crate::graph::Entitlements::ALL,
             no_cache: false,
             checks: CheckScope::default(),
         };

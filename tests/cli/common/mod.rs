@@ -180,6 +180,12 @@ impl Run {
         self
     }
 
+    /// More arguments.
+    pub(crate) fn arg_all(mut self, args: &[&str]) -> Run {
+        self.command.args(args);
+        self
+    }
+
     /// A variable of the environment.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Run {
         self.command.env(name, value);
