@@ -71,6 +71,11 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// What terminal this is, for programs that run on it.
+pub(super) fn term() -> Option<String> {
+    text(TERM)
+}
+
 /// The socket of the user's SSH agent.
 pub(super) fn ssh_auth_sock() -> Option<PathBuf> {
     path(SSH_AUTH_SOCK)

@@ -113,6 +113,12 @@ pub(super) fn error(error: &Error) {
     }
 }
 
+/// Tells of something that could not be done and does not decide how the command ends.
+pub(super) fn warning(what: &str, source: &dyn StdError) {
+    tell(&format!("warning: {what}"));
+    causes(source);
+}
+
 /// Tells of what is behind an error, as far down as it goes. Layers that say the same thing are told once.
 fn causes(source: &dyn StdError) {
     let mut at = Some(source);

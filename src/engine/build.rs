@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::try_join_all;
 
 use crate::cache::BuildCache;
 use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput, sniff_stdin};
 use crate::diag::{Diagnostic, Secret, SourceFile};
-use crate::executor::{self, Environment, StepSettings};
+use crate::executor::{self, Environment, FailedSlot, StepSettings};
 use crate::graph::{
     BuildGraph, CheckScope, ContextName, Entitlements, GitSource, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned, RemoteTree,
     ResolvedImages, SOURCE_DATE_EPOCH, SourceOp, plan,
@@ -101,6 +101,8 @@ pub struct BuildRequest {
     pub entitlements: Entitlements,
     /// What all `RUN` steps get.
     pub steps: StepSettings,
+    /// Where the first `RUN` step that fails is left, where somebody wants to look at it.
+    pub failed: Option<FailedSlot>,
     /// What becomes of the result; nothing named means [`Output::store`].
     pub outputs: Vec<Output>,
     /// Whether the result is to be the same wherever and whenever it is built: times are those of `SOURCE_DATE_EPOCH`, or else of the context's git commit.
@@ -255,6 +257,8 @@ impl Engine {
             network: networks(&self.options.run_dir, &self.options.network, progress, &request.steps.extra_hosts),
             secrets: request.secrets,
             steps: request.steps,
+            failed: request.failed,
+            emptied: Mutex::default(),
             logs: self.store.build_logs()?,
             progress: progress.clone(),
             lease,

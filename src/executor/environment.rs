@@ -1,9 +1,9 @@
 //! What running a build needs from outside, given by the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 
@@ -17,7 +17,7 @@ use crate::runtime::Spawner;
 use crate::store::{BuildLogs, Lease, SnapshotId, Store};
 use crate::task::CancellationToken;
 
-use super::{Error, StepSettings};
+use super::{Error, FailedSlot, StepSettings};
 
 /// Files that come from elsewhere.
 pub trait Sources: Send + Sync {
@@ -102,6 +102,10 @@ pub struct Environment {
     pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
     /// What all RUN steps get.
     pub steps: StepSettings,
+    /// Where the first RUN step that fails is left, for a shell in its sandbox.
+    pub failed: Option<FailedSlot>,
+    /// The cache mounts that this build has emptied, for `--no-cache`.
+    pub emptied: Mutex<HashSet<[u8; 32]>>,
     /// Where whole logs of steps are kept.
     pub logs: BuildLogs,
     /// Where progress goes.

@@ -17,6 +17,7 @@ mod ssh;
 
 pub use environment::{Download, Environment, NetworkSource, Sources, StepNetwork};
 pub use error::{Error, StepFailure};
+pub use ops::{FailedSlot, FailedStep, ShellError};
 pub use scheduler::{Outcome, run};
 pub use settings::StepSettings;
 pub use ssh::{SshAgent, SshError, SshSource};

@@ -68,11 +68,26 @@ impl CacheMount {
 impl Store {
     /// Takes the cache mount `id`, which is made where there is none. Blocks where `sharing` says so. `description` is for people.
     pub fn cache_mount(&self, id: &[u8; 32], description: &str, sharing: MountSharing) -> Result<CacheMount, Error> {
+        self.take_mount(id, description, sharing, sharing)
+    }
+
+    /// The same, emptied: waits until nobody uses it, then it is as a new one.
+    pub fn empty_cache_mount(&self, id: &[u8; 32], description: &str, sharing: MountSharing) -> Result<CacheMount, Error> {
+        let alone = if sharing == MountSharing::Private { MountSharing::Private } else { MountSharing::Locked };
+        let mut mount = self.take_mount(id, description, sharing, alone)?;
+        if !mount.is_new {
+            self.make_mount(&mut mount)?;
+        }
+        Ok(mount)
+    }
+
+    /// Takes a mount for `sharing`, locked as for `locked`.
+    fn take_mount(&self, id: &[u8; 32], description: &str, sharing: MountSharing, locked: MountSharing) -> Result<CacheMount, Error> {
         let mut instance = 0;
         let (name, lock) = loop {
             let name = format!("{}.{instance}", hex(id));
             let lock_path = self.layout().lock(format_args!("mount-{name}"));
-            match self.lock_mount(&name, &lock_path, sharing)? {
+            match self.lock_mount(&name, &lock_path, locked)? {
                 Some(lock) => break (name, lock),
                 None => instance += 1,
             }

@@ -13,6 +13,7 @@ use crate::cli::render::{Observer, Profile, ProgressMode, Summary, observed, pro
 use crate::cli::{Global, env, report};
 use crate::diag::Secret;
 use crate::engine::{BuildContext, BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
+use crate::executor::FailedSlot;
 use crate::graph::ContextName;
 use crate::oci::{Platform, Reference};
 use crate::progress::Progress;
@@ -21,6 +22,7 @@ use crate::task::CancellationToken;
 
 use super::build_context::main_context;
 use super::build_logs::BuildLogsArgs;
+use super::failed_shell::{self, OnError};
 use super::step_flags::StepFlags;
 use super::{STOPPED, outputs, with_any_store, with_engine};
 
@@ -92,6 +94,9 @@ pub(in crate::cli) struct BuildArgs {
     metadata_file: Option<PathBuf>,
     #[command(flatten)]
     steps: StepFlags,
+    /// What to do when a RUN step fails
+    #[arg(long, value_enum, default_value = "fail", value_name = "ACTION")]
+    on_error: OnError,
     /// The platform to build for [default: this machine's]
     #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -162,6 +167,10 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
         Ok(None) => {}
         Err(error) => return fail(error),
     }
+    let slot = match failed_shell::slot(args.on_error) {
+        Ok(slot) => slot,
+        Err(error) => return fail(error),
+    };
     let quiet = args.quiet;
     let iidfile = args.iidfile.clone();
     if let Err(error) = [&args.iidfile, &args.metadata_file].into_iter().flatten().try_for_each(|path| forget(path)) {
@@ -172,12 +181,15 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
         Ok(spawner) => spawner,
         Err(error) => return fail(Error::Runtime(error)),
     };
-    let result = with_engine(global, Some(spawner), |engine| build(engine, args));
+    let result = with_engine(global, Some(spawner), |engine| build(engine, args, slot.clone()));
     let id = match result {
         Ok(id) => id,
         Err(error) => {
             let stopped = matches!(error, Error::Build(crate::executor::Error::Cancelled));
             let failed = fail(error);
+            if let Some(step) = slot.and_then(|slot| slot.take()).filter(|_| !stopped) {
+                failed_shell::open(step);
+            }
             return if stopped { ExitCode::from(STOPPED) } else { failed };
         }
     };
@@ -251,13 +263,13 @@ fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
 }
 
 /// Builds, and says in a line what came of it, or of as much as was done.
-async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
+async fn build(engine: Engine, args: BuildArgs, failed: Option<FailedSlot>) -> Result<String, Error> {
     let (mode, profile_file) = (args.mode(), args.profile.clone());
     let summary = Arc::new(Summary::new());
     let profile = profile_file.as_ref().map(|_| Arc::new(Profile::new()));
     let observers = profile.iter().map(|profile| profile.clone() as Arc<dyn Observer>).chain([summary.clone() as Arc<dyn Observer>]);
     let progress = observed(mode, observers.collect());
-    let result = build_with(&engine, args, &progress).await;
+    let result = build_with(&engine, args, failed, &progress).await;
     progress.close();
     let written =
         profile_file.zip(profile).map(|(path, profile)| profile.write(&path).map_err(|source| Error::Io { action: "write", path, source }));
@@ -269,10 +281,10 @@ async fn build(engine: Engine, args: BuildArgs) -> Result<String, Error> {
     Ok(outcome.image.id.to_string())
 }
 
-async fn build_with(engine: &Engine, args: BuildArgs, progress: &Progress) -> Result<BuildOutcome, Error> {
+async fn build_with(engine: &Engine, args: BuildArgs, failed: Option<FailedSlot>, progress: &Progress) -> Result<BuildOutcome, Error> {
     let mode = args.mode();
     let metadata_file = args.metadata_file.clone();
-    let request = request(args)?;
+    let request = BuildRequest { failed, ..request(args)? };
     let verified = request.verify_reproducible.then_some(request.reproducible);
     let interrupted = CancellationToken::new();
     let watcher = tokio::spawn(watch_signals(interrupted.clone()));
@@ -380,6 +392,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         network: args.steps.network(),
         entitlements: args.steps.entitlements(),
         steps: args.steps.settings()?,
+        failed: None,
         platform: args.platform,
         secrets: secrets(&args.secret)?,
         outputs: outputs::outputs(args.output, args.push, args.load, &args.annotation)?,

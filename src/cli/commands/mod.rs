@@ -6,6 +6,7 @@ mod build_logs;
 pub(super) mod builder;
 pub(super) mod containers;
 pub(super) mod context;
+mod failed_shell;
 pub(super) mod images;
 pub(super) mod login;
 mod outputs;

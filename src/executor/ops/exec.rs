@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::executor::ssh::AgentSocket;
@@ -24,6 +24,7 @@ use crate::store::{ActiveSnapshot, CacheMount, MountSharing, SnapshotId};
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
 
 use super::dates::limit_times;
+use super::failed::FailedStep;
 use super::step::{commit, view};
 use super::stubs::{make_stubs, repeat};
 use super::{Owner, ProcessUser, lookup_user, make_dir};
@@ -92,22 +93,55 @@ pub fn run(
 
     let started = Instant::now();
     let log = StepLog::create(environment, step)?;
-    let exit = supervise(environment, step, &spec, network.namespace, progress, &log)?;
-    progress.measured(StepUsage {
+    let spare = environment.failed.as_ref().and(network.namespace.as_ref()).map(OwnedFd::try_clone).transpose();
+    let spare = spare.map_err(|source| Error::Io { action: "copy", path: "a descriptor".into(), source })?;
+    let outcome = supervise(environment, step, &spec, network.namespace, progress, &log);
+    if let Ok(exit) = &outcome {
+        progress.measured(usage(exit));
+    }
+    let files = StepFiles { active, _held: held, _network: network.guard };
+    if !matches!(&outcome, Ok(exit) if exit.status.success()) {
+        if let (Some(slot), false) = (&environment.failed, matches!(outcome, Err(Error::Cancelled))) {
+            let (spawner, lease) = (environment.spawner.clone(), environment.lease.clone());
+            slot.put(FailedStep { spec, netns: spare, spawner, shell: shell_of(op), _files: files, _lease: lease });
+        }
+        let memory_limit = environment.steps.cgroup.memory;
+        return Err(Error::Step(Box::new(failure(step, &outcome?, started.elapsed(), log, memory_limit))));
+    }
+    scratch.remove()?;
+    commit(files.into_layer(), step, 0, environment.epoch)
+}
+
+/// What a command used.
+fn usage(exit: &Exit) -> StepUsage {
+    StepUsage {
         user_time: Some(exit.user_time),
         system_time: Some(exit.system_time),
         peak_memory: exit.peak_memory,
         read: exit.io.map(|io| io.read),
         written: exit.io.map(|io| io.written),
         hashed: None,
-    });
-    drop(held);
-    drop(network.guard);
-    if !exit.status.success() {
-        return Err(Error::Step(Box::new(failure(step, &exit, started.elapsed(), log, environment.steps.cgroup.memory))));
     }
-    scratch.remove()?;
-    commit(active, step, 0, environment.epoch)
+}
+
+/// The shell that runs the command, if one does.
+fn shell_of(op: &ExecOp) -> Option<String> {
+    const NAMES: [&str; 7] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "fish"];
+    op.args.first().filter(|program| NAMES.contains(&program.rsplit('/').next().unwrap_or_default())).cloned()
+}
+
+/// The writable layer of a step, and what must be there while something runs on it.
+pub(super) struct StepFiles {
+    active: ActiveSnapshot,
+    _held: Held,
+    _network: Option<Box<dyn Send>>,
+}
+
+impl StepFiles {
+    /// The layer, once nothing runs on it.
+    fn into_layer(self) -> ActiveSnapshot {
+        self.active
+    }
 }
 
 /// Gives the sandbox what the command line says of all steps.
@@ -307,7 +341,7 @@ fn take_cache_mounts(
             CacheSharing::Locked => MountSharing::Locked,
         };
         let key = *blake3::hash(id.as_bytes()).as_bytes();
-        let mut cache = environment.store.cache_mount(&key, id, sharing)?;
+        let mut cache = cache_mount(environment, step, &key, id, sharing)?;
         if cache.is_new() {
             fill_cache_mount(environment, step, &cache.path(), seed.as_ref(), inputs, (*mode, *uid, *gid))?;
             cache.seeded()?;
@@ -315,6 +349,18 @@ fn take_cache_mounts(
         held.cache_mounts.push((id.clone(), cache));
     }
     Ok(())
+}
+
+/// A cache mount. With `--no-cache` a build finds what its own steps left there, and nothing older, as with BuildKit.
+fn cache_mount(environment: &Environment, step: &Step, key: &[u8; 32], id: &str, sharing: MountSharing) -> Result<CacheMount, Error> {
+    if step.ignore_cache {
+        let mut emptied = environment.emptied.lock().unwrap_or_else(PoisonError::into_inner);
+        if emptied.insert(*key) {
+            // Others of this build wait until it is empty.
+            return Ok(environment.store.empty_cache_mount(key, id, sharing)?);
+        }
+    }
+    Ok(environment.store.cache_mount(key, id, sharing)?)
 }
 
 /// Files of another stage or image, as an overlay of their own; what is written there is dropped with it.
@@ -516,7 +562,7 @@ impl StepLog {
 }
 
 fn failure(step: &Step, exit: &Exit, elapsed: Duration, log: StepLog, memory_limit: Option<u64>) -> StepFailure {
-    let state = log.inner.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let state = log.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
     let lines: Vec<&[u8]> = state.tail.strip_suffix(b"\n").unwrap_or(&state.tail).split(|b| *b == b'\n').collect();
     let first = if state.tail.is_empty() { lines.len() } else { lines.len().saturating_sub(TAIL_LINES) };
     let tail = lines[first..].iter().map(|line| String::from_utf8_lossy(line).trim_end().to_owned()).collect();

@@ -1,7 +1,7 @@
 //! Writes a committed snapshot's directory as a layer's tar stream.
 //!
 //! The directory is what overlayfs left: it holds what was changed, but also what was only copied up. What equals the layers below is left out: files by
-//! metadata and content, directories by metadata, unless something inside them changed (then they are there with their own metadata). A deletion
+//! metadata and content, directories by metadata except their times, unless something inside them changed (then they are there with their own metadata). A deletion
 //! counts only where the layers below have something to delete.
 //!
 //! Of extended attributes a layer carries `security.capability` and `user.*`: others (labels of the host, ACLs, `trusted.*`) belong to the machine.
@@ -224,7 +224,8 @@ impl<W: Write> Differ<'_, W> {
         let directory = kind == FileType::Directory;
         let equal = stat.st_mode == below.st_mode
             && (stat.st_uid, stat.st_gid, stat.st_rdev) == (below.st_uid, below.st_gid, below.st_rdev)
-            && (stat.st_mtime, stat.st_mtime_nsec) == (below.st_mtime, below.st_mtime_nsec)
+            // A directory's time tells only that something came or went; what stayed so is there by itself, and BuildKit leaves the rest out, too.
+            && (directory || (stat.st_mtime, stat.st_mtime_nsec) == (below.st_mtime, below.st_mtime_nsec))
             && (directory || (stat.st_size == below.st_size && stat.st_nlink == 1));
         let root = self.lower.root(found.layer);
         if !equal || *xattrs != layer_xattrs(root, path)? {

@@ -76,6 +76,9 @@ pub enum Error {
         /// What stopped it.
         source: io::Error,
     },
+    /// The sandbox could not be signalled or waited for.
+    #[error(transparent)]
+    Sandbox(#[from] crate::runtime::Error),
     /// There is no such signal.
     #[error("no signal number {0}")]
     NoSuchSignal(i32),

@@ -14,6 +14,7 @@
 mod attachment;
 mod control;
 mod error;
+mod interactive;
 mod log;
 mod protocol;
 mod serve;
@@ -26,6 +27,7 @@ mod terminal;
 pub use attachment::{Attachment, HeldSignals, LocalIo, Outcome, PumpOptions, hold_signals};
 pub use control::{attach, kill, resize, stop, wait};
 pub use error::Error;
+pub use interactive::interact;
 pub use log::{LogOptions, LogRecord, LogStream, logs};
 pub use spec::{ContainerSpec, HostAddress, LogDriver, LogSettings, NetworkRequest, StdinMode};
 pub use start::{Mode, SUPERVISOR, Started, Starter};

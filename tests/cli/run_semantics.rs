@@ -1,0 +1,225 @@
+//! What RUN promises beyond running a command: the layer holds what the command changed and nothing else, mounts behave as documented, and nothing is left.
+
+use std::time::{Duration, Instant};
+
+use crate::common::{World, able, wait_for};
+
+fn world() -> Option<World> {
+    able(&["docker-registry"]).then(|| {
+        let world = World::new();
+        world.busybox();
+        world
+    })
+}
+
+#[test]
+fn each_kind_of_change_is_in_the_layer_and_what_only_looks_like_one_is_not() {
+    let Some(world) = world() else { return };
+    let steps: [(&str, &[&str]); 16] = [
+        ("cat /d/a > /dev/null; touch -c /d/absent; ls -lR /d", &[]),
+        // As BuildKit has it: that something came and went in a directory is no change.
+        ("touch /d/sub/t && rm /d/sub/t; mkdir -p /new/deep && rm -r /new; touch -d 2002-02-02 /d/sub", &[]),
+        ("chmod 700 /d/sub && chmod 755 /d/sub; chmod 600 /d/a && chmod 644 /d/a", &[]),
+        ("chmod 600 /d/a", &["d", "d/a"]),
+        ("chown 5:6 /d/b", &["d", "d/b"]),
+        ("rm /d/a && mkdir /d/a && echo z > /d/a/z", &["d", "d/a", "d/a/z"]),
+        ("rm -r /d/dir && echo file > /d/dir", &["d", "d/dir"]),
+        ("rm /d/link && ln -s b /d/link", &["d", "d/link"]),
+        ("rm /d/dir && ln -s a /d/dir", &["d", "d/dir"]),
+        ("ln /d/b /d/hard", &["d", "d/b", "d/hard"]),
+        ("mv /d/sub /d/moved", &["d", "d/.wh.sub", "d/moved"]),
+        ("echo persist > /run/state; echo t > /tmp/t", &["run", "run/state", "tmp", "tmp/t"]),
+        ("touch -d 2001-01-01 /d/b", &["d", "d/b"]),
+        ("mkdir /d/e && rmdir /d/e && rm /d/link", &["d", "d/.wh.link"]),
+        ("mkfifo /d/pipe && mknod /d/null c 1 3", &["d", "d/null", "d/pipe"]),
+        ("rm -r /d/a && mkdir /d/a", &["d", "d/a", "d/a/.wh..wh..opq"]),
+    ];
+    let first = "mkdir -p /d/sub /d/dir /run /tmp && chmod 751 /d && chown 7:8 /d && echo a > /d/a && echo b > /d/b && ln -s a /d/link && echo x > /d/dir/x \
+                 && touch -d 2001-01-01 /d/sub && touch -d 2001-01-01 /d";
+    let mut text = format!("FROM localhost/busybox\nRUN {first}\n");
+    steps.iter().for_each(|(command, _)| text.push_str(&format!("RUN {command}\n")));
+    let image = world.image(&text, &[]);
+    for ((command, expected), layer) in steps.iter().zip(&image.layers[2..]) {
+        assert_eq!(layer.keys().collect::<Vec<_>>(), *expected, "{command}");
+    }
+    // A parent that is there for a child's sake has the metadata that it has.
+    let parent = &image.layers[5]["d"];
+    assert_eq!((parent.mode, parent.uid, parent.gid), (0o751, 7, 8));
+    assert_eq!(parent.mtime, image.layers[1]["d"].mtime, "a change of a mode is none of the directory's");
+    let tree = image.tree();
+    assert_eq!((tree["d/pipe"].kind, tree["d/null"].kind, tree["run/state"].content.as_slice()), ("fifo", "char", &b"persist\n"[..]));
+    assert_eq!(tree["d/b"].mtime / 86_400, 11_323, "the day that was asked for");
+}
+
+#[test]
+fn processes_that_detach_themselves_and_ignore_signals_end_with_the_step() {
+    let Some(world) = world() else { return };
+    let daemon =
+        "(setsid sh -c 'trap \"\" TERM HUP INT; while true; do sleep 43219; done' < /dev/null > /dev/null 2>&1 &) ; sleep 0.3; echo left";
+    let done = world.build(&format!("FROM localhost/busybox\nRUN {daemon}\nRUN ps | grep -c '[4]3219'; true\n"), &[]).ok();
+    done.says(&["left\n", " 0\n"]);
+    assert!(!running("43219"), "the daemon is still there");
+    // Nor does one that keeps the output open hold the step up.
+    let held = world.build("FROM localhost/busybox\nRUN (setsid sleep 43218 &) ; echo quick\n", &[]).ok();
+    assert!(held.elapsed < Duration::from_secs(30), "{held}");
+    assert!(!running("43218"));
+}
+
+/// Whether a process with this argument is running.
+fn running(argument: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
+    })
+}
+
+#[test]
+fn a_step_has_no_input_the_usual_mask_and_a_script_of_its_own() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\nRUN cat; echo in=$(readlink /proc/self/fd/0) mask=$(umask)\n\
+                RUN touch /f && mkdir /g\n\
+                RUN <<SCRIPT\n#!/bin/sh -e\necho by=$0 mode=$(stat -c %a $0)\n! echo x >> $0\nls /dev/pipes\nSCRIPT\n\
+                RUN <<\"AWK\"\n#!/usr/bin/awk -f\nBEGIN { print \"from awk $HOME\" }\nAWK\n";
+    let awk = text.replace("/usr/bin/awk", "/bin/awk");
+    let done = world.build(&awk, &[]).ok();
+    done.says(&["in=/dev/null mask=0022", "by=/dev/pipes/SCRIPT mode=755", "from awk $HOME"]);
+    let image = world.image(&awk, &[]);
+    assert_eq!((image.tree()["f"].mode, image.tree()["g"].mode), (0o644, 0o755));
+    assert!(image.layers[3].is_empty() && image.layers[4].is_empty(), "{:?}", image.layers[3].keys());
+}
+
+#[test]
+fn users_and_groups_are_those_of_the_root_file_system() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\nRUN printf 'joe:x:1234:77::/home/joe:/bin/sh\\nann:x:1235:78::/home/ann:/bin/sh\\n' >> /etc/passwd && \
+                printf 'devs:x:500:joe,ann\\nops:x:501:joe\\n' >> /etc/group\n\
+                USER joe\nRUN echo A $(id -u):$(id -g):$(id -G) home=$HOME\nUSER joe:ops\nRUN echo B $(id -u):$(id -g):$(id -G)\n\
+                USER 1234\nRUN echo C $(id -u):$(id -g):$(id -G) home=$HOME\nUSER 4321\nRUN echo D $(id -u):$(id -g):$(id -G) home=$HOME\n\
+                USER 4321:99\nRUN echo E $(id -u):$(id -g):$(id -G)\nUSER joe:99\nRUN echo F $(id -u):$(id -g):$(id -G)\nUSER root\nRUN echo G $(id -u) home=$HOME\n";
+    world.build(text, &[]).ok().says(&[
+        "A 1234:77:77 500 501 home=/home/joe",
+        "B 1234:501:501",
+        "C 1234:77:77 500 501 home=/home/joe",
+        "D 4321:0:0 home=/\n",
+        "E 4321:99:99",
+        "F 1234:99:99",
+        "G 0 home=/root",
+    ]);
+}
+
+#[test]
+fn proxies_are_set_without_being_part_of_the_key_or_the_history() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\nRUN env | grep -i proxy | sort\n";
+    let proxy = |value: &str| format!("HTTP_PROXY={value}");
+    let done = world.build(text, &["--build-arg", &proxy("http://one:1"), "--build-arg", "no_proxy=local"]).ok();
+    done.says(&["HTTP_PROXY=http://one:1", "no_proxy=local"]);
+    let other = proxy("http://two:2");
+    assert_eq!(world.build(text, &["--build-arg", &other]).ok().step("[2/2]"), "CACHED");
+    let image = world.image(text, &["--build-arg", &other]);
+    assert!(!image.config.to_string().contains("two:2"), "{}", image.config);
+}
+
+#[test]
+fn cache_mounts_are_seeded_once_have_their_owner_and_are_empty_without_the_cache() {
+    let Some(world) = world() else { return };
+    world.write("seed/one", "1");
+    let text = |n: u32| {
+        format!(
+            "FROM scratch AS seed\nCOPY seed /given\nFROM localhost/busybox\n\
+             RUN --mount=type=cache,target=/c,from=seed,source=/given,mode=0700,uid=12,gid=34 echo run{n} && stat -c 'own %a %u:%g' /c && ls /c && touch /c/made{n}\n\
+             RUN --mount=type=cache,target=/c,from=seed,source=/given,mode=0700,uid=12,gid=34,ro echo again{n} $(ls /c) && ! touch /c/x\n"
+        )
+    };
+    world.build(&text(1), &[]).ok().says(&["own 700 12:34", " one\n", "again1 made1 one"]);
+    world.build(&text(2), &[]).ok().says(&["again2 made1 made2 one"]);
+    let fresh = world.build(&text(3), &["--no-cache"]).ok();
+    fresh.says(&["own 700 12:34", "again3 made3 one"]).omits(&["made1"]);
+    world.build(&text(4), &[]).ok().says(&["again4 made3 made4 one"]);
+}
+
+#[test]
+fn a_cache_mount_is_shared_private_or_locked_between_two_builds() {
+    let Some(world) = world() else { return };
+    // Each writes its name, waits, and counts the names that it sees.
+    let step = |sharing: &str, name: &str| {
+        format!(
+            "FROM localhost/busybox\nRUN --mount=type=cache,target=/c,id={sharing},sharing={sharing} touch /c/{name} && sleep 2 && echo {sharing}-{name}-$(ls /c | wc -l)\n"
+        )
+    };
+    let both = |sharing: &str| {
+        let started = Instant::now();
+        let outputs = ["a", "b"].map(|name| {
+            let file = world.context().join(format!("Dockerfile.{sharing}.{name}"));
+            std::fs::write(&file, step(sharing, name)).unwrap();
+            let run = world.build_as_it_is(&["-f", file.to_str().unwrap()]);
+            std::thread::spawn(move || run.ok().stderr)
+        });
+        let outputs = outputs.map(|output| output.join().unwrap());
+        (outputs.join("\n"), started.elapsed())
+    };
+    let (shared, _) = both("shared");
+    assert!(shared.contains("shared-a-2") && shared.contains("shared-b-2"), "{shared}");
+    let (private, _) = both("private");
+    assert!(private.contains("private-a-1") && private.contains("private-b-1"), "{private}");
+    let (locked, took) = both("locked");
+    assert!(took >= Duration::from_secs(4), "both at once: {locked}");
+    assert!(locked.contains("-1") && locked.contains("-2"), "{locked}");
+}
+
+#[test]
+fn a_tmpfs_has_its_size_and_a_secret_its_owner_mode_and_variable() {
+    let Some(world) = world() else { return };
+    std::fs::write(world.path("token"), "abc").unwrap();
+    let text = "FROM localhost/busybox\nRUN --mount=type=tmpfs,target=/t,size=2m df -k /t | tail -1 | awk '{ print \"size=\" $2 }'; ! dd if=/dev/zero of=/t/x bs=1M count=3 2>/dev/null; echo full\n\
+                RUN --mount=type=secret,id=token,mode=0440,uid=5,gid=6 stat -c 'file %a %u:%g' /run/secrets/token; ! echo x > /run/secrets/token\n\
+                RUN --mount=type=secret,id=token,env=TOKEN test ! -e /run/secrets/token && echo len=${#TOKEN}\n\
+                RUN --mount=type=secret,id=token,env=TOKEN,target=/both echo both=${#TOKEN}-$(wc -c < /both)\n\
+                RUN --mount=type=secret,id=other echo none=$(ls /run/secrets 2>/dev/null | wc -l)\n";
+    let file = format!("id=token,src={}", world.path("token").display());
+    let done = world.build(text, &["--secret", &file]).ok();
+    done.says(&["size=2048", "full\n", "file 440 5:6", "len=3", "both=3-3", "none=0"]);
+    // From the environment, by type, by name alone.
+    for spec in ["id=token,env=FROM_ENV", "type=env,id=token,env=FROM_ENV", "type=env,id=FROM_ENV", "id=FROM_ENV"] {
+        let id = if spec.contains("id=token") { "token" } else { "FROM_ENV" };
+        world.write(
+            "Dockerfile",
+            format!("FROM localhost/busybox\nRUN --mount=type=secret,id={id} wc -c < /run/secrets/{id} | sed 's/^/bytes /'\n"),
+        );
+        world.build_as_it_is(&["--secret", spec, "--no-cache"]).env("FROM_ENV", "12345").ok().says(&["bytes 5"]);
+    }
+    let required = world.build("FROM localhost/busybox\nRUN --mount=type=secret,id=absent,required true\n", &[]).fails();
+    required.says(&["Dockerfile:2", "secret `absent`", "hint: give it with --secret"]);
+}
+
+#[test]
+fn an_interrupt_leaves_no_mount_process_or_control_group() {
+    let Some(world) = world() else { return };
+    let before = groups();
+    let text = "FROM localhost/busybox AS a\nRUN --mount=type=cache,target=/c,sharing=locked --mount=type=tmpfs,target=/t (setsid sleep 65431 &) ; trap '' INT TERM; sleep 65432\n\
+                FROM localhost/busybox AS b\nRUN --mount=target=/ctx,rw sleep 65433\n\
+                FROM scratch\nCOPY --from=a / /a\nCOPY --from=b / /b\n";
+    world.write("Dockerfile", text);
+    let mut child = world.build_as_it_is(&["--memory", "64m"]).start();
+    wait_for("the steps", 30, || running("65432") && running("65433") && running("65431"));
+    let asked = Instant::now();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), nix::sys::signal::Signal::SIGINT).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130));
+    // It takes tens of milliseconds; a machine that is busy with other tests gets more.
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    wait_for("the end of the processes", 1, || !["65431", "65432", "65433"].into_iter().any(running));
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(world.root().to_str().unwrap()), "{mounts}");
+    wait_for("the removal of the groups", 2, || groups().into_iter().all(|group| before.contains(&group)));
+    // What was locked is free.
+    world.build("FROM localhost/busybox\nRUN --mount=type=cache,target=/c,sharing=locked true\n", &[]).ok();
+}
+
+/// The control groups that builds use and that hold no process of another test (those are busy).
+fn groups() -> Vec<std::path::PathBuf> {
+    let parents = ["/sys/fs/cgroup/strake", "/sys/fs/cgroup/memory/strake"];
+    let dirs = parents.iter().filter_map(|parent| std::fs::read_dir(parent).ok()).flatten().flatten().map(|entry| entry.path());
+    let idle = |dir: &std::path::PathBuf| std::fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty());
+    dirs.filter(|path| path.is_dir() && idle(path)).collect()
+}
