@@ -108,8 +108,9 @@ pub fn run(
         let memory_limit = environment.steps.cgroup.memory;
         return Err(Error::Step(Box::new(failure(step, &outcome?, started.elapsed(), log, memory_limit))));
     }
+    let layer = files.into_layer();
     scratch.remove()?;
-    commit(files.into_layer(), step, 0, environment.epoch)
+    commit(layer, step, 0, environment.epoch)
 }
 
 /// What a command used.

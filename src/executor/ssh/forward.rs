@@ -17,6 +17,8 @@ use super::{Kind, SshAgent};
 #[derive(Debug)]
 pub(in crate::executor) struct AgentSocket {
     path: PathBuf,
+    /// The same socket as the thread's.
+    listener: UnixListener,
     ended: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -29,9 +31,9 @@ impl AgentSocket {
         std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
         let ended = Arc::new(AtomicBool::new(false));
-        let (agent, flag) = (agent.clone(), ended.clone());
+        let (agent, flag, ours) = (agent.clone(), ended.clone(), listener.try_clone()?);
         let accepting = std::thread::Builder::new().name("ssh-agent".into()).spawn(move || accept(&listener, &agent, &flag))?;
-        Ok(AgentSocket { path, ended, accepting: Some(accepting) })
+        Ok(AgentSocket { path, listener: ours, ended, accepting: Some(accepting) })
     }
 
     /// Where it is on the host.
@@ -43,10 +45,8 @@ impl AgentSocket {
 impl Drop for AgentSocket {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
-        // A connection wakes the thread, which then sees that it is over.
-        if let (Some(dir), Some(name)) = (self.path.parent(), self.path.file_name()) {
-            let _ = by_short_name(dir, |dir| UnixStream::connect(dir.join(name)));
-        }
+        // Wakes the thread, which then sees that it is over.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         let _ = std::fs::remove_file(&self.path);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
