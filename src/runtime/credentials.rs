@@ -18,7 +18,7 @@ pub(super) fn set_limits(process: &ProcessSpec) -> Result<(), Failure> {
         let value = |number: u64| (number != u64::MAX).then_some(number);
         let wanted = rustix::process::Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
         rustix::process::setrlimit(kernel_resource(limit.resource), wanted)
-            .map_err(Failure::step("set the limit", format!("{:?}", limit.resource)))?;
+            .map_err(Failure::step("set the limit", format!("{:?}", limit.resource).to_lowercase()))?;
     }
     Ok(())
 }

@@ -106,6 +106,9 @@ fn setup_hint(step: &str, source: &io::Error) -> Option<String> {
     if step.contains("overlay") && source.raw_os_error() == Some(libc::EPERM) {
         return Some("this kernel refuses overlayfs in a user namespace; 5.11 or newer is needed".into());
     }
+    if step.contains("the limit") && source.raw_os_error() == Some(libc::EPERM) {
+        return Some("only root may raise a hard limit: give one that is not above this process's own (`ulimit -H`)".into());
+    }
     if source.raw_os_error() == Some(libc::EPERM) {
         return Some("the surrounding container forbids it; it needs CAP_SYS_ADMIN and a filter that allows mount".into());
     }
