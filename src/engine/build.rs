@@ -13,8 +13,8 @@ use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput,
 use crate::diag::{Diagnostic, Secret, SourceFile};
 use crate::executor::{self, Environment, FailedSlot, StepSettings};
 use crate::graph::{
-    BuildGraph, CheckScope, ContextName, Entitlements, GitSource, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned, RemoteTree,
-    ResolvedImages, SOURCE_DATE_EPOCH, SourceOp, plan,
+    BuildGraph, CheckScope, ContextName, Entitlements, GitSource, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned,
+    RemoteTree, ResolvedImages, SOURCE_DATE_EPOCH, SourceOp, plan,
 };
 use crate::image::blobs::ensure_manifest;
 use crate::image::load::Layout;
