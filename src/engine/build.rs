@@ -269,6 +269,7 @@ impl Engine {
         let mut outcome = executor::run(graph.clone(), environment.clone()).await?;
         if request.verify_reproducible {
             progress.message("building a second time, to compare");
+            environment.start_over();
             let second = executor::run(graph.clone(), environment.clone()).await?;
             let latest = environment.epoch.unwrap_or(started);
             let (store, graph) = (self.store.clone(), graph.clone());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 
@@ -117,6 +117,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Prepares for another run of the same build: its cache mounts start empty once more.
+    pub fn start_over(&self) {
+        self.emptied.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The files of the named context `name`, or of the build context.
     pub fn context(&self, name: Option<&str>) -> Option<&Arc<LocalContext>> {
         match name {
