@@ -1,27 +1,78 @@
 //! The user's settings: `$STRAKE_CONFIG`, or `strake/config.toml` in the directory for settings. Flags and variables of the environment win over it.
 //!
 //! ```toml
-//! # Builds give the same image wherever and whenever they run, as with --reproducible.
 //! [build]
+//! # Builds give the same image wherever and whenever they run, as with --reproducible.
 //! reproducible = true
+//!
+//! [gc]
+//! # After a build, the cache is pruned by itself down to this.
+//! max-used-space = "50GB"
 //! ```
 //!
-//! It is TOML of which the few kinds of lines are read that settings need: comments, `[section]`, and `key = true` or `false`. Anything else is an error that names
-//! the line, so that no setting is ever ignored.
+//! What the file knows not is an error that names the line, so that no setting is ever ignored.
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::Error;
+use serde::{Deserialize, Deserializer};
+
+use crate::engine::{Error, GcSettings, parse_bytes};
 
 /// What the file says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Config {
-    /// `reproducible` in `[build]`.
+    /// How images are built.
+    #[serde(default)]
+    pub(super) build: BuildConfig,
+    /// What is kept of the build cache.
+    #[serde(default)]
+    pub(super) gc: GcConfig,
+}
+
+/// `[build]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BuildConfig {
+    /// `--reproducible`.
     pub(super) reproducible: Option<bool>,
 }
 
-/// What the file knows, for messages.
-const KNOWN: &str = "`reproducible` in `[build]`";
+/// `[gc]`: what `strake prune --help` says of the options with the same names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct GcConfig {
+    /// Whether the cache is pruned after builds at all.
+    enabled: Option<bool>,
+    #[serde(default, deserialize_with = "bytes")]
+    reserved_space: Option<u64>,
+    #[serde(default, deserialize_with = "bytes")]
+    max_used_space: Option<u64>,
+    #[serde(default, deserialize_with = "bytes")]
+    min_free_space: Option<u64>,
+}
+
+impl GcConfig {
+    /// The same for the engine; `None` where the cache is left alone.
+    pub(super) fn settings(&self) -> Option<GcSettings> {
+        let GcConfig { reserved_space, max_used_space, min_free_space, .. } = *self;
+        self.enabled.unwrap_or(true).then_some(GcSettings { reserved_space, max_used_space, min_free_space })
+    }
+}
+
+/// A size: a number of bytes, or text such as `10GB`.
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a size, such as \"10GB\" or a number of bytes")]
+    enum Size {
+        Bytes(u64),
+        Text(String),
+    }
+    match Size::deserialize(deserializer)? {
+        Size::Bytes(bytes) => Ok(Some(bytes)),
+        Size::Text(text) => parse_bytes(&text).map(Some).map_err(serde::de::Error::custom),
+    }
+}
 
 impl Config {
     /// Reads the file `path`. One that is not there says nothing, unless it was `asked` for.
@@ -32,7 +83,7 @@ impl Config {
         match std::fs::read_to_string(path) {
             Ok(text) => Config::parse(&text).map_err(|(line, what)| Error::Usage {
                 message: format!("{}:{line}: {what}", path.display()),
-                hint: Some(format!("the settings are: {KNOWN}")),
+                hint: Some("docs/config.md lists the settings".to_owned()),
             }),
             Err(source) if !asked && matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
                 Ok(Config::default())
@@ -41,37 +92,13 @@ impl Config {
         }
     }
 
+    /// Reads the text of a file; what is wrong comes with its line.
     fn parse(text: &str) -> Result<Config, (usize, String)> {
-        let mut config = Config::default();
-        let mut section = String::new();
-        for (number, line) in text.lines().enumerate() {
-            let fail = |what: String| Err((number + 1, what));
-            // No value of a setting holds a `#`.
-            let line = line.split('#').next().unwrap_or_default().trim();
-            if line.is_empty() {
-                continue;
-            }
-            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-                section = name.trim().to_owned();
-                if section != "build" {
-                    return fail(format!("there is no section `[{section}]`"));
-                }
-                continue;
-            }
-            let Some((key, value)) = line.split_once('=') else { return fail(format!("`{line}` is neither a section nor a setting")) };
-            let (key, value) = (key.trim(), value.trim());
-            match (section.as_str(), key) {
-                ("build", "reproducible") if config.reproducible.is_some() => return fail(format!("`{key}` is set twice")),
-                ("build", "reproducible") => match value {
-                    "true" => config.reproducible = Some(true),
-                    "false" => config.reproducible = Some(false),
-                    _ => return fail(format!("`{key}` is true or false, not `{value}`")),
-                },
-                ("", _) => return fail(format!("the setting `{key}` is in no section")),
-                _ => return fail(format!("there is no setting `{key}` in `[{section}]`")),
-            }
-        }
-        Ok(config)
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+            (line, error.message().replace('\n', "; "))
+        })
     }
 }
 
@@ -81,7 +108,7 @@ mod tests {
 
     #[test]
     fn settings_are_read_and_nothing_else_is_accepted() {
-        let reproducible = |text: &str| Config::parse(text).map(|config| config.reproducible);
+        let reproducible = |text: &str| Config::parse(text).map(|config| config.build.reproducible);
         assert_eq!(reproducible(""), Ok(None));
         assert_eq!(reproducible("# c\n\n [build] # b\n reproducible=true # yes\r\n"), Ok(Some(true)));
         assert_eq!(reproducible("[build]\nreproducible = false"), Ok(Some(false)));
@@ -94,9 +121,20 @@ mod tests {
             ("[build]\nrepro", 2),
             ("[other]", 1),
             ("[build", 1),
+            ("[build]\n[gc]\nmax-used-space = \"much\"", 3),
+            ("[gc]\nmax-used-space = -1", 2),
         ] {
             assert_eq!(reproducible(text).unwrap_err().0, line, "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_are_numbers_or_words_and_pruning_can_be_left_out() {
+        let gc = |text: &str| Config::parse(text).unwrap().gc.settings();
+        assert_eq!(gc(""), Some(GcSettings::default()));
+        let some = GcSettings { reserved_space: Some(2 << 30), max_used_space: Some(5), min_free_space: None };
+        assert_eq!(gc("[gc]\nreserved-space = \"2GB\"\nmax-used-space = 5"), Some(some));
+        assert_eq!(gc("[gc]\nenabled = false"), None);
     }
 
     #[test]
@@ -107,6 +145,6 @@ mod tests {
         assert!(Config::load(&path, true).is_err());
         std::fs::write(&path, "[build]\nx = 1\n").unwrap();
         let message = Config::load(&path, false).unwrap_err().to_string();
-        assert_eq!(message, format!("{}:2: there is no setting `x` in `[build]`", path.display()));
+        assert!(message.starts_with(&format!("{}:2: unknown field `x`", path.display())), "{message}");
     }
 }

@@ -100,11 +100,15 @@ pub(super) fn reproducible() -> Result<bool, Error> {
         Some("1" | "true") => Ok(true),
         Some("0" | "false") => Ok(false),
         Some(other) => Err(Error::Usage { message: format!("{REPRODUCIBLE} is `{other}`"), hint: Some("set it to 1 or to 0".into()) }),
-        None => Ok(config()?.reproducible.unwrap_or(false)),
+        None => Ok(config()?.build.reproducible.unwrap_or(false)),
     }
 }
 
-fn config() -> Result<Config, Error> {
+/// The user's settings.
+///
+/// # Errors
+/// They cannot be read, or say what has no meaning.
+pub(super) fn config() -> Result<Config, Error> {
     if let Some(path) = path(CONFIG) {
         return Config::load(&path, true);
     }

@@ -30,7 +30,7 @@ use crate::registry::{Client, ClientOptions, CredentialFiles, Credentials};
 use crate::runtime::Spawner;
 use crate::store::Store;
 pub use crate::store::{
-    GcLimits, LoggedBuild, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, RecordFilterError, StoreUsage, UsageRecord,
+    GcSettings, LoggedBuild, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, RecordFilterError, StoreUsage, UsageRecord,
 };
 
 pub use crate::graph::SOURCE_DATE_EPOCH;

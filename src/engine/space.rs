@@ -1,6 +1,6 @@
 //! What the store takes on the disk, and giving it back: by hand, and by itself after a build.
 
-use crate::store::{GcLimits, PruneOptions, PruneReport, StoreUsage};
+use crate::store::{GcSettings, PruneOptions, PruneReport, StoreUsage};
 
 use super::{ContainerInfo, Engine, Error};
 
@@ -41,11 +41,12 @@ impl Engine {
         Ok(self.store.prune(options)?)
     }
 
-    /// Applies the default rules to the build cache, if it may be near a limit; `None` where it is not. Without `limits`, those that suit the disk hold.
+    /// Applies the default rules to the build cache, if it may be near a limit; `None` where it is not. What
+    /// `settings` leave open follows from the disk.
     ///
     /// # Errors
     /// The store.
-    pub fn collect_garbage(&self, limits: Option<GcLimits>) -> Result<Option<PruneReport>, Error> {
-        Ok(self.store.collect_garbage(limits)?)
+    pub fn collect_garbage(&self, settings: &GcSettings) -> Result<Option<PruneReport>, Error> {
+        Ok(self.store.collect_garbage(settings)?)
     }
 }

@@ -7,19 +7,19 @@ use std::time::{Duration, SystemTime};
 
 use super::open::to_micros;
 use super::policy::EASY_TIME;
-use super::{Error, GcLimits, PruneOptions, PruneReport, PruneRule, Store, default_rules};
+use super::{Error, GcLimits, GcSettings, PruneOptions, PruneReport, PruneRule, Store, default_rules};
 
 /// How long the sizes that were looked at last are good enough.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Applies the default rules to the build cache; `None` where there was nothing to do. Without `limits`, those that suit the disk hold.
+    /// Applies the default rules to the build cache; `None` where there was nothing to do. What `settings` leave open follows from the disk.
     ///
     /// # Errors
     /// As [`Store::prune`].
-    pub fn collect_garbage(&self, limits: Option<GcLimits>) -> Result<Option<PruneReport>, Error> {
+    pub fn collect_garbage(&self, settings: &GcSettings) -> Result<Option<PruneReport>, Error> {
         let disk = self.disk_space()?;
-        let rules = default_rules(limits.unwrap_or_else(|| GcLimits::of_disk(disk.total)));
+        let rules = default_rules(GcLimits::new(settings, disk.total));
         // The cache is no larger than all that is on the disk.
         let most = disk.total.saturating_sub(disk.free);
         let mut near: Vec<PruneRule> = rules.into_iter().filter(|rule| rule.limit(most, disk).is_some()).collect();

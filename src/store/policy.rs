@@ -64,7 +64,28 @@ pub struct GcLimits {
     pub min_free_space: u64,
 }
 
+/// Limits of the default rules that somebody chose; the others follow from the disk. In bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GcSettings {
+    /// [`GcLimits::reserved_space`].
+    pub reserved_space: Option<u64>,
+    /// [`GcLimits::max_used_space`].
+    pub max_used_space: Option<u64>,
+    /// [`GcLimits::min_free_space`].
+    pub min_free_space: Option<u64>,
+}
+
 impl GcLimits {
+    /// The limits for a disk of `total` bytes.
+    pub fn new(settings: &GcSettings, total: u64) -> GcLimits {
+        let default = GcLimits::of_disk(total);
+        GcLimits {
+            reserved_space: settings.reserved_space.unwrap_or(default.reserved_space),
+            max_used_space: settings.max_used_space.unwrap_or(default.max_used_space),
+            min_free_space: settings.min_free_space.unwrap_or(default.min_free_space),
+        }
+    }
+
     /// What BuildKit takes by default: a tenth of the disk reserved but 10 GB at most, four fifths or 100 GB used at most, a fifth left free.
     pub fn of_disk(total: u64) -> GcLimits {
         GcLimits {

@@ -283,7 +283,7 @@ async fn build(engine: Engine, args: BuildArgs, failed: Option<FailedSlot>) -> R
 
 async fn build_with(engine: &Engine, args: BuildArgs, failed: Option<FailedSlot>, progress: &Progress) -> Result<BuildOutcome, Error> {
     let mode = args.mode();
-    let metadata_file = args.metadata_file.clone();
+    let (metadata_file, gc) = (args.metadata_file.clone(), env::config()?.gc.settings());
     let request = BuildRequest { failed, ..request(args)? };
     let verified = request.verify_reproducible.then_some(request.reproducible);
     let interrupted = CancellationToken::new();
@@ -309,7 +309,8 @@ async fn build_with(engine: &Engine, args: BuildArgs, failed: Option<FailedSlot>
     engine.finish(outcome.executed > 0)?;
     drop(phase);
     if outcome.executed > 0
-        && let Err(error) = engine.collect_garbage(None)
+        && let Some(settings) = gc
+        && let Err(error) = engine.collect_garbage(&settings)
     {
         // The build is done, and the next one tries again.
         report::remark_as(mode, &format!("warning: the build cache could not be pruned: {error}"));

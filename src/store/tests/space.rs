@@ -178,15 +178,15 @@ fn garbage_is_collected_where_a_limit_is_near_and_once_a_minute() {
         cached(&store, number, &[id], 10 - i64::from(number));
     }
     let each = store.usage().unwrap().cache_bytes() / 3;
-    let limits = |max_used_space| Some(GcLimits { reserved_space: 0, max_used_space, min_free_space: 0 });
-    assert!(store.collect_garbage(limits(u64::MAX)).unwrap().is_none());
+    let limits = |most| GcSettings { reserved_space: Some(0), max_used_space: Some(most), min_free_space: Some(0) };
+    assert!(store.collect_garbage(&limits(u64::MAX)).unwrap().is_none());
     assert!(!store.layout().gc_stamp().exists(), "nothing was near");
-    let report = store.collect_garbage(limits(2 * each + 1)).unwrap().unwrap();
+    let report = store.collect_garbage(&limits(2 * each + 1)).unwrap().unwrap();
     assert_eq!(report.records.iter().map(|record| record.description.as_str()).collect::<Vec<_>>(), ["l0"]);
-    assert!(store.collect_garbage(limits(1)).unwrap().is_none(), "looked at just now");
+    assert!(store.collect_garbage(&limits(1)).unwrap().is_none(), "looked at just now");
     let past = SystemTime::now() - Duration::from_secs(120);
     std::fs::File::options().write(true).open(store.layout().gc_stamp()).unwrap().set_modified(past).unwrap();
-    assert_eq!(store.collect_garbage(limits(1)).unwrap().unwrap().records.len(), 2);
+    assert_eq!(store.collect_garbage(&limits(1)).unwrap().unwrap().records.len(), 2);
 }
 
 #[test]
