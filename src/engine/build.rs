@@ -28,7 +28,7 @@ use super::call::{CHECK_ARGUMENT, LazyRules, SYNTAX_ARGUMENT, warnings_of};
 use super::epoch::{Epoch, Origins, build_epoch, with_commit_times};
 use super::network::networks;
 use super::outputs::{self, BuildResult, Output, given_names, kept_names};
-use super::remote::Remotes;
+use super::remote::{GIT_AGENT, Remotes};
 use super::sources::PullPolicy;
 use super::verify::{compare, starting_time};
 use super::{Engine, Error};
@@ -177,7 +177,8 @@ impl Engine {
         let lease = Arc::new(self.store.lease()?);
         let _held = lease.clone();
         let phase = progress.phase("read");
-        let remotes = self.remotes(Some(lease.clone()), request.secrets.clone(), None, progress);
+        let agent = request.steps.ssh.get(GIT_AGENT).cloned();
+        let remotes = self.remotes(Some(lease.clone()), request.secrets.clone(), agent, progress);
         let context = keep_git_dir(request.context, &request.build_args);
         let has_time = request.reproducible || request.build_args.get(SOURCE_DATE_EPOCH).is_some_and(|value| !value.is_empty());
         let (context, given) = if has_time { dated(context, request.named_contexts) } else { (context, request.named_contexts) };

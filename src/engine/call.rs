@@ -17,6 +17,7 @@ use crate::progress::Progress;
 use crate::task::CancellationToken;
 
 use super::build::{BuildRequest, Context, ContextSource, Input, keep_git_dir, layouts, named_contexts};
+use super::remote::GIT_AGENT;
 use super::sources::{BuildSources, PullPolicy};
 use super::{Engine, Error};
 
@@ -67,7 +68,8 @@ impl Engine {
         // Files from elsewhere need a store that can be written.
         let is_remote = matches!(request.context, ContextSource::Remote(_));
         let lease = if is_remote { Some(Arc::new(self.store.lease()?)) } else { None };
-        let remotes = self.remotes(lease, request.secrets.clone(), None, progress);
+        let agent = request.steps.ssh.get(GIT_AGENT).cloned();
+        let remotes = self.remotes(lease, request.secrets.clone(), agent, progress);
         let context = keep_git_dir(request.context, &request.build_args);
         let input = self.read_input(context, request.dockerfile, &remotes, &CancellationToken::new()).await?;
         let syntax = request.build_args.get(SYNTAX_ARGUMENT).map(String::as_str);

@@ -20,4 +20,4 @@ pub use error::{Error, StepFailure};
 pub use ops::{FailedSlot, FailedStep, ShellError};
 pub use scheduler::{Outcome, run};
 pub use settings::StepSettings;
-pub use ssh::{SshAgent, SshError, SshSource};
+pub use ssh::{AgentSocket, SshAgent, SshError, SshSource};

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::executor::{AgentSocket, SshAgent};
 use crate::registry::Proxies;
 use crate::task::CancellationToken;
 
@@ -54,8 +55,8 @@ pub(super) struct GitAccess {
     pub(super) programs: Vec<PathBuf>,
     /// Proxies for http(s).
     pub(super) proxies: Proxies,
-    /// The socket of the ssh agent that may be used.
-    pub(super) ssh_agent: Option<PathBuf>,
+    /// The ssh agent that may be used: that of the ID `default`.
+    pub(super) ssh_agent: Option<SshAgent>,
 }
 
 /// Runs git for one repository.
@@ -66,6 +67,8 @@ pub(super) struct Git<'a> {
     scratch: &'a Path,
     /// More settings, which may hold secrets.
     settings: Settings,
+    /// Where git's ssh finds the agent.
+    agent: Option<AgentSocket>,
     cancel: &'a CancellationToken,
 }
 
@@ -79,7 +82,10 @@ impl<'a> Git<'a> {
         let program = access.programs.iter().map(|dir| dir.join("git")).find(|path| path.is_file()).ok_or(GitError::NoProgram)?;
         let home = scratch.join("home");
         std::fs::create_dir_all(&home).map_err(|source| GitError::Io { path: home, source })?;
-        Ok(Git { access, program, scratch, settings, cancel })
+        let owner = (0o600, rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let agent = access.ssh_agent.as_ref().map(|agent| AgentSocket::new(agent, scratch, "agent", owner));
+        let agent = agent.transpose().map_err(|source| GitError::Io { path: scratch.join("agent"), source })?;
+        Ok(Git { access, program, scratch, settings, agent, cancel })
     }
 
     /// Runs one command in `dir` to its end, and gives what it wrote to standard output.
@@ -113,8 +119,8 @@ impl<'a> Git<'a> {
         // Whatever is above the directory is not ours.
         command.env("GIT_CEILING_DIRECTORIES", self.scratch);
         command.env("GIT_SSH_COMMAND", self.ssh_command());
-        if let Some(agent) = &self.access.ssh_agent {
-            command.env("SSH_AUTH_SOCK", agent);
+        if let Some(agent) = &self.agent {
+            command.env("SSH_AUTH_SOCK", agent.path());
         }
         let proxies = &self.access.proxies;
         for (name, value) in [("http_proxy", &proxies.http), ("https_proxy", &proxies.https)] {

@@ -11,7 +11,6 @@ mod http_error;
 mod input;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::sync::OnceCell;
 use crate::cache::key::{git_key, remote_context_key};
 use crate::cache::{BuildCache, CacheKey, Output};
 use crate::diag::SafeUrl;
-use crate::executor::{Download, Error as BuildError, ops};
+use crate::executor::{Download, Error as BuildError, SshAgent, ops};
 use crate::graph::{GitSource, RemoteTree};
 use crate::oci::Digest;
 use crate::path::RootPath;
@@ -69,9 +68,12 @@ impl Identified {
     }
 }
 
+/// The ID of `--ssh` whose agent git may ask, as in BuildKit.
+pub(super) const GIT_AGENT: &str = "default";
+
 impl Engine {
     /// The remote files of a build. Without a `lease`, nothing can be fetched.
-    pub(super) fn remotes(&self, lease: Option<Arc<Lease>>, secrets: Secrets, ssh_agent: Option<PathBuf>, progress: &Progress) -> Remotes {
+    pub(super) fn remotes(&self, lease: Option<Arc<Lease>>, secrets: Secrets, ssh_agent: Option<SshAgent>, progress: &Progress) -> Remotes {
         let (options, made) = (self.options.clone(), self.client.clone());
         Remotes {
             store: self.store.clone(),
@@ -86,7 +88,7 @@ impl Engine {
     }
 }
 
-fn access(options: &EngineOptions, ssh_agent: Option<PathBuf>) -> GitAccess {
+fn access(options: &EngineOptions, ssh_agent: Option<SshAgent>) -> GitAccess {
     GitAccess { programs: options.credentials.helper_dirs.clone(), proxies: options.client.proxies.clone(), ssh_agent }
 }
 

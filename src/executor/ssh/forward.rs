@@ -1,4 +1,5 @@
-//! A step's socket: made beside its layer, mounted into its sandbox, and served by a thread for each connection while the step runs.
+//! A socket of an agent: made beside a step's layer, mounted into its sandbox, and served by a thread for each connection while the step runs. Git, where it fetches
+//! by ssh, gets one too.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,9 +14,9 @@ use std::thread::JoinHandle;
 use super::protocol::{Answers, serve};
 use super::{Kind, SshAgent};
 
-/// The socket of one mount. Dropping it ends it, with all connections.
+/// The socket of one mount, or of one repository. Dropping it ends it, with all connections.
 #[derive(Debug)]
-pub(in crate::executor) struct AgentSocket {
+pub struct AgentSocket {
     path: PathBuf,
     /// The same socket as the thread's.
     listener: UnixListener,
@@ -25,7 +26,10 @@ pub(in crate::executor) struct AgentSocket {
 
 impl AgentSocket {
     /// Makes the socket `name` in the directory `dir`, with this mode and owner.
-    pub(in crate::executor) fn new(agent: &SshAgent, dir: &Path, name: &str, (mode, uid, gid): (u32, u32, u32)) -> io::Result<AgentSocket> {
+    ///
+    /// # Errors
+    /// The file system.
+    pub fn new(agent: &SshAgent, dir: &Path, name: &str, (mode, uid, gid): (u32, u32, u32)) -> io::Result<AgentSocket> {
         let path = dir.join(name);
         let listener = bind(dir, name)?;
         std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
@@ -37,7 +41,7 @@ impl AgentSocket {
     }
 
     /// Where it is on the host.
-    pub(in crate::executor) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }

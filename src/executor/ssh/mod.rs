@@ -16,7 +16,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(super) use forward::AgentSocket;
+pub use forward::AgentSocket;
 use key::PrivateKey;
 
 /// What `--ssh` names.
