@@ -26,6 +26,11 @@ impl RootPath {
     /// `path` as seen from here: an absolute one replaces this path, a relative one is appended; both are cleaned without looking at links.
     pub fn join(&self, path: impl AsRef<OsStr>) -> RootPath {
         let path = path.as_ref().as_bytes();
+        // A single name, as when a tree is walked, needs no cleaning.
+        if !path.is_empty() && path != b"." && path != b".." && !path.contains(&b'/') {
+            let above = if self.is_root() { &[][..] } else { &self.0 };
+            return RootPath([above, b"/", path].concat());
+        }
         let mut parts: Vec<&[u8]> = Vec::new();
         if path.first() != Some(&b'/') {
             parts.extend(self.components_bytes());
@@ -75,7 +80,8 @@ impl RootPath {
 
     /// The last name; `None` for `/`.
     pub fn file_name(&self) -> Option<&OsStr> {
-        self.components().next_back()
+        let cut = self.0.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+        self.0.get(cut..).filter(|name| !name.is_empty()).map(OsStr::from_bytes)
     }
 
     /// This path without its leading slash: relative to the root, `.` for the root itself.

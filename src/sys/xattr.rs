@@ -26,6 +26,28 @@ pub fn list(dir: BorrowedFd<'_>, path: &Path) -> io::Result<Vec<OsString>> {
     }
 }
 
+/// The names of all attributes of an open file or directory, in the kernel's order. A file system without attributes has none.
+pub fn list_open(file: impl AsFd) -> io::Result<Vec<OsString>> {
+    // Most entries have none, so most calls make no memory.
+    let mut few = [0; 256];
+    match rustix::fs::flistxattr(file.as_fd(), &mut few[..]) {
+        Ok(length) => return Ok(split_names(few.get(..length).unwrap_or_default())),
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        Err(Errno::RANGE) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(split_names(&grow(|buffer| rustix::fs::flistxattr(file.as_fd(), buffer), FIRST_TRY)?))
+}
+
+/// The value of the attribute `name` of an open file or directory; `None` where it has none of that name.
+pub fn get_open(file: impl AsFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
+    match grow(|buffer| rustix::fs::fgetxattr(file.as_fd(), name, buffer), FIRST_TRY) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The value of the attribute `name` of `path` in `dir`; `None` where it has none of that name.
 pub fn get(dir: BorrowedFd<'_>, path: &Path, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
     let path = proc_path(dir, path);

@@ -4,16 +4,20 @@
 //! metadata and content, directories by metadata except their times, unless something inside them changed (then they are there with their own metadata). A deletion
 //! counts only where the layers below have something to delete.
 //!
+//! The tree is read by a thread of its own, ahead of the one that writes the stream ([`super::record`]), as soon as there is more than one batch of it. Names are
+//! opened from their directory's descriptor, which costs the kernel one step, and everything is asked of the open file.
+//!
 //! Of extended attributes a layer carries `security.capability` and `user.*`: others (labels of the host, ACLs, `trusted.*`) belong to the machine.
 //! Whiteouts have no time: theirs says when a build ran, and nobody reads it.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
@@ -22,8 +26,15 @@ use crate::path::RootPath;
 use crate::sys::{Links, RootDir, xattr};
 
 use super::lower::{Found, LowerLayers, is_whiteout};
-use super::tar_writer::{Entry, EntryKind, TarWriter};
-use super::{Error, Xattrs, is_opaque, is_overlay_attribute};
+use super::record::{Batch, Content, Head, SMALL};
+use super::tar_writer::TarWriter;
+use super::{Error, Xattrs, is_overlay_attribute, overlay_attribute};
+
+/// How many batches may wait to be written.
+const AHEAD: usize = 4;
+
+/// How many directories on the way down stay open.
+const MAX_OPEN: usize = 64;
 
 /// How to write a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,18 +58,42 @@ pub struct LayerWritten {
 
 /// Writes the changes that `layer` makes to `lower` (topmost first) as an uncompressed tar stream.
 pub fn write_layer(layer: &Path, lower: &[PathBuf], out: &mut impl Write, options: &LayerOptions) -> Result<LayerWritten, Error> {
-    let fail = |source| Error::Entry { action: "open", path: RootPath::root(), root: layer.to_owned(), source };
-    let mut differ = Differ {
-        layer: RootDir::open(layer).map_err(fail)?,
-        lower: LowerLayers::open(lower, options.userxattr)?,
-        tar: TarWriter::new(out),
-        options,
-        pending: Vec::new(),
-        links: HashMap::new(),
-    };
-    differ.walk()?;
-    let (digest, size, entries) = differ.tar.finish()?;
+    let mut differ = Differ::open(layer, lower, options)?;
+    let mut tar = TarWriter::new(out);
+    let first = differ.batch()?;
+    first.write(&mut tar, layer)?;
+    if !differ.is_done() {
+        write_rest(&mut differ, &mut tar, layer)?;
+    }
+    let (digest, size, entries) = tar.finish()?;
     Ok(LayerWritten { diff_id: DiffId::new(digest), size, entries })
+}
+
+/// Reads on one thread and writes on this one.
+fn write_rest<W: Write>(differ: &mut Differ<'_>, tar: &mut TarWriter<W>, layer: &Path) -> Result<(), Error> {
+    std::thread::scope(|scope| {
+        let (sender, batches) = sync_channel(AHEAD);
+        let reader = &mut *differ;
+        let read = move || {
+            while !reader.is_done() {
+                let batch = reader.batch();
+                let failed = batch.is_err();
+                // Nobody takes it where writing failed.
+                if sender.send(batch).is_err() || failed {
+                    return;
+                }
+            }
+        };
+        if std::thread::Builder::new().name("layer-read".to_owned()).spawn_scoped(scope, read).is_err() {
+            return Ok(());
+        }
+        batches.into_iter().try_for_each(|batch| batch?.write(tar, layer))
+    })?;
+    // Where no thread can be made, this one does all the work.
+    while !differ.is_done() {
+        differ.batch()?.write(tar, layer)?;
+    }
+    Ok(())
 }
 
 /// What [`write_layer`] would write, without writing it anywhere.
@@ -66,160 +101,202 @@ pub fn diff_id_only(layer: &Path, lower: &[PathBuf], options: &LayerOptions) -> 
     write_layer(layer, lower, &mut io::sink(), options)
 }
 
-struct Differ<'a, W> {
+struct Differ<'a> {
     layer: RootDir,
     lower: LowerLayers,
-    tar: TarWriter<W>,
     options: &'a LayerOptions,
-    /// Directories on the way to the current entry that are not written yet, because nothing in them changed so far.
-    pending: Vec<(RootPath, Stat, Xattrs)>,
+    opaque: OsString,
+    /// The directories on the way to the current entry; none at the end.
+    levels: Vec<Level>,
+    /// Those of them that are not written yet, because nothing in them changed so far.
+    pending: Vec<Head>,
     /// Files with several names: where the first one is.
     links: HashMap<(u64, u64), RootPath>,
+    batch: Batch,
 }
 
 /// A directory being walked.
 struct Level {
     path: RootPath,
+    /// Closed while the walk is far below.
+    fd: Option<OwnedFd>,
     /// The names that are left, last first.
-    names: Vec<OsString>,
+    names: Vec<(CString, FileType)>,
     /// The lower layers whose directories show through here.
     merged: Vec<usize>,
 }
 
-impl<W: Write> Differ<'_, W> {
-    fn walk(&mut self) -> Result<(), Error> {
+/// What is at a path of the layer.
+struct Seen {
+    stat: Stat,
+    xattrs: Xattrs,
+    opaque: bool,
+    /// Regular files and directories, open.
+    fd: Option<OwnedFd>,
+}
+
+impl<'a> Differ<'a> {
+    fn open(layer: &Path, lower: &[PathBuf], options: &'a LayerOptions) -> Result<Differ<'a>, Error> {
+        let fail = |source| Error::Entry { action: "open", path: RootPath::root(), root: layer.to_owned(), source };
+        let mut differ = Differ {
+            layer: RootDir::open(layer).map_err(fail)?,
+            lower: LowerLayers::open(lower, options.userxattr)?,
+            options,
+            opaque: overlay_attribute("opaque", options.userxattr).into(),
+            levels: Vec::new(),
+            pending: Vec::new(),
+            links: HashMap::new(),
+            batch: Batch::default(),
+        };
         let root = RootPath::root();
-        let mut merged = self.lower.all();
-        if self.opaque(&root)? && !merged.is_empty() {
-            self.whiteout(&root, b".wh..opq")?;
+        let fd = differ.open_directory(&root)?;
+        let mut merged = differ.lower.all();
+        if !merged.is_empty() && differ.attributes(&root, &fd)?.1 {
+            differ.whiteout(&root, b".wh..opq");
             merged.clear();
         }
-        let mut levels = vec![Level { names: self.names(&root)?, path: root, merged }];
-        while let Some(level) = levels.last_mut() {
-            let Some(name) = level.names.pop() else {
-                let ended = levels.pop();
-                if self.pending.last().map(|(path, ..)| path) == ended.as_ref().map(|level| &level.path) {
+        differ.levels.push(differ.level(root, fd, merged)?);
+        Ok(differ)
+    }
+
+    fn is_done(&self) -> bool {
+        self.levels.is_empty()
+    }
+
+    /// Goes on until a batch is full or the tree ends.
+    fn batch(&mut self) -> Result<Batch, Error> {
+        while !self.batch.is_full()
+            && let Some(mut level) = self.levels.pop()
+        {
+            let Some((name, kind)) = level.names.pop() else {
+                if self.pending.last().is_some_and(|head| head.path == level.path) {
                     self.pending.pop();
                 }
                 continue;
             };
-            let path = level.path.join(&name);
-            let merged = std::mem::take(&mut level.merged);
-            let next = self.visit(&path, &name, &merged);
-            level.merged = merged;
-            if let Some(next) = next? {
-                levels.push(next);
+            if level.fd.is_none() {
+                level.fd = Some(self.open_directory(&level.path)?);
+            }
+            let below = self.visit(&level, &name, kind)?;
+            let depth = self.levels.len();
+            self.levels.push(level);
+            if let Some(below) = below {
+                if let Some(far) = depth.checked_sub(MAX_OPEN) {
+                    self.levels[far].fd = None;
+                }
+                self.levels.push(below);
             }
         }
-        Ok(())
+        Ok(std::mem::take(&mut self.batch))
     }
 
-    /// Writes what is at `path` if it is a change; gives the level below where it is a directory.
-    fn visit(&mut self, path: &RootPath, name: &OsString, merged: &[usize]) -> Result<Option<Level>, Error> {
-        let stat = rustix::fs::statat(&self.layer, path.relative(), AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.fail(path, errno))?;
-        let below = if merged.is_empty() { None } else { self.lower.find_in(merged, path)? };
-        if is_whiteout(&stat) {
+    /// Notes what is called `name` if it is a change; gives the level below where it is a directory.
+    fn visit(&mut self, level: &Level, name: &CString, kind: FileType) -> Result<Option<Level>, Error> {
+        let directory = level.fd.as_ref().map(AsFd::as_fd).unwrap_or(self.layer.as_fd());
+        let file_name = OsStr::from_bytes(name.to_bytes());
+        let path = level.path.join(file_name);
+        let below = if level.merged.is_empty() { None } else { self.lower.find_in(&level.merged, &path)? };
+        let seen = self.look(directory, name, kind, &path)?;
+        if is_whiteout(&seen.stat) {
             if below.is_some() {
-                self.whiteout(&path.parent().unwrap_or_else(RootPath::root), name.as_bytes())?;
+                self.whiteout(&level.path, name.to_bytes());
             }
             return Ok(None);
         }
-        if name.as_bytes().starts_with(b".wh.") {
-            return Err(Error::ReservedName { path: path.clone() });
+        if name.to_bytes().starts_with(b".wh.") {
+            return Err(Error::ReservedName { path });
         }
-        let xattrs = layer_xattrs(&self.layer, path)?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            return self.visit_directory(path, stat, xattrs, below).map(Some);
+        if FileType::from_raw_mode(seen.stat.st_mode) == FileType::Directory {
+            return self.visit_directory(path, seen, below).map(Some);
         }
         if let Some((found, _)) = &below
-            && self.same(path, &stat, &xattrs, found)?
+            && self.same(&path, &seen, found)?
         {
             return Ok(None);
         }
-        self.write(path, &stat, &xattrs)?;
+        self.note(path, seen)?;
         Ok(None)
     }
 
-    fn visit_directory(&mut self, path: &RootPath, stat: Stat, xattrs: Xattrs, below: Option<(Found, Vec<usize>)>) -> Result<Level, Error> {
+    fn visit_directory(&mut self, path: RootPath, seen: Seen, below: Option<(Found, Vec<usize>)>) -> Result<Level, Error> {
         let (found, mut merged) = below.map_or((None, Vec::new()), |(found, merged)| (Some(found), merged));
-        let hides = !merged.is_empty() && self.opaque(path)?;
+        let hides = !merged.is_empty() && seen.opaque;
         let unchanged = match &found {
-            Some(found) if !hides => self.same(path, &stat, &xattrs, found)?,
+            Some(found) if !hides => self.same(&path, &seen, found)?,
             _ => false,
         };
-        self.pending.push((path.clone(), stat, xattrs));
+        let Seen { stat, xattrs, fd, .. } = seen;
+        self.pending.push(Head::new(&path, &stat, xattrs, self.options.latest_time));
         if !unchanged {
-            self.write_pending()?;
+            self.note_pending();
         }
         if hides {
-            self.whiteout(path, b".wh..opq")?;
+            self.whiteout(&path, b".wh..opq");
             merged.clear();
         }
-        Ok(Level { path: path.clone(), names: self.names(path)?, merged })
+        let fd = fd.map_or_else(|| self.open_directory(&path), Ok)?;
+        self.level(path, fd, merged)
     }
 
-    fn whiteout(&mut self, parent: &RootPath, name: &[u8]) -> Result<(), Error> {
-        self.write_pending()?;
+    fn whiteout(&mut self, parent: &RootPath, name: &[u8]) {
+        self.note_pending();
         let path = parent.join(OsString::from_vec([b".wh.", name].concat()));
-        let entry = Entry { path: &path.as_bytes()[1..], kind: EntryKind::File(0), mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: &[] };
-        self.tar.entry(&entry)
+        self.batch.push(Head::whiteout(path), Content::Small(0));
     }
 
-    fn write_pending(&mut self) -> Result<(), Error> {
-        for (path, stat, xattrs) in std::mem::take(&mut self.pending) {
-            self.tar.entry(&self.entry(&path, &stat, &xattrs, EntryKind::Directory))?;
+    fn note_pending(&mut self) {
+        for head in self.pending.drain(..) {
+            self.batch.push(head, Content::Directory);
+        }
+    }
+
+    /// Notes something that is no directory.
+    fn note(&mut self, path: RootPath, seen: Seen) -> Result<(), Error> {
+        let Seen { stat, xattrs, fd, .. } = seen;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if matches!(kind, FileType::Socket | FileType::Directory | FileType::Unknown) {
+            return Ok(());
+        }
+        self.note_pending();
+        let mut head = Head::new(&path, &stat, xattrs, self.options.latest_time);
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+                head.xattrs.clear();
+                self.batch.push(head, Content::HardLink(first.clone()));
+                return Ok(());
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), path.clone());
+        }
+        let content = match kind {
+            FileType::Symlink => Some(Content::Symlink(read_link(&self.layer, &path)?)),
+            FileType::RegularFile => Some(self.content(&path, u64::try_from(stat.st_size).unwrap_or_default(), fd)?),
+            _ => Content::of_node(&stat),
+        };
+        if let Some(content) = content {
+            self.batch.push(head, content);
         }
         Ok(())
     }
 
-    fn write(&mut self, path: &RootPath, stat: &Stat, xattrs: &Xattrs) -> Result<(), Error> {
-        let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
-            // A socket without its process is nothing; no format can carry it.
-            FileType::Socket | FileType::Directory | FileType::Unknown => return Ok(()),
-            FileType::RegularFile => EntryKind::File(u64::try_from(stat.st_size).unwrap_or_default()),
-            FileType::CharacterDevice => EntryKind::CharDevice(device.0, device.1),
-            FileType::BlockDevice => EntryKind::BlockDevice(device.0, device.1),
-            FileType::Fifo => EntryKind::Fifo,
-            FileType::Symlink => EntryKind::Symlink(b""),
-        };
-        self.write_pending()?;
-        if stat.st_nlink > 1 {
-            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
-                let first = first.clone();
-                let entry = self.entry(path, stat, &[], EntryKind::HardLink(&first.as_bytes()[1..]));
-                return self.tar.entry(&entry);
-            }
-            self.links.insert((stat.st_dev, stat.st_ino), path.clone());
+    fn content(&mut self, path: &RootPath, size: u64, fd: Option<OwnedFd>) -> Result<Content, Error> {
+        if size == 0 {
+            return Ok(Content::Small(0));
         }
-        match kind {
-            EntryKind::Symlink(_) => {
-                let target = read_link(&self.layer, path)?;
-                self.tar.entry(&self.entry(path, stat, xattrs, EntryKind::Symlink(&target)))
-            }
-            EntryKind::File(size) if size > 0 => self.write_file(path, &self.entry(path, stat, xattrs, kind)),
-            kind => self.tar.entry(&self.entry(path, stat, xattrs, kind)),
+        let file = fd.map_or_else(|| open_file(&self.layer, path), |fd| Ok(File::from(fd)))?;
+        if size > SMALL {
+            return Ok(Content::Large(file, size));
         }
-    }
-
-    fn write_file(&mut self, path: &RootPath, entry: &Entry<'_>) -> Result<(), Error> {
-        let mut file = open_file(&self.layer, path)?;
-        match self.tar.file(entry, &mut file) {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err(Error::Changed { path: path.clone() }),
-            Ok(Err(error)) => Err(error),
+        let small = usize::try_from(size).unwrap_or_default();
+        match self.batch.read(&file, small) {
+            Ok(true) => Ok(Content::Small(small)),
+            Ok(false) => Err(Error::Changed { path: path.clone() }),
             Err(source) => Err(self.fail(path, source)),
         }
     }
 
-    fn entry<'b>(&self, path: &'b RootPath, stat: &Stat, xattrs: &'b [(Vec<u8>, Vec<u8>)], kind: EntryKind<'b>) -> Entry<'b> {
-        let mtime = self.options.latest_time.map_or(stat.st_mtime, |latest| stat.st_mtime.min(latest));
-        Entry { path: &path.as_bytes()[1..], kind, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs }
-    }
-
     /// Whether `path` is in the layer what it is below: in kind, metadata, attributes, and, only then read, content.
-    fn same(&self, path: &RootPath, stat: &Stat, xattrs: &Xattrs, found: &Found) -> Result<bool, Error> {
-        let below = &found.stat;
+    fn same(&self, path: &RootPath, seen: &Seen, found: &Found) -> Result<bool, Error> {
+        let (stat, below) = (&seen.stat, &found.stat);
         let kind = FileType::from_raw_mode(stat.st_mode);
         let directory = kind == FileType::Directory;
         let equal = stat.st_mode == below.st_mode
@@ -227,8 +304,11 @@ impl<W: Write> Differ<'_, W> {
             // A directory's time tells only that something came or went; what stayed so is there by itself, and BuildKit leaves the rest out, too.
             && (directory || (stat.st_mtime, stat.st_mtime_nsec) == (below.st_mtime, below.st_mtime_nsec))
             && (directory || (stat.st_size == below.st_size && stat.st_nlink == 1));
+        if !equal {
+            return Ok(false);
+        }
         let root = self.lower.root(found.layer);
-        if !equal || *xattrs != layer_xattrs(root, path)? {
+        if seen.xattrs != layer_xattrs(root, path)? {
             return Ok(false);
         }
         match kind {
@@ -244,24 +324,54 @@ impl<W: Write> Differ<'_, W> {
         }
     }
 
-    /// The names in a directory, last first.
-    fn names(&self, path: &RootPath) -> Result<Vec<OsString>, Error> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let fd = self.layer.open_at(path.relative(), flags, Mode::empty(), Links::Refuse).map_err(|source| self.fail(path, source))?;
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::new(fd).map_err(|errno| self.fail(path, errno))? {
-            let entry = entry.map_err(|errno| self.fail(path, errno))?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name.to_vec()));
-            }
+    /// Finds out what is called `name` in `directory`. Files and directories are opened first and asked then; all else is not opened, for that could do anything.
+    fn look(&self, directory: BorrowedFd<'_>, name: &CString, kind: FileType, path: &RootPath) -> Result<Seen, Error> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = match kind {
+            FileType::RegularFile => rustix::fs::openat(directory, name, flags, Mode::empty()).ok(),
+            FileType::Directory => rustix::fs::openat(directory, name, flags | OFlags::DIRECTORY, Mode::empty()).ok(),
+            _ => None,
+        };
+        if let Some(fd) = opened {
+            let stat = rustix::fs::fstat(&fd).map_err(|errno| self.fail(path, errno))?;
+            let (xattrs, opaque) = self.attributes(path, &fd)?;
+            return Ok(Seen { stat, xattrs, opaque, fd: Some(fd) });
         }
-        names.sort_unstable_by(|a, b| b.as_bytes().cmp(a.as_bytes()));
-        Ok(names)
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.fail(path, errno))?;
+        if is_whiteout(&stat) {
+            return Ok(Seen { stat, xattrs: Vec::new(), opaque: false, fd: None });
+        }
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let opaque = is_directory
+            && super::is_opaque(&self.layer, path.relative(), self.options.userxattr).map_err(|source| self.fail(path, source))?;
+        Ok(Seen { stat, xattrs: layer_xattrs(&self.layer, path)?, opaque, fd: None })
     }
 
-    fn opaque(&self, path: &RootPath) -> Result<bool, Error> {
-        is_opaque(&self.layer, path.relative(), self.options.userxattr).map_err(|source| self.fail(path, source))
+    /// The attributes that a layer carries of an open file or directory, and whether it hides what is below it.
+    fn attributes(&self, path: &RootPath, fd: &OwnedFd) -> Result<(Xattrs, bool), Error> {
+        let fail = |source| self.fail(path, source);
+        let names = xattr::list_open(fd).map_err(fail)?;
+        let opaque = names.contains(&self.opaque) && xattr::get_open(fd, &self.opaque).map_err(fail)?.as_deref() == Some(b"y");
+        Ok((select(path, names, |name| xattr::get_open(fd, name).map_err(fail))?, opaque))
+    }
+
+    fn open_directory(&self, path: &RootPath) -> Result<OwnedFd, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        self.layer.open_at(path.relative(), flags, Mode::empty(), Links::Refuse).map_err(|source| self.fail(path, source))
+    }
+
+    fn level(&self, path: RootPath, fd: OwnedFd, merged: Vec<usize>) -> Result<Level, Error> {
+        let mut names = Vec::new();
+        let entries = rustix::fs::Dir::read_from(&fd).map_err(|errno| self.fail(&path, errno))?;
+        for entry in entries {
+            let entry = entry.map_err(|errno| self.fail(&path, errno))?;
+            let name = entry.file_name();
+            if !matches!(name.to_bytes(), b"." | b"..") {
+                names.push((name.to_owned(), entry.file_type()));
+            }
+        }
+        names.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        Ok(Level { path, fd: Some(fd), names, merged })
     }
 
     fn fail(&self, path: &RootPath, source: impl Into<io::Error>) -> Error {
@@ -276,14 +386,19 @@ fn fail(root: &RootDir, path: &RootPath, source: impl Into<io::Error>) -> Error 
 /// The attributes that a layer carries, sorted by name.
 fn layer_xattrs(root: &RootDir, path: &RootPath) -> Result<Xattrs, Error> {
     let names = xattr::list(root.as_fd(), path.relative()).map_err(|source| fail(root, path, source))?;
+    select(path, names, |name| xattr::get(root.as_fd(), path.relative(), name).map_err(|source| fail(root, path, source)))
+}
+
+/// Gets those of an entry's attributes that a layer carries, sorted by name.
+fn select(path: &RootPath, names: Vec<OsString>, get: impl Fn(&OsStr) -> Result<Option<Vec<u8>>, Error>) -> Result<Xattrs, Error> {
     let mut out = Vec::new();
     for name in names {
-        if !in_layers(name.as_bytes()) {
+        if in_layers(name.as_bytes()) {
+            let value = get(&name)?;
+            out.extend(value.map(|value| (name.into_vec(), value)));
+        } else {
             refuse_overlay_feature(path, &name)?;
-            continue;
         }
-        let value = xattr::get(root.as_fd(), path.relative(), &name).map_err(|source| fail(root, path, source))?;
-        out.extend(value.map(|value| (name.into_vec(), value)));
     }
     out.sort_unstable();
     Ok(out)

@@ -17,6 +17,7 @@ mod flatten;
 mod hashing;
 mod inherit;
 mod lower;
+mod record;
 mod tar_reader;
 mod tar_writer;
 mod target;

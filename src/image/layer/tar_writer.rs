@@ -57,14 +57,12 @@ impl<W: Write> TarWriter<W> {
     /// Writes an entry that has no data.
     pub(super) fn entry(&mut self, entry: &Entry<'_>) -> Result<(), Error> {
         self.entries += 1;
-        let mut path = entry.path.to_vec();
-        if entry.kind == EntryKind::Directory {
-            path.push(b'/');
-        }
+        let directory = (entry.kind == EntryKind::Directory).then(|| [entry.path, b"/"].concat());
+        let path = directory.as_deref().unwrap_or(entry.path);
         let mut records = Vec::new();
-        let header = header_block(entry, &path, &mut records);
+        let header = header_block(entry, path, &mut records);
         if !records.is_empty() {
-            self.out.put(&extended_block(&path, records.len() as u64))?;
+            self.out.put(&extended_block(path, records.len() as u64))?;
             self.out.put(&records)?;
             self.pad(records.len() as u64)?;
         }
@@ -79,6 +77,13 @@ impl<W: Write> TarWriter<W> {
         }
         let whole = self.out.put_from(data, size)?.and_then(|count| self.pad(size).map(|()| count == size));
         Ok(whole)
+    }
+
+    /// Writes a file whose bytes are at hand, as many as the header says.
+    pub(super) fn small_file(&mut self, entry: &Entry<'_>, data: &[u8]) -> Result<(), Error> {
+        self.entry(entry)?;
+        self.out.put(data)?;
+        self.pad(data.len() as u64)
     }
 
     /// Ends the archive; gives the digest, size and number of entries of the whole stream.
