@@ -1,100 +1,85 @@
 #!/usr/bin/env bash
-# Compares Strake with Debian's buildah and podman, in one run and on one disk: a journalled ext4 of its own, mounted with direct I/O, that holds all stores.
+# Compares Strake with Debian's buildah, dockerd with BuildKit, and podman, and with the bare work, in one run and on one disk (bench/README.md).
 # usage: bench/run.sh STRAKE-BINARY   (as root)
 #
-#   cached  a build of ten instructions with nothing to do       strake build            buildah bud --layers            at least 10 times
-#   steps   twenty trivial RUN steps on busybox, no cache        strake build --no-cache buildah bud --no-cache --layers at least  8 times
-#   run     one container that does nothing                      strake run --rm         podman run --rm                 at least  8 times
-#
-# Each figure is the mean of the runs after a discarded first one. It exits with 1 where a floor is missed.
+# Each figure is the mean of the runs after a discarded first one. It prints a table in Markdown and exits with 1 where a goal is missed.
+# QUICK=1 leaves the peers out and runs everything twice only: for work on the code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=$(realpath "$1")
 bases=$PWD/target/bases
-# Short: podman puts sockets below it, and their names have a limit.
-work=$(mktemp -d /var/tmp/sb.XXXX)
-loop=
-cleanup() {
-    cd /
-    # The last containers may still be on their way out.
-    sleep 1
-    umount -R "$work/disk/buildah/overlay" 2>/dev/null || true
-    umount -l "$work/disk" 2>/dev/null || true
-    [ -z "$loop" ] || losetup -d "$loop" 2>/dev/null || true
-    rm -rf "$work"
+here=$PWD/bench
+# shellcheck source=bench/lib.sh
+. bench/lib.sh
+quick=${QUICK:-}
+few=${quick:+2} few=${few:-4}
+more=${quick:+10} more=${more:-20}
+
+make_disk 24
+python3 "$here/trees.py" .
+strake() { quote "$binary" "$@"; }
+"$binary" import -c 'CMD ["sh"]' "$bases/busybox.tar" localhost/busybox >/dev/null
+buildah=() docker=() isolation=
+[ -n "$quick" ] || make_peers
+
+# row, directory, ours runs, prepare, our flags, buildah's flags, docker's flags
+against_peers() {
+    local row=$1 dir=$2 runs=$3 prepare=$4
+    local ours
+    # shellcheck disable=SC2086
+    ours=$(strake build -q --network host $5 -t "$row" "$dir")
+    measure "$row" strake "$runs" "$prepare" "$ours"
+    [ -z "$prepare" ] || sh -c "$prepare"
+    peak "$row" "$ours"
+    [ ${#buildah[@]} = 0 ] || measure "$row" buildah 2 "${8:-}" "$(quote "${buildah[@]}" bud -q --network host --isolation $isolation $6 -t "$row" "$dir")"
+    [ ${#docker[@]} = 0 ] || measure "$row" docker 2 "${8:-}" "$(quote "${docker[@]}" build -q --network host $7 -t "$row" "$dir")"
 }
-trap cleanup EXIT
 
-truncate -s 6G "$work/disk.img"
-mkfs.ext4 -q -O has_journal "$work/disk.img"
-mkdir "$work/disk"
-loop=$(losetup --find --show --direct-io=on "$work/disk.img")
-mount "$loop" "$work/disk"
-cd "$work/disk"
-mkdir ctx steps tmp home
-export TMPDIR=$work/disk/tmp HOME=$work/disk/home STRAKE_ROOT=$work/disk/strake
-
-strake=("$binary")
-peer=(--root "$work/disk/buildah" --runroot "$work/disk/buildah-run" --storage-driver overlay)
-buildah=(buildah "${peer[@]}")
-podman=(podman "${peer[@]}" --cgroup-manager cgroupfs)
-limits=()
-
-# The same base for both.
-"${strake[@]}" import -c 'CMD ["sh"]' "$bases/busybox.tar" localhost/busybox >/dev/null
-container=$("${buildah[@]}" from scratch)
-"${buildah[@]}" add -q "$container" "$bases/busybox.tar" / >/dev/null
-"${buildah[@]}" config --cmd sh --env PATH=/bin:/usr/bin "$container"
-"${buildah[@]}" commit -q "$container" localhost/busybox >/dev/null
-"${buildah[@]}" rm "$container" >/dev/null
-
-for at in $(seq 20); do echo "file $at" >"ctx/file$at"; done
-cat >ctx/Dockerfile <<'END'
-FROM localhost/busybox
-ENV A=1
-WORKDIR /app
-COPY file1 file2 /app/
-RUN echo one > /one
-COPY . /src/
-RUN cat /src/* > /all
-ENV B=2
-RUN wc -l /all
-CMD ["cat", "/all"]
-END
-{ echo 'FROM localhost/busybox'; for at in $(seq 20); do echo "RUN echo $at > /step$at"; done; } >steps/Dockerfile
-
-# buildah's own isolation where the machine lets it, chroot otherwise: what is faster for it is not asked.
-isolation=oci
-if ! "${buildah[@]}" bud -q --network host --isolation oci -t probe steps >/dev/null 2>&1; then isolation=chroot; fi
-network=host
-
-# Debian's own choice of runtime and limits where the machine lets it have them; else runc, and limits that every machine allows.
-if ! "${podman[@]}" run --rm --network "$network" localhost/busybox true 2>/dev/null; then
-    podman+=(--runtime runc)
-    limits=(--ulimit nofile=1024:1024 --ulimit nproc=1000:1000)
-fi
-if [ "$isolation" = chroot ] && "${buildah[@]}" bud -q --network host --isolation oci --runtime runc "${limits[@]}" -t probe steps >/dev/null 2>&1; then
-    isolation='oci --runtime runc'
+fresh="rm -rf $STRAKE_ROOT"
+against_peers cached small "$more" '' '' --layers ''
+against_peers steps steps "$few" '' --no-cache '--no-cache --layers' --no-cache
+mkdir busybox && tar -xf "$bases/busybox.tar" -C busybox
+measure steps bare "$few" '' "$(quote bash -c 'for at in {1..20}; do chroot busybox /bin/sh -c "true $at"; done')"
+measure steps loop "$few" '' "$(quote bash -c 'for at in {1..20}; do :; done')"
+against_peers sleep sleep "$few" '' --no-cache '--no-cache --layers --jobs 8' --no-cache
+if [ -z "$quick" ]; then
+    podman=(podman "${peer[@]}" --cgroup-manager cgroupfs)
+    "${podman[@]}" run --rm --network host localhost/busybox true >/dev/null 2>&1 || podman+=(--runtime runc)
+    measure run strake 15 '' "$(strake run --rm --network host localhost/busybox true)"
+    measure run podman 5 '' "$(quote "${podman[@]}" run --rm --network host "${limits[@]}" localhost/busybox true)"
+    peak run "$(strake run --rm --network host localhost/busybox true)"
 fi
 
-quote() { printf '%q ' "$@"; }
-echo "buildah isolation: $isolation; podman: ${podman[*]} ${limits[*]}; network: $network"
-measure() { # name, runs, ours, theirs
-    hyperfine -N --warmup 1 --runs "$2" --export-csv "$work/disk/$1.csv" -n strake "$3" -n peer "$4" >&2
-}
-measure cached 20 "$(quote "${strake[@]}" build -q --network "$network" -t c ctx)" \
-    "$(quote "${buildah[@]}" bud -q --layers --network "$network" --isolation $isolation -t c ctx)"
-measure steps 4 "$(quote "${strake[@]}" build -q --no-cache --network "$network" -t s steps)" \
-    "$(quote "${buildah[@]}" bud -q --no-cache --layers --network "$network" --isolation $isolation -t s steps)"
-measure run 15 "$(quote "${strake[@]}" run --rm --network "$network" localhost/busybox true)" \
-    "$(quote "${podman[@]}" run --rm --network "$network" "${limits[@]}" localhost/busybox true)"
+cp="cp -a many/src out"
+gone="rm -rf out"
+measure cold bare "$few" "$gone" "$cp"
+# Files that were touched within the last seconds are not remembered, so the tree has to be a little old.
+sleep 3
+against_peers cold many "$few" "$fresh" '' '--no-cache --layers' --no-cache
+measure fifty bare "$more" '' "find many/src -printf '%p %s %m %U %G %T@ %C@ %i %n %y %l\n'"
+"$binary" build -q -t fifty many >/dev/null
+against_peers fifty many "$more" '' '' --layers ''
+change='date +%s.%N > many/src/d05/d250/f50'
+measure changed bare "$few" "$gone" "$cp"
+against_peers changed many "$few" "$change" '' --layers '' "$change"
+sh -c "$change"
+if command -v strace >/dev/null; then
+    strace -f -e trace=openat2 -o "$work/trace" "$binary" build -q -t changed many >/dev/null
+    # Once to hash it, once to copy it; directories are opened too, and other files not at all.
+    grep -c 'src/d[0-9]*/d[0-9]*/f' "$work/trace" >"results/changed.opened" || true
+fi
+rm -rf out
 
-printf '\n%-8s %12s %12s %8s %7s\n' what strake peer ratio floor
-missed=0
-for pair in cached:10 steps:8 run:8; do
-    name=${pair%%:*} floor=${pair#*:}
-    awk -F, -v name="$name" -v floor="$floor" 'NR == 2 { ours = $2 } NR == 3 { theirs = $2 }
-        END { printf "%-8s %9.1f ms %9.1f ms %7.1fx %6dx\n", name, ours * 1000, theirs * 1000, theirs / ours, floor; exit theirs / ours < floor }' \
-        "$work/disk/$name.csv" || missed=1
+measure big bare "$few" 'rm -f copy' "sh -c 'cp big/file copy && sha256sum copy'"
+measure big openssl "$few" 'rm -f copy' "sh -c 'cp big/file copy && openssl dgst -sha256 copy'"
+rm -f copy
+against_peers big big "$few" "$fresh" '' '--no-cache --layers' --no-cache
+measure tar bare "$few" 'rm -rf out; mkdir out' 'tar -xf tar/a.tar -C out'
+against_peers tar tar "$few" "$fresh" '' '--no-cache --layers' --no-cache
+rm -rf out
+for count in 250 500 1000 2000; do
+    measure "stages$count" strake 2 "$fresh" "$(strake build -q -t stages "stages$count")"
 done
-exit $missed
+peak stages1000 "$(strake build -q --no-cache -t stages stages1000)"
+
+. "$here/table.sh"

@@ -12,4 +12,4 @@ mod record;
 
 pub use key::{CacheKey, Components, KEY_VERSION};
 pub use reason::{Change, MissReason, explain};
-pub use record::{BuildCache, Output, StepSlot};
+pub use record::{BuildCache, MAX_REMEMBERED_FILES, Output, StepSlot};

@@ -38,7 +38,7 @@ pub struct BuildCache {
 }
 
 /// More files than this are not remembered one by one: the explanation then says that files changed, without their names.
-const MAX_REMEMBERED_FILES: usize = 20_000;
+pub const MAX_REMEMBERED_FILES: usize = 20_000;
 
 /// What the store keeps of a step, beside the record's own fields.
 #[derive(Serialize, Deserialize)]
@@ -77,6 +77,12 @@ impl BuildCache {
     pub fn explain(&self, slots: &[StepSlot], components: &Components) -> MissReason {
         let known = slots.iter().find_map(|slot| self.remembered(slot));
         explain(known.as_ref(), components)
+    }
+
+    /// The layer that the last build of a step made, where it is still there: it may have much in common with the one that is made now.
+    pub fn earlier_layer(&self, slots: &[StepSlot]) -> Option<SnapshotId> {
+        let components = slots.iter().find_map(|slot| self.remembered(slot))?;
+        self.get(&components.key())?.snapshots.last().copied()
     }
 
     /// Remembers what a step is made of, for the next build's explanations. Failing to is no failure of the build.

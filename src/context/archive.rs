@@ -51,6 +51,11 @@ pub struct Attributes {
 }
 
 impl Owners {
+    /// Whether the disk does not say it all.
+    pub(super) fn are_recorded(&self) -> bool {
+        matches!(self, Owners::Recorded(_))
+    }
+
     pub(super) fn of(&self, dev: u64, ino: u64) -> Option<&Attributes> {
         match self {
             Owners::Root => None,

@@ -9,15 +9,18 @@
 //! The content of a file is remembered by what `stat(2)` says of it ([`FileStamp`]), together with its attributes, whose change moves `ctime` too. As in git,
 //! a file that was touched just before it is hashed is not remembered: it could change again without a change of its times.
 //!
+//! A large tree is listed by several threads, level by level: an unchanged context costs little else.
+//!
 //! Changing what is hashed invalidates users' caches, so count [`VERSION`] up.
 
 use std::cmp::Ordering;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Memory};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::path::RootPath;
@@ -38,7 +41,10 @@ const BUFFER: usize = 256 * 1024;
 const PARALLEL_BYTES: u64 = 4 << 20;
 const PARALLEL_FILES: usize = 128;
 
-/// How many threads hash at most.
+/// From how many directories of one level on they are listed by several threads.
+const PARALLEL_DIRECTORIES: usize = 16;
+
+/// How many threads work at most.
 const MAX_THREADS: usize = 16;
 
 /// What `stat(2)` says of a regular file, by which its content is recognised.
@@ -72,6 +78,70 @@ pub trait ChecksumMemo: Send + Sync {
     /// How many bytes that were in all, where they are counted.
     fn hashed_so_far(&self) -> u64 {
         0
+    }
+
+    /// The digest of a file that this build asked for, or told, before.
+    fn known(&self, _stamp: &FileStamp) -> Option<[u8; 32]> {
+        None
+    }
+}
+
+/// A memo that keeps at hand what went through it, for [`ChecksumMemo::known`].
+#[derive(Debug)]
+pub struct SeenMemo<M> {
+    inner: M,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    digests: Vec<(FileStamp, [u8; 32])>,
+    /// Whoever asks first after something was added sorts them.
+    sorted: bool,
+}
+
+impl<M> SeenMemo<M> {
+    /// Keeps what goes through `inner`.
+    pub fn new(inner: M) -> SeenMemo<M> {
+        SeenMemo { inner, seen: Mutex::default() }
+    }
+
+    fn add(&self, digests: impl Iterator<Item = (FileStamp, [u8; 32])>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.digests.extend(digests);
+        seen.sorted = false;
+    }
+}
+
+impl<M: ChecksumMemo> ChecksumMemo for SeenMemo<M> {
+    fn get_many(&self, stamps: &[FileStamp]) -> Vec<Option<[u8; 32]>> {
+        let found = self.inner.get_many(stamps);
+        self.add(stamps.iter().zip(&found).filter_map(|(stamp, digest)| Some((*stamp, (*digest)?))));
+        found
+    }
+
+    fn put_many(&self, digests: &[(FileStamp, [u8; 32])]) {
+        self.add(digests.iter().copied());
+        self.inner.put_many(digests);
+    }
+
+    fn hashed(&self, bytes: u64) {
+        self.inner.hashed(bytes);
+    }
+
+    fn hashed_so_far(&self) -> u64 {
+        self.inner.hashed_so_far()
+    }
+
+    fn known(&self, stamp: &FileStamp) -> Option<[u8; 32]> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.sorted {
+            seen.digests.sort_unstable();
+            seen.digests.dedup();
+            seen.sorted = true;
+        }
+        let at = seen.digests.binary_search_by(|(known, _)| known.cmp(stamp)).ok()?;
+        seen.digests.get(at).map(|(_, digest)| *digest)
     }
 }
 
@@ -142,7 +212,7 @@ struct Item {
 pub fn checksum(tree: &dyn Tree, path: &RootPath, options: &ChecksumOptions<'_>, memo: &dyn ChecksumMemo) -> Result<TreeChecksum, Error> {
     let mut items = collect(tree, path, options)?;
     hash_contents(tree, &mut items, options.threads, memo)?;
-    // A stable sort is linear where most is in order.
+    // A stable sort is linear where most is in order, as here.
     items.sort_by(|a, b| a.path.cmp(&b.path));
     let mut all = blake3::Hasher::new();
     all.update(VERSION);
@@ -192,29 +262,102 @@ fn relative<'a>(path: &'a RootPath, root: &RootPath) -> &'a [u8] {
     path.as_bytes().get(skip..).unwrap_or_default()
 }
 
+/// All entries of the selection, almost sorted by path.
 fn collect(tree: &dyn Tree, root: &RootPath, options: &ChecksumOptions<'_>) -> Result<Vec<Item>, Error> {
-    let read_error = |path: &RootPath, source| Error::Read { path: path.clone(), source };
-    let metadata = tree.metadata(root).map_err(|source| read_error(root, source))?;
+    let metadata = tree.metadata(root).map_err(|source| Error::Read { path: root.clone(), source })?;
     let metadata = metadata.ok_or_else(|| Error::Missing { path: root.clone() })?;
-    let mut items = Vec::new();
-    // No recursion, however deep the tree is. Directories are taken as they come, so that the result is almost sorted.
-    let mut todo = vec![Item { path: root.clone(), metadata, content: [0; 32] }];
-    while let Some(item) = todo.pop() {
+    let root = Item { path: root.clone(), metadata, content: [0; 32] };
+    if root.metadata.kind != Kind::Directory {
+        return Ok(vec![root]);
+    }
+    // The entries of each directory; directories are numbered level by level, and within one in the order in which they are met.
+    let mut listings: Vec<Vec<Item>> = Vec::new();
+    let mut level: Vec<RootPath> = vec![root.path.clone()];
+    while !level.is_empty() {
+        let found = list_all(tree, &level, options)?;
+        let directories = found.iter().flatten().filter(|item| item.metadata.kind == Kind::Directory);
+        level = directories.map(|item| item.path.clone()).collect();
+        listings.extend(found);
+    }
+    Ok(in_order(root, listings))
+}
+
+/// Puts the entries of each directory behind it; no recursion, however deep the tree is.
+fn in_order(root: Item, listings: Vec<Vec<Item>>) -> Vec<Item> {
+    let mut items = Vec::with_capacity(1 + listings.iter().map(Vec::len).sum::<usize>());
+    // The number of each directory's first subdirectory: they are numbered in the order of the listings.
+    let mut next = 1;
+    let mut listings: Vec<(usize, std::vec::IntoIter<Item>)> = listings
+        .into_iter()
+        .map(|listing| {
+            let first = next;
+            next += listing.iter().filter(|item| item.metadata.kind == Kind::Directory).count();
+            (first, listing.into_iter())
+        })
+        .collect();
+    items.push(root);
+    let mut path = vec![0];
+    while let Some(&directory) = path.last() {
+        let (below, rest) = &mut listings[directory];
+        let Some(item) = rest.next() else {
+            path.pop();
+            continue;
+        };
         if item.metadata.kind == Kind::Directory {
-            for entry in tree.read_dir(&item.path).map_err(|source| read_error(&item.path, source))?.iter().rev() {
-                let path = item.path.join(&entry.name);
-                if options.filter.is_some_and(|selects| !selects(&path, entry.kind)) {
-                    continue;
-                }
-                // What vanished since the directory was read is not there.
-                if let Some(metadata) = tree.metadata(&path).map_err(|source| read_error(&path, source))? {
-                    todo.push(Item { path, metadata, content: [0; 32] });
-                }
-            }
+            path.push(*below);
+            *below += 1;
         }
         items.push(item);
     }
-    Ok(items)
+    items
+}
+
+/// Lists directories, several at once where there are many. Of several failures, the one of the first directory is reported.
+fn list_all(tree: &dyn Tree, directories: &[RootPath], options: &ChecksumOptions<'_>) -> Result<Vec<Vec<Item>>, Error> {
+    let threads = if directories.len() < PARALLEL_DIRECTORIES { 1 } else { threads(options.threads, directories.len()) };
+    if threads == 1 {
+        return directories.iter().map(|path| list(tree, path, options)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(directories.len()));
+    in_parallel(threads, &|| {
+        let mut listed = Vec::new();
+        while let index = next.fetch_add(1, Memory::Relaxed)
+            && let Some(path) = directories.get(index)
+        {
+            listed.push((index, list(tree, path, options)));
+        }
+        done.lock().unwrap_or_else(PoisonError::into_inner).extend(listed);
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, listed)| listed).collect()
+}
+
+fn list(tree: &dyn Tree, directory: &RootPath, options: &ChecksumOptions<'_>) -> Result<Vec<Item>, Error> {
+    let entries = tree.examine_dir(directory).map_err(|source| Error::Read { path: directory.clone(), source })?;
+    let item = |(name, metadata): (OsString, Metadata)| Item { path: directory.join(&name), metadata, content: [0; 32] };
+    let selected = |item: &Item| options.filter.is_none_or(|selects| selects(&item.path, item.metadata.kind));
+    Ok(entries.into_iter().map(item).filter(selected).collect())
+}
+
+/// Runs `work` on several threads, one of them this. Where no thread can be made, this one does all of it.
+fn in_parallel(threads: usize, work: &(dyn Fn() + Sync)) {
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            if std::thread::Builder::new().name("checksum".to_owned()).spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+}
+
+/// How many threads to use for so many pieces of work.
+fn threads(wanted: usize, pieces: usize) -> usize {
+    let available = || std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = if wanted == 0 { available() } else { wanted };
+    wanted.clamp(1, MAX_THREADS).min(pieces.max(1))
 }
 
 /// Writes down what counts of an entry, apart from its name.
@@ -248,21 +391,21 @@ fn encode(tree: &dyn Tree, item: &Item, out: &mut Vec<u8>) -> Result<(), Error> 
         }
         Kind::Directory | Kind::Fifo | Kind::Socket => {}
     }
-    encode_attributes(tree, &item.path, out).map_err(read_error)?;
+    encode_attributes(tree.xattrs(&item.path).map_err(read_error)?, out);
     Ok(())
 }
 
 /// Writes down the attributes that count; returns whether there are any.
-fn encode_attributes(tree: &dyn Tree, path: &RootPath, out: &mut Vec<u8>) -> io::Result<bool> {
+fn encode_attributes(attributes: Vec<(OsString, Vec<u8>)>, out: &mut Vec<u8>) -> bool {
     let before = out.len();
-    for (name, value) in tree.xattrs(path)? {
+    for (name, value) in attributes {
         let name = name.as_bytes();
         if name == b"security.capability" || !(name.starts_with(b"security.") || name.starts_with(b"system.")) {
             push_bytes(out, name);
             push_bytes(out, &value);
         }
     }
-    Ok(out.len() > before)
+    out.len() > before
 }
 
 fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -272,12 +415,13 @@ fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 impl FileStamp {
     /// The stamp of a regular file; `None` where its tree does not say which inode it is.
-    fn of(metadata: &Metadata) -> Option<FileStamp> {
+    pub fn of(metadata: &Metadata) -> Option<FileStamp> {
         let Metadata { dev, ino, size, mtime, ctime, .. } = *metadata;
         (metadata.kind == Kind::File && ino != 0).then_some(FileStamp { dev, ino, size, mtime, ctime })
     }
 
-    fn of_open(file: &File) -> io::Result<FileStamp> {
+    /// The stamp of an open file.
+    pub fn of_open(file: &File) -> io::Result<FileStamp> {
         let metadata = file.metadata()?;
         let time = |seconds: i64, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or(0));
         Ok(FileStamp {
@@ -353,17 +497,8 @@ fn hash_files(tree: &dyn Tree, items: &[Item], todo: &[usize], threads: usize) -
             done.1.extend(failures);
         }
     };
-    let helpers = thread_count(items, todo, threads) - 1;
-    std::thread::scope(|scope| {
-        for _ in 0..helpers {
-            // Where no thread can be made, this one does all the work.
-            if std::thread::Builder::new().name("checksum".to_owned()).spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
-    let (hashed, failures) = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    in_parallel(thread_count(items, todo, threads), &work);
+    let (hashed, failures) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     match failures.into_iter().min_by_key(|(index, _)| *index) {
         Some((index, source)) => Err(Error::Read { path: items[index].path.clone(), source }),
         None => Ok(hashed),
@@ -375,29 +510,35 @@ fn thread_count(items: &[Item], todo: &[usize], wanted: usize) -> usize {
     if todo.len() < 2 || (todo.len() < PARALLEL_FILES && bytes < PARALLEL_BYTES) {
         return 1;
     }
-    let available = || std::thread::available_parallelism().map_or(1, usize::from);
-    let wanted = if wanted == 0 { available() } else { wanted };
-    wanted.clamp(1, MAX_THREADS).min(todo.len())
+    threads(wanted, todo.len())
 }
 
 fn hash_file(tree: &dyn Tree, item: &Item, buffer: &mut Vec<u8>) -> io::Result<Hashed> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-    let mut file = tree.open(&item.path)?;
+    let (mut file, attributes) = tree.open_with_xattrs(&item.path)?;
     buffer.resize(BUFFER, 0);
     let mut hasher = blake3::Hasher::new();
+    let mut done = 0;
     loop {
         match file.read(buffer) {
             Ok(0) => break,
-            Ok(length) => hasher.update(&buffer[..length]),
+            Ok(length) => {
+                hasher.update(&buffer[..length]);
+                done += length as u64;
+                // Less than was asked for, and no less than there should be: that was the end, and a small file costs one read.
+                if length < buffer.len() && done >= item.metadata.size {
+                    break;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
     }
     let mut digest = *hasher.finalize().as_bytes();
-    let mut attributes = Vec::new();
-    if encode_attributes(tree, &item.path, &mut attributes)? {
+    let mut encoded = Vec::new();
+    if encode_attributes(attributes, &mut encoded) {
         let mut hasher = blake3::Hasher::new_derive_key("strake tree 1: a file with extended attributes");
-        digest = *hasher.update(&digest).update(&attributes).finalize().as_bytes();
+        digest = *hasher.update(&digest).update(&encoded).finalize().as_bytes();
     }
     // Only what did not change while it was read is known by its stamp.
     let stamp = FileStamp::of(&item.metadata).filter(|stamp| stamp.is_settled(now));

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use crate::path::RootPath;
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
-use crate::sys::{Links, RootDir};
+use crate::sys::{Links, RootDir, xattr};
 
 use super::archive::{Attributes, Owners};
 use super::error::Error;
@@ -311,6 +311,24 @@ impl Tree for LocalContext {
         }
     }
 
+    fn checksums_cover_xattrs(&self) -> bool {
+        true
+    }
+
+    fn examine_dir(&self, path: &RootPath) -> io::Result<Vec<(OsString, Metadata)>> {
+        match self.directory(path)? {
+            Some(directory) => Ok(directory.entries.iter().map(|entry| (entry.name.clone(), entry.metadata)).collect()),
+            None => self.read_dir(path).map(|_| Vec::new()),
+        }
+    }
+
+    fn open_with_xattrs(&self, path: &RootPath) -> io::Result<(File, crate::sys::inode::Xattrs)> {
+        let file = self.open(path)?;
+        let recorded = if self.owners.are_recorded() { Some(self.xattrs(path)?) } else { None };
+        let attributes = recorded.map_or_else(|| attributes_of(file.as_fd()), Ok)?;
+        Ok((file, attributes))
+    }
+
     fn read_link(&self, path: &RootPath) -> io::Result<OsString> {
         match self.with_entry(path, |entry| entry.target.clone())? {
             Some(Some(target)) => Ok(target),
@@ -374,25 +392,12 @@ fn metadata_of(stat: &Stat, owners: &Owners) -> Metadata {
 
 /// The extended attributes that belong to the file and not to this machine: capabilities and what users set.
 fn attributes_of(fd: BorrowedFd<'_>) -> io::Result<Vec<(OsString, Vec<u8>)>> {
-    let mut names = Vec::new();
-    let length = match rustix::fs::flistxattr_query(fd) {
-        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
-        Ok(length) => length,
-        Err(errno) => return Err(errno.into()),
-    };
-    names.resize(length, 0);
-    let length = rustix::fs::flistxattr(fd, &mut names[..])?;
     let mut found = Vec::new();
-    for name in names[..length].split(|byte| *byte == 0) {
-        let counts = name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
-        if !counts {
-            continue;
+    for name in xattr::list_open(fd)? {
+        let bytes = name.as_bytes();
+        if bytes == b"security.capability" || (bytes.starts_with(b"user.") && !bytes.starts_with(b"user.overlay.")) {
+            found.extend(xattr::get_open(fd, &name)?.map(|value| (name, value)));
         }
-        let length = rustix::fs::fgetxattr_query(fd, name)?;
-        let mut value = vec![0; length];
-        let length = if length == 0 { 0 } else { rustix::fs::fgetxattr(fd, name, &mut value[..])? };
-        value.truncate(length);
-        found.push((OsStr::from_bytes(name).to_owned(), value));
     }
     found.sort_unstable();
     Ok(found)

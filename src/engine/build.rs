@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::try_join_all;
 
 use crate::cache::BuildCache;
-use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, StdinInput, sniff_stdin};
+use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, SeenMemo, StdinInput, sniff_stdin};
 use crate::diag::{Diagnostic, Secret, SourceFile};
 use crate::executor::{self, Environment, FailedSlot, StepSettings};
 use crate::graph::{
@@ -253,7 +253,7 @@ impl Engine {
             named_contexts: open_named(&given, &graph)?,
             build_name: name,
             epoch: epoch.filter(|_| request.reproducible),
-            checksums: Arc::new(StoreMemo(self.store.clone(), AtomicU64::new(0))),
+            checksums: Arc::new(SeenMemo::new(StoreMemo(self.store.clone(), AtomicU64::new(0)))),
             sources,
             network: networks(&self.options.run_dir, &self.options.network, progress, &request.steps.extra_hosts),
             secrets: request.secrets,

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use crate::cache::key::{self, InputIdentity, InputLabel};
-use crate::cache::{CacheKey, Components, Output, StepSlot};
+use crate::cache::{CacheKey, Components, MAX_REMEMBERED_FILES, Output, StepSlot};
 use crate::context::{ChecksumOptions, Excluding, LocalContext, RootEntry, checksum};
 use crate::graph::{BuildGraph, CopyOp, CopySource, Node, NodeId, Op, SourceOp};
 use crate::path::RootPath;
@@ -223,7 +223,7 @@ fn checksum_selection(
     };
     let roots = ops::select(tree, pattern, op.parents).map_err(failed)?;
     let mut hasher = blake3::Hasher::new();
-    let mut files = Vec::new();
+    let (mut files, mut too_many) = (Vec::new(), false);
     for root in roots {
         let rules = ops::exclude_rules(&op.exclude).map_err(failed)?;
         let excluding = rules.as_ref().map(|rules| Excluding::new(tree, root.path.clone(), rules));
@@ -239,9 +239,17 @@ fn checksum_selection(
         hasher.update(&(name.len() as u64).to_le_bytes());
         hasher.update(name);
         hasher.update(&sum.digest);
+        // More would not be remembered, and so not be compared with.
+        if files.len() + sum.files.len() > MAX_REMEMBERED_FILES {
+            too_many = true;
+            continue;
+        }
         for (path, digest) in sum.files {
             files.push((shown(&path), blake3::Hash::from_bytes(digest).to_string()));
         }
+    }
+    if too_many {
+        files.clear();
     }
     Ok((*hasher.finalize().as_bytes(), files))
 }

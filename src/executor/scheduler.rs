@@ -535,7 +535,10 @@ impl NodeWork {
                     |input: usize| self.remotes.downloads.get(&nodes[input]).map(|download| (download, &self.graph.node(nodes[input]).op));
                 {
                     let contexts = contexts_read(&self.graph, self.id, &self.environment);
-                    ops::copy_step(&self.environment, &node.step, op, base, &trees, &contexts, &download)
+                    // Whoever distrusts the cache shares nothing with it either.
+                    let earlier =
+                        if node.step.ignore_cache { None } else { self.environment.cache.earlier_layer(&slots(node, &self.environment)) };
+                    ops::copy_step(&self.environment, &node.step, op, (base, earlier), &trees, &contexts, &download)
                 }
             }
             Op::Mkdir(op) => ops::mkdir_step(&self.environment, &node.step, op, base),

@@ -126,6 +126,11 @@ impl ActiveSnapshot {
         self.path.join("work")
     }
 
+    /// A file beside them that stays with the snapshot: whoever writes the layer may say there what its files were made of.
+    pub fn list_path(&self) -> PathBuf {
+        self.path.join("sources")
+    }
+
     /// A directory beside them for whoever writes the layer: not made here, and to be removed before the commit.
     pub fn scratch_path(&self) -> PathBuf {
         self.path.join("scratch")
@@ -225,6 +230,11 @@ impl Store {
     /// The directory of a committed snapshot's files. Whether it exists is not asked.
     pub fn snapshot_path(&self, id: SnapshotId) -> PathBuf {
         self.layout().snapshot_fs(id)
+    }
+
+    /// The file beside a committed snapshot's files ([`ActiveSnapshot::list_path`]). Not every snapshot has one.
+    pub fn snapshot_list_path(&self, id: SnapshotId) -> PathBuf {
+        self.layout().snapshot(id).join("sources")
     }
 
     /// Records the digest and the length of a snapshot's layer as a tar.

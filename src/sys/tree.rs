@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 
+use super::inode::Xattrs;
 use crate::path::RootPath;
 
 /// What a directory entry is.
@@ -80,6 +81,22 @@ pub trait Tree: Send + Sync {
 
     /// The extended attributes of an entry, sorted by name, without those of overlayfs itself.
     fn xattrs(&self, path: &RootPath) -> io::Result<Vec<(OsString, Vec<u8>)>>;
+
+    /// Whether [`Tree::xattrs`] gives no more than what checksums of the tree count.
+    fn checksums_cover_xattrs(&self) -> bool {
+        false
+    }
+
+    /// What [`Tree::read_dir`] lists, with what [`Tree::metadata`] says of each entry; what vanished meanwhile is left out.
+    fn examine_dir(&self, path: &RootPath) -> io::Result<Vec<(OsString, Metadata)>> {
+        let examine = |entry: DirEntry| Ok(self.metadata(&path.join(&entry.name))?.map(|metadata| (entry.name, metadata)));
+        self.read_dir(path)?.into_iter().filter_map(|entry| examine(entry).transpose()).collect()
+    }
+
+    /// What [`Tree::open`] and [`Tree::xattrs`] give of a regular file, which is opened once.
+    fn open_with_xattrs(&self, path: &RootPath) -> io::Result<(File, Xattrs)> {
+        Ok((self.open(path)?, self.xattrs(path)?))
+    }
 }
 
 /// How many links one path may lead through, as in the kernel.

@@ -27,5 +27,6 @@ mod reproducible;
 mod run_limits;
 mod run_semantics;
 mod sandbox;
+mod sharing;
 mod space;
 mod ssh;

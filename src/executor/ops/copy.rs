@@ -14,6 +14,7 @@ use super::add_archive;
 use super::content::ContentCopier;
 use super::error::Error;
 use super::select::{SourceRoot, select};
+use super::share::Sharing;
 use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
 use super::walk::{Rules, Walk};
 use crate::context::IgnoreRules;
@@ -123,6 +124,11 @@ pub struct Copied {
 
 /// Copies into the empty directory `upper`, which becomes a snapshot in overlay form above `base`. After an error, `upper` is garbage.
 pub fn copy(base: &MergedView, upper: &Path, request: &CopyRequest) -> Result<Copied, Error> {
+    copy_sharing(base, upper, request, None)
+}
+
+/// The same, sharing with an earlier snapshot what did not change.
+pub fn copy_sharing(base: &MergedView, upper: &Path, request: &CopyRequest, sharing: Option<&Sharing<'_>>) -> Result<Copied, Error> {
     let nothing;
     let base = if request.link {
         nothing = base.without_layers();
@@ -133,7 +139,7 @@ pub fn copy(base: &MergedView, upper: &Path, request: &CopyRequest) -> Result<Co
     let upper = Upper::open(base, upper)?;
     let destination = Destination::new(base, request)?;
     let mut copied = Copied::default();
-    copy_sources(&upper, &destination, request, &mut copied)?;
+    copy_sources(&upper, &destination, request, sharing, &mut copied)?;
     copied.warnings = upper.finish()?;
     Ok(copied)
 }
@@ -160,6 +166,7 @@ struct Copier<'a> {
     upper: &'a Upper<'a>,
     destination: &'a Destination,
     request: &'a CopyRequest,
+    sharing: Option<&'a Sharing<'a>>,
     rules: Rules,
     content: ContentCopier,
     made: Attributes,
@@ -167,12 +174,18 @@ struct Copier<'a> {
     onto_file: Cell<usize>,
 }
 
-fn copy_sources(upper: &Upper<'_>, destination: &Destination, request: &CopyRequest, copied: &mut Copied) -> Result<(), Error> {
+fn copy_sources(
+    upper: &Upper<'_>,
+    destination: &Destination,
+    request: &CopyRequest,
+    sharing: Option<&Sharing<'_>>,
+    copied: &mut Copied,
+) -> Result<(), Error> {
     let exclude = IgnoreRules::from_patterns(request.exclude.iter().map(String::as_str), "--exclude").map_err(Error::Select)?;
     let existing = if request.parents { Existing::Keep } else { Existing::Overwrite };
     let rules = Rules { chown: request.chown, chmod: request.chmod.clone(), exclude, existing };
     let made = made_directory(request);
-    let copier = Copier { upper, destination, request, rules, content: ContentCopier::default(), made, onto_file: Cell::new(0) };
+    let copier = Copier { upper, destination, request, sharing, rules, content: ContentCopier::default(), made, onto_file: Cell::new(0) };
     for source in &request.sources {
         match source {
             CopySource::Tree { tree, pattern } => {
@@ -217,7 +230,8 @@ impl Copier<'_> {
             // The patterns of `--exclude` see the name of a file.
             (false, false) => root.path.parent().unwrap_or_else(RootPath::root),
         };
-        let walk = Walk::new(self.upper, tree, &self.rules, &self.content, base);
+        let mut walk = Walk::new(self.upper, tree, &self.rules, &self.content, base);
+        walk.sharing = self.sharing.filter(|_| tree.checksums_cover_xattrs());
         if walk.excludes(&root.path, root.metadata.kind)? {
             return Ok(());
         }

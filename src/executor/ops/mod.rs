@@ -14,6 +14,7 @@ pub mod exec;
 mod failed;
 mod mkdir;
 mod select;
+mod share;
 mod step;
 pub(crate) mod stubs;
 #[cfg(test)]
@@ -24,12 +25,13 @@ mod users;
 mod users_tests;
 mod walk;
 
-pub use copy::{ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, octal};
+pub use copy::{ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, copy_sharing, octal};
 pub(super) use dates::{Rule, dated};
 pub use error::{BadEntry, Error};
 pub use failed::{FailedSlot, FailedStep, ShellError};
 pub use mkdir::make_dir;
 pub use select::{SourceRoot, select};
+pub use share::Sharing;
 pub(super) use step::missing_hint;
 pub use step::{copy_step, exclude_rules, mkdir_step, view};
 pub use users::{ProcessUser, ResolvedOwner, lookup_owner, lookup_user};

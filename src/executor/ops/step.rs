@@ -11,7 +11,7 @@ use crate::store::{SnapshotId, SnapshotMeta, Store};
 use crate::sys::tree::Tree;
 
 use super::dates::limit_times;
-use super::{ChmodRule, CopyRequest, CopySource, Error, Owner, Unpack, copy, lookup_owner, make_dir};
+use super::{ChmodRule, CopyRequest, CopySource, Error, Owner, Sharing, Unpack, copy_sharing, lookup_owner, make_dir};
 
 /// The files of a stack of snapshots.
 pub fn view(store: &Store, snapshots: &[SnapshotId]) -> Result<MergedView, BuildError> {
@@ -31,12 +31,12 @@ pub fn exclude_rules(patterns: &[String]) -> Result<Option<IgnoreRules>, Error> 
 /// The download of an input, with the op that asked for it.
 type DownloadOf<'a> = dyn Fn(usize) -> Option<(&'a Download, &'a Op)> + 'a;
 
-/// Does a `COPY` or `ADD`.
+/// Does a `COPY` or `ADD` above `base`; what did not change is shared with the layer that the step made `earlier`.
 pub fn copy_step(
     environment: &Environment,
     step: &Step,
     op: &CopyOp,
-    base: &[SnapshotId],
+    (base, earlier): (&[SnapshotId], Option<SnapshotId>),
     trees: &HashMap<usize, Arc<dyn Tree>>,
     contexts: &[Arc<LocalContext>],
     download: &DownloadOf<'_>,
@@ -61,13 +61,22 @@ pub fn copy_step(
         created_time: epoch.map(|seconds| (seconds, 0)),
     };
     let active = environment.store.prepare()?;
-    let copied = copy(&view, &active.fs_path(), &request).map_err(|source| {
+    let store = &environment.store;
+    let sharing = Sharing::new(&*environment.checksums);
+    // Times that are held to the build's own are set afterwards, which nobody may do to a shared file.
+    let sharing = match earlier.filter(|_| epoch.is_none()) {
+        Some(id) => sharing.with(&store.snapshot_path(id), &store.snapshot_list_path(id)),
+        None => sharing,
+    };
+    let copied = copy_sharing(&view, &active.fs_path(), &request, Some(&sharing)).map_err(|source| {
         let hint = missing_hint(contexts, &source);
         BuildError::Files { step: Box::new(step.clone()), source, hint }
     })?;
     for warning in copied.warnings {
         environment.progress.warn(format!("{}: {warning}", step.text));
     }
+    let list = active.list_path();
+    sharing.write(&list, copied.bytes).map_err(|source| BuildError::Io { action: "write", path: list, source })?;
     commit(active, step, copied.bytes, epoch)
 }
 

@@ -314,7 +314,10 @@ impl<'a> Upper<'a> {
         if attributes.mode & (0o7000 | self.umask) != 0 {
             rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode)).map_err(failed)?;
         }
-        self.shared.set_xattrs(&attributes.xattrs, &directory.path.join(name), |attribute, value| inode::set_xattr(fd, attribute, value));
+        if !attributes.xattrs.is_empty() {
+            let path = directory.path.join(name);
+            self.shared.set_xattrs(&attributes.xattrs, &path, |attribute, value| inode::set_xattr(fd, attribute, value));
+        }
         if let Some(times) = times(attributes.mtime, false) {
             rustix::fs::futimens(fd, &times).map_err(failed)?;
         }

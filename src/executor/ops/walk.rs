@@ -10,9 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::content::ContentCopier;
 use super::copy::{ChmodRule, Owner};
 use super::error::Error;
+use super::share::Sharing;
 use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
-use crate::context::{DirectoryState, IgnoreRules};
+use crate::context::{DirectoryState, FileStamp, IgnoreRules};
 use crate::path::RootPath;
+use crate::sys::inode::Xattrs;
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
 
 /// From how many entries on a second thread is worth its start.
@@ -36,6 +38,8 @@ pub(super) struct Walk<'a> {
     pub(super) tree: &'a dyn Tree,
     pub(super) rules: &'a Rules,
     pub(super) content: &'a ContentCopier,
+    /// An earlier snapshot to share files with.
+    pub(super) sharing: Option<&'a Sharing<'a>>,
     /// Where the patterns of `exclude` start.
     pub(super) base: RootPath,
     entries: AtomicU64,
@@ -71,7 +75,8 @@ enum Target {
 impl<'a> Walk<'a> {
     pub(super) fn new(upper: &'a Upper<'a>, tree: &'a dyn Tree, rules: &'a Rules, content: &'a ContentCopier, base: RootPath) -> Walk<'a> {
         let (entries, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Walk { upper, tree, rules, content, base, entries, bytes, links: Mutex::default(), queue: Mutex::default(), wake: Condvar::new() }
+        let (links, queue, wake) = (Mutex::default(), Mutex::default(), Condvar::new());
+        Walk { upper, tree, rules, content, sharing: None, base, entries, bytes, links, queue, wake }
     }
 
     /// How many entries were made, and how many bytes were copied.
@@ -95,7 +100,6 @@ impl<'a> Walk<'a> {
 
     /// Copies something else than a directory to `name` in `directory`.
     pub(super) fn file(&self, source: &RootPath, metadata: &Metadata, directory: &UpperDir, name: &std::ffi::OsStr) -> Result<(), Error> {
-        let attributes = self.attributes(source, metadata)?;
         let mut linked = None;
         if metadata.nlink > 1 && metadata.kind != Kind::Symlink {
             // Held until the file is whole, so that nobody links to half of it.
@@ -108,14 +112,16 @@ impl<'a> Walk<'a> {
             linked = Some(links);
         }
         match metadata.kind {
-            Kind::File => self.regular(source, metadata, directory, name, &attributes)?,
+            Kind::File => self.regular(source, metadata, directory, name)?,
             Kind::Symlink => {
+                let attributes = self.attributes(source, metadata)?;
                 let target = self.tree.read_link(source).map_err(|error| read_error(source, error))?;
                 self.upper.symlink(directory, name, Over::Files, &target, &attributes)?;
             }
             // A socket without its process is nothing.
             Kind::Socket | Kind::Directory => return Ok(()),
             kind => {
+                let attributes = self.attributes(source, metadata)?;
                 if !self.upper.node(directory, name, Over::Files, kind, metadata.rdev, &attributes)? {
                     self.upper.warn(format!("`{source}` is left out: such a device cannot be made"));
                     return Ok(());
@@ -127,30 +133,42 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn regular(
-        &self,
-        source: &RootPath,
-        metadata: &Metadata,
-        directory: &UpperDir,
-        name: &std::ffi::OsStr,
-        attributes: &Attributes,
-    ) -> Result<(), Error> {
-        let mut from = self.tree.open(source).map_err(|error| read_error(source, error))?;
+    fn regular(&self, source: &RootPath, metadata: &Metadata, directory: &UpperDir, name: &std::ffi::OsStr) -> Result<(), Error> {
+        let known = self.sharing.and_then(|sharing| Some((sharing, sharing.content(metadata)?)));
+        if let Some((sharing, content)) = known {
+            let attributes = self.attributes_with(metadata, Vec::new());
+            if sharing.share(self.upper, directory, name, (&content, metadata.size), &attributes)? {
+                self.bytes.fetch_add(metadata.size, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+        let (mut from, xattrs) = self.tree.open_with_xattrs(source).map_err(|error| read_error(source, error))?;
+        let attributes = self.attributes_with(metadata, xattrs);
         let to = self.upper.create(directory, name, Over::Files, attributes.mode)?;
         let copied = self.content.copy(&mut from, metadata.dev, metadata.size, &to).map_err(|error| directory.write_error(name, error))?;
         self.bytes.fetch_add(copied, Ordering::Relaxed);
-        self.upper.finish_file(directory, name, &to, attributes)
+        // Only what did not change since it was hashed is what was hashed.
+        if let Some((sharing, content)) = known
+            && FileStamp::of_open(&from).ok() == FileStamp::of(metadata)
+        {
+            sharing.copied(&directory.path().join(name), content);
+        }
+        self.upper.finish_file(directory, name, &to, &attributes)
     }
 
     /// What the copy of an entry gets.
     pub(super) fn attributes(&self, source: &RootPath, metadata: &Metadata) -> Result<Attributes, Error> {
         let xattrs = self.tree.xattrs(source).map_err(|error| read_error(source, error))?;
+        Ok(self.attributes_with(metadata, xattrs))
+    }
+
+    fn attributes_with(&self, metadata: &Metadata, xattrs: Xattrs) -> Attributes {
         let owner = self.rules.chown.unwrap_or(Owner { uid: metadata.uid, gid: metadata.gid });
         let mode = match &self.rules.chmod {
             Some(rule) if metadata.kind != Kind::Symlink => rule(metadata.mode, metadata.kind == Kind::Directory),
             _ => metadata.mode,
         };
-        Ok(Attributes { mode, uid: owner.uid, gid: owner.gid, mtime: Mtime::At(metadata.mtime), xattrs })
+        Attributes { mode, uid: owner.uid, gid: owner.gid, mtime: Mtime::At(metadata.mtime), xattrs }
     }
 
     fn run(&self) -> Result<(), Error> {

@@ -10,7 +10,8 @@
 //! Of extended attributes a layer carries `security.capability` and `user.*`: others (labels of the host, ACLs, `trusted.*`) belong to the machine.
 //! Whiteouts have no time: theirs says when a build ran, and nobody reads it.
 
-use std::collections::HashMap;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -112,6 +113,8 @@ struct Differ<'a> {
     pending: Vec<Head>,
     /// Files with several names: where the first one is.
     links: HashMap<(u64, u64), RootPath>,
+    /// The inodes of files with several names in this layer, once somebody asked.
+    several: OnceCell<HashSet<u64>>,
     batch: Batch,
 }
 
@@ -146,6 +149,7 @@ impl<'a> Differ<'a> {
             levels: Vec::new(),
             pending: Vec::new(),
             links: HashMap::new(),
+            several: OnceCell::new(),
             batch: Batch::default(),
         };
         let root = RootPath::root();
@@ -303,8 +307,8 @@ impl<'a> Differ<'a> {
             && (stat.st_uid, stat.st_gid, stat.st_rdev) == (below.st_uid, below.st_gid, below.st_rdev)
             // A directory's time tells only that something came or went; what stayed so is there by itself, and BuildKit leaves the rest out, too.
             && (directory || (stat.st_mtime, stat.st_mtime_nsec) == (below.st_mtime, below.st_mtime_nsec))
-            && (directory || (stat.st_size == below.st_size && stat.st_nlink == 1));
-        if !equal {
+            && (directory || stat.st_size == below.st_size);
+        if !equal || (!directory && stat.st_nlink > 1 && self.has_other_name(stat)?) {
             return Ok(false);
         }
         let root = self.lower.root(found.layer);
@@ -322,6 +326,37 @@ impl<'a> Differ<'a> {
             FileType::Symlink => Ok(read_link(&self.layer, path)? == read_link(root, path)?),
             _ => Ok(true),
         }
+    }
+
+    /// Whether a file has several names in this layer. It may have others in layers that share it.
+    fn has_other_name(&self, stat: &Stat) -> Result<bool, Error> {
+        let known = match self.several.get() {
+            Some(known) => known,
+            None => {
+                let found = self.inodes_with_several_names()?;
+                self.several.get_or_init(|| found)
+            }
+        };
+        Ok(known.contains(&stat.st_ino))
+    }
+
+    fn inodes_with_several_names(&self) -> Result<HashSet<u64>, Error> {
+        let (mut once, mut several) = (HashSet::new(), HashSet::new());
+        let mut todo = vec![RootPath::root()];
+        while let Some(path) = todo.pop() {
+            let fd = self.open_directory(&path)?;
+            for entry in rustix::fs::Dir::new(fd).map_err(|errno| self.fail(&path, errno))? {
+                let entry = entry.map_err(|errno| self.fail(&path, errno))?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                match entry.file_type() {
+                    _ if name == "." || name == ".." => {}
+                    FileType::Directory => todo.push(path.join(name)),
+                    _ if !once.insert(entry.ino()) => drop(several.insert(entry.ino())),
+                    _ => {}
+                }
+            }
+        }
+        Ok(several)
     }
 
     /// Finds out what is called `name` in `directory`. Files and directories are opened first and asked then; all else is not opened, for that could do anything.

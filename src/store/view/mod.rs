@@ -178,6 +178,12 @@ impl Tree for MergedView {
         Ok(rustix::fs::openat(found.directory, name, flags, Mode::empty())?.into())
     }
 
+    fn open_with_xattrs(&self, path: &RootPath) -> io::Result<(File, crate::sys::inode::Xattrs)> {
+        let file = self.open(path)?;
+        let attributes = crate::sys::inode::xattrs_of(&file)?;
+        Ok((file, attributes))
+    }
+
     fn xattrs(&self, path: &RootPath) -> io::Result<Vec<(OsString, Vec<u8>)>> {
         let Some(name) = path.file_name() else { return self.root.xattrs() };
         let parent = self.existing_parent(path)?;
