@@ -233,7 +233,7 @@ mod tests {
         assert!(matches!(place("oci:a"), Ok(Place::Layout { tag: None, .. })));
         let named = place("docker-archive:x.tar:acme/app:2");
         assert!(matches!(named, Ok(Place::Archive { format: ArchiveFormat::Docker, name: Some(name), .. }) if name == "acme/app:2"));
-        for bad in ["oci:", "oci::v1", "store:", "docker-daemon:x", "Upper/case:1", ""] {
+        for bad in ["oci:", "oci::v1", "store:", "docker-daemon:x", "acme/Upper:1", ""] {
             assert!(place(bad).is_err(), "{bad}");
         }
     }
