@@ -86,6 +86,7 @@ fn to_graph(file: &SourceFile) -> Planned {
         extra_hosts: std::sync::Arc::default(),
         entitlements: strake::graph::Entitlements::ALL,
         no_cache: false,
+        no_cache_filter: &[],
         checks: CheckScope::default(),
     };
     match plan(&request, &ResolvedImages::new()) {

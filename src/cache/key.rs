@@ -7,7 +7,7 @@
 //! | git | name of the commit, directory in it, whether submodules and `.git` are there (with `.git`: the reference and the address too), mtime of the commit | address, credentials, time |
 //! | remote archive | digest of its content | address, time, ETag |
 //! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: path pattern and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or the identity of the stage | mtime, inode, absolute path of the context |
-//! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, names of `--add-host`, heredoc script, mounts (target, kind, options; of a bind what it selects) | secrets' and proxies' values, SSH agents, content of cache mounts, addresses, all limits, log settings, terminal, time |
+//! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, names of `--add-host`, heredoc script, mounts (target, kind, options; of a bind what it selects of the context or, read-only, of a stage) | secrets' and proxies' values, SSH agents, content of cache mounts, addresses, all limits, log settings, terminal, time |
 //! | WORKDIR | base's identity, path, owner | |
 //! | these three with `--reproducible` | the build's own time besides: files have it, and commands are told of it | |
 //! | merge | identities of both inputs | |
@@ -15,17 +15,22 @@
 //! Each key is made of named components, and the same components are kept to explain a later miss. Changing anything in this file that changes a key must
 //! raise [`KEY_VERSION`].
 
+use std::collections::HashMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::diag::SafeUrl;
-use crate::graph::CacheSharing;
+use crate::graph::{CacheSharing, is_secret};
 use crate::graph::{CopyOp, CopySource, ExecMountKind, ExecOp, GitMtime, GitSource, MkdirOp, NetworkMode, SecurityMode, Unpack};
 use crate::oci::{Digest, ImageId, Platform};
 
 /// Part of every key: raising it makes every earlier record unreachable.
 pub const KEY_VERSION: u32 = 2;
+
+/// How long a value may be that others see whole, in bytes.
+const MAX_ABRIDGED: usize = 2048;
 
 /// The key of a result, and the identity of the result that was made under it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +39,20 @@ pub struct CacheKey(pub [u8; 32]);
 impl fmt::Display for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl Serialize for CacheKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for CacheKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<CacheKey, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let hash = blake3::Hash::from_hex(&text).map_err(|_| D::Error::custom("a cache key has 64 hexadecimal digits"))?;
+        Ok(CacheKey(*hash.as_bytes()))
     }
 }
 
@@ -47,7 +66,7 @@ impl fmt::Debug for CacheKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Components {
     parts: Vec<Part>,
-    /// For explanations only: the files of each source with their digests (the key holds one digest over them all).
+    /// For explanations only: the files of each source with what is known of them (the key holds one digest over them all).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     files: Vec<(String, String)>,
 }
@@ -80,7 +99,7 @@ impl Components {
         &self.parts
     }
 
-    /// The files that sources selected, with digests.
+    /// The files that sources selected, each with kind, mode, owner and content: `f 644 0:0 0123456789abcdef`.
     pub fn files(&self) -> &[(String, String)] {
         &self.files
     }
@@ -95,6 +114,34 @@ impl Components {
         if self.files.len() > limit {
             self.files.clear();
         }
+    }
+
+    /// The components as they would be where results have other names.
+    pub(super) fn in_names(&self, names: &HashMap<CacheKey, CacheKey>) -> Components {
+        let mut components = self.clone();
+        if !names.is_empty() {
+            let is_input = |part: &&mut Part| matches!(part.label, Some(InputLabel::Image(..) | InputLabel::Step(_)));
+            for part in components.parts.iter_mut().filter(is_input) {
+                let known = blake3::Hash::from_hex(&part.value).ok().and_then(|hash| names.get(&CacheKey(*hash.as_bytes())));
+                if let Some(name) = known {
+                    part.value = name.to_string();
+                }
+            }
+        }
+        components
+    }
+
+    /// The components as others may see them: long values cut short, and no values of variables whose names speak of secrets.
+    pub(super) fn abridged(mut self) -> Components {
+        for part in &mut self.parts {
+            if part.name.strip_prefix("env ").is_some_and(is_secret) {
+                part.value.clear();
+            } else if part.value.len() > MAX_ABRIDGED {
+                let start: String = part.value.chars().take(MAX_ABRIDGED / 8).collect();
+                part.value = format!("{start}… {}", blake3::hash(part.value.as_bytes()).to_hex());
+            }
+        }
+        self
     }
 
     /// Notes that the result is held to a time of its own: files have other times then, and commands are told of it.
@@ -134,13 +181,15 @@ pub enum InputIdentity {
     },
 }
 
-/// How an input is called when it is the reason of a miss.
+/// Where a component came from, for when it is the reason of a miss.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InputLabel {
     /// An image: name and manifest digest.
     Image(String, Digest),
     /// An earlier step's title.
     Step(String),
+    /// A build argument.
+    BuildArgument,
 }
 
 fn add_input(components: &mut Components, role: &str, input: &InputIdentity) {
@@ -276,7 +325,8 @@ pub fn exec(op: &ExecOp, platform: &Platform, base: &InputIdentity, inputs: &[In
     let mut components = Components::new("exec");
     components.add("command", serde_json::to_string(&op.args).unwrap_or_default());
     for (name, value) in op.env.iter() {
-        components.add(format!("env {name}"), value.clone());
+        let label = op.build_args.contains(name).then_some(InputLabel::BuildArgument);
+        components.parts.push(Part { name: format!("env {name}"), value: value.clone(), label });
     }
     components.add("working directory", op.workdir.to_string());
     components.add("user", op.user.clone());
@@ -347,6 +397,7 @@ mod tests {
         ExecOp {
             args: args.iter().map(|a| (*a).to_owned()).collect(),
             env: env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            build_args: Default::default(),
             proxy_env: Vec::new(),
             workdir: RootPath::root(),
             user: String::new(),

@@ -15,6 +15,8 @@ pub enum MissReason {
     Disabled,
     /// Everything is as it was, but the result is gone.
     Pruned,
+    /// A cache has it, but its layer there cannot be used.
+    Unusable(String),
     /// Something that the step reads is different.
     Changed(Vec<Change>),
 }
@@ -22,8 +24,42 @@ pub enum MissReason {
 /// One thing that a step reads and that is different.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A file was changed.
+    /// A file has other content.
     FileChanged(String),
+    /// A file has another mode.
+    FileMode {
+        /// The file.
+        path: String,
+        /// The mode then, octal.
+        old: String,
+        /// The mode now.
+        new: String,
+    },
+    /// A file has another owner.
+    FileOwner {
+        /// The file.
+        path: String,
+        /// User and group then.
+        old: String,
+        /// User and group now.
+        new: String,
+    },
+    /// Something of another kind has the name.
+    FileKind {
+        /// The file.
+        path: String,
+        /// What it was.
+        old: &'static str,
+        /// What it is.
+        new: &'static str,
+    },
+    /// The same file has another name.
+    FileRenamed {
+        /// The name then.
+        old: String,
+        /// The name now.
+        new: String,
+    },
     /// A file is new.
     FileAdded(String),
     /// A file is gone.
@@ -32,6 +68,8 @@ pub enum Change {
     Variable {
         /// Its name.
         name: String,
+        /// Whether it is a build argument.
+        build_arg: bool,
         /// The value then.
         old: Option<String>,
         /// The value now.
@@ -39,6 +77,8 @@ pub enum Change {
     },
     /// A name stands for another image now.
     Image {
+        /// What it is to the step: `base`, `source`.
+        role: String,
         /// Its name.
         name: String,
         /// The manifest then.
@@ -65,6 +105,7 @@ impl fmt::Display for MissReason {
             MissReason::FirstBuild => f.write_str("first build of this step"),
             MissReason::Disabled => f.write_str("--no-cache"),
             MissReason::Pruned => f.write_str("its earlier result was pruned"),
+            MissReason::Unusable(cache) => write!(f, "its layer in the cache `{cache}` cannot be used"),
             MissReason::Changed(changes) => match changes.as_slice() {
                 [] => f.write_str("its inputs changed"),
                 [one] => one.fmt(f),
@@ -79,14 +120,21 @@ impl fmt::Display for Change {
         let shown = |value: &Option<String>| value.as_deref().map_or_else(|| "(none)".to_owned(), short);
         match self {
             Change::FileChanged(path) => write!(f, "{path} changed"),
+            Change::FileMode { path, old, new } => write!(f, "mode of {path}: {old} -> {new}"),
+            Change::FileOwner { path, old, new } => write!(f, "owner of {path}: {old} -> {new}"),
+            Change::FileKind { path, old, new } => write!(f, "{path} was {old} and is {new}"),
+            Change::FileRenamed { old, new } => write!(f, "{old} was renamed to {new}"),
             Change::FileAdded(path) => write!(f, "{path} is new"),
             Change::FileRemoved(path) => write!(f, "{path} is gone"),
-            Change::Variable { name, old: Some(old), new: Some(new) } => {
-                let (old, new) = differing(old, new);
-                write!(f, "{name}: {old} -> {new}")
+            Change::Variable { name, build_arg, old, new } => {
+                let kind = if *build_arg { "build-arg" } else { "env" };
+                let (old, new) = match (old, new) {
+                    (Some(old), Some(new)) => differing(old, new),
+                    (old, new) => (shown(old), shown(new)),
+                };
+                write!(f, "{kind} {name}: {old} -> {new}")
             }
-            Change::Variable { name, old, new } => write!(f, "{name}: {} -> {}", shown(old), shown(new)),
-            Change::Image { name, old, new } => write!(f, "base {name} moved from {} to {}", short_digest(old), short_digest(new)),
+            Change::Image { role, name, old, new } => write!(f, "{role} {name} moved from {} to {}", short_digest(old), short_digest(new)),
             Change::Step(title) => write!(f, "follows `{title}`, which has a new result"),
             Change::Instruction { part, old: Some(_), new: Some(_) } if part == "heredoc" => f.write_str("the heredoc changed"),
             Change::Instruction { part, old: Some(old), new: Some(new) } => {
@@ -139,11 +187,35 @@ pub fn explain(old: Option<&Components>, new: &Components) -> MissReason {
     if changes.is_empty() && values(old) == values(new) { MissReason::Pruned } else { MissReason::Changed(changes) }
 }
 
+impl Change {
+    /// What is different, what it was and what it is, for machines.
+    pub fn parts(&self) -> (String, Option<String>, Option<String>) {
+        let both = |what: String, old: &str, new: &str| (what, Some(old.to_owned()), Some(new.to_owned()));
+        match self {
+            Change::FileChanged(path) => (format!("content of {path}"), None, None),
+            Change::FileMode { path, old, new } => both(format!("mode of {path}"), old, new),
+            Change::FileOwner { path, old, new } => both(format!("owner of {path}"), old, new),
+            Change::FileKind { path, old, new } => both(format!("kind of {path}"), old, new),
+            Change::FileRenamed { old, new } => both("name of a file".to_owned(), old, new),
+            Change::FileAdded(path) => ("file".to_owned(), None, Some(path.clone())),
+            Change::FileRemoved(path) => ("file".to_owned(), Some(path.clone()), None),
+            Change::Variable { name, build_arg, old, new } => {
+                (format!("{} {name}", if *build_arg { "build-arg" } else { "env" }), old.clone(), new.clone())
+            }
+            Change::Image { role, name, old, new } => both(format!("{role} {name}"), old, new),
+            Change::Step(title) => (format!("result of {title}"), None, None),
+            Change::Instruction { part, old, new } => (part.clone(), old.clone(), new.clone()),
+        }
+    }
+}
+
 fn change(name: &str, old: &[&Part], new: &[&Part], files_changed: bool) -> Option<Change> {
     let label = |parts: &[&Part]| parts.last().and_then(|part| part.label.clone());
+    let role = name.strip_suffix(" files").unwrap_or(name);
+    let build_arg = [new, old].iter().any(|parts| label(parts) == Some(InputLabel::BuildArgument));
     match (label(old), label(new)) {
         (Some(InputLabel::Image(name, old)), Some(InputLabel::Image(now, new))) if name == now => {
-            return Some(Change::Image { name, old: old.to_string(), new: new.to_string() });
+            return Some(Change::Image { role: role.to_owned(), name, old: old.to_string(), new: new.to_string() });
         }
         (old, Some(InputLabel::Image(new, _))) => {
             let old = match old {
@@ -153,14 +225,14 @@ fn change(name: &str, old: &[&Part], new: &[&Part], files_changed: bool) -> Opti
             return Some(Change::Instruction { part: format!("{name} image"), old, new: Some(new) });
         }
         (_, Some(InputLabel::Step(title))) => return Some(Change::Step(title)),
+        (_, Some(InputLabel::BuildArgument)) | (Some(InputLabel::BuildArgument) | None, None) => {}
         // What it read before is explained by what it reads now.
         (Some(_), None) => return None,
-        (None, None) => {}
     }
     let text = |parts: &[&Part]| (!parts.is_empty()).then(|| parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(" "));
     let (old, new) = (text(old), text(new));
     if let Some(variable) = name.strip_prefix("env ") {
-        return Some(Change::Variable { name: variable.to_owned(), old, new });
+        return Some(Change::Variable { name: variable.to_owned(), build_arg, old, new });
     }
     if name.ends_with(" files") {
         // The files themselves say it, unless they are too many to have been kept.
@@ -182,18 +254,73 @@ fn by_name(components: &Components) -> BTreeMap<&str, Vec<&Part>> {
 }
 
 fn file_changes(old: &Components, new: &Components) -> Vec<Change> {
-    let before: BTreeMap<&str, &str> = old.files().iter().map(|(path, digest)| (path.as_str(), digest.as_str())).collect();
-    let after: BTreeMap<&str, &str> = new.files().iter().map(|(path, digest)| (path.as_str(), digest.as_str())).collect();
+    let (before, after) = (facts(old), facts(new));
+    if before.is_empty() {
+        // Nothing is known of the files then: that they are many now is no news.
+        return Vec::new();
+    }
     let mut changes = Vec::new();
-    for (path, digest) in &after {
+    let mut gone: Vec<(&str, Facts<'_>)> =
+        before.iter().filter(|(path, _)| !after.contains_key(*path)).map(|(path, facts)| (*path, *facts)).collect();
+    for (path, now) in &after {
         match before.get(path) {
-            Some(old) if old == digest => {}
-            Some(_) => changes.push(Change::FileChanged((*path).to_owned())),
-            None => changes.push(Change::FileAdded((*path).to_owned())),
+            Some(then) => changes.extend(file_change(path, then, now)),
+            None => {
+                // A file that went elsewhere; an empty one tells nothing of where it was.
+                let from = gone.iter().position(|(_, then)| then.kind == "f" && then.kind == now.kind && then.content == now.content);
+                changes.push(match from {
+                    Some(at) => Change::FileRenamed { old: gone.swap_remove(at).0.to_owned(), new: (*path).to_owned() },
+                    None => Change::FileAdded((*path).to_owned()),
+                });
+            }
         }
     }
-    changes.extend(before.keys().filter(|path| !after.contains_key(*path)).map(|path| Change::FileRemoved((*path).to_owned())));
+    gone.sort_unstable_by_key(|(path, _)| *path);
+    changes.extend(gone.into_iter().map(|(path, _)| Change::FileRemoved(path.to_owned())));
     changes
+}
+
+/// What is known of a file: see [`Components::files`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Facts<'a> {
+    kind: &'a str,
+    mode: &'a str,
+    owner: &'a str,
+    content: &'a str,
+}
+
+fn facts(components: &Components) -> BTreeMap<&str, Facts<'_>> {
+    let parse = |text| {
+        let [kind, mode, owner, content] = <[&str; 4]>::try_from(str::split(text, ' ').collect::<Vec<_>>()).ok()?;
+        Some(Facts { kind, mode, owner, content })
+    };
+    components.files().iter().filter_map(|(path, text)| Some((path.as_str(), parse(text)?))).collect()
+}
+
+/// What is different of a file: what it is, then what is in it, then whose it is.
+fn file_change(path: &str, then: &Facts<'_>, now: &Facts<'_>) -> Option<Change> {
+    let path = path.to_owned();
+    if then.kind != now.kind {
+        return Some(Change::FileKind { path, old: kind_name(then.kind), new: kind_name(now.kind) });
+    }
+    if then.content != now.content {
+        return Some(Change::FileChanged(path));
+    }
+    if then.mode != now.mode {
+        return Some(Change::FileMode { path, old: then.mode.to_owned(), new: now.mode.to_owned() });
+    }
+    (then.owner != now.owner).then(|| Change::FileOwner { path, old: then.owner.to_owned(), new: now.owner.to_owned() })
+}
+
+fn kind_name(kind: &str) -> &'static str {
+    match kind {
+        "f" => "a file",
+        "d" => "a directory",
+        "l" => "a link",
+        "c" | "b" => "a device",
+        "p" => "a pipe",
+        _ => "something else",
+    }
 }
 
 #[cfg(test)]
@@ -218,18 +345,34 @@ mod tests {
 
     #[test]
     fn the_reason_names_what_changed() {
-        let old = components(&[("env VERSION", "1.2"), ("source files", "aa")], &[("src/main.rs", "1"), ("b", "2")]);
-        check(&old, &components(&[("env VERSION", "1.3"), ("source files", "aa")], old_files()), "VERSION: 1.2 -> 1.3");
-        let touched = components(&[("env VERSION", "1.2"), ("source files", "bb")], &[("src/main.rs", "9"), ("b", "2")]);
+        let old = components(&[("env VERSION", "1.2"), ("source files", "aa")], old_files());
+        check(&old, &components(&[("env VERSION", "1.3"), ("source files", "aa")], old_files()), "env VERSION: 1.2 -> 1.3");
+        let touched =
+            components(&[("env VERSION", "1.2"), ("source files", "bb")], &[("src/main.rs", "f 644 0:0 9"), ("b", "f 644 0:0 2")]);
         check(&old, &touched, "src/main.rs changed");
-        let gone = components(&[("env VERSION", "1.2"), ("source files", "bb")], &[("b", "2")]);
+        let gone = components(&[("env VERSION", "1.2"), ("source files", "bb")], &[("b", "f 644 0:0 2")]);
         check(&old, &gone, "src/main.rs is gone");
         check(&old, &old.clone(), "its earlier result was pruned");
         assert_eq!(explain(None, &old), MissReason::FirstBuild);
     }
 
     fn old_files() -> &'static [(&'static str, &'static str)] {
-        &[("src/main.rs", "1"), ("b", "2")]
+        &[("src/main.rs", "f 644 0:0 1"), ("b", "f 644 0:0 2")]
+    }
+
+    #[test]
+    fn the_reason_tells_mode_owner_kind_and_name_of_a_file_from_its_content() {
+        let with = |file: (&'static str, &'static str)| components(&[("source files", file.1), ("source", file.0)], &[file]);
+        let old = with(("a", "f 644 0:0 1"));
+        let said = |new: (&'static str, &'static str)| {
+            let MissReason::Changed(changes) = explain(Some(&old), &components(&[("source files", "x")], &[new])) else { panic!() };
+            changes[0].to_string()
+        };
+        assert_eq!(said(("a", "f 755 0:0 1")), "mode of a: 644 -> 755");
+        assert_eq!(said(("a", "f 644 0:7 1")), "owner of a: 0:0 -> 0:7");
+        assert_eq!(said(("a", "f 755 0:7 2")), "a changed");
+        assert_eq!(said(("a", "d 755 0:0 2")), "a was a file and is a directory");
+        assert_eq!(said(("b", "f 644 0:0 1")), "a was renamed to b");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{CacheEntry, SnapshotId, Store};
 
+use super::portable::MAX_KEYS;
 use super::{CacheKey, Components, MissReason, explain};
 
 /// The result of an op: its identity, and the snapshots of its file system, bottom first.
@@ -71,6 +72,15 @@ impl BuildCache {
         let keys: Vec<[u8; 32]> = keys.iter().map(|key| key.0).collect();
         let entry = CacheEntry { result: output.key.0, output: Vec::new(), snapshots: output.snapshots.clone() };
         self.store.cache_put(&keys, &entry)
+    }
+
+    /// All keys under which the result of `key` is found: by definition, by content.
+    pub fn keys_with(&self, key: &CacheKey) -> Vec<CacheKey> {
+        let mut keys: Vec<CacheKey> = self.store.cache_keys_with(&key.0, MAX_KEYS).unwrap_or_default().into_iter().map(CacheKey).collect();
+        if !keys.contains(key) {
+            keys.insert(0, *key);
+        }
+        keys
     }
 
     /// Why a step that is made of `components` is not in the cache: compared with the first of `slots` that is known.

@@ -188,6 +188,23 @@ pub struct TreeChecksum {
     pub digest: [u8; 32],
     /// The digest of each entry by its path in the tree, sorted by path.
     pub files: Vec<(RootPath, [u8; 32])>,
+    /// What each of `files` is, in the same order, to tell what about it changed.
+    pub facts: Vec<EntryFacts>,
+}
+
+/// What an entry is, apart from its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryFacts {
+    /// The letter of its kind: `f`, `d`, `l`, `c`, `b`, `p` or `s`.
+    pub kind: char,
+    /// Its mode; of links none.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// The beginning of the digest of all else: content, target, numbers, attributes.
+    pub content: [u8; 8],
 }
 
 /// A difference between two selections.
@@ -217,6 +234,7 @@ pub fn checksum(tree: &dyn Tree, path: &RootPath, options: &ChecksumOptions<'_>,
     let mut all = blake3::Hasher::new();
     all.update(VERSION);
     let mut files = Vec::with_capacity(items.len());
+    let mut facts = Vec::with_capacity(items.len());
     let mut encoded = Vec::new();
     for item in items {
         let is_root = item.path == *path;
@@ -230,9 +248,24 @@ pub fn checksum(tree: &dyn Tree, path: &RootPath, options: &ChecksumOptions<'_>,
         all.update(&(name.len() as u64).to_le_bytes());
         all.update(name);
         all.update(&digest);
+        facts.push(EntryFacts::of(&item, &encoded));
         files.push((item.path, digest));
     }
-    Ok(TreeChecksum { digest: *all.finalize().as_bytes(), files })
+    Ok(TreeChecksum { digest: *all.finalize().as_bytes(), files, facts })
+}
+
+impl EntryFacts {
+    /// The facts of an entry that was written down as `encoded`.
+    fn of(item: &Item, encoded: &[u8]) -> EntryFacts {
+        let Metadata { mode, uid, gid, .. } = item.metadata;
+        let start = |digest: &[u8; 32]| digest.first_chunk().copied().unwrap_or_default();
+        let content = match item.metadata.kind {
+            Kind::File => start(&item.content),
+            _ => start(blake3::hash(encoded.get(ENCODED_OWNER..).unwrap_or_default()).as_bytes()),
+        };
+        let kind = encoded.first().copied().map_or('?', char::from);
+        EntryFacts { kind, mode: if item.metadata.kind == Kind::Symlink { 0 } else { mode }, uid, gid, content }
+    }
 }
 
 /// What changed from `old` to `new`, in the order of the paths. Both are sorted by path, as in [`TreeChecksum::files`].
@@ -359,6 +392,9 @@ fn threads(wanted: usize, pieces: usize) -> usize {
     let wanted = if wanted == 0 { available() } else { wanted };
     wanted.clamp(1, MAX_THREADS).min(pieces.max(1))
 }
+
+/// Where kind, mode and owner end in what [`encode`] writes.
+const ENCODED_OWNER: usize = 1 + 3 * 4;
 
 /// Writes down what counts of an entry, apart from its name.
 fn encode(tree: &dyn Tree, item: &Item, out: &mut Vec<u8>) -> Result<(), Error> {

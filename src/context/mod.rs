@@ -23,7 +23,9 @@ mod regexp;
 mod wildcard;
 
 pub use archive::{Archive, Attributes, Owners, StdinInput, sniff_stdin};
-pub use checksum::{Change, ChecksumMemo, ChecksumOptions, FileStamp, Filter, NoMemo, RootEntry, SeenMemo, TreeChecksum, checksum, diff};
+pub use checksum::{
+    Change, ChecksumMemo, ChecksumOptions, EntryFacts, FileStamp, Filter, NoMemo, RootEntry, SeenMemo, TreeChecksum, checksum, diff,
+};
 pub use error::{BadPattern, Error};
 pub use exclude::Excluding;
 pub use git::{GitError, commit_time};

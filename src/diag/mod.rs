@@ -15,6 +15,18 @@ pub use render::{Style, render};
 pub use rule::{CHECKS_PAGE, MAX_FOUND, MAX_SHOWN, RULES, Rule};
 pub use source::{MAX_SIZE, Position, SourceFile, Span, Spanned};
 
+/// An error with all of its causes, on one line.
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 /// The word of `known` that `word` was most likely meant to be, if any is near.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::try_join_all;
 
 use crate::cache::BuildCache;
+use crate::cache::portable::INLINE_FIELD;
 use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, SeenMemo, StdinInput, sniff_stdin};
 use crate::diag::{Diagnostic, Secret, SourceFile};
 use crate::executor::{self, Environment, FailedSlot, StepSettings};
@@ -24,6 +25,8 @@ use crate::progress::Progress;
 use crate::store::{ActiveSnapshot, ImageRecord, Store};
 use crate::task::{CancellationToken, blocking};
 
+use super::build_cache::{CacheDestination, CacheSource, CacheTarget};
+use super::cache_export::add_inline;
 use super::call::{CHECK_ARGUMENT, LazyRules, SYNTAX_ARGUMENT, warnings_of};
 use super::epoch::{Epoch, Origins, build_epoch, with_commit_times};
 use super::network::networks;
@@ -89,6 +92,14 @@ pub struct BuildRequest {
     pub labels: Vec<(String, String)>,
     /// Whether nothing is taken from the cache.
     pub no_cache: bool,
+    /// The stages that take nothing from the cache, by name or number.
+    pub no_cache_filter: Vec<String>,
+    /// The caches of other machines that steps are looked up in.
+    pub cache_from: Vec<CacheSource>,
+    /// Where the steps go for other machines.
+    pub cache_to: Vec<CacheTarget>,
+    /// Whether what became of each step's lookup is told.
+    pub explain: bool,
     /// Whether base images are looked up again although they are here.
     pub pull: bool,
     /// The network of `RUN` steps that do not name one.
@@ -217,6 +228,7 @@ impl Engine {
             extra_hosts: request.steps.extra_hosts.iter().map(|(name, _)| name.clone()).collect(),
             entitlements: request.entitlements,
             no_cache: request.no_cache || request.verify_reproducible,
+            no_cache_filter: &request.no_cache_filter,
             checks: CheckScope { all_stages: false, ignored: Some(&ignored) },
         };
         let (named, store) = (remote_contexts(&given), &self.store);
@@ -245,9 +257,14 @@ impl Engine {
         let name = format!("{}\0{}", input.name, request.target.as_deref().unwrap_or(""));
         drop(phase);
         let context = open_context(input.context, input.path.as_deref(), &graph)?;
+        let (imports, fetcher) = self.import_caches(&request.cache_from, &plan_request.target_platform, progress).await;
         let environment = Environment {
             store: self.store.clone(),
             cache: BuildCache::new(self.store.clone()),
+            imports,
+            cache_layers: fetcher.clone(),
+            tell_steps: !request.cache_to.is_empty(),
+            explain: request.explain,
             spawner,
             context: context.tree.clone(),
             named_contexts: open_named(&given, &graph)?,
@@ -276,13 +293,21 @@ impl Engine {
             let (store, graph) = (self.store.clone(), graph.clone());
             outcome = blocking(move || compare(&store, &graph, &outcome, &second, latest).map(|()| second)).await?;
         }
-        let result = BuildResult { config: graph.config.clone(), snapshots: outcome.output.snapshots, epoch };
+        let mut config = graph.config.clone();
+        // A cache that came with the base image says nothing of this one.
+        config.other.remove(INLINE_FIELD);
+        if let Some(target) = request.cache_to.iter().find(|target| target.to == CacheDestination::Inline) {
+            let keys = |step: &_| fetcher.keys_for(step, target, &request.tags);
+            add_inline(&self.store, &mut config, &outcome.steps, &keys)?;
+        }
+        let result = BuildResult { config, snapshots: outcome.output.snapshots, epoch };
         let phase = progress.phase("assemble");
         let mut versions = self.versions(&result, &mut outputs, &request.tags, progress).await?;
         drop(phase);
         self.deliver(&mut versions, epoch, &request.tags, &outputs, progress).await?;
         // There is always an output, and what the first one is of is the result.
         let mut delivered = versions.swap_remove(0);
+        self.export_caches(&request.cache_to, &outcome.steps, &fetcher, progress).await?;
         if request.want_manifest && delivered.manifest.is_none() {
             let (store, image) = (self.store.clone(), delivered.image.clone());
             let failed = |source| Error::Image { action: "pack", name: "the image".into(), source };

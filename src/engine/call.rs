@@ -99,6 +99,7 @@ impl Engine {
             // Who only asks about a Dockerfile runs nothing.
             entitlements: graph::Entitlements::ALL,
             no_cache: request.no_cache,
+            no_cache_filter: &request.no_cache_filter,
             checks: CheckScope::default(),
         };
         let sources = self.build_sources(layouts(&request.named_contexts), remotes);

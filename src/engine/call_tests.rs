@@ -101,6 +101,7 @@ impl Given {
             extra_hosts: std::sync::Arc::default(),
             entitlements: crate::graph::Entitlements::ALL,
             no_cache: false,
+            no_cache_filter: &[],
             checks: CheckScope { all_stages, ignored: Some(&ignored) },
         };
         let mut images = ResolvedImages::new();

@@ -41,6 +41,7 @@ pub(super) fn apply_changes(config: &mut RuntimeConfig, changes: &[String]) -> R
         extra_hosts: std::sync::Arc::default(),
         entitlements: crate::graph::Entitlements::ALL,
         no_cache: false,
+        no_cache_filter: &[],
         checks: CheckScope::default(),
     };
     let needs_images = || Error::Usage { message: "a change cannot name an image".into(), hint: None };

@@ -111,6 +111,14 @@ pub enum Error {
         /// Why not.
         source: crate::image::Error,
     },
+    /// A build cache cannot be exported.
+    #[error("cannot export the cache to `{to}`")]
+    CacheExport {
+        /// Where to.
+        to: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// There is no such image here.
     #[error("no such image: `{name}`")]
     NoSuchImage {
@@ -199,6 +207,9 @@ impl Error {
             Error::Runtime(source) => source.hint(),
             Error::Container { source, .. } => source.hint(),
             Error::Prepare(source) => source.hint(),
+            Error::CacheExport { .. } => {
+                Some("the image is made; with `ignore-error=true` a cache that cannot be exported is a warning".into())
+            }
             Error::NoSuchImage { .. } => Some("`strake images` lists what is here; `strake pull` fetches what is not".into()),
             Error::NoSuchContainer { .. } => Some("`strake ps -a` lists all containers".into()),
             Error::Interrupted => Some("what a pull has fetched is kept: the same pull goes on from there".into()),
@@ -215,7 +226,7 @@ impl Error {
     /// Whose failure it is.
     pub fn class(&self) -> Class {
         match self {
-            Error::BaseImage { .. } | Error::Image { .. } | Error::Registry { .. } => Class::Remote,
+            Error::BaseImage { .. } | Error::Image { .. } | Error::Registry { .. } | Error::CacheExport { .. } => Class::Remote,
             Error::Store(_) | Error::Runtime(_) | Error::Io { .. } | Error::Credentials(_) | Error::Server(_) => Class::Environment,
             _ => Class::User,
         }

@@ -4,6 +4,8 @@
 //! nor reads the environment: it gets values, and returns outcomes.
 
 mod build;
+mod build_cache;
+mod cache_export;
 mod call;
 mod changes;
 mod containers;
@@ -37,6 +39,7 @@ pub use crate::graph::SOURCE_DATE_EPOCH;
 pub use crate::image::load::Layout;
 pub use crate::registry::Saved;
 pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource};
+pub use build_cache::{CacheDestination, CacheMode, CacheRepository, CacheSource, CacheTarget};
 pub use call::{Call, CallOutcome, CheckReport, Lines};
 pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 
-use crate::cache::{BuildCache, CacheKey, Output};
+use crate::cache::{BuildCache, CacheKey, Imports, Output};
 use crate::context::{ChecksumMemo, LocalContext};
 use crate::diag::Secret;
 use crate::graph::RemoteTree;
-use crate::oci::{Digest, ImageId, Reference};
+use crate::oci::{Descriptor, Digest, ImageId, Reference};
 use crate::progress::{Progress, StepProgress};
 use crate::runtime::Spawner;
 use crate::store::{BuildLogs, Lease, SnapshotId, Store};
@@ -60,6 +60,21 @@ pub struct Download {
     pub was_here: bool,
 }
 
+/// The layers of imported caches.
+pub trait CacheLayers: Send + Sync {
+    /// Fetches a blob of the cache `cache` (by its number in [`Imports`]) into the store.
+    fn fetch<'a>(&'a self, cache: usize, blob: &'a Descriptor) -> BoxFuture<'a, Result<(), CacheFailure>>;
+}
+
+/// Why a layer of a cache cannot be had.
+#[derive(Debug)]
+pub struct CacheFailure {
+    /// Why.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+    /// Whether there is no use in asking this cache for anything else.
+    pub whole_cache: bool,
+}
+
 /// The network namespace of a step, and the files that go with it.
 pub struct StepNetwork {
     /// The namespace to join; `None` is the host's network.
@@ -81,6 +96,14 @@ pub struct Environment {
     pub store: Store,
     /// Where results are looked up.
     pub cache: BuildCache,
+    /// Where results of other stores are looked up.
+    pub imports: Arc<Imports>,
+    /// Where their layers come from.
+    pub cache_layers: Arc<dyn CacheLayers>,
+    /// Whether the outcome is to tell of every step, for a cache that is exported.
+    pub tell_steps: bool,
+    /// Whether what became of each step's lookup is told.
+    pub explain: bool,
     /// Starts sandboxes.
     pub spawner: Arc<Spawner>,
     /// The build context, where there is one.

@@ -9,15 +9,19 @@
 
 mod environment;
 mod error;
+mod explain;
+mod mounted;
 pub mod ops;
 mod probe;
 mod scheduler;
 mod settings;
 mod ssh;
+mod told;
 
-pub use environment::{Download, Environment, NetworkSource, Sources, StepNetwork};
+pub use environment::{CacheFailure, CacheLayers, Download, Environment, NetworkSource, Sources, StepNetwork};
 pub use error::{Error, StepFailure};
 pub use ops::{FailedSlot, FailedStep, ShellError};
 pub use scheduler::{Outcome, run};
 pub use settings::StepSettings;
 pub use ssh::{AgentSocket, SshAgent, SshError, SshSource};
+pub use told::{StepLayerAt, StepResult};

@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use crate::cache::key::{self, InputIdentity, InputLabel};
-use crate::cache::{CacheKey, Components, MAX_REMEMBERED_FILES, Output, StepSlot};
-use crate::context::{ChecksumOptions, Excluding, LocalContext, RootEntry, checksum};
+use crate::cache::{CacheKey, Components, MAX_REMEMBERED_FILES, Offer, Output, StepSlot};
+use crate::context::{ChecksumOptions, EntryFacts, Excluding, LocalContext, RootEntry, checksum};
 use crate::graph::{BuildGraph, CopyOp, CopySource, Node, NodeId, Op, SourceOp};
 use crate::path::RootPath;
 use crate::store::{Resource, SnapshotId};
@@ -25,6 +25,10 @@ pub(super) struct Probe {
     pub(super) key: CacheKey,
     /// The result, where it is there.
     pub(super) hit: Option<Output>,
+    /// What an imported cache has, where the result is not here.
+    pub(super) offer: Option<Offer>,
+    /// The imported cache that has it, whether the result is here or not, and the keys that it is found by there.
+    pub(super) listed: Option<(usize, Vec<CacheKey>)>,
     /// What the key is made of (steps only).
     pub(super) components: Option<Components>,
     /// How many bytes of files were hashed to find that out.
@@ -64,7 +68,7 @@ pub(super) fn hold(environment: &Environment, snapshots: &[SnapshotId]) -> Resul
     Ok(environment.lease.add_all(&resources)?.into_iter().all(|present| present))
 }
 
-/// Takes a lease on every hit. What was pruned since it was looked up is none.
+/// Takes a lease on every hit. What was pruned since it was looked up is none, but may still be in a cache.
 fn hold_hits(environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> Result<(), Error> {
     let snapshots: BTreeSet<_> =
         probes.values().filter_map(|probe| probe.hit.as_ref()).flat_map(|hit| hit.snapshots.iter().copied()).collect();
@@ -74,6 +78,7 @@ fn hold_hits(environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> 
     for probe in probes.values_mut() {
         if probe.hit.as_ref().is_some_and(|hit| hit.snapshots.iter().any(|id| gone.contains(id))) {
             probe.hit = None;
+            probe.offer = probe.components.as_ref().and_then(|components| environment.imports.find(components, probe.key));
         }
     }
     Ok(())
@@ -90,7 +95,7 @@ fn probe_node(
 ) -> Result<Option<Probe>, Error> {
     let whole = |key: CacheKey, snapshots: Option<Vec<_>>| {
         let hit = snapshots.map(|snapshots| Output { key, snapshots });
-        Ok(Some(Probe { key, hit, components: None, hashed: 0 }))
+        Ok(Some(Probe { key, hit, offer: None, listed: None, components: None, hashed: 0 }))
     };
     match &node.op {
         Op::Source(SourceOp::Scratch) => whole(key::scratch_key(), Some(Vec::new())),
@@ -105,17 +110,40 @@ fn probe_node(
         },
         Op::Source(SourceOp::Context { .. }) => Ok(None),
         Op::Merge => match inputs {
-            [Some(below), Some(above)] => whole(key::merge_key(below, above), None),
+            [Some(below), Some(above)] => {
+                let key = key::merge_key(below, above);
+                environment.imports.derive(key, |name| key::merge_key(&name(*below), &name(*above)));
+                whole(key, None)
+            }
             _ => Ok(None),
         },
         Op::Exec(_) | Op::Copy(_) | Op::Mkdir(_) => {
             let Some(components) = components(graph, id, node, inputs, environment)? else { return Ok(None) };
             let key = components.key();
-            let hit = if node.step.ignore_cache { None } else { environment.cache.get(&key) };
+            if node.step.ignore_cache {
+                // Nothing that reads its result can be there already, also where that is to be taken from the cache.
+                let key = never_used(&key)?;
+                return Ok(Some(Probe { key, hit: None, offer: None, listed: None, components: Some(components), hashed: 0 }));
+            }
+            let hit = environment.cache.get(&key);
             let key = hit.as_ref().map_or(key, |hit| hit.key);
-            Ok(Some(Probe { key, hit, components: Some(components), hashed: 0 }))
+            // Also where the result is here: what is above it may be in the cache only, under the cache's name of this.
+            let offer = environment.imports.find(&components, key);
+            let listed = offer.as_ref().map(|offer| (offer.cache, offer.keys.clone()));
+            Ok(Some(Probe { key, offer: offer.filter(|_| hit.is_none()), listed, hit, components: Some(components), hashed: 0 }))
         }
     }
+}
+
+/// A name for the result of a step that takes nothing from the cache: none that any result had before.
+pub(super) fn never_used(key: &CacheKey) -> Result<CacheKey, Error> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|error| Error::Io {
+        action: "read",
+        path: "/dev/urandom".into(),
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    Ok(key::fresh_key(key, &nonce))
 }
 
 /// What a step's key is made of, given what its inputs are called. `None` where an input has no name.
@@ -244,8 +272,8 @@ fn checksum_selection(
             too_many = true;
             continue;
         }
-        for (path, digest) in sum.files {
-            files.push((shown(&path), blake3::Hash::from_bytes(digest).to_string()));
+        for ((path, _), facts) in sum.files.iter().zip(&sum.facts) {
+            files.push((shown(path), shown_facts(facts)));
         }
     }
     if too_many {
@@ -257,6 +285,12 @@ fn checksum_selection(
 /// A selected file's path as people write it: relative to the context.
 fn shown(path: &RootPath) -> String {
     String::from_utf8_lossy(path.relative().as_os_str().as_bytes()).into_owned()
+}
+
+/// What is known of a file, as [`Components::files`] has it.
+fn shown_facts(facts: &EntryFacts) -> String {
+    let EntryFacts { kind, mode, uid, gid, content } = facts;
+    format!("{kind} {mode:o} {uid}:{gid} {:016x}", u64::from_be_bytes(*content))
 }
 
 pub(super) fn is_context(node: &Node) -> bool {
@@ -287,7 +321,7 @@ pub(super) fn contexts_read(graph: &BuildGraph, id: NodeId, environment: &Enviro
     graph.inputs(id).into_iter().filter_map(context).collect()
 }
 
-fn label(node: &Node) -> InputLabel {
+pub(super) fn label(node: &Node) -> InputLabel {
     match &node.op {
         Op::Source(SourceOp::Image { reference, manifest, .. }) => InputLabel::Image(reference.familiar(), manifest.clone()),
         _ => InputLabel::Step(node.step.title()),

@@ -14,18 +14,26 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 
-use crate::cache::key::{fresh_key, merge_key};
-use crate::cache::{CacheKey, MissReason, Output};
+use crate::cache::key::merge_key;
+use crate::cache::portable::OfferedLayer;
+use crate::cache::{CacheKey, Components, MissReason, Offer, Output, StepSlot};
+use crate::diag::with_causes;
 use crate::graph::{BuildGraph, CopySource, NodeId, Op, RemoteTree, SourceOp};
+use crate::image::imported::unpack_layer;
 use crate::oci::Digest;
 use crate::progress::{StepOutcome, StepProgress, StepUsage};
+use crate::store::SnapshotId;
 use crate::store::view::MergedView;
 use crate::sys::process::{ProcessIo, thread_usage};
 use crate::sys::tree::Tree;
 use crate::task::blocking;
 
-use super::probe::{Probe, Remotes, components, content_components, context_of, contexts_read, hold, is_context, probe_all, slots};
-use super::{Download, Environment, Error, ops};
+use super::explain::{self, FoundBy};
+use super::probe::{
+    Probe, Remotes, components, content_components, context_of, contexts_read, hold, is_context, never_used, probe_all, slots,
+};
+use super::told::{StepResult, step_name};
+use super::{CacheFailure, Download, Environment, Error, mounted, ops};
 
 /// What a build came to.
 #[derive(Clone, Debug)]
@@ -38,11 +46,13 @@ pub struct Outcome {
     pub cached: usize,
     /// How many steps ran.
     pub executed: usize,
+    /// What is known of each step, each after those it reads, where that was asked for.
+    pub steps: Vec<StepResult>,
 }
 
 /// Where a node is.
 #[derive(Clone, Debug)]
-enum NodeState {
+pub(super) enum NodeState {
     /// It is needed and its inputs are not all there.
     Waiting,
     /// Its work is under way.
@@ -51,23 +61,37 @@ enum NodeState {
     Done(Output),
 }
 
-struct Scheduler {
-    graph: Arc<BuildGraph>,
-    environment: Arc<Environment>,
-    probes: Arc<HashMap<NodeId, Probe>>,
+pub(super) struct Scheduler {
+    pub(super) graph: Arc<BuildGraph>,
+    pub(super) environment: Arc<Environment>,
+    pub(super) probes: Arc<HashMap<NodeId, Probe>>,
     remotes: Arc<Remotes>,
+    /// What imported caches have of the nodes, as far as it has turned out to be of use.
+    pub(super) offers: HashMap<NodeId, Offer>,
+    /// What the keys of steps that ran were made of, where they are told of.
+    pub(super) ran: HashMap<NodeId, Components>,
     /// The nodes that are needed.
-    states: HashMap<NodeId, NodeState>,
+    pub(super) states: HashMap<NodeId, NodeState>,
     tasks: JoinSet<(NodeId, Result<Finished, Error>)>,
+    /// Layers of caches on their way before anybody asks for them.
+    fetches: JoinSet<()>,
     cached: usize,
     executed: usize,
 }
 
 /// What a node's work reports.
-struct Finished {
-    output: Output,
-    /// Whether it was found in the cache after all.
-    cached: bool,
+enum Finished {
+    /// The result is there.
+    Done {
+        /// The result.
+        output: Output,
+        /// Whether it was found in the cache after all.
+        cached: bool,
+        /// What the key was made of (steps only).
+        components: Option<Components>,
+    },
+    /// What a cache offered is of no use: the node needs all of its inputs now.
+    Rejected,
 }
 
 /// Runs what the target of `graph` needs.
@@ -86,9 +110,22 @@ pub async fn run(graph: Arc<BuildGraph>, environment: Arc<Environment>) -> Resul
         phase.hashed(checksums.hashed_so_far() - before);
         probes
     };
-    let mut scheduler =
-        Scheduler { graph, environment, probes, remotes, states: HashMap::new(), tasks: JoinSet::new(), cached: 0, executed: 0 };
-    scheduler.demand();
+    let offers = probes.iter().filter_map(|(id, probe)| Some((*id, probe.offer.clone()?))).collect();
+    let target = graph.target;
+    let mut scheduler = Scheduler {
+        graph,
+        environment,
+        probes,
+        remotes,
+        offers,
+        ran: HashMap::new(),
+        states: HashMap::new(),
+        tasks: JoinSet::new(),
+        fetches: JoinSet::new(),
+        cached: 0,
+        executed: 0,
+    };
+    scheduler.demand(vec![target]);
     scheduler.report_hits();
     scheduler.drive().await
 }
@@ -143,9 +180,8 @@ async fn download(
 }
 
 impl Scheduler {
-    /// Marks what the target needs.
-    fn demand(&mut self) {
-        let mut todo = vec![self.graph.target];
+    /// Marks the nodes `todo` as needed, and what they need.
+    fn demand(&mut self, mut todo: Vec<NodeId>) {
         while let Some(id) = todo.pop() {
             if self.states.contains_key(&id) {
                 continue;
@@ -156,10 +192,29 @@ impl Scheduler {
                 }
                 None => {
                     self.states.insert(id, NodeState::Waiting);
-                    todo.extend(self.graph.inputs(id));
+                    self.fetch_ahead(id);
+                    todo.extend(self.needs(id));
                 }
             }
         }
+    }
+
+    /// The inputs that a node needs: of one that a cache has, only what its layer lies on.
+    fn needs(&self, id: NodeId) -> Vec<NodeId> {
+        let inputs = self.graph.inputs(id);
+        match &self.graph.node(id).op {
+            _ if !self.offers.contains_key(&id) => inputs,
+            Op::Copy(op) if op.link => Vec::new(),
+            _ => inputs.into_iter().take(1).collect(),
+        }
+    }
+
+    /// Begins to fetch what a cache has of a node, so that layers arrive together though they are unpacked one above the other.
+    fn fetch_ahead(&mut self, id: NodeId) {
+        let Some(offer) = self.offers.get(&id).cloned() else { return };
+        let layers = self.environment.cache_layers.clone();
+        // Should it fail, whoever needs the layer asks again, and says why.
+        self.fetches.spawn(async move { drop(layers.fetch(offer.cache, &offer.layer.blob).await) });
     }
 
     /// Says which steps are cached, in the order of the Dockerfile: those that hit, also below a hit.
@@ -170,10 +225,15 @@ impl Scheduler {
                 node.op,
                 Op::Merge | Op::Source(SourceOp::Scratch | SourceOp::Context { .. } | SourceOp::Remote(_) | SourceOp::Http { .. })
             );
-            let hit = self.probes.get(&id).is_some_and(|probe| probe.hit.is_some());
+            let offered = self.offers.contains_key(&id) && !self.states.contains_key(&id);
+            let hit = offered || self.probes.get(&id).is_some_and(|probe| probe.hit.is_some());
             if is_step && hit && !node.step.ignore_cache {
                 self.environment.progress.cached(node.step.title());
                 self.cached += 1;
+                if let Some(components) = self.probes.get(&id).and_then(|probe| probe.components.as_ref()) {
+                    let cache = self.offers.get(&id).map(|offer| self.environment.imports.name(offer.cache));
+                    explain::hit(&self.environment, &node.step, &components.key(), FoundBy::Definition, cache);
+                }
             }
         }
     }
@@ -202,9 +262,10 @@ impl Scheduler {
         if let Some(error) = failure {
             return Err(error);
         }
+        let steps = if self.environment.tell_steps { self.tell() } else { Vec::new() };
         let results = self.results();
         match self.states.remove(&self.graph.target) {
-            Some(NodeState::Done(output)) => Ok(Outcome { output, results, cached: self.cached, executed: self.executed }),
+            Some(NodeState::Done(output)) => Ok(Outcome { output, results, cached: self.cached, executed: self.executed, steps }),
             _ => Err(Error::Cancelled),
         }
     }
@@ -218,11 +279,19 @@ impl Scheduler {
     }
 
     fn finished(&mut self, id: NodeId, finished: Finished) {
+        let Finished::Done { output, cached, components } = finished else {
+            self.offers.remove(&id);
+            self.states.insert(id, NodeState::Waiting);
+            return self.demand(self.graph.inputs(id));
+        };
         let counts = matches!(self.graph.node(id).op, Op::Exec(_) | Op::Copy(_) | Op::Mkdir(_));
         if counts {
-            if finished.cached { self.cached += 1 } else { self.executed += 1 }
+            if cached { self.cached += 1 } else { self.executed += 1 }
         }
-        self.states.insert(id, NodeState::Done(finished.output));
+        if self.environment.tell_steps {
+            self.ran.extend(components.map(|components| (id, components)));
+        }
+        self.states.insert(id, NodeState::Done(output));
     }
 
     /// Starts every waiting node whose inputs are there.
@@ -243,6 +312,7 @@ impl Scheduler {
                 environment: self.environment.clone(),
                 probes: self.probes.clone(),
                 remotes: self.remotes.clone(),
+                offer: self.offers.get(&id).cloned(),
                 inputs,
             };
             self.tasks.spawn(async move { (id, work.run().await) });
@@ -252,8 +322,13 @@ impl Scheduler {
     /// The results of a node's inputs, by position, if they are all there; the context and downloads have none.
     fn ready_inputs(&self, id: NodeId) -> Option<Vec<Option<Output>>> {
         let inputs = self.graph.inputs(id);
+        let needed = self.needs(id);
         let mut outputs = Vec::with_capacity(inputs.len());
         for input in inputs {
+            if !needed.contains(&input) {
+                outputs.push(None);
+                continue;
+            }
             if matches!(self.graph.node(input).op, Op::Source(SourceOp::Context { .. } | SourceOp::Http { .. })) {
                 outputs.push(None);
                 continue;
@@ -274,6 +349,8 @@ struct NodeWork {
     environment: Arc<Environment>,
     probes: Arc<HashMap<NodeId, Probe>>,
     remotes: Arc<Remotes>,
+    /// What a cache has of it; then only the input that its layer lies on is there.
+    offer: Option<Offer>,
     inputs: Vec<Option<Output>>,
 }
 
@@ -308,7 +385,7 @@ impl NodeWork {
                 }
                 progress.finish(StepOutcome::Done);
                 let key = crate::cache::key::image_key(id);
-                Ok(Finished { output: Output { key, snapshots }, cached: true })
+                Ok(Finished::Done { output: Output { key, snapshots }, cached: true, components: None })
             }
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => {
@@ -324,7 +401,7 @@ impl NodeWork {
         match self.environment.sources.fetch(tree, &self.environment.cancel).await {
             Ok(output) => {
                 progress.finish(StepOutcome::Done);
-                Ok(Finished { output, cached: true })
+                Ok(Finished::Done { output, cached: true, components: None })
             }
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => {
@@ -338,7 +415,8 @@ impl NodeWork {
         let stacks: Vec<&Output> = self.inputs.iter().flatten().collect();
         let key = merge_key(&stacks[0].key, &stacks[1].key);
         let snapshots = stacks.iter().flat_map(|output| output.snapshots.iter().copied()).collect();
-        Finished { output: Output { key, snapshots }, cached: true }
+        self.environment.imports.derive(key, |name| merge_key(&name(stacks[0].key), &name(stacks[1].key)));
+        Finished::Done { output: Output { key, snapshots }, cached: true, components: None }
     }
 
     /// Does a step, unless its result has turned up: since its inputs became what they are, in another build, or under its content.
@@ -358,15 +436,26 @@ impl NodeWork {
         if !node.step.ignore_cache {
             if let Some(output) = self.held(environment.cache.get(&key))? {
                 environment.progress.cached(node.step.title());
-                return Ok(Finished { output, cached: true });
+                explain::hit(environment, &node.step, &key, FoundBy::Definition, None);
+                return Ok(Finished::Done { output, cached: true, components: Some(components) });
             }
             if let Some(output) = self.by_content(&key)? {
                 environment.progress.cached(node.step.title());
+                explain::hit(environment, &node.step, &key, FoundBy::Content, None);
                 environment.cache.remember(&slots, &components);
-                return Ok(Finished { output, cached: true });
+                return Ok(Finished::Done { output, cached: true, components: Some(components) });
+            }
+            if let Some(output) = self.imported(&key, &components)? {
+                environment.progress.cached(node.step.title());
+                environment.cache.remember(&slots, &components);
+                return Ok(Finished::Done { output, cached: true, components: Some(components) });
+            }
+            if self.offer.is_some() {
+                return Ok(Finished::Rejected);
             }
         }
-        let reason = if node.step.ignore_cache { MissReason::Disabled } else { environment.cache.explain(&slots, &components) };
+        let reason = self.reason(&slots, &components);
+        explain::miss(environment, &node.step, &key, &reason);
         let progress = environment.progress.start(node.step.title(), Some(reason.to_string()));
         let snapshot = match self.measured(&progress, || self.execute(&progress)) {
             Ok(snapshot) => snapshot,
@@ -386,7 +475,90 @@ impl NodeWork {
         environment.cache.put(&keys, &output)?;
         environment.cache.remember(&slots, &components);
         progress.finish(StepOutcome::Done);
-        Ok(Finished { output, cached: false })
+        Ok(Finished::Done { output, cached: false, components: Some(components) })
+    }
+
+    /// Why the step runs.
+    fn reason(&self, slots: &[StepSlot], components: &Components) -> MissReason {
+        if self.graph.node(self.id).step.ignore_cache {
+            return MissReason::Disabled;
+        }
+        let offered = self.probes.get(&self.id).and_then(|probe| probe.offer.as_ref());
+        if let Some(offer) = offered.filter(|_| self.offer.is_none()) {
+            return MissReason::Unusable(self.environment.imports.name(offer.cache).to_owned());
+        }
+        match self.environment.cache.explain(slots, components) {
+            MissReason::FirstBuild => match self.environment.imports.compare(&step_name(&self.graph.node(self.id).step), components) {
+                Some((then, now)) => crate::cache::explain(Some(&then), &now),
+                None => MissReason::FirstBuild,
+            },
+            reason => reason,
+        }
+    }
+
+    /// Takes the step's layer from an imported cache. What cannot be used is said once, and the step runs.
+    fn imported(&self, key: &CacheKey, components: &Components) -> Result<Option<Output>, Error> {
+        let environment = &*self.environment;
+        if environment.imports.is_empty() {
+            return Ok(None);
+        }
+        let mut keys = vec![*key];
+        let mut by = FoundBy::Definition;
+        let mut offer = self.offer.clone().or_else(|| environment.imports.find(components, *key));
+        if offer.is_none()
+            && let Some(content) = self.content_components()?
+        {
+            keys.push(content.key());
+            offer = environment.imports.find(&content, *key);
+            by = FoundBy::Content;
+        }
+        let Some(offer) = offer else { return Ok(None) };
+        let linked = matches!(&self.graph.node(self.id).op, Op::Copy(op) if op.link);
+        let below = self.inputs[0].as_ref().filter(|_| !linked).map_or(&[][..], |base| &base.snapshots);
+        match self.take(&offer, below) {
+            Ok(snapshot) => {
+                let snapshots = below.iter().copied().chain([snapshot]).collect();
+                let output = Output { key: *key, snapshots };
+                environment.cache.put(&keys, &output)?;
+                let step = &self.graph.node(self.id).step;
+                explain::hit(environment, step, key, by, Some(environment.imports.name(offer.cache)));
+                Ok(Some(output))
+            }
+            Err(_) if environment.cancel.is_cancelled() => Err(Error::Cancelled),
+            Err(failure) => {
+                let name = environment.imports.name(offer.cache);
+                if environment.imports.reject(offer.cache, &offer.layer.blob, failure.whole_cache) {
+                    let digest = offer.layer.blob.digest.short();
+                    let why = with_causes(&*failure.source);
+                    environment.progress.warn(format!("the cache `{name}` is not used where it is damaged: layer {digest}: {why}"));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Fetches and unpacks a layer of a cache above `below`.
+    fn take(&self, offer: &Offer, below: &[SnapshotId]) -> Result<SnapshotId, CacheFailure> {
+        let environment = &*self.environment;
+        let OfferedLayer { blob, diff_id, created } = &offer.layer;
+        let title = format!("[cache {}] layer {}", environment.imports.name(offer.cache), blob.digest.short());
+        let progress = environment.progress.start(title, None);
+        let cancelled = || CacheFailure { source: "cancelled".into(), whole_cache: false };
+        // This is a thread that may block: see `run`.
+        let fetched = tokio::runtime::Handle::current().block_on(async {
+            tokio::select! {
+                fetched = environment.cache_layers.fetch(offer.cache, blob) => fetched,
+                () = environment.cancel.cancelled() => Err(cancelled()),
+            }
+        });
+        let unpacked = fetched.and_then(|()| {
+            unpack_layer(&environment.store, below, blob, diff_id, *created)
+                .map_err(|error| CacheFailure { source: error.into(), whole_cache: false })
+        });
+        if unpacked.is_ok() {
+            progress.finish(StepOutcome::Done);
+        }
+        unpacked
     }
 
     /// Does `work` on this thread, and says what it used where somebody wants to know. A sandbox is measured by itself.
@@ -424,13 +596,7 @@ impl NodeWork {
         if !self.graph.node(self.id).step.ignore_cache {
             return Ok(*key);
         }
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|error| Error::Io {
-            action: "read",
-            path: "/dev/urandom".into(),
-            source: std::io::Error::other(error.to_string()),
-        })?;
-        Ok(fresh_key(key, &nonce))
+        never_used(key)
     }
 
     fn input_keys(&self) -> Vec<Option<CacheKey>> {
@@ -467,13 +633,24 @@ impl NodeWork {
     fn by_content(&self, key: &CacheKey) -> Result<Option<Output>, Error> {
         let Some(content) = self.content_key()? else { return Ok(None) };
         let Some(output) = self.held(self.environment.cache.get(&content))? else { return Ok(None) };
-        self.environment.cache.put(&[*key], &output)?;
+        self.environment.cache.put(&[*key, content], &output)?;
         Ok(Some(output))
     }
 
     fn content_key(&self) -> Result<Option<CacheKey>, Error> {
+        Ok(self.content_components()?.map(|components| components.key()))
+    }
+
+    /// What the key is made of with the content of what is copied from stages in place of their names.
+    fn content_components(&self) -> Result<Option<Components>, Error> {
         let node = self.graph.node(self.id);
-        let Op::Copy(op) = &node.op else { return Ok(None) };
+        let op = match &node.op {
+            Op::Copy(op) => op,
+            Op::Exec(op) if self.inputs.len() > 1 => {
+                return mounted::content_components(&self.graph, self.id, op, &self.inputs, &self.trees()?, &self.environment);
+            }
+            _ => return Ok(None),
+        };
         let nodes = self.graph.inputs(self.id);
         let from_stage =
             |source: &CopySource| matches!(source, CopySource::Path { input, .. } if !is_context(self.graph.node(nodes[*input])));
@@ -482,8 +659,7 @@ impl NodeWork {
         }
         let trees = self.trees()?;
         let base = self.inputs[0].as_ref().map_or_else(crate::cache::key::scratch_key, |base| base.key);
-        let components = content_components(&self.graph, self.id, node, base, &trees, &self.environment)?;
-        Ok(components.map(|components| components.key()))
+        content_components(&self.graph, self.id, node, base, &trees, &self.environment)
     }
 
     /// The files of each input after the first.

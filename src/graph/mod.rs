@@ -25,6 +25,7 @@ pub use checks::CheckScope;
 pub use contexts::{ContextName, ContextNameError, NamedContext, NamedContexts};
 pub use epoch::{EpochSource, SOURCE_DATE_EPOCH, epoch_source};
 pub use git_url::{GitMtime, GitSource, GitUrlError};
+pub use lower::is_secret;
 pub use op::{
     BuildGraph, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op, RemoteTree,
     SecurityMode, SourceOp, Step, Unpack,

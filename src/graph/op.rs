@@ -1,5 +1,6 @@
 //! The operations that a build is made of, and the graph that holds them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use petgraph::Direction;
@@ -144,6 +145,8 @@ pub struct ExecOp {
     pub args: Vec<String>,
     /// The environment, in order; commands that have the same share it. `HOME` is added when it runs, if it is missing.
     pub env: Arc<[(String, String)]>,
+    /// The names of those variables that are build arguments; explanations say so.
+    pub build_args: BTreeSet<String>,
     /// Proxy variables, which are set but are no part of the cache key.
     pub proxy_env: Vec<(String, String)>,
     /// The working directory.

@@ -355,6 +355,7 @@ mod tests {
             extra_hosts: std::sync::Arc::default(),
             entitlements: crate::graph::Entitlements::ALL,
             no_cache: false,
+            no_cache_filter: &[],
             checks: CheckScope::default(),
         };
         outline(&request, &mut |_, _| Some(env.iter().map(|entry| (*entry).to_owned()).collect())).unwrap()

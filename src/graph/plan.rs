@@ -41,6 +41,8 @@ pub struct PlanRequest<'a> {
     pub entitlements: Entitlements,
     /// `--no-cache`.
     pub no_cache: bool,
+    /// `--no-cache-filter`: the stages without cache, by name (upper and lower case are the same) or number.
+    pub no_cache_filter: &'a [String],
     /// What the build checks look at.
     pub checks: CheckScope<'a>,
 }

@@ -64,10 +64,10 @@ pub(super) fn diff_ids(store: &Store, snapshots: &[SnapshotId]) -> Result<Vec<Di
 }
 
 /// A layer of which everything is known.
-struct Layer {
-    diff_id: DiffId,
+pub(super) struct Layer {
+    pub(super) diff_id: DiffId,
     tar_size: u64,
-    created_at: SystemTime,
+    pub(super) created_at: SystemTime,
 }
 
 /// Finds out the diff IDs that nobody needed so far; several at once, since each only reads.
@@ -91,7 +91,8 @@ fn complete(store: &Store, snapshots: &[SnapshotId]) -> Result<Vec<Layer>, Error
     layers.into_iter().flatten().collect()
 }
 
-fn complete_one(store: &Store, id: SnapshotId, below: &[SnapshotId]) -> Result<Layer, Error> {
+/// Finds out the diff ID of the snapshot `id`, which lies above `below`, where nobody needed it so far.
+pub(super) fn complete_one(store: &Store, id: SnapshotId, below: &[SnapshotId]) -> Result<Layer, Error> {
     let CommittedSnapshot { diff_id, tar_size, created_at, .. } =
         store.snapshot(id)?.ok_or_else(|| Error::SnapshotGone { id: id.to_string() })?;
     if let (Some(diff_id), Some(tar_size)) = (diff_id, tar_size) {

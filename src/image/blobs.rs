@@ -116,7 +116,7 @@ pub(super) fn stored_manifest(store: &Store, digest: &Digest) -> Result<Option<I
 }
 
 /// How layers that are made here are compressed unless something else is asked for.
-const DEFAULT: CompressionSpec = CompressionSpec { kind: Compression::Gzip, level: None };
+pub(super) const DEFAULT: CompressionSpec = CompressionSpec { kind: Compression::Gzip, level: None };
 
 /// The compressed blob of an image's layer: the one that is there, or a new one. What was compressed otherwise for somebody who asked is not taken, so that
 /// the result does not depend on what was done before.
@@ -127,7 +127,7 @@ pub(super) fn ensure_layer(store: &Store, image: &ImageRecord, position: usize) 
 }
 
 /// A layer's blob, compressed by `spec`.
-fn ensure_layer_as(store: &Store, image: &ImageRecord, position: usize, spec: CompressionSpec) -> Result<Descriptor, Error> {
+pub(super) fn ensure_layer_as(store: &Store, image: &ImageRecord, position: usize, spec: CompressionSpec) -> Result<Descriptor, Error> {
     let diff_id = &image.diff_ids[position];
     let fits = |blob: &LayerBlob| match spec.kind {
         Compression::Uncompressed => is_plain(blob, diff_id),
@@ -139,7 +139,7 @@ fn ensure_layer_as(store: &Store, image: &ImageRecord, position: usize, spec: Co
 }
 
 /// The blob that was made by `spec`, another one that fits, or a new one.
-fn layer_blob(
+pub(super) fn layer_blob(
     store: &Store,
     image: &ImageRecord,
     position: usize,

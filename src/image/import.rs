@@ -77,7 +77,7 @@ fn import_layer(store: &Store, archive: impl Read + Send + 'static) -> Result<(D
     let chain = ChainId::chain(std::slice::from_ref(&diff_id));
     // The same archive again is the same snapshot.
     let known = known_prefix(store, &chain)?;
-    let snapshots = if known.is_empty() { commit_layer(store, known, active, applied, &chain[0])? } else { known };
+    let snapshots = if known.is_empty() { commit_layer(store, known, active, applied, Some(&chain[0]))? } else { known };
     store.record_layer_blob(&diff_id, &LayerBlob { digest, size, media_type, made_as: None })?;
     Ok((diff_id, tar_size, snapshots))
 }

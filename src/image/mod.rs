@@ -12,6 +12,7 @@ pub mod copy;
 mod error;
 pub mod export;
 pub mod import;
+pub mod imported;
 pub mod layer;
 pub mod load;
 pub mod pull;

@@ -281,7 +281,7 @@ pub async fn unpack(
     }
     for (active, applied) in ready.into_iter().flatten() {
         let (store, below, chain) = (store.clone(), snapshots.clone(), chain[snapshots.len()].clone());
-        snapshots = blocking(move || commit_layer(&store, below, active, applied, &chain)).await?;
+        snapshots = blocking(move || commit_layer(&store, below, active, applied, Some(&chain))).await?;
     }
     Ok(snapshots)
 }
@@ -296,16 +296,16 @@ pub(super) fn known_prefix(store: &Store, chain: &[ChainId]) -> Result<Vec<Snaps
     Ok(Vec::new())
 }
 
-/// Commits the snapshot of a layer above `below`.
+/// Commits the snapshot of a layer above `below`; `chain` names all of them together, where that is known.
 pub(super) fn commit_layer(
     store: &Store,
     mut below: Vec<SnapshotId>,
     active: ActiveSnapshot,
     applied: Applied,
-    chain: &ChainId,
+    chain: Option<&ChainId>,
 ) -> Result<Vec<SnapshotId>, Error> {
     // An image that shares these layers may have come in meanwhile.
-    if let Some(known) = store.chain(chain)? {
+    if let Some(known) = chain.map(|chain| store.chain(chain)).transpose()?.flatten() {
         return Ok(known);
     }
     let lower: Vec<_> = below.iter().rev().map(|id| store.snapshot_path(*id)).collect();
@@ -319,7 +319,9 @@ pub(super) fn commit_layer(
     let committed = active.commit(meta)?;
     store.set_diff_id(committed.id, &applied.diff_id, applied.tar_size)?;
     below.push(committed.id);
-    store.record_chain(chain, &below)?;
+    if let Some(chain) = chain {
+        store.record_chain(chain, &below)?;
+    }
     Ok(below)
 }
 

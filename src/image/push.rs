@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::oci::{Descriptor, DiffId, Digest, MediaType, Reference};
+use crate::oci::{Descriptor, DiffId, Digest, Manifest, MediaType, Reference};
 use crate::progress::StepProgress;
 use crate::registry::{BlobSource, BlobUpload, ByteStream, Client, Uploaded, read_stream};
 use crate::store::{ImageRecord, Store};
@@ -56,18 +56,52 @@ pub async fn push(
         None => push.compress_and_upload(&mut uploads, image).await?,
     };
     push.upload(&mut uploads, manifest.manifest.config.clone(), None).await?;
-    let mut pushed = Pushed { manifest: manifest.descriptor.clone(), sent: 0, present: 0 };
+    let (sent, present) = finish(uploads).await?;
+    client.put_manifest(reference, manifest.bytes, &manifest.descriptor.media_type).await?;
+    Ok(Pushed { manifest: manifest.descriptor, sent, present })
+}
+
+/// Sends the manifest `bytes` under the name `reference`, after its config and those of its layers that are in the store; the others must be there already.
+pub async fn push_artifact(
+    client: &Client,
+    store: &Store,
+    reference: &Reference,
+    manifest: &Manifest,
+    bytes: Vec<u8>,
+    progress: &StepProgress,
+) -> Result<(), Error> {
+    let push = Push { client, store, reference, progress };
+    let mut uploads = JoinSet::new();
+    for layer in &manifest.layers {
+        let (looker, digest) = (store.clone(), layer.digest.clone());
+        let (here, diff_id) =
+            blocking(move || Ok::<_, Error>((looker.blob_size(&digest)?.is_some(), looker.layer_of_blob(&digest)?))).await?;
+        if here {
+            push.upload(&mut uploads, layer.clone(), diff_id.as_ref()).await?;
+        } else if !client.blob_exists(reference, &layer.digest).await? {
+            return Err(crate::store::Error::NoBlob { digest: layer.digest.clone(), root: store.root().to_owned() }.into());
+        }
+    }
+    push.upload(&mut uploads, manifest.config.clone(), None).await?;
+    finish(uploads).await?;
+    let media_type = manifest.media_type.clone().unwrap_or(MediaType::OciManifest);
+    client.put_manifest(reference, bytes, &media_type).await?;
+    Ok(())
+}
+
+/// Waits for the uploads; how many blobs were sent, and how many were there already.
+async fn finish(mut uploads: Uploads) -> Result<(usize, usize), Error> {
+    let (mut sent, mut present) = (0, 0);
     while let Some(joined) = uploads.join_next().await {
         match joined {
             // An error drops the other uploads with the set.
-            Ok(Ok(Uploaded::Sent)) => pushed.sent += 1,
-            Ok(Ok(Uploaded::Existed | Uploaded::Mounted)) => pushed.present += 1,
+            Ok(Ok(Uploaded::Sent)) => sent += 1,
+            Ok(Ok(Uploaded::Existed | Uploaded::Mounted)) => present += 1,
             Ok(Err(error)) => return Err(error.into()),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
-    client.put_manifest(reference, manifest.bytes, &manifest.descriptor.media_type).await?;
-    Ok(pushed)
+    Ok((sent, present))
 }
 
 /// Uploads under way: several blobs at once, as many as the client lets through.

@@ -84,10 +84,55 @@ pub enum EventKind {
         /// How.
         outcome: StepOutcome,
     },
+    /// Why a step was or was not taken from the cache, in full.
+    Explained(Box<Explanation>),
     /// Something that the user should know and can act on.
     Warning(String),
     /// A remark.
     Message(String),
+}
+
+/// Why a step was or was not taken from the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// What the step is called.
+    pub title: String,
+    /// The key that it is looked up by.
+    pub key: String,
+    /// What became of the lookup.
+    pub verdict: Verdict,
+}
+
+/// What became of a lookup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The result was found.
+    Hit {
+        /// By which kind of key: `definition` or `content`.
+        by: &'static str,
+        /// The imported cache that has it; `None` is this machine's store.
+        cache: Option<String>,
+    },
+    /// The step runs.
+    Miss {
+        /// Why, in one sentence.
+        reason: String,
+        /// All that is different.
+        differences: Vec<Difference>,
+    },
+}
+
+/// One thing that is different from when the step ran last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// All of it, for people.
+    pub text: String,
+    /// What is different: `file src/main.rs`, `env VERSION`, `base`.
+    pub what: String,
+    /// What it was, where that can be said.
+    pub old: Option<String>,
+    /// What it is.
+    pub new: Option<String>,
 }
 
 /// Which way bytes go.
@@ -184,6 +229,11 @@ impl Progress {
     /// Tells of a step that was done before.
     pub fn cached(&self, title: impl Into<String>) {
         self.start(title, None).finish(StepOutcome::Cached);
+    }
+
+    /// Explains a lookup.
+    pub fn explain(&self, explanation: Explanation) {
+        self.emit(EventKind::Explained(Box::new(explanation)));
     }
 
     /// Tells of a part of the work that is no step, from now until what this returns is dropped.

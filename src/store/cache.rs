@@ -52,6 +52,15 @@ impl Store {
         Ok(found)
     }
 
+    /// All keys of the record that is found by `key`, that one first; at most `limit`.
+    pub fn cache_keys_with(&self, key: &[u8; 32], limit: usize) -> Result<Vec<[u8; 32]>, Error> {
+        self.database().read("look cache keys up", |db| {
+            let sql =
+                "SELECT key FROM cache_keys WHERE record = (SELECT record FROM cache_keys WHERE key = ?1) ORDER BY key <> ?1, key LIMIT ?2";
+            db.prepare_cached(sql)?.query_map(params![key, limit.cast_signed() as i64], |row| row.get(0))?.collect()
+        })
+    }
+
     /// Puts one record under all of `keys`, instead of whatever was there. Its snapshots must be committed.
     pub fn cache_put(&self, keys: &[[u8; 32]], entry: &CacheEntry) -> Result<(), Error> {
         self.cache_put_many(&[(keys, entry)])

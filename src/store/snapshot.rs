@@ -17,7 +17,7 @@ use crate::sys::{OverlayUpper, RootfsMount};
 
 use super::database::parsed_option;
 use super::lock::{Kind, Wait, lock};
-use super::open::{from_micros, make_dir, now, set_mode};
+use super::open::{from_micros, make_dir, now, set_mode, to_micros};
 use super::remove::{discard, remove_tree};
 use super::{Error, Store};
 
@@ -244,6 +244,15 @@ impl Store {
             Ok(tx.prepare_cached(sql)?.execute(params![diff_id.to_string(), tar_size.cast_signed(), id.sql()])?)
         })?;
         if changed == 0 { Err(Error::NoSnapshot { id, root: self.root().to_owned() }) } else { Ok(()) }
+    }
+
+    /// Says that what is in a snapshot was made at `created_at`, somewhere else, before it was committed here.
+    pub fn date_snapshot(&self, id: SnapshotId, created_at: SystemTime) -> Result<(), Error> {
+        self.database().write("date a snapshot", |tx| {
+            let sql = "UPDATE snapshots SET created_at = ? WHERE id = ?";
+            tx.prepare_cached(sql)?.execute(params![to_micros(created_at), id.sql()])?;
+            Ok(())
+        })
     }
 
     /// The root file system made of `layers` (bottom first). Changes go to `upper`; without one it is read-only. `extra_lower` comes directly below the

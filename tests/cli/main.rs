@@ -8,6 +8,8 @@
 mod build;
 mod build_context;
 mod cache;
+mod cache_keys;
+mod cache_transfer;
 mod call;
 mod common;
 mod containers;

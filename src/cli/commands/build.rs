@@ -13,6 +13,7 @@ use crate::cli::render::{Observer, Profile, ProgressMode, Summary, observed, pro
 use crate::cli::{Global, env, report};
 use crate::diag::Secret;
 use crate::engine::{BuildContext, BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
+use crate::engine::{CacheDestination, CacheTarget};
 use crate::executor::FailedSlot;
 use crate::graph::ContextName;
 use crate::oci::{Platform, Reference};
@@ -20,6 +21,7 @@ use crate::progress::Progress;
 use crate::runtime::Spawner;
 use crate::task::CancellationToken;
 
+use super::build_cache::{Sources as CacheSources, cache_from, cache_to};
 use super::build_context::main_context;
 use super::build_logs::BuildLogsArgs;
 use super::failed_shell::{self, OnError};
@@ -58,6 +60,18 @@ pub(in crate::cli) struct BuildArgs {
     /// Take no step from the cache
     #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     no_cache: bool,
+    /// Take no step of these stages from the cache: names or numbers (comma-separated; may be given several times)
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// A cache to take steps from: `type=local,src=DIR[,tag=TAG|,digest=DIGEST]`, `type=registry,ref=NAME`, or NAME (may be given several times)
+    #[arg(long, value_name = "SPEC", value_parser = cache_from)]
+    cache_from: Vec<CacheSources>,
+    /// Where the cache goes: `type=local,dest=DIR`, `type=registry,ref=NAME` or `type=inline`, with `mode=min|max` and other keys (may be given several times)
+    #[arg(long, value_name = "SPEC", value_parser = cache_to)]
+    cache_to: Vec<CacheTarget>,
+    /// Say of every step whether and how it was found in a cache, and all that is different where it was not
+    #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    explain: bool,
     /// Give the same image wherever and whenever it is built: times are those of SOURCE_DATE_EPOCH, or else of the context's git commit
     #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     reproducible: Option<bool>,
@@ -366,6 +380,10 @@ async fn watch_signals(interrupted: CancellationToken) {
 }
 
 fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
+    if args.no_cache && !args.no_cache_filter.is_empty() {
+        let hint = Some("`--no-cache` is for all stages: leave one of them out".to_owned());
+        return Err(Error::Usage { message: "`--no-cache` and `--no-cache-filter` cannot be used together".into(), hint });
+    }
     let context = match args.context {
         Some(path) if path == Path::new("-") => ContextSource::Stdin,
         Some(path) => main_context(path)?,
@@ -387,6 +405,10 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         build_args: build_args(&args.build_arg)?,
         labels: labels(&args.label)?,
         no_cache: args.no_cache,
+        no_cache_filter: args.no_cache_filter,
+        cache_from: args.cache_from.into_iter().flat_map(|sources| sources.0).collect(),
+        cache_to: with_inline(args.cache_to, &args.build_arg),
+        explain: args.explain,
         verify_reproducible: args.verify_reproducible,
         reproducible: args.reproducible.map_or_else(env::reproducible, Ok)?,
         pull: args.pull,
@@ -399,6 +421,16 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         outputs: outputs::outputs(args.output, args.push, args.load, &args.annotation)?,
         want_manifest: args.metadata_file.is_some(),
     })
+}
+
+/// The targets of the cache; `BUILDKIT_INLINE_CACHE=1` is another way to ask for one in the image.
+fn with_inline(mut targets: Vec<CacheTarget>, build_args: &[String]) -> Vec<CacheTarget> {
+    let asked = build_args.iter().rev().find_map(|arg| arg.strip_prefix("BUILDKIT_INLINE_CACHE="));
+    let wanted = asked.is_some_and(|value| boolean(value) == Ok(true));
+    if wanted && !targets.iter().any(|target| target.to == CacheDestination::Inline) {
+        targets.push(super::build_cache::target(CacheDestination::Inline));
+    }
+    targets
 }
 
 /// `--build-arg NAME=VALUE`; without a value it is taken from the environment, and where that has none there is none. `SOURCE_DATE_EPOCH` is taken from there

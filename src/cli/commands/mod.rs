@@ -1,6 +1,7 @@
 //! One file per group of commands: their flags, and what they show.
 
 pub(super) mod build;
+mod build_cache;
 mod build_context;
 mod build_logs;
 pub(super) mod builder;

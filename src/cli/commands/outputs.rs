@@ -90,12 +90,7 @@ impl Fields {
                 }
             }
             "compression" => {
-                self.compression = Some(match value {
-                    "uncompressed" => Compression::Uncompressed,
-                    "gzip" => Compression::Gzip,
-                    "zstd" => Compression::Zstd,
-                    other => return Err(format!("the compression `{other}` is not supported: expected uncompressed, gzip or zstd")),
-                });
+                self.compression = Some(compression(value)?);
             }
             "compression-level" => {
                 self.level = Some(value.parse().map_err(|_| format!("`compression-level` is a number, not `{value}`"))?);
@@ -195,8 +190,18 @@ fn check_types(packing: &Packing) -> Result<(), String> {
     Ok(())
 }
 
+/// What layers are compressed with.
+pub(super) fn compression(text: &str) -> Result<Compression, String> {
+    match text {
+        "uncompressed" => Ok(Compression::Uncompressed),
+        "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        other => Err(format!("the compression `{other}` is not supported: expected uncompressed, gzip or zstd")),
+    }
+}
+
 /// The fields of a comma-separated list (RFC 4180): a field in double quotes may hold commas, and two quotes for one.
-fn split(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn split(text: &str) -> Result<Vec<String>, String> {
     let mut fields = vec![String::new()];
     let (mut quoted, mut chars) = (false, text.chars().peekable());
     while let Some(c) = chars.next() {
@@ -222,7 +227,7 @@ fn seconds(key: &str, value: &str) -> Result<Option<i64>, String> {
     value.parse().map(Some).map_err(|_| format!("`{key}` is a number of seconds since 1970, not `{value}`"))
 }
 
-fn boolean(key: &str, value: &str) -> Result<bool, String> {
+pub(super) fn boolean(key: &str, value: &str) -> Result<bool, String> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "t" => Ok(true),
         "false" | "0" | "f" => Ok(false),

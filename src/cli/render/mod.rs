@@ -13,7 +13,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 use crate::cli::env;
-use crate::progress::{Event, Progress, Sink};
+use crate::progress::{Event, Explanation, Progress, Sink, Verdict};
 
 pub(in crate::cli) use profile::Profile;
 pub(in crate::cli) use summary::Summary;
@@ -94,6 +94,25 @@ struct Quiet;
 
 impl Sink for Quiet {
     fn emit(&self, _: Event) {}
+}
+
+/// What `--explain` says of a step, line by line.
+fn explained(explanation: &Explanation) -> Vec<String> {
+    let Explanation { title, key, verdict } = explanation;
+    let key = key.get(..16).unwrap_or(key);
+    match verdict {
+        Verdict::Hit { by, cache } => {
+            let place = cache.as_ref().map_or_else(|| "in the store".to_owned(), |name| format!("in the cache `{name}`"));
+            vec![format!("explain: {title}: hit by {by} {place} (key {key})")]
+        }
+        Verdict::Miss { reason, differences } => {
+            let all =
+                if differences.is_empty() { vec![reason.clone()] } else { differences.iter().map(|found| found.text.clone()).collect() };
+            let mut lines = vec![format!("explain: {title}: miss (key {key})")];
+            lines.extend(all.into_iter().map(|text| format!("explain:   {text}")));
+            lines
+        }
+    }
 }
 
 /// A duration as people read it: `0.3s`, `41.2s`, `2m03s`.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::progress::{Event, EventKind, Sink, StepId, StepOutcome};
 
-use super::{seconds, size};
+use super::{explained, seconds, size};
 
 /// Writes progress as plain lines to standard error.
 pub(super) struct Plain {
@@ -83,6 +83,11 @@ impl State {
                     StepOutcome::Cancelled => "CANCELED".to_owned(),
                 };
                 line(out, step.number, &text);
+            }
+            EventKind::Explained(explanation) => {
+                for text in explained(explanation) {
+                    out.extend_from_slice(format!("{text}\n").as_bytes());
+                }
             }
             EventKind::Measured { .. } | EventKind::PhaseBegan { .. } | EventKind::Phase { .. } => {}
             EventKind::Warning(text) => out.extend_from_slice(format!("warning: {text}\n").as_bytes()),

@@ -163,7 +163,11 @@ impl Observer for Profile {
                 }
                 state.spans.push(Span { kind: Kind::Phase, name: (*name).to_owned(), began: *began, ended: event.at, args });
             }
-            EventKind::Log { .. } | EventKind::PhaseBegan { .. } | EventKind::Warning(_) | EventKind::Message(_) => {}
+            EventKind::Log { .. }
+            | EventKind::Explained(_)
+            | EventKind::PhaseBegan { .. }
+            | EventKind::Warning(_)
+            | EventKind::Message(_) => {}
         }
     }
 

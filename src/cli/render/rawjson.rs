@@ -19,7 +19,7 @@ use crate::cli::call::message_of;
 use crate::diag::{Diagnostic, RuleId, SourceFile, Span};
 use crate::engine::Error;
 use crate::oci::Digest;
-use crate::progress::{Event, EventKind, Sink, StepId, StepOutcome, Stream};
+use crate::progress::{Event, EventKind, Explanation, Sink, StepId, StepOutcome, Stream, Verdict};
 
 /// Writes progress as JSON lines to standard error.
 pub(super) struct RawJson {
@@ -111,9 +111,25 @@ impl State {
                 }
                 Some(json!({ "vertexes": [vertex] }))
             }
+            EventKind::Explained(explanation) => Some(json!({ "explanations": [explanation_of(explanation)] })),
             EventKind::Measured { .. } | EventKind::PhaseBegan { .. } | EventKind::Phase { .. } => None,
             EventKind::Warning(text) => Some(json!({ "warnings": [{ "level": 1, "short": STANDARD.encode(text) }] })),
             EventKind::Message(text) => Some(json!({ "message": text })),
+        }
+    }
+}
+
+/// What `--explain` says of a step; of ours as well.
+fn explanation_of(explanation: &Explanation) -> Value {
+    let Explanation { title, key, verdict } = explanation;
+    match verdict {
+        Verdict::Hit { by, cache } => json!({ "name": title, "key": key, "outcome": "hit", "by": by, "cache": cache }),
+        Verdict::Miss { reason, differences } => {
+            let differences: Vec<Value> = differences
+                .iter()
+                .map(|found| json!({ "text": found.text, "what": found.what, "old": found.old, "new": found.new }))
+                .collect();
+            json!({ "name": title, "key": key, "outcome": "miss", "reason": reason, "differences": differences })
         }
     }
 }

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::progress::{Event, EventKind, Sink, StepId, StepOutcome};
 
 use super::screen::{clean, fit, spread};
-use super::{seconds, size};
+use super::{explained, seconds, size};
 
 /// How many lines of a running step's output are shown.
 const TAIL: usize = 6;
@@ -209,6 +209,7 @@ impl Screen {
             }
             EventKind::Warning(text) => return vec![format!("{} {}", self.paint("33", "warning:"), clean(&text.replace('\n', " ")))],
             EventKind::Message(text) => return vec![clean(&text.replace('\n', " "))],
+            EventKind::Explained(explanation) => return explained(&explanation).iter().map(|line| clean(line)).collect(),
             EventKind::PhaseBegan { name } => self.phases.push((name, event.at)),
             EventKind::Phase { name, .. } => {
                 if let Some(at) = self.phases.iter().rposition(|(open, _)| *open == name) {

@@ -187,7 +187,7 @@ impl Lowering<'_, '_> {
 }
 
 /// Whether a variable's name says that it holds a secret: one of its words, between underscores.
-fn is_secret(name: &str) -> bool {
+pub fn is_secret(name: &str) -> bool {
     let has = |words: &[&str]| name.split('_').any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)));
     has(SECRET) && !has(NO_SECRET)
 }

@@ -22,6 +22,7 @@ mod checks;
 mod copy;
 mod run;
 
+pub use checks::is_secret;
 pub(super) use copy::is_http;
 
 /// The search path of images that have none (BuildKit's and Docker's default).
@@ -450,9 +451,15 @@ impl<'a, 'b> Lowering<'a, 'b> {
             position: (state.position, state.total),
             text,
             source: Some((self.request.dockerfile.file.clone(), self.trigger_span.unwrap_or(statement.span))),
-            ignore_cache: self.request.no_cache,
+            ignore_cache: self.request.no_cache || self.is_filtered(&state.name),
         };
         self.add_node(op, inputs, step, state.platform.clone())
+    }
+
+    /// Whether `--no-cache-filter` names the stage at hand.
+    fn is_filtered(&self, name: &str) -> bool {
+        let index = self.stage_index.to_string();
+        self.request.no_cache_filter.iter().any(|filter| filter.eq_ignore_ascii_case(name) || *filter == index)
     }
 
     fn add_node(&mut self, op: Op, inputs: &[NodeId], step: Step, platform: Platform) -> NodeId {

@@ -76,9 +76,12 @@ impl Lowering<'_, '_> {
         let mut proxy_env = self.args.proxy_env();
         proxy_env.retain(|(name, _)| state.env.get(name).is_none());
         let history = format!("RUN {}", history_text(state, &args));
+        let in_image = |name: &str| state.config.config.env.iter().any(|entry| entry.split('=').next() == Some(name));
+        let build_args = state.args.iter().map(|(name, _)| name.to_owned()).filter(|name| !in_image(name)).collect();
         let op = ExecOp {
             args,
             env,
+            build_args,
             proxy_env,
             workdir: state.workdir(),
             user: state.config.config.user.clone(),

@@ -115,6 +115,7 @@ fn outcome(case: &Case) -> String {
         extra_hosts: std::sync::Arc::default(),
         entitlements: crate::graph::Entitlements::ALL,
         no_cache: false,
+        no_cache_filter: &[],
         checks: crate::graph::CheckScope::default(),
     };
     let show: Vec<&str> = all("show=").into_iter().flat_map(|what| what.split(',')).collect();

@@ -44,6 +44,7 @@ impl<'a> Given<'a> {
             extra_hosts: std::sync::Arc::default(),
             entitlements: crate::graph::Entitlements::ALL,
             no_cache: false,
+            no_cache_filter: &[],
             checks: CheckScope::default(),
         };
         let mut images = ResolvedImages::new();

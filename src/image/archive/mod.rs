@@ -1,8 +1,10 @@
-//! Archives of whole images: `docker save` and OCI layouts in a tar.
+//! Archives of whole images: `docker save` and OCI layouts in a tar; layouts in a directory.
 
+mod artifact;
 mod read;
 mod write;
 
+pub use artifact::{LayoutLock, is_whole, write_artifact};
 pub(super) use read::{Spooled, bad, begin, spool};
 pub use write::{ArchiveFormat, Packed, write_archive, write_layout, write_packed};
 pub(super) use write::{ArchiveWriter, LayoutWriter, names_of_entry};

@@ -19,7 +19,7 @@ use crate::image::export::write_file;
 const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// The tag (image-spec 1.1, "Pre-Defined Annotation Keys").
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Which readers an archive is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,11 +156,11 @@ impl LayoutWriter {
     }
 }
 
-fn layout_version() -> Value {
+pub(super) fn layout_version() -> Value {
     json!({ "imageLayoutVersion": "1.0.0" })
 }
 
-fn blob_path(digest: &Digest) -> String {
+pub(super) fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::image::Error;
 use crate::image::archive::{bad, begin};
-use crate::oci::{Descriptor, Digest, Index, Manifest, ManifestOrIndex, Platform};
+use crate::oci::{Descriptor, Digest, Index, Manifest, ManifestOrIndex, MediaType, Platform};
 use crate::store::{ImageRecord, Store};
 use crate::sys::{Links, RootDir};
 
@@ -42,6 +42,30 @@ pub fn load_layout(store: &Store, layout: &Layout, platform: &Platform) -> Resul
         reader.fetch(&layer.digest, layer.size)?;
     }
     Ok(load_one(store, Plan::of(digest, manifest, Vec::new()))?.image)
+}
+
+/// Puts the blob `blob` of the layout in `dir` into the store, unless it is there.
+pub fn fetch_from_layout(store: &Store, dir: &Path, blob: &Descriptor) -> Result<(), Error> {
+    let root = RootDir::open(dir).map_err(|source| Error::Layout { path: dir.to_owned(), source })?;
+    let reader = Reader { store, dir: root, path: dir, name: dir.display().to_string(), platform: &Platform::host() };
+    reader.fetch(&blob.digest, blob.size)
+}
+
+/// The manifest of `layout` that stands for no image in particular (a cache): the first that an index leads to.
+pub fn manifest_of_layout(store: &Store, layout: &Layout, platform: &Platform) -> Result<Manifest, Error> {
+    let dir = RootDir::open(&layout.dir).map_err(|source| Error::Layout { path: layout.dir.clone(), source })?;
+    let reader = Reader { store, dir, path: &layout.dir, name: layout.dir.display().to_string(), platform };
+    let entry = match &layout.digest {
+        // A manifest that a newer one has replaced is still there by its digest.
+        Some(digest) => {
+            let path = PathBuf::from(format!("blobs/{}", digest.to_string().replace(':', "/")));
+            let failed = |source| Error::Layout { path: layout.dir.join(&path), source };
+            let size = reader.open(&path)?.metadata().map_err(failed)?.len();
+            Descriptor::new(MediaType::OciManifest, digest.clone(), size)
+        }
+        None => reader.entry(layout)?,
+    };
+    Ok(reader.manifest(&entry, MAX_NESTING)?.1)
 }
 
 struct Reader<'a> {
@@ -112,7 +136,7 @@ impl Reader<'_> {
             writer.restart()?;
             let mut buffer = vec![0; 256 << 10];
             // One byte more than there should be tells a blob that is too long.
-            let mut left = size + 1;
+            let mut left = size.saturating_add(1);
             while left > 0 {
                 let limit = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 let length = file.read(&mut buffer[..limit]).map_err(failed)?;

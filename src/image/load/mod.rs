@@ -18,7 +18,7 @@ use crate::oci::{
 };
 use crate::store::{ActiveSnapshot, ImageRecord, LayerBlob, SnapshotId, Store};
 
-pub use layout::{Layout, load_layout};
+pub use layout::{Layout, fetch_from_layout, load_layout, manifest_of_layout};
 pub use root::{archive_root, load_root};
 
 use super::Error;
@@ -251,7 +251,7 @@ fn unpack(store: &Store, layers: &[LayerBlob], diff_ids: &[DiffId]) -> Result<Ve
             return Err(Error::DiffId { digest: layer.digest.clone(), expected, actual });
         }
         store.record_layer_blob(&applied.diff_id, layer)?;
-        snapshots = commit_layer(store, snapshots, active, applied, &chain[position])?;
+        snapshots = commit_layer(store, snapshots, active, applied, Some(&chain[position]))?;
     }
     Ok(snapshots)
 }
