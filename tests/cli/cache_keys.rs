@@ -79,7 +79,7 @@ fn a_rewrite_of_the_same_size_with_its_old_time_is_noticed() {
 #[test]
 fn what_a_command_cannot_see_is_not_in_its_key() {
     let Some(world) = world() else { return };
-    let text = "FROM localhost/busybox\nRUN --mount=type=secret,id=s --mount=type=cache,target=/c date +%N > /stamp; date > /c/x\n";
+    let text = "FROM localhost/busybox\nRUN --mount=type=secret,id=s --mount=type=cache,target=/c cat /proc/sys/kernel/random/uuid > /stamp; date > /c/x\n";
     world.write("secret", "one");
     let secret = format!("id=s,src={}", world.context().join("secret").display());
     let first = ["--secret", &secret, "--build-arg", "http_proxy=http://one", "--add-host", "there:127.0.0.1"];
@@ -142,7 +142,7 @@ fn instructions_that_only_change_the_config_never_run_anything_again() {
     let Some(world) = world() else { return };
     let text = |label: &str| {
         format!(
-            "FROM localhost/busybox\nLABEL l={label}\nEXPOSE {label}\nCMD [\"{label}\"]\nVOLUME /v{label}\nSTOPSIGNAL {label}\nRUN date +%N > /stamp\n"
+            "FROM localhost/busybox\nLABEL l={label}\nEXPOSE {label}\nCMD [\"{label}\"]\nVOLUME /v{label}\nSTOPSIGNAL {label}\nRUN cat /proc/sys/kernel/random/uuid > /stamp\n"
         )
     };
     let (ended, done) = again(&world, (&text("1"), &[]), || (), (&text("2"), &[]), "RUN");
@@ -153,7 +153,7 @@ fn instructions_that_only_change_the_config_never_run_anything_again() {
 fn a_mounted_file_counts_by_itself_alone() {
     let Some(world) = world() else { return };
     world.write("go.mod", "m").write("main.go", "1");
-    let text = "FROM localhost/busybox\nRUN --mount=type=bind,source=go.mod,target=/go.mod cat /go.mod; date +%N > /stamp\n";
+    let text = "FROM localhost/busybox\nRUN --mount=type=bind,source=go.mod,target=/go.mod cat /go.mod; cat /proc/sys/kernel/random/uuid > /stamp\n";
     let (ended, done) = again(
         &world,
         (text, &[]),
@@ -173,7 +173,7 @@ fn a_mounted_stage_counts_by_the_content_that_is_selected() {
     let Some(world) = world() else { return };
     let text = |comment: &str, content: &str, mount: &str| {
         format!(
-            "FROM localhost/busybox AS b\nRUN mkdir /o && echo {content} > /o/f; echo {comment} > /other\nFROM localhost/busybox\nRUN --mount=type=bind,from=b,source=/o,target=/o{mount} cat /o/f; date +%N > /stamp\n"
+            "FROM localhost/busybox AS b\nRUN mkdir /o && echo {content} > /o/f; echo {comment} > /other\nFROM localhost/busybox\nRUN --mount=type=bind,from=b,source=/o,target=/o{mount} cat /o/f; cat /proc/sys/kernel/random/uuid > /stamp\n"
         )
     };
     let (ended, done) = again(&world, (&text("1", "x", ""), &[]), || (), (&text("2", "x", ""), &[]), "RUN --mount");
@@ -194,7 +194,7 @@ fn a_base_that_moved_is_named_with_both_digests() {
     let (base, name) = (registry.name("busybox:latest"), registry.name("moving:latest"));
     let other = World::new();
     other.build(&format!("FROM {base}\nRUN echo old > /old\n"), &["--push", "-t", &name]).ok();
-    let text = format!("FROM {name}\nRUN date +%N > /stamp\n");
+    let text = format!("FROM {name}\nRUN cat /proc/sys/kernel/random/uuid > /stamp\n");
     world.build(&text, &[]).ok();
     assert_eq!(world.build(&text, &["--pull"]).ok().step("RUN date"), "CACHED", "the same manifest");
     other.build(&format!("FROM {base}\nRUN echo new > /new\n"), &["--push", "-t", &name]).ok();
@@ -206,11 +206,11 @@ fn a_base_that_moved_is_named_with_both_digests() {
 #[test]
 fn stages_without_cache_are_named_by_name_or_number() {
     let Some(world) = world() else { return };
-    let text = "FROM localhost/busybox AS one\nRUN date +%N > /one\nFROM localhost/busybox\nRUN date +%N > /two\nFROM localhost/busybox\nCOPY --from=0 /one /\nRUN date +%N > /three\nCOPY --from=1 /two /\n";
+    let text = "FROM localhost/busybox AS one\nRUN cat /proc/sys/kernel/random/uuid > /one\nFROM localhost/busybox\nRUN cat /proc/sys/kernel/random/uuid > /two\nFROM localhost/busybox\nCOPY --from=0 /one /\nRUN cat /proc/sys/kernel/random/uuid > /three\nCOPY --from=1 /two /\n";
     world.build(text, &[]).ok();
     let ended = |args: &[&str]| {
         let done = world.build(text, args).ok();
-        ["/one", "/two", "/three"].map(|name| done.step(&format!("RUN date +%N > {name}")))
+        ["/one", "/two", "/three"].map(|name| done.step(&format!("RUN cat /proc/sys/kernel/random/uuid > {name}")))
     };
     assert_eq!(ended(&["--no-cache-filter", "ONE"]), ["DONE", "CACHED", "DONE"]);
     assert_eq!(ended(&["--no-cache-filter=1"]), ["CACHED", "DONE", "CACHED"]);
