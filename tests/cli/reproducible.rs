@@ -320,6 +320,7 @@ fn reproducible_builds_give_one_digest_in_any_directory_at_any_time_on_any_numbe
     assert_ne!(digest(&metadata), digests[0]);
     std::fs::write(world.path("home/.config/strake/config.toml"), "[build]\nreproducable = true\n").unwrap();
     again(world.root(), &[]).fails().says(&["config.toml:2", "reproducable"]);
+    std::fs::remove_file(world.path("home/.config/strake/config.toml")).unwrap();
     world.build_as_it_is(&[]).env("STRAKE_REPRODUCIBLE", "perhaps").fails().says(&["STRAKE_REPRODUCIBLE is `perhaps`"]);
 }
 
