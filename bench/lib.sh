@@ -56,11 +56,12 @@ make_peers() {
 # Debian's dockerd with BuildKit, where it runs: without networks of its own, which no row needs.
 start_dockerd() {
     docker=()
-    command -v dockerd >/dev/null && command -v docker >/dev/null || return 0
+    # Debian's own client: newer ones build with BuildKit only where buildx is installed beside them.
+    command -v dockerd >/dev/null && [ -x /usr/bin/docker ] || return 0
     dockerd --data-root "$work/disk/docker" --exec-root "$work/docker-run" --pidfile "$work/docker.pid" -H "unix://$work/docker.sock" \
         --iptables=false --bridge=none --ip-forward=false --ip-masq=false --storage-driver overlay2 >"$work/dockerd.log" 2>&1 &
     dockerd_pid=$!
-    local client=(env DOCKER_BUILDKIT=1 docker -H "unix://$work/docker.sock")
+    local client=(env DOCKER_BUILDKIT=1 /usr/bin/docker -H "unix://$work/docker.sock")
     for _ in $(seq 100); do
         if "${client[@]}" info >/dev/null 2>&1; then
             "${client[@]}" import -c 'CMD ["sh"]' "$bases/busybox.tar" localhost/busybox >/dev/null && docker=("${client[@]}")
