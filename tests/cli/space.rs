@@ -138,7 +138,7 @@ fn prunes_beside_builds_and_pulls_take_nothing_in_use() {
                     for round in 0..4 {
                         std::fs::write(dir.join("file"), format!("{worker} {round}")).unwrap();
                         let text = format!(
-                            "FROM localhost/busybox AS a\nRUN --mount=type=cache,target=/c echo {worker} {round} > /c/x; cp /c/x /a\n\
+                            "FROM localhost/busybox AS a\nRUN --mount=type=cache,id=c{worker},target=/c echo {worker} {round} > /c/x; cp /c/x /a\n\
                              FROM {base}\nCOPY file /file\nCOPY --from=a /a /a\nRUN cat /a /file > /both\n"
                         );
                         std::fs::write(dir.join("Dockerfile"), text).unwrap();
