@@ -41,7 +41,7 @@ pub enum EpochSource {
 /// Where the time of a build comes from, if it has one.
 ///
 /// # Errors
-/// Mistakes of the Dockerfile, as [`super::plan`] finds them too, and a stage that is no source of a time.
+/// Mistakes of the Dockerfile, as [`super::plan()`] finds them too, and a stage that is no source of a time.
 pub fn epoch_source(request: &PlanRequest<'_>) -> Result<Option<EpochSource>, Vec<Diagnostic>> {
     let given = request.build_args.get(SOURCE_DATE_EPOCH);
     let declared = request.dockerfile.global_args.iter().any(|statement| match &statement.instruction {

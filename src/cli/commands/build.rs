@@ -120,7 +120,7 @@ pub(in crate::cli) struct BuildArgs {
     /// Run the build checks only, as `--call=check`
     #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     check: bool,
-    /// Write a profile of the build to a file: a Chrome trace, for https://ui.perfetto.dev or chrome://tracing
+    /// Write a profile of the build to a file: a Chrome trace, for the web page ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
     /// A secret for RUN --mount=type=secret: `id=NAME[,src=FILE|,env=VARIABLE]` (may be given several times)

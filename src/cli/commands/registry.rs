@@ -67,7 +67,7 @@ struct ServeArgs {
     /// Refuse everything that would change the registry
     #[arg(long, conflicts_with = "mirror")]
     readonly: bool,
-    /// Stand for this registry: fetch what is asked for, and keep it (HOST[:PORT][/PREFIX], perhaps after `http://`)
+    /// Stand for this registry: fetch what is asked for, and keep it (HOST:PORT/PREFIX, port and prefix if any, perhaps after `http://`)
     #[arg(long, value_name = "UPSTREAM")]
     mirror: Option<String>,
     /// How often to remove what no manifest names any more; 0 is never

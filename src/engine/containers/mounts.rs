@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::executor::ops::{self, CopyRequest, CopySource, Unpack};
+use crate::executor::ops::{self, CopyRequest, CopySource};
 use crate::path::RootPath;
 use crate::runtime::{BindSource, MountOptions, MountSpec, Propagation};
 use crate::store::view::MergedView;
@@ -202,18 +202,7 @@ fn fill(volume: &Path, target: &RootPath, image: &Arc<MergedView>) -> Result<(),
     let from = resolve(&**image, target, LastLink::Follow).map_err(read)?;
     let Some(metadata) = image.metadata(&from).map_err(read)?.filter(|metadata| metadata.kind == Kind::Directory) else { return Ok(()) };
     if !image.read_dir(&from).map_err(read)?.is_empty() {
-        let request = CopyRequest {
-            sources: vec![CopySource::Tree { tree: image.clone(), pattern: escaped(&from.to_string()) }],
-            destination: "/".into(),
-            workdir: RootPath::root(),
-            chown: None,
-            chmod: None,
-            parents: false,
-            exclude: Vec::new(),
-            link: true,
-            unpack: Unpack::Never,
-            created_time: None,
-        };
+        let request = CopyRequest::fill(CopySource::Tree { tree: image.clone(), pattern: escaped(&from.to_string()) });
         ops::copy(&image.without_layers(), volume, &request)?;
     }
     let failed = |action| move |source| Error::Io { action, path: volume.to_owned(), source };

@@ -207,18 +207,7 @@ fn unpack(store: &Store, what: &str, file: &Download) -> Result<SnapshotId, Buil
         gid: 0,
         mtime: Some((file.modified.unwrap_or(0), 0)),
     };
-    let request = ops::CopyRequest {
-        sources: vec![source],
-        destination: "/".to_owned(),
-        workdir: RootPath::root(),
-        chown: None,
-        chmod: None,
-        parents: false,
-        exclude: Vec::new(),
-        link: true,
-        unpack: ops::Unpack::Always,
-        created_time: None,
-    };
+    let request = ops::CopyRequest { unpack: ops::Unpack::Always, ..ops::CopyRequest::fill(source) };
     let failed = |error: ops::Error| {
         let hint = error.hint();
         BuildError::Source { what: format!("`{what}`"), source: Box::new(error), hint }

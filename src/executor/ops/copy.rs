@@ -111,6 +111,24 @@ pub struct CopyRequest {
     pub created_time: Option<(i64, u32)>,
 }
 
+impl CopyRequest {
+    /// Fills an empty tree with `source`, as it is.
+    pub fn fill(source: CopySource) -> CopyRequest {
+        CopyRequest {
+            sources: vec![source],
+            destination: "/".to_owned(),
+            workdir: RootPath::root(),
+            chown: None,
+            chmod: None,
+            parents: false,
+            exclude: Vec::new(),
+            link: true,
+            unpack: Unpack::Never,
+            created_time: None,
+        }
+    }
+}
+
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copied {

@@ -411,18 +411,9 @@ fn fill_cache_mount(
     use std::os::unix::fs::PermissionsExt;
     if let Some((input, source)) = seed {
         let tree = view(&environment.store, &inputs[*input])?;
-        let request = super::CopyRequest {
-            sources: vec![super::CopySource::Tree { tree: std::sync::Arc::new(tree), pattern: source.clone() }],
-            destination: "/".into(),
-            workdir: RootPath::root(),
-            chown: None,
-            chmod: None,
-            parents: false,
-            exclude: Vec::new(),
-            link: true,
-            unpack: super::Unpack::Never,
-            created_time: environment.epoch.map(|seconds| (seconds, 0)),
-        };
+        let source = super::CopySource::Tree { tree: std::sync::Arc::new(tree), pattern: source.clone() };
+        let created_time = environment.epoch.map(|seconds| (seconds, 0));
+        let request = super::CopyRequest { created_time, ..super::CopyRequest::fill(source) };
         let nothing = view(&environment.store, &[])?;
         super::copy(&nothing, path, &request).map_err(|source| Error::Files { step: Box::new(step.clone()), source, hint: None })?;
     }

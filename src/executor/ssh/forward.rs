@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -71,21 +71,33 @@ fn by_short_name<T>(dir: &Path, action: impl FnOnce(&Path) -> io::Result<T>) -> 
 /// The open ends of all connections, by their numbers: closing them is how their threads are stopped.
 type Open = Mutex<BTreeMap<u64, Vec<UnixStream>>>;
 
+/// How many connections are served at once: a command in the sandbox may open any number, and each has a thread of this process.
+const MAX_CONNECTIONS: usize = 64;
+
 fn accept(listener: &UnixListener, agent: &SshAgent, ended: &AtomicBool) {
-    let open = Open::default();
+    let (open, served) = (Open::default(), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for (number, client) in (0..).zip(listener.incoming()) {
             if ended.load(Ordering::Acquire) {
                 break;
             }
             let Ok(mut client) = client else { continue };
-            let open = &open;
-            scope.spawn(move || {
+            let (open, served) = (&open, &served);
+            // One too many sees its connection end, and so does one that gets no thread.
+            if served.fetch_add(1, Ordering::AcqRel) >= MAX_CONNECTIONS {
+                served.fetch_sub(1, Ordering::AcqRel);
+                continue;
+            }
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
                 // A client that cannot be served sees its connection end.
                 let _ = answer(&mut client, agent, number, open, ended);
                 let _ = client.shutdown(Shutdown::Both);
                 locked(open).remove(&number);
+                served.fetch_sub(1, Ordering::AcqRel);
             });
+            if thread.is_err() {
+                served.fetch_sub(1, Ordering::AcqRel);
+            }
         }
         for end in locked(&open).values().flatten() {
             let _ = end.shutdown(Shutdown::Both);
