@@ -9,6 +9,7 @@ mod env;
 mod format;
 mod render;
 mod report;
+mod settler;
 mod table;
 
 use std::ffi::OsString;
@@ -126,7 +127,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next();
-    if let Some(code) = supervisor(&mut args) {
+    if let Some(code) = supervisor(&mut args).or_else(settler::settler) {
         return code;
     }
     let arguments = match Arguments::try_parse_from(program.into_iter().chain(std::env::args_os().skip(1))) {

@@ -112,6 +112,19 @@ impl Engine {
     }
 }
 
+/// Makes durable what any command made in the store in `root`, unless that was removed meanwhile.
+///
+/// # Errors
+/// The store cannot be opened or written.
+pub fn settle_in_background(root: &std::path::Path) -> Result<(), Error> {
+    // The long wait comes first and holds nothing open there: whoever unmounts or removes the store meanwhile can do so.
+    rustix::fs::sync();
+    if let Some(store) = Store::open_made(root)? {
+        store.settle()?;
+    }
+    Ok(())
+}
+
 /// The client in `made`, which is made if it is not there.
 fn client_of(options: &EngineOptions, made: &Mutex<Option<Client>>) -> Result<Client, Error> {
     let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);

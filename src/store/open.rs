@@ -43,21 +43,36 @@ impl Store {
         Store::open_in_boot(root, &boot_id())
     }
 
+    /// Opens the store in `root`, if there is one.
+    pub fn open_made(root: &Path) -> Result<Option<Store>, Error> {
+        let store = Store::at(root, &boot_id())?;
+        Ok(if store.is_made()? { Some(store.recovered()?) } else { None })
+    }
+
     /// Opens the store as in the boot named `boot`.
     pub(crate) fn open_in_boot(root: &Path, boot: &str) -> Result<Store, Error> {
+        let store = Store::at(root, boot)?;
+        if !store.is_made()? {
+            store.make()?;
+        }
+        store.recovered()
+    }
+
+    fn at(root: &Path, boot: &str) -> Result<Store, Error> {
         let root = std::path::absolute(root).map_err(Error::io("find", root))?;
         let layout = Layout::new(root, boot.to_owned());
         let database = Database::new(layout.database());
         let inner = Inner { layout, database, userxattr: OnceLock::new(), used: Mutex::default(), leases: Mutex::default() };
-        let store = Store { inner: Arc::new(inner) };
-        if !store.is_made()? {
-            store.make()?;
-        }
-        let fresh = store.layout().fresh();
+        Ok(Store { inner: Arc::new(inner) })
+    }
+
+    /// Drops what an earlier boot left, where this is the first command of a boot.
+    fn recovered(self) -> Result<Store, Error> {
+        let fresh = self.layout().fresh();
         if !fresh.try_exists().map_err(Error::io("stat", &fresh))? {
-            store.recover()?;
+            self.recover()?;
         }
-        Ok(store)
+        Ok(self)
     }
 
     /// The directory of the store.

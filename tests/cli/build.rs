@@ -306,3 +306,35 @@ fn a_base_comes_from_a_registry() {
     assert_eq!(image.layers.len(), 2);
     assert_eq!(image.last_layer(), ["p"]);
 }
+
+/// The names of the blobs below a directory of the store.
+fn blobs(dir: &std::path::Path) -> usize {
+    let below = |path: std::path::PathBuf| std::fs::read_dir(path).map(|entries| entries.count()).unwrap_or(0);
+    std::fs::read_dir(dir).map(|entries| entries.map(|entry| below(entry.unwrap().path())).sum()).unwrap_or(0)
+}
+
+#[test]
+fn what_a_build_made_is_durable_soon_after_its_end() {
+    let Some(world) = world() else { return };
+    world.build("FROM localhost/busybox\nRUN echo x > /x\n", &["-t", "made"]).ok();
+    let (fresh, settled) = (world.root().join("fresh"), world.root().join("blobs"));
+    let start = std::time::Instant::now();
+    while blobs(&fresh) > 0 || blobs(&settled) == 0 {
+        assert!(start.elapsed().as_secs() < 120, "{} blobs are left in {}", blobs(&fresh), fresh.display());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    world.strake(["run", "--rm", "made", "cat", "/x"]).ok();
+}
+
+#[test]
+fn a_store_that_is_removed_after_a_build_stays_removed() {
+    let Some(world) = world() else { return };
+    world.build("FROM localhost/busybox\nRUN echo x > /x\n", &[]).ok();
+    let away = world.path("away");
+    std::fs::rename(world.root(), &away).unwrap();
+    // The flush that the build left to the background has begun before this one.
+    rustix::fs::sync();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!world.root().exists());
+    std::fs::rename(away, world.root()).unwrap();
+}

@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Subcommand};
 
 use crate::cli::call::{self, CallFlag, call_flag};
 use crate::cli::render::{Observer, Profile, ProgressMode, Summary, observed, progress};
-use crate::cli::{Global, env, report};
+use crate::cli::{Global, env, report, settler};
 use crate::diag::Secret;
 use crate::engine::{BuildContext, BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
 use crate::engine::{CacheDestination, CacheTarget};
@@ -320,7 +320,11 @@ async fn build_with(engine: &Engine, args: BuildArgs, failed: Option<FailedSlot>
         report::verified(verified, &outcome);
     }
     let phase = progress.phase("settle");
-    engine.finish(outcome.executed > 0)?;
+    if outcome.executed > 0 {
+        settler::finish_later(engine)?
+    } else {
+        engine.finish(false)?
+    }
     drop(phase);
     if outcome.executed > 0
         && let Some(settings) = gc

@@ -22,7 +22,6 @@ use crate::diag::SafeUrl;
 use crate::executor::{Download, Error as BuildError, SshAgent, ops};
 use crate::graph::{GitSource, RemoteTree};
 use crate::oci::Digest;
-use crate::path::RootPath;
 use crate::progress::{Progress, StepProgress};
 use crate::registry::Client;
 use crate::store::{Lease, Resource, SnapshotId, SnapshotMeta, Store};

@@ -1,0 +1,43 @@
+//! Leaves the waiting for the disk at the end of a build to a process of its own.
+//!
+//! What a build made is visible and whole at once; the flush makes it outlive a power cut, and takes longer than many a build, as the kernel then writes
+//! what all programs left to write. So this binary is started once more for it, and ends by itself. Where it is killed first, the next command that
+//! changes the store does its work; a power cut before that costs what was built, and nothing else.
+
+use std::os::unix::process::{CommandExt, parent_id};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use crate::engine::{Engine, Error, settle_in_background};
+
+/// The first argument by which [`super::main`] knows what this process is for; the second is the store's directory.
+const SETTLER: &str = "strake-settler";
+
+/// Makes durable what a build made, soon after this process has ended; at once where no process outlives this one.
+pub(super) fn finish_later(engine: &Engine) -> Result<(), Error> {
+    engine.finish(false)?;
+    // The first process of a container, and often the shell that it is, takes all others with it.
+    if std::process::id() == 1 || parent_id() == 1 || !start(engine.store().root()) {
+        engine.finish(true)?;
+    }
+    Ok(())
+}
+
+fn start(root: &Path) -> bool {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(SETTLER).arg(root).env_clear().current_dir("/");
+    // In a group of its own: an interrupt that is meant for the next command does not stop it.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.spawn().is_ok()
+}
+
+/// Runs this process as the settler, if that is what it was started for.
+pub(super) fn settler() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    if args.next()? != SETTLER {
+        return None;
+    }
+    let root = PathBuf::from(args.next()?);
+    // Nobody listens: the next command that settles says what is wrong.
+    Some(if settle_in_background(&root).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
