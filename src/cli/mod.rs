@@ -79,6 +79,8 @@ enum Command {
     Catalog(commands::remote::CatalogArgs),
     /// Delete tags or images at their registry
     Delete(commands::remote::DeleteArgs),
+    /// Check all bytes of images: every digest, every size, every layer
+    Validate(commands::validate::ValidateArgs),
     /// List the images
     Images(commands::images::ImagesArgs),
     /// Give an image one more name
@@ -170,6 +172,7 @@ pub fn main() -> ExitCode {
         Command::Ls(args) => commands::remote::ls(&arguments.global, args),
         Command::Catalog(args) => commands::remote::catalog(&arguments.global, args),
         Command::Delete(args) => commands::remote::delete(&arguments.global, args),
+        Command::Validate(args) => commands::validate::run(&arguments.global, args),
         Command::Images(args) => commands::images::images(&arguments.global, args),
         Command::Tag(args) => commands::images::tag(&arguments.global, args),
         Command::Rmi(args) => commands::images::rmi(&arguments.global, args),

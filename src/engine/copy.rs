@@ -1,5 +1,6 @@
 //! Images from one place to another as they are, and what a registry tells of images without giving them.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,6 +43,21 @@ pub enum Place {
     },
 }
 
+/// As a user writes it.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, path, name) = match self {
+            Place::Registry(reference) => return f.write_str(reference.written()),
+            Place::Store(name) => return write!(f, "store:{name}"),
+            Place::Layout { dir, tag } => ("oci", dir, tag),
+            Place::Archive { path, format: ArchiveFormat::Oci, name } => ("oci-archive", path, name),
+            Place::Archive { path, format: ArchiveFormat::Docker, name } => ("docker-archive", path, name),
+        };
+        write!(f, "{kind}:{}", path.display())?;
+        name.iter().try_for_each(|name| write!(f, ":{name}"))
+    }
+}
+
 /// A copy.
 #[derive(Clone, Debug)]
 pub struct CopyRequest {
@@ -73,18 +89,15 @@ impl Engine {
     /// Either place; what cannot be done there.
     pub async fn copy(&self, request: CopyRequest, progress: &Progress) -> Result<CopyOutcome, Error> {
         let _lease = self.hold().await?;
-        let name = written(&request.from);
-        let step = progress.start(format!("copy {name} to {}", written(&request.to)), None);
+        let name = request.from.to_string();
+        let step = progress.start(format!("copy {name} to {}", request.to), None);
         let source_client = self.client()?;
         let result = self.copy_now(&request, &source_client, &step).await;
         step.finish(if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
         for warning in source_client.take_warnings() {
             progress.warn(warning);
         }
-        result.map_err(|failure| match failure {
-            Failure::Image(source) => Error::Image { action: "copy", name, source },
-            Failure::Other(error) => error,
-        })
+        result.map_err(|failure| failure.of("copy", &name))
     }
 
     async fn copy_now(&self, request: &CopyRequest, client: &Client, step: &StepProgress) -> Result<CopyOutcome, Failure> {
@@ -121,7 +134,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn source(&self, place: &Place, client: &Client) -> Result<Source, Failure> {
+    pub(super) async fn source(&self, place: &Place, client: &Client) -> Result<Source, Failure> {
         Ok(match place {
             Place::Registry(reference) => Source::Registry { client: client.clone(), reference: reference.clone() },
             Place::Layout { dir, tag } => {
@@ -189,9 +202,19 @@ impl Engine {
 }
 
 /// Why a copy failed, before it is said what was copied.
-enum Failure {
+pub(super) enum Failure {
     Image(crate::image::Error),
     Other(Error),
+}
+
+impl Failure {
+    /// The error that `action` failed with the image `name`.
+    pub(super) fn of(self, action: &'static str, name: &str) -> Error {
+        match self {
+            Failure::Image(source) => Error::Image { action, name: name.to_owned(), source },
+            Failure::Other(error) => error,
+        }
+    }
 }
 
 impl From<crate::image::Error> for Failure {
@@ -211,21 +234,6 @@ fn reference_of(place: &Place) -> Option<Reference> {
         Place::Registry(reference) => Some(reference.clone()),
         Place::Store(name) | Place::Archive { name: Some(name), .. } => name.parse().ok(),
         _ => None,
-    }
-}
-
-/// A place as a user writes it.
-fn written(place: &Place) -> String {
-    let with = |path: &Path, name: &Option<String>| match name {
-        Some(name) => format!("{}:{name}", path.display()),
-        None => path.display().to_string(),
-    };
-    match place {
-        Place::Registry(reference) => reference.written().to_owned(),
-        Place::Store(name) => format!("store:{name}"),
-        Place::Layout { dir, tag } => format!("oci:{}", with(dir, tag)),
-        Place::Archive { path, format: ArchiveFormat::Oci, name } => format!("oci-archive:{}", with(path, name)),
-        Place::Archive { path, format: ArchiveFormat::Docker, name } => format!("docker-archive:{}", with(path, name)),
     }
 }
 

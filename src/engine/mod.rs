@@ -23,6 +23,7 @@ mod sources;
 mod space;
 mod syntax;
 mod transfer;
+mod validate;
 mod verify;
 
 use std::path::PathBuf;
@@ -53,6 +54,7 @@ pub use serve::{Collected, RegistryAccess, RegistryEvent, RegistryEvents, Regist
 pub use space::SpaceUsage;
 pub use syntax::{HeredocNode, InstructionNode, StageNode, Syntax, SyntaxTree, parse_dockerfile};
 pub use transfer::{ArchiveFormat, ImportRequest, Loaded, PullOutcome, PullRequest, PushOutcome, SaveRequest};
+pub use validate::{Bad, Depth, Fault, ValidateRequest, Validation};
 pub use verify::{EntryDifference, NotReproducible, StepDifference};
 
 /// Where things are, and how registries are reached.

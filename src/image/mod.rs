@@ -3,7 +3,7 @@
 //! [`layer`] turns directories into tar streams and blobs, and back. [`pull`] and [`push`] join the registry and the store; [`load`] and [`import`] read
 //! archives; [`assemble`] makes an image of a build's snapshots and config, [`rewrite`] one without times that say when; [`blobs`] makes the blobs and the
 //! manifest of an image that was built here, when they are first wanted; [`copy`] brings images from one place to another as they are, and [`remote`]
-//! only looks at those of a registry.
+//! only looks at those of a registry. [`validate`] reads all bytes again.
 
 pub mod archive;
 pub mod assemble;
@@ -19,6 +19,7 @@ pub mod pull;
 pub mod push;
 pub mod remote;
 pub mod rewrite;
+pub mod validate;
 
 pub use error::Error;
 

@@ -32,3 +32,4 @@ mod sandbox;
 mod sharing;
 mod space;
 mod ssh;
+mod validate;

@@ -12,6 +12,7 @@ pub(super) mod images;
 pub(super) mod login;
 mod outputs;
 pub(super) mod parse;
+mod places;
 pub(super) mod prune;
 pub(super) mod registry;
 pub(super) mod remote;
@@ -19,6 +20,7 @@ pub(super) mod run;
 mod step_flags;
 pub(super) mod system;
 pub(super) mod transfer;
+pub(super) mod validate;
 
 use std::error::Error as _;
 use std::future::Future;

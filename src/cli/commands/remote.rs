@@ -7,9 +7,10 @@ use clap::Args;
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
-use crate::engine::{ArchiveFormat, CopyRequest, Error, Place, Wanted};
+use crate::engine::{CopyRequest, Error, Place, Wanted};
 use crate::oci::{Platform, Reference};
 
+use super::places::place;
 use super::{exit, until_interrupted, with_any_store, with_engine};
 
 /// Flags of `strake copy`.
@@ -37,32 +38,6 @@ pub(in crate::cli) struct CopyArgs {
     /// Show nothing but the digest
     #[arg(short, long)]
     quiet: bool,
-}
-
-/// Reads a place, for clap. A path ends at its first colon.
-fn place(text: &str) -> Result<Place, String> {
-    let reference = |text: &str| text.parse::<Reference>().map_err(|error| error.to_string());
-    let file = |rest: &str| match rest.split_once(':') {
-        Some((path, name)) => (PathBuf::from(path), Some(name.to_owned()).filter(|name| !name.is_empty())),
-        None => (PathBuf::from(rest), None),
-    };
-    let named = |rest: &str| if rest.is_empty() || rest.starts_with(':') { Err(format!("`{text}` names no file")) } else { Ok(file(rest)) };
-    if let Some(rest) = text.strip_prefix("docker://") {
-        return reference(rest).map(Place::Registry);
-    }
-    match text.split_once(':') {
-        Some(("store", "")) => Err("`store:` is followed by the image's name".to_owned()),
-        Some(("store", name)) => Ok(Place::Store(name.to_owned())),
-        Some(("oci", rest)) => named(rest).map(|(dir, tag)| Place::Layout { dir, tag }),
-        Some((kind @ ("oci-archive" | "docker-archive"), rest)) => {
-            let format = if kind == "oci-archive" { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
-            named(rest).map(|(path, name)| Place::Archive { path, format, name })
-        }
-        Some((kind @ ("dir" | "docker-daemon" | "containers-storage" | "sif" | "tarball"), _)) => {
-            Err(format!("`{kind}:` is not supported: use a registry, `store:`, `oci:`, `oci-archive:` or `docker-archive:`"))
-        }
-        _ => reference(text).map(Place::Registry),
-    }
 }
 
 /// Flags of `strake manifest` and `strake digest`.
@@ -216,25 +191,4 @@ pub(in crate::cli) fn delete(global: &Global, args: DeleteArgs) -> ExitCode {
 /// Writes a document as it is, without a line end of our own: its digest is of these bytes.
 fn bytes(document: &[u8]) {
     report::output(|out| out.write_all(document));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_told_by_their_prefix() {
-        assert!(matches!(place("debian:12"), Ok(Place::Registry(name)) if name.familiar() == "debian:12"));
-        assert!(matches!(place("docker://localhost:5000/a"), Ok(Place::Registry(name)) if name.registry() == "localhost:5000"));
-        assert!(matches!(place("store:app:1"), Ok(Place::Store(name)) if name == "app:1"));
-        assert!(
-            matches!(place("oci:/a/b:v1"), Ok(Place::Layout { dir, tag: Some(tag) }) if dir == std::path::Path::new("/a/b") && tag == "v1")
-        );
-        assert!(matches!(place("oci:a"), Ok(Place::Layout { tag: None, .. })));
-        let named = place("docker-archive:x.tar:acme/app:2");
-        assert!(matches!(named, Ok(Place::Archive { format: ArchiveFormat::Docker, name: Some(name), .. }) if name == "acme/app:2"));
-        for bad in ["oci:", "oci::v1", "store:", "docker-daemon:x", "acme/Upper:1", ""] {
-            assert!(place(bad).is_err(), "{bad}");
-        }
-    }
 }

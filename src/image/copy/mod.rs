@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::oci::{Descriptor, Digest, Index, ManifestOrIndex, MediaType, Platform};
+use crate::oci::{Descriptor, Digest, ManifestOrIndex, MediaType, Platform};
 
 use super::Error;
 
@@ -110,18 +110,12 @@ impl Collector<'_> {
             let bytes = self.source.manifest(&at).await?;
             match self.parse(&at, &bytes)? {
                 ManifestOrIndex::Manifest(_) => return Ok(at),
-                ManifestOrIndex::Index(index) => at = self.of_platform(&index, platform)?,
+                ManifestOrIndex::Index(index) => {
+                    at = index.select(platform).cloned().ok_or_else(|| self.source.no_platform(&index, platform))?;
+                }
             }
         }
         Err(Error::NestedTooDeep { name: self.source.name(), limit: MAX_NESTING })
-    }
-
-    fn of_platform(&self, index: &Index, platform: &Platform) -> Result<Descriptor, Error> {
-        index.select(platform).cloned().ok_or_else(|| Error::NoPlatform {
-            name: self.source.name(),
-            wanted: platform.clone(),
-            found: index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect(),
-        })
     }
 
     /// Adds a document and all that it points at.

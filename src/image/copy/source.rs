@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::image::Error;
 use crate::image::archive::bad;
-use crate::oci::{Descriptor, Digest, Index, ManifestOrIndex, Reference};
+use crate::oci::{Descriptor, Digest, Index, ManifestOrIndex, Platform, Reference};
 use crate::registry::{BlobSource, ByteStream, Client, read_stream};
 use crate::store::Store;
 use crate::sys::{Links, RootDir};
@@ -94,7 +94,7 @@ fn open_in(dir: &RootDir, root: &Path, path: &Path) -> Result<File, Error> {
 
 impl Source {
     /// How messages call it.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::image) fn name(&self) -> String {
         match self {
             Source::Registry { reference, .. } => reference.written().to_owned(),
             Source::Store { name, .. } => name.clone(),
@@ -103,7 +103,7 @@ impl Source {
     }
 
     /// What is meant.
-    pub(super) async fn root(&self) -> Result<Descriptor, Error> {
+    pub(in crate::image) async fn root(&self) -> Result<Descriptor, Error> {
         match self {
             Source::Registry { client, reference } => Ok(client.resolve(reference).await?),
             Source::Store { root, .. } => Ok(root.clone()),
@@ -112,7 +112,7 @@ impl Source {
     }
 
     /// The bytes of a manifest or an index.
-    pub(super) async fn manifest(&self, at: &Descriptor) -> Result<Bytes, Error> {
+    pub(in crate::image) async fn manifest(&self, at: &Descriptor) -> Result<Bytes, Error> {
         if at.size > MAX_MANIFEST {
             return Err(Error::TooLarge { what: "manifest", name: self.name(), size: at.size });
         }
@@ -133,8 +133,38 @@ impl Source {
     }
 
     /// The bytes of a blob. Those of a registry have been checked where they end without an error.
-    pub(super) fn blob(&self, blob: &Descriptor) -> Arc<dyn BlobSource> {
+    pub(in crate::image) fn blob(&self, blob: &Descriptor) -> Arc<dyn BlobSource> {
         Arc::new(Blob { source: self.clone(), blob: blob.clone() })
+    }
+
+    /// How large a blob is, without reading it; `None` where it is not there.
+    pub(in crate::image) async fn blob_size(&self, blob: &Descriptor) -> Result<Option<u64>, Error> {
+        let digest = blob.digest.clone();
+        match self {
+            Source::Registry { client, reference } => Ok(client.blob_size(reference, &digest).await?),
+            Source::Store { store, .. } => {
+                let store = store.clone();
+                Ok(blocking(move || store.blob_size(&digest)).await?)
+            }
+            Source::Layout(layout) => {
+                let layout = layout.clone();
+                blocking(move || match layout.open_blob(&digest) {
+                    Ok(file) => {
+                        let failed = |source| Error::Layout { path: layout.path.clone(), source };
+                        file.metadata().map(|metadata| Some(metadata.len())).map_err(failed)
+                    }
+                    Err(Error::Layout { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(error),
+                })
+                .await
+            }
+        }
+    }
+
+    /// The error that `index` has no image for a platform.
+    pub(in crate::image) fn no_platform(&self, index: &Index, wanted: &Platform) -> Error {
+        let found = index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect();
+        Error::NoPlatform { name: self.name(), wanted: wanted.clone(), found }
     }
 
     /// What is about the document `subject`.

@@ -1,0 +1,74 @@
+//! How places of images are written on the command line: `docker://NAME`, `store:NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`.
+//! What a name without a prefix means is up to the command.
+
+use std::path::PathBuf;
+
+use crate::engine::{ArchiveFormat, Place};
+use crate::oci::Reference;
+
+/// Reads a place, for clap. A path ends at its first colon; a mere name is a registry's.
+pub(super) fn place(text: &str) -> Result<Place, String> {
+    let reference = |text: &str| text.parse::<Reference>().map_err(|error| error.to_string());
+    let file = |rest: &str| match rest.split_once(':') {
+        Some((path, name)) => (PathBuf::from(path), Some(name.to_owned()).filter(|name| !name.is_empty())),
+        None => (PathBuf::from(rest), None),
+    };
+    let named = |rest: &str| if rest.is_empty() || rest.starts_with(':') { Err(format!("`{text}` names no file")) } else { Ok(file(rest)) };
+    if let Some(rest) = text.strip_prefix("docker://") {
+        return reference(rest).map(Place::Registry);
+    }
+    match text.split_once(':') {
+        Some(("store", "")) => Err("`store:` is followed by the image's name".to_owned()),
+        Some(("store", name)) => Ok(Place::Store(name.to_owned())),
+        Some(("oci", rest)) => named(rest).map(|(dir, tag)| Place::Layout { dir, tag }),
+        Some((kind @ ("oci-archive" | "docker-archive"), rest)) => {
+            let format = if kind == "oci-archive" { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
+            named(rest).map(|(path, name)| Place::Archive { path, format, name })
+        }
+        Some((kind @ ("dir" | "docker-daemon" | "containers-storage" | "sif" | "tarball"), _)) => {
+            Err(format!("`{kind}:` is not supported: use a registry, `store:`, `oci:`, `oci-archive:` or `docker-archive:`"))
+        }
+        _ => reference(text).map(Place::Registry),
+    }
+}
+
+/// The same, where a mere name (or an ID) is the store's.
+pub(super) fn stored_place(text: &str) -> Result<Place, String> {
+    if has_prefix(text) { place(text) } else { Ok(Place::Store(text.to_owned())) }
+}
+
+/// Whether a place says itself what it is.
+fn has_prefix(text: &str) -> bool {
+    const KINDS: [&str; 9] =
+        ["store", "oci", "oci-archive", "docker-archive", "dir", "docker-daemon", "containers-storage", "sif", "tarball"];
+    text.starts_with("docker://") || text.split_once(':').is_some_and(|(kind, _)| KINDS.contains(&kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_told_by_their_prefix() {
+        assert!(matches!(place("debian:12"), Ok(Place::Registry(name)) if name.familiar() == "debian:12"));
+        assert!(matches!(place("docker://localhost:5000/a"), Ok(Place::Registry(name)) if name.registry() == "localhost:5000"));
+        assert!(matches!(place("store:app:1"), Ok(Place::Store(name)) if name == "app:1"));
+        assert!(
+            matches!(place("oci:/a/b:v1"), Ok(Place::Layout { dir, tag: Some(tag) }) if dir == std::path::Path::new("/a/b") && tag == "v1")
+        );
+        assert!(matches!(place("oci:a"), Ok(Place::Layout { tag: None, .. })));
+        let named = place("docker-archive:x.tar:acme/app:2");
+        assert!(matches!(named, Ok(Place::Archive { format: ArchiveFormat::Docker, name: Some(name), .. }) if name == "acme/app:2"));
+        for bad in ["oci:", "oci::v1", "store:", "docker-daemon:x", "acme/Upper:1", ""] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
+    }
+    #[test]
+    fn a_mere_name_is_what_the_command_makes_of_it() {
+        assert!(matches!(stored_place("debian:12"), Ok(Place::Store(name)) if name == "debian:12"));
+        assert!(matches!(stored_place("0123abcd"), Ok(Place::Store(_))));
+        assert!(matches!(stored_place("docker://debian:12"), Ok(Place::Registry(_))));
+        assert!(matches!(stored_place("oci:a:b"), Ok(Place::Layout { .. })));
+        assert!(stored_place("docker-daemon:x").is_err());
+    }
+}
