@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Access, CWD, Mode, OFlags};
 
 use super::error::{Failure, LimitKind};
 use super::spec::CgroupSpec;
@@ -20,6 +20,9 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// Where groups are made unless the spec says otherwise.
 const PARENT: &str = "strake";
+
+/// The leaf for the processes that are in the way of a group's controllers.
+const LEAF: &str = "strake-init";
 
 /// The CPU bandwidth period in microseconds.
 const PERIOD: u64 = 100_000;
@@ -79,7 +82,7 @@ impl Cgroup {
     }
 
     fn unlimited(spec: &CgroupSpec) -> Option<Cgroup> {
-        let parent = Path::new(ROOT).join(spec.parent.as_deref().unwrap_or(PARENT).trim_start_matches('/'));
+        let parent = unified_base().join(PARENT);
         make_dir_all(&parent).ok()?;
         // With the memory controller the group knows its peak; without, it still does no harm.
         let _ = std::fs::write(parent.join("cgroup.subtree_control"), "+memory");
@@ -95,12 +98,14 @@ impl Cgroup {
     }
 
     fn make_unified(spec: &CgroupSpec, settings: &[Setting]) -> Result<Cgroup, Failure> {
-        let root = Path::new(ROOT);
-        let relative = spec.parent.as_deref().unwrap_or(PARENT).trim_start_matches('/').to_owned();
-        let parent = root.join(&relative);
+        let (base, relative) = match &spec.parent {
+            Some(parent) => (PathBuf::from(ROOT), parent.trim_start_matches('/')),
+            None => (unified_base(), PARENT),
+        };
+        let parent = base.join(relative);
         make_dir_all(&parent).map_err(cgroup_failure(&parent))?;
         for setting in settings {
-            let mut at = root.to_owned();
+            let mut at = base.clone();
             enable(&at, setting)?;
             for name in relative.split('/').filter(|name| !name.is_empty()) {
                 at.push(name);
@@ -225,6 +230,19 @@ impl Drop for Cgroup {
     }
 }
 
+/// Where [`PARENT`] is on a v2 system: at the top, or where that is not ours in the group of this process, which was delegated to us if anything was
+/// (cgroups(7), "cgroup delegation").
+fn unified_base() -> PathBuf {
+    let writable = |path: &Path| rustix::fs::access(path, Access::WRITE_OK).is_ok();
+    let root = PathBuf::from(ROOT);
+    if writable(&root) {
+        return root;
+    }
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).map(|path| root.join(path.strip_suffix(LEAF).unwrap_or(path)));
+    own.filter(|own| writable(own)).unwrap_or(root)
+}
+
 fn unavailable(what: LimitKind, reason: String) -> Failure {
     Failure::Limit { what, reason }
 }
@@ -310,7 +328,7 @@ fn enable(directory: &Path, setting: &Setting) -> Result<(), Failure> {
 
 /// Moves the processes of a group to a leaf of it.
 fn vacate(directory: &Path) -> io::Result<()> {
-    let leaf = directory.join("strake-init");
+    let leaf = directory.join(LEAF);
     make_dir_all(&leaf)?;
     for pid in std::fs::read_to_string(directory.join("cgroup.procs"))?.lines() {
         match std::fs::write(leaf.join("cgroup.procs"), pid) {

@@ -121,11 +121,12 @@ fn mount_sys(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
             let copy = clone_host_mount(&sys.to_path_buf(), true).map_err(fail())?;
             let target = Target { root, path: &sys, links: TargetLinks::Refuse }.open().map_err(fail())?;
             let change = Change { set: SYSTEM_READ_ONLY, propagation: libc::MS_PRIVATE, recursive: true };
-            return change_and_attach(copy.as_fd(), change, || attach(copy.as_fd(), target.as_fd())).map_err(fail());
+            change_and_attach(copy.as_fd(), change, || attach(copy.as_fd(), target.as_fd())).map_err(fail())?;
         }
         other => other?,
     }
-    // With v1 hierarchies the directory stays empty, which programs take for a system without limits; a wrong view of them would be worse.
+    // A program looks for its own limits there, so the host's groups must not show through either. With v1 hierarchies the directory stays as it is:
+    // empty, which programs take for a system without limits; a wrong view of them would be worse.
     if super::cgroup::is_unified() {
         let _ = mount_new(root, &RootPath::new("/sys/fs/cgroup"), "cgroup2", &[], attributes);
     }
