@@ -81,6 +81,16 @@ enum Command {
     Delete(commands::remote::DeleteArgs),
     /// Check all bytes of images: every digest, every size, every layer
     Validate(commands::validate::ValidateArgs),
+    /// Show what differs between two images: files and config
+    Diff(commands::diff::DiffArgs),
+    /// Make an image with another config, labels, annotations or platform
+    Mutate(Box<commands::edit::MutateArgs>),
+    /// Make an image with more layers, from tar archives
+    Append(commands::edit::AppendArgs),
+    /// Make an image whose layers are one
+    Flatten(commands::edit::FlattenArgs),
+    /// Make an image on another base
+    Rebase(commands::edit::RebaseArgs),
     /// List the images
     Images(commands::images::ImagesArgs),
     /// Give an image one more name
@@ -173,6 +183,11 @@ pub fn main() -> ExitCode {
         Command::Catalog(args) => commands::remote::catalog(&arguments.global, args),
         Command::Delete(args) => commands::remote::delete(&arguments.global, args),
         Command::Validate(args) => commands::validate::run(&arguments.global, args),
+        Command::Diff(args) => commands::diff::run(&arguments.global, args),
+        Command::Mutate(args) => commands::edit::mutate(&arguments.global, *args),
+        Command::Append(args) => commands::edit::append(&arguments.global, args),
+        Command::Flatten(args) => commands::edit::flatten(&arguments.global, args),
+        Command::Rebase(args) => commands::edit::rebase(&arguments.global, args),
         Command::Images(args) => commands::images::images(&arguments.global, args),
         Command::Tag(args) => commands::images::tag(&arguments.global, args),
         Command::Rmi(args) => commands::images::rmi(&arguments.global, args),

@@ -109,19 +109,27 @@ impl Engine {
         let source = self.source(&request.from, client).await?;
         let what = collect(&source, &request.wanted, request.referrers).await?;
         let outcome = CopyOutcome { root: what.root.clone(), blobs: what.blobs.len(), size: what.blobs.iter().map(|blob| blob.size).sum() };
-        self.write(&source, what, request, step).await?;
+        self.write(&source, what, reference_of(&request.from), &request.to, step).await?;
         Ok(outcome)
     }
 
-    async fn write(&self, source: &Source, what: Collection, request: &CopyRequest, step: &StepProgress) -> Result<(), Failure> {
-        match &request.to {
+    /// Writes a collection to a place that is not the store; `named` is what an archive calls it that is told nothing else.
+    pub(super) async fn write(
+        &self,
+        source: &Source,
+        what: Collection,
+        named: Option<Reference>,
+        to: &Place,
+        step: &StepProgress,
+    ) -> Result<(), Failure> {
+        match to {
             Place::Registry(reference) => {
                 let target = Target { client: self.other_client()?, reference: reference.clone() };
                 to_registry(source, &what, &target, step).await?;
             }
             Place::Layout { dir, tag } => to_layout(source, what, dir, tag.as_deref(), step).await?,
             Place::Archive { path, format, name } => {
-                let whole = name.as_deref().and_then(|name| name.parse::<Reference>().ok()).or_else(|| reference_of(&request.from));
+                let whole = name.as_deref().and_then(|name| name.parse::<Reference>().ok()).or(named);
                 let name = match (name, format) {
                     // A tag alone is all that an OCI archive wants.
                     (Some(tag), ArchiveFormat::Oci) if !tag.contains(['/', ':']) => Some(Name::Tag(tag)),
@@ -129,7 +137,7 @@ impl Engine {
                 };
                 to_archive(source, what, *format, path, name, step).await?;
             }
-            Place::Store(_) => unreachable!("copies into the store are made by `copy_to_store`"),
+            Place::Store(_) => unreachable!("the store is no place to write a collection to"),
         }
         Ok(())
     }

@@ -142,6 +142,9 @@ pub enum Error {
         /// Why not.
         source: crate::executor::SshError,
     },
+    /// An image cannot be put on another base.
+    #[error("the image cannot be put on another base")]
+    Rebase(#[source] Box<super::Refusal>),
     /// Something that was asked for makes no sense.
     #[error("{message}")]
     Usage {
@@ -213,6 +216,7 @@ impl Error {
             Error::NoSuchImage { .. } => Some("`strake images` lists what is here; `strake pull` fetches what is not".into()),
             Error::NoSuchContainer { .. } => Some("`strake ps -a` lists all containers".into()),
             Error::Interrupted => Some("what a pull has fetched is kept: the same pull goes on from there".into()),
+            Error::Rebase(refusal) => Some(refusal.hint().to_owned()),
             Error::Usage { hint, .. } => hint.clone(),
             Error::Ssh { source, .. } => source.hint(),
             Error::Dockerfile { source, .. } | Error::Io { source, .. } => match source.kind() {

@@ -218,7 +218,7 @@ fn is_plain(blob: &LayerBlob, diff_id: &DiffId) -> bool {
 }
 
 /// The OCI name of a layer's type: an OCI manifest with Docker's names in it confuses some clients.
-fn as_oci(kind: MediaType) -> MediaType {
+pub(super) fn as_oci(kind: MediaType) -> MediaType {
     match kind {
         MediaType::DockerLayer => MediaType::OciLayer,
         MediaType::DockerLayerGzip => MediaType::OciLayerGzip,
@@ -228,7 +228,7 @@ fn as_oci(kind: MediaType) -> MediaType {
 }
 
 /// The name of a layer's type in Docker's format.
-fn as_docker(kind: MediaType) -> MediaType {
+pub(super) fn as_docker(kind: MediaType) -> MediaType {
     match kind {
         MediaType::OciLayer => MediaType::DockerLayer,
         MediaType::OciLayerGzip => MediaType::DockerLayerGzip,

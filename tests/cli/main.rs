@@ -14,6 +14,7 @@ mod call;
 mod common;
 mod containers;
 mod context_ls;
+mod edit;
 mod failures;
 mod interop;
 mod kill;

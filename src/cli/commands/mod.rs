@@ -7,6 +7,8 @@ mod build_logs;
 pub(super) mod builder;
 pub(super) mod containers;
 pub(super) mod context;
+pub(super) mod diff;
+pub(super) mod edit;
 mod failed_shell;
 pub(super) mod images;
 pub(super) mod login;

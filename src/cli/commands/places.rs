@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::engine::{ArchiveFormat, Place};
+use crate::engine::{ArchiveFormat, Engine, Error, Place};
 use crate::oci::Reference;
 
 /// Reads a place, for clap. A path ends at its first colon; a mere name is a registry's.
@@ -35,6 +35,18 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
 /// The same, where a mere name (or an ID) is the store's.
 pub(super) fn stored_place(text: &str) -> Result<Place, String> {
     if has_prefix(text) { place(text) } else { Ok(Place::Store(text.to_owned())) }
+}
+
+/// The same, where a mere name is an image of the store, or where the store does not have it, of its registry; with `remote` always of its registry.
+pub(super) fn found_place(engine: &Engine, text: &str, remote: bool) -> Result<Place, Error> {
+    let usage = |message| Error::Usage { message, hint: None };
+    if remote || has_prefix(text) { place(text).map_err(usage) } else { engine.place_of(text) }
+}
+
+/// The same of a result's place, where a mere name is in the same store or registry as the image that it was made of.
+pub(super) fn place_beside(origin: Option<&Place>, text: &str) -> Result<Place, Error> {
+    let read = if matches!(origin, Some(Place::Registry(_))) { place } else { stored_place };
+    read(text).map_err(|message| Error::Usage { message, hint: None })
 }
 
 /// Whether a place says itself what it is.

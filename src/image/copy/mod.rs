@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::oci::{Descriptor, Digest, ManifestOrIndex, MediaType, Platform};
+use crate::oci::{Descriptor, Digest, Manifest, ManifestOrIndex, MediaType, Platform};
 
 use super::Error;
 
@@ -71,10 +71,10 @@ pub struct Collection {
 /// The source; documents that are none, or too many; with [`Wanted::Platform`], an index without that platform.
 pub async fn collect(source: &Source, wanted: &Wanted, referrers: bool) -> Result<Collection, Error> {
     let mut found = Collector { source, documents: Vec::new(), seen: HashSet::new(), blobs: Vec::new(), known: HashMap::new(), size: 0 };
-    let mut root = source.root().await?;
-    if let Wanted::Platform(platform) = wanted {
-        root = found.select(root, platform).await?;
-    }
+    let root = match wanted {
+        Wanted::All => source.root().await?,
+        Wanted::Platform(platform) => image_manifest(source, platform).await?.descriptor,
+    };
     found.add(root.clone(), 0).await?;
     let mut about = Vec::new();
     if referrers {
@@ -93,6 +93,40 @@ pub async fn collect(source: &Source, wanted: &Wanted, referrers: bool) -> Resul
     Ok(Collection { root, documents: found.documents, blobs: found.blobs, referrers: about })
 }
 
+/// The manifest of one image.
+#[derive(Clone, Debug)]
+pub(super) struct ImageAt {
+    /// What the name stands for: this manifest, or the index that it is in.
+    pub(super) top: Descriptor,
+    /// What points at the manifest; its media type is what the manifest says.
+    pub(super) descriptor: Descriptor,
+    pub(super) manifest: Manifest,
+    pub(super) bytes: Bytes,
+}
+
+/// The manifest of what `source` means, in an index the one for `platform`.
+pub(super) async fn image_manifest(source: &Source, platform: &Platform) -> Result<ImageAt, Error> {
+    let top = source.root().await?;
+    let mut at = top.clone();
+    for _ in 0..MAX_NESTING {
+        let bytes = source.manifest(&at).await?;
+        match parse(source, &at, &bytes)? {
+            ManifestOrIndex::Manifest(manifest) => {
+                let media_type = manifest.media_type.clone().unwrap_or(MediaType::OciManifest);
+                return Ok(ImageAt { top, descriptor: Descriptor { media_type, ..at }, manifest: *manifest, bytes });
+            }
+            ManifestOrIndex::Index(index) => {
+                at = index.select(platform).cloned().ok_or_else(|| source.no_platform(&index, platform))?;
+            }
+        }
+    }
+    Err(Error::NestedTooDeep { name: source.name(), limit: MAX_NESTING })
+}
+
+fn parse(source: &Source, at: &Descriptor, bytes: &[u8]) -> Result<ManifestOrIndex, Error> {
+    ManifestOrIndex::parse(bytes, Some(&at.media_type)).map_err(|error| Error::Manifest { name: source.name(), source: error })
+}
+
 struct Collector<'a> {
     source: &'a Source,
     documents: Vec<Document>,
@@ -104,20 +138,6 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    /// The image for `platform`: `at` itself where it is no index.
-    async fn select(&mut self, mut at: Descriptor, platform: &Platform) -> Result<Descriptor, Error> {
-        for _ in 0..MAX_NESTING {
-            let bytes = self.source.manifest(&at).await?;
-            match self.parse(&at, &bytes)? {
-                ManifestOrIndex::Manifest(_) => return Ok(at),
-                ManifestOrIndex::Index(index) => {
-                    at = index.select(platform).cloned().ok_or_else(|| self.source.no_platform(&index, platform))?;
-                }
-            }
-        }
-        Err(Error::NestedTooDeep { name: self.source.name(), limit: MAX_NESTING })
-    }
-
     /// Adds a document and all that it points at.
     async fn add(&mut self, at: Descriptor, depth: usize) -> Result<(), Error> {
         if !self.seen.insert(at.digest.clone()) {
@@ -131,7 +151,7 @@ impl Collector<'_> {
         if self.seen.len() > MAX_MANIFESTS || self.size > MAX_MANIFESTS_SIZE {
             return Err(Error::TooLarge { what: "list of manifests", name: self.source.name(), size: self.size });
         }
-        let parsed = self.parse(&at, &bytes)?;
+        let parsed = parse(self.source, &at, &bytes)?;
         let media_type = parsed.media_type();
         let subject = match parsed {
             ManifestOrIndex::Manifest(manifest) => {
@@ -169,9 +189,5 @@ impl Collector<'_> {
             }
         }
         Ok(())
-    }
-
-    fn parse(&self, at: &Descriptor, bytes: &[u8]) -> Result<ManifestOrIndex, Error> {
-        ManifestOrIndex::parse(bytes, Some(&at.media_type)).map_err(|source| Error::Manifest { name: self.source.name(), source })
     }
 }

@@ -26,10 +26,6 @@ pub struct Target {
 /// # Errors
 /// The source, the registry.
 pub async fn to_registry(source: &Source, what: &Collection, target: &Target, progress: &StepProgress) -> Result<(), Error> {
-    let mount_from = match source {
-        Source::Registry { reference, .. } => Some(reference.clone()),
-        _ => None,
-    };
     let mut uploads = JoinSet::new();
     for blob in &what.blobs {
         let meter = progress.meter(format!("blob {}", blob.digest.short()), blob.size);
@@ -38,7 +34,7 @@ pub async fn to_registry(source: &Source, what: &Collection, target: &Target, pr
             digest: blob.digest.clone(),
             size: blob.size,
             source: source.blob(blob),
-            mount_from: mount_from.clone(),
+            mount_from: source.mount_source(blob),
             progress: Some(Arc::new(move |count| counter.add(count))),
         };
         let Target { client, reference } = target.clone();

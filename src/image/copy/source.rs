@@ -1,5 +1,6 @@
 //! Where a copy comes from. Manifests are checked against their digests here; blobs are checked by whoever takes them.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,21 @@ pub enum Source {
     },
     /// A directory with an OCI layout (image-spec 1.1, "Image Layout").
     Layout(Arc<LayoutSource>),
+    /// An image that was put together of others' blobs.
+    Parts(Arc<Parts>),
+}
+
+/// An image whose manifest and config are in the store, and whose blobs are there or elsewhere.
+pub struct Parts {
+    stored: Source,
+    elsewhere: HashMap<Digest, Source>,
+}
+
+impl Parts {
+    /// Where a blob is.
+    fn place_of(&self, digest: &Digest) -> &Source {
+        self.elsewhere.get(digest).unwrap_or(&self.stored)
+    }
 }
 
 /// An OCI layout that is read. No link leads out of its directory.
@@ -93,12 +109,28 @@ fn open_in(dir: &RootDir, root: &Path, path: &Path) -> Result<File, Error> {
 }
 
 impl Source {
+    /// The image of the manifest `root`, which is in the store, as messages call it `name`; blobs that are not in the store are `elsewhere`.
+    pub(in crate::image) fn parts(store: &Store, root: Descriptor, name: &str, elsewhere: HashMap<Digest, Source>) -> Source {
+        let stored = Source::Store { store: store.clone(), root, name: name.to_owned() };
+        Source::Parts(Arc::new(Parts { stored, elsewhere }))
+    }
+
+    /// The repository that a blob may be taken over from, where it is in one.
+    pub(super) fn mount_source(&self, blob: &Descriptor) -> Option<Reference> {
+        match self {
+            Source::Registry { reference, .. } => Some(reference.clone()),
+            Source::Parts(parts) => parts.place_of(&blob.digest).mount_source(blob),
+            Source::Store { .. } | Source::Layout(_) => None,
+        }
+    }
+
     /// How messages call it.
     pub(in crate::image) fn name(&self) -> String {
         match self {
             Source::Registry { reference, .. } => reference.written().to_owned(),
             Source::Store { name, .. } => name.clone(),
             Source::Layout(layout) => layout.path.display().to_string(),
+            Source::Parts(parts) => parts.stored.name(),
         }
     }
 
@@ -108,6 +140,7 @@ impl Source {
             Source::Registry { client, reference } => Ok(client.resolve(reference).await?),
             Source::Store { root, .. } => Ok(root.clone()),
             Source::Layout(layout) => Ok(plain(&layout.root)),
+            Source::Parts(parts) => Box::pin(parts.stored.root()).await,
         }
     }
 
@@ -129,12 +162,33 @@ impl Source {
                 let (layout, at) = (layout.clone(), at.clone());
                 blocking(move || read_manifest(&layout, &at)).await
             }
+            Source::Parts(parts) => Box::pin(parts.stored.manifest(at)).await,
         }
     }
 
     /// The bytes of a blob. Those of a registry have been checked where they end without an error.
     pub(in crate::image) fn blob(&self, blob: &Descriptor) -> Arc<dyn BlobSource> {
         Arc::new(Blob { source: self.clone(), blob: blob.clone() })
+    }
+
+    /// The bytes of a blob of at most `limit` bytes, checked.
+    pub(in crate::image) async fn small_blob(&self, blob: &Descriptor, limit: u64) -> Result<Bytes, Error> {
+        if blob.size > limit {
+            return Err(Error::TooLarge { what: "config", name: self.name(), size: blob.size });
+        }
+        let (mut bytes, opener) = (Vec::new(), self.blob(blob));
+        let failed = |source| Error::Io { action: "read", path: blob.digest.to_string().into(), source };
+        let mut stream = blocking(move || opener.open_at(0)).await.map_err(failed)?;
+        while let Some(chunk) = stream.next().await {
+            bytes.extend_from_slice(&chunk.map_err(failed)?);
+            if bytes.len() as u64 > blob.size {
+                break;
+            }
+        }
+        match Digest::of(blob.digest.algorithm(), &bytes) == blob.digest {
+            true => Ok(bytes.into()),
+            false => Err(Error::Damaged { name: self.name(), digest: blob.digest.clone() }),
+        }
     }
 
     /// How large a blob is, without reading it; `None` where it is not there.
@@ -158,6 +212,7 @@ impl Source {
                 })
                 .await
             }
+            Source::Parts(parts) => Box::pin(parts.place_of(&digest).blob_size(blob)).await,
         }
     }
 
@@ -174,7 +229,7 @@ impl Source {
                 let found = client.referrers(reference, subject, None).await?;
                 Ok(found.iter().map(plain).collect())
             }
-            Source::Store { .. } => Ok(Vec::new()),
+            Source::Store { .. } | Source::Parts(_) => Ok(Vec::new()),
             Source::Layout(layout) => {
                 let mut found = Vec::new();
                 for entry in &layout.index.manifests {
@@ -225,6 +280,7 @@ impl BlobSource for Blob {
             Source::Registry { client, reference } => return Ok(remote(client.clone(), reference.clone(), self.blob.clone(), offset)),
             Source::Store { store, .. } => store.open_blob(&self.blob.digest).map_err(io::Error::other)?,
             Source::Layout(layout) => layout.open_blob(&self.blob.digest).map_err(io::Error::other)?,
+            Source::Parts(parts) => return parts.place_of(&self.blob.digest).blob(&self.blob).open_at(offset),
         };
         let mut file = file;
         file.seek(SeekFrom::Start(offset))?;

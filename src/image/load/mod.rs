@@ -188,7 +188,7 @@ fn load_one(store: &Store, plan: Plan) -> Result<Loaded, Error> {
     if diff_ids.len() != plan.layers.len() {
         return Err(Error::LayerCount { name, layers: plan.layers.len(), diff_ids: diff_ids.len() });
     }
-    let snapshots = unpack(store, &plan.layers, &diff_ids)?;
+    let snapshots = unpack_layers(store, &|position| Ok(plan.layers[position].clone()), &diff_ids)?;
     let mut size = 0;
     for id in &snapshots {
         size += store.snapshot(*id)?.and_then(|snapshot| snapshot.tar_size).unwrap_or(0);
@@ -212,14 +212,18 @@ fn load_one(store: &Store, plan: Plan) -> Result<Loaded, Error> {
 /// A layer that is unpacked and not yet committed.
 type Unpacked = Result<(ActiveSnapshot, Applied), Error>;
 
-/// Unpacks the layers that are not there, as many at once as there are cores, and commits them in order.
-fn unpack(store: &Store, layers: &[LayerBlob], diff_ids: &[DiffId]) -> Result<Vec<SnapshotId>, Error> {
+/// Unpacks the layers that are not there, as many at once as there are cores, and commits them in order. `blob_of` is asked for the blobs of those only.
+pub(super) fn unpack_layers(
+    store: &Store,
+    blob_of: &dyn Fn(usize) -> Result<LayerBlob, Error>,
+    diff_ids: &[DiffId],
+) -> Result<Vec<SnapshotId>, Error> {
     let chain = ChainId::chain(diff_ids);
     let Some(top) = chain.last() else { return Ok(Vec::new()) };
     // The same lock as for a pull: who waited finds it done.
     let _lock = store.lock_key(blake3::hash(format!("unpack {top}").as_bytes()).as_bytes())?;
     let mut snapshots = known_prefix(store, &chain)?;
-    let missing = &layers[snapshots.len()..];
+    let missing: Vec<LayerBlob> = (snapshots.len()..diff_ids.len()).map(blob_of).collect::<Result<_, _>>()?;
     let slots: Vec<Mutex<Option<Unpacked>>> = missing.iter().map(|_| Mutex::new(None)).collect();
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
@@ -244,7 +248,7 @@ fn unpack(store: &Store, layers: &[LayerBlob], diff_ids: &[DiffId]) -> Result<Ve
     let results: Vec<Option<Unpacked>> = slots.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
     // The slots after a failure are empty; the failure is before them or is the answer.
     let unpacked: Vec<(ActiveSnapshot, Applied)> = results.into_iter().flatten().collect::<Result<_, _>>()?;
-    for ((active, applied), layer) in unpacked.into_iter().zip(missing) {
+    for ((active, applied), layer) in unpacked.into_iter().zip(&missing) {
         let position = snapshots.len();
         if applied.diff_id != diff_ids[position] {
             let (expected, actual) = (diff_ids[position].clone(), applied.diff_id);

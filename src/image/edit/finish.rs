@@ -1,0 +1,138 @@
+//! From a draft to an image: in the store, or as a collection that is copied elsewhere.
+
+use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
+
+use futures_util::StreamExt as _;
+use tokio::task::JoinSet;
+
+use crate::image::Error;
+use crate::image::archive::begin;
+use crate::image::copy::{Collection, Document, Source};
+use crate::image::load::unpack_layers;
+use crate::image::pull::known_prefix;
+use crate::oci::{ChainId, Descriptor, ImageConfig, ImageId, MediaType, Reference};
+use crate::progress::{Meter, StepProgress};
+use crate::store::{ImageRecord, SnapshotId, Store};
+use crate::task::blocking;
+
+use super::draft::{Draft, LayerFrom};
+
+impl Draft {
+    /// The snapshots of the layers, bottom first: those that are not there are fetched and unpacked.
+    ///
+    /// # Errors
+    /// Where the layers are, what is in them, the store.
+    pub async fn unpack(&self, store: &Store, progress: &StepProgress) -> Result<Vec<SnapshotId>, Error> {
+        let diff_ids = self.diff_ids();
+        let (looker, chain) = (store.clone(), ChainId::chain(&diff_ids));
+        let known = blocking(move || known_prefix(&looker, &chain)).await?.len();
+        let mut fetches = JoinSet::new();
+        for layer in &self.layers[known..] {
+            if let LayerFrom::Blob(blob, source) = &layer.from {
+                let meter = progress.meter(format!("layer {}", blob.digest.short()), blob.size);
+                fetches.spawn(fetch(store.clone(), (**source).clone(), (**blob).clone(), meter));
+            }
+        }
+        while let Some(joined) = fetches.join_next().await {
+            match joined {
+                Ok(result) => result?,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        let (store, layers) = (store.clone(), self.layers.clone());
+        blocking(move || unpack_layers(&store, &|position| layers[position].stored_blob(&store), &diff_ids)).await
+    }
+
+    /// Makes it an image of the store, and gives it a name if there is one.
+    ///
+    /// # Errors
+    /// As [`Draft::unpack`].
+    pub async fn into_store(self, store: &Store, name: Option<Reference>, progress: &StepProgress) -> Result<ImageRecord, Error> {
+        let snapshots = self.unpack(store, progress).await?;
+        let store = store.clone();
+        blocking(move || {
+            let (config, bytes) = self.config_bytes();
+            let id = ImageId::new(store.put_blob(&bytes)?);
+            let mut size = 0;
+            for id in &snapshots {
+                size += store.snapshot(*id)?.and_then(|snapshot| snapshot.tar_size).unwrap_or(0);
+            }
+            let (platform, diff_ids) = (config.platform(), config.rootfs.diff_ids.clone());
+            let mut image = ImageRecord { id, manifest: None, platform, created_at: SystemTime::now(), size, diff_ids, snapshots };
+            if self.wants_manifest() {
+                let layers = self.descriptors(&store)?;
+                let (_, bytes) = self.manifest_bytes(self.config_descriptor(&image.id, bytes.len()), layers);
+                image.manifest = Some(store.put_blob(&bytes)?);
+            }
+            store.put_image(&image)?;
+            if let Some(name) = name {
+                store.tag(&name, &image.id, None)?;
+            }
+            Ok(image)
+        })
+        .await
+    }
+
+    /// What a copy of it consists of, and where that is read. Config and manifest go into the store.
+    ///
+    /// # Errors
+    /// The store; layers that cannot be compressed.
+    pub async fn into_collection(self, store: &Store) -> Result<(Source, Collection, ImageConfig), Error> {
+        let store = store.clone();
+        blocking(move || {
+            let (config, config_bytes) = self.config_bytes();
+            let id = ImageId::new(store.put_blob(&config_bytes)?);
+            let layers = self.descriptors(&store)?;
+            let config_at = self.config_descriptor(&id, config_bytes.len());
+            let (manifest, bytes) = self.manifest_bytes(config_at.clone(), layers.clone());
+            let kind = manifest.media_type.clone().unwrap_or(MediaType::OciManifest);
+            let root = Descriptor::new(kind, store.put_blob(&bytes)?, bytes.len() as u64);
+            let (mut elsewhere, mut seen) = (HashMap::new(), HashSet::new());
+            for (layer, blob) in self.layers.iter().zip(&layers) {
+                if let LayerFrom::Blob(_, source) = &layer.from {
+                    elsewhere.insert(blob.digest.clone(), (**source).clone());
+                }
+            }
+            // Layers that may not be given away are where their manifest says.
+            let sent = |blob: &&Descriptor| blob.media_type != MediaType::DockerForeignLayer || blob.urls.is_empty();
+            let blobs = layers.iter().filter(sent).chain([&config_at]).filter(|blob| seen.insert(blob.digest.clone())).cloned().collect();
+            let documents = vec![Document { descriptor: root.clone(), bytes, subject: manifest.subject }];
+            let source = Source::parts(&store, root.clone(), &self.name, elsewhere);
+            Ok((source, Collection { root, documents, blobs, referrers: Vec::new() }, config))
+        })
+        .await
+    }
+
+    fn descriptors(&self, store: &Store) -> Result<Vec<Descriptor>, Error> {
+        self.layers.iter().map(|layer| layer.descriptor(store, self.docker_types)).collect()
+    }
+
+    fn config_descriptor(&self, id: &ImageId, size: usize) -> Descriptor {
+        let kind = if self.docker_types { MediaType::DockerConfig } else { MediaType::OciConfig };
+        Descriptor::new(kind, id.digest().clone(), size as u64)
+    }
+}
+
+/// Sees to it that a blob is in the store.
+async fn fetch(store: Store, source: Source, blob: Descriptor, meter: Meter) -> Result<(), Error> {
+    let digest = blob.digest.clone();
+    let Some(mut writer) = blocking(move || begin(&store, Some(&digest))).await? else { return Ok(()) };
+    writer.restart()?;
+    let failed = |source| Error::Io { action: "read", path: blob.digest.to_string().into(), source };
+    let opener = source.blob(&blob);
+    let mut stream = blocking(move || opener.open_at(0)).await.map_err(failed)?;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(failed)?;
+        meter.add(chunk.len() as u64);
+        if writer.offset() + chunk.len() as u64 > blob.size {
+            writer.abort();
+            let (name, digest, announced) = (source.name(), blob.digest.clone(), blob.size);
+            return Err(Error::Size { name, digest, announced, actual: announced + 1 });
+        }
+        writer = blocking(move || writer.append(&chunk).map(|()| writer)).await?;
+    }
+    meter.done();
+    let (digest, size) = (blob.digest.clone(), blob.size);
+    Ok(blocking(move || writer.commit(&digest, size)).await?)
+}
