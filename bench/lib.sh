@@ -72,10 +72,13 @@ start_dockerd() {
     done
 }
 
+# What comes before each run: the flush that our builds leave to the background has ended, and nothing of an earlier run is left to be written.
+settled="while pgrep -f '[s]trake-settler' >/dev/null; do sleep 0.05; done; sync"
+
 # row, name, runs, prepare, command: the mean of the runs after a discarded first one, in milliseconds, to results/ROW.NAME. A command that fails has none.
 measure() {
-    local file=$work/disk/results/$1.$2 prepare=()
-    [ -z "$4" ] || prepare=(--prepare "$(quote sh -c "$4")")
+    local file=$work/disk/results/$1.$2
+    local prepare=(--prepare "$(quote sh -c "$settled; ${4:-true}; sync")")
     echo "$1: $2" >&2
     if hyperfine --style none -N --warmup 1 --runs "$3" "${prepare[@]}" --export-csv "$file.csv" "$5" >/dev/null 2>"$file.log"; then
         awk -F, 'NR == 2 { printf "%.2f\n", $2 * 1000 }' "$file.csv" >"$file"

@@ -29,7 +29,7 @@ against_peers() {
     # shellcheck disable=SC2086
     ours=$(strake build -q --network host $5 -t "$row" "$dir")
     measure "$row" strake "$runs" "$prepare" "$ours"
-    [ -z "$prepare" ] || sh -c "$prepare"
+    sh -c "$settled; ${prepare:-true}"
     peak "$row" "$ours"
     [ ${#buildah[@]} = 0 ] || measure "$row" buildah 2 "${8:-}" "$(quote "${buildah[@]}" bud -q --network host --isolation $isolation $6 -t "$row" "$dir")"
     [ ${#docker[@]} = 0 ] || measure "$row" docker 2 "${8:-}" "$(quote "${docker[@]}" build -q --network host $7 -t "$row" "$dir")"

@@ -11,7 +11,7 @@ use crate::image::export;
 pub use crate::image::layer::{Compression, CompressionSpec};
 use crate::image::rewrite::rewrite_times;
 use crate::oci::{Descriptor, ImageConfig, Reference};
-use crate::progress::Progress;
+use crate::progress::{Progress, StepOutcome};
 use crate::store::{ImageRecord, SnapshotId, Store};
 use crate::task::blocking;
 
@@ -76,6 +76,20 @@ pub enum Push {
     Tags,
     /// By its digest only, into the repositories of its names.
     Digest,
+}
+
+impl Destination {
+    /// Where outside of the store it is, and what is written there.
+    fn place(&self) -> Option<(&'static str, &Path)> {
+        match self {
+            Destination::Local(dir) => Some(("the directory", dir)),
+            Destination::Tar(file) => Some(("the tar archive", file)),
+            Destination::Oci(file) => Some(("the OCI archive", file)),
+            Destination::OciLayout(dir) => Some(("the OCI layout", dir)),
+            Destination::Docker(file) => Some(("the Docker archive", file)),
+            Destination::Image { .. } | Destination::Nothing => None,
+        }
+    }
 }
 
 impl From<Destination> for Output {
@@ -307,27 +321,43 @@ fn write(
     time: Option<i64>,
     progress: &Progress,
 ) -> Result<Option<Descriptor>, Error> {
-    let _phase = progress.phase("export");
     let packed = || {
         let _phase = progress.phase("compress");
         pack(store, image, &output.packing)
     };
-    let archive = |image, format, file: &Path| export::to_packed_archive(store, &image, names, format, file).map(|()| Some(image));
-    let (to, result): (&Path, _) = match &output.to {
-        Destination::Local(dir) => (dir, ops::view(store, snapshots).map(|view| export::to_directory(&view, dir, time).map(|()| None))?),
-        Destination::Tar(file) => (file, ops::view(store, snapshots).map(|view| export::to_tar(&view, file, time).map(|()| None))?),
-        Destination::Oci(file) => (file, packed().and_then(|image| archive(image, ArchiveFormat::Oci, file))),
-        Destination::OciLayout(dir) => {
-            (dir, packed().and_then(|image| export::to_oci_layout(store, &image, names, dir).map(|()| Some(image))))
-        }
-        Destination::Docker(file) => (file, packed().and_then(|image| archive(image, ArchiveFormat::Docker, file))),
+    let Some((what, to)) = output.to.place() else {
         // In the store, layers are packed when somebody wants them; only a way of packing must be settled now.
-        Destination::Image { .. } if output.packing.is_default() => {
+        if output.to == Destination::Nothing || output.packing.is_default() {
             return Ok(None);
         }
-        Destination::Image { .. } => (Path::new("the store"), packed().map(Some)),
-        Destination::Nothing => return Ok(None),
+        let packed = packed().map_err(|source| Error::Output { to: "the store".into(), source })?;
+        return Ok(Some(packed.descriptor));
     };
-    let packed = result.map_err(|source| Error::Output { to: to.display().to_string(), source })?;
-    Ok(packed.map(|image| image.descriptor))
+    let _phase = progress.phase("export");
+    let step = progress.start(format!("exporting to {what} {}", to.display()), None);
+    let meter = step.export_meter("writing");
+    let view = || ops::view(store, snapshots);
+    let archive =
+        |format| packed().and_then(|image| export::to_packed_archive(store, &image, names, format, to, &meter).map(|()| Some(image)));
+    let result = match &output.to {
+        Destination::Local(_) => export::to_directory(&view()?, to, time, &meter).map(|()| None),
+        Destination::Tar(_) => export::to_tar(&view()?, to, time, &meter).map(|()| None),
+        Destination::Oci(_) => archive(ArchiveFormat::Oci),
+        Destination::Docker(_) => archive(ArchiveFormat::Docker),
+        Destination::OciLayout(_) => {
+            packed().and_then(|image| export::to_oci_layout(store, &image, names, to, &meter).map(|()| Some(image)))
+        }
+        Destination::Image { .. } | Destination::Nothing => Ok(None),
+    };
+    match result {
+        Ok(packed) => {
+            meter.done();
+            step.finish(StepOutcome::Done);
+            Ok(packed.map(|image| image.descriptor))
+        }
+        Err(source) => {
+            step.finish(StepOutcome::Failed);
+            Err(Error::Output { to: to.display().to_string(), source })
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::sys::tree::Tree;
 
 use crate::oci::Reference;
+use crate::progress::Meter;
 use crate::store::{ImageRecord, Store};
 
 use super::Error;
@@ -15,17 +16,19 @@ use super::blobs::ImageManifest;
 use super::layer::{CopyOptions, copy_tree_to_dir, write_rootfs_tar};
 
 /// Writes the files into a directory, which is made where it is missing. All of them get the time `time` (seconds since the epoch), if there is one.
-pub fn to_directory(tree: &dyn Tree, dir: &Path, time: Option<i64>) -> Result<(), Error> {
+pub fn to_directory(tree: &dyn Tree, dir: &Path, time: Option<i64>, meter: &Meter) -> Result<(), Error> {
     std::fs::create_dir_all(dir).map_err(|source| Error::Io { action: "make", path: dir.to_owned(), source })?;
     let failed = |source| Error::Layer { layer: "of the result".into(), source };
-    copy_tree_to_dir(tree, dir, &CopyOptions { time, ..CopyOptions::default() }).map_err(failed)?;
+    let options = CopyOptions { time, meter: Some(meter.clone()), ..CopyOptions::default() };
+    copy_tree_to_dir(tree, dir, &options).map_err(failed)?;
     Ok(())
 }
 
 /// Writes the files as a tar archive; `-` is standard output. All of them get the time `time` (seconds since the epoch), if there is one.
-pub fn to_tar(tree: &dyn Tree, path: &Path, time: Option<i64>) -> Result<(), Error> {
+pub fn to_tar(tree: &dyn Tree, path: &Path, time: Option<i64>, meter: &Meter) -> Result<(), Error> {
     write_file(path, |out| {
-        write_rootfs_tar(tree, &mut &mut *out, time).map_err(|source| Error::Layer { layer: "of the result".into(), source })?;
+        write_rootfs_tar(tree, &mut Counted { out, meter }, time)
+            .map_err(|source| Error::Layer { layer: "of the result".into(), source })?;
         Ok(())
     })
 }
@@ -37,18 +40,37 @@ pub fn to_packed_archive(
     names: &[Reference],
     format: ArchiveFormat,
     path: &Path,
+    meter: &Meter,
 ) -> Result<(), Error> {
-    write_file(path, |out| write_packed(store, &[(image.clone(), names.to_vec())], format, out))
+    write_file(path, |out| write_packed(store, &[(image.clone(), names.to_vec())], format, &mut Counted { out, meter }))
 }
 
 /// Writes a packed image into a directory (image-spec 1.1, "Image Layout").
-pub fn to_oci_layout(store: &Store, image: &ImageManifest, names: &[Reference], dir: &Path) -> Result<(), Error> {
-    write_layout(store, &[(image.clone(), names.to_vec())], dir)
+pub fn to_oci_layout(store: &Store, image: &ImageManifest, names: &[Reference], dir: &Path, meter: &Meter) -> Result<(), Error> {
+    write_layout(store, &[(image.clone(), names.to_vec())], dir, meter)
 }
 
 /// Writes images, each with its names, as one archive; `-` is standard output.
 pub fn to_archive(store: &Store, images: &[(ImageRecord, Vec<Reference>)], format: ArchiveFormat, path: &Path) -> Result<(), Error> {
     write_file(path, |out| write_archive(store, images, format, out))
+}
+
+/// Counts what is written.
+struct Counted<'a> {
+    out: &'a mut dyn Write,
+    meter: &'a Meter,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.meter.add(count as u64);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Writes a file as a whole or not at all: under another name first. `-` is standard output.

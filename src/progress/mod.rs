@@ -142,6 +142,8 @@ pub enum Transfer {
     Download,
     /// From this machine.
     Upload,
+    /// To a place on this machine.
+    Export,
 }
 
 /// What a step used; `None` where that is not known.
@@ -319,15 +321,20 @@ impl StepProgress {
 
     /// Counts the bytes of one download within the step.
     pub fn meter(&self, what: impl Into<String>, total: u64) -> Meter {
-        self.meter_of(what.into(), total, Transfer::Download)
+        self.meter_of(what.into(), Some(total), Transfer::Download)
     }
 
     /// Counts the bytes of one upload within the step.
     pub fn upload_meter(&self, what: impl Into<String>, total: u64) -> Meter {
-        self.meter_of(what.into(), total, Transfer::Upload)
+        self.meter_of(what.into(), Some(total), Transfer::Upload)
     }
 
-    fn meter_of(&self, what: String, total: u64, transfer: Transfer) -> Meter {
+    /// Counts the bytes of one result that is written within the step. How many there will be is told by [`Meter::done`].
+    pub fn export_meter(&self, what: impl Into<String>) -> Meter {
+        self.meter_of(what.into(), None, Transfer::Export)
+    }
+
+    fn meter_of(&self, what: String, total: Option<u64>, transfer: Transfer) -> Meter {
         let counter = Arc::new(Counter { done: AtomicU64::new(0), shown: AtomicU64::new(0) });
         Meter { progress: self.progress.clone(), step: self.step, what, total, transfer, counter }
     }
@@ -345,7 +352,7 @@ pub struct Meter {
     progress: Progress,
     step: StepId,
     what: String,
-    total: u64,
+    total: Option<u64>,
     transfer: Transfer,
     counter: Arc<Counter>,
 }
@@ -365,25 +372,26 @@ impl Meter {
         let before = self.counter.done.fetch_add(count, Ordering::Relaxed);
         let done = before + count;
         if before == 0 {
-            self.emit(0);
+            self.emit(0, self.total);
         }
         let shown = self.counter.shown.load(Ordering::Relaxed);
         if done >= shown + METER_STEP && self.counter.shown.compare_exchange(shown, done, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.emit(done);
+            self.emit(done, self.total);
         }
     }
 
     /// The transfer is over, or was not necessary.
     pub fn done(&self) {
-        self.emit(self.total);
+        let all = self.total.unwrap_or_else(|| self.counter.done.load(Ordering::Relaxed));
+        self.emit(all, Some(all));
     }
 
-    fn emit(&self, done: u64) {
+    fn emit(&self, done: u64, total: Option<u64>) {
         self.progress.emit(EventKind::Bytes {
             step: self.step,
             what: self.what.clone(),
-            done: done.min(self.total),
-            total: Some(self.total),
+            done: total.map_or(done, |total| done.min(total)),
+            total,
             moved: self.counter.done.load(Ordering::Relaxed),
             transfer: self.transfer,
         });

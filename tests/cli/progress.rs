@@ -265,3 +265,25 @@ fn standard_output_and_error_do_not_meet_within_a_line() {
     }
     assert_eq!((out, err), (3000, 3000));
 }
+
+#[test]
+fn a_result_that_is_written_counts_its_bytes() {
+    let Some(world) = world() else { return };
+    world.write("big", vec![7; 3_000_000]);
+    for (kind, place, least) in
+        [("local", "out", 3_000_000), ("tar", "out.tar", 3_000_000), ("oci", "oci.tar", 3_000), ("docker", "d.tar", 3_000)]
+    {
+        let output = format!("type={kind},dest={place}");
+        let raw = world.build("FROM scratch\nCOPY big /big\n", &["--progress", "rawjson", "-o", &output]).ok();
+        let messages: Vec<Value> = raw.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let mut vertexes = messages.iter().flat_map(|message| message["vertexes"].as_array().into_iter().flatten());
+        let vertex =
+            vertexes.find(|vertex| vertex["name"].as_str().is_some_and(|name| name.starts_with("exporting to ") && name.ends_with(place)));
+        let digest = &vertex.unwrap_or_else(|| panic!("no step of {kind}: {raw}"))["digest"];
+        let mut statuses = messages.iter().flat_map(|message| message["statuses"].as_array().into_iter().flatten());
+        let last = statuses.rfind(|status| status["vertex"] == *digest).unwrap_or_else(|| panic!("no bytes of {kind}: {raw}"));
+        assert!(last["current"].as_u64().unwrap() >= least && last["completed"].is_string(), "{kind}: {last}");
+    }
+    let plain = world.build_as_it_is(&["--progress", "plain", "-o", "type=tar,dest=again.tar"]).ok();
+    assert!(plain.stderr.contains("exporting to the tar archive again.tar") && plain.stderr.contains("writing 3"), "{plain}");
+}

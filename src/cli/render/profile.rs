@@ -226,6 +226,7 @@ impl Span {
         let direction = match transfer.transfer {
             Transfer::Download => "download",
             Transfer::Upload => "upload",
+            Transfer::Export => "export",
         };
         let args = Map::from_iter([("bytes".to_owned(), transfer.moved.into()), ("direction".to_owned(), direction.into())]);
         Span { kind: Kind::Transfer, name: transfer.what, began: transfer.began, ended, args }

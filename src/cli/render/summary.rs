@@ -92,7 +92,11 @@ impl Observer for Summary {
                 }
             }
             EventKind::Bytes { step, what, moved, transfer, .. } => {
-                let sums = if *transfer == Transfer::Download { &mut state.downloads } else { &mut state.uploads };
+                let sums = match transfer {
+                    Transfer::Download => &mut state.downloads,
+                    Transfer::Upload => &mut state.uploads,
+                    Transfer::Export => return,
+                };
                 sums.insert((*step, what.clone()), *moved);
             }
             _ => {}

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::oci::{Descriptor, Digest, Manifest, Reference};
+use crate::progress::Meter;
 use crate::store::{ImageRecord, Store};
 
 use crate::image::Error;
@@ -54,9 +55,13 @@ pub fn write_packed(store: &Store, images: &[Packed], format: ArchiveFormat, out
 }
 
 /// Writes images into a directory as an OCI layout. What the layout holds already stays, but for entries of the same name.
-pub fn write_layout(store: &Store, images: &[Packed], dir: &Path) -> Result<(), Error> {
+pub fn write_layout(store: &Store, images: &[Packed], dir: &Path, meter: &Meter) -> Result<(), Error> {
     let layout = LayoutWriter::open(dir)?;
-    each_blob(store, images, |blob, bytes| layout.blob(blob, bytes))?;
+    each_blob(store, images, |blob, bytes| {
+        layout.blob(blob, bytes)?;
+        meter.add(blob.size);
+        Ok(())
+    })?;
     layout.finish(&entries(images))
 }
 

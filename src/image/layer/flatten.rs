@@ -15,6 +15,7 @@ use rustix::fs::FileType;
 
 use crate::oci::DiffId;
 use crate::path::RootPath;
+use crate::progress::Meter;
 use crate::sys::tree::{Kind, Metadata, Tree};
 
 use super::diff::in_layers;
@@ -85,12 +86,14 @@ pub enum Owners {
 }
 
 /// How to write a tree into a directory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct CopyOptions {
     /// Whom the files belong to.
     pub owners: Owners,
     /// The time that everything gets (seconds since the epoch), instead of the one that it has.
     pub time: Option<i64>,
+    /// Counts the bytes of files.
+    pub meter: Option<Meter>,
 }
 
 /// A tree that was written into a directory.
@@ -149,7 +152,11 @@ impl Copier<'_> {
             Kind::File => {
                 let mut source = self.tree.open(path).map_err(|source| fail(path, source))?;
                 let mut file = File::from(self.target.create_file(&parent, &real)?);
-                self.copied.bytes += io::copy(&mut source, &mut file).map_err(|source| self.target.fail("write", &real, source))?;
+                let size = io::copy(&mut source, &mut file).map_err(|source| self.target.fail("write", &real, source))?;
+                self.copied.bytes += size;
+                if let Some(meter) = &self.options.meter {
+                    meter.add(size);
+                }
                 self.target.finish_file(&OwnedFd::from(file), &real, &attributes, &xattrs)?;
                 return Ok(());
             }

@@ -113,7 +113,7 @@ fn a_directory_that_keeps_owners_equals_the_tree() {
     let tree = filled(temp.path());
     let out = temp.path().join("out");
     std::fs::create_dir(&out).unwrap();
-    let options = CopyOptions { owners: Owners::Keep, time: None };
+    let options = CopyOptions { owners: Owners::Keep, ..CopyOptions::default() };
     copy_tree_to_dir(&Plain(tree.clone()), &out, &options).unwrap();
     assert_eq!(describe(&out), describe(&tree));
 }
