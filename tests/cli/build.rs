@@ -2,17 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Image, Registry, World, able, image};
+use crate::common::{Image, Registry, World, able, image, world};
 
 /// A world with `localhost/busybox` in its store.
-fn world() -> Option<World> {
-    able(&["docker-registry"]).then(|| {
-        let world = World::new();
-        world.busybox();
-        world
-    })
-}
-
 #[test]
 fn all_eighteen_instructions_give_the_config_and_history_that_they_ask_for() {
     let Some(world) = world() else { return };

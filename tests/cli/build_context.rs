@@ -1,14 +1,11 @@
 //! `build --build-context`: directories, images and layouts in place of stages and images.
 
-use crate::common::{Image, Run, World, able};
+use crate::common::{Image, Run, World};
 
 fn world() -> Option<World> {
-    able(&["docker-registry"]).then(|| {
-        let world = World::new();
-        world.busybox();
-        std::fs::create_dir(world.path("other")).unwrap();
-        world
-    })
+    let world = crate::common::world()?;
+    std::fs::create_dir(world.path("other")).unwrap();
+    Some(world)
 }
 
 fn write(world: &World, name: &str, text: &str) {

@@ -3,15 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
-use crate::common::{World, able};
+use crate::common::World;
 
 fn world() -> Option<World> {
-    able(&["docker-registry"]).then(|| {
-        let world = World::new();
-        world.busybox();
-        world.write("src/a.txt", "a").write("src/b.txt", "b").write("other.txt", "o");
-        world
-    })
+    let world = crate::common::world()?;
+    world.write("src/a.txt", "a").write("src/b.txt", "b").write("other.txt", "o");
+    Some(world)
 }
 
 const DOCKERFILE: &str = "FROM localhost/busybox\nARG LEVEL=1\nCOPY other.txt /\nRUN echo first $LEVEL\nCOPY src /src/\nRUN cat /src/a.txt; head -c 16 /dev/urandom > /stamp\nLABEL l=1\n";

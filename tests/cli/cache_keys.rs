@@ -4,15 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::common::{Done, Run, World, able, wait_for};
-
-fn world() -> Option<World> {
-    able(&["docker-registry"]).then(|| {
-        let world = World::new();
-        world.busybox();
-        world
-    })
-}
+use crate::common::{Done, Run, World, able, wait_for, world};
 
 /// Builds twice, with a change in between; how the step `title` ended the second time.
 #[track_caller]

@@ -5,15 +5,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::common::{Done, World, able, wait_for};
-
-fn world() -> Option<World> {
-    able(&["docker-registry"]).then(|| {
-        let world = World::new();
-        world.busybox();
-        world
-    })
-}
+use crate::common::{Done, World, wait_for, world};
 
 /// `strake run --rm localhost/busybox …`
 fn run(world: &World, args: &[&str]) -> Done {

@@ -6,15 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::common::image::hex;
 use crate::common::registry::{Reply, scripted};
-use crate::common::{Done, Run, World, able};
-
-fn world() -> Option<World> {
-    able(&["docker-registry"]).then(|| {
-        let world = World::new();
-        world.busybox();
-        world
-    })
-}
+use crate::common::{Done, Run, World, able, world};
 
 /// Builds something that works, in the same store.
 #[track_caller]
@@ -254,4 +246,22 @@ fn an_interrupted_pull_ends_at_once_and_says_so_with_its_status() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(asked.elapsed() < std::time::Duration::from_secs(3), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn flags_that_ask_for_nothing_here_are_taken_and_what_has_no_effect_is_said() {
+    let world = World::new();
+    let build = |args: &[&str]| world.build("FROM scratch\nLABEL a=b\n", args);
+    let silent =
+        build(&["--rm", "--force-rm", "--compress=false", "--isolation=default", "--builder=default", "--attest=type=sbom,disabled=true"])
+            .ok();
+    assert!(!silent.stderr.contains("warning"), "{silent}");
+    let loud = build(&["--rm=false", "--squash", "--compress", "--security-opt", "seccomp=unconfined", "--builder", "mine"]).ok();
+    for flag in ["--rm=false", "--squash", "--compress", "--security-opt", "--builder"] {
+        assert_eq!(loud.stderr.matches(&format!("warning: {flag} has no effect")).count(), 1, "{loud}");
+    }
+    let refused = build(&["--attest", "type=sbom"]).fails();
+    assert!(refused.stderr.contains("attestations are not supported yet"), "{refused}");
+    let refused = build(&["--isolation", "hyperv"]).fails();
+    assert!(refused.stderr.contains("no isolation but `default`"), "{refused}");
 }

@@ -6,15 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::common::{Run, World, able};
-
-fn world() -> Option<World> {
-    able(&[]).then(|| {
-        let world = World::new();
-        world.busybox();
-        world
-    })
-}
+use crate::common::{Run, world};
 
 /// As much of a terminal as progress may use: lines, the cursor up and down by lines, and erasing. Anything else that moves the cursor is an error.
 struct Terminal {

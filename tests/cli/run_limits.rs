@@ -1,14 +1,6 @@
 //! What RUN steps may do and use: entitlements, limits, names and sizes that the command line gives.
 
-use crate::common::{World, able};
-
-fn world() -> Option<World> {
-    able(&["docker-registry"]).then(|| {
-        let world = World::new();
-        world.busybox();
-        world
-    })
-}
+use crate::common::world;
 
 /// One step after the base.
 fn step(text: &str) -> String {

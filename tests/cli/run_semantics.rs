@@ -2,15 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{World, able, wait_for};
-
-fn world() -> Option<World> {
-    able(&["docker-registry"]).then(|| {
-        let world = World::new();
-        world.busybox();
-        world
-    })
-}
+use crate::common::{wait_for, world};
 
 #[test]
 fn each_kind_of_change_is_in_the_layer_and_what_only_looks_like_one_is_not() {

@@ -1,14 +1,6 @@
 //! What a RUN step sees of the machine, and what of the sandbox it leaves behind: nothing.
 
-use crate::common::{Image, Registry, World, able};
-
-fn world() -> Option<World> {
-    able(&["docker-registry"]).then(|| {
-        let world = World::new();
-        world.busybox();
-        world
-    })
-}
+use crate::common::{Image, Registry, World, able, world};
 
 #[test]
 fn a_step_that_changes_nothing_has_an_empty_layer() {

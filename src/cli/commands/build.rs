@@ -25,6 +25,7 @@ use super::build_cache::{Sources as CacheSources, cache_from, cache_to};
 use super::build_context::main_context;
 use super::build_logs::BuildLogsArgs;
 use super::failed_shell::{self, OnError};
+use super::legacy_flags::LegacyFlags;
 use super::step_flags::StepFlags;
 use super::{STOPPED, outputs, with_any_store, with_engine};
 
@@ -132,6 +133,8 @@ pub(in crate::cli) struct BuildArgs {
     /// Only `false`: no list of what is in the image is made
     #[arg(long, value_name = "BOOL", value_parser = attested)]
     sbom: Option<bool>,
+    #[command(flatten)]
+    legacy: LegacyFlags,
 }
 
 /// What else than building there is to do with builds.
@@ -142,7 +145,7 @@ enum BuildCommand {
 }
 
 /// A switch as Docker's flags have it: `--pull`, `--pull=false`.
-fn boolean(text: &str) -> Result<bool, String> {
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(true),
         "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(false),
@@ -283,6 +286,7 @@ async fn build(engine: Engine, args: BuildArgs, failed: Option<FailedSlot>) -> R
     let profile = profile_file.as_ref().map(|_| Arc::new(Profile::new()));
     let observers = profile.iter().map(|profile| profile.clone() as Arc<dyn Observer>).chain([summary.clone() as Arc<dyn Observer>]);
     let progress = observed(mode, observers.collect());
+    args.legacy.warnings().into_iter().for_each(|text| progress.warn(text));
     let result = build_with(&engine, args, failed, &progress).await;
     progress.close();
     let written =

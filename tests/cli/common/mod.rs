@@ -146,6 +146,16 @@ impl World {
     }
 }
 
+/// A world whose store has `localhost/busybox`, where this machine can have one.
+#[track_caller]
+pub(crate) fn world() -> Option<World> {
+    able(&["docker-registry"]).then(|| {
+        let world = World::new();
+        world.busybox();
+        world
+    })
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         // What still runs would keep its files busy; where there is no such command there is nothing either.
