@@ -77,6 +77,8 @@ enum Command {
     Ls(commands::remote::LsArgs),
     /// List the repositories of a registry
     Catalog(commands::remote::CatalogArgs),
+    /// Make indexes of images at a registry, and change them
+    Index(commands::index::IndexArgs),
     /// Delete tags or images at their registry
     Delete(commands::remote::DeleteArgs),
     /// Check all bytes of images: every digest, every size, every layer
@@ -181,6 +183,7 @@ pub fn main() -> ExitCode {
         Command::Digest(args) => commands::remote::digest(&arguments.global, args),
         Command::Ls(args) => commands::remote::ls(&arguments.global, args),
         Command::Catalog(args) => commands::remote::catalog(&arguments.global, args),
+        Command::Index(args) => commands::index::run(&arguments.global, args),
         Command::Delete(args) => commands::remote::delete(&arguments.global, args),
         Command::Validate(args) => commands::validate::run(&arguments.global, args),
         Command::Diff(args) => commands::diff::run(&arguments.global, args),

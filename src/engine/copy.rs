@@ -203,7 +203,7 @@ impl Engine {
     }
 
     /// One more client, which shares nothing with the first: see [`Target`].
-    fn other_client(&self) -> Result<Client, Error> {
+    pub(super) fn other_client(&self) -> Result<Client, Error> {
         let options: ClientOptions = self.client()?.options().clone();
         Client::new(options).map_err(|source| Error::Registry { action: "set up", name: "the registry client".into(), source })
     }

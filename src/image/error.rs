@@ -83,6 +83,22 @@ pub enum Error {
         /// What it is.
         reason: String,
     },
+    /// It is something else than an index.
+    #[error("`{name}` is not an index: {reason}")]
+    NotAnIndex {
+        /// Its name.
+        name: String,
+        /// What it is.
+        reason: String,
+    },
+    /// An index does not have an entry.
+    #[error("the index `{name}` has no entry {digest}")]
+    NotInIndex {
+        /// The index.
+        name: String,
+        /// The entry.
+        digest: Digest,
+    },
     /// Config and manifest contradict each other.
     #[error("`{name}` contradicts itself: its manifest has {layers} layers, its config {diff_ids}")]
     LayerCount {
@@ -176,6 +192,7 @@ impl Error {
             Error::NotAnArchive { reason } if reason.contains("neither") => {
                 Some("`strake import` makes an image of an archive with a root file system".into())
             }
+            Error::NotAnIndex { .. } => Some("`strake index create` makes an index of images".into()),
             Error::LayerGone { .. } => Some("pull or build the image again".into()),
             _ => None,
         }

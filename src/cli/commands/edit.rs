@@ -132,7 +132,7 @@ pub(in crate::cli) struct RebaseArgs {
 }
 
 /// `NAME=VALUE`, for clap.
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some(("", _)) | None => Err("expected `NAME=VALUE`".to_owned()),
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),

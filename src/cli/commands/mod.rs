@@ -11,6 +11,7 @@ pub(super) mod diff;
 pub(super) mod edit;
 mod failed_shell;
 pub(super) mod images;
+pub(super) mod index;
 mod legacy_flags;
 pub(super) mod login;
 mod outputs;

@@ -18,6 +18,7 @@ use super::Error;
 
 pub use files::{Name, to_archive, to_layout};
 pub use registry::{Target, to_registry};
+use source::plain;
 pub use source::{LayoutSource, Source};
 
 /// How deep indexes may be nested.
@@ -91,6 +92,17 @@ pub async fn collect(source: &Source, wanted: &Wanted, referrers: bool) -> Resul
         }
     }
     Ok(Collection { root, documents: found.documents, blobs: found.blobs, referrers: about })
+}
+
+/// Follows a manifest or an index of `source` to all that belongs to it.
+///
+/// # Errors
+/// As [`collect`].
+pub async fn collect_at(source: &Source, at: &Descriptor) -> Result<Collection, Error> {
+    let root = plain(at);
+    let mut found = Collector { source, documents: Vec::new(), seen: HashSet::new(), blobs: Vec::new(), known: HashMap::new(), size: 0 };
+    found.add(root.clone(), 0).await?;
+    Ok(Collection { root, documents: found.documents, blobs: found.blobs, referrers: Vec::new() })
 }
 
 /// The manifest of one image.

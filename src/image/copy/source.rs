@@ -250,7 +250,7 @@ impl Source {
 }
 
 /// A descriptor without what only says something where it stands: names, and who it is about.
-fn plain(descriptor: &Descriptor) -> Descriptor {
+pub(super) fn plain(descriptor: &Descriptor) -> Descriptor {
     Descriptor {
         platform: descriptor.platform.clone(),
         ..Descriptor::new(descriptor.media_type.clone(), descriptor.digest.clone(), descriptor.size)
