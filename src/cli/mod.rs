@@ -93,6 +93,10 @@ enum Command {
     Flatten(commands::edit::FlattenArgs),
     /// Make an image on another base
     Rebase(commands::edit::RebaseArgs),
+    /// Search Docker Hub or a registry for repositories
+    Search(commands::search::SearchArgs),
+    /// Manage images, in the words of `docker image`
+    Image(commands::image::ImageArgs),
     /// List the images
     Images(commands::images::ImagesArgs),
     /// Give an image one more name
@@ -191,6 +195,8 @@ pub fn main() -> ExitCode {
         Command::Append(args) => commands::edit::append(&arguments.global, args),
         Command::Flatten(args) => commands::edit::flatten(&arguments.global, args),
         Command::Rebase(args) => commands::edit::rebase(&arguments.global, args),
+        Command::Search(args) => commands::search::run(&arguments.global, args),
+        Command::Image(args) => commands::image::run(&arguments.global, args),
         Command::Images(args) => commands::images::images(&arguments.global, args),
         Command::Tag(args) => commands::images::tag(&arguments.global, args),
         Command::Rmi(args) => commands::images::rmi(&arguments.global, args),

@@ -106,7 +106,13 @@ impl Engine {
             let manifest = self.stored_manifest(&image).await?;
             return Ok(CopyOutcome { root: manifest, blobs: image.diff_ids.len() + 1, size: image.size });
         }
-        let source = self.source(&request.from, client).await?;
+        let source = match (&request.from, &request.wanted) {
+            (Place::Store(name), Wanted::All) => match self.index_of(name)? {
+                Some(root) => Source::Store { store: self.store.clone(), root, name: name.clone() },
+                None => self.source(&request.from, client).await?,
+            },
+            (from, _) => self.source(from, client).await?,
+        };
         let what = collect(&source, &request.wanted, request.referrers).await?;
         let outcome = CopyOutcome { root: what.root.clone(), blobs: what.blobs.len(), size: what.blobs.iter().map(|blob| blob.size).sum() };
         self.write(&source, what, reference_of(&request.from), &request.to, step).await?;
@@ -159,6 +165,14 @@ impl Engine {
                 Source::Store { store: self.store.clone(), root, name: path.display().to_string() }
             }
         })
+    }
+
+    /// The index that a name of the store was pulled with, whole.
+    fn index_of(&self, name: &str) -> Result<Option<Descriptor>, Error> {
+        match name.parse::<Reference>() {
+            Ok(reference) if self.store.resolve(&reference)?.is_some() => self.stored_index(&reference),
+            _ => Ok(None),
+        }
     }
 
     /// The manifest of an image of the store, whose layers are compressed now where they were not.

@@ -21,6 +21,7 @@ mod login;
 mod network;
 mod outputs;
 mod remote;
+mod search;
 mod serve;
 mod sources;
 mod space;
@@ -56,6 +57,7 @@ pub use index::{AddOptions, IndexBase, IndexEdit, IndexOutcome, IndexRequest, Pl
 pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
 pub use outputs::{Compression, CompressionSpec, Destination, Output, OutputTimes, Packing, Push};
+pub use search::FoundRepository;
 pub use serve::{Collected, RegistryAccess, RegistryEvent, RegistryEvents, RegistryServer, ServeRequest, bind_registry, collect_registry};
 pub use space::SpaceUsage;
 pub use syntax::{HeredocNode, InstructionNode, StageNode, Syntax, SyntaxTree, parse_dockerfile};

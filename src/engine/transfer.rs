@@ -5,17 +5,22 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use crate::image::archive::ArchiveFormat;
+use crate::image::copy::{Source, Target, Wanted, all_to_store, collect, to_registry};
 use crate::image::import::import;
 pub use crate::image::load::Loaded;
 use crate::image::load::load;
 use crate::image::{export, pull, push};
-use crate::oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
-use crate::progress::{Progress, StepOutcome};
+use crate::oci::{Descriptor, Digest, ImageConfig, ManifestOrIndex, MediaType, Platform, Reference};
+use crate::progress::{Progress, StepOutcome, StepProgress};
+use crate::registry::Client;
 use crate::store::{ImageRecord, Lease};
 use crate::task::blocking;
 
 use super::changes::apply_changes;
 use super::{Engine, Error};
+
+/// How large an index may be.
+const MAX_INDEX: u64 = 16 << 20;
 
 /// A pull.
 #[derive(Clone, Debug)]
@@ -24,6 +29,8 @@ pub struct PullRequest {
     pub reference: Reference,
     /// The platform to choose where there are several.
     pub platform: Platform,
+    /// Whether the images for all platforms are kept, and the index; the name stands for the one for `platform`.
+    pub all_platforms: bool,
 }
 
 /// A pull that succeeded.
@@ -83,7 +90,11 @@ impl Engine {
         let before = self.store.resolve(reference)?;
         let step = progress.start(format!("pull {}", reference.familiar()), None);
         let work = async {
-            let resolved = pull::resolve(&client, &self.store, reference, &request.platform).await?;
+            let platform = match request.all_platforms {
+                true => self.pull_all(&client, &request, &step).await?,
+                false => request.platform.clone(),
+            };
+            let resolved = pull::resolve(&client, &self.store, reference, &platform).await?;
             let snapshots = pull::unpack(&client, &self.store, reference, &resolved, &step).await?;
             let (store, name, digest) = (self.store.clone(), reference.clone(), resolved.top.clone());
             let image = blocking(move || pull::record(&store, &name, &resolved, &snapshots)).await?;
@@ -105,6 +116,71 @@ impl Engine {
         }
         let up_to_date = before.is_some_and(|before| before.id == image.id);
         Ok(PullOutcome { image, digest, up_to_date })
+    }
+
+    /// Brings all that a name stands for into the store; gives the platform of which there is an image.
+    async fn pull_all(&self, client: &Client, request: &PullRequest, step: &StepProgress) -> Result<Platform, crate::image::Error> {
+        let source = Source::Registry { client: client.clone(), reference: request.reference.clone() };
+        let what = collect(&source, &Wanted::All, false).await?;
+        all_to_store(&source, &what, &self.store, step).await?;
+        let root = what.documents.iter().find(|document| document.descriptor.digest == what.root.digest);
+        let index = root.map(|root| ManifestOrIndex::parse(&root.bytes, Some(&root.descriptor.media_type)));
+        Ok(match index {
+            Some(Ok(ManifestOrIndex::Index(index))) if index.select(&request.platform).is_none() => {
+                // None that runs here: then the name stands for the first.
+                let mut platforms = index.manifests.iter().filter_map(|entry| entry.platform.clone());
+                platforms.find(|platform| platform.os != "unknown").unwrap_or_else(|| request.platform.clone())
+            }
+            _ => request.platform.clone(),
+        })
+    }
+
+    /// Pushes the index that a name was pulled with, and all that it names.
+    ///
+    /// # Errors
+    /// There is no such name, or it was not pulled with all of its platforms; the registry.
+    pub async fn push_all(&self, reference: &Reference, progress: &Progress) -> Result<PushOutcome, Error> {
+        let _lease = self.hold().await?;
+        if self.store.resolve(reference)?.is_none() {
+            return Err(self.no_image(reference.written())?);
+        }
+        let Some(root) = self.stored_index(reference)? else {
+            let message = format!("`{}` is one image here, and no index", reference.written());
+            let hint = Some("`strake pull --all-platforms` keeps all images of an index; `strake index create` makes one".to_owned());
+            return Err(Error::Usage { message, hint });
+        };
+        let step = progress.start(format!("push {}", reference.familiar()), None);
+        let source = Source::Store { store: self.store.clone(), root: root.clone(), name: reference.written().to_owned() };
+        let target = Target { client: self.client()?, reference: reference.clone() };
+        let work = async {
+            let what = collect(&source, &Wanted::All, false).await?;
+            to_registry(&source, &what, &target, &step).await
+        };
+        let result = work.await;
+        step.finish(if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
+        for warning in target.client.take_warnings() {
+            progress.warn(warning);
+        }
+        let failed = |source| Error::Image { action: "push", name: reference.written().to_owned(), source };
+        result.map_err(failed)?;
+        Ok(PushOutcome { manifest: root })
+    }
+
+    /// The index that a name was pulled with, where the store has it and all that it names.
+    pub(super) fn stored_index(&self, reference: &Reference) -> Result<Option<Descriptor>, Error> {
+        let Some(digest) = self.store.tagged_manifest(reference)? else { return Ok(None) };
+        if self.store.blob_size(&digest)?.is_none() {
+            return Ok(None);
+        }
+        let bytes = self.store.read_blob(&digest, MAX_INDEX)?;
+        let Ok(ManifestOrIndex::Index(index)) = ManifestOrIndex::parse(&bytes, None) else { return Ok(None) };
+        for entry in &index.manifests {
+            if self.store.blob_size(&entry.digest)?.is_none() {
+                return Ok(None);
+            }
+        }
+        let media_type = index.media_type.clone().unwrap_or(MediaType::OciIndex);
+        Ok(Some(Descriptor::new(media_type, digest, bytes.len() as u64)))
     }
 
     /// Pushes an image under its name.

@@ -150,7 +150,8 @@ impl Index {
     pub fn select(&self, wanted: &Platform) -> Option<&Descriptor> {
         let images = || self.manifests.iter().filter(|d| d.media_type.is_manifest() || d.media_type.is_index());
         let exact = images().find(|d| d.platform.as_ref().is_some_and(|p| p.matches(wanted)));
-        exact.or_else(|| lower_variant(images(), wanted)).or_else(|| {
+        let other = || runs_also(wanted).and_then(|other| lower_variant(images(), &other));
+        exact.or_else(|| lower_variant(images(), wanted)).or_else(other).or_else(|| {
             // An index of one image without a platform (as `oras` and old tools write) is that image.
             let mut plain = images().filter(|d| d.platform.is_none());
             match (plain.next(), plain.next()) {
@@ -158,6 +159,15 @@ impl Index {
                 _ => None,
             }
         })
+    }
+}
+
+/// The older processor whose programs run on one for `wanted`, as containerd has it.
+fn runs_also(wanted: &Platform) -> Option<Platform> {
+    match wanted.normalised().architecture.as_str() {
+        "amd64" => Some(Platform::new(&wanted.os, "386", None)),
+        "arm64" => Some(Platform::new(&wanted.os, "arm", Some("v8"))),
+        _ => None,
     }
 }
 
@@ -200,6 +210,25 @@ mod tests {
         assert_eq!(pick("linux/arm64"), Some(Digest::sha256(&[3])));
         assert_eq!(pick("linux/arm/v7"), Some(Digest::sha256(&[2])));
         assert_eq!(pick("linux/riscv64"), None);
+    }
+
+    #[test]
+    fn a_64_bit_processor_takes_the_32_bit_image_where_there_is_no_other() {
+        let index = index(&["linux/386", "linux/arm/v6", "linux/arm/v7", "windows/amd64"]);
+        let pick = |p: &str| index.select(&p.parse().unwrap()).map(|d| d.digest.clone());
+        assert_eq!(pick("linux/amd64"), Some(Digest::sha256(&[0])));
+        assert_eq!(pick("linux/amd64/v3"), Some(Digest::sha256(&[0])));
+        assert_eq!(pick("linux/arm64"), Some(Digest::sha256(&[2])));
+        assert_eq!(pick("linux/386"), Some(Digest::sha256(&[0])));
+        assert_eq!(pick("linux/arm/v5"), None);
+    }
+
+    #[test]
+    fn a_lower_variant_of_amd64_is_the_nearest() {
+        let index = index(&["linux/amd64", "linux/amd64/v2", "linux/amd64/v4"]);
+        let pick = |p: &str| index.select(&p.parse().unwrap()).map(|d| d.digest.clone());
+        assert_eq!(pick("linux/amd64/v3"), Some(Digest::sha256(&[1])));
+        assert_eq!(pick("linux/amd64"), Some(Digest::sha256(&[0])));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod manifests;
 mod options;
 mod referrers;
 mod retry;
+mod search;
 mod source;
 mod transport;
 mod upload;
@@ -35,6 +36,7 @@ pub use error::{Error, RegistryCode, StatusError, TransportCause};
 pub use login::LoginOutcome;
 pub use manifests::FetchedManifest;
 pub use options::{ClientOptions, Proxies, RetryPolicy};
+pub use search::FoundRepository;
 pub use source::{BlobSource, ByteStream, FileSource, read_stream};
 pub use upload::{BlobUpload, MountOutcome, Progress, Uploaded};
 

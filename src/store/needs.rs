@@ -20,7 +20,7 @@ use super::database::{Fault, parsed, parsed_option};
 use super::lease::Leased;
 use super::open::to_micros;
 use super::policy::choose;
-use super::prune::{PruneImages, PruneReport, Scope};
+use super::prune::{PruneImages, PruneOptions, PruneReport, Scope};
 use super::records::{Target, layers};
 use super::settle::remove_snapshots;
 use super::snapshot::unpack;
@@ -54,7 +54,7 @@ pub(crate) fn sweep_rows(store: &Store, tx: &Transaction<'_>, scope: &Scope<'_>,
     let Scope { options, leased, .. } = *scope;
     let until = options.until.map_or(i64::MAX, to_micros);
     let mut doomed = Doomed::default();
-    remove_images(tx, options.images, until, leased, report)?;
+    remove_images(tx, options, until, leased, report)?;
     apply_rules(store, tx, scope, &mut doomed, report)?;
     if options.build_cache {
         report.cache_records += tx.execute("DELETE FROM cache_records WHERE last_used < ?", [until])?;
@@ -70,8 +70,14 @@ pub(crate) fn sweep_rows(store: &Store, tx: &Transaction<'_>, scope: &Scope<'_>,
     Ok(doomed)
 }
 
-fn remove_images(tx: &Transaction<'_>, which: PruneImages, until: i64, leased: &Leased, report: &mut PruneReport) -> rusqlite::Result<()> {
-    let named = match which {
+fn remove_images(
+    tx: &Transaction<'_>,
+    options: &PruneOptions,
+    until: i64,
+    leased: &Leased,
+    report: &mut PruneReport,
+) -> rusqlite::Result<()> {
+    let named = match options.images {
         PruneImages::Keep => return Ok(()),
         // An image that a name would fall back to after a power cut counts as named.
         PruneImages::Dangling => {
@@ -82,7 +88,8 @@ fn remove_images(tx: &Transaction<'_>, which: PruneImages, until: i64, leased: &
     let sql =
         format!("SELECT id FROM images WHERE created_at < ? {named} AND id NOT IN (SELECT image FROM containers WHERE image IS NOT NULL)");
     let ids: Vec<ImageId> = tx.prepare(&sql)?.query_map([until], |row| parsed(row, 0))?.collect::<Result<_, _>>()?;
-    for id in ids.into_iter().filter(|id| !leased.images.contains(id)) {
+    let chosen = |id: &ImageId| options.only_images.as_ref().is_none_or(|chosen| chosen.contains(id));
+    for id in ids.into_iter().filter(|id| !leased.images.contains(id) && chosen(id)) {
         let text = id.to_string();
         let mut names = tx.prepare_cached("DELETE FROM names WHERE image = ? RETURNING name")?;
         let names = names.query_map([&text], |row| parsed(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?;

@@ -43,6 +43,8 @@ pub enum PruneImages {
 pub struct PruneOptions {
     /// Images.
     pub images: PruneImages,
+    /// Of those images, only these; without it, all of them.
+    pub only_images: Option<Vec<ImageId>>,
     /// All cache records (and unpacked bases), and the snapshots that only they hold.
     pub build_cache: bool,
     /// Cache mounts that nobody uses now.

@@ -16,6 +16,7 @@ mod containers;
 mod context_ls;
 mod edit;
 mod failures;
+mod images;
 mod index;
 mod interop;
 mod kill;

@@ -119,9 +119,9 @@ pub(in crate::cli) fn images(global: &Global, args: ImagesArgs) -> ExitCode {
 
 fn list(engine: &Engine, args: &ImagesArgs) -> Result<(), Error> {
     let mut table = if args.digests {
-        Table::new(&["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"])
+        Table::new(&["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "PLATFORM", "CREATED", "SIZE"])
     } else {
-        Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"])
+        Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "PLATFORM", "CREATED", "SIZE"])
     };
     let mut shown: Vec<ImageId> = Vec::new();
     for image in engine.images()? {
@@ -140,7 +140,7 @@ fn list(engine: &Engine, args: &ImagesArgs) -> Result<(), Error> {
                 None => {
                     let mut cells = vec![field("Repository"), field("Tag")];
                     cells.extend(args.digests.then(|| field("Digest")));
-                    cells.extend([field("ID"), field("CreatedSince"), field("Size")]);
+                    cells.extend([field("ID"), field("Platform"), field("CreatedSince"), field("Size")]);
                     table.row(cells);
                 }
             }
@@ -161,6 +161,7 @@ fn image_row(image: &ImageSummary, named: Option<&NamedAs>, whole: bool) -> Valu
         "Tag": named.and_then(|named| named.name.tag()).map_or_else(none, str::to_owned),
         "Digest": digest.map_or_else(none, ToString::to_string),
         "ID": shown_id(&image.image.id, whole),
+        "Platform": image.image.platform.to_string(),
         "CreatedSince": created.map_or_else(|| "N/A".to_owned(), ago),
         "CreatedAt": created.map_or_else(|| "N/A".to_owned(), date),
         "Size": size(image.image.size),
@@ -259,14 +260,32 @@ pub(in crate::cli) fn rmi(global: &Global, args: RmiArgs) -> ExitCode {
     }))
 }
 
+/// What a name may stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    /// A container, or else an image.
+    Anything,
+    /// An image.
+    Image,
+}
+
 /// Runs `strake inspect`.
 pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
+    inspect_all(global, args, Named::Anything)
+}
+
+/// Runs `strake image inspect`.
+pub(in crate::cli) fn inspect_images(global: &Global, args: InspectArgs) -> ExitCode {
+    inspect_all(global, args, Named::Image)
+}
+
+fn inspect_all(global: &Global, args: InspectArgs, named: Named) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let (mut found, mut failure) = (Vec::new(), None);
         for name in &args.names {
             let looked = match args.remote {
                 true => inspect_remote(&engine, name, args.platform.clone()).await,
-                false => inspect_one(&engine, name),
+                false => inspect_one(&engine, name, named),
             };
             match looked {
                 Ok(value) => found.push(value),
@@ -291,8 +310,10 @@ pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
 }
 
 /// What `name` means.
-fn inspect_one(engine: &Engine, name: &str) -> Result<Value, Error> {
-    if let Some(container) = engine.inspect_container(name)? {
+fn inspect_one(engine: &Engine, name: &str, named: Named) -> Result<Value, Error> {
+    if named == Named::Anything
+        && let Some(container) = engine.inspect_container(name)?
+    {
         return Ok(container);
     }
     if let Some(details) = engine.image_details(name)? {

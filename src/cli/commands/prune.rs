@@ -84,7 +84,7 @@ pub(super) fn condition(text: &str) -> Result<Condition, String> {
 }
 
 /// How long ago something is: a duration, or a time.
-fn until(text: &str) -> Result<Duration, String> {
+pub(super) fn until(text: &str) -> Result<Duration, String> {
     match parse_time(text) {
         Some(time) => Ok(SystemTime::now().duration_since(time).unwrap_or_default()),
         None => age(text).map_err(|_| {
@@ -197,7 +197,7 @@ async fn prune(engine: Engine, options: PruneOptions, dry_run: bool) -> Result<P
     blocking(move || engine.prune(&options)).await
 }
 
-fn show_images(report: &PruneReport) {
+pub(super) fn show_images(report: &PruneReport) {
     for name in &report.names {
         report::result(&format!("Untagged: {}", name.familiar()));
     }

@@ -22,6 +22,9 @@ pub(in crate::cli) struct PullArgs {
     /// The platform to choose where there are several [default: this machine's]
     #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    /// Keep the images for all platforms, and the index: `push --all-platforms` and `copy --all` pass them on
+    #[arg(long)]
+    all_platforms: bool,
     /// Show nothing but the image's name
     #[arg(short, long)]
     quiet: bool,
@@ -33,6 +36,9 @@ pub(in crate::cli) struct PushArgs {
     /// The image, under the name that it is to have in the registry
     #[arg(value_name = "NAME[:TAG]")]
     name: Reference,
+    /// Send the index that the image was pulled with by `pull --all-platforms`, and all its images
+    #[arg(long)]
+    all_platforms: bool,
     /// Show nothing but the image's name
     #[arg(short, long)]
     quiet: bool,
@@ -102,7 +108,8 @@ fn mode(quiet: bool) -> ProgressMode {
 pub(in crate::cli) fn pull(global: &Global, args: PullArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let reference = args.name.clone();
-        let request = PullRequest { reference: args.name, platform: args.platform.unwrap_or_else(Platform::host) };
+        let request =
+            PullRequest { reference: args.name, platform: args.platform.unwrap_or_else(Platform::host), all_platforms: args.all_platforms };
         let progress = progress(mode(args.quiet));
         let outcome = until_interrupted(engine.pull(request, &progress)).await?;
         drop(progress);
@@ -121,7 +128,10 @@ pub(in crate::cli) fn pull(global: &Global, args: PullArgs) -> ExitCode {
 pub(in crate::cli) fn push(global: &Global, args: PushArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let progress = progress(mode(args.quiet));
-        let outcome = until_interrupted(engine.push(&args.name, &progress)).await?;
+        let outcome = match args.all_platforms {
+            true => until_interrupted(engine.push_all(&args.name, &progress)).await?,
+            false => until_interrupted(engine.push(&args.name, &progress)).await?,
+        };
         drop(progress);
         settle(engine).await?;
         if args.quiet {

@@ -1,12 +1,13 @@
 //! Images from one place to another, without unpacking anything: a registry, the store, an OCI layout, an archive.
 //!
 //! First the documents: [`collect`] follows the manifest (or index) that is meant to everything that belongs to it and makes a [`Collection`] of that. Then
-//! the bytes: a sink ([`to_registry`], [`to_layout`], [`to_archive`]) takes the blobs as streams, then the manifests, those that others point at first; the
+//! the bytes: a sink ([`to_registry`], [`to_layout`], [`to_archive`], [`all_to_store`]) takes the blobs as streams, then the manifests, those that others point at first; the
 //! name comes last. Documents keep their bytes, so digests stay what they are. Every byte is hashed on its way.
 
 mod files;
 mod registry;
 mod source;
+mod store;
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,6 +21,7 @@ pub use files::{Name, to_archive, to_layout};
 pub use registry::{Target, to_registry};
 use source::plain;
 pub use source::{LayoutSource, Source};
+pub use store::{all_to_store, to_store};
 
 /// How deep indexes may be nested.
 const MAX_NESTING: usize = 4;

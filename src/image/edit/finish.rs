@@ -3,16 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
-use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 
 use crate::image::Error;
-use crate::image::archive::begin;
-use crate::image::copy::{Collection, Document, Source};
+use crate::image::copy::{Collection, Document, Source, to_store};
 use crate::image::load::unpack_layers;
 use crate::image::pull::known_prefix;
 use crate::oci::{ChainId, Descriptor, ImageConfig, ImageId, MediaType, Reference};
-use crate::progress::{Meter, StepProgress};
+use crate::progress::StepProgress;
 use crate::store::{ImageRecord, SnapshotId, Store};
 use crate::task::blocking;
 
@@ -31,7 +29,7 @@ impl Draft {
         for layer in &self.layers[known..] {
             if let LayerFrom::Blob(blob, source) = &layer.from {
                 let meter = progress.meter(format!("layer {}", blob.digest.short()), blob.size);
-                fetches.spawn(fetch(store.clone(), (**source).clone(), (**blob).clone(), meter));
+                fetches.spawn(to_store(store.clone(), (**source).clone(), (**blob).clone(), meter));
             }
         }
         while let Some(joined) = fetches.join_next().await {
@@ -112,27 +110,4 @@ impl Draft {
         let kind = if self.docker_types { MediaType::DockerConfig } else { MediaType::OciConfig };
         Descriptor::new(kind, id.digest().clone(), size as u64)
     }
-}
-
-/// Sees to it that a blob is in the store.
-async fn fetch(store: Store, source: Source, blob: Descriptor, meter: Meter) -> Result<(), Error> {
-    let digest = blob.digest.clone();
-    let Some(mut writer) = blocking(move || begin(&store, Some(&digest))).await? else { return Ok(()) };
-    writer.restart()?;
-    let failed = |source| Error::Io { action: "read", path: blob.digest.to_string().into(), source };
-    let opener = source.blob(&blob);
-    let mut stream = blocking(move || opener.open_at(0)).await.map_err(failed)?;
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(failed)?;
-        meter.add(chunk.len() as u64);
-        if writer.offset() + chunk.len() as u64 > blob.size {
-            writer.abort();
-            let (name, digest, announced) = (source.name(), blob.digest.clone(), blob.size);
-            return Err(Error::Size { name, digest, announced, actual: announced + 1 });
-        }
-        writer = blocking(move || writer.append(&chunk).map(|()| writer)).await?;
-    }
-    meter.done();
-    let (digest, size) = (blob.digest.clone(), blob.size);
-    Ok(blocking(move || writer.commit(&digest, size)).await?)
 }

@@ -1,0 +1,133 @@
+//! The images that are here, in the words of `docker image`; images for several platforms; and `search`.
+
+use serde_json::Value;
+
+use crate::common::registry::{Reply, scripted};
+use crate::common::{Registry, World, able};
+
+fn names(world: &World) -> Vec<String> {
+    let listed = world.strake(["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).ok().stdout;
+    let mut names: Vec<String> = listed.lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn image_has_the_commands_and_prunes_what_the_filters_choose() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    let build =
+        |name: &str, label: &str| world.build(&format!("FROM scratch\nCOPY Dockerfile /{name}\nLABEL {label}\n"), &["-t", name]).ok();
+    build("one", "kind=a keep=yes");
+    build("two", "kind=b");
+    build("three", "kind=a");
+    world.strake(["image", "tag", "three", "four:1"]).ok();
+    // Another image takes the name, so one has none.
+    build("two", "kind=c");
+    assert_eq!(names(&world), ["<none>:<none>", "four:1", "one:latest", "three:latest", "two:latest"]);
+    let found: Value = serde_json::from_str(&world.strake(["image", "inspect", "one"]).ok().stdout).unwrap();
+    assert_eq!(found[0]["Config"]["Labels"]["keep"], "yes");
+    assert!(world.strake(["image", "history", "one"]).ok().stdout.contains("LABEL kind=a"));
+    world.strake(["image", "prune", "-f", "--filter", "label=kind=z"]).ok();
+    world.strake(["image", "prune", "-f", "--filter", "until=1h"]).ok();
+    assert_eq!(names(&world).len(), 5);
+    let pruned = world.strake(["image", "prune", "-f"]).ok().stdout;
+    assert!(pruned.contains("Deleted: sha256:") && pruned.contains("Total reclaimed space"), "{pruned}");
+    assert_eq!(names(&world), ["four:1", "one:latest", "three:latest", "two:latest"]);
+    let pruned = world.strake(["image", "prune", "-a", "-f", "--filter", "label=kind=a", "--filter", "label!=keep"]).ok().stdout;
+    assert!(pruned.contains("Untagged: four:1") && pruned.contains("Untagged: three"), "{pruned}");
+    assert_eq!(names(&world), ["one:latest", "two:latest"]);
+    world.strake(["image", "rm", "two"]).ok();
+    assert_eq!(names(&world), ["one:latest"]);
+    world.strake(["image", "prune", "--all", "--filter", "name=x"]).fails().says(&["label"]);
+    world.strake(["image", "prune", "--all"]).ok();
+    assert_eq!(names(&world), Vec::<String>::new());
+}
+
+#[test]
+fn all_platforms_are_pulled_listed_and_pushed_on() {
+    if !able(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let (maker, registry) = (World::new(), Registry::empty());
+    let name = registry.name("app:multi");
+    let mut images = vec!["index".to_owned(), "create".into(), "-q".into(), "-t".into(), name.clone()];
+    for platform in ["linux/amd64", "linux/arm64", "linux/arm/v6"] {
+        let one = registry.name(&format!("app:{}", platform.replace('/', "-")));
+        let text = format!("FROM scratch\nCOPY Dockerfile /{}\n", platform.replace('/', "-"));
+        maker.build(&text, &["--platform", platform, "-t", &one, "--push"]).ok();
+        images.push(one);
+    }
+    maker.strake(images).ok();
+    let digest = maker.strake(["digest", &name]).ok().stdout;
+    // By variant: what runs on arm/v7 is the image for arm/v6.
+    let world = World::new();
+    world.strake(["pull", "-q", "--platform", "linux/arm/v7", &name]).ok();
+    let platform = |world: &World| world.strake(["images", "--format", "{{.Platform}}"]).ok().stdout;
+    assert_eq!(platform(&world), "linux/arm/v6\n");
+    assert!(world.strake(["images"]).ok().stdout.contains("linux/arm/v6"));
+    world.strake(["push", "--all-platforms", &name]).fails().says(&["no index", "pull --all-platforms"]);
+    // All of them, kept by the name, and sent elsewhere with the digest that they have.
+    let world = World::new();
+    world.strake(["pull", "-q", "--all-platforms", &name]).ok();
+    assert_eq!(platform(&world).trim(), format!("linux/{}", if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }));
+    world.strake(["image", "prune", "-f"]).ok();
+    world.strake(["prune"]).ok();
+    drop(registry);
+    let other = Registry::empty();
+    let copy = other.name("elsewhere:1");
+    world.strake(["copy", "-q", "--all", &format!("store:{name}"), &copy]).ok();
+    assert_eq!(world.strake(["digest", &copy]).ok().stdout, digest);
+    world.strake(["validate", "--remote", &copy]).ok();
+    let world = World::new();
+    world.strake(["pull", "-q", "--all-platforms", &copy]).ok();
+    let emptied = other.storage().join("docker/registry/v2/repositories/elsewhere");
+    std::fs::remove_dir_all(emptied).unwrap();
+    world.strake(["push", "-q", "--all-platforms", &copy]).ok();
+    assert_eq!(world.strake(["digest", &copy]).ok().stdout, digest);
+    world.strake(["validate", "--remote", &copy]).ok();
+}
+
+#[test]
+fn search_asks_as_docker_does_and_shows_the_best_first() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let world = World::new();
+    let address = scripted(|method, path| match (method, path) {
+        ("GET", "/v1/search?q=web+server&n=3") => Reply::body(
+            "application/json",
+            r#"{"num_results":4,"query":"web server","results":[
+                {"name":"acme/small","description":"few\nlines","star_count":2,"is_official":false,"is_automated":true},
+                {"name":"nginx","description":"A server with a description that is longer than anybody reads","star_count":900,"is_official":true},
+                {"name":"acme/none","description":null,"star_count":0},
+                {"name":"acme/toomany","star_count":1}]}"#,
+        ),
+        ("GET", "/v2/") => Reply::body("application/json", "{}"),
+        ("GET", path) if path.starts_with("/v1/search?q=broken") => Reply::body("text/html", "<html>"),
+        _ => Reply::missing(),
+    });
+    let term = format!("{address}/web server");
+    let shown = world.strake(["search", "--limit", "3", &term]).ok().stdout;
+    let lines: Vec<Vec<&str>> =
+        shown.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
+    assert_eq!(lines[0], ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]);
+    assert_eq!((lines[1][0], lines[1][2], lines[1][3]), ("nginx", "900", "[OK]"));
+    assert!(lines[1][1].chars().count() <= 45 && lines[1][1].ends_with('…'), "{shown}");
+    assert_eq!((lines[2][0], lines[2][1], lines.len()), ("acme/small", "few lines", 4));
+    let flags = ["--no-trunc", "--filter", "is-official=true", "--format", "{{.Name}}|{{.StarCount}}|{{.Description}}"];
+    let whole = world.strake(["search", "--limit", "3", &term]).arg_all(&flags).ok().stdout;
+    assert_eq!(whole, "nginx|900|A server with a description that is longer than anybody reads\n");
+    let json =
+        world.strake(["search", "--limit", "3", "--filter", "stars=2", "-f", "is-automated=true", "--format", "json", &term]).ok().stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["Name"], &json["StarCount"], &json["IsOfficial"]), (&"acme/small".into(), &"2".into(), &"false".into()));
+    world.strake(["search", &format!("{address}/broken")]).fails().says(&["list of repositories"]);
+    world.strake(["search", "--limit", "101", &term]).fails();
+    // A registry without a search is searched by its list.
+    let registry = Registry::with_bases();
+    let shown = world.strake(["search", "--format", "{{.Name}}", &registry.name("busy")]).ok().stdout;
+    assert_eq!(shown, format!("{}\n", registry.name("busybox")));
+}
