@@ -72,7 +72,7 @@ enum Command {
     /// Show the config of an image at its registry
     Config(commands::remote::ConfigArgs),
     /// Show the digest that a name has at its registry
-    Digest(commands::remote::DocumentArgs),
+    Digest(commands::remote::DigestArgs),
     /// List the tags of a repository
     Ls(commands::remote::LsArgs),
     /// List the repositories of a registry

@@ -243,7 +243,12 @@ impl Engine {
             EditTarget::Digest(reference) => Target::Digest(reference.clone()),
             EditTarget::Place(Place::Store(name)) => {
                 let bad = |error: crate::oci::ReferenceError| Error::Usage { message: error.to_string(), hint: None };
-                Target::Store(Some(name.parse().map_err(bad)?))
+                let name: Reference = name.parse().map_err(bad)?;
+                if name.digest().is_some() {
+                    let message = format!("`{}` has a digest, which follows from the content", name.written());
+                    return Err(Error::Usage { message, hint: Some("name the result by a tag".to_owned()) });
+                }
+                Target::Store(Some(name))
             }
             EditTarget::Place(place) => Target::Place(place.clone()),
             EditTarget::Same => match &request.image {

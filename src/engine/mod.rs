@@ -41,6 +41,7 @@ pub use crate::store::{
 };
 
 pub use crate::graph::SOURCE_DATE_EPOCH;
+pub use crate::image::Error as ImageError;
 pub use crate::image::load::Layout;
 pub use crate::registry::Saved;
 pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource};

@@ -47,6 +47,56 @@ fn image_has_the_commands_and_prunes_what_the_filters_choose() {
 }
 
 #[test]
+fn images_are_listed_by_label_and_age_and_history_has_plain_numbers() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    for (name, time, label) in [("old", "1000000000", "a=1"), ("middle", "1100000000", "a=2"), ("new", "1200000000", "b=1")] {
+        let text = format!("FROM scratch\nCOPY Dockerfile /{name}\nLABEL {label}\n");
+        world.build(&text, &["-t", name, "--build-arg", &format!("SOURCE_DATE_EPOCH={time}")]).ok();
+    }
+    let listed = |filters: &[&str]| {
+        let filters = filters.iter().flat_map(|filter| ["--filter", filter]).collect::<Vec<_>>();
+        let listed = world.strake(["images", "--format", "{{.Repository}}"]).arg_all(&filters).ok().stdout;
+        listed.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&[]), ["new", "middle", "old"]);
+    assert_eq!(listed(&["label=a"]), ["middle", "old"]);
+    assert_eq!(listed(&["label=a=2"]), ["middle"]);
+    assert_eq!(listed(&["before=middle"]), ["old"]);
+    assert_eq!(listed(&["since=old"]), ["new", "middle"]);
+    assert_eq!(listed(&["until=2005-01-01T00:00:00Z", "label=a"]), ["middle", "old"]);
+    assert_eq!(listed(&["reference=n*", "reference=old"]), ["new", "old"]);
+    world.strake(["images", "-f", "since=nothing"]).fails().says(&["no such image", "nothing"]);
+    let plain = world.strake(["history", "--human=false", "--format", "{{.CreatedSince}} {{.Size}}", "old"]).ok().stdout;
+    assert!(plain.lines().any(|line| line == "2001-09-09T01:46:40Z 0"), "{plain}");
+}
+
+#[test]
+fn all_tags_of_a_repository_are_pulled_and_pushed() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let name = |name: &str| registry.name(name);
+    world.build("FROM scratch\nCOPY Dockerfile /a\n", &["-t", &name("app:1")]).ok();
+    for other in ["app:2", "other:3"] {
+        world.strake(["tag", &name("app:1"), &name(other)]).ok();
+    }
+    world.strake(["push", "-q", "-a", &name("app")]).ok();
+    let digest = world.strake(["digest", "--full-ref", &name("app:2")]).ok().stdout;
+    assert!(digest.starts_with(&format!("{}@sha256:", name("app"))), "{digest}");
+    world.strake(["digest", &name("other:3")]).fails();
+    world.strake(["push", "-a", &name("app:1")]).fails().says(&["all-tags"]);
+    world.strake(["push", "-a", &name("nothing")]).fails().says(&["nothing"]);
+    let other = World::new();
+    let pulled = other.strake(["pull", "-q", "--all-tags", &name("app")]).ok().stdout;
+    assert_eq!(pulled, format!("{}\n{}\n", name("app:1"), name("app:2")));
+    assert_eq!(names(&other), [name("app:1"), name("app:2")]);
+}
+
+#[test]
 fn all_platforms_are_pulled_listed_and_pushed_on() {
     if !able(&["docker-registry", "skopeo"]) {
         return;

@@ -1,6 +1,7 @@
 //! `strake images`, `tag`, `rmi`, `inspect` and `history`: the images that are here.
 
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use crate::cli::{Global, report};
 use crate::engine::{Engine, Error, HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 use crate::oci::{ImageConfig, ImageId, Platform, Reference, ReferenceError};
 
-use super::{exit, until_interrupted, with_engine};
+use super::{exit, prune, until_interrupted, with_engine};
 
 /// Flags of `strake images`.
 #[derive(Debug, Args)]
@@ -34,7 +35,8 @@ pub(in crate::cli) struct ImagesArgs {
     /// `json`, or a template such as `{{.Repository}}:{{.Tag}}`
     #[arg(long, value_parser = format)]
     format: Option<Format>,
-    /// Only images that fit: `dangling=true|false`, `reference=PATTERN` (may be given several times)
+    /// Only images that fit: `dangling=true|false`, `reference=PATTERN`, `label=KEY[=VALUE]`, `before=IMAGE`, `since=IMAGE`, `until=AGE` (may be given several times; all must hold,
+    /// but of several patterns one is enough)
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
     filter: Vec<Filter>,
 }
@@ -44,6 +46,10 @@ pub(in crate::cli) struct ImagesArgs {
 enum Filter {
     Dangling(bool),
     Reference(String),
+    Label(String, Option<String>),
+    Before(String),
+    Since(String),
+    Until(Duration),
 }
 
 fn filter(text: &str) -> Result<Filter, String> {
@@ -51,7 +57,15 @@ fn filter(text: &str) -> Result<Filter, String> {
         Some(("dangling", "true" | "1")) => Ok(Filter::Dangling(true)),
         Some(("dangling", "false" | "0")) => Ok(Filter::Dangling(false)),
         Some(("reference", pattern)) => Ok(Filter::Reference(pattern.to_owned())),
-        _ => Err("expected `dangling=true`, `dangling=false` or `reference=PATTERN`".to_owned()),
+        Some(("label", label)) => Ok(match label.split_once('=') {
+            Some((key, value)) => Filter::Label(key.to_owned(), Some(value.to_owned())),
+            None => Filter::Label(label.to_owned(), None),
+        }),
+        Some(("before", image)) => Ok(Filter::Before(image.to_owned())),
+        Some(("since", image)) => Ok(Filter::Since(image.to_owned())),
+        Some(("until", age)) => prune::until(age).map(Filter::Until),
+        _ => Err("expected `dangling=true|false`, `reference=PATTERN`, `label=KEY[=VALUE]`, `before=IMAGE`, `since=IMAGE` or `until=AGE`"
+            .to_owned()),
     }
 }
 
@@ -107,6 +121,9 @@ pub(in crate::cli) struct HistoryArgs {
     /// Show IDs and instructions whole
     #[arg(long)]
     no_trunc: bool,
+    /// Show sizes and times for people; with `=false` bytes, and times as they are
+    #[arg(short = 'H', long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    human: bool,
     /// `json`, or a template such as `{{.CreatedBy}}`
     #[arg(long, value_parser = format)]
     format: Option<Format>,
@@ -124,7 +141,8 @@ fn list(engine: &Engine, args: &ImagesArgs) -> Result<(), Error> {
         Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "PLATFORM", "CREATED", "SIZE"])
     };
     let mut shown: Vec<ImageId> = Vec::new();
-    for image in engine.images()? {
+    let chosen = chosen(engine, &args.filter)?;
+    for image in engine.images()?.into_iter().filter(|image| chosen.as_ref().is_none_or(|chosen| chosen.contains(&image.image.id))) {
         let names: Vec<Option<&NamedAs>> = if image.names.is_empty() { vec![None] } else { image.names.iter().map(Some).collect() };
         for named in names.into_iter().filter(|named| is_wanted(args, named.map(|named| &named.name))) {
             let row = image_row(&image, named, args.no_trunc);
@@ -178,11 +196,54 @@ fn shown_id(id: &ImageId, whole: bool) -> String {
 
 fn is_wanted(args: &ImagesArgs, name: Option<&Reference>) -> bool {
     let fits = |pattern: &str| name.is_some_and(|name| matches_name(pattern, name));
-    args.name.as_deref().is_none_or(fits)
-        && args.filter.iter().all(|filter| match filter {
-            Filter::Dangling(dangling) => *dangling == name.is_none(),
-            Filter::Reference(pattern) => fits(pattern),
-        })
+    let mut patterns = args.filter.iter().filter_map(|filter| match filter {
+        Filter::Reference(pattern) => Some(pattern.as_str()),
+        _ => None,
+    });
+    let by_pattern = patterns.clone().next().is_none() || patterns.any(fits);
+    let by_name = |filter: &Filter| !matches!(filter, Filter::Dangling(dangling) if *dangling != name.is_none());
+    args.name.as_deref().is_none_or(fits) && by_pattern && args.filter.iter().all(by_name)
+}
+
+/// The images of which the filters hold that ask for more than a name; `None` where there are no such filters.
+fn chosen(engine: &Engine, filters: &[Filter]) -> Result<Option<Vec<ImageId>>, Error> {
+    if filters.iter().all(|filter| matches!(filter, Filter::Dangling(_) | Filter::Reference(_))) {
+        return Ok(None);
+    }
+    let made = |image: &ImageSummary| image.created.as_deref().and_then(parse_time).unwrap_or(image.image.created_at);
+    let images = engine.images()?;
+    let time_of = |text: &str| -> Result<SystemTime, Error> {
+        let id = engine.image(text)?.id;
+        Ok(images.iter().find(|image| image.image.id == id).map_or(SystemTime::UNIX_EPOCH, made))
+    };
+    let mut kept: Vec<&ImageSummary> = images.iter().collect();
+    for filter in filters {
+        match filter {
+            Filter::Dangling(_) | Filter::Reference(_) => {}
+            Filter::Before(text) => {
+                let time = time_of(text)?;
+                kept.retain(|image| made(image) < time);
+            }
+            Filter::Since(text) => {
+                let time = time_of(text)?;
+                kept.retain(|image| made(image) > time);
+            }
+            Filter::Until(age) => {
+                let time = SystemTime::now().checked_sub(*age);
+                kept.retain(|image| time.is_none_or(|time| made(image) < time));
+            }
+            Filter::Label(key, value) => {
+                let mut labelled = Vec::new();
+                for image in kept {
+                    let details = engine.image_details(&image.image.id.to_string())?;
+                    let label = details.as_ref().and_then(|details| details.config.config.labels.get(key));
+                    labelled.extend(label.is_some_and(|label| value.as_ref().is_none_or(|value| value == label)).then_some(image));
+                }
+                kept = labelled;
+            }
+        }
+    }
+    Ok(Some(kept.into_iter().map(|image| image.image.id.clone()).collect()))
 }
 
 /// Whether a name is meant by `debian`, `debian:12`, `acme/*` or `*:12`.
@@ -385,7 +446,7 @@ pub(in crate::cli) fn history(global: &Global, args: HistoryArgs) -> ExitCode {
         let mut table = Table::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
         for (at, line) in lines.iter().enumerate() {
             let id = if at == 0 { shown_id(&image.id, args.no_trunc) } else { "<missing>".to_owned() };
-            let row = history_row(line, id, args.no_trunc);
+            let row = history_row(line, id, &args);
             let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
             match &args.format {
                 _ if args.quiet => report::result(&field("ID")),
@@ -403,15 +464,17 @@ pub(in crate::cli) fn history(global: &Global, args: HistoryArgs) -> ExitCode {
     }))
 }
 
-fn history_row(line: &HistoryLine, id: String, whole: bool) -> Value {
+fn history_row(line: &HistoryLine, id: String, args: &HistoryArgs) -> Value {
+    let whole = args.no_trunc;
+    let written = || line.entry.created.clone().unwrap_or_else(|| "N/A".to_owned());
     let created = line.entry.created.as_deref().and_then(parse_time);
     let by = tame(line.entry.created_by.as_deref().unwrap_or(""));
     json!({
         "ID": id,
-        "CreatedSince": created.map_or_else(|| "N/A".to_owned(), ago),
+        "CreatedSince": if args.human { created.map_or_else(|| "N/A".to_owned(), ago) } else { written() },
         "CreatedAt": created.map_or_else(|| "N/A".to_owned(), date),
         "CreatedBy": if whole { by } else { cut(&by, 4000) },
-        "Size": size(line.size),
+        "Size": if args.human { size(line.size) } else { line.size.to_string() },
         "Comment": tame(line.entry.comment.as_deref().unwrap_or("")),
     })
 }

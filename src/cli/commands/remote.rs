@@ -40,7 +40,7 @@ pub(in crate::cli) struct CopyArgs {
     quiet: bool,
 }
 
-/// Flags of `strake manifest` and `strake digest`.
+/// Flags of `strake manifest`, and of `strake digest`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DocumentArgs {
     /// The image, at its registry
@@ -49,6 +49,16 @@ pub(in crate::cli) struct DocumentArgs {
     /// Choose the image for this platform from an index
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+}
+
+/// Flags of `strake digest`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DigestArgs {
+    #[command(flatten)]
+    document: DocumentArgs,
+    /// Show the whole name, with the digest
+    #[arg(long)]
+    full_ref: bool,
 }
 
 /// Flags of `strake config`.
@@ -129,13 +139,14 @@ pub(in crate::cli) fn manifest(global: &Global, args: DocumentArgs) -> ExitCode 
 }
 
 /// Runs `strake digest`.
-pub(in crate::cli) fn digest(global: &Global, args: DocumentArgs) -> ExitCode {
+pub(in crate::cli) fn digest(global: &Global, args: DigestArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
+        let (args, full) = (args.document, args.full_ref);
         let digest = match &args.platform {
             None => until_interrupted(engine.remote_digest(&args.name)).await?.digest,
             Some(_) => until_interrupted(engine.remote_manifest(&args.name, args.platform.as_ref())).await?.descriptor.digest,
         };
-        report::result(&digest.to_string());
+        report::result(&if full { format!("{}@{digest}", args.name.familiar_name()) } else { digest.to_string() });
         Ok(())
     }))
 }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
-use crate::engine::{ArchiveFormat, Engine, Error, ImportRequest, PullRequest, SaveRequest};
+use crate::engine::{ArchiveFormat, Engine, Error, ImageError, ImportRequest, PullRequest, SaveRequest};
 use crate::oci::{Platform, Reference};
 
 use super::{exit, until_interrupted, with_engine};
@@ -19,6 +19,9 @@ pub(in crate::cli) struct PullArgs {
     /// The image
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     name: Reference,
+    /// Pull every tag of the repository
+    #[arg(short, long)]
+    all_tags: bool,
     /// The platform to choose where there are several [default: this machine's]
     #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -36,6 +39,9 @@ pub(in crate::cli) struct PushArgs {
     /// The image, under the name that it is to have in the registry
     #[arg(value_name = "NAME[:TAG]")]
     name: Reference,
+    /// Push all names that images here have in the repository
+    #[arg(short, long)]
+    all_tags: bool,
     /// Send the index that the image was pulled with by `pull --all-platforms`, and all its images
     #[arg(long)]
     all_platforms: bool,
@@ -107,40 +113,83 @@ fn mode(quiet: bool) -> ProgressMode {
 /// Runs `strake pull`.
 pub(in crate::cli) fn pull(global: &Global, args: PullArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
-        let reference = args.name.clone();
-        let request =
-            PullRequest { reference: args.name, platform: args.platform.unwrap_or_else(Platform::host), all_platforms: args.all_platforms };
-        let progress = progress(mode(args.quiet));
-        let outcome = until_interrupted(engine.pull(request, &progress)).await?;
-        drop(progress);
-        settle(engine).await?;
-        if !args.quiet {
-            report::result(&format!("Digest: {}", outcome.digest));
-            let status = if outcome.up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
-            report::result(&format!("Status: {status} {}", reference.familiar()));
+        let names = match args.all_tags {
+            true => tagged(&args.name, until_interrupted(engine.remote_tags(repository(&args.name)?)).await?)?,
+            false => vec![args.name.clone()],
+        };
+        for reference in names {
+            let platform = args.platform.clone().unwrap_or_else(Platform::host);
+            let request = PullRequest { reference: reference.clone(), platform, all_platforms: args.all_platforms };
+            let progress = progress(mode(args.quiet));
+            let outcome = match until_interrupted(engine.pull(request, &progress)).await {
+                // Signatures and the like have tags too.
+                Err(error @ Error::Image { source: ImageError::NotAnImage { .. }, .. }) if args.all_tags => {
+                    progress.warn(format!("`{}` is left out: it is no image", reference.familiar()));
+                    drop((progress, error));
+                    continue;
+                }
+                result => result?,
+            };
+            drop(progress);
+            if !args.quiet {
+                report::result(&format!("Digest: {}", outcome.digest));
+                let status = if outcome.up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
+                report::result(&format!("Status: {status} {}", reference.familiar()));
+            }
+            report::result(&reference.to_string());
         }
-        report::result(&reference.to_string());
-        Ok(())
+        settle(engine).await
     }))
+}
+
+/// The repository that `-a` is about: all of its tags, so none may be named.
+fn repository(name: &Reference) -> Result<&Reference, Error> {
+    match name.written().rsplit('/').next().is_some_and(|last| last.contains([':', '@'])) {
+        false => Ok(name),
+        true => {
+            let message = format!("`{}` names a tag, and --all-tags means every tag", name.written());
+            Err(Error::Usage { message, hint: Some("name the repository alone".to_owned()) })
+        }
+    }
+}
+
+/// The names of a repository's tags, sorted: registries list them in any order.
+fn tagged(repository: &Reference, mut tags: Vec<String>) -> Result<Vec<Reference>, Error> {
+    tags.sort();
+    let bad = |error: crate::oci::ReferenceError| Error::Usage { message: error.to_string(), hint: None };
+    tags.into_iter().map(|tag| format!("{}:{tag}", repository.name()).parse().map_err(bad)).collect()
+}
+
+/// The names that images here have in a repository.
+fn names_in(engine: &Engine, repository: &Reference) -> Result<Vec<Reference>, Error> {
+    let names = engine.images()?.into_iter().flat_map(|image| image.names).map(|named| named.name);
+    let mut names: Vec<Reference> = names.filter(|name| name.digest().is_none() && name.name() == repository.name()).collect();
+    names.sort_by_key(Reference::to_string);
+    match names.is_empty() {
+        false => Ok(names),
+        true => Err(Error::NoSuchImage { name: repository.familiar_name() }),
+    }
 }
 
 /// Runs `strake push`.
 pub(in crate::cli) fn push(global: &Global, args: PushArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
-        let progress = progress(mode(args.quiet));
-        let outcome = match args.all_platforms {
-            true => until_interrupted(engine.push_all(&args.name, &progress)).await?,
-            false => until_interrupted(engine.push(&args.name, &progress)).await?,
-        };
-        drop(progress);
-        settle(engine).await?;
-        if args.quiet {
-            report::result(&args.name.to_string());
-        } else {
-            let manifest = &outcome.manifest;
-            report::result(&format!("{}: digest: {} size: {}", args.name.tag().unwrap_or("latest"), manifest.digest, manifest.size));
+        let names = if args.all_tags { names_in(&engine, repository(&args.name)?)? } else { vec![args.name] };
+        for name in names {
+            let progress = progress(mode(args.quiet));
+            let outcome = match args.all_platforms {
+                true => until_interrupted(engine.push_all(&name, &progress)).await?,
+                false => until_interrupted(engine.push(&name, &progress)).await?,
+            };
+            drop(progress);
+            if args.quiet {
+                report::result(&name.to_string());
+            } else {
+                let manifest = &outcome.manifest;
+                report::result(&format!("{}: digest: {} size: {}", name.tag().unwrap_or("latest"), manifest.digest, manifest.size));
+            }
         }
-        Ok(())
+        settle(engine).await
     }))
 }
 
