@@ -8,7 +8,7 @@
 //! Only the target is demanded at first; a miss demands its inputs, a hit demands nothing. The first error cancels all that runs; it is returned when
 //! everything has stopped.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -66,6 +66,8 @@ pub(super) struct Scheduler {
     pub(super) environment: Arc<Environment>,
     pub(super) probes: Arc<HashMap<NodeId, Probe>>,
     remotes: Arc<Remotes>,
+    /// The nodes whose layers the target has: their diff IDs will be asked for.
+    in_target: Arc<HashSet<NodeId>>,
     /// What imported caches have of the nodes, as far as it has turned out to be of use.
     pub(super) offers: HashMap<NodeId, Offer>,
     /// What the keys of steps that ran were made of, where they are told of.
@@ -112,11 +114,13 @@ pub async fn run(graph: Arc<BuildGraph>, environment: Arc<Environment>) -> Resul
     };
     let offers = probes.iter().filter_map(|(id, probe)| Some((*id, probe.offer.clone()?))).collect();
     let target = graph.target;
+    let in_target = Arc::new(graph.layers_of_target());
     let mut scheduler = Scheduler {
         graph,
         environment,
         probes,
         remotes,
+        in_target,
         offers,
         ran: HashMap::new(),
         states: HashMap::new(),
@@ -312,6 +316,7 @@ impl Scheduler {
                 environment: self.environment.clone(),
                 probes: self.probes.clone(),
                 remotes: self.remotes.clone(),
+                in_target: self.in_target.contains(&id),
                 offer: self.offers.get(&id).cloned(),
                 inputs,
             };
@@ -349,6 +354,8 @@ struct NodeWork {
     environment: Arc<Environment>,
     probes: Arc<HashMap<NodeId, Probe>>,
     remotes: Arc<Remotes>,
+    /// Whether the target has its layer.
+    in_target: bool,
     /// What a cache has of it; then only the input that its layer lies on is there.
     offer: Option<Offer>,
     inputs: Vec<Option<Output>>,
@@ -714,7 +721,8 @@ impl NodeWork {
                     // Whoever distrusts the cache shares nothing with it either.
                     let earlier =
                         if node.step.ignore_cache { None } else { self.environment.cache.earlier_layer(&slots(node, &self.environment)) };
-                    ops::copy_step(&self.environment, &node.step, op, (base, earlier), &trees, &contexts, &download)
+                    let want = if self.in_target { ops::DiffIdWanted::Yes } else { ops::DiffIdWanted::No };
+                    ops::copy_step(&self.environment, &node.step, op, (base, earlier, want), &trees, &contexts, &download)
                 }
             }
             Op::Mkdir(op) => ops::mkdir_step(&self.environment, &node.step, op, base),

@@ -1,6 +1,6 @@
 //! The operations that a build is made of, and the graph that holds them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use petgraph::Direction;
@@ -392,6 +392,19 @@ impl BuildGraph {
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
         // Lowering adds a node after its inputs, so the indices are a topological order already.
         self.graph.node_indices()
+    }
+
+    /// The nodes whose layers the target's file system is made of.
+    pub fn layers_of_target(&self) -> HashSet<NodeId> {
+        let mut found = HashSet::new();
+        let mut todo = vec![self.target];
+        while let Some(id) = todo.pop() {
+            if found.insert(id) {
+                let below = if matches!(self.node(id).op, Op::Merge) { usize::MAX } else { 1 };
+                todo.extend(self.inputs(id).into_iter().take(below));
+            }
+        }
+        found
     }
 
     fn drop_unreachable(&mut self) {

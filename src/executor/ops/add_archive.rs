@@ -3,6 +3,8 @@
 //! Names are resolved with the destination as their root, links on the way included, because Docker unpacks in a `chroot`. What an entry finds in its place is
 //! replaced, also a directory or a link to one; only directories merge with directories. A hard link's own header has the last word about the inode.
 //! Whiteout names mean nothing here. Directories get their attributes at the end, since they may be filled at any time.
+//!
+//! Names are made in the order of the archive by one thread; another one fills small files and gives them their attributes.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -14,8 +16,9 @@ use std::sync::Arc;
 use super::content::ContentCopier;
 use super::copy::{Copied, CopyRequest, Owner};
 use super::error::{BadEntry, Error};
+use super::fill::{Filler, NewFile};
 use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
-use crate::image::layer::{Member, MemberKind, TarReader, decompressor};
+use crate::image::layer::{KnownFiles, Member, MemberKind, TarReader, decompressor};
 use crate::path::RootPath;
 use crate::sys::tree::{Kind, Metadata, Tree};
 
@@ -30,22 +33,31 @@ pub(super) fn is_archive(file: File) -> bool {
     matches!(TarReader::unhashed(stream, MAX_HEADER).next(), Ok(Some(_)))
 }
 
-/// Unpacks `file` into `directory`.
-pub(super) fn unpack(upper: &Upper<'_>, directory: &Arc<UpperDir>, file: File, request: &CopyRequest) -> Result<Copied, Error> {
+/// Unpacks `file` into `directory`, and keeps what small files hold for `known`.
+pub(super) fn unpack(
+    upper: &Upper<'_>,
+    directory: &Arc<UpperDir>,
+    file: File,
+    request: &CopyRequest,
+    known: Option<KnownFiles>,
+) -> Result<(Copied, Option<KnownFiles>), Error> {
     let stream = decompressor(file, None).map_err(Error::OpenArchive)?;
     let mut archive = TarReader::unhashed(stream, MAX_HEADER);
     let implied = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: request.created_time.map_or(Mtime::Now, Mtime::At), xattrs: Vec::new() };
-    let mut unpacker = Unpacker { upper, root: Arc::clone(directory), implied, chown: request.chown, late: BTreeMap::new(), last: None };
     let mut copied = Copied::default();
-    while let Some(member) = archive.next().map_err(|source| Error::ReadArchive { entries: copied.entries, source })? {
-        copied.bytes += unpacker.member(&member, &mut archive, copied.entries)?;
-        copied.entries += 1;
-    }
-    unpacker.finish()?;
-    Ok(copied)
+    let known = std::thread::scope(|scope| {
+        let (root, chown, filler) = (Arc::clone(directory), request.chown, Filler::new(scope, upper, known));
+        let mut unpacker = Unpacker { upper, root, implied, chown, late: BTreeMap::new(), last: None, filler };
+        while let Some(member) = archive.next().map_err(|source| Error::ReadArchive { entries: copied.entries, source })? {
+            copied.bytes += unpacker.member(&member, &mut archive, copied.entries)?;
+            copied.entries += 1;
+        }
+        unpacker.finish()
+    })?;
+    Ok((copied, known))
 }
 
-struct Unpacker<'a> {
+struct Unpacker<'a, 'env> {
     upper: &'a Upper<'a>,
     /// The destination.
     root: Arc<UpperDir>,
@@ -56,9 +68,10 @@ struct Unpacker<'a> {
     late: BTreeMap<RootPath, Attributes>,
     /// The directory that the entry before went to, by its name in the archive.
     last: Option<(RootPath, Arc<UpperDir>)>,
+    filler: Filler<'a, 'env>,
 }
 
-impl Unpacker<'_> {
+impl Unpacker<'_, '_> {
     /// Makes one entry. Returns the number of bytes that were written.
     fn member(&mut self, member: &Member, archive: &mut TarReader<impl std::io::Read>, before: u64) -> Result<u64, Error> {
         let path = entry_path(member, &member.name)?;
@@ -70,14 +83,18 @@ impl Unpacker<'_> {
             self.make_directory(&directory, name, &attributes)?;
             return Ok(0);
         }
-        // What is replaced may be a directory, or a link that names were resolved through.
-        if self.upper.entry(&directory, name)?.is_some_and(|metadata| matches!(metadata.kind, Kind::Directory | Kind::Symlink)) {
-            self.forget(&directory.path().join(name));
+        if let Some(replaced) = self.upper.entry(&directory, name)? {
+            self.forget(&directory.path().join(name), replaced.kind)?;
         }
         let over = Over::Anything;
         match member.kind {
             MemberKind::File => {
                 let fd = self.upper.create(&directory, name, over, attributes.mode)?;
+                if member.sparse.is_none() && member.size <= KnownFiles::MAX_FILE {
+                    let content = read_data(member, archive, before)?;
+                    self.filler.fill(NewFile { directory, name: name.to_owned(), fd, attributes, content })?;
+                    return Ok(member.size);
+                }
                 write_data(member, archive, &fd, before).map_err(|failure| failure.named(&directory, name))?;
                 self.upper.finish_file(&directory, name, &fd, &attributes)?;
                 return Ok(member.size);
@@ -95,8 +112,8 @@ impl Unpacker<'_> {
     }
 
     fn make_directory(&mut self, parent: &Arc<UpperDir>, name: &OsStr, attributes: &Attributes) -> Result<(), Error> {
-        if self.upper.entry(parent, name)?.is_some_and(|metadata| metadata.kind != Kind::Directory) {
-            self.forget(&parent.path().join(name));
+        if let Some(replaced) = self.upper.entry(parent, name)?.filter(|metadata| metadata.kind != Kind::Directory) {
+            self.forget(&parent.path().join(name), replaced.kind)?;
         }
         let made = self.upper.enter_over(parent, name, attributes)?;
         self.late.insert(made.path().clone(), attributes.clone());
@@ -115,6 +132,9 @@ impl Unpacker<'_> {
             return Err(bad(BadEntry::LinkToDirectory(link())));
         }
         let path = holder.path().join(last);
+        // The link's header has the last word, and the file has two names then.
+        self.filler.forget(path.clone())?;
+        self.filler.settle()?;
         if path == directory.path().join(name) {
             return self.upper.finish_node(directory, name, metadata.kind, attributes);
         }
@@ -205,9 +225,13 @@ impl Unpacker<'_> {
     }
 
     /// Forgets what was known about an entry that is about to be replaced.
-    fn forget(&mut self, path: &RootPath) {
-        self.last = None;
-        self.late.retain(|known, _| !known.starts_with(path));
+    fn forget(&mut self, path: &RootPath, kind: Kind) -> Result<(), Error> {
+        // It may be a directory, or a link that names were resolved through.
+        if matches!(kind, Kind::Directory | Kind::Symlink) {
+            self.last = None;
+            self.late.retain(|known, _| !known.starts_with(path));
+        }
+        if kind == Kind::Directory { self.filler.forget_all() } else { self.filler.forget(path.clone()) }
     }
 
     fn attributes(&self, member: &Member) -> Attributes {
@@ -216,13 +240,14 @@ impl Unpacker<'_> {
         Attributes { mode: member.mode & 0o7777, uid: owner.uid, gid: owner.gid, mtime: Mtime::At(member.mtime), xattrs }
     }
 
-    fn finish(mut self) -> Result<(), Error> {
-        self.last = None;
+    fn finish(self) -> Result<Option<KnownFiles>, Error> {
+        drop(self.last);
+        let known = self.filler.finish()?;
         // Those inside first: setting one does not touch what is above it, but a reader expects it.
         for (path, attributes) in self.late.iter().rev() {
             self.upper.reopen_and_set(path, attributes)?;
         }
-        Ok(())
+        Ok(known)
     }
 }
 
@@ -270,6 +295,22 @@ impl DataFailure {
             DataFailure::Write(error) => directory.write_error(name, error.into()),
         }
     }
+}
+
+/// Reads the data of a small entry.
+fn read_data(member: &Member, archive: &mut TarReader<impl std::io::Read>, before: u64) -> Result<Vec<u8>, Error> {
+    let size = usize::try_from(member.size).unwrap_or(usize::MAX);
+    let mut content = Vec::with_capacity(size.min(KnownFiles::MAX_FILE as usize));
+    while content.len() < size {
+        let data = archive.data().map_err(|source| Error::ReadArchive { entries: before, source })?;
+        let count = data.len().min(size - content.len());
+        if count == 0 {
+            break;
+        }
+        content.extend_from_slice(data.get(..count).unwrap_or_default());
+        archive.consume(count);
+    }
+    Ok(content)
 }
 
 /// Writes the data of an entry, leaving out what is a hole.

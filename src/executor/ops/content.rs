@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -42,16 +42,9 @@ impl ContentCopier {
         if size == 0 {
             return Ok(0);
         }
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut means = known().get(&device).copied().unwrap_or(Means::Share);
+        let means = self.means(from, device, to);
         if means == Means::Share {
-            match rustix::fs::ioctl_ficlone(to, &*from) {
-                Ok(()) => return Ok(size),
-                Err(_) => {
-                    means = Means::Range;
-                    known().entry(device).or_insert(means);
-                }
-            }
+            return Ok(size);
         }
         if size <= SMALL as u64 {
             return copy_small(from, size, to);
@@ -59,7 +52,7 @@ impl ContentCopier {
         if means == Means::Range {
             match copy_ranges(from, size, to) {
                 Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => {
-                    known().insert(device, Means::Buffer);
+                    self.known().insert(device, Means::Buffer);
                     rustix::fs::seek(&*from, SeekFrom::Start(0))?;
                     rustix::fs::ftruncate(to, 0)?;
                     rustix::fs::seek(to, SeekFrom::Start(0))?;
@@ -68,6 +61,64 @@ impl ContentCopier {
             }
         }
         copy_buffer(from, to)
+    }
+
+    /// The same for a small file, whose bytes are appended to `kept` on the way. `None` where nothing was done: the file systems share content.
+    pub(super) fn copy_keeping(
+        &self,
+        from: &File,
+        (device, size): (u64, u64),
+        to: &OwnedFd,
+        kept: &mut Vec<u8>,
+    ) -> io::Result<Option<u64>> {
+        if size > 0 && self.means(from, device, to) == Means::Share {
+            return Ok(None);
+        }
+        let start = kept.len();
+        read_all(from, size, kept)?;
+        write_all(to, kept.get(start..).unwrap_or_default())?;
+        Ok(Some((kept.len() - start) as u64))
+    }
+
+    /// How to copy from the device `device`. Where it is by sharing, that is done.
+    fn means(&self, from: &File, device: u64, to: &OwnedFd) -> Means {
+        let means = self.known().get(&device).copied().unwrap_or(Means::Share);
+        if means == Means::Share && rustix::fs::ioctl_ficlone(to, from).is_err() {
+            return *self.known().entry(device).or_insert(Means::Range);
+        }
+        means
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<u64, Means>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes all of `bytes` to where `file` stands.
+pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(file, bytes) {
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Appends what `file` holds to `kept`; that should be `size` bytes.
+fn read_all(file: &File, size: u64, kept: &mut Vec<u8>) -> io::Result<()> {
+    let end = kept.len() + usize::try_from(size).unwrap_or(0);
+    loop {
+        // One byte more, to see the end at once.
+        kept.reserve(end.saturating_sub(kept.len()) + 1);
+        let room = kept.capacity() - kept.len();
+        match rustix::io::read(file, rustix::buffer::spare_capacity(kept)) {
+            Ok(0) => return Ok(()),
+            Ok(count) if count < room && kept.len() >= end => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -118,14 +169,7 @@ fn copy_small(from: &mut File, size: u64, to: &OwnedFd) -> io::Result<u64> {
             Err(error) => return Err(error.into()),
         };
         let length = bytes.len();
-        let mut rest = &*bytes;
-        while !rest.is_empty() {
-            match rustix::io::write(to, rest) {
-                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        write_all(to, bytes)?;
         total += length as u64;
         // Less than was asked for, and no less than there should be: that was the end.
         if length == 0 || (length <= SMALL && total >= size) {

@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::add_archive;
-use super::content::ContentCopier;
+use super::content::{ContentCopier, write_all};
 use super::error::Error;
+use super::layer_diff::LayerDiff;
 use super::select::{SourceRoot, select};
 use super::share::Sharing;
 use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
 use super::walk::{Rules, Walk};
 use crate::context::IgnoreRules;
+use crate::image::layer::{KnownFiles, LayerEntries, LayerOptions, LayerStream, LayerWritten, diff_id_knowing};
 use crate::path::RootPath;
 use crate::store::view::MergedView;
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
@@ -129,6 +131,9 @@ impl CopyRequest {
     }
 }
 
+/// How many bytes of an unpacked archive are kept for its diff ID.
+const MAX_KNOWN: usize = 64 << 20;
+
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
@@ -138,15 +143,26 @@ pub struct Copied {
     pub bytes: u64,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// The layer as a stream, where that was asked for and came out on the way.
+    pub layer: Option<LayerWritten>,
 }
 
 /// Copies into the empty directory `upper`, which becomes a snapshot in overlay form above `base`. After an error, `upper` is garbage.
 pub fn copy(base: &MergedView, upper: &Path, request: &CopyRequest) -> Result<Copied, Error> {
-    copy_sharing(base, upper, request, None)
+    copy_with(base, upper, request, Aids::default())
 }
 
-/// The same, sharing with an earlier snapshot what did not change.
-pub fn copy_sharing(base: &MergedView, upper: &Path, request: &CopyRequest, sharing: Option<&Sharing<'_>>) -> Result<Copied, Error> {
+/// What else a copy may have and give.
+#[derive(Clone, Copy, Default)]
+pub struct Aids<'a> {
+    /// An earlier snapshot to share with what did not change.
+    pub sharing: Option<&'a Sharing<'a>>,
+    /// How the layer is made a stream, if its diff ID is wanted ([`Copied::layer`]).
+    pub diff: Option<&'a LayerOptions>,
+}
+
+/// The same with `aids`.
+pub fn copy_with(base: &MergedView, upper: &Path, request: &CopyRequest, aids: Aids<'_>) -> Result<Copied, Error> {
     let nothing;
     let base = if request.link {
         nothing = base.without_layers();
@@ -154,11 +170,19 @@ pub fn copy_sharing(base: &MergedView, upper: &Path, request: &CopyRequest, shar
     } else {
         base
     };
+    let layer = upper;
     let upper = Upper::open(base, upper)?;
     let destination = Destination::new(base, request)?;
     let mut copied = Copied::default();
-    copy_sources(&upper, &destination, request, sharing, &mut copied)?;
-    copied.warnings = upper.finish()?;
+    let diff = aids.diff.map(|options| (layer, options));
+    let known = copy_sources(&upper, &destination, request, (aids.sharing, diff), &mut copied)?;
+    let finished = upper.finish()?;
+    copied.layer = copied.layer.filter(|_| finished.as_promised);
+    if let (Some(known), Some((layer, options))) = (known, diff) {
+        // Should this fail, whoever needs the layer as a stream will be told why.
+        copied.layer = diff_id_knowing(layer, base.layers(), options, known).ok();
+    }
+    copied.warnings = finished.warnings;
     Ok(copied)
 }
 
@@ -185,29 +209,39 @@ struct Copier<'a> {
     destination: &'a Destination,
     request: &'a CopyRequest,
     sharing: Option<&'a Sharing<'a>>,
+    /// The layer's directory, and how it is made a stream: where it may be found out while it is written.
+    diff: Option<(&'a Path, &'a LayerOptions)>,
     rules: Rules,
     content: ContentCopier,
     made: Attributes,
     /// How many sources became the file that the destination names.
     onto_file: Cell<usize>,
+    /// What the only source unpacked.
+    unpacked: Cell<Option<KnownFiles>>,
 }
 
 fn copy_sources(
     upper: &Upper<'_>,
     destination: &Destination,
     request: &CopyRequest,
-    sharing: Option<&Sharing<'_>>,
+    (sharing, diff): (Option<&Sharing<'_>>, Option<(&Path, &LayerOptions)>),
     copied: &mut Copied,
-) -> Result<(), Error> {
+) -> Result<Option<KnownFiles>, Error> {
     let exclude = IgnoreRules::from_patterns(request.exclude.iter().map(String::as_str), "--exclude").map_err(Error::Select)?;
     let existing = if request.parents { Existing::Keep } else { Existing::Overwrite };
     let rules = Rules { chown: request.chown, chmod: request.chmod.clone(), exclude, existing };
     let made = made_directory(request);
-    let copier = Copier { upper, destination, request, sharing, rules, content: ContentCopier::default(), made, onto_file: Cell::new(0) };
+    let content = ContentCopier::default();
+    // Several sources are not written in the order of a stream.
+    let diff = diff.filter(|_| request.sources.len() == 1 && !request.parents);
+    let mut copier =
+        Copier { upper, destination, request, sharing, diff, rules, content, made, onto_file: Cell::new(0), unpacked: Cell::default() };
     for source in &request.sources {
         match source {
             CopySource::Tree { tree, pattern } => {
-                for root in select(tree.as_ref(), pattern, request.parents)? {
+                let roots = select(tree.as_ref(), pattern, request.parents)?;
+                copier.diff = diff.filter(|_| roots.len() == 1);
+                for root in roots {
                     copier.root(tree.as_ref(), &root, copied)?;
                 }
             }
@@ -225,7 +259,7 @@ fn copy_sources(
             destination.path
         ));
     }
-    Ok(())
+    Ok(copier.unpacked.take())
 }
 
 /// The mode of directories that are made for the destination.
@@ -257,6 +291,7 @@ impl Copier<'_> {
             self.below_parents(&walk, root)?;
         } else if is_directory {
             let directory = self.upper.enter_all(&self.destination.path, &self.made)?;
+            walk.diff = self.begin_diff(&directory, tree, &root.path);
             walk.contents(&root.path, directory)?;
         } else if root.metadata.kind == Kind::File && self.request.unpack != Unpack::Never {
             let open = || tree.open(&root.path).map_err(|source| Error::Read { path: root.path.clone(), source });
@@ -269,12 +304,34 @@ impl Copier<'_> {
         let (entries, bytes) = walk.totals();
         copied.entries += entries;
         copied.bytes += bytes;
+        copied.layer = walk.diff.and_then(LayerDiff::finish);
         Ok(())
+    }
+
+    /// Begins to find out the diff ID of a layer that gets the contents of `source` in `directory`, and nothing else.
+    fn begin_diff(&self, directory: &Arc<UpperDir>, tree: &dyn Tree, source: &RootPath) -> Option<LayerDiff> {
+        let (layer, options) = self.diff?;
+        let stream = LayerStream::open(layer, self.upper.base().layers(), options).ok()?;
+        // A directory of the base gets a new time if something new is made directly in it. This need not be exact: a wrong guess is found out in the end.
+        let gets_entries = tree
+            .read_dir(source)
+            .ok()?
+            .iter()
+            .any(|entry| entry.kind != Kind::Directory || directory.covers(&entry.name).is_ok_and(|covers| !covers));
+        let mut above = LayerEntries::default();
+        let way = directory.way();
+        for (at, made) in way.iter().enumerate() {
+            let gets_entries = way.get(at + 1).map_or(gets_entries, |next| !next.in_base());
+            above.directory(made.path().clone(), made.promise(gets_entries)?);
+        }
+        let diff = LayerDiff::new(stream);
+        diff.take(0, above);
+        Some(diff)
     }
 
     fn file(&self, walk: &Walk<'_>, root: &SourceRoot) -> Result<(), Error> {
         let (directory, name) = self.place_for(&root.name)?;
-        walk.file(&root.path, &root.metadata, &directory, &name)
+        walk.file(&root.path, &root.metadata, (&directory, &name))
     }
 
     /// Copies with the directories above, which are made like those of the source.
@@ -293,9 +350,9 @@ impl Copier<'_> {
             directory = self.upper.enter(&directory, name, || walk.attributes(&source, &metadata), Existing::Keep)?;
         }
         if root.metadata.kind == Kind::Directory {
-            walk.directory(&root.path, root.metadata, directory)
+            walk.directory(&root.path, &root.metadata, &directory)
         } else {
-            walk.file(&root.path, &root.metadata, &directory, root.path.file_name().unwrap_or_default())
+            walk.file(&root.path, &root.metadata, (&directory, root.path.file_name().unwrap_or_default()))
         }
     }
 
@@ -322,7 +379,9 @@ impl Copier<'_> {
         // `--chmod` has no say in unpacking.
         let made = Attributes { mode: MADE_MODE, ..self.made.clone() };
         let directory = self.upper.enter_all(&self.destination.path, &made)?;
-        let unpacked = add_archive::unpack(self.upper, &directory, open()?, self.request)?;
+        let known = self.diff.map(|_| KnownFiles::new(MAX_KNOWN));
+        let (unpacked, known) = add_archive::unpack(self.upper, &directory, open()?, self.request, known)?;
+        self.unpacked.set(known);
         copied.entries += unpacked.entries;
         copied.bytes += unpacked.bytes;
         Ok(true)
@@ -333,14 +392,7 @@ impl Copier<'_> {
         let (directory, name) = self.place_for(OsStr::new(name))?;
         let attributes = self.file_attributes(mode, owner, self.request.created_time);
         let fd = self.upper.create(&directory, &name, Over::Files, attributes.mode)?;
-        let mut rest = content;
-        while !rest.is_empty() {
-            match rustix::io::write(&fd, rest) {
-                Ok(length) => rest = rest.get(length..).unwrap_or_default(),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(directory.write_error(&name, error.into())),
-            }
-        }
+        write_all(&fd, content).map_err(|error| directory.write_error(&name, error))?;
         copied.entries += 1;
         copied.bytes += content.len() as u64;
         self.upper.finish_file(&directory, &name, &fd, &attributes)

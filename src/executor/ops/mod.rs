@@ -12,6 +12,10 @@ mod dates;
 mod error;
 pub mod exec;
 mod failed;
+mod fill;
+mod layer_diff;
+#[cfg(test)]
+mod layer_diff_tests;
 mod mkdir;
 mod select;
 mod share;
@@ -25,7 +29,7 @@ mod users;
 mod users_tests;
 mod walk;
 
-pub use copy::{ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, copy_sharing, octal};
+pub use copy::{Aids, ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, copy_with, octal};
 pub(super) use dates::{Rule, dated};
 pub use error::{BadEntry, Error};
 pub use failed::{FailedSlot, FailedStep, ShellError};
@@ -33,5 +37,5 @@ pub use mkdir::make_dir;
 pub use select::{SourceRoot, select};
 pub use share::Sharing;
 pub(super) use step::missing_hint;
-pub use step::{copy_step, exclude_rules, mkdir_step, view};
+pub use step::{DiffIdWanted, copy_step, exclude_rules, mkdir_step, view};
 pub use users::{ProcessUser, ResolvedOwner, lookup_owner, lookup_user};

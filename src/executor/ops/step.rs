@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crate::context::{IgnoreRules, LocalContext};
 use crate::executor::{Download, Environment, Error as BuildError};
 use crate::graph::{CopyOp, CopySource as OpSource, FileMode, MkdirOp, Op, SourceOp, Step, Unpack as OpUnpack};
+use crate::image::layer::{LayerOptions, LayerWritten};
 use crate::store::view::MergedView;
 use crate::store::{SnapshotId, SnapshotMeta, Store};
 use crate::sys::tree::Tree;
 
 use super::dates::limit_times;
-use super::{ChmodRule, CopyRequest, CopySource, Error, Owner, Sharing, Unpack, copy_sharing, lookup_owner, make_dir};
+use super::{Aids, ChmodRule, CopyRequest, CopySource, Error, Owner, Sharing, Unpack, copy_with, lookup_owner, make_dir};
 
 /// The files of a stack of snapshots.
 pub fn view(store: &Store, snapshots: &[SnapshotId]) -> Result<MergedView, BuildError> {
@@ -31,12 +32,21 @@ pub fn exclude_rules(patterns: &[String]) -> Result<Option<IgnoreRules>, Error> 
 /// The download of an input, with the op that asked for it.
 type DownloadOf<'a> = dyn Fn(usize) -> Option<(&'a Download, &'a Op)> + 'a;
 
+/// Whether the diff ID of a layer will be asked for, so that it is found out while the layer is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiffIdWanted {
+    /// It will.
+    Yes,
+    /// Probably not: the layer is not the image's.
+    No,
+}
+
 /// Does a `COPY` or `ADD` above `base`; what did not change is shared with the layer that the step made `earlier`.
 pub fn copy_step(
     environment: &Environment,
     step: &Step,
     op: &CopyOp,
-    (base, earlier): (&[SnapshotId], Option<SnapshotId>),
+    (base, earlier, wanted): (&[SnapshotId], Option<SnapshotId>, DiffIdWanted),
     trees: &HashMap<usize, Arc<dyn Tree>>,
     contexts: &[Arc<LocalContext>],
     download: &DownloadOf<'_>,
@@ -68,7 +78,10 @@ pub fn copy_step(
         Some(id) => sharing.with(&store.snapshot_path(id), &store.snapshot_list_path(id)),
         None => sharing,
     };
-    let copied = copy_sharing(&view, &active.fs_path(), &request, Some(&sharing)).map_err(|source| {
+    let options = LayerOptions { latest_time: epoch, userxattr: store.userxattr() };
+    // A layer without a base of its own will lie above one all the same, and then only what differs from that counts.
+    let diff = (wanted == DiffIdWanted::Yes && (!op.link || base.is_empty())).then_some(&options);
+    let copied = copy_with(&view, &active.fs_path(), &request, Aids { sharing: Some(&sharing), diff }).map_err(|source| {
         let hint = missing_hint(contexts, &source);
         BuildError::Files { step: Box::new(step.clone()), source, hint }
     })?;
@@ -77,7 +90,11 @@ pub fn copy_step(
     }
     let list = active.list_path();
     sharing.write(&list, copied.bytes).map_err(|source| BuildError::Io { action: "write", path: list, source })?;
-    commit(active, step, copied.bytes, epoch)
+    let id = commit(active, step, copied.bytes, epoch)?;
+    if let Some(LayerWritten { diff_id, size, .. }) = copied.layer {
+        store.set_diff_id(id, &diff_id, size)?;
+    }
+    Ok(id)
 }
 
 /// Looks up an owner, and warns about names that nobody has.

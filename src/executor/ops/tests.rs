@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
+use crate::image::layer::{LayerOptions, diff_id_only};
 use crate::path::RootPath;
 use crate::store::view::MergedView;
 use crate::store::view::fixture::{Overlay, can_mount, listing, plant};
@@ -44,7 +45,17 @@ impl Bench {
     }
 
     pub(super) fn run(&self, instruction: &str) -> Result<Copied, Error> {
-        copy(&self.view(), &self.upper(), &self.request(instruction))
+        Ok(Copied { layer: None, ..self.run_telling(instruction, None)? })
+    }
+
+    /// The same with what is said of the layer meanwhile, which has to be what is read from it.
+    pub(super) fn run_telling(&self, instruction: &str, sharing: Option<&Sharing<'_>>) -> Result<Copied, Error> {
+        let options = LayerOptions::default();
+        let copied = copy_with(&self.view(), &self.upper(), &self.request(instruction), Aids { sharing, diff: Some(&options) })?;
+        if let Some(layer) = &copied.layer {
+            assert_eq!(diff_id_only(&self.upper(), &self.base, &options).as_ref().ok(), Some(layer), "{instruction}");
+        }
+        Ok(copied)
     }
 
     /// Reads an instruction; only as much of the language as the cases need.
@@ -174,7 +185,7 @@ fn many_sources_onto_one_name_leave_the_last_with_a_warning() {
     assert_eq!(bench.merged(), ["f 0644 0:0 /d B"]);
     assert_eq!(copied.warnings.len(), 1);
     let bench = Bench::new(&["d 0755 d"], "f 0644 a A\nf 0644 b B");
-    assert_eq!(bench.run("COPY a b /d").unwrap(), Copied { entries: 2, bytes: 2, warnings: vec![] });
+    assert_eq!(bench.run("COPY a b /d").unwrap(), Copied { entries: 2, bytes: 2, warnings: vec![], layer: None });
     assert_eq!(bench.merged(), ["d 0755 0:0 /d", "f 0644 0:0 /d/a A", "f 0644 0:0 /d/b B"]);
     // The first makes the directory that the second goes into.
     case(&[], "f 0644 a/x X\nf 0644 b B", "COPY a b /d", &["d 0755 0:0 /d", "f 0644 0:0 /d/b B", "f 0644 0:0 /d/x X"]);

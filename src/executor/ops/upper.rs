@@ -4,6 +4,8 @@
 //! it. Its final owner, mode, attributes and times are set when the last handle is dropped, and a handle keeps those of the directories above it: so a
 //! directory is finished after everything in it, by whichever thread is last, and nothing inherits from a parent (set-group-ID, ACLs) by accident. What
 //! fails then is kept for [`Upper::finish`]. A layer that was not finished without error is garbage.
+//!
+//! Whatever gets no time of its own gets one and the same: that at which the layer was begun.
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,11 +14,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::error::Error;
+use crate::image::layer::DirectoryHead;
 use crate::path::RootPath;
 use crate::store::view::{MergedDir, MergedView};
 use crate::sys::inode::{self, Xattrs};
@@ -36,11 +40,11 @@ pub(super) struct Attributes {
 /// When an entry was modified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mtime {
-    /// Whenever the kernel says.
+    /// When the layer was begun.
     Now,
     /// At this time.
     At((i64, u32)),
-    /// At this time, unless the directory got a new entry meanwhile.
+    /// At this time, unless the directory got a new entry meanwhile: then it is [`Mtime::Now`].
     Unchanged((i64, u32)),
 }
 
@@ -80,16 +84,29 @@ pub(super) struct UpperDir {
     setgid: bool,
     last: Mutex<Option<Attributes>>,
     changed: AtomicBool,
+    /// What was said of it before it was finished.
+    promised: Mutex<Option<DirectoryHead>>,
     shared: Arc<Shared>,
     /// Kept so that it is finished after this one.
-    _parent: Option<Arc<UpperDir>>,
+    parent: Option<Arc<UpperDir>>,
 }
 
 #[derive(Default)]
 struct Shared {
+    /// When the layer was begun: seconds and nanoseconds since the epoch.
+    begun: (i64, u32),
     failure: Mutex<Option<Error>>,
     warnings: Mutex<Vec<String>>,
     dropped_xattrs: AtomicBool,
+    /// A directory has not become what was promised.
+    broken_promise: AtomicBool,
+}
+
+/// What is to be said of a layer that is finished.
+pub(super) struct FinishedLayer {
+    pub(super) warnings: Vec<String>,
+    /// Whether everything in it has become what was said of it meanwhile.
+    pub(super) as_promised: bool,
 }
 
 impl<'a> Upper<'a> {
@@ -99,7 +116,7 @@ impl<'a> Upper<'a> {
         let tree = RootDir::open(upper).map_err(failed)?;
         let fd = tree.open_at(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty(), Links::Refuse).map_err(failed)?;
         let lower = base.root();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { begun: now(), ..Shared::default() });
         let last = if base.layers().is_empty() {
             // A layer of its own: the root is as any image has it, not as the directory was made.
             Attributes { mode: 0o755, uid: 0, gid: 0, mtime: Mtime::Now, xattrs: Vec::new() }
@@ -113,8 +130,9 @@ impl<'a> Upper<'a> {
             setgid: false,
             last: Mutex::new(Some(last)),
             changed: AtomicBool::new(false),
+            promised: Mutex::default(),
             shared: Arc::clone(&shared),
-            _parent: None,
+            parent: None,
         });
         let process = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Ok(Upper { base, tree, root, shared, umask: umask(), process })
@@ -132,14 +150,16 @@ impl<'a> Upper<'a> {
         self.shared.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
 
-    /// Closes the layer; all other handles must be gone. Returns the warnings.
-    pub(super) fn finish(self) -> Result<Vec<String>, Error> {
+    /// Closes the layer; all other handles must be gone.
+    pub(super) fn finish(self) -> Result<FinishedLayer, Error> {
         let Upper { root, shared, .. } = self;
         drop(root);
         if let Some(failure) = shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(failure);
         }
-        Ok(std::mem::take(&mut *shared.warnings.lock().unwrap_or_else(PoisonError::into_inner)))
+        let warnings = std::mem::take(&mut *shared.warnings.lock().unwrap_or_else(PoisonError::into_inner));
+        let as_promised = !shared.broken_promise.load(Ordering::Relaxed) && !shared.dropped_xattrs.load(Ordering::Relaxed);
+        Ok(FinishedLayer { warnings, as_promised })
     }
 
     /// What `name` in `directory` is now.
@@ -234,8 +254,9 @@ impl<'a> Upper<'a> {
             setgid,
             last: Mutex::new(last),
             changed: AtomicBool::new(false),
+            promised: Mutex::default(),
             shared: Arc::clone(&self.shared),
-            _parent: Some(Arc::clone(parent)),
+            parent: Some(Arc::clone(parent)),
         })
     }
 
@@ -318,10 +339,7 @@ impl<'a> Upper<'a> {
             let path = directory.path.join(name);
             self.shared.set_xattrs(&attributes.xattrs, &path, |attribute, value| inode::set_xattr(fd, attribute, value));
         }
-        if let Some(times) = times(attributes.mtime, false) {
-            rustix::fs::futimens(fd, &times).map_err(failed)?;
-        }
-        Ok(())
+        rustix::fs::futimens(fd, &times(attributes.mtime, false, self.shared.begun)).map_err(failed)
     }
 
     /// Gives a link or node its attributes.
@@ -335,10 +353,8 @@ impl<'a> Upper<'a> {
         let fd = directory.fd.as_fd();
         self.shared
             .set_xattrs(&attributes.xattrs, &directory.path.join(name), |attribute, value| inode::set_xattr_at(fd, name, attribute, value));
-        if let Some(times) = times(attributes.mtime, false) {
-            rustix::fs::utimensat(&directory.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-        }
-        Ok(())
+        let times = times(attributes.mtime, false, self.shared.begun);
+        rustix::fs::utimensat(&directory.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
     }
 
     /// Makes a symbolic link.
@@ -415,6 +431,44 @@ impl UpperDir {
         &self.path
     }
 
+    /// The directory's descriptor.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The directories of the layer on the way to this one, which is the last; without the root.
+    pub(super) fn way(self: &Arc<UpperDir>) -> Vec<Arc<UpperDir>> {
+        let mut way = Vec::new();
+        let mut at = self;
+        while let Some(parent) = &at.parent {
+            way.push(Arc::clone(at));
+            at = parent;
+        }
+        way.reverse();
+        way
+    }
+
+    /// Whether the base has something under this name.
+    pub(super) fn covers(&self, name: &OsStr) -> Result<bool, Error> {
+        Ok(self.lower_entry(name)?.is_some())
+    }
+
+    /// Whether the base has this directory.
+    pub(super) fn in_base(&self) -> bool {
+        self.lower.is_some()
+    }
+
+    /// Says what the directory will be, supposing that it gets new entries or not; whether that comes true is found out in the end. `None` where it was there
+    /// before this layer's writer entered it.
+    pub(super) fn promise(&self, gets_entries: bool) -> Option<DirectoryHead> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let Attributes { mode, uid, gid, mtime, xattrs } = last.as_ref()?;
+        let (mtime, _) = mtime.resolve(gets_entries, self.shared.begun);
+        let head = DirectoryHead { mode: *mode, uid: *uid, gid: *gid, mtime, xattrs: xattrs.clone() };
+        *self.promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(head.clone());
+        Some(head)
+    }
+
     /// What the base has under this name.
     pub(super) fn lower_entry(&self, name: &OsStr) -> Result<Option<Metadata>, Error> {
         match &self.lower {
@@ -436,7 +490,28 @@ impl Drop for UpperDir {
             let mut failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
             failure.get_or_insert(Error::Write { path: self.path.clone(), source });
         }
+        if let Some(head) = self.promised.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && !is_kept(&self.fd, &head)
+        {
+            self.shared.broken_promise.store(true, Ordering::Relaxed);
+        }
     }
+}
+
+impl Mtime {
+    /// The time that is meant in a layer that was begun at `begun`.
+    fn resolve(self, changed: bool, begun: (i64, u32)) -> (i64, u32) {
+        match self {
+            Mtime::Now => begun,
+            Mtime::Unchanged(_) if changed => begun,
+            Mtime::At(time) | Mtime::Unchanged(time) => time,
+        }
+    }
+}
+
+fn is_kept(directory: &OwnedFd, head: &DirectoryHead) -> bool {
+    let Ok(stat) = rustix::fs::fstat(directory) else { return false };
+    (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid, stat.st_mtime) == (head.mode, head.uid, head.gid, head.mtime)
 }
 
 impl Shared {
@@ -464,10 +539,7 @@ fn set_directory(fd: &OwnedFd, path: &RootPath, attributes: &Attributes, changed
     rustix::fs::fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
     rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
     shared.set_xattrs(&attributes.xattrs, path, |attribute, value| inode::set_xattr(fd, attribute, value));
-    if let Some(times) = times(attributes.mtime, changed) {
-        rustix::fs::futimens(fd, &times)?;
-    }
-    Ok(())
+    Ok(rustix::fs::futimens(fd, &times(attributes.mtime, changed, shared.begun))?)
 }
 
 fn copied_up(lower: &MergedDir) -> io::Result<Attributes> {
@@ -476,14 +548,15 @@ fn copied_up(lower: &MergedDir) -> io::Result<Attributes> {
     Ok(Attributes { mode: metadata.mode, uid: metadata.uid, gid: metadata.gid, mtime, xattrs: lower.xattrs()? })
 }
 
-fn times(mtime: Mtime, changed: bool) -> Option<Timestamps> {
-    let (seconds, nanoseconds) = match mtime {
-        Mtime::Now => return None,
-        Mtime::Unchanged(_) if changed => return None,
-        Mtime::At(time) | Mtime::Unchanged(time) => time,
-    };
+fn times(mtime: Mtime, changed: bool, begun: (i64, u32)) -> Timestamps {
+    let (seconds, nanoseconds) = mtime.resolve(changed, begun);
     let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) };
-    Some(Timestamps { last_access: time, last_modification: time })
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn now() -> (i64, u32) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos())
 }
 
 /// Removes a directory with all that is in it. Not recursive, for its depth is the archive's choice.

@@ -1,28 +1,33 @@
 //! Copies a directory's contents into a directory of the new layer.
 //!
-//! Directories are jobs on a stack. A job makes its directory, copies the files in it and leaves a job for each directory, so that no more descriptors are
-//! open than the tree is deep, and helpers join in once a tree turns out to be large. Whichever thread fails first stops the others.
+//! One thread walks the tree in the order of a layer's stream, makes the directories and cuts the rest into pieces, which helpers copy too once a tree turns
+//! out to be large. Few pieces wait, so that hardly more descriptors are open than the tree is deep. Whichever thread fails first stops the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::content::ContentCopier;
 use super::copy::{ChmodRule, Owner};
 use super::error::Error;
+use super::layer_diff::LayerDiff;
 use super::share::Sharing;
 use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
 use crate::context::{DirectoryState, FileStamp, IgnoreRules};
+use crate::image::layer::{DirectoryHead, LayerEntries};
 use crate::path::RootPath;
 use crate::sys::inode::Xattrs;
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
 
-/// From how many entries on a second thread is worth its start.
-const HELP_FROM: u64 = 256;
 /// How many threads work on one tree.
 const MAX_THREADS: usize = 4;
-/// How many entries of one directory make one job.
-const CHUNK: usize = 512;
+/// From how many entries on a second thread is worth its start.
+const HELP_FROM: u64 = 256;
+/// How many entries make one piece.
+const PIECE: usize = 64;
+/// From how many directories the entries of one piece may be: each is open.
+const PIECE_DIRECTORIES: usize = 16;
 
 /// What applies to everything that one instruction copies.
 pub(super) struct Rules {
@@ -40,6 +45,8 @@ pub(super) struct Walk<'a> {
     pub(super) content: &'a ContentCopier,
     /// An earlier snapshot to share files with.
     pub(super) sharing: Option<&'a Sharing<'a>>,
+    /// Where the diff ID is found out meanwhile. Whoever sets it has taken what comes before the first directory's contents to it, as number 0.
+    pub(super) diff: Option<LayerDiff>,
     /// Where the patterns of `exclude` start.
     pub(super) base: RootPath,
     entries: AtomicU64,
@@ -52,31 +59,42 @@ pub(super) struct Walk<'a> {
 
 #[derive(Default)]
 struct Queue {
-    jobs: Vec<Job>,
-    running: usize,
+    pieces: VecDeque<Piece>,
+    /// No more pieces will come.
+    ended: bool,
     failure: Option<Error>,
 }
 
-struct Job {
+/// A directory on the way down.
+struct Level {
     source: RootPath,
-    target: Target,
+    directory: Arc<UpperDir>,
+    /// Those that are left.
+    entries: std::vec::IntoIter<DirEntry>,
     state: DirectoryState,
 }
 
-enum Target {
-    /// The contents of the source go into this directory.
-    Into(Arc<UpperDir>),
-    /// The source becomes a directory in this one.
-    In(Arc<UpperDir>, Metadata),
-    /// These entries of the source go into this directory.
-    Entries(Arc<UpperDir>, Vec<DirEntry>),
+/// Entries that come one after the other in the stream.
+struct Piece {
+    number: usize,
+    parts: Vec<Part>,
 }
+
+enum Part {
+    /// A directory that was made, and what it will be.
+    Directory(RootPath, Option<DirectoryHead>),
+    /// Entries of the directory `source` that are none themselves, to be copied.
+    Entries { source: RootPath, directory: Arc<UpperDir>, entries: Vec<DirEntry> },
+}
+
+/// Where something goes: a directory of the layer, and a name in it.
+pub(super) type Place<'a> = (&'a UpperDir, &'a OsStr);
 
 impl<'a> Walk<'a> {
     pub(super) fn new(upper: &'a Upper<'a>, tree: &'a dyn Tree, rules: &'a Rules, content: &'a ContentCopier, base: RootPath) -> Walk<'a> {
         let (entries, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         let (links, queue, wake) = (Mutex::default(), Mutex::default(), Condvar::new());
-        Walk { upper, tree, rules, content, sharing: None, base, entries, bytes, links, queue, wake }
+        Walk { upper, tree, rules, content, sharing: None, diff: None, base, entries, bytes, links, queue, wake }
     }
 
     /// How many entries were made, and how many bytes were copied.
@@ -87,32 +105,38 @@ impl<'a> Walk<'a> {
     /// Copies what is in the directory `source` into `target`.
     pub(super) fn contents(&self, source: &RootPath, target: Arc<UpperDir>) -> Result<(), Error> {
         let state = self.state_above(source, true);
-        self.lock().jobs.push(Job { source: source.clone(), target: Target::Into(target), state });
-        self.run()
+        self.run(self.level(source.clone(), target, state)?)
     }
 
     /// Copies the directory `source` itself into `parent`, under its own name.
-    pub(super) fn directory(&self, source: &RootPath, metadata: Metadata, parent: Arc<UpperDir>) -> Result<(), Error> {
+    pub(super) fn directory(&self, source: &RootPath, metadata: &Metadata, parent: &Arc<UpperDir>) -> Result<(), Error> {
+        let directory = self.make(source, metadata, parent)?;
         let state = self.state_above(source, false);
-        self.lock().jobs.push(Job { source: source.clone(), target: Target::In(parent, metadata), state });
-        self.run()
+        self.run(self.level(source.clone(), directory, state)?)
     }
 
-    /// Copies something else than a directory to `name` in `directory`.
-    pub(super) fn file(&self, source: &RootPath, metadata: &Metadata, directory: &UpperDir, name: &std::ffi::OsStr) -> Result<(), Error> {
+    /// Copies something else than a directory to a place.
+    pub(super) fn file(&self, source: &RootPath, metadata: &Metadata, place: Place<'_>) -> Result<(), Error> {
+        self.file_noting(source, metadata, place, None)
+    }
+
+    /// The same; `made` is told what was made.
+    fn file_noting(&self, source: &RootPath, metadata: &Metadata, place: Place<'_>, made: Option<&mut LayerEntries>) -> Result<(), Error> {
+        let (directory, name) = place;
         let mut linked = None;
         if metadata.nlink > 1 && metadata.kind != Kind::Symlink {
             // Held until the file is whole, so that nobody links to half of it.
             let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(first) = links.get(&(metadata.dev, metadata.ino)) {
                 self.entries.fetch_add(1, Ordering::Relaxed);
-                return self.upper.hard_link(directory, name, Over::Files, first);
+                self.upper.hard_link(directory, name, Over::Files, first)?;
+                return self.note(place, metadata, made);
             }
             links.insert((metadata.dev, metadata.ino), directory.path().join(name));
             linked = Some(links);
         }
         match metadata.kind {
-            Kind::File => self.regular(source, metadata, directory, name)?,
+            Kind::File => return self.regular(source, metadata, place, made).map(|()| drop(linked)),
             Kind::Symlink => {
                 let attributes = self.attributes(source, metadata)?;
                 let target = self.tree.read_link(source).map_err(|error| read_error(source, error))?;
@@ -130,22 +154,55 @@ impl<'a> Walk<'a> {
         }
         drop(linked);
         self.entries.fetch_add(1, Ordering::Relaxed);
+        self.note(place, metadata, made)
+    }
+
+    /// Notes something to be looked at.
+    fn note(&self, (directory, name): Place<'_>, metadata: &Metadata, made: Option<&mut LayerEntries>) -> Result<(), Error> {
+        let Some(made) = made else { return Ok(()) };
+        let path = directory.path().join(name);
+        // Whether a file with several names is what the base has depends on all of them.
+        if metadata.nlink > 1 && directory.covers(name)? {
+            made.unknown(path);
+        } else {
+            made.other(path, metadata.kind == Kind::File);
+        }
         Ok(())
     }
 
-    fn regular(&self, source: &RootPath, metadata: &Metadata, directory: &UpperDir, name: &std::ffi::OsStr) -> Result<(), Error> {
+    fn regular(&self, source: &RootPath, metadata: &Metadata, place: Place<'_>, mut made: Option<&mut LayerEntries>) -> Result<(), Error> {
+        let (directory, name) = place;
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        // Only what is new and has one name is known without a look at it.
+        let may_keep = made.as_ref().is_some_and(|made| made.keeps_content()) && metadata.nlink == 1 && !directory.covers(name)?;
         let known = self.sharing.and_then(|sharing| Some((sharing, sharing.content(metadata)?)));
         if let Some((sharing, content)) = known {
             let attributes = self.attributes_with(metadata, Vec::new());
             if sharing.share(self.upper, directory, name, (&content, metadata.size), &attributes)? {
                 self.bytes.fetch_add(metadata.size, Ordering::Relaxed);
-                return Ok(());
+                return match made {
+                    Some(made) if may_keep => {
+                        made.existing_file(directory.path().join(name), directory.fd(), name);
+                        Ok(())
+                    }
+                    made => self.note(place, metadata, made),
+                };
             }
         }
         let (mut from, xattrs) = self.tree.open_with_xattrs(source).map_err(|error| read_error(source, error))?;
+        let may_keep = may_keep && xattrs.is_empty() && metadata.size <= LayerEntries::MAX_FILE;
         let attributes = self.attributes_with(metadata, xattrs);
         let to = self.upper.create(directory, name, Over::Files, attributes.mode)?;
-        let copied = self.content.copy(&mut from, metadata.dev, metadata.size, &to).map_err(|error| directory.write_error(name, error))?;
+        let kept = match &mut made {
+            Some(made) if may_keep => self.content.copy_keeping(&from, (metadata.dev, metadata.size), &to, made.content()),
+            _ => Ok(None),
+        };
+        let write_error = |error| directory.write_error(name, error);
+        let kept = kept.map_err(write_error)?;
+        let copied = match kept {
+            Some(length) => length,
+            None => self.content.copy(&mut from, metadata.dev, metadata.size, &to).map_err(write_error)?,
+        };
         self.bytes.fetch_add(copied, Ordering::Relaxed);
         // Only what did not change since it was hashed is what was hashed.
         if let Some((sharing, content)) = known
@@ -153,7 +210,14 @@ impl<'a> Walk<'a> {
         {
             sharing.copied(&directory.path().join(name), content);
         }
-        self.upper.finish_file(directory, name, &to, &attributes)
+        self.upper.finish_file(directory, name, &to, &attributes)?;
+        match made {
+            Some(made) if kept.is_some() => {
+                made.file(directory.path().join(name), &to);
+                Ok(())
+            }
+            made => self.note(place, metadata, made),
+        }
     }
 
     /// What the copy of an entry gets.
@@ -171,110 +235,177 @@ impl<'a> Walk<'a> {
         Attributes { mode, uid: owner.uid, gid: owner.gid, mtime: Mtime::At(metadata.mtime), xattrs }
     }
 
-    fn run(&self) -> Result<(), Error> {
+    /// Copies what is left of `level` and below.
+    fn run(&self, level: Level) -> Result<(), Error> {
+        let mut walk = vec![level];
+        let mut number = 0;
+        while !walk.is_empty() && self.entries.load(Ordering::Relaxed) < HELP_FROM {
+            number += 1;
+            let piece = self.piece(&mut walk, number)?;
+            self.work(piece)?;
+        }
+        if walk.is_empty() {
+            return Ok(());
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         std::thread::scope(|scope| {
-            let mut alone = true;
-            loop {
-                let mut queue = self.lock();
-                if alone && queue.jobs.len() > 1 && self.entries.load(Ordering::Relaxed) >= HELP_FROM {
-                    alone = false;
-                    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-                    for _ in 1..threads {
-                        scope.spawn(|| while self.step(self.lock()) {});
-                    }
-                }
-                if queue.failure.is_some() {
-                    queue.jobs.clear();
-                }
-                if !self.step(queue) {
-                    break;
+            for _ in 1..threads {
+                scope.spawn(|| while self.help() {});
+            }
+            while !walk.is_empty() && self.lock().failure.is_none() {
+                number += 1;
+                match self.piece(&mut walk, number) {
+                    Ok(piece) => self.hand_out(piece, threads),
+                    Err(error) => self.fail(error),
                 }
             }
+            drop(walk);
+            self.lock().ended = true;
+            self.wake.notify_all();
+            while self.help() {}
         });
         let mut queue = self.lock();
-        queue.jobs.clear();
+        queue.ended = false;
+        queue.pieces.clear();
         queue.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Does one job, or waits for one. Returns whether there may be more.
-    fn step(&self, mut queue: MutexGuard<'_, Queue>) -> bool {
-        let job = loop {
+    /// Leaves a piece to the helpers, or does the first of those that wait if there are enough.
+    fn hand_out(&self, piece: Piece, threads: usize) {
+        let mut queue = self.lock();
+        queue.pieces.push_back(piece);
+        self.wake.notify_one();
+        if queue.pieces.len() < 2 * threads {
+            return;
+        }
+        let first = queue.pieces.pop_front();
+        drop(queue);
+        if let Some(Err(error)) = first.map(|piece| self.work(piece)) {
+            self.fail(error);
+        }
+    }
+
+    /// Does one piece, or waits for one. Returns whether there may be more.
+    fn help(&self) -> bool {
+        let mut queue = self.lock();
+        let piece = loop {
             if queue.failure.is_some() {
                 return false;
             }
-            if let Some(job) = queue.jobs.pop() {
-                break job;
+            if let Some(piece) = queue.pieces.pop_front() {
+                break piece;
             }
-            if queue.running == 0 {
+            if queue.ended {
                 return false;
             }
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         };
-        queue.running += 1;
         drop(queue);
-        let result = self.work(job);
-        let mut queue = self.lock();
-        queue.running -= 1;
-        if let Err(error) = result {
-            queue.failure.get_or_insert(error);
+        if let Err(error) = self.work(piece) {
+            self.fail(error);
         }
-        self.wake.notify_all();
         true
     }
 
-    fn work(&self, job: Job) -> Result<(), Error> {
-        let Job { source, target, state } = job;
-        let (directory, entries) = match target {
-            Target::Entries(directory, entries) => (directory, entries),
-            Target::Into(directory) => (directory, self.read(&source)?),
-            Target::In(parent, metadata) => {
-                let name = source.file_name().unwrap_or_default();
-                let new = || self.attributes(&source, &metadata);
-                let directory = self.upper.enter(&parent, name, new, self.rules.existing)?;
-                self.entries.fetch_add(1, Ordering::Relaxed);
-                (directory, self.read(&source)?)
+    fn fail(&self, error: Error) {
+        self.lock().failure.get_or_insert(error);
+        self.wake.notify_all();
+    }
+
+    /// Goes on with the walk until a piece is full or all is done; makes the directories on the way.
+    fn piece(&self, walk: &mut Vec<Level>, number: usize) -> Result<Piece, Error> {
+        let (mut parts, mut entries, mut directories) = (Vec::new(), 0, 0);
+        while entries < PIECE
+            && directories < PIECE_DIRECTORIES
+            && let Some(level) = walk.last_mut()
+        {
+            let mut files = Vec::new();
+            let mut below = None;
+            while entries < PIECE {
+                let Some(entry) = level.entries.next() else { break };
+                let Some(state) = self.selects(level, &entry)? else { continue };
+                entries += 1;
+                if entry.kind == Kind::Directory {
+                    below = Some((entry, state));
+                    break;
+                }
+                files.push(entry);
             }
-        };
-        let mut chunks = entries.chunks(CHUNK);
-        let now = chunks.next().unwrap_or_default();
-        let later: Vec<Job> = chunks
-            .map(|chunk| Job {
-                source: source.clone(),
-                target: Target::Entries(Arc::clone(&directory), chunk.to_vec()),
-                state: state.clone(),
-            })
-            .collect();
-        if !later.is_empty() {
-            self.lock().jobs.extend(later);
-            self.wake.notify_all();
+            let is_done = below.is_none() && level.entries.as_slice().is_empty();
+            if !files.is_empty() {
+                directories += 1;
+                parts.push(Part::Entries { source: level.source.clone(), directory: Arc::clone(&level.directory), entries: files });
+            }
+            if let Some((entry, state)) = below {
+                let source = level.source.join(&entry.name);
+                // What vanishes while it is copied was not there.
+                let Some(metadata) = self.tree.metadata(&source).map_err(|error| read_error(&source, error))? else { continue };
+                if metadata.kind != Kind::Directory {
+                    let (source, directory) = (level.source.clone(), Arc::clone(&level.directory));
+                    parts.push(Part::Entries { source, directory, entries: vec![entry] });
+                    continue;
+                }
+                let directory = self.make(&source, &metadata, &level.directory)?;
+                if self.diff.is_some() {
+                    parts.push(Part::Directory(directory.path().clone(), directory.promise(true)));
+                }
+                walk.push(self.level(source, directory, state)?);
+            } else if is_done {
+                walk.pop();
+            }
         }
-        for entry in now {
-            self.entry(&source, entry, &directory, &state)?;
+        Ok(Piece { number, parts })
+    }
+
+    /// Makes the directory `source` in `parent`, under its own name.
+    fn make(&self, source: &RootPath, metadata: &Metadata, parent: &Arc<UpperDir>) -> Result<Arc<UpperDir>, Error> {
+        let name = source.file_name().unwrap_or_default();
+        let directory = self.upper.enter(parent, name, || self.attributes(source, metadata), self.rules.existing)?;
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        Ok(directory)
+    }
+
+    fn level(&self, source: RootPath, directory: Arc<UpperDir>, state: DirectoryState) -> Result<Level, Error> {
+        let entries = self.tree.read_dir(&source).map_err(|error| read_error(&source, error))?.into_iter();
+        Ok(Level { source, directory, entries, state })
+    }
+
+    /// Copies the entries of a piece.
+    fn work(&self, piece: Piece) -> Result<(), Error> {
+        let keeps_content = self.diff.as_ref().is_some_and(|diff| diff.wants_content());
+        let mut made = if keeps_content { LayerEntries::with_content() } else { LayerEntries::default() };
+        for part in piece.parts {
+            match part {
+                Part::Directory(path, Some(head)) => made.directory(path, head),
+                Part::Directory(path, None) => made.unknown(path),
+                Part::Entries { source, directory, entries } => {
+                    for entry in entries {
+                        let source = source.join(&entry.name);
+                        let Some(metadata) = self.tree.metadata(&source).map_err(|error| read_error(&source, error))? else { continue };
+                        let noting = self.diff.as_ref().map(|_| &mut made);
+                        self.file_noting(&source, &metadata, (&directory, &entry.name), noting)?;
+                    }
+                }
+            }
+        }
+        if let Some(diff) = &self.diff {
+            diff.take(piece.number, made);
         }
         Ok(())
     }
 
-    fn entry(&self, parent: &RootPath, entry: &DirEntry, directory: &Arc<UpperDir>, state: &DirectoryState) -> Result<(), Error> {
-        let source = parent.join(&entry.name);
-        let mut inner = DirectoryState::default();
-        if !self.rules.exclude.is_empty() {
-            let relative = self.relative(&source);
-            let ignored = self.rules.exclude.decide_in(state, relative).ignored;
-            if ignored && (entry.kind != Kind::Directory || !self.keeps_below(&source, state)?) {
-                return Ok(());
-            }
-            if entry.kind == Kind::Directory {
-                inner = self.rules.exclude.enter(state, relative);
-            }
+    /// Whether an entry is not excluded; for a directory, with what the patterns say of it.
+    fn selects(&self, level: &Level, entry: &DirEntry) -> Result<Option<DirectoryState>, Error> {
+        if self.rules.exclude.is_empty() {
+            return Ok(Some(DirectoryState::default()));
         }
-        // What vanishes while it is copied was not there.
-        let Some(metadata) = self.tree.metadata(&source).map_err(|error| read_error(&source, error))? else { return Ok(()) };
-        if metadata.kind != Kind::Directory {
-            return self.file(&source, &metadata, directory, &entry.name);
+        let source = level.source.join(&entry.name);
+        let relative = self.relative(&source);
+        let is_directory = entry.kind == Kind::Directory;
+        if self.rules.exclude.decide_in(&level.state, relative).ignored && (!is_directory || !self.keeps_below(&source, &level.state)?) {
+            return Ok(None);
         }
-        self.lock().jobs.push(Job { source, target: Target::In(Arc::clone(directory), metadata), state: inner });
-        self.wake.notify_one();
-        Ok(())
+        Ok(Some(if is_directory { self.rules.exclude.enter(&level.state, relative) } else { DirectoryState::default() }))
     }
 
     /// Whether an excluded directory holds something that a later pattern brings back.

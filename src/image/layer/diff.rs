@@ -26,6 +26,7 @@ use crate::oci::DiffId;
 use crate::path::RootPath;
 use crate::sys::{Links, RootDir, xattr};
 
+use super::known::{KnownFile, KnownFiles};
 use super::lower::{Found, LowerLayers, is_whiteout};
 use super::record::{Batch, Content, Head, SMALL};
 use super::tar_writer::TarWriter;
@@ -59,7 +60,10 @@ pub struct LayerWritten {
 
 /// Writes the changes that `layer` makes to `lower` (topmost first) as an uncompressed tar stream.
 pub fn write_layer(layer: &Path, lower: &[PathBuf], out: &mut impl Write, options: &LayerOptions) -> Result<LayerWritten, Error> {
-    let mut differ = Differ::open(layer, lower, options)?;
+    write_all(Differ::open(layer, lower, options)?, layer, out)
+}
+
+fn write_all(mut differ: Differ, layer: &Path, out: &mut impl Write) -> Result<LayerWritten, Error> {
     let mut tar = TarWriter::new(out);
     let first = differ.batch()?;
     first.write(&mut tar, layer)?;
@@ -71,7 +75,7 @@ pub fn write_layer(layer: &Path, lower: &[PathBuf], out: &mut impl Write, option
 }
 
 /// Reads on one thread and writes on this one.
-fn write_rest<W: Write>(differ: &mut Differ<'_>, tar: &mut TarWriter<W>, layer: &Path) -> Result<(), Error> {
+fn write_rest<W: Write>(differ: &mut Differ, tar: &mut TarWriter<W>, layer: &Path) -> Result<(), Error> {
     std::thread::scope(|scope| {
         let (sender, batches) = sync_channel(AHEAD);
         let reader = &mut *differ;
@@ -102,10 +106,16 @@ pub fn diff_id_only(layer: &Path, lower: &[PathBuf], options: &LayerOptions) -> 
     write_layer(layer, lower, &mut io::sink(), options)
 }
 
-struct Differ<'a> {
+/// The same, given files that need not be read.
+pub fn diff_id_knowing(layer: &Path, lower: &[PathBuf], options: &LayerOptions, known: KnownFiles) -> Result<LayerWritten, Error> {
+    let differ = Differ::open(layer, lower, options)?;
+    write_all(Differ { known: Some(known), ..differ }, layer, &mut io::sink())
+}
+
+pub(super) struct Differ {
     layer: RootDir,
     lower: LowerLayers,
-    options: &'a LayerOptions,
+    options: LayerOptions,
     opaque: OsString,
     /// The directories on the way to the current entry; none at the end.
     levels: Vec<Level>,
@@ -115,6 +125,10 @@ struct Differ<'a> {
     links: HashMap<(u64, u64), RootPath>,
     /// The inodes of files with several names in this layer, once somebody asked.
     several: OnceCell<HashSet<u64>>,
+    /// Whether files may get more names yet: the layer is still being written.
+    growing: bool,
+    /// Files that need not be looked at.
+    known: Option<KnownFiles>,
     batch: Batch,
 }
 
@@ -138,18 +152,20 @@ struct Seen {
     fd: Option<OwnedFd>,
 }
 
-impl<'a> Differ<'a> {
-    fn open(layer: &Path, lower: &[PathBuf], options: &'a LayerOptions) -> Result<Differ<'a>, Error> {
+impl Differ {
+    fn open(layer: &Path, lower: &[PathBuf], options: &LayerOptions) -> Result<Differ, Error> {
         let fail = |source| Error::Entry { action: "open", path: RootPath::root(), root: layer.to_owned(), source };
         let mut differ = Differ {
             layer: RootDir::open(layer).map_err(fail)?,
             lower: LowerLayers::open(lower, options.userxattr)?,
-            options,
+            options: options.clone(),
             opaque: overlay_attribute("opaque", options.userxattr).into(),
             levels: Vec::new(),
             pending: Vec::new(),
             links: HashMap::new(),
             several: OnceCell::new(),
+            growing: false,
+            known: None,
             batch: Batch::default(),
         };
         let root = RootPath::root();
@@ -161,6 +177,56 @@ impl<'a> Differ<'a> {
         }
         differ.levels.push(differ.level(root, fd, merged)?);
         Ok(differ)
+    }
+
+    /// For a layer that is being written, and is looked at entry by entry.
+    pub(super) fn open_growing(layer: &Path, lower: &[PathBuf], options: &LayerOptions) -> Result<Differ, Error> {
+        let differ = Differ::open(layer, lower, options)?;
+        Ok(Differ { levels: Vec::new(), growing: true, ..differ })
+    }
+
+    /// What was noted and not yet taken.
+    pub(super) fn take_batch(&mut self) -> Batch {
+        std::mem::take(&mut self.batch)
+    }
+
+    /// Goes to `path`: the directories that it is not in are left.
+    pub(super) fn go_to(&mut self, path: &RootPath) {
+        while self.pending.last().is_some_and(|head| !is_above(&head.path, path)) {
+            self.pending.pop();
+        }
+    }
+
+    /// Enters a directory that will be as `head` says.
+    pub(super) fn enter(&mut self, head: Head) -> Result<(), Error> {
+        let below = self.lower.find(&head.path)?;
+        let unchanged = match &below {
+            Some(found) => {
+                let stat = &found.stat;
+                FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                    && (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (head.mode, head.uid, head.gid)
+                    && head.xattrs == layer_xattrs(self.lower.root(found.layer), &head.path)?
+            }
+            None => false,
+        };
+        self.pending.push(head);
+        if !unchanged {
+            self.note_pending();
+        }
+        Ok(())
+    }
+
+    /// Notes what is at `path` and no directory, if it is a change.
+    pub(super) fn visit_path(&mut self, path: RootPath, kind: FileType) -> Result<(), Error> {
+        let below = self.lower.find(&path)?;
+        let name = CString::new(path.relative().as_os_str().as_bytes()).map_err(|_| Error::Changed { path: path.clone() })?;
+        let seen = self.look(self.layer.as_fd(), &name, kind, &path)?;
+        let is_directory = FileType::from_raw_mode(seen.stat.st_mode) == FileType::Directory;
+        match &below {
+            _ if is_directory || is_whiteout(&seen.stat) => Err(Error::Changed { path }),
+            Some(found) if self.same(&path, &seen, found)? => Ok(()),
+            _ => self.note(path, seen),
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -200,6 +266,11 @@ impl<'a> Differ<'a> {
         let file_name = OsStr::from_bytes(name.to_bytes());
         let path = level.path.join(file_name);
         let below = if level.merged.is_empty() { None } else { self.lower.find_in(&level.merged, &path)? };
+        let is_new_file = below.is_none() && kind == FileType::RegularFile && !name.to_bytes().starts_with(b".wh.");
+        if let Some(known) = self.known.as_mut().filter(|_| is_new_file).and_then(|known| known.take(&path)) {
+            self.note_known(known);
+            return Ok(None);
+        }
         let seen = self.look(directory, name, kind, &path)?;
         if is_whiteout(&seen.stat) {
             if below.is_some() {
@@ -248,7 +319,7 @@ impl<'a> Differ<'a> {
         self.batch.push(Head::whiteout(path), Content::Small(0));
     }
 
-    fn note_pending(&mut self) {
+    pub(super) fn note_pending(&mut self) {
         for head in self.pending.drain(..) {
             self.batch.push(head, Content::Directory);
         }
@@ -263,7 +334,7 @@ impl<'a> Differ<'a> {
         }
         self.note_pending();
         let mut head = Head::new(&path, &stat, xattrs, self.options.latest_time);
-        if stat.st_nlink > 1 {
+        if stat.st_nlink > 1 || self.growing {
             if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
                 head.xattrs.clear();
                 self.batch.push(head, Content::HardLink(first.clone()));
@@ -280,6 +351,13 @@ impl<'a> Differ<'a> {
             self.batch.push(head, content);
         }
         Ok(())
+    }
+
+    fn note_known(&mut self, known: KnownFile) {
+        self.note_pending();
+        let KnownFile { mut head, content } = known;
+        head.mtime = self.options.latest_time.map_or(head.mtime, |latest| head.mtime.min(latest));
+        self.batch.push_small(head, &content);
     }
 
     fn content(&mut self, path: &RootPath, size: u64, fd: Option<OwnedFd>) -> Result<Content, Error> {
@@ -461,6 +539,11 @@ fn read_link(root: &RootDir, path: &RootPath) -> Result<Vec<u8>, Error> {
 fn open_file(root: &RootDir, path: &RootPath) -> Result<File, Error> {
     let opened = root.open_at(path.relative(), OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty(), Links::Refuse);
     opened.map(File::from).map_err(|source| fail(root, path, source))
+}
+
+/// Whether `path` is below `directory`.
+fn is_above(directory: &RootPath, path: &RootPath) -> bool {
+    path.as_bytes().strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
 fn same_content(a: &mut impl Read, b: &mut impl Read) -> io::Result<bool> {

@@ -41,6 +41,11 @@ impl Head {
         Head { path: path.clone(), mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs }
     }
 
+    pub(super) fn entry<'a>(&'a self, kind: EntryKind<'a>) -> Entry<'a> {
+        let Head { path, mode, uid, gid, mtime, xattrs } = self;
+        Entry { path: &path.as_bytes()[1..], kind, mode: *mode, uid: *uid, gid: *gid, mtime: *mtime, xattrs }
+    }
+
     /// The mark of a deletion. It has no time: its own says when a build ran, and nobody reads it.
     pub(super) fn whiteout(path: RootPath) -> Head {
         Head { path, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: Vec::new() }
@@ -85,6 +90,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= MAX_ENTRIES || self.data.len() >= MAX_DATA || self.large >= MAX_LARGE
     }
@@ -92,6 +101,12 @@ impl Batch {
     pub(super) fn push(&mut self, head: Head, content: Content) {
         self.large += usize::from(matches!(content, Content::Large(..)));
         self.entries.push((head, content));
+    }
+
+    /// Adds a file with its content.
+    pub(super) fn push_small(&mut self, head: Head, content: &[u8]) {
+        self.data.extend_from_slice(content);
+        self.push(head, Content::Small(content.len()));
     }
 
     /// Reads `size` bytes, for a [`Content::Small`] that is pushed next; false where there are fewer.
@@ -114,15 +129,7 @@ impl Batch {
     pub(super) fn write<W: Write>(self, tar: &mut TarWriter<W>, root: &Path) -> Result<(), Error> {
         let mut data = &self.data[..];
         for (head, content) in self.entries {
-            let entry = |kind| Entry {
-                path: &head.path.as_bytes()[1..],
-                kind,
-                mode: head.mode,
-                uid: head.uid,
-                gid: head.gid,
-                mtime: head.mtime,
-                xattrs: &head.xattrs,
-            };
+            let entry = |kind| head.entry(kind);
             match content {
                 Content::Small(size) => {
                     let (bytes, rest) = data.split_at(size);
