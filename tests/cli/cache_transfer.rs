@@ -51,8 +51,9 @@ impl Machines {
 
 /// The steps that ran, without what brings caches about.
 fn ran(done: &Done) -> Vec<String> {
-    let is_step =
-        |title: &str| !["[internal]", "[cache ", "push ", "pull "].iter().any(|start| title.starts_with(start)) && !title.contains("FROM ");
+    let is_step = |title: &str| {
+        !["[internal]", "[cache ", "exporting ", "push ", "pull "].iter().any(|start| title.starts_with(start)) && !title.contains("FROM ")
+    };
     done.steps().into_iter().filter(|(title, outcome)| outcome == "DONE" && is_step(title)).map(|(title, _)| title).collect()
 }
 
