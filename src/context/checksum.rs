@@ -18,12 +18,12 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Memory};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::path::RootPath;
+use crate::sys::inode;
 use crate::sys::tree::{Kind, Metadata, Tree};
 
 use super::error::Error;
@@ -458,15 +458,8 @@ impl FileStamp {
 
     /// The stamp of an open file.
     pub fn of_open(file: &File) -> io::Result<FileStamp> {
-        let metadata = file.metadata()?;
-        let time = |seconds: i64, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or(0));
-        Ok(FileStamp {
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-            size: metadata.len(),
-            mtime: time(metadata.mtime(), metadata.mtime_nsec()),
-            ctime: time(metadata.ctime(), metadata.ctime_nsec()),
-        })
+        let Metadata { dev, ino, size, mtime, ctime, .. } = inode::metadata(&rustix::fs::fstat(file)?)?;
+        Ok(FileStamp { dev, ino, size, mtime, ctime })
     }
 
     /// Whether the file had been left alone for long enough at the time `now` that its next change will move its times.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::io::Errno;
 
 use crate::path::RootPath;
+use crate::sys::inode::Xattrs;
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
 
 use super::ignore::{DirectoryState, IgnoreRules};
@@ -186,5 +187,10 @@ impl Tree for Excluding<'_> {
     fn xattrs(&self, path: &RootPath) -> io::Result<Vec<(OsString, Vec<u8>)>> {
         self.require_visible(path)?;
         self.tree.xattrs(path)
+    }
+
+    fn open_with_xattrs(&self, path: &RootPath) -> io::Result<(File, Xattrs)> {
+        self.require_visible(path)?;
+        self.tree.open_with_xattrs(path)
     }
 }

@@ -323,7 +323,7 @@ impl Tree for LocalContext {
     }
 
     fn open_with_xattrs(&self, path: &RootPath) -> io::Result<(File, crate::sys::inode::Xattrs)> {
-        let file = self.open(path)?;
+        let file = File::from(self.open_file(path)?);
         let recorded = if self.owners.are_recorded() { Some(self.xattrs(path)?) } else { None };
         let attributes = recorded.map_or_else(|| attributes_of(file.as_fd()), Ok)?;
         Ok((file, attributes))

@@ -80,6 +80,9 @@ impl Store {
         self.database().write("remember checksums", |tx| {
             let sql = "INSERT OR REPLACE INTO checksums (dev, ino, size, mtime, ctime, sum) VALUES (?, ?, ?, ?, ?, ?)";
             let mut insert = tx.prepare_cached(sql)?;
+            // In the order of the table, which takes half as long where many are new.
+            let mut sums: Vec<_> = sums.iter().collect();
+            sums.sort_unstable_by_key(|(stamp, _)| (stamp.dev.cast_signed(), stamp.ino.cast_signed()));
             for (stamp, sum) in sums {
                 insert.execute(params![
                     stamp.dev.cast_signed(),

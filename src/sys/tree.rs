@@ -93,7 +93,7 @@ pub trait Tree: Send + Sync {
         self.read_dir(path)?.into_iter().filter_map(|entry| examine(entry).transpose()).collect()
     }
 
-    /// What [`Tree::open`] and [`Tree::xattrs`] give of a regular file, which is opened once.
+    /// What [`Tree::open`] and [`Tree::xattrs`] give of a regular file, which is opened once. [`Tree::metadata`] has told that it is there.
     fn open_with_xattrs(&self, path: &RootPath) -> io::Result<(File, Xattrs)> {
         Ok((self.open(path)?, self.xattrs(path)?))
     }

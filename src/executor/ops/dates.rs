@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::path::RootPath;
+use crate::sys::inode::Xattrs;
 use crate::sys::tree::{DirEntry, Metadata, Tree};
 
 /// What the times of a tree become.
@@ -58,6 +59,10 @@ impl Tree for Dated {
 
     fn xattrs(&self, path: &RootPath) -> io::Result<Vec<(OsString, Vec<u8>)>> {
         self.tree.xattrs(path)
+    }
+
+    fn open_with_xattrs(&self, path: &RootPath) -> io::Result<(File, Xattrs)> {
+        self.tree.open_with_xattrs(path)
     }
 }
 

@@ -24,8 +24,11 @@ use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
 const MAX_THREADS: usize = 4;
 /// From how many entries on a second thread is worth its start.
 const HELP_FROM: u64 = 256;
-/// How many entries make one piece.
+/// How many entries make one piece. What is left of a directory goes with it, up to the second number: two threads in one directory wait for each other.
 const PIECE: usize = 64;
+const LARGE_PIECE: usize = 256;
+/// How much content of one piece is kept for the diff ID, in bytes.
+const PIECE_CONTENT: usize = 4 << 20;
 /// From how many directories the entries of one piece may be: each is open.
 const PIECE_DIRECTORIES: usize = 16;
 
@@ -174,7 +177,9 @@ impl<'a> Walk<'a> {
         let (directory, name) = place;
         self.entries.fetch_add(1, Ordering::Relaxed);
         // Only what is new and has one name is known without a look at it.
-        let may_keep = made.as_ref().is_some_and(|made| made.keeps_content()) && metadata.nlink == 1 && !directory.covers(name)?;
+        let may_keep = made.as_ref().is_some_and(|made| made.keeps_content() && made.content_size() < PIECE_CONTENT)
+            && metadata.nlink == 1
+            && !directory.covers(name)?;
         let known = self.sharing.and_then(|sharing| Some((sharing, sharing.content(metadata)?)));
         if let Some((sharing, content)) = known {
             let attributes = self.attributes_with(metadata, Vec::new());
@@ -321,7 +326,7 @@ impl<'a> Walk<'a> {
         {
             let mut files = Vec::new();
             let mut below = None;
-            while entries < PIECE {
+            while entries < LARGE_PIECE {
                 let Some(entry) = level.entries.next() else { break };
                 let Some(state) = self.selects(level, &entry)? else { continue };
                 entries += 1;
