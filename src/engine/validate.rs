@@ -2,10 +2,11 @@
 
 use crate::image::copy::Wanted;
 pub use crate::image::validate::{Bad, Depth, Fault, Validation};
-use crate::image::validate::{validate, validate_stored};
+use crate::image::validate::{validate, validate_archive, validate_stored};
 use crate::oci::Platform;
 use crate::task::blocking;
 
+use super::transfer::open_input;
 use super::{Engine, Error, Place};
 
 /// A look at all bytes of an image.
@@ -33,9 +34,13 @@ impl Engine {
                 let (store, image, depth) = (self.store.clone(), self.image(text)?, request.depth);
                 blocking(move || validate_stored(&store, &image, depth)).await.map_err(failed)
             }
-            Place::Archive { .. } => {
-                let hint = Some("`strake load` checks all that it loads; `strake copy` makes a layout of it, as in `oci:DIR`".to_owned());
-                Err(Error::Usage { message: format!("`{name}` is an archive, which is not looked at where it is"), hint })
+            Place::Archive { path, name: named, .. } => {
+                if named.is_some() || request.platform.is_some() {
+                    let message = format!("`{name}` is an archive, of which all images are looked at");
+                    return Err(Error::Usage { message, hint: Some("name the file alone, without a tag or a platform".to_owned()) });
+                }
+                let archive = open_input(path)?;
+                blocking(move || validate_archive(archive)).await.map_err(failed)
             }
             place => {
                 let wanted = request.platform.clone().map_or(Wanted::All, Wanted::Platform);

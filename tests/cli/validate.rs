@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::{Registry, World, able};
+use crate::common::{Registry, Run, World, able};
 
 /// Changes one byte in the middle of a file.
 fn damage(path: &Path) {
@@ -85,7 +85,40 @@ fn a_layout_is_checked_with_what_its_layers_unpack_to() {
     std::fs::write(dir.join("index.json"), index.to_string()).unwrap();
     let done = world.strake(["validate", &place]).fails();
     assert!(done.stdout.contains("1 layers, the config 2"), "{done}");
-    world.strake(["validate", "oci-archive:some.tar"]).fails().says(&["archive"]);
+}
+
+#[test]
+fn an_archive_is_checked_where_it_is_in_both_of_its_forms() {
+    if !able(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    world.busybox();
+    world.build("FROM localhost/busybox\nRUN echo one > /one\n", &["-t", &registry.name("app:1"), "--push"]).ok();
+    let (saved, oci, old) = (world.path("saved.tar"), world.path("oci.tar"), world.path("old.tar"));
+    world.strake(["save", "-o", saved.to_str().unwrap(), &registry.name("app:1")]).ok();
+    world.strake(["copy", "-q", &registry.name("app:1"), &format!("oci-archive:{}", oci.display())]).ok();
+    let to = format!("docker-archive:{}:acme/old:1", old.display());
+    Run::new("skopeo", ["--insecure-policy", "copy", "-q", "--src-tls-verify=false", &registry.url("app:1"), &to]).ok();
+    for file in [&saved, &oci, &old] {
+        let good = world.strake(["validate", "--tarball", file.to_str().unwrap()]).ok().stdout;
+        assert!(good.contains("good (1 manifest, 3 blobs"), "{good}");
+        // A byte of the largest file, which is the first layer.
+        let mut bytes = std::fs::read(file).unwrap();
+        let entries: Vec<(u64, u64)> = {
+            let mut archive = tar::Archive::new(bytes.as_slice());
+            archive.entries().unwrap().map(|entry| entry.unwrap()).map(|entry| (entry.size(), entry.raw_file_position())).collect()
+        };
+        let (size, at) = entries.into_iter().max().unwrap();
+        bytes[usize::try_from(at + size / 2).unwrap()] ^= 1;
+        std::fs::write(file, bytes).unwrap();
+        let done = world.strake(["validate", &format!("docker-archive:{}", file.display())]).fails();
+        assert!(done.stdout.contains("layer 1") && !done.stdout.contains("layer 2"), "{done}");
+    }
+    std::fs::write(world.path("none.tar"), "nothing at all").unwrap();
+    world.strake(["validate", "--tarball", "none.tar"]).fails().says(&["none.tar"]);
+    world.strake(["validate", "--tarball", "missing.tar"]).fails().says(&["missing.tar"]);
+    world.strake(["validate", "oci-archive:none.tar:tag"]).fails().says(&["all images"]);
 }
 
 #[test]

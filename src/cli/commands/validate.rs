@@ -1,6 +1,7 @@
 //! `strake validate`: whether images are whole.
 
 use std::error::Error as StdError;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::format::{Format, format};
 use crate::cli::render::size;
 use crate::cli::{Global, report};
-use crate::engine::{Bad, Depth, Error, Place, ValidateRequest, Validation};
+use crate::engine::{ArchiveFormat, Bad, Depth, Error, Place, ValidateRequest, Validation};
 use crate::oci::Platform;
 
 use super::places::{place, stored_place};
@@ -18,9 +19,13 @@ use super::{exit, until_interrupted, with_engine};
 /// Flags of `strake validate`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ValidateArgs {
-    /// The images: `NAME` or `ID` of the store, `docker://NAME` of a registry, `oci:DIR[:TAG]`
-    #[arg(required = true, value_name = "IMAGE")]
+    /// The images: `NAME` or `ID` of the store, `docker://NAME` of a registry, `oci:DIR[:TAG]`, `oci-archive:FILE`,
+    /// `docker-archive:FILE`
+    #[arg(required_unless_present = "tarball", value_name = "IMAGE")]
     images: Vec<String>,
+    /// An archive, all of whose images are looked at (may be given several times)
+    #[arg(long, value_name = "FILE")]
+    tarball: Vec<PathBuf>,
     /// Names are those of registries, not of the store
     #[arg(long)]
     remote: bool,
@@ -43,8 +48,10 @@ pub(in crate::cli) fn run(global: &Global, args: ValidateArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let usage = |message| Error::Usage { message, hint: None };
         let (mut failure, read) = (None, if args.remote { place } else { stored_place });
-        for text in &args.images {
-            let place = read(text).map_err(usage)?;
+        let mut places = args.images.iter().map(|text| read(text).map_err(usage)).collect::<Result<Vec<Place>, Error>>()?;
+        let archive = |path: &PathBuf| Place::Archive { path: path.clone(), format: ArchiveFormat::Docker, name: None };
+        places.extend(args.tarball.iter().map(archive));
+        for place in places {
             let depth = if args.fast { Depth::Documents } else { Depth::Bytes };
             let request = ValidateRequest { place, platform: args.platform.clone(), depth };
             let outcome = until_interrupted(engine.validate(&request)).await.and_then(|found| show(&args, &request.place, &found));

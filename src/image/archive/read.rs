@@ -162,7 +162,7 @@ fn stated_digest(name: &str) -> Option<Digest> {
 }
 
 /// A path from the archive's top, without `.` and `..`; `None` where it leads out. `folder` is where relative ones begin.
-fn clean(name: &[u8], folder: &str) -> Option<String> {
+pub(crate) fn clean(name: &[u8], folder: &str) -> Option<String> {
     let name = std::str::from_utf8(name).ok()?;
     let mut parts: Vec<&str> = if name.starts_with('/') { Vec::new() } else { folder.split('/').filter(|part| !part.is_empty()).collect() };
     for part in name.split('/') {

@@ -62,12 +62,12 @@ impl Plan {
 /// An entry of Docker's `manifest.json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct DockerEntry {
-    config: String,
+pub(super) struct DockerEntry {
+    pub(super) config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
-    layers: Option<Vec<String>>,
+    pub(super) layers: Option<Vec<String>>,
 }
 
 /// Loads all images of an archive. Where one has several platforms, `platform` is taken, or else what there is.

@@ -3,8 +3,10 @@
 //! What is wrong is collected, not thrown: one damaged blob says nothing of the next. Only where the image itself cannot be found is that an error. Nothing is
 //! written, and nothing that the store remembers is believed: all bytes are read again.
 //!
-//! The bytes come from a place of [`copy`](super::copy) ([`validate`]), or from the store ([`validate_stored`]), whose layers need not be blobs.
+//! The bytes come from a place of [`copy`](super::copy) ([`validate`]), out of an archive ([`validate_archive`]), or from the store ([`validate_stored`]), whose
+//! layers need not be blobs.
 
+mod archive;
 mod bytes;
 mod stored;
 
@@ -17,6 +19,7 @@ use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, ManifestOrIn
 use super::Error;
 use super::copy::{Source, Wanted};
 
+pub use archive::validate_archive;
 pub use stored::validate_stored;
 
 /// How deep indexes may be nested.
