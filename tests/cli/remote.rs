@@ -124,6 +124,28 @@ fn a_copy_keeps_the_digest_wherever_it_goes() {
 }
 
 #[test]
+fn every_tag_is_copied_and_what_is_there_is_left_alone() {
+    let Some((world, registry)) = registry() else { return };
+    world.busybox();
+    for tag in ["1", "2"] {
+        world.build(&format!("FROM scratch\nCOPY Dockerfile /{tag}\n"), &["-t", &registry.name(&format!("app:{tag}")), "--push"]).ok();
+    }
+    let other = Registry::empty();
+    let digest = |name: &str| world.strake(["digest", name]).ok().stdout;
+    world.strake(["copy", "-q", &registry.name("app:1"), &other.name("moved:2")]).ok();
+    let done = world.strake(["copy", "-q", "--all-tags", "--no-clobber", &registry.name("app"), &other.name("moved")]).ok();
+    done.says(&[&other.name("moved:2"), "there already"]);
+    assert_eq!(done.stdout, digest(&registry.name("app:1")));
+    assert_eq!(digest(&other.name("moved:2")), digest(&registry.name("app:1")));
+    world.strake(["copy", "-q", "--all-tags", &registry.name("app"), &other.name("moved")]).ok();
+    for tag in ["1", "2"] {
+        assert_eq!(digest(&other.name(&format!("moved:{tag}"))), digest(&registry.name(&format!("app:{tag}"))));
+    }
+    world.strake(["copy", "--all-tags", &registry.name("app:1"), &other.name("moved")]).fails().says(&["all-tags", "app:1"]);
+    world.strake(["copy", "--all-tags", &registry.name("app"), "oci:dir"]).fails().says(&["all-tags"]);
+}
+
+#[test]
 fn a_docker_archive_of_a_copy_is_loaded_and_copied_on() {
     let Some((world, registry)) = registry() else { return };
     let tar = world.path("busybox.tar");

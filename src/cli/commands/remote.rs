@@ -7,10 +7,11 @@ use clap::Args;
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
-use crate::engine::{CopyRequest, Error, Place, Wanted};
+use crate::engine::{CopyRequest, Engine, Error, Place, Wanted};
 use crate::oci::{Platform, Reference};
 
 use super::places::place;
+use super::transfer::{repository, tagged};
 use super::{exit, until_interrupted, with_any_store, with_engine};
 
 /// Flags of `strake copy`.
@@ -32,8 +33,14 @@ pub(in crate::cli) struct CopyArgs {
     /// Copy what is about the image too: signatures, bills of materials and the like
     #[arg(short, long)]
     referrers: bool,
+    /// Copy every tag of a repository to another repository
+    #[arg(long)]
+    all_tags: bool,
+    /// Leave alone what the destination's registry has under the name already
+    #[arg(short, long)]
+    no_clobber: bool,
     /// Write the digest at the destination into a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "all_tags")]
     digestfile: Option<PathBuf>,
     /// Show nothing but the digest
     #[arg(short, long)]
@@ -110,23 +117,56 @@ pub(in crate::cli) struct DeleteArgs {
 /// Runs `strake copy`.
 pub(in crate::cli) fn copy(global: &Global, args: CopyArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
-        let wanted = if args.all { Wanted::All } else { Wanted::Platform(args.platform.unwrap_or_else(Platform::host)) };
         let changes_store = matches!(args.dest, Place::Store(_));
-        let request = CopyRequest { from: args.source, to: args.dest, wanted, referrers: args.referrers };
-        let to_stdout = matches!(&request.to, Place::Archive { path, .. } if path.as_os_str() == "-");
-        let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
-        let outcome = until_interrupted(engine.copy(request, &progress)).await?;
-        drop(progress);
-        crate::task::blocking(move || engine.finish(changes_store)).await?;
-        let digest = outcome.root.digest.to_string();
-        if let Some(path) = args.digestfile {
-            std::fs::write(&path, &digest).map_err(|source| Error::Io { action: "write", path, source })?;
+        let pairs = match args.all_tags {
+            true => every_tag(&engine, &args.source, &args.dest).await?,
+            false => vec![(args.source.clone(), args.dest.clone())],
+        };
+        for (from, to) in pairs {
+            copy_one(&engine, &args, from, to).await?;
         }
-        if !to_stdout {
-            report::result(&digest);
-        }
-        Ok(())
+        crate::task::blocking(move || engine.finish(changes_store)).await
     }))
+}
+
+async fn copy_one(engine: &Engine, args: &CopyArgs, from: Place, to: Place) -> Result<(), Error> {
+    if let Place::Registry(name) = &to
+        && args.no_clobber
+    {
+        match until_interrupted(engine.remote_digest(name)).await {
+            Ok(_) => {
+                report::tell(&format!("`{}` is there already", name.familiar()));
+                return Ok(());
+            }
+            Err(Error::Registry { source, .. }) if source.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let wanted = if args.all { Wanted::All } else { Wanted::Platform(args.platform.clone().unwrap_or_else(Platform::host)) };
+    let request = CopyRequest { from, to, wanted, referrers: args.referrers };
+    let to_stdout = matches!(&request.to, Place::Archive { path, .. } if path.as_os_str() == "-");
+    let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
+    let outcome = until_interrupted(engine.copy(request, &progress)).await?;
+    drop(progress);
+    let digest = outcome.root.digest.to_string();
+    if let Some(path) = args.digestfile.clone() {
+        std::fs::write(&path, &digest).map_err(|source| Error::Io { action: "write", path, source })?;
+    }
+    if !to_stdout {
+        report::result(&digest);
+    }
+    Ok(())
+}
+
+/// What `copy --all-tags` copies: each tag of a repository, to the same tag of another one.
+async fn every_tag(engine: &Engine, from: &Place, to: &Place) -> Result<Vec<(Place, Place)>, Error> {
+    let (Place::Registry(from), Place::Registry(to)) = (from, to) else {
+        let message = "--all-tags copies from one registry to another, or the same one".to_owned();
+        return Err(Error::Usage { message, hint: Some("name two repositories".to_owned()) });
+    };
+    let tags = until_interrupted(engine.remote_tags(repository(from)?)).await?;
+    let (sources, dests) = (tagged(from, tags.clone())?, tagged(repository(to)?, tags)?);
+    Ok(sources.into_iter().map(Place::Registry).zip(dests.into_iter().map(Place::Registry)).collect())
 }
 
 /// Runs `strake manifest`.

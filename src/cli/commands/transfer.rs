@@ -143,7 +143,7 @@ pub(in crate::cli) fn pull(global: &Global, args: PullArgs) -> ExitCode {
 }
 
 /// The repository that `-a` is about: all of its tags, so none may be named.
-fn repository(name: &Reference) -> Result<&Reference, Error> {
+pub(super) fn repository(name: &Reference) -> Result<&Reference, Error> {
     match name.written().rsplit('/').next().is_some_and(|last| last.contains([':', '@'])) {
         false => Ok(name),
         true => {
@@ -154,7 +154,7 @@ fn repository(name: &Reference) -> Result<&Reference, Error> {
 }
 
 /// The names of a repository's tags, sorted: registries list them in any order.
-fn tagged(repository: &Reference, mut tags: Vec<String>) -> Result<Vec<Reference>, Error> {
+pub(super) fn tagged(repository: &Reference, mut tags: Vec<String>) -> Result<Vec<Reference>, Error> {
     tags.sort();
     let bad = |error: crate::oci::ReferenceError| Error::Usage { message: error.to_string(), hint: None };
     tags.into_iter().map(|tag| format!("{}:{tag}", repository.name()).parse().map_err(bad)).collect()
