@@ -1,6 +1,7 @@
 //! `--verify-reproducible`: two builds of the same, compared step by step.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::executor::Outcome;
@@ -70,7 +71,6 @@ pub(super) fn compare(store: &Store, graph: &BuildGraph, one: &Outcome, other: &
 }
 
 fn layer_of(store: &Store, snapshots: &[SnapshotId]) -> LayerAt {
-    let mut paths = snapshots.iter().rev().map(|id| store.snapshot_path(*id));
-    let path = paths.next().unwrap_or_default();
-    LayerAt { path, lower: paths.collect() }
+    let Some((top, below)) = snapshots.split_last() else { return LayerAt { path: PathBuf::new(), lower: Vec::new() } };
+    LayerAt { path: store.snapshot_path(*top), lower: store.layers_below(*top, below) }
 }

@@ -99,7 +99,7 @@ pub(super) fn complete_one(store: &Store, id: SnapshotId, below: &[SnapshotId]) 
         return Ok(Layer { diff_id, tar_size, created_at });
     }
     let options = LayerOptions { latest_time: None, userxattr: store.userxattr() };
-    let lower: Vec<_> = below.iter().rev().map(|id| store.snapshot_path(*id)).collect();
+    let lower = store.layers_below(id, below);
     let written = diff_id_only(&store.snapshot_path(id), &lower, &options)
         .map_err(|source| Error::Layer { layer: format!("snapshot {id}"), source })?;
     store.set_diff_id(id, &written.diff_id, written.size)?;

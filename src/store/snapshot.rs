@@ -77,6 +77,9 @@ impl FromStr for SnapshotId {
     }
 }
 
+/// The empty file beside the files of a layer that stands alone.
+const ALONE: &str = "alone";
+
 /// What is known of a snapshot when it is committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotMeta {
@@ -129,6 +132,15 @@ impl ActiveSnapshot {
     /// A file beside them that stays with the snapshot: whoever writes the layer may say there what its files were made of.
     pub fn list_path(&self) -> PathBuf {
         self.path.join("sources")
+    }
+
+    /// Says of the layer that it is what it is whatever lies below: all of it counts as a change, also what the layers below have in the same way.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn stand_alone(&self) -> Result<(), Error> {
+        let path = self.path.join(ALONE);
+        File::create(&path).map(drop).map_err(Error::io("create", &path))
     }
 
     /// A directory beside them for whoever writes the layer: not made here, and to be removed before the commit.
@@ -230,6 +242,15 @@ impl Store {
     /// The directory of a committed snapshot's files. Whether it exists is not asked.
     pub fn snapshot_path(&self, id: SnapshotId) -> PathBuf {
         self.layout().snapshot_fs(id)
+    }
+
+    /// The directories that the layer of a snapshot is compared with where it lies above `below` (bottom first), topmost first: none for one that
+    /// stands alone ([`ActiveSnapshot::stand_alone`]).
+    pub fn layers_below(&self, id: SnapshotId, below: &[SnapshotId]) -> Vec<PathBuf> {
+        if !below.is_empty() && self.layout().snapshot(id).join(ALONE).exists() {
+            return Vec::new();
+        }
+        below.iter().rev().map(|id| self.snapshot_path(*id)).collect()
     }
 
     /// The file beside a committed snapshot's files ([`ActiveSnapshot::list_path`]). Not every snapshot has one.

@@ -330,3 +330,22 @@ fn a_store_that_is_removed_after_a_build_stays_removed() {
     assert!(!world.root().exists());
     std::fs::rename(away, world.root()).unwrap();
 }
+
+#[test]
+fn a_linked_layer_is_whole_above_any_base_also_where_the_first_one_had_the_same_file() {
+    let world = World::new();
+    world.write("f", "same");
+    world.write("g", "other");
+    let tree = |base: &str, sources: &str| {
+        let path = world.path("image.tar");
+        let output = format!("type=oci,dest={}", path.display());
+        world.build(&format!("FROM scratch AS base\nCOPY {base} /{base}\nFROM base\nCOPY --link {sources} /\n"), &["-o", &output]).ok();
+        let image = Image::oci_archive(&path);
+        let names: Vec<String> = image.tree().into_keys().collect();
+        names
+    };
+    for sources in ["f", "f f", "[f]"] {
+        assert_eq!(tree("f", sources), ["f"], "{sources}");
+        assert_eq!(tree("g", sources), ["f", "g"], "{sources}: the layer was made above a base that has the same file");
+    }
+}

@@ -71,6 +71,10 @@ pub fn copy_step(
         created_time: epoch.map(|seconds| (seconds, 0)),
     };
     let active = environment.store.prepare()?;
+    if op.link {
+        // It may come to lie above other bases, so what this one has too is no less a part of it.
+        active.stand_alone()?;
+    }
     let store = &environment.store;
     let sharing = Sharing::new(&*environment.checksums);
     // Times that are held to the build's own are set afterwards, which nobody may do to a shared file.
@@ -79,8 +83,7 @@ pub fn copy_step(
         None => sharing,
     };
     let options = LayerOptions { latest_time: epoch, userxattr: store.userxattr() };
-    // A layer without a base of its own will lie above one all the same, and then only what differs from that counts.
-    let diff = (wanted == DiffIdWanted::Yes && (!op.link || base.is_empty())).then_some(&options);
+    let diff = (wanted == DiffIdWanted::Yes).then_some(&options);
     let copied = copy_with(&view, &active.fs_path(), &request, Aids { sharing: Some(&sharing), diff }).map_err(|source| {
         let hint = missing_hint(contexts, &source);
         BuildError::Files { step: Box::new(step.clone()), source, hint }
