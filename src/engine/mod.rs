@@ -128,7 +128,9 @@ impl Engine {
 /// # Errors
 /// The store cannot be opened or written.
 pub fn settle_in_background(root: &std::path::Path) -> Result<(), Error> {
-    // The long wait comes first and holds nothing open there: whoever unmounts or removes the store meanwhile can do so.
+    // The long wait comes first and holds nothing open there: whoever unmounts or removes the store meanwhile can do so. It is begun a little later, as
+    // what is only tried out is often removed at once.
+    std::thread::sleep(std::time::Duration::from_secs(1));
     rustix::fs::sync();
     if let Some(store) = Store::open_made(root)? {
         store.settle()?;

@@ -275,14 +275,19 @@ impl Database {
 
     /// Moves what the log holds into the database where it is long: the first process to open the database reads all of the log.
     pub(crate) fn checkpoint_if_long(&self) -> Result<(), Error> {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        if std::fs::metadata(log).map_or(0, |metadata| metadata.len()) < LOG_LENGTH {
+        if self.log_length().is_none_or(|length| length < LOG_LENGTH) {
             return Ok(());
         }
         let _writer = self.queue();
         // Whoever reads at this moment keeps his part of the log; that is no error, and the next settling tries again.
         self.read("write the log back", |connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    }
+
+    /// How long the log is, if there is one: only a store that nobody has written to yet has none.
+    pub(crate) fn log_length(&self) -> Option<u64> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::metadata(log).ok().map(|metadata| metadata.len())
     }
 
     fn queue(&self) -> MutexGuard<'_, ()> {

@@ -43,10 +43,12 @@ impl Store {
         Store::open_in_boot(root, &boot_id())
     }
 
-    /// Opens the store in `root`, if there is one.
+    /// Opens the store in `root`, if there is one that nobody is removing.
     pub fn open_made(root: &Path) -> Result<Option<Store>, Error> {
         let store = Store::at(root, &boot_id())?;
-        Ok(if store.is_made()? { Some(store.recovered()?) } else { None })
+        // SQLite makes its log where it is missing, and then a directory that is being removed would not be empty in the end.
+        let whole = store.is_made()? && store.database().log_length().is_some();
+        Ok(if whole { Some(store.recovered()?) } else { None })
     }
 
     /// Opens the store as in the boot named `boot`.
