@@ -80,6 +80,11 @@ impl Store {
         Ok(Unsettled { blobs: self.fresh_blobs()?, ..rows })
     }
 
+    /// Whether there is a blob that is not settled: every image that is made has one, also where all of its layers were there.
+    pub fn has_fresh_blobs(&self) -> Result<bool, Error> {
+        Ok(!self.fresh_blobs()?.is_empty())
+    }
+
     pub(crate) fn fresh_blobs(&self) -> Result<Vec<Digest>, Error> {
         let names = file_names(&self.layout().fresh())?;
         Ok(names.iter().filter_map(|name| parse_flat_name(name)).collect())
