@@ -78,7 +78,9 @@ measure tar bare "$few" 'rm -rf out; mkdir out' 'tar -xf tar/a.tar -C out'
 against_peers tar tar "$few" "$fresh" '' '--no-cache --layers' --no-cache
 rm -rf out
 for count in 250 500 1000 2000; do
-    measure "stages$count" strake 2 "$fresh" "$(strake build -q -t stages "stages$count")"
+    for shape in stages stacked joined; do
+        measure "$shape$count" strake 2 "$fresh" "$(strake build -q -t stages "$shape$count")"
+    done
 done
 peak stages1000 "$(strake build -q --no-cache -t stages stages1000)"
 

@@ -31,7 +31,9 @@ line changed 'the same with one file changed (bare: `cp -a`)' '1.0 x bare' 'ours
 line big 'COPY of 1 GiB, cold (bare: `cp`, `sha256sum`)' '1.3 x bare' 'ours < 1.3 * bare'
 line sleep '8 stages of `RUN sleep 1`' '1.3 s' 'ours < 1300'
 line tar 'ADD of a tarball of 20,000 files (bare: `tar x`)' '1.2 x bare' 'ours < 1.2 * bare'
-line stages1000 '1,000 stages of one COPY each' '3 s' 'ours < 3000'
+line stages1000 '1,000 stages of one COPY each, each from the one before' '3 s' 'ours < 3000'
+line stacked1000 'the same, each FROM the one before' '3 s' 'ours < 3000'
+line joined1000 'the same, all copied into one more (2,000 COPY)' '6 s' 'ours < 6000'
 if [ -n "$(got run strake)" ]; then
     line run 'run of one container that does nothing' '-' 1
     echo
@@ -39,6 +41,8 @@ if [ -n "$(got run strake)" ]; then
 fi
 echo
 echo "1 GiB against \`cp\` and \`openssl dgst -sha256\` (with the processor's SHA instructions): $(got big openssl) ms."
-echo "Stages: 250 in $(got stages250 strake), 500 in $(got stages500 strake), 1,000 in $(got stages1000 strake), 2,000 in $(got stages2000 strake) ms."
+for shape in stages stacked joined; do
+    echo "Stages ($shape): 250 in $(got ${shape}250 strake), 500 in $(got ${shape}500 strake), 1,000 in $(got ${shape}1000 strake), 2,000 in $(got ${shape}2000 strake) ms."
+done
 echo "One file changed: $(got changed opened) openings of files of the context (one to hash, one to copy)."
 exit $missed

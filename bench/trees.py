@@ -68,12 +68,19 @@ def small(root):
 
 
 def stages(root):
-    """Chains of stages, each of which copies from the one before."""
+    """Stages of one COPY each: each copies from the one before, or is FROM it; or all are copied into a last one."""
     for count in (250, 500, 1000, 2000):
         write(f"{root}/stages{count}/f", "x\n")
         text = "FROM scratch AS s0\nCOPY f /f0\n"
         text += "".join(f"FROM scratch AS s{at}\nCOPY --from=s{at - 1} /f{at - 1} /f{at}\n" for at in range(1, count))
         write(f"{root}/stages{count}/Dockerfile", text)
+        write(f"{root}/stacked{count}/f", "x\n")
+        text = "FROM scratch AS s0\nCOPY f /f0\n" + "".join(f"FROM s{at - 1} AS s{at}\nCOPY f /f{at}\n" for at in range(1, count))
+        write(f"{root}/stacked{count}/Dockerfile", text)
+        write(f"{root}/joined{count}/f", "x\n")
+        text = "".join(f"FROM scratch AS s{at}\nCOPY f /f{at}\n" for at in range(count))
+        text += "FROM scratch\n" + "".join(f"COPY --from=s{at} /f{at} /\n" for at in range(count))
+        write(f"{root}/joined{count}/Dockerfile", text)
 
 
 for make in (many, big, archive, small, stages):

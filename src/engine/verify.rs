@@ -58,7 +58,7 @@ pub(super) fn compare(store: &Store, graph: &BuildGraph, one: &Outcome, other: &
             name: step.text.clone(),
             source: crate::image::Error::Layer { layer: "of the step".into(), source },
         };
-        let (one, other) = (layer_of(store, one), layer_of(store, other));
+        let (one, other) = (layer_of(store, one)?, layer_of(store, other)?);
         let id_of = |layer: &LayerAt| diff_id_only(&layer.path, &layer.lower, &options).map_err(failed);
         if id_of(&one)?.diff_id == id_of(&other)?.diff_id {
             continue;
@@ -70,7 +70,7 @@ pub(super) fn compare(store: &Store, graph: &BuildGraph, one: &Outcome, other: &
     if found.steps.is_empty() { Ok(()) } else { Err(Error::NotReproducible(Box::new(found))) }
 }
 
-fn layer_of(store: &Store, snapshots: &[SnapshotId]) -> LayerAt {
-    let Some((top, below)) = snapshots.split_last() else { return LayerAt { path: PathBuf::new(), lower: Vec::new() } };
-    LayerAt { path: store.snapshot_path(*top), lower: store.layers_below(*top, below) }
+fn layer_of(store: &Store, snapshots: &[SnapshotId]) -> Result<LayerAt, Error> {
+    let Some((top, below)) = snapshots.split_last() else { return Ok(LayerAt { path: PathBuf::new(), lower: Vec::new().into() }) };
+    Ok(LayerAt { path: store.snapshot_path(*top), lower: store.layers_below(*top, below)? })
 }

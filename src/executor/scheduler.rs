@@ -74,6 +74,10 @@ pub(super) struct Scheduler {
     pub(super) ran: HashMap<NodeId, Components>,
     /// The nodes that are needed.
     pub(super) states: HashMap<NodeId, NodeState>,
+    /// How many of the inputs that a waiting node needs are not there yet.
+    missing: HashMap<NodeId, usize>,
+    /// The waiting nodes that miss none, in the order of the Dockerfile.
+    ready: BTreeSet<NodeId>,
     tasks: JoinSet<(NodeId, Result<Finished, Error>)>,
     /// Layers of caches on their way before anybody asks for them.
     fetches: JoinSet<()>,
@@ -124,6 +128,8 @@ pub async fn run(graph: Arc<BuildGraph>, environment: Arc<Environment>) -> Resul
         offers,
         ran: HashMap::new(),
         states: HashMap::new(),
+        missing: HashMap::new(),
+        ready: BTreeSet::new(),
         tasks: JoinSet::new(),
         fetches: JoinSet::new(),
         cached: 0,
@@ -186,6 +192,7 @@ async fn download(
 impl Scheduler {
     /// Marks the nodes `todo` as needed, and what they need.
     fn demand(&mut self, mut todo: Vec<NodeId>) {
+        let mut waiting = Vec::new();
         while let Some(id) = todo.pop() {
             if self.states.contains_key(&id) {
                 continue;
@@ -197,10 +204,29 @@ impl Scheduler {
                 None => {
                     self.states.insert(id, NodeState::Waiting);
                     self.fetch_ahead(id);
+                    waiting.push(id);
                     todo.extend(self.needs(id));
                 }
             }
         }
+        for id in waiting {
+            self.wait_for_inputs(id);
+        }
+    }
+
+    /// Counts what a waiting node misses, whose inputs are demanded.
+    fn wait_for_inputs(&mut self, id: NodeId) {
+        let is_missing = |input: &NodeId| self.is_result(*input) && !matches!(self.states.get(input), Some(NodeState::Done(_)));
+        let missing: BTreeSet<NodeId> = self.needs(id).into_iter().filter(is_missing).collect();
+        if missing.is_empty() && self.is_result(id) {
+            self.ready.insert(id);
+        }
+        self.missing.insert(id, missing.len());
+    }
+
+    /// Whether a node gives anything. A context or a download is no result: whoever reads it has it at hand.
+    fn is_result(&self, id: NodeId) -> bool {
+        !matches!(self.graph.node(id).op, Op::Source(SourceOp::Context { .. } | SourceOp::Http { .. }))
     }
 
     /// The inputs that a node needs: of one that a cache has, only what its layer lies on.
@@ -286,7 +312,8 @@ impl Scheduler {
         let Finished::Done { output, cached, components } = finished else {
             self.offers.remove(&id);
             self.states.insert(id, NodeState::Waiting);
-            return self.demand(self.graph.inputs(id));
+            self.demand(self.graph.inputs(id));
+            return self.wait_for_inputs(id);
         };
         let counts = matches!(self.graph.node(id).op, Op::Exec(_) | Op::Copy(_) | Op::Mkdir(_));
         if counts {
@@ -296,19 +323,22 @@ impl Scheduler {
             self.ran.extend(components.map(|components| (id, components)));
         }
         self.states.insert(id, NodeState::Done(output));
+        for dependent in self.graph.dependents(id) {
+            let waits = matches!(self.states.get(&dependent), Some(NodeState::Waiting))
+                && (!self.offers.contains_key(&dependent) || self.needs(dependent).contains(&id));
+            if let Some(missing) = self.missing.get_mut(&dependent).filter(|_| waits) {
+                *missing = missing.saturating_sub(1);
+                if *missing == 0 {
+                    self.ready.insert(dependent);
+                }
+            }
+        }
     }
 
     /// Starts every waiting node whose inputs are there.
     fn start_ready(&mut self) {
-        let waiting: BTreeSet<NodeId> =
-            self.states.iter().filter(|(_, state)| matches!(state, NodeState::Waiting)).map(|(id, _)| *id).collect();
-        for id in waiting {
-            let node = self.graph.node(id);
-            // The context is not a result: whoever reads it has it at hand.
-            if is_context(node) || matches!(node.op, Op::Source(SourceOp::Http { .. })) {
-                continue;
-            }
-            let Some(inputs) = self.ready_inputs(id) else { continue };
+        while let Some(id) = self.ready.pop_first() {
+            let inputs = self.ready_inputs(id);
             self.states.insert(id, NodeState::Running);
             let work = NodeWork {
                 id,
@@ -324,26 +354,14 @@ impl Scheduler {
         }
     }
 
-    /// The results of a node's inputs, by position, if they are all there; the context and downloads have none.
-    fn ready_inputs(&self, id: NodeId) -> Option<Vec<Option<Output>>> {
-        let inputs = self.graph.inputs(id);
-        let needed = self.needs(id);
-        let mut outputs = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            if !needed.contains(&input) {
-                outputs.push(None);
-                continue;
-            }
-            if matches!(self.graph.node(input).op, Op::Source(SourceOp::Context { .. } | SourceOp::Http { .. })) {
-                outputs.push(None);
-                continue;
-            }
-            match self.states.get(&input)? {
-                NodeState::Done(output) => outputs.push(Some(output.clone())),
-                _ => return None,
-            }
-        }
-        Some(outputs)
+    /// The results of the inputs that a node needs, by position; the context and downloads have none.
+    fn ready_inputs(&self, id: NodeId) -> Vec<Option<Output>> {
+        let needed: BTreeSet<NodeId> = self.needs(id).into_iter().collect();
+        let result = |input: NodeId| match self.states.get(&input) {
+            Some(NodeState::Done(output)) if needed.contains(&input) && self.is_result(input) => Some(output.clone()),
+            _ => None,
+        };
+        self.graph.inputs(id).into_iter().map(result).collect()
     }
 }
 

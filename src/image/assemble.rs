@@ -99,8 +99,7 @@ pub(super) fn complete_one(store: &Store, id: SnapshotId, below: &[SnapshotId]) 
         return Ok(Layer { diff_id, tar_size, created_at });
     }
     let options = LayerOptions { latest_time: None, userxattr: store.userxattr() };
-    let lower = store.layers_below(id, below);
-    let written = diff_id_only(&store.snapshot_path(id), &lower, &options)
+    let written = diff_id_only(&store.snapshot_path(id), &store.layers_below(id, below)?, &options)
         .map_err(|source| Error::Layer { layer: format!("snapshot {id}"), source })?;
     store.set_diff_id(id, &written.diff_id, written.size)?;
     Ok(Layer { diff_id: written.diff_id, tar_size: written.size, created_at })

@@ -76,10 +76,6 @@ impl Store {
         let sql = "INSERT INTO cache_records (result, output, snapshots, created_at, last_used) VALUES (?1, ?2, ?3, ?4, ?4)";
         tx.prepare_cached(sql)?.execute(params![entry.result, entry.output, pack(&entry.snapshots), now()])?;
         let record = tx.last_insert_rowid();
-        let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO cache_snapshots (snapshot, record) VALUES (?, ?)")?;
-        for id in &entry.snapshots {
-            insert.execute(params![id.sql(), record])?;
-        }
         let mut look = tx.prepare_cached("SELECT record FROM cache_keys WHERE key = ?")?;
         let mut insert = tx.prepare_cached("INSERT OR REPLACE INTO cache_keys (key, record) VALUES (?, ?)")?;
         let mut orphan =

@@ -34,12 +34,6 @@ CREATE TABLE chains (
     snapshots BLOB NOT NULL,
     last_used INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE chain_snapshots (
-    snapshot INTEGER NOT NULL,
-    chain TEXT NOT NULL REFERENCES chains ON DELETE CASCADE,
-    PRIMARY KEY (snapshot, chain)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX chain_snapshots_by_chain ON chain_snapshots (chain);
 
 CREATE TABLE layer_blobs (
     diff_id TEXT NOT NULL,
@@ -95,12 +89,6 @@ CREATE TABLE cache_keys (
     record INTEGER NOT NULL REFERENCES cache_records ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX cache_keys_by_record ON cache_keys (record);
-CREATE TABLE cache_snapshots (
-    snapshot INTEGER NOT NULL,
-    record INTEGER NOT NULL REFERENCES cache_records ON DELETE CASCADE,
-    PRIMARY KEY (snapshot, record)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX cache_snapshots_by_record ON cache_snapshots (record);
 
 CREATE TABLE steps (
     slot BLOB PRIMARY KEY,
@@ -147,6 +135,13 @@ CREATE TABLE networks (
     config BLOB NOT NULL,
     created_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Counts the removals of snapshots, whoever does them: what was seen before the last one has to be looked at again.
+const REMOVALS: &str = "
+CREATE TABLE removals (count INTEGER NOT NULL) STRICT;
+INSERT INTO removals VALUES (0);
+CREATE TRIGGER snapshots_removed AFTER DELETE ON snapshots BEGIN UPDATE removals SET count = count + 1; END;
 ";
 
 /// How long the log may be before `settle` empties it: reading this much takes some 50 µs.
@@ -203,6 +198,7 @@ impl Database {
             let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
             if tables == 0 {
                 tx.execute_batch(SCHEMA)?;
+                tx.execute_batch(REMOVALS)?;
                 tx.pragma_update(None, "user_version", super::FORMAT)?;
             }
             Ok(())
@@ -215,6 +211,10 @@ impl Database {
             let found: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
             if found < 2 {
                 tx.execute_batch("ALTER TABLE layer_blobs ADD COLUMN made_as TEXT")?;
+            }
+            // The tables by which records were found that name a snapshot stay, for processes that are still at work. Nobody else looks into them.
+            if found < 3 {
+                tx.execute_batch(REMOVALS)?;
             }
             tx.pragma_update(None, "user_version", super::FORMAT)?;
             Ok(())

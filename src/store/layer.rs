@@ -1,5 +1,7 @@
 //! What is known of layers: which snapshots make up a chain, and which blobs are a layer's archive.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, params};
 
 use crate::oci::{ChainId, DiffId, Digest, MediaType};
@@ -45,10 +47,6 @@ impl Store {
             tx.prepare_cached("DELETE FROM chains WHERE chain = ?")?.execute([&chain])?;
             let sql = "INSERT INTO chains (chain, snapshots, last_used) VALUES (?, ?, ?)";
             tx.prepare_cached(sql)?.execute(params![chain, pack(snapshots), now()])?;
-            let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO chain_snapshots (snapshot, chain) VALUES (?, ?)")?;
-            for id in snapshots {
-                insert.execute(params![id.sql(), chain])?;
-            }
             Ok(())
         })
     }
@@ -97,10 +95,19 @@ impl Store {
 
     /// Fails where a snapshot is not committed, so that no record outlives what it names.
     pub(super) fn check_snapshots(&self, tx: &rusqlite::Transaction<'_>, ids: &[SnapshotId]) -> Result<(), super::database::Fault> {
+        // Each record of a deep stack names nearly all that the one before named, so what was seen is remembered until something is removed.
+        let removals = tx.prepare_cached("SELECT count FROM removals")?.query_row([], |row| row.get(0))?;
+        let mut seen = self.seen_committed();
+        if seen.0 != removals {
+            *seen = (removals, HashSet::new());
+        }
         let mut query = tx.prepare_cached("SELECT 1 FROM snapshots WHERE id = ?")?;
         for id in ids {
-            if *id != SnapshotId::SCRATCH && !query.exists([id.sql()])? {
-                return Err(Error::NoSnapshot { id: *id, root: self.root().to_owned() }.into());
+            if *id != SnapshotId::SCRATCH && !seen.1.contains(id) {
+                if !query.exists([id.sql()])? {
+                    return Err(Error::NoSnapshot { id: *id, root: self.root().to_owned() }.into());
+                }
+                seen.1.insert(*id);
             }
         }
         Ok(())

@@ -31,6 +31,7 @@ mod records;
 mod remove;
 mod settle;
 mod snapshot;
+mod stacks;
 mod usage;
 pub mod view;
 mod volume;
@@ -56,7 +57,7 @@ pub use usage::{DiskSpace, ImageUsage, StoreUsage};
 pub use volume::VolumeRecord;
 
 /// The format of stores that this version makes.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 #[cfg(test)]
 mod tests;

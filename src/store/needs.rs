@@ -9,7 +9,7 @@
 //! what a registry said ► manifest
 //! ```
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 use rusqlite::{Transaction, params};
@@ -109,6 +109,8 @@ fn apply_rules(store: &Store, tx: &Transaction<'_>, scope: &Scope<'_>, doomed: &
     entries.extend(store.mount_entries(measured)?);
     let (mut gone, mut disk, now) = (vec![false; entries.len()], *disk, SystemTime::now());
     let before: i64 = tx.query_row("SELECT count(*) FROM cache_records", [], |row| row.get(0))?;
+    let (mut by_top, mut removed) = (records_by_top(tx)?, HashSet::new());
+    let mut forget = tx.prepare("DELETE FROM cache_records WHERE id = ?")?;
     for rule in &scope.options.rules {
         for at in choose(&mut entries, &mut gone, rule, &mut disk, now) {
             let record = &entries[at].record;
@@ -118,14 +120,17 @@ fn apply_rules(store: &Store, tx: &Transaction<'_>, scope: &Scope<'_>, doomed: &
                     doomed.snapshot_bytes += record.size;
                 }
                 Target::Layer(id) if record.shared => {
-                    let sql = "DELETE FROM cache_records WHERE id IN (SELECT record FROM cache_snapshots WHERE snapshot = ?)";
-                    if tx.prepare_cached(sql)?.execute([id.sql()])? == 0 {
+                    // What lay above it went before, with all records that name both.
+                    let Some(records) = by_top.remove(id) else {
                         // The image has it, and nothing else does: there is nothing to take.
                         continue;
+                    };
+                    for record in records {
+                        forget.execute([record])?;
                     }
                 }
                 Target::Layer(id) => {
-                    remove_snapshots(tx, &format!("id = {}", id.number()))?;
+                    removed.insert(*id);
                     doomed.snapshots.push(*id);
                     // Its compressed forms go with the blobs.
                     doomed.snapshot_bytes += measured.files(*id).unwrap_or(0);
@@ -134,9 +139,23 @@ fn apply_rules(store: &Store, tx: &Transaction<'_>, scope: &Scope<'_>, doomed: &
             report.records.push(record.clone());
         }
     }
+    remove_snapshots(tx, &removed)?;
     let after: i64 = tx.query_row("SELECT count(*) FROM cache_records", [], |row| row.get(0))?;
     report.cache_records += usize::try_from(before - after).unwrap_or(0);
     Ok(())
+}
+
+/// The cache records by the topmost layer that they name.
+fn records_by_top(tx: &Transaction<'_>) -> rusqlite::Result<HashMap<SnapshotId, Vec<i64>>> {
+    let mut by_top: HashMap<SnapshotId, Vec<i64>> = HashMap::new();
+    let mut query = tx.prepare("SELECT id, snapshots FROM cache_records")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(top) = unpack(row, 1)?.last() {
+            by_top.entry(*top).or_default().push(row.get(0)?);
+        }
+    }
+    Ok(by_top)
 }
 
 /// Forgets the chains that no image is made of.
@@ -222,11 +241,7 @@ fn sweep_snapshots(tx: &Transaction<'_>, needed: &Needed, doomed: &mut Doomed) -
             doomed.snapshot_bytes = doomed.snapshot_bytes.saturating_add(row.get::<_, i64>(1)?.cast_unsigned());
         }
     }
-    for some in doomed.snapshots.chunks(500) {
-        let ids: Vec<String> = some.iter().map(|id| id.number().to_string()).collect();
-        remove_snapshots(tx, &format!("id IN ({})", ids.join(",")))?;
-    }
-    Ok(())
+    remove_snapshots(tx, &doomed.snapshots.iter().copied().collect())
 }
 
 fn sweep_blobs(store: &Store, tx: &Transaction<'_>, needed: Needed, doomed: &mut Doomed) -> Result<(), Fault> {

@@ -14,6 +14,7 @@ use super::database::Database;
 use super::layout::{DIRECTORIES, Layout};
 use super::lease::LeaseFile;
 use super::lock::KeyLock;
+use super::stacks::KeptStack;
 use super::{Error, FORMAT, SnapshotId};
 
 /// A store on disk. Cheap to clone; any number of threads and processes may use one store.
@@ -28,6 +29,9 @@ struct Inner {
     userxattr: OnceLock<bool>,
     used: Mutex<Used>,
     leases: Mutex<Vec<Weak<LeaseFile>>>,
+    stacks: Mutex<Vec<KeptStack>>,
+    /// Snapshots that were seen to be committed, and how many removals there had been.
+    committed: Mutex<(i64, HashSet<SnapshotId>)>,
 }
 
 /// What was used since the last flush, so that one transaction can say so of all of it.
@@ -64,7 +68,15 @@ impl Store {
         let root = std::path::absolute(root).map_err(Error::io("find", root))?;
         let layout = Layout::new(root, boot.to_owned());
         let database = Database::new(layout.database());
-        let inner = Inner { layout, database, userxattr: OnceLock::new(), used: Mutex::default(), leases: Mutex::default() };
+        let inner = Inner {
+            layout,
+            database,
+            userxattr: OnceLock::new(),
+            used: Mutex::default(),
+            leases: Mutex::default(),
+            stacks: Mutex::default(),
+            committed: Mutex::default(),
+        };
         Ok(Store { inner: Arc::new(inner) })
     }
 
@@ -110,6 +122,17 @@ impl Store {
         self.inner.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The deep stacks of snapshots that were asked for lately.
+    pub(super) fn kept_stacks(&self) -> &Mutex<Vec<KeptStack>> {
+        &self.inner.stacks
+    }
+
+    /// Snapshots that were seen to be committed, after that many removals of any.
+    pub(crate) fn seen_committed(&self) -> MutexGuard<'_, (i64, HashSet<SnapshotId>)> {
+        // A set that may always be smaller.
+        self.inner.committed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads `version`; false where the store is yet to be made.
     fn is_made(&self) -> Result<bool, Error> {
         let path = self.layout().version();
@@ -121,7 +144,7 @@ impl Store {
         let text = String::from_utf8_lossy(&text[..text.len().min(32)]).trim().to_owned();
         match text.parse::<u32>() {
             Ok(FORMAT) => Ok(true),
-            Ok(1) => {
+            Ok(1..FORMAT) => {
                 self.migrate()?;
                 Ok(true)
             }

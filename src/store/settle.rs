@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, Transaction, params};
 
 use crate::oci::Digest;
@@ -17,7 +18,7 @@ use super::lock::Kind;
 use super::open::make_dir;
 use super::remove::discard;
 use super::snapshot::{pack, unpack};
-use super::{Error, Store};
+use super::{Error, SnapshotId, Store};
 
 /// What is not settled yet.
 #[derive(Default)]
@@ -171,7 +172,9 @@ fn mark_settled(tx: &Transaction<'_>, unsettled: &Unsettled) -> rusqlite::Result
 
 /// Drops the rows that are marked, and whatever names one of them.
 fn drop_unsettled(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    remove_snapshots(tx, "settled = 0")?;
+    let mut unsettled = tx.prepare("SELECT id FROM snapshots WHERE settled = 0")?;
+    let unsettled = unsettled.query_map([], |row| SnapshotId::from_row(row, 0))?.collect::<Result<_, _>>()?;
+    remove_snapshots(tx, &unsettled)?;
     tx.execute_batch(
         "DELETE FROM images WHERE settled = 0;
         DELETE FROM names WHERE settled = 0 AND settled_image IS NULL;
@@ -180,13 +183,35 @@ fn drop_unsettled(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
-/// Removes the rows of snapshots that meet a condition, and all records that name one, so that no record ever names what is gone.
-pub(crate) fn remove_snapshots(tx: &Connection, condition: &str) -> rusqlite::Result<()> {
-    tx.execute_batch(&format!(
-        "DELETE FROM cache_records WHERE id IN (SELECT record FROM cache_snapshots JOIN snapshots ON id = snapshot WHERE {condition});
-        DELETE FROM chains WHERE chain IN (SELECT chain FROM chain_snapshots JOIN snapshots ON id = snapshot WHERE {condition});
-        DELETE FROM snapshots WHERE {condition}"
-    ))
+/// Removes the rows of snapshots, and all records that name one, so that no record ever names what is gone.
+///
+/// All records are looked through: an index would have a row for each layer of each record, at the cost of who builds.
+pub(crate) fn remove_snapshots(tx: &Connection, snapshots: &HashSet<SnapshotId>) -> rusqlite::Result<()> {
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    for (query, remove) in [
+        ("SELECT id, snapshots FROM cache_records", "DELETE FROM cache_records WHERE id = ?"),
+        ("SELECT chain, snapshots FROM chains", "DELETE FROM chains WHERE chain = ?"),
+    ] {
+        let mut naming: Vec<Value> = Vec::new();
+        let mut query = tx.prepare(query)?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            if unpack(row, 1)?.iter().any(|id| snapshots.contains(id)) {
+                naming.push(row.get(0)?);
+            }
+        }
+        let mut remove = tx.prepare(remove)?;
+        for name in naming {
+            remove.execute([name])?;
+        }
+    }
+    let mut remove = tx.prepare("DELETE FROM snapshots WHERE id = ?")?;
+    for id in snapshots {
+        remove.execute([id.sql()])?;
+    }
+    Ok(())
 }
 
 /// Mends the rows that name a blob or a snapshot that a power cut took.

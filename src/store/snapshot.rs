@@ -19,6 +19,7 @@ use super::database::parsed_option;
 use super::lock::{Kind, Wait, lock};
 use super::open::{from_micros, make_dir, now, set_mode, to_micros};
 use super::remove::{discard, remove_tree};
+use super::view::LayerStack;
 use super::{Error, Store};
 
 /// Names a committed snapshot. Written in base 36, so that many fit into the options of one mount.
@@ -244,13 +245,11 @@ impl Store {
         self.layout().snapshot_fs(id)
     }
 
-    /// The directories that the layer of a snapshot is compared with where it lies above `below` (bottom first), topmost first: none for one that
-    /// stands alone ([`ActiveSnapshot::stand_alone`]).
-    pub fn layers_below(&self, id: SnapshotId, below: &[SnapshotId]) -> Vec<PathBuf> {
-        if !below.is_empty() && self.layout().snapshot(id).join(ALONE).exists() {
-            return Vec::new();
-        }
-        below.iter().rev().map(|id| self.snapshot_path(*id)).collect()
+    /// The layers that the layer of a snapshot is compared with where it lies above `below` (bottom first): none for one that stands alone
+    /// ([`ActiveSnapshot::stand_alone`]).
+    pub fn layers_below(&self, id: SnapshotId, below: &[SnapshotId]) -> Result<LayerStack, Error> {
+        let stands_alone = !below.is_empty() && self.layout().snapshot(id).join(ALONE).exists();
+        self.stack(if stands_alone { &[] } else { below })
     }
 
     /// The file beside a committed snapshot's files ([`ActiveSnapshot::list_path`]). Not every snapshot has one.

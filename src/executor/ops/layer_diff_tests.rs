@@ -73,7 +73,7 @@ fn names_that_would_mean_deletions_are_left_to_whoever_reads_the_layer() {
     let aids = Aids { sharing: None, diff: Some(&options) };
     let copied = copy_with(&bench.view(), &bench.upper(), &bench.request("COPY s /"), aids).unwrap();
     assert!(copied.layer.is_none());
-    assert!(diff_id_only(&bench.upper(), &[], &options).is_err());
+    assert!(diff_id_only(&bench.upper(), &Vec::new().into(), &options).is_err());
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn files_that_change_while_they_are_copied_are_told_of_as_they_were_written() {
         let context = LocalContext::with_rules(&bench.source(), IgnoreRules::default(), Owners::Root).unwrap();
         let request = CopyRequest::fill(CopySource::Tree { tree: Arc::new(context), pattern: "s".to_owned() });
         let copied = copy_with(&bench.view(), &bench.upper(), &request, Aids { sharing: None, diff: Some(&options) }).unwrap();
-        assert_eq!(copied.layer, diff_id_only(&bench.upper(), &[], &options).ok());
+        assert_eq!(copied.layer, diff_id_only(&bench.upper(), &Vec::new().into(), &options).ok());
         assert!(copied.layer.is_some());
     }
     stop.store(true, Ordering::Relaxed);

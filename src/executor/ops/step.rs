@@ -16,9 +16,7 @@ use super::{Aids, ChmodRule, CopyRequest, CopySource, Error, Owner, Sharing, Unp
 
 /// The files of a stack of snapshots.
 pub fn view(store: &Store, snapshots: &[SnapshotId]) -> Result<MergedView, BuildError> {
-    let layers: Vec<_> = snapshots.iter().rev().map(|id| store.snapshot_path(*id)).collect();
-    let path = layers.first().cloned().unwrap_or_default();
-    MergedView::new(layers, store.userxattr()).map_err(|source| BuildError::Io { action: "open", path, source })
+    Ok(store.view(snapshots)?)
 }
 
 /// The rules of `--exclude`, if there are any.

@@ -53,7 +53,7 @@ impl Bench {
         let options = LayerOptions::default();
         let copied = copy_with(&self.view(), &self.upper(), &self.request(instruction), Aids { sharing, diff: Some(&options) })?;
         if let Some(layer) = &copied.layer {
-            assert_eq!(diff_id_only(&self.upper(), &self.base, &options).as_ref().ok(), Some(layer), "{instruction}");
+            assert_eq!(diff_id_only(&self.upper(), &self.base.clone().into(), &options).as_ref().ok(), Some(layer), "{instruction}");
         }
         Ok(copied)
     }

@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use super::diff::{LayerOptions, write_layer};
 use super::tar_reader::{Member, MemberKind, TarReader};
 use super::{Error, Xattrs};
+use crate::store::view::LayerStack;
 
-/// A layer's directory, and those of the layers below it, topmost first.
+/// A layer's directory, and the layers below it.
 #[derive(Clone, Debug)]
 pub struct LayerAt {
     /// The layer.
     pub path: PathBuf,
     /// What is below.
-    pub lower: Vec<PathBuf>,
+    pub lower: LayerStack,
 }
 
 /// An entry that is not the same in two layers.
@@ -172,7 +173,7 @@ mod tests {
         std::fs::write(two.path().join("size"), "longer").unwrap();
         let file = std::fs::File::options().write(true).open(two.path().join("same")).unwrap();
         file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(100)).unwrap();
-        let at = |dir: &tempfile::TempDir| LayerAt { path: dir.path().to_owned(), lower: Vec::new() };
+        let at = |dir: &tempfile::TempDir| LayerAt { path: dir.path().to_owned(), lower: Vec::new().into() };
         let found = differences(&at(&one), &at(&two), &LayerOptions { latest_time: Some(1000), userxattr: false }).unwrap();
         let text: Vec<String> = found.iter().map(|found| format!("{}: {}", found.path, found.what.join(", "))).collect();
         let expected = [

@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use libdeflater::{CompressionLvl, Compressor};
 
 use crate::oci::{DiffId, Digest};
+use crate::store::view::LayerStack;
 
 use super::diff::{LayerOptions, LayerWritten, write_layer};
 use super::hashing::{CHUNK, HashingReader, HashingWriter};
@@ -79,10 +80,10 @@ pub fn compress(reader: impl Read, writer: impl Write, spec: CompressionSpec, th
     Ok(Compressed { digest, size, diff_id: DiffId::new(diff_id), uncompressed_size })
 }
 
-/// Writes the changes that `layer` makes to `lower` (topmost first) as a compressed blob; both halves run at the same time.
+/// Writes the changes that `layer` makes to `lower` as a compressed blob; both halves run at the same time.
 pub fn write_compressed_layer(
     layer: &Path,
-    lower: &[PathBuf],
+    lower: &LayerStack,
     writer: impl Write,
     options: &LayerOptions,
     spec: CompressionSpec,

@@ -17,13 +17,14 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use crate::oci::DiffId;
 use crate::path::RootPath;
+use crate::store::view::LayerStack;
 use crate::sys::{Links, RootDir, xattr};
 
 use super::known::{KnownFile, KnownFiles};
@@ -58,8 +59,8 @@ pub struct LayerWritten {
     pub entries: u64,
 }
 
-/// Writes the changes that `layer` makes to `lower` (topmost first) as an uncompressed tar stream.
-pub fn write_layer(layer: &Path, lower: &[PathBuf], out: &mut impl Write, options: &LayerOptions) -> Result<LayerWritten, Error> {
+/// Writes the changes that `layer` makes to `lower` as an uncompressed tar stream.
+pub fn write_layer(layer: &Path, lower: &LayerStack, out: &mut impl Write, options: &LayerOptions) -> Result<LayerWritten, Error> {
     write_all(Differ::open(layer, lower, options)?, layer, out)
 }
 
@@ -102,12 +103,12 @@ fn write_rest<W: Write>(differ: &mut Differ, tar: &mut TarWriter<W>, layer: &Pat
 }
 
 /// What [`write_layer`] would write, without writing it anywhere.
-pub fn diff_id_only(layer: &Path, lower: &[PathBuf], options: &LayerOptions) -> Result<LayerWritten, Error> {
+pub fn diff_id_only(layer: &Path, lower: &LayerStack, options: &LayerOptions) -> Result<LayerWritten, Error> {
     write_layer(layer, lower, &mut io::sink(), options)
 }
 
 /// The same, given files that need not be read.
-pub fn diff_id_knowing(layer: &Path, lower: &[PathBuf], options: &LayerOptions, known: KnownFiles) -> Result<LayerWritten, Error> {
+pub fn diff_id_knowing(layer: &Path, lower: &LayerStack, options: &LayerOptions, known: KnownFiles) -> Result<LayerWritten, Error> {
     let differ = Differ::open(layer, lower, options)?;
     write_all(Differ { known: Some(known), ..differ }, layer, &mut io::sink())
 }
@@ -153,11 +154,11 @@ struct Seen {
 }
 
 impl Differ {
-    fn open(layer: &Path, lower: &[PathBuf], options: &LayerOptions) -> Result<Differ, Error> {
+    fn open(layer: &Path, lower: &LayerStack, options: &LayerOptions) -> Result<Differ, Error> {
         let fail = |source| Error::Entry { action: "open", path: RootPath::root(), root: layer.to_owned(), source };
         let mut differ = Differ {
             layer: RootDir::open(layer).map_err(fail)?,
-            lower: LowerLayers::open(lower, options.userxattr)?,
+            lower: LowerLayers::new(lower, options.userxattr),
             options: options.clone(),
             opaque: overlay_attribute("opaque", options.userxattr).into(),
             levels: Vec::new(),
@@ -180,7 +181,7 @@ impl Differ {
     }
 
     /// For a layer that is being written, and is looked at entry by entry.
-    pub(super) fn open_growing(layer: &Path, lower: &[PathBuf], options: &LayerOptions) -> Result<Differ, Error> {
+    pub(super) fn open_growing(layer: &Path, lower: &LayerStack, options: &LayerOptions) -> Result<Differ, Error> {
         let differ = Differ::open(layer, lower, options)?;
         Ok(Differ { levels: Vec::new(), growing: true, ..differ })
     }
@@ -205,7 +206,7 @@ impl Differ {
                 let stat = &found.stat;
                 FileType::from_raw_mode(stat.st_mode) == FileType::Directory
                     && (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (head.mode, head.uid, head.gid)
-                    && head.xattrs == layer_xattrs(self.lower.root(found.layer), &head.path)?
+                    && head.xattrs == layer_xattrs(self.lower.root(found.layer)?, &head.path)?
             }
             None => false,
         };
@@ -389,7 +390,7 @@ impl Differ {
         if !equal || (!directory && stat.st_nlink > 1 && self.has_other_name(stat)?) {
             return Ok(false);
         }
-        let root = self.lower.root(found.layer);
+        let root = self.lower.root(found.layer)?;
         if seen.xattrs != layer_xattrs(root, path)? {
             return Ok(false);
         }

@@ -31,7 +31,7 @@ pub fn inherit_directories(target: &Path, implied: &[RootPath], lower: &[PathBuf
     if implied.is_empty() || lower.is_empty() {
         return Ok(out);
     }
-    let layers = LowerLayers::open(lower, userxattr)?;
+    let layers = LowerLayers::new(&lower.to_vec().into(), userxattr);
     let root = RootDir::open(target).map_err(|source| fail("open", &RootPath::root(), target, source))?;
     // Children first: copying changes no times, but a directory without permissions closes the way to its children.
     for path in implied.iter().rev() {

@@ -18,6 +18,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::oci::DiffId;
 use crate::path::RootPath;
+use crate::store::view::LayerStack;
 use crate::sys::xattr;
 
 use super::Error;
@@ -163,8 +164,8 @@ pub struct LayerStream {
 }
 
 impl LayerStream {
-    /// Begins with the layer in the directory `layer`, which is empty yet, above `lower` (topmost first).
-    pub fn open(layer: &Path, lower: &[PathBuf], options: &LayerOptions) -> Result<LayerStream, Error> {
+    /// Begins with the layer in the directory `layer`, which is empty yet, above `lower`.
+    pub fn open(layer: &Path, lower: &LayerStack, options: &LayerOptions) -> Result<LayerStream, Error> {
         let differ = Differ::open_growing(layer, lower, options)?;
         Ok(LayerStream { differ, tar: TarWriter::new(io::sink()), layer: layer.to_owned(), latest_time: options.latest_time })
     }

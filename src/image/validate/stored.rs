@@ -125,7 +125,7 @@ fn stored_files(
     found.blobs += 1;
     found.size += snapshot.tar_size.unwrap_or(snapshot.size);
     if depth == Depth::Bytes {
-        let lower = store.layers_below(snapshot.id, &image.snapshots[..position]);
+        let lower = store.layers_below(snapshot.id, &image.snapshots[..position])?;
         let options = LayerOptions { latest_time: None, userxattr: store.userxattr() };
         let written = diff_id_only(&store.snapshot_path(snapshot.id), &lower, &options).map(|written| written.diff_id);
         let fault = diff_id_fault(written, diff_id.clone());

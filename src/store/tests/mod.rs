@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 use crate::oci::{ChainId, DiffId, Digest, ImageId, MediaType, Platform, Reference};
 
+use super::snapshot::unpack;
 use super::*;
 
 /// A store in a directory of its own.
@@ -104,8 +105,11 @@ fn verify(store: &Store) {
     }
     let dangling = |sql: &str| -> i64 { store.database().read("check", |db| db.query_row(sql, [], |row| row.get(0))).unwrap() };
     assert_eq!(dangling("SELECT count(*) FROM names WHERE image NOT IN (SELECT id FROM images)"), 0);
-    assert_eq!(dangling("SELECT count(*) FROM cache_snapshots WHERE snapshot NOT IN (SELECT id FROM snapshots)"), 0);
-    assert_eq!(dangling("SELECT count(*) FROM chain_snapshots WHERE snapshot NOT IN (SELECT id FROM snapshots)"), 0);
+    for sql in ["SELECT snapshots FROM cache_records", "SELECT snapshots FROM chains"] {
+        let named =
+            store.database().read("check", |db| db.prepare(sql)?.query_map([], |row| unpack(row, 0))?.collect::<Result<Vec<_>, _>>());
+        assert!(named.unwrap().into_iter().flatten().all(|id| store.snapshot(id).unwrap().is_some()), "{sql}");
+    }
     assert_eq!(dangling("SELECT count(*) FROM cache_records WHERE id NOT IN (SELECT record FROM cache_keys)"), 0);
 }
 
@@ -129,7 +133,7 @@ fn opening_twice_gives_the_same_store() {
     let digest = store.put_blob(b"hello").unwrap();
     let again = Store::open(&dir.path().join("store")).unwrap();
     assert_eq!(again.read_blob(&digest, 100).unwrap(), b"hello");
-    assert_eq!(std::fs::read_to_string(store.root().join("version")).unwrap(), "2\n");
+    assert_eq!(std::fs::read_to_string(store.root().join("version")).unwrap(), "3\n");
 }
 
 #[test]
@@ -153,12 +157,18 @@ fn a_store_of_the_first_format_is_brought_up_to_date() {
     store.record_layer_blob(&diff_id, &blob).unwrap();
     drop(store);
     let database = rusqlite::Connection::open(root.join("meta.db")).unwrap();
-    database.execute_batch("ALTER TABLE layer_blobs DROP COLUMN made_as; PRAGMA user_version = 1").unwrap();
+    let older = "ALTER TABLE layer_blobs DROP COLUMN made_as; DROP TRIGGER snapshots_removed; DROP TABLE removals; PRAGMA user_version = 1";
+    database.execute_batch(older).unwrap();
     drop(database);
     std::fs::write(root.join("version"), "1\n").unwrap();
     let store = Store::open(&root).unwrap();
     assert_eq!(store.layer_blobs(&diff_id).unwrap(), [blob]);
-    assert_eq!(std::fs::read_to_string(root.join("version")).unwrap(), "2\n");
+    assert_eq!(std::fs::read_to_string(root.join("version")).unwrap(), "3\n");
+    // What only the new tables can do: a record is refused once what it names was removed.
+    let id = snapshot(&store, "gone");
+    store.cache_put(&[key(1)], &entry(&[id])).unwrap();
+    store.prune(&PruneOptions::all()).unwrap();
+    assert!(matches!(store.cache_put(&[key(1)], &entry(&[id])), Err(Error::NoSnapshot { .. })));
     verify(&store);
 }
 
@@ -167,7 +177,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     let (_dir, store) = new_store();
     std::fs::write(store.root().join("version"), "7\n").unwrap();
     let error = Store::open(store.root()).unwrap_err();
-    assert_eq!(error.to_string(), format!("the store `{}` has format 7, and this version knows formats up to 2", store.root().display()));
+    assert_eq!(error.to_string(), format!("the store `{}` has format 7, and this version knows formats up to 3", store.root().display()));
     assert!(error.hint().is_some());
     std::fs::write(store.root().join("version"), "what\n").unwrap();
     assert!(matches!(Store::open(store.root()), Err(Error::BadVersion { .. })));

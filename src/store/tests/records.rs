@@ -2,7 +2,10 @@
 
 use super::process::Worker;
 use super::*;
+use crate::path::RootPath;
+use crate::store::settle::remove_snapshots;
 use crate::sys::RootfsMount;
+use crate::sys::tree::Tree;
 
 #[test]
 fn snapshot_ids_survive_text_and_are_short() {
@@ -209,4 +212,58 @@ fn a_locked_cache_mount_makes_others_wait() {
         drop(first);
         receiver.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
     });
+}
+
+#[test]
+fn a_record_costs_the_same_however_many_layers_it_names() {
+    let (_dir, store) = new_store();
+    let rows = || -> i64 {
+        let count = |db: &rusqlite::Connection| {
+            let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
+            let tables: Vec<String> = db.prepare(tables)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            tables.iter().map(|table| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))).sum()
+        };
+        store.database().read("count", count).unwrap()
+    };
+    let (mut stack, mut before, mut added) = (Vec::new(), rows(), Vec::new());
+    for number in 1..=30 {
+        stack.push(snapshot(&store, "layer"));
+        store.cache_put(&[key(number)], &entry(&stack)).unwrap();
+        store.record_chain(&ChainId::chain(&[DiffId::new(Digest::sha256(&[number]))])[0], &stack).unwrap();
+        added.push(rows() - before);
+        before = rows();
+    }
+    assert_eq!(added, [added[0]; 30]);
+    // All of them go with the lowest layer.
+    store.database().write("remove", |tx| Ok(remove_snapshots(tx, &stack[..1].iter().copied().collect())?)).unwrap();
+    assert!((1..=30).all(|number| store.cache_get(&key(number)).unwrap().is_none()));
+    verify(&store);
+}
+
+#[test]
+fn the_layers_of_a_deep_stack_are_looked_at_once() {
+    let (_dir, store) = new_store();
+    let layer = |name: &str| {
+        let active = store.prepare().unwrap();
+        std::fs::create_dir(active.fs_path().join("d")).unwrap();
+        std::fs::write(active.fs_path().join("d").join(name), name).unwrap();
+        active.commit(SnapshotMeta::default()).unwrap().id
+    };
+    let mut stack: Vec<SnapshotId> = (0..40).map(|number| layer(&format!("file{number}"))).collect();
+    let names = |stack: &[SnapshotId]| store.view(stack).unwrap().read_dir(&RootPath::new("/d")).unwrap().len();
+    assert_eq!(names(&stack), 40);
+    // Whoever asked one of these again would not find it.
+    for id in &stack[..40] {
+        std::fs::remove_dir_all(store.snapshot_path(*id)).unwrap();
+    }
+    for more in 41..50 {
+        stack.push(layer(&format!("file{more}")));
+        assert_eq!(names(&stack), more);
+        let view = store.view(&stack).unwrap();
+        assert_eq!(view.metadata(&RootPath::new("/d/nothing")).unwrap(), None);
+        assert_eq!(view.metadata(&RootPath::new(format!("/d/file{more}"))).unwrap().unwrap().nlink, 1);
+    }
+    // Another branch, and a part of the stack.
+    let branch = [&stack[..30], &[layer("other")]].concat();
+    assert_eq!((names(&branch), names(&stack[..20]), names(&stack)), (31, 20, 49));
 }

@@ -6,16 +6,19 @@
 //! followed: snapshots are mounted with both features off. Layers are hostile: each name is opened from its parent's descriptor and no link is followed.
 
 mod cache;
+mod catalogue;
 mod directory;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod listed;
+mod stack;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,12 +27,17 @@ use rustix::fs::{Mode, OFlags};
 use crate::path::RootPath;
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
 use cache::DirectoryCache;
+pub(crate) use catalogue::Listed;
+use directory::LayerDir;
 pub use directory::MergedDir;
+use listed::ListedDir;
+pub(crate) use stack::GrowingStack;
+pub use stack::LayerStack;
 
 /// A read-only view of a stack of layer directories in overlay form. The layers must not change while it exists.
 #[derive(Debug)]
 pub struct MergedView {
-    layers: Vec<PathBuf>,
+    layers: LayerStack,
     opaque: &'static str,
     root: Arc<MergedDir>,
     cache: DirectoryCache,
@@ -38,25 +46,29 @@ pub struct MergedView {
 impl MergedView {
     /// Opens a stack of layers. `userxattr` tells whether opaque directories are marked by `user.overlay.opaque` (rootless) instead of
     /// `trusted.overlay.opaque`. No layers at all make an empty root directory.
-    pub fn new(layers_topmost_first: Vec<PathBuf>, userxattr: bool) -> io::Result<MergedView> {
-        let mut parts = Vec::with_capacity(layers_topmost_first.len());
-        for (index, layer) in layers_topmost_first.iter().enumerate() {
+    pub fn new(layers: impl Into<LayerStack>, userxattr: bool) -> io::Result<MergedView> {
+        let layers = layers.into();
+        let unlisted = layers.unlisted();
+        let mut parts = Vec::with_capacity(unlisted.len());
+        for index in &unlisted {
+            let Some(layer) = layers.layer(*index) else { continue };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = rustix::fs::open(layer, flags, Mode::empty())
+            let fd = rustix::fs::open(&layer, flags, Mode::empty())
                 .map_err(|errno| io::Error::new(errno.kind(), format!("layer {}: {errno}", layer.display())))?;
-            parts.push((index, fd));
+            parts.push((*index, fd));
         }
-        let opaque = if userxattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
-        Ok(MergedView { layers: layers_topmost_first, opaque, root: Arc::new(MergedDir::new(parts)), cache: DirectoryCache::default() })
+        let root = MergedDir::new(parts, ListedDir::root(&layers, &unlisted));
+        Ok(MergedView { layers, opaque: opaque_attribute(userxattr), root: Arc::new(root), cache: DirectoryCache::default() })
     }
 
     /// A view of nothing, one empty root directory, to write a layer above that is mounted like these.
     pub fn without_layers(&self) -> MergedView {
-        MergedView { layers: Vec::new(), opaque: self.opaque, root: Arc::new(MergedDir::new(Vec::new())), cache: DirectoryCache::default() }
+        let root = Arc::new(MergedDir::new(Vec::new(), None));
+        MergedView { layers: Vec::new().into(), opaque: self.opaque, root, cache: DirectoryCache::default() }
     }
 
-    /// The layers, topmost first.
-    pub fn layers(&self) -> &[PathBuf] {
+    /// The layers.
+    pub fn layers(&self) -> &LayerStack {
         &self.layers
     }
 
@@ -109,20 +121,20 @@ impl MergedView {
     /// for making links of files that were looked at already: it is not safe to open where something may change the layer.
     pub fn layer_of(&self, path: &RootPath) -> io::Result<Option<(usize, PathBuf)>> {
         let index = match path.file_name() {
-            None => self.root.topmost().map(|(index, _)| index),
+            None => self.root.topmost()?.map(|(index, _)| index),
             Some(name) => match self.parent(path)? {
                 Some(parent) => parent.find(name)?.map(|found| found.layer),
                 None => None,
             },
         };
-        Ok(index.and_then(|index| self.layers.get(index).map(|layer| (index, layer.join(path.relative())))))
+        Ok(index.and_then(|index| self.layers.layer(index).map(|layer| (index, layer.join(path.relative())))))
     }
 
     /// A descriptor (`O_PATH`) of the entry at `path` in the layer that it comes from; of a link itself, not of where it leads.
     pub fn open_entry(&self, path: &RootPath) -> io::Result<Option<OwnedFd>> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Some(name) = path.file_name() else {
-            let Some((_, fd)) = self.root.topmost() else { return Ok(None) };
+            let Some((_, fd)) = self.root.topmost()? else { return Ok(None) };
             return Ok(Some(rustix::fs::openat(fd, ".", flags, Mode::empty())?));
         };
         let Some(parent) = self.parent(path)? else { return Ok(None) };
@@ -140,6 +152,11 @@ impl MergedView {
     fn existing_parent(&self, path: &RootPath) -> io::Result<Arc<MergedDir>> {
         self.parent(path)?.ok_or_else(|| rustix::io::Errno::NOENT.into())
     }
+}
+
+/// The attribute that marks a directory as opaque.
+pub(crate) fn opaque_attribute(userxattr: bool) -> &'static str {
+    if userxattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
 }
 
 impl Tree for MergedView {
@@ -189,9 +206,9 @@ impl Tree for MergedView {
         let parent = self.existing_parent(path)?;
         // With one layer there is nothing to look for; every file that is copied comes by here.
         let directory = match parent.only() {
-            Some(directory) => directory,
+            Some(directory) => LayerDir::Kept(directory),
             None => parent.find(name)?.ok_or(rustix::io::Errno::NOENT)?.directory,
         };
-        crate::sys::inode::xattrs_at(directory, name)
+        crate::sys::inode::xattrs_at(directory.as_fd(), name)
     }
 }

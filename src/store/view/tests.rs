@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::MergedView;
 use super::fixture::{Overlay, can_mount, listing, plant};
+use super::{GrowingStack, MergedView};
 use crate::path::RootPath;
 use crate::sys::tree::{Kind, Tree};
 
@@ -50,10 +50,18 @@ fn same_as_kernel(texts: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let layers = layers(directory.path(), texts);
     let overlay = Overlay::mount(&layers);
-    let view = MergedView::new(layers, false).unwrap();
-    assert_eq!(view_listing(&view), listing(&overlay.root()), "{texts:#?}");
-    let root = view.metadata(&RootPath::root()).unwrap().unwrap();
-    assert_eq!(root.mode, fs::metadata(overlay.root()).unwrap().mode() & 0o7777);
+    let expected = listing(&overlay.root());
+    // What lies above is none of a stack's business, nor whether its layers are listed.
+    let above = directory.path().join("above");
+    plant(&above, "w a\nf 0600 b other\nd 0700 d\no d\nf 0600 e other");
+    let partly = |is_listed: fn(usize) -> bool| GrowingStack::partly_listed(&layers, std::slice::from_ref(&above), is_listed);
+    let stacks = [layers.clone().into(), partly(|_| true), partly(|at| at % 2 == 0), partly(|at| at % 2 == 1)];
+    for stack in stacks {
+        let view = MergedView::new(stack, false).unwrap();
+        assert_eq!(view_listing(&view), expected, "{texts:#?} {:?}", view.layers());
+        let root = view.metadata(&RootPath::root()).unwrap().unwrap();
+        assert_eq!(root.mode, fs::metadata(overlay.root()).unwrap().mode() & 0o7777);
+    }
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn a_writer_that_fails_ends_the_work_with_its_error() {
     std::fs::write(temp.path().join("f"), text(12_000_000)).unwrap();
     for kind in [Compression::Uncompressed, Compression::Gzip, Compression::Zstd] {
         let spec = CompressionSpec { kind, level: Some(1) };
-        let error = write_compressed_layer(temp.path(), &[], Full, &LayerOptions::default(), spec, 3).unwrap_err();
+        let error = write_compressed_layer(temp.path(), &Vec::new().into(), Full, &LayerOptions::default(), spec, 3).unwrap_err();
         assert!(matches!(error, Error::Write { .. }), "{error}");
         assert!(error.hint().is_some());
     }
@@ -164,7 +164,7 @@ fn a_layer_goes_to_a_blob_and_back() {
     std::fs::write(layer.join("f"), text(5_000_000)).unwrap();
     let mut blob = Vec::new();
     let spec = CompressionSpec { kind: Compression::Gzip, level: None };
-    let (written, compressed) = write_compressed_layer(&layer, &[], &mut blob, &LayerOptions::default(), spec, 2).unwrap();
+    let (written, compressed) = write_compressed_layer(&layer, &Vec::new().into(), &mut blob, &LayerOptions::default(), spec, 2).unwrap();
     assert_eq!((written.diff_id.clone(), written.size), (compressed.diff_id, compressed.uncompressed_size));
     let target = temp.path().join("target");
     std::fs::create_dir(&target).unwrap();

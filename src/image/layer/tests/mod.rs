@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, UTIME_
 use tar::{EntryType, Header};
 
 use super::{Applied, ApplyOptions, Error, LayerOptions, apply, write_layer};
+use crate::store::view::GrowingStack;
 
 /// Whether the test can run; prints why where it cannot.
 #[track_caller]
@@ -109,7 +110,14 @@ fn unpack(stream: &[u8]) -> (tempfile::TempDir, PathBuf, Result<Applied, Error>)
 fn written(layer: &Path, lower: &[&Path]) -> Vec<u8> {
     let mut out = Vec::new();
     let lower: Vec<PathBuf> = lower.iter().map(|path| path.to_path_buf()).collect();
-    write_layer(layer, &lower, &mut out, &LayerOptions::default()).unwrap();
+    write_layer(layer, &lower.clone().into(), &mut out, &LayerOptions::default()).unwrap();
+    // Whether layers are listed is only a matter of speed.
+    for listed in [0, 1] {
+        let mut again = Vec::new();
+        let stack = GrowingStack::partly_listed(&lower, &[], |at| at % 2 == listed);
+        write_layer(layer, &stack, &mut again, &LayerOptions::default()).unwrap();
+        assert_eq!(again, out);
+    }
     out
 }
 

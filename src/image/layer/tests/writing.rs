@@ -183,7 +183,7 @@ fn times_are_lowered_to_the_epoch_and_never_raised() {
     set_time(&temp.path().join("old"), 500, 5);
     let mut out = Vec::new();
     let options = LayerOptions { latest_time: Some(1000), userxattr: false };
-    write_layer(temp.path(), &[], &mut out, &options).unwrap();
+    write_layer(temp.path(), &Vec::new().into(), &mut out, &options).unwrap();
     let mut archive = tar::Archive::new(&out[..]);
     let times: Vec<u64> = archive.entries().unwrap().map(|entry| entry.unwrap().header().mtime().unwrap()).collect();
     assert_eq!(times, [1000, 500]);
@@ -193,7 +193,7 @@ fn times_are_lowered_to_the_epoch_and_never_raised() {
 fn names_that_would_mean_deletions_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     std::fs::write(temp.path().join(".wh.x"), "").unwrap();
-    let error = write_layer(temp.path(), &[], &mut std::io::sink(), &LayerOptions::default()).unwrap_err();
+    let error = write_layer(temp.path(), &Vec::new().into(), &mut std::io::sink(), &LayerOptions::default()).unwrap_err();
     assert!(matches!(error, Error::ReservedName { .. }), "{error}");
 }
 
@@ -206,7 +206,7 @@ fn entries_whose_content_is_in_another_layer_are_refused() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::create_dir(temp.path().join("d")).unwrap();
         set_xattr(&temp.path().join("d"), name, b"/x");
-        let error = write_layer(temp.path(), &[], &mut std::io::sink(), &LayerOptions::default()).unwrap_err();
+        let error = write_layer(temp.path(), &Vec::new().into(), &mut std::io::sink(), &LayerOptions::default()).unwrap_err();
         assert!(matches!(error, Error::OverlayFeature { .. }), "{error}");
     }
 }
@@ -241,7 +241,7 @@ fn every_kind_of_entry_survives_a_round_trip_and_gives_the_same_bytes_again() {
     let applied = applied.unwrap();
     assert_eq!(describe(&target), describe(&layer));
     assert_eq!(written(&target, &[&lower]), stream);
-    let LayerWritten { diff_id, size, entries } = diff_id_only(&layer, &[lower], &LayerOptions::default()).unwrap();
+    let LayerWritten { diff_id, size, entries } = diff_id_only(&layer, &vec![lower].into(), &LayerOptions::default()).unwrap();
     assert_eq!((diff_id, size, entries), (applied.diff_id, applied.tar_size, applied.entries));
 }
 
