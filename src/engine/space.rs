@@ -38,6 +38,8 @@ impl Engine {
     /// # Errors
     /// The store.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport, Error> {
+        // Until a name is settled, the image that it had before is kept, as a power cut would give it back.
+        self.store.settle()?;
         Ok(self.store.prune(options)?)
     }
 
