@@ -2,7 +2,7 @@
 //!
 //! The layers of the old base are replaced by those of the new one. Of the config, what the image took over from its old base comes from the new one, and what
 //! it set itself stays: each variable, label, port and volume by itself, the rest setting by setting. What cannot be right is refused ([`Refusal`]): an image that does
-//! not stand on the old base, or a base that would have asked for other steps. What the files say against it, [`super::conflicts`] finds.
+//! not stand on the old base, or a base that would have asked for other steps. What the files say against it, [`super::conflicts()`] finds.
 
 use std::collections::BTreeMap;
 
