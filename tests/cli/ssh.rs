@@ -107,7 +107,7 @@ fn the_users_agent_can_be_asked_and_not_be_changed_by_a_step() {
     assert_eq!(listed.stdout.lines().count(), 1, "{listed}");
     // By its path as well, and without any trace in the layers or the key.
     let again = world.build_as_it_is(&["--ssh", &format!("default={}", socket.display()), "-o", &output]).ok();
-    assert_eq!(again.steps().iter().filter(|(_, how)| how != "CACHED").count(), 0, "{again}");
+    assert_eq!(again.steps().iter().filter(|(title, how)| how != "CACHED" && !title.starts_with("exporting to ")).count(), 0, "{again}");
     let image = Image::oci_archive(&archive);
     for layer in &image.layers[3..] {
         assert!(layer.keys().all(|path| !path.contains("agent") && !path.starts_with("run")), "{:?}", layer.keys());
