@@ -4,14 +4,12 @@
 //! read through once before it is believed.
 
 use std::io::{self, Read, Seek};
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::image::Error;
 use crate::image::import::peek;
 use crate::image::layer::{Compression, TarReader, decompressor};
-use crate::oci::{DiffId, Digest, HistoryEntry, ImageId, MediaType};
-use crate::store::{ImageRecord, LayerBlob, Store};
+use crate::oci::{DiffId, HistoryEntry, MediaType};
+use crate::store::{LayerBlob, Store};
 
 use super::draft::{Draft, DraftLayer};
 
@@ -25,17 +23,7 @@ const MAX_HEADER: u64 = 1 << 20;
 pub fn append(store: &Store, draft: &mut Draft, archive: impl Read + Send + 'static, name: &str, created_by: &str) -> Result<(), Error> {
     let (diff_id, blob) = store_layer(store, archive, name)?;
     store.record_layer_blob(&diff_id, &blob)?;
-    // Of an image only what its one layer takes: the blob is found by the diff ID.
-    let image = Arc::new(ImageRecord {
-        id: ImageId::new(Digest::sha256(b"")),
-        manifest: None,
-        platform: draft.config.platform(),
-        created_at: SystemTime::UNIX_EPOCH,
-        size: 0,
-        diff_ids: vec![diff_id.clone()],
-        snapshots: Vec::new(),
-    });
-    draft.layers.push(DraftLayer::stored(diff_id, &image, 0));
+    draft.layers.push(DraftLayer::alone(diff_id, draft.config.platform(), Vec::new()));
     draft.add_history(HistoryEntry { created_by: Some(created_by.to_owned()), ..HistoryEntry::default() });
     Ok(())
 }

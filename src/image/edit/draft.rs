@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
 use crate::image::Error;
 use crate::image::blobs::{as_docker, as_oci, ensure_layer, stored_manifest};
 use crate::image::copy::{Source, image_manifest};
-use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, ManifestOrIndex, MediaType, Platform};
-use crate::store::{ImageRecord, LayerBlob, Store};
+use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, ManifestOrIndex, MediaType, Platform};
+use crate::store::{ImageRecord, LayerBlob, SnapshotId, Store};
 
 /// How large a config may be.
 const MAX_CONFIG: u64 = 8 << 20;
@@ -213,8 +214,23 @@ impl Draft {
 
 impl DraftLayer {
     /// A layer of an image of the store.
-    pub(super) fn stored(diff_id: DiffId, image: &Arc<ImageRecord>, position: usize) -> DraftLayer {
+    fn stored(diff_id: DiffId, image: &Arc<ImageRecord>, position: usize) -> DraftLayer {
         DraftLayer { diff_id, from: LayerFrom::Stored(image.clone(), position) }
+    }
+
+    /// A layer of no image: one that the store has unpacked as `snapshots`, or, where there are none, as the blob of its diff ID.
+    pub(super) fn alone(diff_id: DiffId, platform: Platform, snapshots: Vec<SnapshotId>) -> DraftLayer {
+        // Of an image only what its one layer takes.
+        let image = ImageRecord {
+            id: ImageId::new(Digest::sha256(b"")),
+            manifest: None,
+            platform,
+            created_at: SystemTime::UNIX_EPOCH,
+            size: 0,
+            diff_ids: vec![diff_id.clone()],
+            snapshots,
+        };
+        DraftLayer::stored(diff_id, &Arc::new(image), 0)
     }
 
     /// What a manifest says of this layer; it is compressed now if it is not.

@@ -3,16 +3,14 @@
 //! The merged tree is written as one archive and unpacked again, so that the result is a layer like any other. What was deleted on the way is not in it.
 
 use std::io::BufWriter;
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::image::Error;
 use crate::image::assemble::complete_one;
 use crate::image::layer::{ApplyOptions, Devices, apply, inherit_directories, write_rootfs_tar};
-use crate::oci::{ChainId, Digest, HistoryEntry, ImageId};
+use crate::oci::{ChainId, HistoryEntry};
 use crate::path::RootPath;
 use crate::store::view::MergedView;
-use crate::store::{ImageRecord, SnapshotId, SnapshotMeta, Store};
+use crate::store::{SnapshotId, SnapshotMeta, Store};
 
 use super::draft::{Draft, DraftLayer};
 
@@ -36,16 +34,7 @@ pub fn flatten(store: &Store, draft: &mut Draft, snapshots: &[SnapshotId], creat
             vec![id]
         }
     };
-    let image = Arc::new(ImageRecord {
-        id: ImageId::new(Digest::sha256(b"")),
-        manifest: None,
-        platform: draft.config.platform(),
-        created_at: SystemTime::UNIX_EPOCH,
-        size: 0,
-        diff_ids: vec![layer.diff_id.clone()],
-        snapshots,
-    });
-    draft.layers = vec![DraftLayer::stored(layer.diff_id, &image, 0)];
+    draft.layers = vec![DraftLayer::alone(layer.diff_id, draft.config.platform(), snapshots)];
     let created = draft.config.history.last().and_then(|entry| entry.created.clone()).or_else(|| draft.config.created.clone());
     draft.config.history.iter_mut().for_each(|entry| entry.empty_layer = true);
     draft.config.history.push(HistoryEntry { created, created_by: Some(created_by.to_owned()), ..HistoryEntry::default() });
