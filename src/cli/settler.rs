@@ -1,8 +1,8 @@
-//! Leaves the waiting for the disk at the end of a build to a process of its own.
+//! Leaves the waiting for the disk at the end of a command that made something to a process of its own.
 //!
-//! What a build made is visible and whole at once; the flush makes it outlive a power cut, and takes longer than many a build, as the kernel then writes
-//! what all programs left to write. So this binary is started once more for it, and ends by itself. Where it is killed first, the next command that
-//! changes the store does its work; a power cut before that costs what was built, and nothing else.
+//! What was built or pulled is visible and whole at once; the flush makes it outlive a power cut, and takes longer than many a build (of a pull it was 40
+//! %), as the kernel then writes what all programs left to write. So this binary is started once more for it, and ends by itself. Where it is killed
+//! first, the next command that changes the store does its work; a power cut before that costs what was made, and nothing else.
 
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
@@ -13,14 +13,22 @@ use crate::engine::{Engine, Error, settle_in_background};
 /// The first argument by which [`super::main`] knows what this process is for; the second is the store's directory.
 const SETTLER: &str = "strake-settler";
 
-/// Makes durable what a build made, soon after this process has ended; at once where no process outlives this one.
+/// Ends a command that may have made something: that becomes durable soon after this process has ended; at once where no process outlives this one.
 pub(super) fn finish_later(engine: &Engine) -> Result<(), Error> {
     engine.finish(false)?;
+    if engine.store().is_settled()? {
+        return Ok(());
+    }
     // The first process of a container, and often the shell that it is, takes all others with it.
     if std::process::id() == 1 || parent_id() == 1 || !start(engine.store().root()) {
         engine.finish(true)?;
     }
     Ok(())
+}
+
+/// [`finish_later`] for who must not block.
+pub(super) async fn finish(engine: Engine) -> Result<(), Error> {
+    crate::task::blocking(move || finish_later(&engine)).await
 }
 
 fn start(root: &Path) -> bool {

@@ -81,9 +81,9 @@ impl Store {
         Ok(Unsettled { blobs: self.fresh_blobs()?, ..rows })
     }
 
-    /// Whether there is a blob that is not settled: every image that is made has one, also where all of its layers were there.
-    pub fn has_fresh_blobs(&self) -> Result<bool, Error> {
-        Ok(!self.fresh_blobs()?.is_empty())
+    /// Whether there is nothing in the store that a power cut would take.
+    pub fn is_settled(&self) -> Result<bool, Error> {
+        Ok(self.unsettled()?.is_empty())
     }
 
     pub(crate) fn fresh_blobs(&self) -> Result<Vec<Digest>, Error> {

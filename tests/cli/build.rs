@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Image, Registry, World, able, image, world};
+use crate::common::{Image, Registry, World, able, image, wait_for, world};
 
 /// A world with `localhost/busybox` in its store.
 #[test]
@@ -305,24 +305,40 @@ fn blobs(dir: &std::path::Path) -> usize {
     std::fs::read_dir(dir).map(|entries| entries.map(|entry| below(entry.unwrap().path())).sum()).unwrap_or(0)
 }
 
+/// Waits until the store has no blob that a power cut would take, and `least` in all; says how many.
+fn settled(world: &World, least: usize) -> usize {
+    let (fresh, settled) = (world.root().join("fresh"), world.root().join("blobs"));
+    wait_for("all blobs of the store to be durable", 120, || blobs(&fresh) == 0 && blobs(&settled) >= least);
+    blobs(&settled)
+}
+
 #[test]
 fn what_a_build_made_is_durable_soon_after_its_end() {
     let Some(world) = world() else { return };
     world.build("FROM localhost/busybox\nRUN echo x > /x\n", &["-t", "made"]).ok();
-    let (fresh, settled) = (world.root().join("fresh"), world.root().join("blobs"));
-    let wait = |least: usize| {
-        let start = std::time::Instant::now();
-        while blobs(&fresh) > 0 || blobs(&settled) < least {
-            assert!(start.elapsed().as_secs() < 120, "{} blobs are left in {}", blobs(&fresh), fresh.display());
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        blobs(&settled)
-    };
-    let first = wait(1);
+    let first = settled(&world, 1);
     // Another image of the same layers.
     world.build("FROM localhost/busybox\nRUN echo x > /x\nLABEL a=b\n", &[]).ok();
-    wait(first + 1);
+    settled(&world, first + 1);
     world.strake(["run", "--rm", "made", "cat", "/x"]).ok();
+}
+
+#[test]
+fn what_was_pulled_or_loaded_is_durable_soon_after() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::with_bases());
+    world.strake(["pull", &registry.name("busybox")]).ok();
+    // Manifest, config and a layer at least.
+    settled(&world, 3);
+    let (archive, other) = (world.path("saved.tar"), World::new());
+    let archive = archive.to_str().unwrap();
+    world.strake(["save", "-o", archive, &registry.name("busybox")]).ok();
+    other.strake(["load", "-i", archive]).ok();
+    settled(&other, 2);
+    other.strake(["tag", &registry.name("busybox"), "again"]).ok();
+    other.strake(["run", "--rm", "--network", "none", "again", "true"]).ok();
 }
 
 #[test]

@@ -324,11 +324,7 @@ async fn build_with(engine: &Engine, args: BuildArgs, failed: Option<FailedSlot>
         report::verified(verified, &outcome);
     }
     let phase = progress.phase("settle");
-    if outcome.executed > 0 || engine.store().has_fresh_blobs()? {
-        settler::finish_later(engine)?
-    } else {
-        engine.finish(false)?
-    }
+    settler::finish_later(engine)?;
     drop(phase);
     if outcome.executed > 0
         && let Some(settings) = gc

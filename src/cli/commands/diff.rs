@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::format::{Format, format};
 use crate::cli::render::{ProgressMode, progress};
-use crate::cli::{Global, env, report};
+use crate::cli::{Global, env, report, settler};
 use crate::engine::{Change, DiffRequest, Error, FileDifference, ImageDiff, Times};
 use crate::oci::Platform;
 use crate::sys::tree::Kind;
@@ -53,7 +53,7 @@ pub(in crate::cli) fn run(global: &Global, args: DiffArgs) -> ExitCode {
         let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
         let found = until_interrupted(engine.diff(&request, &progress)).await?;
         drop(progress);
-        crate::task::blocking(move || engine.finish(true)).await?;
+        settler::finish(engine).await?;
         show(&args, &request, &found)?;
         Ok(found.files.is_empty() && found.config.is_empty())
     });

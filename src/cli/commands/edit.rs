@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::render::{ProgressMode, progress};
-use crate::cli::{Global, report};
+use crate::cli::{Global, report, settler};
 use crate::engine::{
     ArchiveFormat, BasePlace, ConfigChanges, Edit, EditOutcome, EditRequest, EditTarget, Engine, Error, Place, RebaseRequest,
 };
@@ -218,7 +218,7 @@ fn run(
         let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
         let outcome = until_interrupted(engine.edit(&request, &progress)).await?;
         drop(progress);
-        crate::task::blocking(move || engine.finish(true)).await?;
+        settler::finish(engine).await?;
         match outcome {
             EditOutcome::Stored(image) => report::result(&image.id.to_string()),
             EditOutcome::Sent { place: Place::Registry(reference), digest } => {

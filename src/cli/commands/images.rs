@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::format::{Format, format};
 use crate::cli::render::size;
 use crate::cli::table::{Table, ago, cut, date, tame};
-use crate::cli::{Global, report};
+use crate::cli::{Global, report, settler};
 use crate::engine::{Engine, Error, HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 use crate::oci::{ImageConfig, ImageId, Platform, Reference, ReferenceError};
 
@@ -284,7 +284,7 @@ fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
 pub(in crate::cli) fn tag(global: &Global, args: TagArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         engine.tag(&args.image, &args.name)?;
-        engine.finish(true)
+        settler::finish_later(&engine)
     }))
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::render::{ProgressMode, progress};
-use crate::cli::{Global, env, report};
+use crate::cli::{Global, env, report, settler};
 use crate::engine::{CopyRequest, Engine, Error, Place, Wanted};
 use crate::oci::{Platform, Reference};
 
@@ -117,7 +117,6 @@ pub(in crate::cli) struct DeleteArgs {
 /// Runs `strake copy`.
 pub(in crate::cli) fn copy(global: &Global, args: CopyArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
-        let changes_store = matches!(args.dest, Place::Store(_));
         let pairs = match args.all_tags {
             true => every_tag(&engine, &args.source, &args.dest).await?,
             false => vec![(args.source.clone(), args.dest.clone())],
@@ -125,7 +124,7 @@ pub(in crate::cli) fn copy(global: &Global, args: CopyArgs) -> ExitCode {
         for (from, to) in pairs {
             copy_one(&engine, &args, from, to).await?;
         }
-        crate::task::blocking(move || engine.finish(changes_store)).await
+        settler::finish(engine).await
     }))
 }
 

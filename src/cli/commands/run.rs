@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
-use crate::cli::{Global, env, report};
+use crate::cli::{Global, env, report, settler};
 use crate::engine::{ContainerInfo, Engine, Error, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 use crate::oci::Platform;
 use crate::parser::signals;
@@ -316,7 +316,7 @@ fn image(engine: &Engine, args: &RunArgs) -> Result<RunImage, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
     let image = runtime.block_on(engine.fetch_image(&args.image, args.platform.as_ref(), args.pull == Pull::Always, &progress))?;
-    engine.finish(true)?;
+    settler::finish_later(engine)?;
     Ok(image)
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
-use crate::cli::{Global, env, report};
+use crate::cli::{Global, env, report, settler};
 use crate::engine::{ArchiveFormat, Engine, Error, ImageError, ImportRequest, PullRequest, SaveRequest};
 use crate::oci::{Platform, Reference};
 
@@ -138,7 +138,7 @@ pub(in crate::cli) fn pull(global: &Global, args: PullArgs) -> ExitCode {
             }
             report::result(&reference.to_string());
         }
-        settle(engine).await
+        settler::finish(engine).await
     }))
 }
 
@@ -189,7 +189,7 @@ pub(in crate::cli) fn push(global: &Global, args: PushArgs) -> ExitCode {
                 report::result(&format!("{}: digest: {} size: {}", name.tag().unwrap_or("latest"), manifest.digest, manifest.size));
             }
         }
-        settle(engine).await
+        settler::finish(engine).await
     }))
 }
 
@@ -216,7 +216,7 @@ pub(in crate::cli) fn load(global: &Global, args: LoadArgs) -> ExitCode {
     }
     exit(with_engine(global, None, |engine| async move {
         let images = until_interrupted(engine.load(args.input)).await?;
-        settle(engine).await?;
+        settler::finish(engine).await?;
         for loaded in images {
             let what: Vec<String> = match loaded.names.as_slice() {
                 [] if args.quiet => vec![loaded.image.id.to_string()],
@@ -241,13 +241,8 @@ pub(in crate::cli) fn import(global: &Global, args: ImportArgs) -> ExitCode {
             platform: args.platform.unwrap_or_else(Platform::host),
         };
         let image = until_interrupted(engine.import(request)).await?;
-        settle(engine).await?;
+        settler::finish(engine).await?;
         report::result(&image.id.to_string());
         Ok(())
     }))
-}
-
-/// Makes durable what the command made.
-async fn settle(engine: Engine) -> Result<(), Error> {
-    crate::task::blocking(move || engine.finish(true)).await
 }

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::oci::MediaType;
 
-use super::hashing::{CHUNK, fill_chunk};
+use super::hashing::{CHUNK, fill_chunk, refill_chunk};
 
 /// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,8 +113,7 @@ pub fn read_ahead(mut reader: impl Read + Send + 'static) -> Box<dyn Read + Send
                 return;
             }
             let mut chunk: Vec<u8> = returned.try_recv().unwrap_or_default();
-            chunk.clear();
-            next = fill_chunk(&mut reader, &mut chunk, CHUNK).map(|_| chunk);
+            next = refill_chunk(&mut reader, &mut chunk).map(|()| chunk);
         }
     };
     match std::thread::Builder::new().name("layer-read".to_owned()).spawn(work) {
