@@ -109,6 +109,8 @@ enum Command {
     History(commands::images::HistoryArgs),
     /// Run a command in a new container
     Run(Box<commands::run::RunArgs>),
+    /// Run another command in a running container
+    Exec(commands::exec::ExecArgs),
     /// List containers
     Ps(commands::containers::PsArgs),
     /// Show what a container wrote
@@ -153,7 +155,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and versions go to standard output and are no failure; clap knows which is which.
             let _ = error.print();
-            if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|command| command == "run") {
+            if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|command| command == "run" || command == "exec") {
                 return ExitCode::from(commands::run::FAILED);
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -203,6 +205,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => commands::images::inspect(&arguments.global, args),
         Command::History(args) => commands::images::history(&arguments.global, args),
         Command::Run(args) => commands::run::run(&arguments.global, *args),
+        Command::Exec(args) => commands::exec::exec(&arguments.global, args),
         Command::Ps(args) => commands::containers::ps(&arguments.global, &args),
         Command::Logs(args) => commands::containers::logs(&arguments.global, &args),
         Command::Stop(args) => commands::containers::stop(&arguments.global, &args),

@@ -47,7 +47,7 @@ pub use crate::registry::Saved;
 pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource};
 pub use build_cache::{CacheDestination, CacheMode, CacheRepository, CacheSource, CacheTarget};
 pub use call::{Call, CallOutcome, CheckReport, Lines};
-pub use containers::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
+pub use containers::{ContainerInfo, ExecOptions, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};
 pub use copy::{CopyOutcome, CopyRequest, Place, RemoteDocument, RemoteImage, Wanted};
 pub use diff::{Change, DiffRequest, FileDifference, ImageDiff, Times};

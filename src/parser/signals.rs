@@ -43,6 +43,11 @@ pub fn number(signal: &str) -> Option<i32> {
     offset(name.strip_prefix("RTMAX-")?).filter(|below| (1..=14).contains(below)).map(|below| RTMAX - below)
 }
 
+/// The name of a signal without `SIG`; `None` for a real-time signal, and for what is none.
+pub fn name(number: i32) -> Option<&'static str> {
+    NAMES.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
+}
+
 /// A number of one or two digits, without zeros before it.
 fn offset(text: &str) -> Option<i32> {
     let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');

@@ -32,8 +32,12 @@ const STALE: Duration = Duration::from_secs(60);
 
 /// Whether all controllers are in the one v2 hierarchy.
 pub(super) fn is_unified() -> bool {
+    is_version_2(Path::new(ROOT))
+}
+
+fn is_version_2(directory: &Path) -> bool {
     const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-    rustix::fs::statfs(ROOT).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC)
+    rustix::fs::statfs(directory).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC)
 }
 
 /// The v1 controllers whose groups a sandbox is put into when only their parent is named.
@@ -166,11 +170,28 @@ impl Cgroup {
         if controller == "memory" {
             self.memory = Some(directory.clone());
         }
-        let procs = directory.join("cgroup.procs");
-        let join = rustix::fs::openat(CWD, &procs, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| cgroup_failure(&procs)(errno.into()))?;
-        self.joins.push(join);
+        self.joins.push(open_procs(&directory)?);
         Ok(directory)
+    }
+
+    /// The groups in these directories, which another process made and removes.
+    pub(super) fn existing(directories: &[PathBuf]) -> Result<Cgroup, Failure> {
+        let mut group = Cgroup::default();
+        for directory in directories {
+            if is_version_2(directory) {
+                let mut opened = Cgroup::open_unified(directory.clone())?;
+                opened.directories.clear();
+                group.unified = opened.unified.take();
+            } else {
+                group.joins.push(open_procs(directory)?);
+            }
+        }
+        Ok(group)
+    }
+
+    /// Where the groups are.
+    pub(super) fn directories(&self) -> &[PathBuf] {
+        &self.directories
     }
 
     /// The directory for `CLONE_INTO_CGROUP`.
@@ -250,6 +271,12 @@ fn unavailable(what: LimitKind, reason: String) -> Failure {
 fn cgroup_failure(path: &Path) -> impl FnOnce(io::Error) -> Failure {
     let path = path.display().to_string();
     move |error| Failure::Cgroup { path, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+}
+
+fn open_procs(directory: &Path) -> Result<OwnedFd, Failure> {
+    let procs = directory.join("cgroup.procs");
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, &procs, flags, Mode::empty()).map_err(|errno| cgroup_failure(&procs)(errno.into()))
 }
 
 fn make_dir_all(path: &Path) -> io::Result<()> {

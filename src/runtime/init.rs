@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -53,14 +54,13 @@ fn set_up(
     }
     if let Some(process) = &io.join {
         let stdio = terminal::Streams::prepare(io.stdio)?;
-        join(process)?;
+        join(spec, process, &io.join_cgroups)?;
         let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Keep)?;
-        adjust_oom_score(spec)?;
         stdio.install(&spec.process)?;
         return become_process(spec, filter, status);
     }
     enter_namespaces(spec, &io)?;
-    let SandboxIo { stdio, mount_fds, netns, join: _ } = io;
+    let SandboxIo { stdio, mount_fds, netns, join: _, join_cgroups: _ } = io;
     drop(netns);
     let stdio = terminal::Streams::prepare(stdio)?;
     mount_world(spec, mount_fds)?;
@@ -108,23 +108,32 @@ fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
 
 /// Enters the namespaces of another sandbox's process. The caller's process stays outside of the PID namespace, as it cannot change its own, and reaps for the
 /// one that goes on inside.
-fn join(process: &OwnedFd) -> Result<(), Failure> {
+fn join(spec: &SandboxSpec, process: &OwnedFd, groups: &[PathBuf]) -> Result<(), Failure> {
     let fail = || Failure::step::<Errno>("join", "the namespaces of the sandbox");
     // Nothing that runs there may look into this process while it still holds what is the host's.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail())?;
-    let all = ThreadNameSpaceType::CONTROL_GROUP
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+    let mut group = Cgroup::existing(groups)?;
+    let all = ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::PROCESS_ID;
     rustix::thread::move_into_thread_name_spaces(process.as_fd(), all).map_err(fail())?;
     // The root and its `/proc` come last: what is outside of the PID namespace does not find itself in that `/proc`.
-    match clone_process(0, None).map_err(Failure::step("fork", "into the sandbox"))? {
+    let mut cloned = clone_process(0, group.unified());
+    if cloned.is_err() && group.join_instead()? {
+        cloned = clone_process(0, None);
+    }
+    match cloned.map_err(Failure::step("fork", "into the sandbox"))? {
         Cloned::Parent { pid, .. } => reaper::run(pid),
         Cloned::Child => {}
     }
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(fail())?;
-    rustix::thread::move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::MOUNT).map_err(fail())
+    group.join()?;
+    // While `/proc` is still the host's: the sandbox may have put anything in the place of its own.
+    adjust_oom_score(spec)?;
+    // After the group was entered: from inside of the namespace there is no way into it.
+    let last = ThreadNameSpaceType::CONTROL_GROUP | ThreadNameSpaceType::MOUNT;
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), last).map_err(fail())
 }
 
 fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>) -> Result<(), Failure> {

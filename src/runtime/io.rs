@@ -1,6 +1,7 @@
 //! The descriptors that go into a sandbox.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 /// What a sandbox gets beside its spec. Nothing else that is open in the caller can be reached inside.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub struct SandboxIo {
     /// A process (its pidfd) of a running sandbox to join: the command runs in its namespaces and root, as in `docker exec`. Of the spec only the process and
     /// what it may do count then.
     pub join: Option<OwnedFd>,
+    /// The control groups that the command enters with `join`: those of the sandbox, so that its limits hold.
+    pub join_cgroups: Vec<PathBuf>,
     /// Files and directories for [`BindSource::Descriptor`](super::BindSource::Descriptor). At most 200.
     pub mount_fds: Vec<OwnedFd>,
 }
@@ -35,6 +38,6 @@ pub enum Stdio {
 impl SandboxIo {
     /// Only standard streams.
     pub fn new(stdio: Stdio) -> SandboxIo {
-        SandboxIo { stdio, netns: None, join: None, mount_fds: Vec::new() }
+        SandboxIo { stdio, netns: None, join: None, join_cgroups: Vec::new(), mount_fds: Vec::new() }
     }
 }

@@ -3,6 +3,7 @@
 //! [`begin`] returns as soon as init exists, so that one process can have many sandboxes on their way; [`launch`] waits until the command runs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -156,6 +157,11 @@ impl Child {
         };
         self.exit = Some(exit.clone());
         Ok(exit)
+    }
+
+    /// The directories of its control groups, where it has any of its own.
+    pub fn cgroups(&self) -> &[PathBuf] {
+        self.cgroup.as_ref().map_or(&[], Cgroup::directories)
     }
 
     /// The groups, for a parent that has no time to wait until they can be removed.

@@ -12,7 +12,7 @@ use crate::sys::process::{block_signals, close_from, exit_now};
 /// Waits for the command with the process ID `command` and ends as it did: with its code, or 128 and the signal's number.
 pub(super) fn run(command: u32) -> ! {
     let command = Pid::from_raw(command as i32);
-    if block_signals().is_err() || close_from(0, None).is_err() {
+    if block_signals().is_err() || close_from(0, &[]).is_err() {
         exit_now(125);
     }
     let _ = rustix::thread::set_name(c"strake-init");

@@ -55,7 +55,13 @@ impl Streams {
         let Streams::Wanted = self else { return Ok(self) };
         let fail = || Failure::step::<Errno>("open", "a terminal");
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let ours = rustix::fs::open("/dev/pts/ptmx", OFlags::from_bits_retain(flags.bits()), rustix::fs::Mode::empty()).map_err(fail())?;
+        let open = OFlags::from_bits_retain(flags.bits()) | OFlags::NOFOLLOW;
+        let ours = rustix::fs::open("/dev/pts/ptmx", open, rustix::fs::Mode::empty()).map_err(fail())?;
+        // In a sandbox that runs already, something else may lie there by now.
+        const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+        if !rustix::fs::fstatfs(&ours).is_ok_and(|stat| stat.f_type == DEVPTS_SUPER_MAGIC) {
+            return Err(fail()(Errno::NODEV));
+        }
         unlockpt(&ours).map_err(fail())?;
         let theirs = ioctl_tiocgptpeer(&ours, flags).map_err(fail())?;
         if let Some(size) = process.terminal {

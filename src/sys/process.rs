@@ -184,20 +184,21 @@ pub fn reap(pid: u32) -> io::Result<Reaped> {
     Ok(Reaped { status, user_time: time(usage.ru_utime), system_time: time(usage.ru_stime), max_rss: usage.ru_maxrss as u64 * 1024 })
 }
 
-/// Closes every descriptor from `first` on, except that `keep` stays open (and must be `first` or above, or not there).
+/// Closes every descriptor from `first` on, except that those of `keep` stay open.
 ///
 /// For a process that is about to run other code: owners of closed descriptors must not be used or dropped afterwards, so it is for callers that
 /// end in `execve`, [`exit_now`] or a loop that owns only `keep`.
-pub fn close_from(first: u32, keep: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    match keep.map(|fd| fd.as_raw_fd() as u32).filter(|kept| *kept >= first) {
-        None => close_range(first, u32::MAX, 0),
-        Some(kept) => {
-            if kept > first {
-                close_range(first, kept - 1, 0)?;
-            }
-            close_range(kept + 1, u32::MAX, 0)
+pub fn close_from(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|kept| *kept >= first).collect();
+    kept.sort_unstable();
+    let mut first = first;
+    for kept in kept {
+        if kept > first {
+            close_range(first, kept - 1, 0)?;
         }
+        first = kept + 1;
     }
+    close_range(first, u32::MAX, 0)
 }
 
 /// Makes `execve` close every descriptor from `first` on.

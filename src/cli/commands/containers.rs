@@ -13,9 +13,10 @@ use crate::cli::format::{Format, format};
 use crate::cli::table::{Table, age_in_words, ago, cut, date, tame};
 use crate::cli::{Global, env, report};
 use crate::engine::{ContainerInfo, Engine, Error};
-use crate::runtime::container::{LogOptions, LogStream, Mode, State};
+use crate::runtime::container::{HealthStatus, LogOptions, LogStream, Mode, State, StdinMode};
 
-use super::run::{failure_code, pump, signal};
+use super::exec::{DetachKeys, detach_keys_value};
+use super::run::{PumpFlags, failure_code, pump, signal};
 
 /// Flags of `strake ps`.
 #[derive(Debug, Args)]
@@ -121,6 +122,9 @@ pub(in crate::cli) struct StartArgs {
     /// Pass standard input on
     #[arg(short, long)]
     interactive: bool,
+    /// The keys that leave the container running [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS", value_parser = detach_keys_value)]
+    detach_keys: Option<DetachKeys>,
 }
 
 /// Flags of `strake attach`.
@@ -131,6 +135,12 @@ pub(in crate::cli) struct AttachArgs {
     /// Pass no input on
     #[arg(long)]
     no_stdin: bool,
+    /// Pass signals on to the container; with `=false` they end this command only
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    sig_proxy: bool,
+    /// The keys that leave the container running [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS", value_parser = detach_keys_value)]
+    detach_keys: Option<DetachKeys>,
 }
 
 fn filter(text: &str) -> Result<(String, String), String> {
@@ -228,7 +238,12 @@ pub(in crate::cli) fn start(global: &Global, args: &StartArgs) -> ExitCode {
         let held = crate::runtime::container::hold_signals();
         let started = engine.start_container(&info, Mode::Attached)?;
         let Some(attachment) = started.attachment else { return Ok(0) };
-        let outcome = pump(&engine, &info, attachment, args.interactive, tty, true);
+        let outcome = pump(
+            &engine,
+            &info,
+            attachment,
+            PumpFlags { interactive: args.interactive, tty, forward_signals: true, detach_keys: args.detach_keys.clone() },
+        );
         drop(held);
         let (code, _) = outcome?;
         engine.finish_container(&info.record.id)?;
@@ -242,7 +257,9 @@ pub(in crate::cli) fn attach(global: &Global, args: &AttachArgs) -> ExitCode {
         let info = engine.container(&args.container)?;
         let tty = info.spec.as_ref().is_some_and(|spec| spec.tty);
         let attachment = engine.attach_container(&info)?;
-        Ok(pump(&engine, &info, attachment, !args.no_stdin, tty, true)?.0)
+        let interactive = !args.no_stdin && info.spec.as_ref().is_some_and(|spec| spec.stdin != StdinMode::Closed);
+        let flags = PumpFlags { interactive, tty, forward_signals: args.sig_proxy, detach_keys: args.detach_keys.clone() };
+        Ok(pump(&engine, &info, attachment, flags)?.0)
     }))
 }
 
@@ -368,7 +385,17 @@ fn status(info: &ContainerInfo) -> String {
         None => "Dead".to_owned(),
         Some(State::Created) => "Created".to_owned(),
         Some(State::Running { started_at, .. }) => {
-            format!("Up {}", started_at.parse().map_or_else(|_| "for some time".to_owned(), |at| age_in_words(age(at))))
+            let how = match (info.is_paused(), &info.health) {
+                (true, _) => " (Paused)".to_owned(),
+                (_, Some(health)) if health.status == HealthStatus::Starting => " (health: starting)".to_owned(),
+                (_, Some(health)) => format!(" ({})", health.status.word()),
+                _ => String::new(),
+            };
+            format!("Up {}{how}", started_at.parse().map_or_else(|_| "for some time".to_owned(), |at| age_in_words(age(at))))
+        }
+        Some(State::Restarting { code, finished_at, .. }) => {
+            let ago = finished_at.parse().map_or_else(|_| String::new(), |at| format!(" {} ago", age_in_words(age(at))));
+            format!("Restarting ({code}){ago}")
         }
         Some(State::Exited { code, finished_at, .. }) => {
             let ago = finished_at

@@ -18,6 +18,7 @@ use crate::parser::signals;
 use crate::runtime::container::{self, Attachment, HostAddress, LocalIo, Mode, Outcome, PumpOptions, StdinMode};
 use crate::runtime::{Capabilities, CgroupSpec, TerminalSize};
 
+use super::exec::{DetachKeys, detach_keys_value};
 use super::step_flags::{host_address, split_host};
 
 /// The exit status of `run` where Strake itself failed.
@@ -124,6 +125,12 @@ pub(in crate::cli) struct RunArgs {
     /// Show no progress while the image is fetched
     #[arg(short, long)]
     quiet: bool,
+    /// Pass signals on to the container; with `=false` they end this command only
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    sig_proxy: bool,
+    /// The keys that leave the container running [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS", value_parser = detach_keys_value)]
+    detach_keys: Option<DetachKeys>,
     /// Write the container's ID to a file
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
@@ -193,14 +200,20 @@ pub(super) fn failure_code(error: &Error) -> u8 {
     }
 }
 
+/// What is said to one who asks for a terminal and has none.
+pub(super) fn no_terminal() -> Error {
+    let hint = Some("leave -t out where input comes from a pipe or a file".into());
+    Error::Usage { message: "the input device is not a TTY".into(), hint }
+}
+
 fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
     if args.interactive && args.tty && !args.detach && !std::io::stdin().is_terminal() {
-        let hint = Some("leave -t out where input comes from a pipe or a file".into());
-        return Err(Error::Usage { message: "the input device is not a TTY".into(), hint });
+        return Err(no_terminal());
     }
     let engine = Engine::open(env::engine_options(global), None)?;
     let image = image(&engine, &args)?;
     let (detach, interactive, rm, cidfile) = (args.detach, args.interactive, args.rm, args.cidfile.clone());
+    let (sig_proxy, detach_keys) = (args.sig_proxy, args.detach_keys.clone());
     // Before the container is made: who names a file that is there wants another container's ID kept.
     if let Some(path) = cidfile.as_ref().filter(|path| path.exists()) {
         let message = format!("the file `{}` of --cidfile exists", path.display());
@@ -231,7 +244,8 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         report::result(&info.record.id);
         return Ok(0);
     };
-    let outcome = pump(&engine, &info, attachment, interactive, request.tty, true);
+    let flags = PumpFlags { interactive, tty: request.tty, forward_signals: sig_proxy, detach_keys };
+    let outcome = pump(&engine, &info, attachment, flags);
     drop(held);
     let (code, ended) = match outcome {
         // Nobody reads any more (`| head -1`). A process without a reader is killed by SIGPIPE, and so is the container.
@@ -272,18 +286,26 @@ fn write_cidfile(path: Option<PathBuf>, id: &str) -> Result<(), Error> {
 /// The number of the signal that tells of a pipe without a reader.
 const SIGPIPE: u8 = 13;
 
+/// How a container's streams are passed on.
+pub(super) struct PumpFlags {
+    /// Whether standard input is.
+    pub(super) interactive: bool,
+    /// Whether it has a terminal.
+    pub(super) tty: bool,
+    /// Whether signals are.
+    pub(super) forward_signals: bool,
+    /// The keys that leave it, if not the usual ones.
+    pub(super) detach_keys: Option<DetachKeys>,
+}
+
 /// Is the container's standard streams until it ends. Gives the exit status, and whether the container has ended.
-pub(super) fn pump(
-    engine: &Engine,
-    info: &ContainerInfo,
-    attachment: Attachment,
-    interactive: bool,
-    tty: bool,
-    forward_signals: bool,
-) -> Result<(u8, bool), Error> {
+pub(super) fn pump(engine: &Engine, info: &ContainerInfo, attachment: Attachment, flags: PumpFlags) -> Result<(u8, bool), Error> {
+    let PumpFlags { interactive, tty, forward_signals, detach_keys } = flags;
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let io = LocalIo { stdin: interactive.then(|| stdin.as_fd()), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
-    let options = PumpOptions { tty, forward_signals, ..PumpOptions::default() };
+    let usual = PumpOptions::default();
+    let detach_keys = detach_keys.map_or(usual.detach_keys, |keys| keys.0);
+    let options = PumpOptions { tty, forward_signals, detach_keys };
     let name = info.record.name.clone();
     let outcome = attachment.pump(io, &options).map_err(|source| Error::Container { action: "attach to", name, source })?;
     match outcome {
@@ -326,13 +348,7 @@ fn request(args: RunArgs) -> Result<RunRequest, Error> {
         (true, false) => StdinMode::Once,
         (true, true) => StdinMode::Open,
     };
-    let mut variables = Vec::new();
-    for file in &args.env_file {
-        variables.extend(env_file(file)?);
-    }
-    for entry in &args.env {
-        variables.push(variable(entry)?);
-    }
+    let variables = variables(&args.env_file, &args.env)?;
     let union = |sets: &[Capabilities]| sets.iter().fold(Capabilities::NONE, |all, one| all.union(*one));
     let limits = CgroupSpec {
         memory: args.memory.filter(|bytes| *bytes > 0),
@@ -340,9 +356,7 @@ fn request(args: RunArgs) -> Result<RunRequest, Error> {
         pids: args.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0),
         ..CgroupSpec::default()
     };
-    let size = args.tty.then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok()).flatten();
-    let terminal =
-        size.filter(|size| size.ws_row > 0 && size.ws_col > 0).map(|size| TerminalSize { rows: size.ws_row, columns: size.ws_col });
+    let terminal = terminal_size(args.tty);
     Ok(RunRequest {
         image: args.image,
         args: args.command,
@@ -375,6 +389,24 @@ fn request(args: RunArgs) -> Result<RunRequest, Error> {
         stop_timeout: args.stop_timeout.map(Duration::from_secs),
         platform: args.platform,
     })
+}
+
+/// The size of the user's terminal, where it is wanted and known.
+pub(super) fn terminal_size(tty: bool) -> Option<TerminalSize> {
+    let size = tty.then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok()).flatten()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some(TerminalSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// The variables of files and flags, in the order in which they count.
+pub(super) fn variables(files: &[PathBuf], flags: &[String]) -> Result<Vec<(String, Option<String>)>, Error> {
+    let mut variables = Vec::new();
+    for file in files {
+        variables.extend(env_file(file)?);
+    }
+    for entry in flags {
+        variables.push(variable(entry)?);
+    }
+    Ok(variables)
 }
 
 /// `NAME=VALUE`; without a value it is taken from the environment, and where that has none, away from the container's.

@@ -4,11 +4,17 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::runtime::container::{ContainerSpec, NetworkRequest, State, StdinMode};
-use crate::runtime::{MountSpec, Privileges};
+use crate::parser::signals;
+use crate::runtime::container::{
+    self, ContainerSpec, HealthCheck, LogDriver, LogSettings, NetworkRequest, RestartPolicy, State, StdinMode,
+};
+use crate::runtime::{Capabilities, MountSpec, Privileges, Seccomp};
 
 use super::super::{Engine, Error};
 use super::{ContainerInfo, mounts};
+
+/// The time of what has not happened.
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl Engine {
     /// All about the container that `text` means; `None` where there is none.
@@ -21,7 +27,10 @@ impl Engine {
             "Created": info.spec.as_ref().map(|spec| spec.created.clone()),
             "State": state(&info),
             "Image": info.record.image.as_ref().map(ToString::to_string),
+            "RestartCount": restarts(&info),
+            "Driver": "overlay2",
             "Platform": "linux",
+            "ExecIDs": exec_ids(&info),
         });
         if let (Some(spec), Some(object)) = (&info.spec, value.as_object_mut()) {
             let args: Vec<String> = spec.sandbox.process.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
@@ -32,14 +41,14 @@ impl Engine {
             {
                 object.insert(key.into(), json!(info.dir.join(file)));
             }
-            object.insert("HostConfig".into(), host_config(spec));
+            object.insert("HostConfig".into(), self.host_config(spec));
             object.insert("Mounts".into(), self.mounts_json(spec));
             object.insert("Config".into(), config(spec, &args));
             let address = match &info.state {
                 Some(State::Running { address: Some(address), .. }) => address.to_string(),
                 _ => String::new(),
             };
-            object.insert("NetworkSettings".into(), json!({ "IPAddress": address }));
+            object.insert("NetworkSettings".into(), json!({ "IPAddress": address, "Ports": {} }));
         }
         Ok(Some(value))
     }
@@ -52,70 +61,197 @@ impl Engine {
                 if path.parent() == own.as_deref() {
                     return None;
                 }
-                let volume = path.parent().and_then(|dir| dir.file_name()?.to_str()).filter(|name| self.store().volume_path(name) == *path);
-                let kind = if volume.is_some() { "volume" } else { "bind" };
-                Some(json!({ "Type": kind, "Name": volume, "Source": path, "Destination": target.to_string(), "RW": !read_only }))
+                let target = target.to_string();
+                Some(match self.volume_of(path) {
+                    Some(name) => json!({
+                        "Type": "volume", "Name": name, "Source": path, "Destination": target, "Driver": "local", "Mode": "", "RW": !read_only, "Propagation": "",
+                    }),
+                    None => json!({
+                        "Type": "bind", "Source": path, "Destination": target, "Mode": if *read_only { "ro" } else { "" }, "RW": !read_only, "Propagation": "rprivate",
+                    }),
+                })
             }
-            MountSpec::Tmpfs { target, read_only, .. } => {
-                Some(json!({ "Type": "tmpfs", "Source": "", "Destination": target.to_string(), "RW": !read_only }))
+            MountSpec::Tmpfs { target, read_only, .. } => Some(
+                json!({ "Type": "tmpfs", "Source": "", "Destination": target.to_string(), "Mode": "", "RW": !read_only, "Propagation": "" }),
+            ),
+            MountSpec::Overlay { target, .. } => {
+                Some(json!({ "Type": "image", "Source": "", "Destination": target.to_string(), "Mode": "", "RW": false, "Propagation": "" }))
             }
-            MountSpec::Overlay { .. } => None,
         });
         Value::Array(list.collect())
     }
+
+    fn host_config(&self, spec: &ContainerSpec) -> Value {
+        let limits = spec.sandbox.cgroup.clone().unwrap_or_default();
+        let network = match spec.network {
+            NetworkRequest::Host => "host",
+            NetworkRequest::None => "none",
+            NetworkRequest::Private { .. } => "default",
+        };
+        let (add, drop) = match spec.sandbox.privileges {
+            Privileges::Default { add, drop } => (names(add), names(drop)),
+            Privileges::Insecure => (Value::Null, Value::Null),
+        };
+        let binds: Vec<String> = spec.sandbox.mounts.iter().filter_map(|mount| self.bind_text(mount)).collect();
+        json!({
+            "Binds": binds,
+            "LogConfig": log_config(&spec.log),
+            "AutoRemove": spec.auto_remove,
+            "NetworkMode": network,
+            "PortBindings": {},
+            "RestartPolicy": restart_policy(spec.restart),
+            "Privileged": spec.sandbox.privileges == Privileges::Insecure,
+            "CapAdd": add,
+            "CapDrop": drop,
+            "SecurityOpt": security(spec),
+            "ReadonlyRootfs": spec.sandbox.read_only_root,
+            "Init": spec.sandbox.init,
+            "ShmSize": spec.sandbox.shm_size,
+            "Memory": limits.memory.unwrap_or(0),
+            "MemorySwap": limits.memory_swap.map_or_else(|| json!(limits.memory.unwrap_or(0).saturating_mul(2)), |swap| if swap == u64::MAX { json!(-1) } else { json!(swap) }),
+            "MemoryReservation": limits.memory_reservation.unwrap_or(0),
+            "NanoCpus": limits.cpu_millis.unwrap_or(0).saturating_mul(1_000_000),
+            "CpuShares": limits.cpu_shares.unwrap_or(0),
+            "CpuPeriod": limits.cpu_period.unwrap_or(0),
+            "CpuQuota": limits.cpu_quota.unwrap_or(0),
+            "CpusetCpus": limits.cpuset_cpus.unwrap_or_default(),
+            "CpusetMems": limits.cpuset_mems.unwrap_or_default(),
+            "PidsLimit": limits.pids,
+        })
+    }
+
+    /// `SOURCE:TARGET[:ro]` of a directory of the host or a named volume.
+    fn bind_text(&self, mount: &MountSpec) -> Option<String> {
+        let MountSpec::Bind { target, read_only, .. } = mount else { return None };
+        let path = mounts::bind_path(mount)?;
+        if path.starts_with(self.store().root().join("containers")) {
+            return None;
+        }
+        let source = self.volume_of(path).unwrap_or_else(|| path.display().to_string());
+        Some(format!("{source}:{target}{}", if *read_only { ":ro" } else { "" }))
+    }
+}
+
+fn names(set: Capabilities) -> Value {
+    match set {
+        Capabilities::NONE => Value::Null,
+        Capabilities::ALL => json!(["ALL"]),
+        set => json!(set.names().map(|name| format!("CAP_{name}")).collect::<Vec<_>>()),
+    }
+}
+
+fn security(spec: &ContainerSpec) -> Value {
+    let mut options = Vec::new();
+    options.extend(spec.sandbox.process.no_new_privileges.then_some("no-new-privileges"));
+    options.extend((spec.sandbox.seccomp == Seccomp::Unconfined).then_some("seccomp=unconfined"));
+    if options.is_empty() { Value::Null } else { json!(options) }
+}
+
+fn log_config(log: &LogSettings) -> Value {
+    let mut config = serde_json::Map::new();
+    if let Some(size) = log.max_size {
+        config.insert("max-size".into(), json!(size.to_string()));
+    }
+    if log.max_files > 1 {
+        config.insert("max-file".into(), json!(log.max_files.to_string()));
+    }
+    json!({ "Type": if log.driver == LogDriver::None { "none" } else { "json-file" }, "Config": config })
+}
+
+fn restart_policy(policy: RestartPolicy) -> Value {
+    let (name, most) = match policy {
+        RestartPolicy::No => ("no", 0),
+        RestartPolicy::Always => ("always", 0),
+        RestartPolicy::UnlessStopped => ("unless-stopped", 0),
+        RestartPolicy::OnFailure(most) => ("on-failure", most),
+    };
+    json!({ "Name": name, "MaximumRetryCount": most })
+}
+
+fn restarts(info: &ContainerInfo) -> u32 {
+    match &info.state {
+        Some(State::Running { restarts, .. } | State::Restarting { restarts, .. } | State::Exited { restarts, .. }) => *restarts,
+        _ => 0,
+    }
+}
+
+/// The commands that run in it beside its own; `null` without any, as Docker has it.
+fn exec_ids(info: &ContainerInfo) -> Value {
+    let ids = if info.is_running() { container::execs(&info.dir) } else { Vec::new() };
+    if ids.is_empty() { Value::Null } else { json!(ids) }
 }
 
 fn state(info: &ContainerInfo) -> Value {
     let status = info.status();
+    let (mut pid, mut code, mut oom, mut why) = (0, 0, false, "");
+    let (mut started, mut finished) = (NEVER, NEVER);
     match &info.state {
-        Some(State::Running { pid, started_at, .. }) => json!({
-            "Status": status, "Running": true, "Pid": pid, "ExitCode": 0, "OOMKilled": false, "Error": "", "StartedAt": started_at, "FinishedAt": Value::Null,
-        }),
-        Some(State::Exited { code, oom_killed, started_at, finished_at, error }) => json!({
-            "Status": status, "Running": false, "Pid": 0, "ExitCode": code, "OOMKilled": oom_killed, "Error": error.as_deref().unwrap_or(""),
-            "StartedAt": started_at, "FinishedAt": finished_at,
-        }),
-        Some(State::Created) | None => {
-            json!({ "Status": status, "Running": false, "Pid": 0, "ExitCode": 0, "OOMKilled": false, "Error": "" })
+        Some(State::Running { pid: running, started_at, .. }) => (pid, started) = (*running, started_at),
+        Some(State::Exited { code: ended, oom_killed, started_at, finished_at, error, .. }) => {
+            (code, oom, why) = (*ended, *oom_killed, error.as_deref().unwrap_or(""));
+            (started, finished) = (started_at.as_deref().unwrap_or(NEVER), finished_at.as_deref().unwrap_or(NEVER));
         }
+        Some(State::Restarting { code: ended, oom_killed, started_at, finished_at, .. }) => {
+            (code, oom, started, finished) = (*ended, *oom_killed, started_at, finished_at);
+        }
+        Some(State::Created) | None => {}
     }
-}
-
-fn host_config(spec: &ContainerSpec) -> Value {
-    let limits = spec.sandbox.cgroup.clone().unwrap_or_default();
-    let network = match spec.network {
-        NetworkRequest::Host => "host",
-        NetworkRequest::None => "none",
-        NetworkRequest::Private { .. } => "default",
-    };
-    json!({
-        "AutoRemove": spec.auto_remove,
-        "NetworkMode": network,
-        "Privileged": spec.sandbox.privileges == Privileges::Insecure,
-        "ReadonlyRootfs": spec.sandbox.read_only_root,
-        "Init": spec.sandbox.init,
-        "ShmSize": spec.sandbox.shm_size,
-        "Memory": limits.memory.unwrap_or(0),
-        "NanoCpus": limits.cpu_millis.unwrap_or(0).saturating_mul(1_000_000),
-        "PidsLimit": limits.pids,
-    })
+    let mut value = json!({
+        "Status": status,
+        "Running": info.is_alive(),
+        "Paused": status == "paused",
+        "Restarting": status == "restarting",
+        "OOMKilled": oom,
+        "Dead": status == "dead",
+        "Pid": pid,
+        "ExitCode": code,
+        "Error": why,
+        "StartedAt": started,
+        "FinishedAt": finished,
+    });
+    if let (Some(health), Some(object)) = (&info.health, value.as_object_mut()) {
+        object.insert("Health".into(), json!(health));
+    }
+    value
 }
 
 fn config(spec: &ContainerSpec, args: &[String]) -> Value {
-    let process = &spec.sandbox.process;
+    let (process, written) = (&spec.sandbox.process, &spec.written);
     let env: Vec<_> = process.env.iter().map(|entry| entry.to_string_lossy().into_owned()).collect();
-    json!({
+    let command = if written.command.is_empty() && written.entrypoint.is_empty() { args } else { &written.command };
+    let ports: serde_json::Map<String, Value> = written.ports.iter().map(|port| (port.clone(), json!({}))).collect();
+    let volumes: serde_json::Map<String, Value> = written.volumes.iter().map(|path| (path.clone(), json!({}))).collect();
+    let mut value = json!({
         "Hostname": spec.sandbox.hostname,
-        "User": format!("{}:{}", process.user.uid, process.user.gid),
+        "User": written.user,
         "Tty": spec.tty,
         "OpenStdin": spec.stdin != StdinMode::Closed,
         "StdinOnce": spec.stdin == StdinMode::Once,
         "Env": env,
-        "Cmd": args,
+        "Cmd": command,
         "Image": spec.image,
+        "Volumes": volumes,
+        "ExposedPorts": ports,
         "WorkingDir": process.cwd.to_string(),
+        "Entrypoint": if written.entrypoint.is_empty() { Value::Null } else { json!(written.entrypoint) },
         "Labels": spec.labels,
-        "StopSignal": spec.stop_signal,
+        "StopSignal": written.stop_signal.clone().or_else(|| signals::name(spec.stop_signal).map(|name| format!("SIG{name}"))).unwrap_or_else(|| spec.stop_signal.to_string()),
         "StopTimeout": spec.stop_timeout.as_secs(),
+    });
+    if let (Some(check), Some(object)) = (&spec.health, value.as_object_mut()) {
+        object.insert("Healthcheck".into(), health_check(check));
+    }
+    value
+}
+
+fn health_check(check: &HealthCheck) -> Value {
+    let nanoseconds = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    json!({
+        "Test": check.written,
+        "Interval": nanoseconds(check.interval),
+        "Timeout": nanoseconds(check.timeout),
+        "StartPeriod": nanoseconds(check.start_period),
+        "StartInterval": nanoseconds(check.start_interval),
+        "Retries": check.retries,
     })
 }

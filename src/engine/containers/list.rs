@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::runtime::container::{self, ContainerSpec, State, load_spec, load_state};
+use crate::runtime::container::{self, ContainerSpec, Health, State, is_paused, load_health, load_spec, load_state};
 use crate::store::{ContainerRecord, Store};
 
 use super::super::Error;
@@ -18,13 +18,16 @@ pub struct ContainerInfo {
     pub spec: Option<ContainerSpec>,
     /// How far its life has come; `None` as well.
     pub state: Option<State>,
+    /// How it is, where that is asked for.
+    pub health: Option<Health>,
 }
 
 impl ContainerInfo {
     pub(super) fn load(store: &Store, record: ContainerRecord) -> ContainerInfo {
         let dir = store.container_dir(&record.id);
         let (spec, state) = (load_spec(&dir).ok(), load_state(&dir).ok());
-        ContainerInfo { record, dir, spec, state }
+        let health = spec.as_ref().filter(|spec| spec.health.is_some()).and_then(|_| load_health(&dir).ok().flatten());
+        ContainerInfo { record, dir, spec, state, health }
     }
 
     /// Whether it runs.
@@ -32,11 +35,23 @@ impl ContainerInfo {
         matches!(self.state, Some(State::Running { .. }))
     }
 
+    /// Whether it runs, or is about to run again.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.state, Some(State::Running { .. } | State::Restarting { .. }))
+    }
+
+    /// Whether it runs and stands still.
+    pub fn is_paused(&self) -> bool {
+        matches!(&self.state, Some(State::Running { cgroups, .. }) if is_paused(&self.record.id, cgroups))
+    }
+
     /// The state in one word, as `--filter status=` takes it.
     pub fn status(&self) -> &'static str {
         match self.state {
             Some(State::Created) => "created",
+            Some(State::Running { .. }) if self.is_paused() => "paused",
             Some(State::Running { .. }) => "running",
+            Some(State::Restarting { .. }) => "restarting",
             Some(State::Exited { .. }) => "exited",
             None => "dead",
         }

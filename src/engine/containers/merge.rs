@@ -1,6 +1,7 @@
 //! What a container runs: the request over the image's config. Pure functions.
 
 use crate::oci::RuntimeConfig;
+use crate::runtime::container::Written;
 
 use super::RunRequest;
 
@@ -24,7 +25,18 @@ pub(super) fn command(config: &RuntimeConfig, request: &RunRequest) -> Vec<Strin
 
 /// The environment: `PATH`, `HOSTNAME` and `TERM`, then the image's, then the request's. `HOME` is that of the user where nobody sets it.
 pub(super) fn environment(config: &RuntimeConfig, request: &RunRequest, hostname: &str, home: Option<&str>) -> Vec<(String, String)> {
-    let mut env: Vec<(String, String)> = Vec::new();
+    let mut first = vec![("PATH", PATH), ("HOSTNAME", hostname)];
+    first.extend(request.tty.then_some(("TERM", "xterm")));
+    let mut env = variables(config, request, &first);
+    if !env.iter().any(|(name, _)| name == "HOME") {
+        env.push(("HOME".to_owned(), home.filter(|home| !home.is_empty()).unwrap_or("/").to_owned()));
+    }
+    env
+}
+
+/// The variables of the image and of the request, over those in `first`.
+fn variables(config: &RuntimeConfig, request: &RunRequest, first: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut env: Vec<(String, String)> = first.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let mut set = |name: &str, value: Option<&str>| {
         let known = env.iter().position(|(known, _)| known == name);
         match (known, value) {
@@ -34,11 +46,6 @@ pub(super) fn environment(config: &RuntimeConfig, request: &RunRequest, hostname
             (None, None) => {}
         }
     };
-    set("PATH", Some(PATH));
-    set("HOSTNAME", Some(hostname));
-    if request.tty {
-        set("TERM", Some("xterm"));
-    }
     for entry in &config.env {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         set(name, Some(value));
@@ -46,10 +53,30 @@ pub(super) fn environment(config: &RuntimeConfig, request: &RunRequest, hostname
     for (name, value) in &request.env {
         set(name, value.as_deref());
     }
-    if !env.iter().any(|(name, _)| name == "HOME") {
-        env.push(("HOME".to_owned(), home.filter(|home| !home.is_empty()).unwrap_or("/").to_owned()));
-    }
     env
+}
+
+/// What the container was made of, as it was written.
+pub(super) fn written(config: &RuntimeConfig, request: &RunRequest) -> Written {
+    let sets_home = config.env.iter().any(|entry| entry.starts_with("HOME="))
+        || request.env.iter().any(|(name, value)| name == "HOME" && value.is_some());
+    let entrypoint = match request.entrypoint.as_deref() {
+        None => config.entrypoint.clone(),
+        Some("") => Vec::new(),
+        Some(entrypoint) => vec![entrypoint.to_owned()],
+    };
+    let line = command(config, request);
+    Written {
+        command: line.get(entrypoint.len()..).unwrap_or_default().to_vec(),
+        entrypoint,
+        user: request.user.clone().unwrap_or_else(|| config.user.clone()),
+        workdir: request.workdir.clone().unwrap_or_else(|| config.working_dir.clone()),
+        env: variables(config, request, &[]).into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        home_of_user: !sets_home,
+        ports: config.exposed_ports.keys().cloned().collect(),
+        volumes: config.volumes.keys().cloned().collect(),
+        stop_signal: Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
+    }
 }
 
 /// The labels: the request's over the image's.

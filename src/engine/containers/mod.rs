@@ -4,6 +4,7 @@
 //! A container is the store's row first and its files second: one without files can still be listed and removed. A container that removes itself is removed by
 //! whoever sees its end first, the command that started it or the process that was its supervisor.
 
+mod exec;
 mod image;
 mod inspect;
 mod list;
@@ -13,7 +14,7 @@ mod names;
 mod prepare;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::oci::Platform;
@@ -24,6 +25,7 @@ use crate::runtime::{Capabilities, CgroupSpec, TerminalSize};
 
 use super::{Engine, Error};
 
+pub use exec::ExecOptions;
 pub use image::RunImage;
 pub use list::ContainerInfo;
 pub use mounts::{MountRequest, bytes as parse_bytes, parse_tmpfs, parse_volume};
@@ -136,7 +138,7 @@ impl Engine {
 
     /// Asks a container to stop, kills it after a while, and returns when it has ended. One that does not run is left alone.
     pub fn stop_container(&self, info: &ContainerInfo, timeout: Option<Duration>) -> Result<(), Error> {
-        if !info.is_running() {
+        if !info.is_alive() {
             return Ok(());
         }
         container::stop(&info.dir, None, timeout).map(drop).map_err(|source| info.failed("stop", source))
@@ -159,7 +161,7 @@ impl Engine {
 
     /// Removes a container, with its anonymous volumes if `volumes`. One that runs is killed first if `force`, and an error otherwise.
     pub fn remove_container(&self, info: &ContainerInfo, force: bool, volumes: bool) -> Result<(), Error> {
-        if info.is_running() {
+        if info.is_alive() {
             if !force {
                 let message = format!("the container `{}` is running", info.record.name);
                 return Err(Error::Usage { message, hint: Some("stop it first, or remove it with -f".into()) });
@@ -176,7 +178,7 @@ impl Engine {
     pub fn finish_container(&self, id: &str) -> Result<(), Error> {
         let Some(record) = self.store().find_container(id)? else { return Ok(()) };
         let info = ContainerInfo::load(self.store(), record);
-        if info.spec.as_ref().is_some_and(|spec| spec.auto_remove) && !info.is_running() {
+        if info.spec.as_ref().is_some_and(|spec| spec.auto_remove) && !info.is_alive() {
             self.discard_container(&info, true)?;
         }
         Ok(())
@@ -196,11 +198,13 @@ impl Engine {
 
     /// The volumes that a container mounts, by name.
     pub fn volumes_of(&self, spec: &ContainerSpec) -> Vec<String> {
-        let name_of = |path: &PathBuf| {
-            let name = path.parent()?.file_name()?.to_str()?.to_owned();
-            (self.store().volume_path(&name) == *path).then_some(name)
-        };
-        spec.sandbox.mounts.iter().filter_map(mounts::bind_path).filter_map(name_of).collect()
+        spec.sandbox.mounts.iter().filter_map(mounts::bind_path).filter_map(|path| self.volume_of(path)).collect()
+    }
+
+    /// The volume whose files are at that path.
+    fn volume_of(&self, path: &Path) -> Option<String> {
+        let name = path.parent()?.file_name()?.to_str()?.to_owned();
+        (self.store().volume_path(&name) == *path).then_some(name)
     }
 }
 

@@ -137,6 +137,7 @@ impl Engine {
             stop_timeout: request.stop_timeout.unwrap_or(Duration::from_secs(10)),
             network,
             labels: merge::labels(config, request),
+            written: merge::written(config, request),
             ..ContainerSpec::new(&record.id, &record.name, sandbox)
         }
     }

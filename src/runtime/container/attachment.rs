@@ -23,6 +23,8 @@ use crate::sys::signals::SignalPipe;
 pub struct Attachment {
     dir: PathBuf,
     stream: UnixStream,
+    /// The ID of the command in the container whose streams these are; without one, they are the container's own.
+    exec: Option<String>,
 }
 
 /// The local streams.
@@ -93,7 +95,12 @@ impl Drop for HeldSignals {
 
 impl Attachment {
     pub(super) fn new(dir: &Path, stream: UnixStream) -> Attachment {
-        Attachment { dir: dir.to_owned(), stream }
+        Attachment { dir: dir.to_owned(), stream, exec: None }
+    }
+
+    /// Of a command in a container.
+    pub(super) fn of_exec(dir: &Path, stream: UnixStream, id: &str) -> Attachment {
+        Attachment { dir: dir.to_owned(), stream, exec: Some(id.to_owned()) }
     }
 
     /// Pumps until the end. Catches signals meanwhile, so there can be one pump at a time in a process.
@@ -108,7 +115,7 @@ impl Attachment {
             _ => None,
         };
         let mut pump = Pump {
-            interrupts: Interrupts { dir: &self.dir, screen: io.stdout, options, signals: &signals },
+            interrupts: Interrupts { dir: &self.dir, exec: self.exec.as_deref(), screen: io.stdout, options, signals: &signals },
             stream: &self.stream,
             io,
             incoming: Incoming::default(),
@@ -130,6 +137,7 @@ impl Attachment {
 #[derive(Clone, Copy)]
 struct Interrupts<'a> {
     dir: &'a Path,
+    exec: Option<&'a str>,
     screen: BorrowedFd<'a>,
     options: &'a PumpOptions,
     signals: &'a SignalPipe,
@@ -142,7 +150,10 @@ impl Interrupts<'_> {
             if signal == Signal::SIGWINCH as i32 {
                 if let Some(size) = terminal::size(self.screen) {
                     // A container that has just ended needs no size.
-                    let _ = control::resize(self.dir, size);
+                    let _ = match self.exec {
+                        None => control::resize(self.dir, size),
+                        Some(id) => control::resize_exec(self.dir, id, size),
+                    };
                 }
             } else if self.options.forward_signals && !self.options.tty {
                 // One that has just ended needs no signal.
@@ -248,7 +259,9 @@ impl Pump<'_> {
                 Ok(Some(ServerFrame::Stdout(bytes))) => write_all(self.io.stdout, bytes, self.interrupts)?,
                 Ok(Some(ServerFrame::Stderr(bytes))) => write_all(self.io.stderr, bytes, self.interrupts)?,
                 Ok(Some(ServerFrame::Exited { code, oom_killed })) => return Ok(Some(Outcome::Exited { code, oom_killed })),
-                Err(_) => return Err(Error::socket("understand")(io::Error::from(io::ErrorKind::InvalidData))),
+                Ok(Some(ServerFrame::Started(_) | ServerFrame::Failed(_))) | Err(_) => {
+                    return Err(Error::socket("understand")(io::Error::from(io::ErrorKind::InvalidData)));
+                }
             };
             if interrupted.is_some() {
                 return Ok(interrupted);
@@ -258,10 +271,16 @@ impl Pump<'_> {
 
     /// The supervisor went away without a word: it was killed, or had ended before we were let in.
     fn lost(&self) -> Result<Outcome, Error> {
+        if self.interrupts.exec.is_some() {
+            // A command in the container goes only with that, which ends it by SIGKILL.
+            return Ok(Outcome::Exited { code: 137, oom_killed: false });
+        }
         control::wait(self.interrupts.dir)?;
         match load_state(self.interrupts.dir)? {
             State::Exited { code, oom_killed, .. } => Ok(Outcome::Exited { code, oom_killed }),
-            State::Created | State::Running { .. } => Err(Error::NotRunning { dir: self.interrupts.dir.to_owned() }),
+            State::Created | State::Running { .. } | State::Restarting { .. } => {
+                Err(Error::NotRunning { dir: self.interrupts.dir.to_owned() })
+            }
         }
     }
 

@@ -7,9 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::protocol::{ClientFrame, Incoming, ServerFrame};
+use super::protocol::{ClientFrame, Incoming, MAX_PAYLOAD, ServerFrame};
+use super::start::Report;
 use super::state::ContainerDir;
-use super::{Attachment, Error, State, load_spec, load_state};
+use super::{Attachment, Error, ExecRequest, State, load_spec, load_state};
 use crate::runtime::TerminalSize;
 
 const SIGKILL: i32 = 9;
@@ -34,6 +35,51 @@ pub fn resize(dir: &Path, size: TerminalSize) -> Result<(), Error> {
     tell(dir, &ClientFrame::Resize(size))
 }
 
+/// Gives the terminal of a command in the container a size.
+pub(super) fn resize_exec(dir: &Path, id: &str, size: TerminalSize) -> Result<(), Error> {
+    match super::exec::addressed(id, &ClientFrame::Resize(size)) {
+        Some(frame) => tell_bytes(dir, &frame),
+        None => Ok(()),
+    }
+}
+
+/// Starts a command in a running container; gives its process ID, as the host sees it, and the connection to it.
+pub fn exec(dir: &Path, request: &ExecRequest) -> Result<(u32, Attachment), Error> {
+    let mut stream = connect(dir)?;
+    let json = serde_json::to_vec(request).map_err(|source| Error::Damaged { path: dir.to_owned(), source })?;
+    let mut bytes = Vec::with_capacity(json.len() + 64);
+    json.chunks(MAX_PAYLOAD).for_each(|piece| ClientFrame::RequestPart(piece).encode(&mut bytes));
+    ClientFrame::Exec.encode(&mut bytes);
+    stream.write_all(&bytes).map_err(Error::socket("tell"))?;
+    // Byte by byte as far as this frame goes: what follows belongs to the attachment.
+    let mut incoming = Incoming::default();
+    let mut byte = [0; 1];
+    loop {
+        match stream.read(&mut byte) {
+            Ok(0) => return Err(Error::NotRunning { dir: dir.to_owned() }),
+            Ok(_) => incoming.push(&byte),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Err(Error::NotRunning { dir: dir.to_owned() }),
+            Err(error) => return Err(Error::socket("hear from")(error)),
+        }
+        match incoming.next_of_server() {
+            Ok(None) => {}
+            Ok(Some(ServerFrame::Started(pid))) => return Ok((pid, Attachment::of_exec(dir, stream, &request.id))),
+            Ok(Some(ServerFrame::Failed(report))) => match serde_json::from_slice(report) {
+                Ok(Report::Failed { code, message, hint }) => return Err(Error::Start { message, code, hint }),
+                _ => return Err(Error::socket("understand")(std::io::Error::from(std::io::ErrorKind::InvalidData))),
+            },
+            Ok(Some(_)) | Err(_) => return Err(Error::socket("understand")(std::io::Error::from(std::io::ErrorKind::InvalidData))),
+        }
+    }
+}
+
+/// The IDs of the commands that run in a running container beside its own.
+pub fn execs(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir.join("execs")) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
 /// Asks the container to stop, kills it after a while, and gives its exit code. `None` takes the signal and the time that it was made with.
 pub fn stop(dir: &Path, signal: Option<i32>, timeout: Option<Duration>) -> Result<u8, Error> {
     let spec = load_spec(dir)?;
@@ -55,7 +101,7 @@ pub fn wait(dir: &Path) -> Result<u8, Error> {
     ContainerDir::new(dir).wait_unlocked()?;
     match load_state(dir)? {
         State::Exited { code, .. } => Ok(code),
-        State::Created | State::Running { .. } => Err(Error::NotRunning { dir: dir.to_owned() }),
+        State::Created | State::Running { .. } | State::Restarting { .. } => Err(Error::NotRunning { dir: dir.to_owned() }),
     }
 }
 
@@ -75,8 +121,14 @@ fn send(mut stream: &UnixStream, frame: &ClientFrame<'_>) -> Result<(), Error> {
 
 /// Says one thing over a connection of its own, and returns when it was heard.
 fn tell(dir: &Path, frame: &ClientFrame<'_>) -> Result<(), Error> {
-    let stream = connect(dir)?;
-    send(&stream, frame)?;
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    tell_bytes(dir, &bytes)
+}
+
+fn tell_bytes(dir: &Path, frame: &[u8]) -> Result<(), Error> {
+    let mut stream = connect(dir)?;
+    stream.write_all(frame).map_err(Error::socket("tell"))?;
     stream.shutdown(Shutdown::Write).map_err(Error::socket("tell"))?;
     // The supervisor closes when it has read to our end; one that breaks off has an ended container.
     let _ = std::io::copy(&mut &stream, &mut std::io::sink());

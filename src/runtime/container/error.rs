@@ -79,6 +79,9 @@ pub enum Error {
     /// The sandbox could not be signalled or waited for.
     #[error(transparent)]
     Sandbox(#[from] crate::runtime::Error),
+    /// Nothing here can make processes stand still.
+    #[error("this machine has no freezer for the container's processes")]
+    NoFreezer,
     /// There is no such signal.
     #[error("no signal number {0}")]
     NoSuchSignal(i32),
@@ -89,6 +92,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Start { hint, .. } => hint.clone(),
+            Error::NoFreezer => Some("it needs a control group of version 2, or the `freezer` controller of version 1".to_owned()),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@
 //!      |  <-- started / failed -----|  owns: lock, stdio, log, netns, exit status
 //!      |  <== attach frames =======>|
 //!   strake attach, stop, kill =====>| attach.sock
+//!   strake exec ===================>|   which becomes the socket of a process of its own (`exec.rs`)
 //!   strake ps, logs, wait --------- files of the container's directory
 //! ```
 //!
@@ -14,24 +15,34 @@
 mod attachment;
 mod control;
 mod error;
+mod exec;
+mod health;
 mod interactive;
 mod log;
+mod pause;
+mod processes;
 mod protocol;
+mod restart;
 mod serve;
 mod spec;
 mod start;
 mod state;
+mod streams;
 mod supervisor;
 mod terminal;
 
 pub use attachment::{Attachment, HeldSignals, LocalIo, Outcome, PumpOptions, hold_signals};
-pub use control::{attach, kill, resize, stop, wait};
+pub use control::{attach, exec, execs, kill, resize, stop, wait};
 pub use error::Error;
+pub use exec::ExecRequest;
+pub use health::{Health, HealthCheck, HealthStatus, Probed, load_health};
 pub use interactive::interact;
 pub use log::{LogOptions, LogRecord, LogStream, logs};
-pub use spec::{ContainerSpec, HostAddress, LogDriver, LogSettings, NetworkRequest, StdinMode};
+pub use pause::{is_paused, pause, unpause};
+pub use processes::processes_of;
+pub use spec::{ContainerSpec, HostAddress, LogDriver, LogSettings, NetworkRequest, RestartPolicy, StdinMode, Written};
 pub use start::{Mode, SUPERVISOR, Started, Starter};
-pub use state::{State, create, load_spec, load_state};
+pub use state::{State, create, load_spec, load_state, save_spec};
 pub use supervisor::supervisor_main;
 pub use terminal::RawMode;
 

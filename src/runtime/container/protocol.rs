@@ -7,6 +7,9 @@
 //!     |-- Resize, Signal                        |---> its terminal, its PID 1
 //!     |   <-- Stdout(bytes), Stderr(bytes) -----|<--- its output (a terminal's is all Stdout)
 //!     |-- Detach, then closes                   |     the input stays open
+//!     |-- RequestPart ... Exec                  |     from here on the connection is that of a new command, served by a process of its own (`exec.rs`)
+//!     |   <-- Started or Failed ----------------|
+//!     |-- ToExec(ID, frame)                     |---> passed on to that process, over another connection
 //!     |   <-- Exited, then closes --------------|     after the last byte of output, to every client, subscribed or not
 //! ```
 //!
@@ -28,14 +31,30 @@ pub(super) enum ClientFrame<'a> {
     Resize(TerminalSize),
     Signal(i32),
     Detach,
+    /// A piece of the JSON of an [`ExecRequest`](super::ExecRequest).
+    RequestPart(&'a [u8]),
+    /// The request is complete.
+    Exec,
+    /// A frame, encoded, for the command with this ID.
+    ToExec(&'a [u8; EXEC_ID], &'a [u8]),
 }
+
+/// The length of a command's ID.
+pub(super) const EXEC_ID: usize = 64;
 
 /// What the supervisor says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ServerFrame<'a> {
     Stdout(&'a [u8]),
     Stderr(&'a [u8]),
-    Exited { code: u8, oom_killed: bool },
+    Exited {
+        code: u8,
+        oom_killed: bool,
+    },
+    /// The command runs; its process ID, as the host sees it.
+    Started(u32),
+    /// It could not be started: a [`Report`](super::start::Report) in JSON.
+    Failed(&'a [u8]),
 }
 
 /// The other side broke the rules of the protocol.
@@ -54,6 +73,9 @@ impl<'a> ClientFrame<'a> {
             }
             ClientFrame::Signal(signal) => frame(out, 4, &signal.to_le_bytes()),
             ClientFrame::Detach => frame(out, 5, &[]),
+            ClientFrame::RequestPart(bytes) => frame(out, 6, bytes),
+            ClientFrame::Exec => frame(out, 7, &[]),
+            ClientFrame::ToExec(id, inner) => frame(out, 8, &[id.as_slice(), inner].concat()),
         }
     }
 
@@ -67,6 +89,9 @@ impl<'a> ClientFrame<'a> {
             }
             (4, &[a, b, c, d]) => Ok(ClientFrame::Signal(i32::from_le_bytes([a, b, c, d]))),
             (5, []) => Ok(ClientFrame::Detach),
+            (6, bytes) => Ok(ClientFrame::RequestPart(bytes)),
+            (7, []) => Ok(ClientFrame::Exec),
+            (8, bytes) => bytes.split_first_chunk().map(|(id, inner)| ClientFrame::ToExec(id, inner)).ok_or(Broken),
             _ => Err(Broken),
         }
     }
@@ -78,6 +103,8 @@ impl<'a> ServerFrame<'a> {
             ServerFrame::Stdout(bytes) => frame(out, 1, bytes),
             ServerFrame::Stderr(bytes) => frame(out, 2, bytes),
             ServerFrame::Exited { code, oom_killed } => frame(out, 3, &[*code, u8::from(*oom_killed)]),
+            ServerFrame::Started(pid) => frame(out, 4, &pid.to_le_bytes()),
+            ServerFrame::Failed(report) => frame(out, 5, report),
         }
     }
 
@@ -86,6 +113,8 @@ impl<'a> ServerFrame<'a> {
             (1, bytes) => Ok(ServerFrame::Stdout(bytes)),
             (2, bytes) => Ok(ServerFrame::Stderr(bytes)),
             (3, &[code, oom]) => Ok(ServerFrame::Exited { code, oom_killed: oom != 0 }),
+            (4, &[a, b, c, d]) => Ok(ServerFrame::Started(u32::from_le_bytes([a, b, c, d]))),
+            (5, report) => Ok(ServerFrame::Failed(report)),
             _ => Err(Broken),
         }
     }
@@ -149,6 +178,9 @@ mod tests {
             ClientFrame::Signal(15),
             ClientFrame::StdinEnd,
             ClientFrame::Detach,
+            ClientFrame::RequestPart(b"{"),
+            ClientFrame::Exec,
+            ClientFrame::ToExec(&[b'a'; EXEC_ID], &[2, 0, 0, 0, 0]),
         ];
         let mut bytes = Vec::new();
         sent.iter().for_each(|frame| frame.encode(&mut bytes));
@@ -167,7 +199,7 @@ mod tests {
 
     #[test]
     fn foreign_bytes_are_refused() {
-        for bytes in [&[9, 0, 0, 0, 0][..], &[1, 255, 255, 255, 255], &[4, 1, 0, 0, 0, 7], &[0, 1, 0, 0, 0, 0]] {
+        for bytes in [&[9, 0, 0, 0, 0][..], &[1, 255, 255, 255, 255], &[4, 1, 0, 0, 0, 7], &[0, 1, 0, 0, 0, 0], &[8, 1, 0, 0, 0, 7]] {
             let mut incoming = Incoming::default();
             incoming.push(bytes);
             assert_eq!(incoming.next_of_client(), Err(Broken), "{bytes:?}");

@@ -4,7 +4,7 @@
 //! reading from where they come, or by cutting the client off. The end is reported after the last byte of output: pipes at their end, a terminal at EIO; where a
 //! process outside of the sandbox holds on to a stream, a short while after the exit.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,13 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::termios::Winsize;
 
-use super::StdinMode;
+use super::exec::{Execs, Joined, MAX_REQUEST};
+use super::health::Monitor;
 use super::log::{LogStream, LogWriter};
 use super::protocol::{ClientFrame, Incoming, MAX_PAYLOAD, ServerFrame};
+use super::streams::{Ends, Output};
+use super::supervisor::StartError;
+use super::{ContainerSpec, StdinMode};
 use crate::runtime::{Child, TerminalSize};
 
 /// How far a client may fall behind, in bytes.
@@ -28,15 +32,10 @@ const INPUT_BACKLOG: usize = 64 << 10;
 const LINGER: Duration = Duration::from_secs(2);
 /// How long clients other than the starter may take to hear the end.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// Signals by which a user ends a container, beside its own: it is not started again then.
+const ENDING: [i32; 4] = [libc::SIGKILL, libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 /// Connections beyond this are refused.
 const MAX_CLIENTS: usize = 128;
-
-/// A stream that the container writes to.
-#[derive(Debug)]
-pub(super) struct Output {
-    pub(super) fd: OwnedFd,
-    pub(super) stream: LogStream,
-}
 
 /// What a running container consists of for the one who serves it.
 #[derive(Debug)]
@@ -47,8 +46,33 @@ pub(super) struct Served {
     pub(super) input: Option<OwnedFd>,
     /// The user's side of its terminal.
     pub(super) terminal: Option<OwnedFd>,
-    pub(super) listener: UnixListener,
+    /// Where clients come from; the only client of a command in a container is there from the start.
+    pub(super) listener: Option<UnixListener>,
     pub(super) log: LogWriter,
+}
+
+impl Served {
+    /// A process that has just begun to run, with our ends of its streams.
+    pub(super) fn new(
+        mut child: Child,
+        ends: Ends,
+        stdin: StdinMode,
+        listener: Option<UnixListener>,
+        log: LogWriter,
+    ) -> Result<Served, StartError> {
+        let Ends { mut outputs, mut input } = ends;
+        let terminal = child.take_terminal();
+        if let Some(terminal) = &terminal {
+            let both = terminal.try_clone().and_then(|output| Ok((output, terminal.try_clone()?)));
+            let (output, typed) = both.map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
+            outputs = vec![Output { fd: output, stream: LogStream::Stdout }];
+            input = (stdin != StdinMode::Closed).then_some(typed);
+        }
+        for fd in outputs.iter().map(|output| &output.fd).chain(&input) {
+            rustix::io::ioctl_fionbio(fd, true).map_err(|errno| StartError::Kernel("set up a stream", errno.into()))?;
+        }
+        Ok(Served { child, outputs, input, terminal, listener, log })
+    }
 }
 
 /// How the container ended.
@@ -56,6 +80,8 @@ pub(super) struct Served {
 pub(super) struct Ended {
     pub(super) code: u8,
     pub(super) oom_killed: bool,
+    /// Whether a user asked it to.
+    pub(super) by_hand: bool,
 }
 
 /// One connection.
@@ -72,10 +98,18 @@ pub(super) struct Client {
     /// Whether its leaving is the end of input that is given once.
     gives_input: bool,
     gone: bool,
+    /// What has come of a request.
+    request: Vec<u8>,
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
 }
 
 impl Client {
-    fn new(stream: UnixStream, starter: bool) -> Client {
+    pub(super) fn new(stream: UnixStream, starter: bool) -> Client {
         // Cannot fail on a socket; a blocking one would only be slower.
         let _ = stream.set_nonblocking(true);
         Client {
@@ -87,7 +121,36 @@ impl Client {
             starter,
             gives_input: starter,
             gone: false,
+            request: Vec::new(),
         }
+    }
+
+    /// The same connection, for a process of its own; this value is done with it.
+    fn hand_over(&mut self) -> std::io::Result<Client> {
+        let mut other = Client::new(self.stream.try_clone()?, false);
+        std::mem::swap(&mut other.incoming, &mut self.incoming);
+        (self.gone, self.gives_input) = (true, false);
+        Ok(other)
+    }
+
+    /// The same, with what was asked for.
+    fn hand_over_request(&mut self) -> std::io::Result<(Vec<u8>, Client)> {
+        Ok((std::mem::take(&mut self.request), self.hand_over()?))
+    }
+
+    /// The same connection as that of the starter, or of one who only looks on.
+    pub(super) fn become_starter(&mut self, starter: bool) -> Result<Client, StartError> {
+        let mut other = self.hand_over().map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
+        (other.starter, other.subscribed, other.gives_input) = (starter, starter, starter);
+        std::mem::swap(&mut other.backlog, &mut self.backlog);
+        other.sent = self.sent;
+        Ok(other)
+    }
+
+    /// Sends what is left, as long as it takes.
+    pub(super) fn flush_to_the_end(&mut self) {
+        let _ = self.stream.set_nonblocking(false);
+        self.flush();
     }
 
     /// The starter, which gets everything from the first byte on.
@@ -99,7 +162,7 @@ impl Client {
         self.backlog.len() - self.sent
     }
 
-    fn send(&mut self, frame: &ServerFrame<'_>) {
+    pub(super) fn send(&mut self, frame: &ServerFrame<'_>) {
         frame.encode(&mut self.backlog);
         self.flush();
         if !self.starter && self.waiting() > CLIENT_BACKLOG {
@@ -135,6 +198,18 @@ enum Source {
     Output(usize),
     Input,
     Client(usize),
+    /// A command in the container that has ended.
+    Exec(usize),
+    /// A probe of its health that has ended.
+    Probe,
+}
+
+/// What only a container has, and a command in it has not.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) spec: ContainerSpec,
+    pub(super) execs: Execs,
+    pub(super) health: Option<Monitor>,
 }
 
 /// A container that is served.
@@ -144,10 +219,13 @@ pub(super) struct Service {
     outputs: Vec<Output>,
     input: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
-    listener: UnixListener,
+    listener: Option<UnixListener>,
     log: LogWriter,
     clients: Vec<Client>,
     stdin: StdinMode,
+    container: Option<Container>,
+    /// Whether a user asked it to end.
+    by_hand: bool,
     /// Input that the container has not taken yet.
     pending: Vec<u8>,
     input_ended: bool,
@@ -167,11 +245,19 @@ impl Service {
             log: container.log,
             clients,
             stdin,
+            container: None,
+            by_hand: false,
             pending: Vec::new(),
             input_ended: false,
             ended: None,
             buffer: vec![0; MAX_PAYLOAD],
         }
+    }
+
+    /// The same for a container, in which commands can be started.
+    pub(super) fn of_container(served: Served, clients: Vec<Client>, container: Container) -> Service {
+        let stdin = container.spec.stdin;
+        Service { container: Some(container), ..Service::new(served, clients, stdin) }
     }
 
     /// Serves until the container has ended and its output is drained.
@@ -183,6 +269,9 @@ impl Service {
                 self.log.finish();
                 return ended;
             }
+            if let (None, Some(Container { spec, health: Some(health), .. })) = (&self.ended, &mut self.container) {
+                health.tick(&Joined { process: &self.child, spec });
+            }
             for source in self.wait() {
                 match source {
                     Source::Exit => self.on_exit(),
@@ -190,6 +279,8 @@ impl Service {
                     Source::Output(index) => self.on_output(index),
                     Source::Input => self.give_input(),
                     Source::Client(index) => self.on_client(index),
+                    Source::Exec(index) => self.container.iter_mut().for_each(|container| container.execs.ended(index)),
+                    Source::Probe => self.container.iter_mut().filter_map(|container| container.health.as_mut()).for_each(Monitor::ended),
                 }
             }
             self.drop_the_gone();
@@ -204,8 +295,10 @@ impl Service {
             sources.push(Source::Exit);
             polled.push(PollFd::new(&self.child, PollFlags::IN));
         }
-        sources.push(Source::Listener);
-        polled.push(PollFd::new(&self.listener, PollFlags::IN));
+        if let Some(listener) = &self.listener {
+            sources.push(Source::Listener);
+            polled.push(PollFd::new(listener, PollFlags::IN));
+        }
         if let Some(input) = &self.input
             && !self.pending.is_empty()
         {
@@ -224,6 +317,19 @@ impl Service {
             sources.push(Source::Client(index));
             polled.push(PollFd::new(&client.stream, interest));
         }
+        if let Some(container) = &self.container {
+            // The highest index first: see above.
+            let mut execs: Vec<_> = container.execs.descriptors().enumerate().collect();
+            execs.reverse();
+            for (index, exec) in execs {
+                sources.push(Source::Exec(index));
+                polled.push(PollFd::new(exec, PollFlags::IN));
+            }
+            if let Some(probe) = container.health.as_ref().and_then(Monitor::descriptor) {
+                sources.push(Source::Probe);
+                polled.push(PollFd::new(probe, PollFlags::IN));
+            }
+        }
         // After the exit there is only what fits into the pipes, so everyone's backlog stays bounded.
         let hold = self.ended.is_none() && self.clients.iter().any(|client| client.starter && client.waiting() > STARTER_BACKLOG);
         if !hold {
@@ -232,7 +338,10 @@ impl Service {
                 polled.push(PollFd::new(&output.fd, PollFlags::IN));
             }
         }
-        let timeout = self.ended.map(|_| Timespec { tv_sec: 0, tv_nsec: 100_000_000 });
+        let linger = self.ended.map(|_| Duration::from_millis(100));
+        let health = || self.container.as_ref().and_then(|container| container.health.as_ref()).and_then(Monitor::due);
+        let timeout =
+            linger.or_else(health).map(|time| Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() });
         // Interrupted or out of memory: the next round asks again.
         if poll(&mut polled, timeout.as_ref()).is_err() {
             return Vec::new();
@@ -242,9 +351,9 @@ impl Service {
 
     fn on_exit(&mut self) {
         let ended = match self.child.wait() {
-            Ok(exit) => Ended { code: exit.status.code(), oom_killed: exit.oom_killed },
+            Ok(exit) => Ended { code: exit.status.code(), oom_killed: exit.oom_killed, by_hand: self.by_hand },
             // Cannot be for our own child; treated as one whose end nobody saw.
-            Err(_) => Ended { code: 137, oom_killed: false },
+            Err(_) => Ended { code: 137, oom_killed: false, by_hand: self.by_hand },
         };
         self.ended = Some((ended, Instant::now()));
         self.input = None;
@@ -252,7 +361,8 @@ impl Service {
     }
 
     fn on_connection(&mut self) {
-        if let Ok((stream, _)) = self.listener.accept()
+        if let Some(listener) = &self.listener
+            && let Ok((stream, _)) = listener.accept()
             && self.clients.len() < MAX_CLIENTS
         {
             self.clients.push(Client::new(stream, false));
@@ -340,11 +450,24 @@ impl Service {
                 Ok(Some(ClientFrame::Signal(signal))) => {
                     // One that has just ended needs no signal.
                     if self.ended.is_none() {
+                        let stops = |container: &Container| signal == container.spec.stop_signal || ENDING.contains(&signal);
+                        self.by_hand |= self.container.as_ref().is_some_and(stops);
                         let _ = self.child.kill(signal);
                     }
                 }
                 Ok(Some(ClientFrame::Detach)) => (client.gives_input, client.starter) = (false, false),
-                Err(_) => {
+                Ok(Some(ClientFrame::RequestPart(bytes))) if client.request.len() + bytes.len() <= MAX_REQUEST => {
+                    client.request.extend_from_slice(bytes);
+                }
+                Ok(Some(ClientFrame::ToExec(id, frame))) => self.container.iter().for_each(|container| container.execs.tell(id, frame)),
+                Ok(Some(ClientFrame::Exec)) if self.ended.is_none() => {
+                    if let (Some(container), Ok(client)) = (&mut self.container, client.hand_over_request()) {
+                        let (request, client) = client;
+                        container.execs.start(&request, client, Joined { process: &self.child, spec: &container.spec });
+                    }
+                    break;
+                }
+                Ok(Some(ClientFrame::RequestPart(_) | ClientFrame::Exec)) | Err(_) => {
                     client.gone = true;
                     break;
                 }
@@ -362,6 +485,15 @@ impl Service {
             self.give_input();
         }
         self.clients.retain(|client| !client.gone);
+    }
+
+    /// The socket, for whoever serves the container from here on, and what its health was. Its commands have ended.
+    pub(super) fn take_listener(&mut self) -> Option<UnixListener> {
+        self.container.iter_mut().for_each(|container| {
+            container.execs.finish();
+            container.health.iter_mut().for_each(Monitor::stop);
+        });
+        self.listener.take()
     }
 
     /// Tells every client of the end. Gives back those that have not taken everything yet and must not lose anything.

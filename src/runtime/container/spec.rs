@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::HealthCheck;
 use crate::runtime::SandboxSpec;
 
 /// A container, as kept in `config.json`.
@@ -40,6 +41,53 @@ pub struct ContainerSpec {
     pub created: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether it is started again when it has ended.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// How its health is found out.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
+    /// What it was made of, as the user and the image wrote it.
+    #[serde(default)]
+    pub written: Written,
+}
+
+/// What a container was made of, for display, and for what is made of the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The entry point.
+    pub entrypoint: Vec<String>,
+    /// The command's arguments after it.
+    pub command: Vec<String>,
+    /// The user.
+    pub user: String,
+    /// The working directory.
+    pub workdir: String,
+    /// The variables; those that every container has may be missing.
+    pub env: Vec<String>,
+    /// Whether the container's `HOME` is that of its user, rather than one that somebody set.
+    pub home_of_user: bool,
+    /// The ports that it says it listens at: `80/tcp`.
+    pub ports: Vec<String>,
+    /// The mounts that volumes of the image and of other containers are.
+    pub volumes: Vec<String>,
+    /// The signal that asks it to stop, where it was named.
+    pub stop_signal: Option<String>,
+}
+
+/// Whether a container is started again when it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Never.
+    #[default]
+    No,
+    /// Unless a user ended it.
+    Always,
+    /// The same; a user who ended it meant it beyond the machine's next start.
+    UnlessStopped,
+    /// If it failed; so often at most, where that is not 0.
+    OnFailure(u32),
 }
 
 impl ContainerSpec {
@@ -60,6 +108,9 @@ impl ContainerSpec {
             network: NetworkRequest::None,
             created: jiff::Timestamp::now().to_string(),
             labels: BTreeMap::new(),
+            restart: RestartPolicy::No,
+            health: None,
+            written: Written::default(),
         }
     }
 }

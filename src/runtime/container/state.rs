@@ -1,12 +1,14 @@
 //! A container's directory, and the truth about whether it runs.
 //!
 //! ```text
-//! <dir>/config.json    ContainerSpec, written once
+//! <dir>/config.json    ContainerSpec, replaced by renaming
 //! <dir>/state.json     State, replaced by renaming
 //! <dir>/lock           flock()ed by the supervisor from before the start until the exit is on record
 //! <dir>/attach.sock    where the supervisor listens
 //! <dir>/hosts          /etc/hosts of the container, where it has a private network
 //! <dir>/container.log  output; older parts are container.log.1, .2, ...
+//! <dir>/health.json    Health, where the container is probed; replaced by renaming
+//! <dir>/execs/<ID>     an empty file for each command that runs in it beside its own
 //! ```
 //!
 //! `state.json` may lie (its writer can be killed); the lock cannot. So a state that says "running" counts only while the lock is held.
@@ -45,6 +47,25 @@ pub enum State {
         started_at: String,
         /// Its address, where it has one of its own.
         address: Option<Ipv4Addr>,
+        /// The directories of its control groups, where it has any of its own.
+        #[serde(default)]
+        cgroups: Vec<PathBuf>,
+        /// How often its restart policy has started it again.
+        #[serde(default)]
+        restarts: u32,
+    },
+    /// It has ended, and will be started again by its restart policy.
+    Restarting {
+        /// Its exit code.
+        code: u8,
+        /// Whether it was killed for want of memory.
+        oom_killed: bool,
+        /// When it started.
+        started_at: String,
+        /// When it ended.
+        finished_at: String,
+        /// How often it has been started again.
+        restarts: u32,
     },
     /// It has ended.
     Exited {
@@ -58,6 +79,12 @@ pub enum State {
         finished_at: Option<String>,
         /// Why it could not be started, or that its end was not seen.
         error: Option<String>,
+        /// How often its restart policy had started it again.
+        #[serde(default)]
+        restarts: u32,
+        /// Whether a user ended it.
+        #[serde(default)]
+        by_hand: bool,
     },
 }
 
@@ -166,6 +193,11 @@ pub fn create(dir: &Path, spec: &ContainerSpec) -> Result<(), Error> {
     dir.write_state(&State::Created)
 }
 
+/// Replaces what the container is, for its next start.
+pub fn save_spec(dir: &Path, spec: &ContainerSpec) -> Result<(), Error> {
+    write(&dir.join("config.json"), spec)
+}
+
 /// Reads what the container is.
 pub fn load_spec(dir: &Path) -> Result<ContainerSpec, Error> {
     read(&dir.join("config.json"))
@@ -176,17 +208,29 @@ pub fn load_state(dir: &Path) -> Result<State, Error> {
     let dir = ContainerDir::new(dir);
     let path = dir.file("state.json");
     let state: State = read(&path)?;
-    if !matches!(state, State::Running { .. }) || dir.is_locked()? {
+    if !matches!(state, State::Running { .. } | State::Restarting { .. }) || dir.is_locked()? {
         return Ok(state);
     }
     // The lock is free: either the exit has just been recorded, or nobody is left to do it.
+    let killed = Some("the supervisor was killed".to_owned());
     Ok(match read(&path)? {
-        State::Running { started_at, .. } => State::Exited {
+        State::Running { started_at, restarts, .. } => State::Exited {
             code: UNSEEN,
             oom_killed: false,
             started_at: Some(started_at),
             finished_at: None,
-            error: Some("the supervisor was killed".to_owned()),
+            error: killed,
+            restarts,
+            by_hand: false,
+        },
+        State::Restarting { code, oom_killed, started_at, finished_at, restarts } => State::Exited {
+            code,
+            oom_killed,
+            started_at: Some(started_at),
+            finished_at: Some(finished_at),
+            error: killed,
+            restarts,
+            by_hand: false,
         },
         other => other,
     })
@@ -204,13 +248,13 @@ pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
     serde_json::from_slice(&bytes).map_err(|source| Error::Damaged { path: path.to_owned(), source })
 }
 
 /// Replaces a file by one with `value`: a reader sees the old or the new, never a part.
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     let bytes = serde_json::to_vec(value).map_err(|source| Error::Damaged { path: path.to_owned(), source })?;
     replace(path, &bytes)
 }
@@ -235,7 +279,15 @@ mod tests {
     use super::*;
 
     fn running() -> State {
-        State::Running { pid: 1, start_ticks: 2, boot_id: boot_id(), started_at: "2026-01-01T00:00:00Z".to_owned(), address: None }
+        State::Running {
+            pid: 1,
+            start_ticks: 2,
+            boot_id: boot_id(),
+            started_at: "2026-01-01T00:00:00Z".to_owned(),
+            address: None,
+            cgroups: Vec::new(),
+            restarts: 0,
+        }
     }
 
     #[test]

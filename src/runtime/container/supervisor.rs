@@ -8,26 +8,30 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use jiff::Timestamp;
-use rustix::fs::{Mode as FileMode, OFlags};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::fs::Mode as FileMode;
 
-use super::log::{LogStream, LogWriter};
-use super::serve::{Client, Ended, Output, Served, Service};
+use super::exec::Execs;
+use super::health::Monitor;
+use super::log::LogWriter;
+use super::restart::{Restarts, wait_out};
+use super::serve::{Client, Container, Ended, Served, Service};
 use super::start::{Mode, Report};
-use super::state::{self, ContainerDir, RunLock, State};
-use super::{ContainerSpec, Error, HostAddress, NetworkRequest, StdinMode, load_spec};
+use super::state::{self, ContainerDir, State};
+use super::streams::{Streams, null};
+use super::{ContainerSpec, Error, HostAddress, NetworkRequest, load_spec, pause};
 use crate::runtime::network::{self, Network, hosts_file};
-use crate::runtime::{self, NetworkMode, SandboxIo, Stdio, launch};
+use crate::runtime::{self, NetworkMode, SandboxIo, launch};
 use crate::sys::{process, signals};
 
 /// What keeps a start from succeeding.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub(super) enum StartError {
     #[error(transparent)]
     Container(#[from] Error),
     #[error(transparent)]
@@ -44,7 +48,7 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let mut args = args.into_iter();
     let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return 125 };
     // What leaked through the starter (a CI runner's pipe, whose end it waits for) must not stay open as long as the container runs. Without it, it does.
-    let _ = process::close_from(3, None);
+    let _ = process::close_from(3, &[]);
     // A new session: no terminal of the starter's reaches us or the container. Fails only where we lead one already.
     let _ = rustix::process::setsid();
     // A container that closes its input is no reason to die. Cannot fail for this signal.
@@ -65,7 +69,7 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> i32 {
 }
 
 impl StartError {
-    fn hint(&self) -> Option<String> {
+    pub(super) fn hint(&self) -> Option<String> {
         match self {
             StartError::Container(error) => error.hint(),
             StartError::Sandbox(error) => error.hint(),
@@ -76,7 +80,7 @@ impl StartError {
 }
 
 /// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -86,24 +90,80 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The whole life of the container.
+/// The whole life of the container, with all its restarts.
 fn run(dir: &ContainerDir, first: Option<UnixStream>) -> Result<(), StartError> {
     let lock = dir.lock()?;
-    let spec = load_spec(dir.path())?;
-    match start(dir, &spec) {
-        Ok(started) => {
-            supervise(dir, &spec, started, first, lock);
-            Ok(())
+    let mut spec = load_spec(dir.path())?;
+    let begun = listen(dir).map_err(StartError::from).and_then(|listener| start(dir, &spec, listener, 0));
+    let mut running = begun.inspect_err(|error| record_failure(dir, error, 0))?;
+    let mut clients: Vec<Client> = first.into_iter().map(Client::starter).collect();
+    let mut restarts = Restarts::new();
+    loop {
+        let began = Instant::now();
+        let Running { container, started_at, network } = running;
+        let health = spec.health.as_ref().map(|check| Monitor::new(dir, check));
+        let mut service = Service::of_container(container, clients, Container { spec: spec.clone(), execs: Execs::new(dir), health });
+        let ended = service.run();
+        let listener = service.take_listener();
+        pause::forget(&spec.id);
+        // `update` may have changed it.
+        spec = load_spec(dir.path()).unwrap_or(spec);
+        let finished_at = Timestamp::now().to_string();
+        let Ended { code, oom_killed, by_hand } = ended;
+        let restarted = restarts.count;
+        let exited = |by_hand| State::Exited {
+            code,
+            oom_killed,
+            started_at: Some(started_at.clone()),
+            finished_at: Some(finished_at.clone()),
+            error: None,
+            restarts: restarted,
+            by_hand,
+        };
+        let Some((delay, listener)) = restarts.next(spec.restart, &ended, began.elapsed()).zip(listener) else {
+            record(dir, &exited(by_hand));
+            // Nobody can attach any more; who did hears of the end. From here on the container may be started again.
+            let _ = std::fs::remove_file(dir.file("attach.sock"));
+            let slow = service.say_goodbye(code, oom_killed);
+            drop(lock);
+            drop(network);
+            slow.serve_to_the_end();
+            return Ok(());
+        };
+        let stopped = exited(true);
+        record(dir, &State::Restarting { code, oom_killed, started_at, finished_at, restarts: restarts.count });
+        drop(service.say_goodbye(code, oom_killed));
+        drop(network);
+        if !wait_out(&listener, delay) {
+            record(dir, &stopped);
+            let _ = std::fs::remove_file(dir.file("attach.sock"));
+            return Ok(());
         }
-        Err(error) => {
-            let code = if let StartError::Sandbox(error) = &error { error.exit_code() } else { 125 };
-            let finished_at = Some(Timestamp::now().to_string());
-            let state = State::Exited { code, oom_killed: false, started_at: None, finished_at, error: Some(chain(&error)) };
-            // The failure itself matters more than that it could not be recorded.
-            let _ = dir.write_state(&state);
-            Err(error)
+        match start(dir, &spec, listener, restarts.count) {
+            Ok(again) => running = again,
+            Err(error) => {
+                record_failure(dir, &error, restarts.count);
+                let _ = std::fs::remove_file(dir.file("attach.sock"));
+                return Ok(());
+            }
         }
+        clients = Vec::new();
     }
+}
+
+fn record(dir: &ContainerDir, state: &State) {
+    if let Err(error) = dir.write_state(state) {
+        tracing::debug!(%error, "the container's state is not on record");
+    }
+}
+
+/// Records that the container could not be started.
+fn record_failure(dir: &ContainerDir, error: &StartError, restarts: u32) {
+    let code = if let StartError::Sandbox(error) = error { error.exit_code() } else { 125 };
+    let finished_at = Some(Timestamp::now().to_string());
+    let error = Some(chain(error));
+    // The failure itself matters more than that it could not be recorded.
+    let _ = dir.write_state(&State::Exited { code, oom_killed: false, started_at: None, finished_at, error, restarts, by_hand: false });
 }
 
 /// A container that has just begun to run.
@@ -113,59 +173,33 @@ struct Running {
     network: Option<network::Netns>,
 }
 
-fn start(dir: &ContainerDir, spec: &ContainerSpec) -> Result<Running, StartError> {
-    let listener = listen(dir)?;
+fn start(dir: &ContainerDir, spec: &ContainerSpec, listener: UnixListener, restarts: u32) -> Result<Running, StartError> {
     let log = LogWriter::open(&dir.log(), spec.log)?;
     let mut sandbox = spec.sandbox.clone();
     let mut warnings = Vec::new();
     let network = join_network(dir, spec, &mut sandbox.network, &mut warnings)?;
-    let streams = Streams::new(spec).map_err(|error| StartError::Kernel("make pipes", error))?;
-    let mut io = SandboxIo::new(streams.inner);
+    let streams = Streams::new(spec.tty, spec.stdin).map_err(|error| StartError::Kernel("make pipes", error))?;
+    let (inner, ends) = streams.split();
+    let mut io = SandboxIo::new(inner);
     if let Some(netns) = &network {
         let fd = netns.fd().try_clone_to_owned();
         io.netns = Some(fd.map_err(|error| StartError::Kernel("duplicate a descriptor", error))?);
     }
-    let mut child = launch(&sandbox, io)?;
-    let (mut outputs, mut input) = (streams.outputs, streams.input);
-    let terminal = child.take_terminal();
-    if let Some(terminal) = &terminal {
-        let both = terminal.try_clone().and_then(|output| Ok((output, terminal.try_clone()?)));
-        let (output, typed) = both.map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
-        outputs = vec![Output { fd: output, stream: LogStream::Stdout }];
-        input = (spec.stdin != StdinMode::Closed).then_some(typed);
-    }
-    for fd in outputs.iter().map(|output| &output.fd).chain(&input) {
-        rustix::io::ioctl_fionbio(fd, true).map_err(|errno| StartError::Kernel("set up a stream", errno.into()))?;
-    }
+    let child = launch(&sandbox, io)?;
+    let (pid, cgroups) = (child.pid(), child.cgroups().to_vec());
+    let container = Served::new(child, ends, spec.stdin, Some(listener), log)?;
     let started_at = Timestamp::now().to_string();
     dir.write_state(&State::Running {
-        pid: child.pid(),
-        start_ticks: state::start_ticks(child.pid()).unwrap_or(0),
+        pid,
+        start_ticks: state::start_ticks(pid).unwrap_or(0),
         boot_id: state::boot_id(),
         started_at: started_at.clone(),
         address: network.as_ref().map(|netns| netns.address().address),
+        cgroups,
+        restarts,
     })?;
-    report(&Report::Started { pid: child.pid(), warnings });
-    Ok(Running { container: Served { child, outputs, input, terminal, listener, log }, started_at, network })
-}
-
-/// Serves the container until its end, and records that.
-fn supervise(dir: &ContainerDir, spec: &ContainerSpec, running: Running, first: Option<UnixStream>, lock: RunLock) {
-    let Running { container, started_at, network } = running;
-    let clients = first.into_iter().map(Client::starter).collect();
-    let mut service = Service::new(container, clients, spec.stdin);
-    let Ended { code, oom_killed } = service.run();
-    let finished_at = Some(Timestamp::now().to_string());
-    let state = State::Exited { code, oom_killed, started_at: Some(started_at), finished_at, error: None };
-    if let Err(error) = dir.write_state(&state) {
-        tracing::debug!(%error, "the container's end is not on record");
-    }
-    // Nobody can attach any more; who did hears of the end. From here on the container may be started again.
-    let _ = std::fs::remove_file(dir.file("attach.sock"));
-    let slow = service.say_goodbye(code, oom_killed);
-    drop(lock);
-    drop(network);
-    slow.serve_to_the_end();
+    report(&Report::Started { pid, warnings });
+    Ok(Running { container, started_at, network })
 }
 
 /// Our standard input as the first client's connection; `/dev/null` takes its place, so that nothing we start can have it.
@@ -173,10 +207,6 @@ fn take_stdin() -> std::io::Result<UnixStream> {
     let stream = std::io::stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(null()?)?;
     Ok(UnixStream::from(stream))
-}
-
-fn null() -> std::io::Result<OwnedFd> {
-    Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, FileMode::empty())?)
 }
 
 /// Tells the starter how it went; the end of our standard output is the end of the message.
@@ -261,30 +291,4 @@ fn write_hosts(
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     let written = std::fs::write(path, hosts_file(&spec.sandbox.hostname, address, &extra));
     written.and_then(|()| std::fs::set_permissions(path, readable)).map_err(Error::file("write", path))
-}
-
-/// The two sides of the container's standard streams.
-struct Streams {
-    inner: Stdio,
-    outputs: Vec<Output>,
-    input: Option<OwnedFd>,
-}
-
-impl Streams {
-    fn new(spec: &ContainerSpec) -> std::io::Result<Streams> {
-        if spec.tty {
-            return Ok(Streams { inner: Stdio::Terminal, outputs: Vec::new(), input: None });
-        }
-        let (stdin, input) = match spec.stdin {
-            StdinMode::Closed => (null()?, None),
-            StdinMode::Once | StdinMode::Open => {
-                let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-                (read, Some(write))
-            }
-        };
-        let (out, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (err, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
-        let outputs = vec![Output { fd: out, stream: LogStream::Stdout }, Output { fd: err, stream: LogStream::Stderr }];
-        Ok(Streams { inner: Stdio::Descriptors { stdin, stdout, stderr }, outputs, input })
-    }
 }

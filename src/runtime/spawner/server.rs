@@ -93,7 +93,7 @@ fn detach(common: OwnedFd) -> io::Result<OwnedFd> {
     rustix::process::setsid()?;
     let _ = rustix::thread::set_name(c"strake-spawner");
     let common = rustix::io::fcntl_dupfd_cloexec(&common, 3).inspect(|_| std::mem::forget(common))?;
-    close_from(0, Some(common.as_fd()))?;
+    close_from(0, &[common.as_fd()])?;
     for _ in 0..3 {
         // The lowest free numbers: standard input, output and error.
         std::mem::forget(rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?);
@@ -148,7 +148,7 @@ fn take_io(header: Header, descriptors: &mut std::vec::IntoIter<OwnedFd>) -> Opt
     let netns = if header.netns { Some(descriptors.next()?) } else { None };
     let join = if header.join { Some(descriptors.next()?) } else { None };
     let mount_fds: Vec<OwnedFd> = descriptors.take(header.mounts).collect();
-    (mount_fds.len() == header.mounts).then_some(SandboxIo { stdio, netns, join, mount_fds })
+    (mount_fds.len() == header.mounts).then_some(SandboxIo { stdio, netns, join, join_cgroups: Vec::new(), mount_fds })
 }
 
 fn read_spec(fd: OwnedFd) -> Option<SandboxSpec> {
