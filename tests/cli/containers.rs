@@ -1,10 +1,10 @@
 //! `strake run` and what follows it: statuses, streams, terminals, signals, lifecycle.
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::Read;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::common::terminal::Terminal;
 use crate::common::{Done, World, wait_for, world};
 
 /// `strake run --rm localhost/busybox …`
@@ -66,50 +66,18 @@ fn settings_of_the_image_hold_and_flags_win() {
 #[test]
 fn a_terminal_is_one_inside_too() {
     let Some(world) = world() else { return };
-    let size = nix::pty::Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
-    let pty = nix::pty::openpty(Some(&size), None).unwrap();
-    let ends = || -> OwnedFd { pty.slave.try_clone().unwrap() };
-    let mut run = world.strake(["run", "--rm", "-it", "localhost/busybox", "sh"]);
-    let command = run.command();
-    command.stdin(Stdio::from(ends())).stdout(Stdio::from(ends())).stderr(Stdio::from(ends()));
-    let mut child = command.spawn().unwrap();
-    drop(run);
-    drop(pty.slave);
-    let mut master = std::fs::File::from(pty.master);
-    let mut reader = master.try_clone().unwrap();
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(length @ 1..) = reader.read(&mut buffer) {
-            let _ = sender.send(buffer[..length].to_vec());
-        }
-    });
-    let mut seen = String::new();
-    let mut expect = |what: &str| {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !seen.contains(what) {
-            assert!(Instant::now() < deadline, "`{what}` is not in `{seen}`");
-            if let Ok(bytes) = receiver.recv_timeout(Duration::from_millis(200)) {
-                seen += &String::from_utf8_lossy(&bytes);
-            }
-        }
-    };
-    expect("#");
-    master.write_all(b"test -t 0 && test -t 1 && echo is-a-$((1+1))-tty; stty size\n").unwrap();
-    expect("is-a-2-tty");
-    expect("33 77");
-    master.write_all(b"sleep 1000\n").unwrap();
-    std::thread::sleep(Duration::from_millis(700));
-    master.write_all(&[3]).unwrap();
-    master.write_all(b"echo after-$((2+2))\n").unwrap();
-    expect("after-4");
-    master.write_all(b"exit 7\n").unwrap();
-    let mut status = None;
-    wait_for("the end of the shell", 20, || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    assert_eq!(status.unwrap().code(), Some(7));
+    let mut terminal = Terminal::start(world.strake(["run", "--rm", "-it", "localhost/busybox", "sh"]), 33, 77);
+    terminal.expect("#");
+    terminal.type_in("test -t 0 && test -t 1 && echo is-a-$((1+1))-tty; stty size\n");
+    terminal.expect("is-a-2-tty");
+    terminal.expect("33 77");
+    terminal.type_in("echo slee$((1))ps; sleep 1000\n");
+    terminal.expect("slee1ps");
+    terminal.type_in([3]);
+    terminal.type_in("echo after-$((2+2))\n");
+    terminal.expect("after-4");
+    terminal.type_in("exit 7\n");
+    assert_eq!(terminal.end().code(), Some(7));
 }
 
 #[test]

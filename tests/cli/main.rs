@@ -15,6 +15,7 @@ mod common;
 mod containers;
 mod context_ls;
 mod edit;
+mod exec;
 mod failures;
 mod images;
 mod index;

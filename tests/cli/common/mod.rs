@@ -2,6 +2,7 @@
 
 pub(crate) mod image;
 pub(crate) mod registry;
+pub(crate) mod terminal;
 pub(crate) mod web;
 
 use std::collections::HashMap;
