@@ -7,7 +7,7 @@ STRAKE := target/$(HOST)/release/strake
 RUNNER := $(shell command -v cargo-nextest >/dev/null && echo 'nextest run' || echo test)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test lint bench build setup setup-demo measure fuzz
+.PHONY: demo test lint bench build setup setup-demo measure fuzz crash
 
 demo: setup-demo build
 	examples/demo.sh $(STRAKE)
@@ -35,6 +35,10 @@ setup-demo:
 # Runs the tests that are ignored because they only measure and print; they write some gigabytes.
 measure: setup
 	cargo test --locked --lib -- --ignored --nocapture --test-threads=1
+
+# Kills commands at all of their fault points and at many random moments, and lets sixteen processes work on one store for minutes: the long form of these tests.
+crash: setup
+	STRAKE_CRASH=long STRAKE_TESTS_REQUIRE=1 cargo test --locked --test cli -- --nocapture --test-threads=2 crash:: crowd::
 
 # Runs each fuzz target for so many minutes, one after the other.
 MINUTES := 10

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::store::{CacheEntry, SnapshotId, Store};
+use crate::task::fault_point;
 
 use super::portable::MAX_KEYS;
 use super::{CacheKey, Components, MissReason, explain};
@@ -71,7 +72,10 @@ impl BuildCache {
     pub fn put(&self, keys: &[CacheKey], output: &Output) -> Result<(), crate::store::Error> {
         let keys: Vec<[u8; 32]> = keys.iter().map(|key| key.0).collect();
         let entry = CacheEntry { result: output.key.0, output: Vec::new(), snapshots: output.snapshots.clone() };
-        self.store.cache_put(&keys, &entry)
+        fault_point("step:committed");
+        self.store.cache_put(&keys, &entry)?;
+        fault_point("step:recorded");
+        Ok(())
     }
 
     /// All keys under which the result of `key` is found: by definition, by content.

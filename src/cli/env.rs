@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::diag::Secret;
 use crate::engine::{EngineOptions, Error, NetworkFiles};
 use crate::registry::{ClientOptions, CredentialFiles, Proxies};
+use crate::task::{FAULT_POINTS, FaultPlan};
 
 use super::Global;
 use super::config::Config;
@@ -44,8 +45,25 @@ pub(super) const NO_COLOR: &str = "NO_COLOR";
 /// The platform to build for; `--platform` wins.
 pub(super) const DEFAULT_PLATFORM: &str = "DOCKER_DEFAULT_PLATFORM";
 
+/// Where a test has this process killed: `POINT:N`, or `POINT:N:stop`. Only builds with fault points look at it.
+const FAULT: &str = "STRAKE_FAULT";
+/// The file that gets the names of the fault points that this process passes.
+const FAULT_TRACE: &str = "STRAKE_FAULT_TRACE";
+
 /// The socket of the user's SSH agent, for `--ssh`.
 const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
+
+/// Arms the fault points of this process, in builds that have some.
+///
+/// # Errors
+/// What is wrong with the variable.
+pub(super) fn arm_fault_points() -> Result<(), Error> {
+    if FAULT_POINTS {
+        let plan = FaultPlan::parse(text(FAULT).as_deref(), path(FAULT_TRACE));
+        plan.map_err(|reason| Error::Usage { message: format!("{FAULT}: {reason}"), hint: None })?.arm();
+    }
+    Ok(())
+}
 
 fn path(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)

@@ -145,6 +145,10 @@ enum Command {
 ///
 /// Call it at the very start of `main`: what starts sandboxes must be started before there is any thread.
 pub fn main() -> ExitCode {
+    if let Err(error) = env::arm_fault_points() {
+        report::error(&error);
+        return ExitCode::FAILURE;
+    }
     let mut args = std::env::args_os();
     let program = args.next();
     if let Some(code) = supervisor(&mut args).or_else(settler::settler) {

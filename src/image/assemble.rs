@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use crate::oci::{ChainId, DiffId, HistoryEntry, ImageConfig, ImageId, Reference};
 use crate::store::{CommittedSnapshot, ImageRecord, SnapshotId, Store};
+use crate::task::fault_point;
 
 use super::Error;
 use super::layer::{LayerOptions, diff_id_only};
@@ -48,7 +49,9 @@ pub fn assemble(
         diff_ids: config.rootfs.diff_ids.clone(),
         snapshots: snapshots.to_vec(),
     };
+    fault_point("build:packed");
     store.put_image(&record)?;
+    fault_point("build:recorded");
     if let Some(chain) = ChainId::chain(&record.diff_ids).last() {
         store.record_chain(chain, snapshots)?;
     }

@@ -2,13 +2,17 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use crate::sys::tree::Tree;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::oci::Reference;
 use crate::progress::Meter;
 use crate::store::{ImageRecord, Store};
+use crate::sys::tree::Tree;
+use crate::task::fault_point;
 
 use super::Error;
 use super::archive::{ArchiveFormat, write_archive, write_layout, write_packed};
@@ -93,14 +97,43 @@ pub(super) fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Resu
     let outcome = (|| {
         // Never through a link that somebody put there, should the directory be everyone's.
         let _ = std::fs::remove_file(&temporary);
-        let file = File::options().write(true).create_new(true).open(&temporary).map_err(failed("create"))?;
+        let (file, nameless) = match open_nameless(path) {
+            Some(file) => (file, true),
+            None => (File::options().write(true).create_new(true).open(&temporary).map_err(failed("create"))?, false),
+        };
         let mut out = BufWriter::with_capacity(1 << 20, file);
         write(&mut out)?;
-        out.flush().map_err(failed("write"))?;
+        fault_point("file:written");
+        let file = out.into_inner().map_err(|error| failed("write")(error.into_error()))?;
+        if nameless && !give_name(&file, path, &temporary).map_err(failed("create"))? {
+            return Ok(());
+        }
+        fault_point("file:named");
         std::fs::rename(&temporary, path).map_err(failed("create"))
     })();
     if outcome.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
     outcome
+}
+
+/// A file without a name in the directory of `path`: should this process be killed, nothing is left of it. `None` where the file system has no such files.
+fn open_nameless(path: &Path) -> Option<File> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o666);
+    // It gets its name by its entry in `/proc`.
+    let file = rustix::fs::open(dir, flags, mode).ok().filter(|_| Path::new("/proc/self/fd").is_dir())?;
+    Some(File::from(file))
+}
+
+/// Gives a file without a name the name `path`, or, where that is taken, the name `temporary`, by which it can be renamed: then this says true.
+fn give_name(file: &File, path: &Path, temporary: &Path) -> std::io::Result<bool> {
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = |to: &Path| rustix::fs::linkat(CWD, open.as_str(), CWD, to, AtFlags::SYMLINK_FOLLOW);
+    match link(path) {
+        Ok(()) => Ok(false),
+        Err(Errno::EXIST) => Ok(link(temporary).map(|()| true)?),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -18,7 +18,7 @@ use crate::oci::{ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Mani
 use crate::progress::{Meter, StepProgress};
 use crate::registry::Client;
 use crate::store::{ActiveSnapshot, ImageRecord, Ingest, IngestWriter, LayerBlob, SnapshotId, SnapshotMeta, Store};
-use crate::task::blocking;
+use crate::task::{blocking, fault_point};
 
 use super::Error;
 use super::layer::{Applied, ApplyOptions, Compression, Devices, apply, decompressor, inherit_directories};
@@ -316,8 +316,10 @@ pub(super) fn commit_layer(
         size: applied.unpacked_size,
         description: format!("layer {}", applied.diff_id),
     };
+    fault_point("layer:inherited");
     let committed = active.commit(meta)?;
     store.set_diff_id(committed.id, &applied.diff_id, applied.tar_size)?;
+    fault_point("layer:committed");
     below.push(committed.id);
     if let Some(chain) = chain {
         store.record_chain(chain, &below)?;
@@ -437,6 +439,7 @@ pub(super) fn unpack_reader(
     let devices = if store.userxattr() { Devices::Skip } else { Devices::Create };
     let options = ApplyOptions { userxattr: store.userxattr(), devices, ..ApplyOptions::default() };
     let applied = apply(tar, &active.fs_path(), &options).map_err(failed)?;
+    fault_point("layer:applied");
     Ok((active, applied))
 }
 
@@ -482,7 +485,10 @@ pub fn record(store: &Store, reference: &Reference, image: &Resolved, snapshots:
         diff_ids: image.config.rootfs.diff_ids.clone(),
         snapshots: snapshots.to_vec(),
     };
+    fault_point("pull:unpacked");
     store.put_image(&record)?;
+    fault_point("pull:recorded");
     store.tag(reference, &image.id, Some(&image.top))?;
+    fault_point("pull:named");
     Ok(record)
 }

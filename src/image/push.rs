@@ -18,7 +18,7 @@ use crate::oci::{Descriptor, DiffId, Digest, Manifest, MediaType, Reference};
 use crate::progress::StepProgress;
 use crate::registry::{BlobSource, BlobUpload, ByteStream, Client, Uploaded, read_stream};
 use crate::store::{ImageRecord, Store};
-use crate::task::blocking;
+use crate::task::{blocking, fault_point};
 
 use super::Error;
 use super::blobs::{ImageManifest, complete_manifest, ensure_layer, stored_manifest};
@@ -57,7 +57,9 @@ pub async fn push(
     };
     push.upload(&mut uploads, manifest.manifest.config.clone(), None).await?;
     let (sent, present) = finish(uploads).await?;
+    fault_point("push:uploaded");
     client.put_manifest(reference, manifest.bytes, &manifest.descriptor.media_type).await?;
+    fault_point("push:named");
     Ok(Pushed { manifest: manifest.descriptor, sent, present })
 }
 
@@ -121,6 +123,7 @@ impl Push<'_> {
         for (position, diff_id) in image.diff_ids.iter().enumerate() {
             let (store, image) = (self.store.clone(), image.clone());
             let layer = blocking(move || ensure_layer(&store, &image, position)).await?;
+            fault_point("push:compressed");
             self.upload(uploads, layer.clone(), Some(diff_id)).await?;
             layers.push(layer);
         }
@@ -154,6 +157,7 @@ impl Push<'_> {
         let (client, reference) = (self.client.clone(), self.reference.clone());
         uploads.spawn(async move {
             let outcome = client.ensure_blob(&reference, &upload).await?;
+            fault_point("push:uploaded-one");
             meter.done();
             Ok(outcome)
         });

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use crate::oci::Digest;
+use crate::task::fault_point;
 
 use super::lock::{Kind, wait_for_file};
 use super::{Error, Store};
@@ -46,7 +47,10 @@ impl Store {
         let temporary = self.layout().new_ingest()?;
         // Locked, so that prune sees that somebody is at it.
         let mut file = wait_for_file(&temporary, Kind::Exclusive)?;
-        let written = file.write_all(bytes).map_err(Error::io("write", &temporary)).and_then(|()| self.name_blob(&temporary, &digest));
+        let written = file.write_all(bytes).map_err(Error::io("write", &temporary)).and_then(|()| {
+            fault_point("blob:written");
+            self.name_blob(&temporary, &digest)
+        });
         if written.is_err() {
             // Half a file helps nobody, least of all on a full disk.
             let _ = fs::remove_file(&temporary);
@@ -59,7 +63,10 @@ impl Store {
         let _shared = self.lock_store(Kind::Shared)?;
         let path = self.layout().fresh_blob(digest);
         self.hold(format_args!("blob {digest}"))?;
-        fs::rename(temporary, &path).map_err(Error::io("create", &path))
+        fault_point("blob:held");
+        fs::rename(temporary, &path).map_err(Error::io("create", &path))?;
+        fault_point("blob:named");
+        Ok(())
     }
 
     /// Whether a blob is in the store; if so, this process's leases hold it from now on.

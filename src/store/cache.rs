@@ -6,7 +6,7 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::database::Fault;
-use super::open::{USE_GRANULARITY, Used, now};
+use super::open::{USE_GRANULARITY, Used, now, stale_use};
 use super::snapshot::{pack, unpack};
 use super::{Error, SnapshotId, Store};
 
@@ -30,14 +30,14 @@ impl Store {
     /// The record of each of `keys`, as of one instant.
     pub fn cache_get_many(&self, keys: &[[u8; 32]]) -> Result<Vec<Option<CacheEntry>>, Error> {
         let mut stale: Vec<i64> = Vec::new();
-        let old = now() - USE_GRANULARITY;
+        let is_stale = stale_use(now());
         let found = self.database().read_together("look cache records up", |db| {
             let sql = "SELECT result, output, snapshots, last_used, id FROM cache_keys JOIN cache_records ON id = record WHERE key = ?";
             let mut query = db.prepare_cached(sql)?;
             let mut found = Vec::with_capacity(keys.len());
             for key in keys {
                 let entry = query.query_row([key], |row| {
-                    if row.get::<_, i64>(3)? < old {
+                    if is_stale(row.get(3)?) {
                         stale.push(row.get(4)?);
                     }
                     Ok(CacheEntry { result: row.get(0)?, output: row.get(1)?, snapshots: unpack(row, 2)? })

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{OptionalExtension, params};
 
+use crate::task::fault_point;
+
 use super::layout::hex;
 use super::lock::{Kind, Wait, lock, lock_file};
-use super::open::{USE_GRANULARITY, make_dir, now, set_mode};
+use super::open::{make_dir, now, set_mode, stale_use};
 use super::remove::discard;
 use super::{Error, Store};
 
@@ -53,6 +55,7 @@ impl CacheMount {
         }
         let ready = self.ready();
         File::create(&ready).map_err(Error::io("create", &ready))?;
+        fault_point("mount:seeded");
         self.is_new = false;
         if self.sharing == MountSharing::Shared {
             lock(&self.lock, &self.dir, Kind::Shared, Wait::Yes)?;
@@ -133,6 +136,7 @@ impl Store {
         make_dir(&path, 0o755)?;
         set_mode(&path, 0o755)?;
         mount.is_new = true;
+        fault_point("mount:made");
         Ok(())
     }
 
@@ -142,7 +146,7 @@ impl Store {
             let sql = "SELECT last_used FROM cache_mounts WHERE id = ? AND instance = ?";
             db.prepare_cached(sql)?.query_row(params![id, instance], |row| row.get::<_, i64>(0)).optional()
         })?;
-        if last_used.is_some_and(|last_used| now - last_used < USE_GRANULARITY) {
+        if last_used.is_some_and(|last_used| !stale_use(now)(last_used)) {
             return Ok(());
         }
         self.database().write("record a cache mount", |tx| {

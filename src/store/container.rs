@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use rusqlite::{OptionalExtension, Row, params};
 
 use crate::oci::ImageId;
+use crate::task::fault_point;
 
 use super::database::parsed_option;
 use super::layout::{hex, random_bytes};
@@ -41,6 +42,7 @@ impl Store {
         let _shared = self.lock_store(Kind::Shared)?;
         let dir = self.layout().container(&id);
         make_dir(&dir, 0o711)?;
+        fault_point("container:made");
         let made = make_dir(&dir.join("fs"), 0o755).and_then(|()| make_dir(&dir.join("work"), 0o700)).and_then(|()| {
             self.database().write("record a container", |tx| {
                 if tx.prepare_cached("SELECT 1 FROM containers WHERE name = ?")?.exists([name])? {
@@ -57,6 +59,7 @@ impl Store {
             let _ = discard(self, &dir);
             return Err(error);
         }
+        fault_point("container:recorded");
         let record = ContainerRecord {
             id,
             name: name.to_owned(),
@@ -124,6 +127,7 @@ impl Store {
             other => other?,
         };
         if removed {
+            fault_point("container:forgotten");
             discard(self, &self.layout().container(id))?;
         }
         Ok(removed)

@@ -13,6 +13,8 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior};
 
+use crate::task::fault_point;
+
 use super::Error;
 
 /// The tables. A change here is a new format: raise `FORMAT` and add a step to `migrate`.
@@ -193,6 +195,7 @@ impl Database {
         let fault = |source| self.error(action, Fault::Sql(source));
         let connection = self.open(OpenFlags::SQLITE_OPEN_CREATE).map_err(fault)?;
         connection.pragma_update(None, "journal_mode", "wal").map_err(fault)?;
+        fault_point("database:created");
         self.give_back(connection);
         self.write_durably(action, |tx| {
             let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -280,7 +283,10 @@ impl Database {
         }
         let _writer = self.queue();
         // Whoever reads at this moment keeps his part of the log; that is no error, and the next settling tries again.
-        self.read("write the log back", |connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+        fault_point("database:before-checkpoint");
+        self.read("write the log back", |connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))?;
+        fault_point("database:after-checkpoint");
+        Ok(())
     }
 
     /// How long the log is, if there is one: only a store that nobody has written to yet has none.
@@ -288,6 +294,11 @@ impl Database {
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");
         std::fs::metadata(log).ok().map(|metadata| metadata.len())
+    }
+
+    /// Closes the connections that are open and not in use.
+    pub(crate) fn forget_connections(&self) {
+        self.idle().clear();
     }
 
     fn queue(&self) -> MutexGuard<'_, ()> {
@@ -340,7 +351,9 @@ impl Database {
 fn transact<T>(connection: &mut Connection, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let value = f(&tx)?;
+    fault_point("database:written");
     tx.commit()?;
+    fault_point("database:committed");
     Ok(value)
 }
 

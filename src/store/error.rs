@@ -170,12 +170,12 @@ impl Error {
         }
         match self {
             Error::Io { path, source, .. } => io_hint(path, source),
+            Error::Database { source, path, .. } if is_damage(source) || !path.exists() => {
+                Some("the database is damaged; `strake system check --repair` makes a new one of what can be read".to_owned())
+            }
             Error::Database { source, path, .. } => match source.sqlite_error_code()? {
                 rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::PermissionDenied | rusqlite::ErrorCode::CannotOpen => {
                     Some(format!("`{}` must be writable by this user; `--root` or `STRAKE_ROOT` names another store", path.display()))
-                }
-                rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase => {
-                    Some(format!("the database is damaged; move `{}` away and a new one is made", path.display()))
                 }
                 _ => None,
             },
@@ -189,6 +189,20 @@ impl Error {
             Error::Ambiguous { .. } => Some("give more digits".to_owned()),
             _ => None,
         }
+    }
+}
+
+/// Whether SQLite says that the database is not what it should be, rather than that it cannot be had now.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode as E;
+    let no_table = |text: &str| text.contains("no such table") || text.contains("no such column");
+    match error {
+        rusqlite::Error::SqliteFailure(failure, message) => {
+            matches!(failure.code, E::DatabaseCorrupt | E::NotADatabase | E::TypeMismatch) || message.as_deref().is_some_and(no_table)
+        }
+        rusqlite::Error::SqlInputError { msg, .. } => no_table(msg),
+        rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::Utf8Error(..) => true,
+        _ => false,
     }
 }
 

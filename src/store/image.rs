@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::oci::{DiffId, Digest, ImageId, MediaType, Platform, Reference};
+use crate::task::fault_point;
 
 use super::database::{parsed, parsed_option};
 use super::lock::Kind;
@@ -56,6 +57,7 @@ impl Store {
             return Err(self.no_blob(image.id.digest()));
         }
         self.hold(format_args!("image {}", image.id))?;
+        fault_point("image:held");
         let diff_ids: Vec<String> = image.diff_ids.iter().map(DiffId::to_string).collect();
         if self.image(&image.id)?.is_some_and(|known| ImageRecord { created_at: image.created_at, ..known } == *image) {
             return Ok(());
@@ -104,6 +106,7 @@ impl Store {
             return Ok(Some(image.clone()));
         }
         let _shared = self.lock_store(Kind::Shared)?;
+        fault_point("name:moving");
         self.database().write("move a name", |tx| {
             if !tx.prepare_cached("SELECT 1 FROM images WHERE id = ?")?.exists([image.to_string()])? {
                 return Err(Error::NoImage { id: image.clone(), root: self.root().to_owned() }.into());

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use crate::oci::{Algorithm, Digest, Hasher};
+use crate::task::fault_point;
 
 use super::lock::{Kind, Wait, lock_file, wait_for_file};
 use super::{Error, Store};
@@ -79,6 +80,7 @@ impl IngestWriter {
         }
         self.hasher.0.update(bytes);
         self.offset += bytes.len() as u64;
+        fault_point("ingest:appended");
         Ok(())
     }
 
@@ -174,6 +176,7 @@ impl Store {
         let path = self.layout().new_ingest()?;
         let file = Some(wait_for_file(&path, Kind::Exclusive)?);
         let hasher = HasherState(Hasher::new(Algorithm::Sha256));
+        fault_point("ingest:opened");
         Ok(IngestWriter { store: self.clone(), path, file, hasher, offset: 0, expected: None })
     }
 
@@ -190,6 +193,7 @@ impl Store {
             let _ = std::fs::remove_file(&path);
             return Ok(Ingest::Present(size));
         }
+        fault_point("ingest:opened");
         let mut hasher = Hasher::new(digest.algorithm());
         let offset = hash_all(&mut file, &mut hasher).map_err(Error::io("read", &path))?;
         Ok(Ingest::Ready(IngestWriter {

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::oci::{ChainId, DiffId, Digest, MediaType};
 
 use super::database::parsed;
-use super::open::{USE_GRANULARITY, now};
+use super::open::{now, stale_use};
 use super::snapshot::{pack, unpack};
 use super::{Error, SnapshotId, Store};
 
@@ -33,7 +33,7 @@ impl Store {
             db.prepare_cached(sql)?.query_row([&chain], |row| Ok((unpack(row, 0)?, row.get::<_, i64>(1)?))).optional()
         })?;
         let Some((snapshots, last_used)) = found else { return Ok(None) };
-        if now() - last_used > USE_GRANULARITY {
+        if stale_use(now())(last_used) {
             self.used().chains.insert(chain);
         }
         Ok(Some(snapshots))

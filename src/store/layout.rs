@@ -39,6 +39,11 @@ pub(crate) struct Layout {
 pub(crate) const DIRECTORIES: &[&str] =
     &["blobs", "fresh", "ingest", "snapshots", "cachemounts", "containers", "volumes", "leases", "locks", "trash"];
 
+/// The mode of one of them: layers are reached by processes in user namespaces, which need to pass through.
+pub(crate) fn directory_mode(name: &str) -> u32 {
+    if matches!(name, "snapshots" | "containers" | "volumes" | "cachemounts") { 0o711 } else { 0o700 }
+}
+
 /// How the name of an active snapshot's directory begins.
 pub(crate) const ACTIVE_PREFIX: &str = "new-";
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::oci::{ChainId, Digest, ImageId};
+use crate::task::fault_point;
 
 use super::layout::random_name;
 use super::lock::{Kind, Wait, lock, lock_file};
@@ -54,7 +55,9 @@ impl LeaseFile {
 impl Drop for LeaseFile {
     fn drop(&mut self) {
         // Still locked: prune finds either a living lease or none.
+        fault_point("lease:released");
         let _ = fs::remove_file(&self.path);
+        fault_point("lease:removed");
     }
 }
 
@@ -75,6 +78,7 @@ impl Lease {
         }
         if !lines.is_empty() {
             self.file.append(&lines)?;
+            fault_point("lease:added");
         }
         Ok(present)
     }
@@ -99,6 +103,7 @@ impl Store {
         };
         let file = Arc::new(LeaseFile { path, file: Mutex::new(file) });
         self.leases().push(Arc::downgrade(&file));
+        fault_point("lease:taken");
         Ok(Lease { store: self.clone(), file })
     }
 

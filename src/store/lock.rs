@@ -7,6 +7,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::task::fault_point;
+
 use super::layout::hex;
 use super::{Error, Store};
 
@@ -97,13 +99,16 @@ pub struct KeyLock {
 impl KeyLock {
     /// Waits for the lock that the file `path` stands for.
     pub(crate) fn wait(path: PathBuf) -> Result<KeyLock, Error> {
-        Ok(KeyLock { _file: wait_for_file(&path, Kind::Exclusive)?, path })
+        let lock = KeyLock { _file: wait_for_file(&path, Kind::Exclusive)?, path };
+        fault_point("lock:taken");
+        Ok(lock)
     }
 }
 
 impl Drop for KeyLock {
     fn drop(&mut self) {
         // Still locked, so nobody else can be between opening this file and trusting it: see `lock_file`.
+        fault_point("lock:released");
         let _ = std::fs::remove_file(&self.path);
     }
 }

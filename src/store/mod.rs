@@ -10,6 +10,7 @@
 mod blob;
 mod cache;
 mod cache_mount;
+mod check;
 mod checksum;
 mod container;
 mod database;
@@ -38,6 +39,7 @@ mod volume;
 
 pub use cache::CacheEntry;
 pub use cache_mount::{CacheMount, MountSharing};
+pub use check::{BlobUse, CheckDepth, Leftover, Problem, Rebuilt, Record, StoreCheck};
 pub use checksum::FileStamp;
 pub use container::ContainerRecord;
 pub use error::Error;

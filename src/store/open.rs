@@ -10,8 +10,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::task::fault_point;
+
 use super::database::Database;
-use super::layout::{DIRECTORIES, Layout};
+use super::layout::{DIRECTORIES, Layout, directory_mode};
 use super::lease::LeaseFile;
 use super::lock::KeyLock;
 use super::stacks::KeptStack;
@@ -62,6 +64,11 @@ impl Store {
             store.make()?;
         }
         store.recovered()
+    }
+
+    /// The store in `root`, as it is: neither made nor recovered.
+    pub(crate) fn unopened(root: &Path) -> Result<Store, Error> {
+        Store::at(root, &boot_id())
     }
 
     fn at(root: &Path, boot: &str) -> Result<Store, Error> {
@@ -167,16 +174,17 @@ impl Store {
         if !root.is_dir() {
             fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(Error::io("create", root))?;
         }
+        fault_point("make:root");
         make_dir(&layout.locks(), 0o700)?;
         let _lock = KeyLock::wait(layout.lock("make"))?;
         if self.is_made()? {
             return Ok(());
         }
         for name in DIRECTORIES {
-            // Layers are reached by processes in user namespaces, which need to pass through.
-            let mode = if matches!(*name, "snapshots" | "containers" | "volumes" | "cachemounts") { 0o711 } else { 0o700 };
+            let mode = directory_mode(name);
             make_dir(&root.join(name), mode)?;
             set_mode(&root.join(name), mode)?;
+            fault_point("make:directory");
         }
         make_dir(&layout.blobs().join("sha256"), 0o700)?;
         make_dir(&layout.blobs().join("sha512"), 0o700)?;
@@ -186,8 +194,12 @@ impl Store {
         // Not left to the umask: this is the root directory of whatever starts from nothing.
         set_mode(&scratch, 0o755)?;
         set_mode(&layout.snapshot(SnapshotId::SCRATCH), 0o711)?;
+        fault_point("make:directories");
         self.database().create()?;
-        self.write_version()
+        fault_point("make:database");
+        self.write_version()?;
+        fault_point("make:version");
+        Ok(())
     }
 
     fn write_version(&self) -> Result<(), Error> {
@@ -203,6 +215,7 @@ impl Store {
             .map_err(Error::io("create", &temporary))?;
         file.write_all(format!("{FORMAT}\n").as_bytes()).map_err(Error::io("write", &temporary))?;
         file.sync_all().map_err(Error::io("sync", &temporary))?;
+        fault_point("make:version-written");
         fs::rename(&temporary, &path).map_err(Error::io("create", &path))
     }
 }
@@ -256,3 +269,8 @@ pub(crate) fn now() -> i64 {
 
 /// A time of last use is only written where it is older than this many microseconds: good enough for pruning, and most builds write nothing.
 pub(crate) const USE_GRANULARITY: i64 = 60 * 1_000_000;
+
+/// Tells of a time of last use whether it is to be written anew at `now`: it is old, or of a future that a clock which was set right has taken back.
+pub(crate) fn stale_use(now: i64) -> impl Fn(i64) -> bool {
+    move |last_used: i64| now.saturating_sub(last_used).saturating_abs() > USE_GRANULARITY
+}

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::params;
 
 use crate::oci::{ImageId, Reference};
+use crate::task::fault_point;
 
 use super::layout::{ACTIVE_PREFIX, hex, parse_flat_name};
 use super::lease::Leased;
@@ -96,6 +97,7 @@ impl Store {
         // Walking trees takes its time, so it is done before anybody has to wait.
         let sizes = if options.rules.is_empty() { None } else { Some((self.measure_cache()?, self.disk_space()?)) };
         let exclusive = self.lock_store(Kind::Exclusive)?;
+        fault_point("prune:locked");
         let leased = self.leased()?;
         let scope = Scope { options, leased: &leased, sizes: sizes.as_ref() };
         if options.dry_run {
@@ -118,6 +120,7 @@ impl Store {
         let mounts = if options.cache_mounts { self.old_cache_mounts(options)? } else { doomed.mounts };
         report.cache_mounts = self.take_cache_mounts(mounts, &mut removal)?;
         report.leftovers = self.take_leftovers(&mut removal)?;
+        fault_point("prune:decided");
         drop(exclusive);
         report.freed = removal.finish()?;
         Ok(report)
@@ -242,7 +245,9 @@ struct Removal<'a> {
 
 impl Removal<'_> {
     fn take(&mut self, path: &Path) {
-        match move_to_trash(self.store, path) {
+        let moved = move_to_trash(self.store, path);
+        fault_point("prune:taken");
+        match moved {
             Ok(moved) => self.taken += usize::from(moved.is_some()),
             Err(error) => drop(self.first_error.get_or_insert(error)),
         }
@@ -256,21 +261,24 @@ impl Removal<'_> {
                 Ok(bytes) => freed += bytes,
                 Err(error) => drop(self.first_error.get_or_insert(error)),
             }
+            fault_point("prune:removed");
         }
         self.first_error.map_or(Ok(freed), Err)
     }
 }
 
-fn paths(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The paths of all that is in a directory of the store.
+pub(super) fn paths(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(file_names(dir)?.into_iter().map(|name| dir.join(name)).collect())
 }
 
-fn name_of(path: &Path) -> &str {
+/// The last part of a path in the store.
+pub(super) fn name_of(path: &Path) -> &str {
     path.file_name().and_then(OsStr::to_str).unwrap_or_default()
 }
 
 /// Locks a file or directory that nobody holds; `None` where somebody does, or where it is gone.
-fn lock_if_free(path: &Path) -> Result<Option<File>, Error> {
+pub(super) fn lock_if_free(path: &Path) -> Result<Option<File>, Error> {
     match File::open(path) {
         Ok(file) => Ok((lock(&file, path, Kind::Exclusive, Wait::No)? && still_named(&file, path)?).then_some(file)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -279,7 +287,7 @@ fn lock_if_free(path: &Path) -> Result<Option<File>, Error> {
 }
 
 /// Whether nobody will resume an ingest: one without a known digest, or one that nobody has written to for a day.
-fn is_abandoned(path: &Path) -> Result<bool, Error> {
+pub(super) fn is_abandoned(path: &Path) -> Result<bool, Error> {
     if parse_flat_name(name_of(path)).is_none() {
         return Ok(true);
     }
@@ -288,5 +296,7 @@ fn is_abandoned(path: &Path) -> Result<bool, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(Error::io("stat", path)(error)),
     };
-    Ok(written.elapsed().is_ok_and(|age| age > RESUME_TIME))
+    // The clock may have been set back since: what seems to be of tomorrow is no download of just now either.
+    let age = written.elapsed().unwrap_or_else(|ahead| ahead.duration());
+    Ok(age > RESUME_TIME)
 }

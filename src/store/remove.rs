@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 
+use crate::task::fault_point;
+
 use super::layout::random_name;
 use super::{Error, Store};
 
@@ -21,7 +23,10 @@ const MAX_DEPTH: usize = 64;
 /// Moves the tree `path` out of the way and removes it; gives the bytes that this freed. What does not exist is no error.
 pub(crate) fn discard(store: &Store, path: &Path) -> Result<u64, Error> {
     match move_to_trash(store, path)? {
-        Some(trash) => remove_tree(&trash),
+        Some(trash) => {
+            fault_point("trash:moved");
+            remove_tree(&trash)
+        }
         None => Ok(0),
     }
 }
@@ -135,6 +140,7 @@ impl Removal {
         };
         self.empty(top, child.as_fd(), path, depth + 1)?;
         drop(child);
+        fault_point("trash:emptied");
         match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(Error::io("remove", path)(error)),

@@ -12,6 +12,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Transaction, params};
 
 use crate::oci::Digest;
+use crate::task::fault_point;
 
 use super::layout::parse_flat_name;
 use super::lock::Kind;
@@ -43,9 +44,12 @@ impl Store {
         let unsettled = self.unsettled()?;
         if !unsettled.is_empty() {
             self.sync_file_system()?;
+            fault_point("settle:synced");
             let _shared = self.lock_store(Kind::Shared)?;
             self.move_fresh_blobs(&unsettled.blobs)?;
+            fault_point("settle:moved");
             self.database().write_durably("settle", |tx| Ok(mark_settled(tx, &unsettled)?))?;
+            fault_point("settle:marked");
         }
         self.database().checkpoint_if_long()
     }
@@ -97,7 +101,10 @@ impl Store {
         for digest in blobs {
             let (from, to) = (self.layout().fresh_blob(digest), self.layout().settled_blob(digest));
             match fs::rename(&from, &to) {
-                Ok(()) => drop(directories.insert(digest.algorithm().name())),
+                Ok(()) => {
+                    directories.insert(digest.algorithm().name());
+                    fault_point("settle:moved-one");
+                }
                 // Another process settled or pruned it.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::io("create", &to)(error)),
@@ -120,6 +127,7 @@ impl Store {
         let all = self.layout().fresh_of_all_boots();
         for boot in file_names(&all)? {
             discard(self, &all.join(boot))?;
+            fault_point("recover:discarded");
         }
         let blobs = self.settled_blobs()?;
         self.database().write_durably("drop what is not settled", |tx| {
@@ -127,6 +135,7 @@ impl Store {
             drop_without_blobs(tx, &blobs)?;
             Ok(())
         })?;
+        fault_point("recover:dropped");
         make_dir(&fresh, 0o700)
     }
 

@@ -14,6 +14,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use crate::oci::DiffId;
 use crate::sys::{OverlayUpper, RootfsMount};
+use crate::task::fault_point;
 
 use super::database::parsed_option;
 use super::lock::{Kind, Wait, lock};
@@ -152,6 +153,7 @@ impl ActiveSnapshot {
     /// Makes it a committed snapshot. The layer must not be mounted or written any more.
     pub fn commit(mut self, meta: SnapshotMeta) -> Result<CommittedSnapshot, Error> {
         remove_tree(&self.work_path())?;
+        fault_point("snapshot:complete");
         let store = self.store.clone();
         let shared = store.lock_store(Kind::Shared)?;
         let created_at = now();
@@ -162,14 +164,25 @@ impl ActiveSnapshot {
                 )?;
                 let id = SnapshotId(tx.last_insert_rowid().cast_unsigned());
                 store.hold(format_args!("snapshot {id}"))?;
+                fault_point("snapshot:inserted");
                 self.rename_to(&store.layout().snapshot(id))?;
+                fault_point("snapshot:renamed");
                 Ok(id)
             })?;
         drop(shared);
+        fault_point("snapshot:committed");
         // From here on the directory belongs to its row.
         self.lock = None;
         let created_at = from_micros(created_at);
         Ok(CommittedSnapshot { id, diff_id: meta.diff_id, size: meta.size, tar_size: None, description: meta.description, created_at })
+    }
+
+    /// Gives a complete layer the place `path`, which is free. The layer must not be mounted or written any more.
+    pub(crate) fn take_place(mut self, path: &Path) -> Result<(), Error> {
+        remove_tree(&self.work_path())?;
+        self.rename_to(path)?;
+        self.lock = None;
+        Ok(())
     }
 
     /// Renames the directory inside of the transaction that inserts the row: should the transaction not commit, the number is given out again and the
@@ -203,6 +216,7 @@ impl Store {
         let path = self.layout().new_snapshot()?;
         let shared = self.lock_store(Kind::Shared)?;
         make_dir(&path, 0o711)?;
+        fault_point("snapshot:made");
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         lock(&file, &path, Kind::Exclusive, Wait::Yes)?;
         drop(shared);
@@ -213,6 +227,7 @@ impl Store {
         // Not left to the umask: this is what the layer says of `/`.
         set_mode(&fs_path, 0o755)?;
         make_dir(&active.work_path(), 0o700)?;
+        fault_point("snapshot:prepared");
         Ok(active)
     }
 

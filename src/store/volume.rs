@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use rusqlite::{OptionalExtension, Row, params};
 
+use crate::task::fault_point;
+
 use super::container::check_name;
 use super::lock::Kind;
 use super::open::{from_micros, make_dir, now, set_mode};
@@ -39,6 +41,7 @@ impl Store {
         make_dir(&dir, 0o711)?;
         make_dir(&data, 0o755)?;
         set_mode(&data, 0o755)?;
+        fault_point("volume:made");
         // A volume of the user's outlives everything; one that was made for a container need not be more durable than the container.
         for path in [&dir, &self.layout().volumes()].into_iter().filter(|_| !anonymous) {
             File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", path))?;
@@ -80,6 +83,7 @@ impl Store {
         check_name("volume", name)?;
         // The files go first: a volume without a row would give its files to the next one of that name.
         let trash = move_to_trash(self, &self.layout().volume(name))?;
+        fault_point("volume:trashed");
         let removed = self
             .database()
             .write_durably("remove a volume", |tx| Ok(tx.prepare_cached("DELETE FROM volumes WHERE name = ?")?.execute([name])? > 0))?;

@@ -5,6 +5,7 @@ mod build_cache;
 mod build_context;
 mod build_logs;
 pub(super) mod builder;
+mod check;
 pub(super) mod containers;
 pub(super) mod context;
 mod detach_keys;

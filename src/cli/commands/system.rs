@@ -1,4 +1,4 @@
-//! `strake system df`: what images, containers, volumes and the build cache take on the disk.
+//! `strake system df`: what images, containers, volumes and the build cache take on the disk. (`strake system check` is in `check`.)
 
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ use crate::cli::{Global, report};
 use crate::engine::SpaceUsage;
 use crate::task::blocking;
 
+use super::check::{self, CheckArgs};
 use super::{builder, containers, exit, with_engine};
 
 /// Flags of `strake system`.
@@ -25,6 +26,10 @@ pub(in crate::cli) struct SystemArgs {
 enum SystemCommand {
     /// Show what everything takes on the disk
     Df(DfArgs),
+    /// Look whether everything in the store is as it should be, and mend what is not
+    ///
+    /// Exit status: 0 where all is good (or good again), 3 where something is wrong, 1 where that cannot be told.
+    Check(CheckArgs),
 }
 
 /// Flags of `strake system df`.
@@ -40,7 +45,10 @@ struct DfArgs {
 
 /// Runs `strake system`.
 pub(in crate::cli) fn run(global: &Global, args: SystemArgs) -> ExitCode {
-    let SystemCommand::Df(args) = args.command;
+    let args = match args.command {
+        SystemCommand::Check(args) => return check::run(global, &args),
+        SystemCommand::Df(args) => args,
+    };
     exit(with_engine(global, None, |engine| async move {
         let usage = blocking(move || engine.space_usage()).await?;
         match (&args.format, args.verbose) {

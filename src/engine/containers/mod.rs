@@ -22,6 +22,7 @@ use crate::runtime::container::{
     self, Attachment, ContainerSpec, HostAddress, LogOptions, LogRecord, Mode, Started, Starter, State, StdinMode,
 };
 use crate::runtime::{Capabilities, CgroupSpec, TerminalSize};
+use crate::task::fault_point;
 
 use super::{Engine, Error};
 
@@ -128,7 +129,10 @@ impl Engine {
         // The process outlives this one, and must find the store to remove its container.
         let env = vec![("STRAKE_ROOT".into(), self.store().root().as_os_str().to_owned())];
         let starter = Starter { env, ..Starter::default() };
-        starter.start(&info.dir, mode).map_err(|source| info.failed("start", source))
+        fault_point("container:starting");
+        let started = starter.start(&info.dir, mode).map_err(|source| info.failed("start", source));
+        fault_point("container:started");
+        started
     }
 
     /// A connection to a running container that gets its output from now on.
@@ -187,6 +191,7 @@ impl Engine {
     /// Removes a container that does not run.
     fn discard_container(&self, info: &ContainerInfo, volumes: bool) -> Result<(), Error> {
         self.store().remove_container(&info.record.id)?;
+        fault_point("container:removed");
         let mounted = if volumes { info.spec.as_ref().map_or_else(Vec::new, |spec| self.volumes_of(spec)) } else { Vec::new() };
         for name in mounted {
             if self.store().volume(&name)?.is_some_and(|volume| volume.anonymous) {

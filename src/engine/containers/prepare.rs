@@ -16,6 +16,7 @@ use crate::store::view::MergedView;
 use crate::store::{ContainerRecord, Error as StoreError};
 use crate::sys::OverlayUpper;
 use crate::sys::tree::Tree;
+use crate::task::fault_point;
 
 use super::super::{Engine, Error};
 use super::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, merge, mounts, names};
@@ -114,6 +115,7 @@ impl Engine {
         };
         make_stubs(&view, &upper, &stubs, &sandbox)?;
         let spec = self.spec(request, image, record, sandbox);
+        fault_point("container:prepared");
         container::create(&dir, &spec).map_err(|source| Error::Container { action: "make", name: record.name.clone(), source })
     }
 

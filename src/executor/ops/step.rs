@@ -10,6 +10,7 @@ use crate::image::layer::{LayerOptions, LayerWritten};
 use crate::store::view::MergedView;
 use crate::store::{SnapshotId, SnapshotMeta, Store};
 use crate::sys::tree::Tree;
+use crate::task::fault_point;
 
 use super::dates::limit_times;
 use super::{Aids, ChmodRule, CopyRequest, CopySource, Error, Owner, Sharing, Unpack, copy_with, lookup_owner, make_dir};
@@ -163,6 +164,7 @@ pub(super) fn commit(active: crate::store::ActiveSnapshot, step: &Step, size: u6
         let path = active.fs_path();
         limit_times(&path, seconds).map_err(|source| BuildError::Io { action: "set the times of files in", path, source })?;
     }
+    fault_point("step:written");
     let meta = SnapshotMeta { diff_id: None, size, description: step.text.clone() };
     Ok(active.commit(meta)?.id)
 }

@@ -17,6 +17,7 @@ use rustix::fs::FileType;
 
 use crate::oci::DiffId;
 use crate::path::RootPath;
+use crate::task::fault_point;
 
 use super::tar_reader::{Member, MemberKind, TarReader};
 use super::target::{Attributes, Parent, Target};
@@ -104,6 +105,7 @@ pub fn apply(tar: impl Read, target: &Path, options: &ApplyOptions) -> Result<Ap
             return Err(Error::TooManyEntries { limit: options.max_entries });
         }
         unpacker.unpack(member)?;
+        fault_point("layer:entry");
     }
     let (implied_directories, refused) = unpacker.target.finish(Some(IMPLIED))?;
     let (digest, tar_size) = unpacker.tar.finish()?;

@@ -17,6 +17,7 @@ use crate::oci::{
     ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Index, Manifest, ManifestOrIndex, MediaType, Platform, Reference,
 };
 use crate::store::{ActiveSnapshot, ImageRecord, LayerBlob, SnapshotId, Store};
+use crate::task::fault_point;
 
 pub use layout::{Layout, fetch_from_layout, load_layout, manifest_of_layout};
 pub use root::{archive_root, load_root};
@@ -73,6 +74,7 @@ pub(super) struct DockerEntry {
 /// Loads all images of an archive. Where one has several platforms, `platform` is taken, or else what there is.
 pub fn load(store: &Store, archive: impl Read + Send + 'static, platform: &Platform) -> Result<Vec<Loaded>, Error> {
     let spooled = spool(store, archive)?;
+    fault_point("load:spooled");
     let mut plans = match spooled.document("index.json") {
         Some(bytes) => plans_of_index(store, bytes, platform)?,
         None => Vec::new(),
@@ -202,7 +204,9 @@ fn load_one(store: &Store, plan: Plan) -> Result<Loaded, Error> {
         diff_ids,
         snapshots,
     };
+    fault_point("load:unpacked");
     store.put_image(&image)?;
+    fault_point("load:recorded");
     for name in &plan.names {
         store.tag(name, &image.id, None)?;
     }
