@@ -96,14 +96,14 @@ fn complete(store: &Store, snapshots: &[SnapshotId]) -> Result<Vec<Layer>, Error
 
 /// Finds out the diff ID of the snapshot `id`, which lies above `below`, where nobody needed it so far.
 pub(super) fn complete_one(store: &Store, id: SnapshotId, below: &[SnapshotId]) -> Result<Layer, Error> {
-    let CommittedSnapshot { diff_id, tar_size, created_at, .. } =
+    let CommittedSnapshot { diff_id, tar_size, created_at, description, .. } =
         store.snapshot(id)?.ok_or_else(|| Error::SnapshotGone { id: id.to_string() })?;
     if let (Some(diff_id), Some(tar_size)) = (diff_id, tar_size) {
         return Ok(Layer { diff_id, tar_size, created_at });
     }
     let options = LayerOptions { latest_time: None, userxattr: store.userxattr() };
     let written = diff_id_only(&store.snapshot_path(id), &store.layers_below(id, below)?, &options)
-        .map_err(|source| Error::Layer { layer: format!("snapshot {id}"), source })?;
+        .map_err(|source| Error::Layer { layer: format!("of `{description}`"), source })?;
     store.set_diff_id(id, &written.diff_id, written.size)?;
     Ok(Layer { diff_id: written.diff_id, tar_size: written.size, created_at })
 }

@@ -265,3 +265,11 @@ fn flags_that_ask_for_nothing_here_are_taken_and_what_has_no_effect_is_said() {
     let refused = build(&["--isolation", "hyperv"]).fails();
     assert!(refused.stderr.contains("no isolation but `default`"), "{refused}");
 }
+
+#[test]
+fn a_name_that_means_a_deletion_in_layers_is_refused_with_the_step_that_brought_it() {
+    let world = World::new();
+    world.write("d/.wh.x", "");
+    let refused = world.build("FROM scratch\nCOPY d /d\n", &[]).fails();
+    refused.says(&["layer of `COPY d /d` cannot be used", "`/d/.wh.x` cannot be part of a layer"]);
+}

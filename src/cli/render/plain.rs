@@ -23,6 +23,9 @@ struct State {
     next: usize,
 }
 
+/// What is longer, in bytes, is shown as several lines: a command that writes no line ends at all does not fill the memory.
+const LONGEST_LINE: usize = 1 << 20;
+
 struct Step {
     number: usize,
     started: Instant,
@@ -112,6 +115,9 @@ impl Step {
             }
         }
         self.partial.extend_from_slice(rest);
+        if self.partial.len() > LONGEST_LINE {
+            self.flush(at, out);
+        }
     }
 
     fn flush(&mut self, at: Instant, out: &mut Vec<u8>) {
@@ -152,6 +158,19 @@ mod tests {
             let (state, out) = &mut *inner;
             state.fold(&event, out);
         }
+    }
+
+    #[test]
+    fn output_without_line_ends_is_shown_before_it_fills_the_memory() {
+        let sink = Arc::new(Collect::default());
+        let step = Progress::new(sink.clone()).start("a", None);
+        let shown = || sink.0.lock().unwrap().1.iter().filter(|byte| **byte == b'x').count();
+        for _ in 0..40 {
+            step.log(Stream::Stdout, vec![b'x'; 100_000]);
+        }
+        assert!((3_000_000..4_000_000).contains(&shown()), "{}", shown());
+        step.finish(StepOutcome::Done);
+        assert_eq!(shown(), 4_000_000);
     }
 
     #[test]
