@@ -12,14 +12,18 @@
 //!
 //! What the file knows not is an error that names the line, so that no setting is ever ignored.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::engine::{Error, GcSettings, parse_bytes};
+use crate::engine::{Error, GcSettings, RegistrySettings, parse_bytes};
+use crate::registry::CertificateFiles;
 
 /// What the file says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     /// How images are built.
@@ -28,6 +32,46 @@ pub(super) struct Config {
     /// What is kept of the build cache.
     #[serde(default)]
     pub(super) gc: GcConfig,
+    /// Single registries, by `host[:port]`.
+    #[serde(default)]
+    registry: BTreeMap<String, RegistryConfig>,
+    /// How patient transfers are.
+    #[serde(default)]
+    transfer: TransferConfig,
+}
+
+/// `[registry."HOST"]`, with the keys of BuildKit's settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RegistryConfig {
+    /// Asked before it: `host[:port][/path]`.
+    mirrors: Vec<String>,
+    /// It speaks no TLS.
+    http: bool,
+    /// Its certificate does not count.
+    insecure: bool,
+    /// Authorities that are trusted beside those of the system.
+    ca: Vec<PathBuf>,
+    /// Our own certificate.
+    keypair: Option<[KeyPair; 1]>,
+}
+
+/// `[[registry."HOST".keypair]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyPair {
+    key: PathBuf,
+    cert: PathBuf,
+}
+
+/// `[transfer]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct TransferConfig {
+    /// Seconds that a connection may be silent.
+    idle_timeout: Option<NonZeroU32>,
+    /// How often something is tried without getting any further.
+    attempts: Option<NonZeroU32>,
 }
 
 /// `[build]`.
@@ -75,6 +119,31 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
 }
 
 impl Config {
+    /// What is said of registries, in the file `file`.
+    pub(super) fn registry_settings(self, file: PathBuf) -> RegistrySettings {
+        let seconds = |seconds: NonZeroU32| Duration::from_secs(u64::from(seconds.get()));
+        let mut settings = RegistrySettings {
+            file,
+            idle_timeout: self.transfer.idle_timeout.map(seconds),
+            attempts: self.transfer.attempts.map(NonZeroU32::get),
+            ..RegistrySettings::default()
+        };
+        for (name, registry) in self.registry {
+            if registry.http {
+                settings.plain_http.push(name.clone());
+            }
+            if registry.insecure {
+                settings.skip_tls_verify.push(name.clone());
+            }
+            let identity = registry.keypair.map(|[pair]| (pair.cert, pair.key));
+            if !registry.ca.is_empty() || identity.is_some() {
+                settings.certificates.insert(name.clone(), CertificateFiles { authorities: registry.ca, identity });
+            }
+            settings.mirrors.insert(name, registry.mirrors);
+        }
+        settings
+    }
+
     /// Reads the file `path`. One that is not there says nothing, unless it was `asked` for.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::diag::Secret;
-use crate::engine::{EngineOptions, Error, NetworkFiles};
-use crate::registry::{ClientOptions, CredentialFiles, Proxies};
+use crate::engine::{EngineOptions, Error, NetworkFiles, RegistrySettings};
+use crate::registry::{ClientOptions, CredentialFiles, Proxies, RegistriesFiles};
 use crate::task::{FAULT_POINTS, FaultPlan};
 
 use super::Global;
@@ -34,6 +34,8 @@ const DOCKER_AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";
 const REGISTRY_AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
 /// Proxies for registries, each in two spellings.
 const PROXIES: [[&str; 2]; 3] = [["HTTP_PROXY", "http_proxy"], ["HTTPS_PROXY", "https_proxy"], ["NO_PROXY", "no_proxy"]];
+/// The file about registries of podman and its relatives.
+const CONTAINERS_REGISTRIES_CONF: &str = "CONTAINERS_REGISTRIES_CONF";
 /// How progress is shown; `--progress` wins.
 pub(super) const PROGRESS: &str = "BUILDKIT_PROGRESS";
 /// Where credential helpers are looked for.
@@ -127,13 +129,28 @@ pub(super) fn reproducible() -> Result<bool, Error> {
 /// # Errors
 /// They cannot be read, or say what has no meaning.
 pub(super) fn config() -> Result<Config, Error> {
-    if let Some(path) = path(CONFIG) {
-        return Config::load(&path, true);
-    }
-    match path(XDG_CONFIG_HOME).or_else(|| path(HOME).map(|home| home.join(".config"))) {
-        Some(dir) => Config::load(&dir.join("strake/config.toml"), false),
+    match config_file() {
+        Some((path, asked)) => Config::load(&path, asked),
         None => Ok(Config::default()),
     }
+}
+
+/// The file with the user's settings, and whether it was asked for.
+fn config_file() -> Option<(PathBuf, bool)> {
+    if let Some(path) = path(CONFIG) {
+        return Some((path, true));
+    }
+    let dir = path(XDG_CONFIG_HOME).or_else(|| path(HOME).map(|home| home.join(".config")))?;
+    Some((dir.join("strake/config.toml"), false))
+}
+
+/// What the user's settings say of registries.
+///
+/// # Errors
+/// As [`config`].
+fn registry_settings() -> Result<RegistrySettings, Error> {
+    let file = config_file().map(|(path, _)| path).unwrap_or_default();
+    Ok(config()?.registry_settings(file))
 }
 
 /// Where everything is, from the command line, the environment and the user.
@@ -151,13 +168,18 @@ pub(super) fn engine_options(global: &Global) -> EngineOptions {
         plain_http: global.plain_http.clone(),
         skip_tls_verify: global.tls_skip_verify.clone(),
         user_agent: concat!("strake/", env!("CARGO_PKG_VERSION")).to_owned(),
-        certs_dirs: vec![PathBuf::from("/etc/docker/certs.d"), PathBuf::from("/etc/containers/certs.d")],
+        certs_dirs: certs_dirs(&home),
         ..ClientOptions::default()
     };
     let proxy = |names: [&str; 2]| names.iter().find_map(|name| text(name));
     client.proxies =
         Proxies { http: proxy(PROXIES[0]).map(Secret::new), https: proxy(PROXIES[1]).map(Secret::new), no_proxy: proxy(PROXIES[2]) };
-    EngineOptions { root, run_dir, credentials: credential_files(&home), client, network: network_files() }
+    let registries = RegistriesFiles {
+        asked: path(CONTAINERS_REGISTRIES_CONF),
+        user: Some(home.join(".config/containers/registries.conf")),
+        system: Some(PathBuf::from("/etc/containers/registries.conf")),
+    };
+    EngineOptions { root, run_dir, credentials: credential_files(&home), client, registries, registry_settings, network: network_files() }
 }
 
 /// Where a registry keeps what it has, if the command line does not say.
@@ -167,6 +189,13 @@ pub(super) fn registry_storage(global: &Global) -> PathBuf {
     }
     let home = || path(HOME).unwrap_or_else(|| PathBuf::from("/")).join(".local/share");
     path(XDG_DATA_HOME).unwrap_or_else(home).join("strake-registry")
+}
+
+/// Where certificates of registries are: the user's first.
+fn certs_dirs(home: &std::path::Path) -> Vec<PathBuf> {
+    let settings = path(XDG_CONFIG_HOME).unwrap_or_else(|| home.join(".config"));
+    let own = ["docker/certs.d", "containers/certs.d"].map(|dir| settings.join(dir));
+    own.into_iter().chain(["/etc/docker/certs.d", "/etc/containers/certs.d"].map(PathBuf::from)).collect()
 }
 
 fn credential_files(home: &std::path::Path) -> CredentialFiles {

@@ -16,7 +16,7 @@ use crate::image::load::{Layout, fetch_from_layout, manifest_of_layout};
 use crate::image::pull::fetch_blob;
 use crate::oci::{Descriptor, ImageConfig, Manifest, ManifestOrIndex, MediaType, Platform, Reference};
 use crate::progress::{Progress, StepOutcome};
-use crate::registry::{Client, ClientOptions, Credentials, RetryPolicy};
+use crate::registry::{Client, RetryPolicy};
 use crate::store::Store;
 use crate::task::blocking;
 
@@ -275,8 +275,7 @@ impl Engine {
 
     /// A client for a cache: one that soon gives up, since a build goes on without it.
     pub(super) fn cache_client(&self, repository: &CacheRepository) -> Result<Client, Error> {
-        let credentials = Credentials::load(&self.options().credentials)?;
-        let mut options = ClientOptions { credentials, ..self.options().client.clone() };
+        let mut options = super::client_options(self.options())?;
         options.retry = RetryPolicy { attempts: options.retry.attempts.min(CACHE_ATTEMPTS), ..options.retry };
         if repository.insecure {
             let host = repository.reference.registry().to_string();

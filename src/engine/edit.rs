@@ -95,7 +95,7 @@ impl Engine {
     /// # Errors
     /// It is neither; the store.
     pub fn place_of(&self, text: &str) -> Result<Place, Error> {
-        if self.store.find_image(text)?.is_some() {
+        if self.find_image(text)?.is_some() {
             return Ok(Place::Store(text.to_owned()));
         }
         match text.parse() {

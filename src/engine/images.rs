@@ -90,10 +90,35 @@ impl Engine {
     /// # Errors
     /// There is none; the error tells what is named alike.
     pub fn image(&self, text: &str) -> Result<ImageRecord, Error> {
-        match self.store.find_image(text)? {
+        match self.find_image(text)? {
             Some(image) => Ok(image),
             None => Err(self.no_image(text)?),
         }
+    }
+
+    /// The image that a user means, if it is here. A short name that is no image's is looked up as what it stands for at registries.
+    ///
+    /// # Errors
+    /// The beginning of several IDs; the store; files about registries.
+    pub(super) fn find_image(&self, text: &str) -> Result<Option<ImageRecord>, Error> {
+        if let Some(image) = self.store.find_image(text)? {
+            return Ok(Some(image));
+        }
+        let Ok(reference) = text.parse::<Reference>() else { return Ok(None) };
+        Ok(self.find_long_name(&reference)?.map(|(_, image)| image))
+    }
+
+    /// An image of the store under one of the names that a short name stands for.
+    fn find_long_name(&self, reference: &Reference) -> Result<Option<(Reference, ImageRecord)>, Error> {
+        if !reference.is_short() {
+            return Ok(None);
+        }
+        for name in self.long_names(reference)? {
+            if let Some(image) = self.store.resolve(&name)? {
+                return Ok(Some((name, image)));
+            }
+        }
+        Ok(None)
     }
 
     /// Everything about an image; `None` where there is no such image.
@@ -101,7 +126,7 @@ impl Engine {
     /// # Errors
     /// The store, and a damaged config.
     pub fn image_details(&self, text: &str) -> Result<Option<ImageDetails>, Error> {
-        let Some(image) = self.store.find_image(text)? else { return Ok(None) };
+        let Some(image) = self.find_image(text)? else { return Ok(None) };
         let config = self.config_of(&image)?;
         let names = self.named_as(self.store.names_of(&image.id)?)?;
         Ok(Some(ImageDetails { image, names, config }))
@@ -146,7 +171,11 @@ impl Engine {
     pub fn remove_image(&self, text: &str, removal: Removal) -> Result<Vec<Removed>, Error> {
         let image = self.image(text)?;
         let names = self.store.names_of(&image.id)?;
-        let by_name = text.parse::<Reference>().ok().filter(|name| names.contains(name));
+        let by_name = match text.parse::<Reference>().ok() {
+            Some(name) if names.contains(&name) => Some(name),
+            Some(short) => self.find_long_name(&short)?.map(|(name, _)| name).filter(|name| names.contains(name)),
+            None => None,
+        };
         if let Some(name) = by_name
             && names.len() > 1
         {

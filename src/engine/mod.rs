@@ -31,10 +31,12 @@ mod transfer;
 mod validate;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::registry::{Client, ClientOptions, CredentialFiles, Credentials};
+use crate::registry::{CertificateFiles, Client, ClientOptions, CredentialFiles, Credentials, Registries, RegistriesFiles};
 use crate::runtime::Spawner;
 use crate::store::Store;
 pub use crate::store::{
@@ -79,8 +81,31 @@ pub struct EngineOptions {
     pub credentials: CredentialFiles,
     /// How registries are reached. Its credentials are replaced by those of `credentials`.
     pub client: ClientOptions,
+    /// The files about registries: mirrors, short names, what is blocked.
+    pub registries: RegistriesFiles,
+    /// What the user's own settings say of registries. Asked when a registry is first needed, so that a mistake in them stops nothing else.
+    pub registry_settings: fn() -> Result<RegistrySettings, Error>,
     /// The host's files about names.
     pub network: NetworkFiles,
+}
+
+/// What the user's own settings say of registries.
+#[derive(Clone, Debug, Default)]
+pub struct RegistrySettings {
+    /// The file that says it.
+    pub file: PathBuf,
+    /// By registry, what is asked before it: `host[:port][/path]`.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// Registries that are spoken to without TLS.
+    pub plain_http: Vec<String>,
+    /// Registries whose certificates do not count.
+    pub skip_tls_verify: Vec<String>,
+    /// Certificates by registry.
+    pub certificates: BTreeMap<String, CertificateFiles>,
+    /// How long a connection may be silent.
+    pub idle_timeout: Option<Duration>,
+    /// How often something is tried.
+    pub attempts: Option<u32>,
 }
 
 /// All that commands are made of.
@@ -112,6 +137,15 @@ impl Engine {
     /// The registry client.
     pub fn client(&self) -> Result<Client, Error> {
         client_of(&self.options, &self.client)
+    }
+
+    /// What a name that was written without a registry may stand for at registries; other names are what they are.
+    fn long_names(&self, reference: &crate::oci::Reference) -> Result<Vec<crate::oci::Reference>, Error> {
+        if !reference.is_short() {
+            return Ok(vec![reference.clone()]);
+        }
+        let settings = (self.options.registry_settings)()?;
+        registries(&self.options, &settings)?.long_names(reference).map_err(set_up_failed)
     }
 
     /// Ends a command: makes durable what it `changed`, or, where it only looked, notes what was used.
@@ -146,10 +180,29 @@ fn client_of(options: &EngineOptions, made: &Mutex<Option<Client>>) -> Result<Cl
     if let Some(client) = &*made {
         return Ok(client.clone());
     }
-    let credentials = Credentials::load(&options.credentials)?;
-    let client_options = ClientOptions { credentials, ..options.client.clone() };
-    let failed = |source| Error::Registry { action: "set up", name: "the registry client".into(), source };
-    let client = Client::new(client_options).map_err(failed)?;
+    let client = Client::new(client_options(options)?).map_err(set_up_failed)?;
     *made = Some(client.clone());
     Ok(client)
+}
+
+fn set_up_failed(source: crate::registry::Error) -> Error {
+    Error::Registry { action: "set up", name: "the registry client".into(), source }
+}
+
+/// How registries are reached, with all that files say about it.
+fn client_options(options: &EngineOptions) -> Result<ClientOptions, Error> {
+    let mut client = ClientOptions { credentials: Credentials::load(&options.credentials)?, ..options.client.clone() };
+    let settings = (options.registry_settings)()?;
+    client.registries = registries(options, &settings)?;
+    client.plain_http.extend(settings.plain_http);
+    client.skip_tls_verify.extend(settings.skip_tls_verify);
+    client.certificates = settings.certificates;
+    client.idle_timeout = settings.idle_timeout.unwrap_or(client.idle_timeout);
+    client.retry.attempts = settings.attempts.unwrap_or(client.retry.attempts);
+    Ok(client)
+}
+
+fn registries(options: &EngineOptions, settings: &RegistrySettings) -> Result<Registries, Error> {
+    let read = Registries::load(&options.registries).and_then(|read| read.with_mirrors(&settings.mirrors, &settings.file));
+    read.map_err(set_up_failed)
 }

@@ -37,6 +37,8 @@ pub(super) struct BuildSources {
     layouts: BTreeMap<String, Layout>,
     /// What comes from elsewhere than registries.
     remotes: Remotes,
+    /// What short names were found to stand for.
+    long_names: Mutex<HashMap<String, Reference>>,
 }
 
 /// Where a base image's layers are to come from.
@@ -55,7 +57,7 @@ impl BuildSources {
         layouts: BTreeMap<String, Layout>,
         remotes: Remotes,
     ) -> BuildSources {
-        BuildSources { store, client: Box::new(client), images: Mutex::default(), layouts, remotes }
+        BuildSources { store, client: Box::new(client), images: Mutex::default(), layouts, remotes, long_names: Mutex::default() }
     }
 
     /// Finds out what an image is: its config, and what its layers are called.
@@ -72,8 +74,27 @@ impl BuildSources {
             return Ok(found);
         }
         let client = (self.client)()?;
+        let long;
+        let need = match need.reference.is_short() {
+            false => need,
+            true => {
+                let name = self.long_name(&client, need, policy).await.map_err(|source| failed(source.into()))?;
+                self.long_names.lock().unwrap_or_else(PoisonError::into_inner).insert(need.reference.to_string(), name.clone());
+                long = ImageNeed { reference: name, ..need.clone() };
+                &long
+            }
+        };
+        if policy == PullPolicy::Missing
+            && let Some(found) = self.resolve_local(need).map_err(failed)?
+        {
+            return Ok(found);
+        }
         let step = progress.start(format!("[internal] load metadata for {}", need.reference), None);
-        let resolved = match pull::resolve(&client, &self.store, &need.reference, &need.platform).await {
+        let resolved = pull::resolve(&client, &self.store, &need.reference, &need.platform).await;
+        for warning in client.take_warnings() {
+            progress.warn(warning);
+        }
+        let resolved = match resolved {
             Ok(resolved) => resolved,
             Err(error) => {
                 step.finish(StepOutcome::Failed);
@@ -84,6 +105,19 @@ impl BuildSources {
         let image = ResolvedImage { id: resolved.id.clone(), manifest: resolved.manifest_digest.clone(), config: resolved.config.clone() };
         self.remember(resolved.id.clone(), Base::Remote(Box::new(resolved)));
         Ok(image)
+    }
+
+    /// What a short name stands for: an image that is here goes before one that would have to be looked for.
+    async fn long_name(&self, client: &Client, need: &ImageNeed, policy: PullPolicy) -> Result<Reference, crate::registry::Error> {
+        if policy == PullPolicy::Missing {
+            for name in client.options().registries.long_names(&need.reference)? {
+                let candidate = ImageNeed { reference: name.clone(), ..need.clone() };
+                if self.resolve_local(&candidate).is_ok_and(|found| found.is_some()) {
+                    return Ok(name);
+                }
+            }
+        }
+        client.long_name(&need.reference).await
     }
 
     /// As [`BuildSources::resolve`], but only where the image is here.
@@ -131,6 +165,8 @@ impl BuildSources {
     async fn fetch(&self, reference: &Reference, id: &ImageId, progress: &StepProgress) -> Result<Vec<SnapshotId>, Error> {
         let failed = |source| Error::Image { action: "pull", name: reference.written().to_owned(), source };
         let client = (self.client)()?;
+        let long = self.long_names.lock().unwrap_or_else(PoisonError::into_inner).get(&reference.to_string()).cloned();
+        let reference = long.as_ref().unwrap_or(reference);
         let resolved = match self.base(id) {
             Some(Base::Remote(resolved)) => *resolved,
             _ => {

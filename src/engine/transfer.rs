@@ -38,6 +38,8 @@ pub struct PullRequest {
 pub struct PullOutcome {
     /// The image.
     pub image: ImageRecord,
+    /// Its name: of one that was written without a registry, what that stands for.
+    pub name: Reference,
     /// What the name stands for in the registry: a manifest or an index.
     pub digest: Digest,
     /// Whether the name meant this image here already.
@@ -83,10 +85,12 @@ impl Engine {
     /// # Errors
     /// The registry, the store, and content that is not what it should be.
     pub async fn pull(&self, request: PullRequest, progress: &Progress) -> Result<PullOutcome, Error> {
-        let reference = &request.reference;
-        let failed = |source| Error::Image { action: "pull", name: reference.written().to_owned(), source };
+        let failed = |source| Error::Image { action: "pull", name: request.reference.written().to_owned(), source };
         let _lease = self.hold().await?;
         let client = self.client()?;
+        let reference = client.long_name(&request.reference).await.map_err(|source| failed(source.into()))?;
+        let request = PullRequest { reference, ..request.clone() };
+        let reference = &request.reference;
         let before = self.store.resolve(reference)?;
         let step = progress.start(format!("pull {}", reference.familiar()), None);
         let work = async {
@@ -115,7 +119,7 @@ impl Engine {
             ));
         }
         let up_to_date = before.is_some_and(|before| before.id == image.id);
-        Ok(PullOutcome { image, digest, up_to_date })
+        Ok(PullOutcome { image, name: reference.clone(), digest, up_to_date })
     }
 
     /// Brings all that a name stands for into the store; gives the platform of which there is an image.

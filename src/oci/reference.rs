@@ -104,6 +104,11 @@ impl Reference {
         }
     }
 
+    /// Whether it was written without a registry (`debian`, `acme/app`), so that it means Docker Hub unless somebody decided otherwise.
+    pub fn is_short(&self) -> bool {
+        self.registry == DOCKER_HUB && split(&self.written).is_ok_and(|parts| !parts.qualified)
+    }
+
     /// The name as the user wrote it.
     pub fn written(&self) -> &str {
         &self.written
@@ -113,6 +118,11 @@ impl Reference {
     pub fn with_digest(&self, digest: Digest) -> Reference {
         let tag = self.tag().map(str::to_owned);
         Reference { target: TagOrDigest::Digest { tag, digest }, ..self.clone() }
+    }
+
+    /// This repository at the tag and digest of `other`.
+    pub fn at_target_of(&self, other: &Reference) -> Reference {
+        Reference { target: other.target.clone(), ..self.clone() }
     }
 
     /// Whether this is the name of a repository in some registry.
@@ -205,6 +215,8 @@ impl FromStr for Reference {
 /// A name taken apart; what is missing is as it is written, not as it is meant.
 struct Parts<'a> {
     registry: &'a str,
+    /// Whether the registry was written.
+    qualified: bool,
     repository: &'a str,
     tag: Option<&'a str>,
     digest: Option<&'a str>,
@@ -232,9 +244,9 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
         None => (rest, None),
     };
     let is_registry = |part: &str| part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase());
-    let (registry, repository) = match name.split_once('/') {
-        Some((registry, repository)) if is_registry(registry) => (registry, repository),
-        _ => (DOCKER_HUB, name),
+    let (registry, qualified, repository) = match name.split_once('/') {
+        Some((registry, repository)) if is_registry(registry) => (registry, true, repository),
+        _ => (DOCKER_HUB, false, name),
     };
     if !is_host(registry) {
         return Err(format!("`{registry}` is no host"));
@@ -254,7 +266,7 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
     if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
         return Err(format!("`{tag}` is no tag: use up to 128 letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`"));
     }
-    Ok(Parts { registry, repository, tag, digest })
+    Ok(Parts { registry, qualified, repository, tag, digest })
 }
 
 /// Whether this is a host name or address, perhaps with a port.

@@ -1,5 +1,6 @@
 //! The client itself: what all operations share.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -7,10 +8,11 @@ use url::Url;
 
 use crate::oci::Reference;
 
-use super::connect::Connections;
+use super::connect::{Connections, Trust};
 use super::error::{Error, tame};
 use super::host::{Host, Hosts};
-use super::options::ClientOptions;
+use super::options::{ClientOptions, RetryPolicy};
+use super::scrub::Sent;
 
 /// Warnings that are kept until somebody takes them.
 const WARNINGS_LIMIT: usize = 32;
@@ -22,6 +24,8 @@ const WARNINGS_LIMIT: usize = 32;
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(super) inner: Arc<Inner>,
+    /// Usually that of the options.
+    pub(super) retry: RetryPolicy,
 }
 
 #[derive(Debug)]
@@ -33,6 +37,10 @@ pub(super) struct Inner {
     /// Whether token servers are asked for refresh tokens (only `login` does).
     pub(super) offline_tokens: bool,
     warnings: Mutex<Vec<String>>,
+    /// Where images were found, by repository: their blobs are asked for there.
+    pub(super) found_at: Mutex<HashMap<String, Reference>>,
+    /// What must not come back in a message.
+    pub(super) sent: Sent,
 }
 
 impl Client {
@@ -46,9 +54,11 @@ impl Client {
 
     pub(super) fn make(options: ClientOptions, offline_tokens: bool) -> Result<Client, Error> {
         let mut headers = HeaderMap::new();
+        let sent = Sent::default();
         for (name, value) in &options.extra_headers {
             let bad = || Error::BadOption { option: "HTTP header", value: tame(name, 60) };
             let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+            sent.add(value);
             let mut value = HeaderValue::from_str(value.expose()).map_err(|_| bad())?;
             value.set_sensitive(true);
             headers.insert(parsed, value);
@@ -62,8 +72,15 @@ impl Client {
             hosts: Hosts::default(),
             offline_tokens,
             warnings: Mutex::default(),
+            found_at: Mutex::default(),
+            sent,
         };
-        Ok(Client { inner: Arc::new(inner) })
+        Ok(Client { retry: inner.options.retry, inner: Arc::new(inner) })
+    }
+
+    /// The same client, which gives up soon: for places that are one of several.
+    pub(super) fn hurried(&self) -> Client {
+        Client { inner: self.inner.clone(), retry: RetryPolicy { attempts: self.retry.attempts.min(2), ..self.retry } }
     }
 
     /// The options that it was made with.
@@ -77,7 +94,7 @@ impl Client {
     /// # Errors
     /// Certificates that cannot be read.
     pub async fn connection(&self, url: &Url) -> Result<reqwest::Client, Error> {
-        self.inner.connections.client(url, &self.inner.options).await
+        self.inner.connections.client(url, &self.inner.options, Trust::Checked).await
     }
 
     /// Takes what registries (`Warning: 299`) and credential helpers want the user to know, each once.
@@ -92,13 +109,22 @@ impl Client {
         }
     }
 
+    /// The registry `name` as a whole.
     pub(super) fn host(&self, name: &str) -> Arc<Host> {
-        self.inner.hosts.get(name, self.inner.options.max_concurrency_per_host)
+        let insecure = self.inner.options.registries.is_insecure(name);
+        self.inner.hosts.get(name, insecure, self.inner.options.max_concurrency_per_host)
+    }
+
+    /// The registry of `reference`.
+    pub(super) fn host_of(&self, reference: &Reference) -> Arc<Host> {
+        let insecure = self.inner.options.registries.is_insecure(&reference.to_string());
+        self.inner.hosts.get(reference.registry(), insecure, self.inner.options.max_concurrency_per_host)
     }
 
     /// The URL of `rest` in the repository of `reference`: `…/v2/NAME/REST`.
     pub(super) async fn repository_url(&self, reference: &Reference, rest: &str) -> Result<Url, Error> {
-        let host = self.host(reference.registry());
+        self.inner.options.registries.check(reference)?;
+        let host = self.host_of(reference);
         let base = self.base(&host).await?;
         let path = format!("v2/{}/{rest}", reference.repository());
         base.join(&path).map_err(|_| Error::BadHost { host: reference.registry().to_owned() })

@@ -9,17 +9,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::sync::{Mutex, OnceCell};
 use url::Url;
 
 use super::error::Error;
 use super::host::matches_host;
-use super::options::ClientOptions;
+use super::options::{CertificateFiles, ClientOptions};
+use super::proxy::Chooser;
+
+/// Whose certificates are believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Trust {
+    /// Those that the system and `certs.d` vouch for.
+    Checked,
+    /// Every one.
+    Anyone,
+}
 
 /// HTTP clients by what they must trust.
 #[derive(Debug, Default)]
@@ -28,12 +40,12 @@ pub(super) struct Connections {
     roots: OnceCell<Arc<RootCertStore>>,
     usual: OnceCell<reqwest::Client>,
     /// For `host` or `host:port` with certificates of their own, or none to check.
-    special: Mutex<HashMap<String, Option<reqwest::Client>>>,
+    special: Mutex<HashMap<(String, Trust), Option<reqwest::Client>>>,
 }
 
 impl Connections {
     /// The client for `url`.
-    pub(super) async fn client(&self, url: &Url, options: &ClientOptions) -> Result<reqwest::Client, Error> {
+    pub(super) async fn client(&self, url: &Url, options: &ClientOptions, trust: Trust) -> Result<reqwest::Client, Error> {
         if url.scheme() == "http" {
             let plain = || async { build(options, tls_config(RootCertStore::empty(), None)) };
             return self.plain.get_or_try_init(plain).await.cloned();
@@ -41,13 +53,13 @@ impl Connections {
         let host = url.host_str().unwrap_or_default();
         let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let mut special = self.special.lock().await;
-        if let Some(known) = special.get(&authority) {
+        if let Some(known) = special.get(&(authority.clone(), trust)) {
             if let Some(client) = known {
                 return Ok(client.clone());
             }
         } else {
-            let made = self.special_client(&authority, options).await?;
-            special.insert(authority.clone(), made.clone());
+            let made = self.special_client(&authority, options, trust).await?;
+            special.insert((authority.clone(), trust), made.clone());
             if let Some(client) = made {
                 return Ok(client);
             }
@@ -60,21 +72,29 @@ impl Connections {
         self.usual.get_or_try_init(|| async { build(options, tls_config(RootCertStore::clone(&roots), None)) }).await.cloned()
     }
 
-    async fn special_client(&self, authority: &str, options: &ClientOptions) -> Result<Option<reqwest::Client>, Error> {
-        if options.skip_tls_verify.iter().any(|pattern| matches_host(pattern, authority)) {
+    async fn special_client(&self, authority: &str, options: &ClientOptions, trust: Trust) -> Result<Option<reqwest::Client>, Error> {
+        if trust == Trust::Anyone || options.skip_tls_verify.iter().any(|pattern| matches_host(pattern, authority)) {
             let mut config = tls_config(RootCertStore::empty(), None)?;
             config.dangerous().set_certificate_verifier(Arc::new(TrustEveryone(provider())));
             return build(options, Ok(config)).map(Some);
         }
-        let folders: Vec<PathBuf> = options.certs_dirs.iter().map(|dir| dir.join(authority)).collect();
-        if folders.is_empty() {
+        let named = options.certificates.get(authority).cloned();
+        let folders: Vec<PathBuf> = options.certs_dirs.iter().flat_map(|dir| folder_names(authority).map(|name| dir.join(name))).collect();
+        if folders.is_empty() && named.is_none() {
             return Ok(None);
         }
-        let found = blocking(move || folders.iter().find(|folder| folder.is_dir()).map(|folder| read_folder(folder)).transpose()).await??;
-        let Some(folder) = found else { return Ok(None) };
+        let found = blocking(move || match named {
+            Some(files) => read_files(&files).map(Some),
+            None => folders.iter().find(|folder| folder.is_dir()).map(|folder| read_folder(folder)).transpose(),
+        });
+        let Some(folder) = found.await?? else { return Ok(None) };
         let mut roots = RootCertStore::clone(&*self.roots().await?);
-        roots.add_parsable_certificates(folder.authorities);
-        build(options, tls_config(roots, folder.identity)).map(Some)
+        roots.add_parsable_certificates(folder.authorities.iter().cloned());
+        let mut config = tls_config(roots.clone(), folder.identity)?;
+        let bad = |error: rustls::client::VerifierBuilderError| Error::BadOption { option: "certificate", value: error.to_string() };
+        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().map_err(bad)?;
+        config.dangerous().set_certificate_verifier(Arc::new(SelfSigned { usual, known: folder.authorities }));
+        build(options, Ok(config)).map(Some)
     }
 
     async fn roots(&self) -> Result<Arc<RootCertStore>, Error> {
@@ -135,29 +155,39 @@ fn build(options: &ClientOptions, tls: Result<ClientConfig, Error>) -> Result<re
         .http2_initial_stream_window_size(4 << 20)
         .http2_initial_connection_window_size(16 << 20)
         .no_proxy();
-    for proxy in proxies(options)? {
-        builder = builder.proxy(proxy);
+    if options.proxies.http.is_some() || options.proxies.https.is_some() {
+        let chooser = Chooser::new(&options.proxies)?;
+        builder = builder.proxy(reqwest::Proxy::custom(move |url| chooser.choose(url)));
     }
     builder.build().map_err(Error::Setup)
-}
-
-fn proxies(options: &ClientOptions) -> Result<Vec<reqwest::Proxy>, Error> {
-    let settings = &options.proxies;
-    let direct = format!("localhost,127.0.0.0/8,::1,{}", settings.no_proxy.as_deref().unwrap_or(""));
-    let mut proxies = Vec::new();
-    for (url, https) in [(&settings.http, false), (&settings.https, true)] {
-        let Some(url) = url else { continue };
-        let made = if https { reqwest::Proxy::https(url.expose()) } else { reqwest::Proxy::http(url.expose()) };
-        let bad = |_| Error::BadOption { option: "proxy", value: crate::diag::SafeUrl::new(url.expose()).to_string() };
-        proxies.push(made.map_err(bad)?.no_proxy(reqwest::NoProxy::from_string(&direct)));
-    }
-    Ok(proxies)
 }
 
 /// What a folder of `certs.d` holds.
 struct CertsFolder {
     authorities: Vec<CertificateDer<'static>>,
     identity: Option<Identity>,
+}
+
+/// What the folder of a registry may be called: with the port that TLS has without saying, too.
+fn folder_names(authority: &str) -> impl Iterator<Item = String> {
+    let has_port = authority.rsplit(']').next().unwrap_or(authority).contains(':');
+    let with_port = (!has_port).then(|| format!("{authority}:443"));
+    std::iter::once(authority.to_owned()).chain(with_port)
+}
+
+fn read_files(files: &CertificateFiles) -> Result<CertsFolder, Error> {
+    let mut found = CertsFolder { authorities: Vec::new(), identity: None };
+    for path in &files.authorities {
+        found.authorities.extend(read_certificates(path)?);
+    }
+    if let Some((certificate, key)) = &files.identity {
+        found.identity = Some((read_certificates(certificate)?, read_key(key)?));
+    }
+    Ok(found)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| Error::Certificate { path: path.to_owned(), reason: error.to_string() })
 }
 
 fn read_folder(folder: &Path) -> Result<CertsFolder, Error> {
@@ -170,9 +200,7 @@ fn read_folder(folder: &Path) -> Result<CertsFolder, Error> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("crt" | "pem") => found.authorities.extend(read_certificates(&path)?),
             Some("cert") if found.identity.is_none() => {
-                let key = path.with_extension("key");
-                let parsed = PrivateKeyDer::from_pem_file(&key).map_err(|error| bad(&key, error.to_string()))?;
-                found.identity = Some((read_certificates(&path)?, parsed));
+                found.identity = Some((read_certificates(&path)?, read_key(&path.with_extension("key"))?));
             }
             _ => {}
         }
@@ -186,6 +214,59 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error>
     let certificates: Result<Vec<_>, _> = certificates.collect();
     let certificates = certificates.map_err(|error| bad(error.to_string()))?;
     if certificates.is_empty() { Err(bad("it holds no certificate in PEM form".to_owned())) } else { Ok(certificates) }
+}
+
+/// Checks as usual, but takes a certificate that was put into the folder itself, as programs written in Go do: the usual check refuses an authority's own
+/// certificate for a server, which is what `openssl req -x509` makes.
+#[derive(Debug)]
+struct SelfSigned {
+    usual: Arc<WebPkiServerVerifier>,
+    known: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for SelfSigned {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let error = match self.usual.verify_server_cert(certificate, others, name, ocsp, now) {
+            Err(error @ rustls::Error::InvalidCertificate(CertificateError::Other(_))) => error,
+            result => return result,
+        };
+        // This is found after the times were checked, and before the name is.
+        let is_authority = format!("{error:?}").contains("CaUsedAsEndEntity");
+        if !is_authority || !self.known.iter().any(|known| known.as_ref() == certificate.as_ref()) {
+            return Err(error);
+        }
+        rustls::client::verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
 }
 
 /// Accepts every certificate, for hosts that the user named.

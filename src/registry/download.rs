@@ -22,26 +22,23 @@ use super::client::Client;
 use super::error::{Error, tame};
 use super::host::Host;
 use super::retry::Backoff;
-use super::transport::{Call, Reply, SLOW};
+use super::transport::{Call, Reply, SLOW, SLOW_BYTES};
 
 /// How long to wait for bytes that should not come.
 const EXTRA_WAIT: Duration = Duration::from_millis(200);
-
-/// Less than this in [`SLOW`] idle times is as good as nothing.
-const SLOW_BYTES: usize = 64 << 10;
 
 /// How fast bytes come while somebody waits for them.
 #[derive(Debug, Default)]
 struct Pace {
     waited: Duration,
-    bytes: usize,
+    bytes: u64,
 }
 
 impl Pace {
     /// Notes that `bytes` came after `waited`; says whether less than [`SLOW_BYTES`] came in the last `window` of waiting.
     fn too_slow(&mut self, waited: Duration, bytes: usize, window: Duration) -> bool {
         self.waited += waited;
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.bytes = self.bytes.saturating_add(bytes as u64);
         if self.waited < window {
             return false;
         }
@@ -94,14 +91,19 @@ impl Client {
     /// # Errors
     /// The registry cannot be reached or refuses.
     pub async fn blob_size(&self, reference: &Reference, digest: &Digest) -> Result<Option<u64>, Error> {
-        let host = self.host(reference.registry());
+        let by_digest = reference.only_digest(digest.clone());
+        match self.at_places(&by_digest, |client, place| async move { client.blob_size_at(&place, digest).await }).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            result => result,
+        }
+    }
+
+    async fn blob_size_at(&self, reference: &Reference, digest: &Digest) -> Result<Option<u64>, Error> {
+        let host = self.host_of(reference);
         let url = self.repository_url(reference, &format!("blobs/{digest}")).await?;
         let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
-        match self.collect(&host, &Call::new(Method::HEAD, url, reference.repository(), scopes), 0).await {
-            Ok(answer) => Ok(answer.header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok())),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let answer = self.collect(&host, &Call::new(Method::HEAD, url, reference.repository(), scopes), 0).await?;
+        Ok(answer.header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok()))
     }
 
     /// Opens a blob of which the first `offset` bytes are there already; `hasher` has seen exactly those.
@@ -109,7 +111,13 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch_blob`]; also when `offset` is beyond the blob's size.
     pub async fn resume_blob(&self, reference: &Reference, blob: &Descriptor, offset: u64, hasher: Hasher) -> Result<BlobStream, Error> {
-        let host = self.host(reference.registry());
+        let by_digest = reference.only_digest(blob.digest.clone());
+        let hasher = &hasher;
+        self.at_places(&by_digest, |client, place| async move { client.resume_blob_at(&place, blob, offset, hasher.clone()).await }).await
+    }
+
+    async fn resume_blob_at(&self, reference: &Reference, blob: &Descriptor, offset: u64, hasher: Hasher) -> Result<BlobStream, Error> {
+        let host = self.host_of(reference);
         let permit = host.permits.clone().acquire_owned().await.ok();
         let url = self.repository_url(reference, &format!("blobs/{}", blob.digest)).await?;
         if offset > blob.size {
@@ -133,7 +141,7 @@ impl Client {
             skip: 0,
             pace: Pace::default(),
             ranges: true,
-            backoff: Backoff::new(self.options().retry),
+            backoff: Backoff::new(self.retry),
             permit,
         };
         if offset < blob.size {

@@ -177,6 +177,43 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A file about registries says what means nothing.
+    #[error("{}{}: {reason}", path.display(), line.map_or_else(String::new, |line| format!(":{line}")))]
+    Conf {
+        /// The file.
+        path: PathBuf,
+        /// The line, where it is known.
+        line: Option<usize>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file about registries cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    ConfRead {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody decided that this is not used.
+    #[error("`{name}` is blocked: `{}` says so of `{prefix}`", path.display())]
+    Blocked {
+        /// What was asked for.
+        name: String,
+        /// What is blocked.
+        prefix: String,
+        /// The file that says so.
+        path: PathBuf,
+    },
+    /// A short name that several registries may have, where they must not be tried.
+    #[error("the short name `{name}` may be of any of the registries {}, and `short-name-mode` is `enforcing`", registries.join(", "))]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// The registries.
+        registries: Vec<String>,
+    },
     /// The program is ending.
     #[error("the program is ending, so the registry is no longer asked")]
     Stopped,
@@ -321,6 +358,11 @@ impl Error {
                 Some("the registry, or a proxy before it, serves damaged content".to_owned())
             }
             Error::Credentials(error) => error.hint(),
+            Error::Ambiguous { name, registries } => {
+                let example = registries.first().map_or_else(String::new, |registry| format!("`{registry}/{name}`, "));
+                Some(format!("write the whole name, such as {example}or give it an alias in registries.conf"))
+            }
+            Error::Downgrade { to, .. } => Some(format!("`--plain-http {}` allows it", authority(to))),
             _ => None,
         }
     }
@@ -360,10 +402,10 @@ pub(super) fn tame(text: &str, limit: usize) -> String {
 }
 
 /// The codes in the body of an error answer. Markup is not shown: storage servers put signatures into it.
-pub(super) fn parse_codes(body: &[u8], content_type: &str) -> Vec<RegistryCode> {
+pub(super) fn parse_codes(body: &[u8], content_type: &str, scrub: impl Fn(&str) -> String) -> Vec<RegistryCode> {
     let code = |value: &serde_json::Value, message: &serde_json::Value| RegistryCode {
-        code: tame(value.as_str().unwrap_or(""), 60),
-        message: tame(message.as_str().unwrap_or(""), 300),
+        code: tame(&scrub(value.as_str().unwrap_or("")), 60),
+        message: tame(&scrub(message.as_str().unwrap_or("")), 300),
     };
     if let Ok(document) = serde_json::from_slice::<serde_json::Value>(body) {
         if let Some(errors) = document["errors"].as_array() {
@@ -377,7 +419,7 @@ pub(super) fn parse_codes(body: &[u8], content_type: &str) -> Vec<RegistryCode> 
         return Vec::new();
     }
     let text = String::from_utf8_lossy(body);
-    let text = tame(&text, 200);
+    let text = tame(&scrub(&text), 200);
     if text.is_empty() || !content_type.starts_with("text/plain") {
         return Vec::new();
     }
@@ -393,7 +435,7 @@ mod tests {
             method: "GET".into(),
             url: SafeUrl::new("https://ghcr.io/v2/acme/base/manifests/1.4"),
             status,
-            codes: parse_codes(body.as_bytes(), "application/json"),
+            codes: parse_codes(body.as_bytes(), "application/json", str::to_owned),
             registry: "ghcr.io".into(),
             had_credentials: false,
             retry_after: None,
@@ -417,6 +459,6 @@ mod tests {
 
     #[test]
     fn markup_of_storage_servers_is_not_shown() {
-        assert_eq!(parse_codes(b"<Error><AWSAccessKeyId>AK</AWSAccessKeyId></Error>", "application/xml"), vec![]);
+        assert_eq!(parse_codes(b"<Error><AWSAccessKeyId>AK</AWSAccessKeyId></Error>", "application/xml", str::to_owned), vec![]);
     }
 }

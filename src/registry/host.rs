@@ -21,6 +21,8 @@ use super::error::Error;
 pub(super) struct Host {
     /// The name as references have it: `docker.io`, `localhost:5000`.
     pub(super) name: String,
+    /// Whether its certificate does not count, and it need not speak TLS (`insecure` of registries.conf).
+    pub(super) insecure: bool,
     /// The root of the API, once it is known: `https://registry-1.docker.io/`.
     pub(super) base: OnceCell<Url>,
     /// Blobs that may move at once.
@@ -33,14 +35,15 @@ pub(super) struct Host {
 
 /// All registries that were spoken to.
 #[derive(Debug, Default)]
-pub(super) struct Hosts(Mutex<HashMap<String, Arc<Host>>>);
+pub(super) struct Hosts(Mutex<HashMap<(String, bool), Arc<Host>>>);
 
 impl Hosts {
-    pub(super) fn get(&self, name: &str, permits: usize) -> Arc<Host> {
+    pub(super) fn get(&self, name: &str, insecure: bool, permits: usize) -> Arc<Host> {
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let host = hosts.entry(name.to_owned()).or_insert_with(|| {
+        let host = hosts.entry((name.to_owned(), insecure)).or_insert_with(|| {
             Arc::new(Host {
                 name: name.to_owned(),
+                insecure,
                 base: OnceCell::new(),
                 permits: Arc::new(Semaphore::new(permits.max(1))),
                 auth: tokio::sync::Mutex::default(),

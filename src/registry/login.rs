@@ -30,6 +30,7 @@ impl Client {
     /// The registry refuses the credential ([`Error::is_unauthorized`]) or cannot be reached.
     pub async fn ping_auth(&self, name: &str, credential: &Credential) -> Result<LoginOutcome, Error> {
         let credentials = Credentials::default().with(name, credential.clone());
+        self.options().registries.check_registry(name)?;
         let client = Client::make(ClientOptions { credentials, ..self.options().clone() }, true)?;
         let host = client.host(name);
         let base = client.base(&host).await?;

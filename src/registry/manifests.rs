@@ -77,7 +77,11 @@ impl Client {
     /// # Errors
     /// There is no such manifest, or the registry cannot be reached or refuses.
     pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, Error> {
-        let host = self.host(reference.registry());
+        self.at_places(reference, |client, place| async move { client.resolve_at(&place).await }).await
+    }
+
+    async fn resolve_at(&self, reference: &Reference) -> Result<Descriptor, Error> {
+        let host = self.host_of(reference);
         let call = self.manifest_call(Method::HEAD, reference).await?;
         match self.collect(&host, &call, SMALL).await {
             Ok(answer) => {
@@ -89,7 +93,7 @@ impl Client {
             Err(error) if matches!(error.status(), Some(400..=499)) && !error.is_not_found() && error.status() != Some(429) => {}
             Err(error) => return Err(error),
         }
-        Ok(self.fetch_manifest(reference).await?.descriptor())
+        Ok(self.fetch_manifest_at(reference).await?.descriptor())
     }
 
     /// Fetches a manifest or an index and checks its digest.
@@ -98,7 +102,12 @@ impl Client {
     /// There is no such manifest, it is larger than [`ClientOptions::manifest_limit`](super::ClientOptions::manifest_limit), or it is not what its
     /// digest names.
     pub async fn fetch_manifest(&self, reference: &Reference) -> Result<FetchedManifest, Error> {
-        let host = self.host(reference.registry());
+        self.at_places(reference, |client, place| async move { client.fetch_manifest_at(&place).await }).await
+    }
+
+    /// The same from exactly there.
+    pub(super) async fn fetch_manifest_at(&self, reference: &Reference) -> Result<FetchedManifest, Error> {
+        let host = self.host_of(reference);
         let call = self.manifest_call(Method::GET, reference).await?;
         let answer = self.collect(&host, &call, self.options().manifest_limit).await?;
         let stated = stated_digest(&answer);
@@ -132,7 +141,7 @@ impl Client {
 
     /// As [`Client::put_manifest`], and says whether the registry has seen which subject the manifest has (its answer has `OCI-Subject`).
     pub(super) async fn put(&self, reference: &Reference, bytes: Bytes, media_type: &MediaType) -> Result<Stored, Error> {
-        let host = self.host(reference.registry());
+        let host = self.host_of(reference);
         let algorithm = reference.digest().map_or(Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &bytes);
         let name = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
@@ -164,7 +173,7 @@ impl Client {
     /// # Errors
     /// There is no such thing, or the registry refuses.
     pub async fn delete_manifest(&self, reference: &Reference) -> Result<(), Error> {
-        let host = self.host(reference.registry());
+        let host = self.host_of(reference);
         let mut call = self.manifest_call(Method::DELETE, reference).await?;
         call.scopes = vec![Scope::repository(reference.repository(), &["delete", "pull", "push"])];
         self.collect(&host, &call, SMALL).await.map(|_| ())
@@ -175,7 +184,8 @@ impl Client {
     /// # Errors
     /// There is no such repository, or the registry sends pages without end.
     pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>, Error> {
-        let host = self.host(reference.registry());
+        let reference = &self.options().registries.location(reference)?;
+        let host = self.host_of(reference);
         let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
         let url = self.repository_url(reference, "tags/list").await?;
         let call = Call::new(Method::GET, url, reference.repository(), scopes);
@@ -187,6 +197,7 @@ impl Client {
     /// # Errors
     /// The registry has no such list, does not show it to this user, or sends pages without end.
     pub async fn catalog(&self, registry: &str) -> Result<Vec<String>, Error> {
+        self.options().registries.check_registry(registry)?;
         let host = self.host(registry);
         let url = self.base(&host).await?.join("v2/_catalog").map_err(|_| Error::BadHost { host: registry.to_owned() })?;
         let call = Call::new(Method::GET, url, "", vec![Scope::catalog()]);
@@ -208,7 +219,7 @@ impl Client {
                 return Err(endless());
             }
             let answer = self.collect(host, &call, PAGE_LIMIT).await?;
-            let bad = |_| Error::BadAnswer { url: answer.safe_url(), what, value: beginning(&answer.body) };
+            let bad = |_| Error::BadAnswer { url: answer.safe_url(), what, value: self.beginning(&answer.body) };
             let page: P = serde_json::from_slice(&answer.body).map_err(bad)?;
             let known = found.len();
             found.extend(names(page).into_iter().filter(|name| seen.insert(name.clone())));
@@ -219,6 +230,11 @@ impl Client {
             }
             call.url = next_url(&call.url, next)?;
         }
+    }
+
+    /// The first words of what cannot be used.
+    pub(super) fn beginning(&self, body: &[u8]) -> String {
+        tame(&self.inner.sent.scrub(&String::from_utf8_lossy(body)), 80)
     }
 
     async fn manifest_call(&self, method: Method, reference: &Reference) -> Result<Call, Error> {
@@ -261,10 +277,6 @@ fn stated_digest(answer: &Collected) -> Option<Digest> {
 
 fn media_type(answer: &Collected) -> MediaType {
     MediaType::parse(answer.header(CONTENT_TYPE.as_str()).unwrap_or("application/octet-stream"))
-}
-
-fn beginning(body: &[u8]) -> String {
-    tame(&String::from_utf8_lossy(&body[..body.len().min(400)]), 80)
 }
 
 /// The target of `rel="next"` in a `Link` header (RFC 8288). Registries send one link; some leave `rel` out.

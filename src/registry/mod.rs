@@ -8,10 +8,12 @@
 //! folder knows nothing of the store, prints nothing, and reads neither environment variables nor `$HOME` (paths of credential files are given).
 //!
 //! Layers, top down: [`Client`] and its operations (`manifests`, `referrers`, `download`, `upload`, `login`), `transport` (authorize, follow redirects, time
-//! limits), `auth` (challenges and tokens), `connect` (TLS and connections), `host` (which URL a registry's name stands for).
+//! limits), `auth` (challenges and tokens), `connect` (TLS and connections), `host` (which URL a registry's name stands for), `conf` (`registries.conf`: where names
+//! are looked for; `places` asks there).
 
 mod auth;
 mod client;
+mod conf;
 mod connect;
 mod credentials;
 mod download;
@@ -20,14 +22,18 @@ mod host;
 mod login;
 mod manifests;
 mod options;
+mod places;
+mod proxy;
 mod referrers;
 mod retry;
+mod scrub;
 mod search;
 mod source;
 mod transport;
 mod upload;
 
 pub use client::Client;
+pub use conf::{Registries, RegistriesFiles};
 pub use credentials::{
     Credential, CredentialFiles, Credentials, Error as CredentialError, LoginTarget, Saved, erase_login, list_logins, save_login,
 };
@@ -35,7 +41,7 @@ pub use download::BlobStream;
 pub use error::{Error, RegistryCode, StatusError, TransportCause};
 pub use login::LoginOutcome;
 pub use manifests::FetchedManifest;
-pub use options::{ClientOptions, Proxies, RetryPolicy};
+pub use options::{CertificateFiles, ClientOptions, Proxies, RetryPolicy};
 pub use search::FoundRepository;
 pub use source::{BlobSource, ByteStream, FileSource, read_stream};
 pub use upload::{BlobUpload, MountOutcome, Progress, Uploaded};

@@ -1,10 +1,12 @@
 //! What a caller can choose about the client.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::diag::Secret;
 
+use super::conf::Registries;
 use super::credentials::Credentials;
 
 /// How a [`Client`](super::Client) behaves. `Default` is right for nearly everyone.
@@ -21,6 +23,8 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// Folders in the form of Docker's `certs.d`: `<folder>/<host>/{*.crt, *.cert + *.key}`.
     pub certs_dirs: Vec<PathBuf>,
+    /// Certificates for single registries (`host` or `host:port`), beside those of the folders.
+    pub certificates: BTreeMap<String, CertificateFiles>,
     /// Blobs that are moved at once to or from one registry.
     pub max_concurrency_per_host: usize,
     /// When and how often to try again.
@@ -35,6 +39,8 @@ pub struct ClientOptions {
     pub extra_headers: Vec<(String, Secret<String>)>,
     /// Proxies.
     pub proxies: Proxies,
+    /// Where names are looked for, what is blocked, and what is insecure.
+    pub registries: Registries,
 }
 
 impl Default for ClientOptions {
@@ -45,15 +51,26 @@ impl Default for ClientOptions {
             skip_tls_verify: Vec::new(),
             user_agent: concat!("strake/", env!("CARGO_PKG_VERSION")).to_owned(),
             certs_dirs: Vec::new(),
+            certificates: BTreeMap::new(),
             max_concurrency_per_host: 6,
             retry: RetryPolicy::default(),
             connect_timeout: Duration::from_secs(15),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(30),
             manifest_limit: 4 << 20,
             extra_headers: Vec::new(),
             proxies: Proxies::default(),
+            registries: Registries::default(),
         }
     }
+}
+
+/// Certificates in files, all of them PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Authorities that are trusted beside those of the system.
+    pub authorities: Vec<PathBuf>,
+    /// Our own certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// When and how often to try again.

@@ -14,7 +14,7 @@ use crate::oci::{Descriptor, Digest, Index, ManifestOrIndex, MediaType, Referenc
 
 use super::auth::Scope;
 use super::client::Client;
-use super::error::{Error, tame};
+use super::error::Error;
 use super::manifests::{next_link, next_url};
 use super::transport::Call;
 
@@ -27,6 +27,7 @@ impl Client {
     /// # Errors
     /// The registry cannot be reached or refuses, or its list cannot be read. A subject without referrers is an empty list, known or not.
     pub async fn referrers(&self, reference: &Reference, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, Error> {
+        let reference = &self.options().registries.location(reference)?;
         let mut found = match self.referrers_by_api(reference, subject, artifact_type).await {
             Ok(found) => found,
             Err(error) if matches!(error.status(), Some(400 | 404 | 405 | 501)) => self.referrers_by_tag(reference, subject).await?,
@@ -44,7 +45,7 @@ impl Client {
         subject: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<Vec<Descriptor>, Error> {
-        let host = self.host(reference.registry());
+        let host = self.host_of(reference);
         let mut url = self.repository_url(reference, &format!("referrers/{subject}")).await?;
         if let Some(artifact_type) = artifact_type {
             url.query_pairs_mut().append_pair("artifactType", artifact_type);
@@ -58,7 +59,7 @@ impl Client {
                 return Err(Error::EndlessPages { url: SafeUrl::new(call.url.as_str()) });
             }
             let answer = self.collect(&host, &call, self.options().manifest_limit).await?;
-            found.extend(parse_index(&answer.body, answer.safe_url())?.manifests);
+            found.extend(self.parse_index(&answer.body, answer.safe_url())?.manifests);
             let Some(next) = answer.header(LINK.as_str()).and_then(next_link) else { return Ok(found) };
             call.url = next_url(&call.url, next)?;
         }
@@ -87,8 +88,8 @@ impl Client {
     /// Adds an entry to the list that is kept under a tag.
     async fn list_by_tag(&self, reference: &Reference, subject: &Digest, entry: Descriptor) -> Result<(), Error> {
         let tag = list_tag(reference, subject)?;
-        let mut index = match self.fetch_manifest(&tag).await {
-            Ok(fetched) => parse_index(&fetched.bytes, SafeUrl::new(&tag.to_string()))?,
+        let mut index = match self.fetch_manifest_at(&tag).await {
+            Ok(fetched) => self.parse_index(&fetched.bytes, SafeUrl::new(&tag.to_string()))?,
             Err(error) if error.is_not_found() => Index::empty(),
             Err(error) => return Err(error),
         };
@@ -102,10 +103,17 @@ impl Client {
 
     async fn referrers_by_tag(&self, reference: &Reference, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         let tag = list_tag(reference, subject)?;
-        match self.fetch_manifest(&tag).await {
-            Ok(fetched) => Ok(parse_index(&fetched.bytes, SafeUrl::new(&tag.to_string()))?.manifests),
+        match self.fetch_manifest_at(&tag).await {
+            Ok(fetched) => Ok(self.parse_index(&fetched.bytes, SafeUrl::new(&tag.to_string()))?.manifests),
             Err(error) if error.is_not_found() => Ok(Vec::new()),
             Err(error) => Err(error),
+        }
+    }
+
+    fn parse_index(&self, bytes: &[u8], url: SafeUrl) -> Result<Index, Error> {
+        match ManifestOrIndex::parse(bytes, Some(&MediaType::OciIndex)) {
+            Ok(ManifestOrIndex::Index(index)) => Ok(*index),
+            _ => Err(Error::BadAnswer { url, what: "a list of referrers", value: self.beginning(bytes) }),
         }
     }
 }
@@ -133,14 +141,4 @@ fn referrer(bytes: &[u8], media_type: &MediaType, digest: &Digest) -> Descriptor
         Err(_) => {}
     }
     entry
-}
-
-fn parse_index(bytes: &[u8], url: SafeUrl) -> Result<Index, Error> {
-    match ManifestOrIndex::parse(bytes, Some(&MediaType::OciIndex)) {
-        Ok(ManifestOrIndex::Index(index)) => Ok(*index),
-        _ => {
-            let value = tame(&String::from_utf8_lossy(&bytes[..bytes.len().min(400)]), 80);
-            Err(Error::BadAnswer { url, what: "a list of referrers", value })
-        }
-    }
 }

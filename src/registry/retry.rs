@@ -44,7 +44,9 @@ impl Backoff {
         self.progress = 0;
         // A host that cannot be reached at all is rarely there a moment later; a misspelt name should not take long to say so.
         let unreachable = matches!(error, Error::Transport { cause: TransportCause::Connect, .. });
-        let attempts = if unreachable { self.policy.attempts.min(3) } else { self.policy.attempts };
+        // A server that says nothing has taken its whole time already.
+        let hopeless = unreachable || matches!(error, Error::Timeout { .. });
+        let attempts = if hopeless { self.policy.attempts.min(3) } else { self.policy.attempts };
         if self.failures >= attempts.max(1) {
             return Err(error);
         }

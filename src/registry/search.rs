@@ -8,7 +8,7 @@ use crate::diag::SafeUrl;
 use crate::oci::DOCKER_HUB;
 
 use super::client::Client;
-use super::error::{Error, tame};
+use super::error::Error;
 use super::transport::Call;
 
 /// The largest answer.
@@ -58,7 +58,7 @@ impl Client {
         url.query_pairs_mut().append_pair("q", term).append_pair("n", &limit.to_string());
         let answer = self.collect(&host, &Call::new(Method::GET, url, "", Vec::new()), ANSWER_LIMIT).await?;
         let bad = |_| {
-            let value = tame(&String::from_utf8_lossy(&answer.body[..answer.body.len().min(400)]), 80);
+            let value = self.beginning(&answer.body);
             Error::BadAnswer { url: SafeUrl::new(answer.url.as_str()), what: "a list of repositories", value }
         };
         let parsed: Answer = serde_json::from_slice(&answer.body).map_err(bad)?;

@@ -3,7 +3,8 @@
 //! Redirects are followed by hand, because only here it is known which origin an `Authorization` belongs to. A request with a streaming body is
 //! never repeated from here (except after a 401 or a redirect, with its source opened anew): `upload` knows what the server already has.
 
-use std::io;
+use std::borrow::Cow;
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WARNING, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WARNING, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, StatusCode};
 use url::Url;
@@ -19,12 +20,12 @@ use url::Url;
 use crate::diag::SafeUrl;
 use crate::oci::Digest;
 
-use super::auth::{AuthScheme, Scope, TokenRequest, basic, bearer, merge, parse_challenges, parse_token};
+use super::auth::{AuthScheme, Scope, TokenRequest, basic, bearer, merge, pair_of, parse_challenges, parse_token};
 use super::client::Client;
-use super::connect::blocking;
+use super::connect::{Trust, blocking};
 use super::credentials::{self, Credential};
 use super::error::{Error, StatusError, TransportCause, parse_codes, tame};
-use super::host::{Host, Scheme, base_url, is_loopback, same_origin, scheme_of};
+use super::host::{Host, Scheme, base_url, is_loopback, same_origin, scheme_of, without_port};
 use super::retry::{Backoff, parse_retry_after};
 use super::source::BlobSource;
 
@@ -38,6 +39,9 @@ const TOKEN_LIMIT: u64 = 1 << 20;
 
 /// A connection that moves next to nothing for this many idle times is given up, even if it is never quite idle.
 pub(super) const SLOW: u32 = 5;
+
+/// Less than this in [`SLOW`] idle times is next to nothing.
+pub(super) const SLOW_BYTES: u64 = 64 << 10;
 
 /// A request. Not `Debug`, since its payload may be a secret.
 #[derive(Clone)]
@@ -53,6 +57,8 @@ pub(super) struct Call {
     pub(super) patience: u32,
     /// Whether the payload is for this origin alone.
     confidential: bool,
+    /// Whether every certificate of this host will do.
+    insecure: bool,
 }
 
 /// What is sent.
@@ -103,7 +109,7 @@ pub(super) struct Collected {
 impl Call {
     pub(super) fn new(method: Method, url: Url, repository: &str, scopes: Vec<Scope>) -> Call {
         let (headers, payload, repository) = (HeaderMap::new(), Payload::None, repository.to_owned());
-        Call { method, url, repository, scopes, headers, payload, patience: 1, confidential: false }
+        Call { method, url, repository, scopes, headers, payload, patience: 1, confidential: false, insecure: false }
     }
 }
 
@@ -137,7 +143,8 @@ impl Reply {
     }
 
     async fn collect_all(mut self, idle: Duration, limit: u64) -> Result<Collected, Error> {
-        let too_large = || Error::TooLarge { url: SafeUrl::new(self.url.as_str()), limit };
+        let url = self.safe_url();
+        let too_large = || Error::TooLarge { url: url.clone(), limit };
         let announced = self.response.content_length().unwrap_or(0);
         if announced > limit && self.method != Method::HEAD {
             return Err(too_large());
@@ -146,10 +153,17 @@ impl Reply {
         while self.method != Method::HEAD {
             let Some(chunk) = self.chunk(idle).await? else { break };
             if body.len() as u64 + chunk.len() as u64 > limit {
-                return Err(Error::TooLarge { url: self.safe_url(), limit });
+                return Err(too_large());
             }
             body.extend_from_slice(&chunk);
         }
+        let body = match self.header(CONTENT_ENCODING.as_str()) {
+            Some(encoding) if encoding.eq_ignore_ascii_case("gzip") => {
+                let bad = |value: String| Error::BadAnswer { url: self.safe_url(), what: "a gzip encoding", value };
+                gunzip(&body, limit).map_err(|error| bad(error.to_string()))?.ok_or_else(too_large)?
+            }
+            _ => body,
+        };
         Ok(Collected { status: self.status(), headers: self.response.headers().clone(), url: self.url, body: body.into() })
     }
 }
@@ -167,7 +181,7 @@ impl Collected {
 impl Client {
     /// Sends a request, as often as the retry policy allows, and reads its whole answer. Error statuses are errors.
     pub(super) async fn collect(&self, host: &Arc<Host>, call: &Call, limit: u64) -> Result<Collected, Error> {
-        let mut backoff = Backoff::new(self.inner.options.retry);
+        let mut backoff = Backoff::new(self.retry);
         loop {
             match self.collect_once(host, call, limit).await {
                 Ok(collected) => return Ok(collected),
@@ -184,6 +198,11 @@ impl Client {
     /// Sends a request once (twice where the first is refused for want of a token). Error statuses are errors.
     pub(super) async fn send(&self, host: &Arc<Host>, call: &Call) -> Result<Reply, Error> {
         let base = self.base(host).await?;
+        let mut call = Cow::Borrowed(call);
+        if host.insecure {
+            call.to_mut().insecure = true;
+        }
+        let call = &*call;
         let mut refused = false;
         loop {
             let (authorization, token_id) = self.authorization(host, call).await?;
@@ -202,6 +221,10 @@ impl Client {
     /// The root of a registry's API.
     pub(super) async fn base(&self, host: &Arc<Host>) -> Result<Url, Error> {
         match scheme_of(&host.name, &self.inner.options.plain_http) {
+            Scheme::Https | Scheme::Probe if host.insecure => {
+                let probed = host.base.get_or_try_init(|| self.probe_insecure(host)).await;
+                probed.cloned().or_else(|_| base_url(&host.name, "https"))
+            }
             Scheme::Http => base_url(&host.name, "http"),
             Scheme::Https => base_url(&host.name, "https"),
             Scheme::Probe => {
@@ -226,13 +249,25 @@ impl Client {
             }
             Ok(reply) => {
                 let challenges = parse_challenges(authenticate_headers(&reply));
-                host.auth.lock().await.learn(&challenges, &reply.url, true)?;
+                host.auth.lock().await.learn(&challenges, &reply.url, |realm| self.may_be_plain(&reply.url, realm))?;
                 Ok(plain)
             }
             Err(Error::Transport { cause: TransportCause::Broken, .. }) => match self.dispatch(&ping(&tls).map_err(bad)?, None).await {
                 Ok(_) | Err(Error::Transport { cause: TransportCause::Tls, .. } | Error::NoRootCertificates { .. }) => Ok(tls),
                 Err(_) => Ok(plain),
             },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Finds out whether an insecure registry speaks TLS, which it may do with any certificate.
+    async fn probe_insecure(&self, host: &Arc<Host>) -> Result<Url, Error> {
+        let (plain, tls) = (base_url(&host.name, "http")?, base_url(&host.name, "https")?);
+        let ping = tls.join("v2/").map_err(|_| Error::BadHost { host: host.name.clone() })?;
+        let call = Call { insecure: true, ..Call::new(Method::GET, ping, "", Vec::new()) };
+        match self.dispatch(&call, None).await {
+            Ok(_) => Ok(tls),
+            Err(Error::Transport { .. }) => Ok(plain),
             Err(error) => Err(error),
         }
     }
@@ -260,7 +295,7 @@ impl Client {
             let Some(location) = reply.header(LOCATION.as_str()).filter(|_| follow) else { return Ok(reply) };
             let next = url.join(location).ok().filter(|next| matches!(next.scheme(), "http" | "https"));
             let Some(next) = next else {
-                let value = SafeUrl::new(&tame(location, 200)).to_string();
+                let value = SafeUrl::new(&tame(&self.inner.sent.scrub(location), 200)).to_string();
                 return Err(Error::BadAnswer { url: reply.safe_url(), what: "a redirect", value });
             };
             if url.scheme() == "https" && next.scheme() == "http" {
@@ -276,7 +311,9 @@ impl Client {
 
     /// One request, one answer. Waits while bytes leave, and for `patience` idle times after the last has left.
     async fn exchange(&self, call: &Call, url: Url, headers: HeaderMap) -> Result<Reply, Error> {
-        let http = self.inner.connections.client(&url, &self.inner.options).await?;
+        let anyone = call.insecure && url.host_str() == call.url.host_str();
+        let trust = if anyone { Trust::Anyone } else { Trust::Checked };
+        let http = self.inner.connections.client(&url, &self.inner.options, trust).await?;
         let mut request = http.request(call.method.clone(), url.clone()).headers(headers);
         let flow = Arc::new(Flow::default());
         match &call.payload {
@@ -292,6 +329,7 @@ impl Client {
         let sending = request.send();
         tokio::pin!(sending);
         let (mut seen, mut waited) = (0, 0);
+        let (mut rounds, mut before) = (0, 0);
         let result = loop {
             match tokio::time::timeout(idle, &mut sending).await {
                 Ok(result) => break result,
@@ -304,6 +342,14 @@ impl Client {
                         return Err(Error::Timeout { method: call.method.to_string(), url, after: idle * waited });
                     }
                     seen = now;
+                    rounds += 1;
+                    if rounds == SLOW {
+                        if !ended && now - before < SLOW_BYTES {
+                            let url = SafeUrl::new(url.as_str());
+                            return Err(Error::Timeout { method: call.method.to_string(), url, after: idle * SLOW });
+                        }
+                        (rounds, before) = (0, now);
+                    }
                 }
             }
         };
@@ -337,6 +383,14 @@ impl Client {
             }
             Err(error) => return Err(Error::Credentials(error)),
         };
+        match &found {
+            Some(Credential::Basic { username, password }) => {
+                self.inner.sent.add(password);
+                self.inner.sent.add(&pair_of(username, password));
+            }
+            Some(Credential::IdentityToken(token) | Credential::RegistryToken(token)) => self.inner.sent.add(token),
+            None => {}
+        }
         known.insert(repository.to_owned(), found.clone());
         Ok(found)
     }
@@ -381,8 +435,7 @@ impl Client {
         if let Some(id) = token_id {
             state.refuse(id);
         }
-        let plain_ok = is_loopback(&host.name) || scheme_of(&host.name, &self.inner.options.plain_http) == Scheme::Http;
-        let named = state.learn(&challenges, &reply.url, plain_ok)?;
+        let named = state.learn(&challenges, &reply.url, |realm| self.may_be_plain(&reply.url, realm))?;
         let credential = self.credential(host, &call.repository).await?;
         match (state.scheme.clone(), credential) {
             (AuthScheme::None, _) => Ok(false),
@@ -398,6 +451,14 @@ impl Client {
                 Ok(true)
             }
         }
+    }
+
+    /// Whether a token server may be asked without TLS: on this machine, where the user said so, and where the registry at `from` is asked so itself.
+    fn may_be_plain(&self, from: &Url, realm: &Url) -> bool {
+        let host = realm.host_str().unwrap_or_default();
+        let authority = realm.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let named = scheme_of(&authority, &self.inner.options.plain_http) == Scheme::Http;
+        named || is_loopback(host.trim_matches(['[', ']'])) || (from.scheme() == "http" && from.host_str() == realm.host_str())
     }
 
     async fn fetch_token(
@@ -425,12 +486,18 @@ impl Client {
 
     /// One attempt: whoever needs the token tries again.
     async fn ask_for_token(&self, host: &Arc<Host>, request: &TokenRequest, had_credentials: bool) -> Result<super::auth::Granted, Error> {
-        let (call, authorization) = token_call(request);
+        let (mut call, authorization) = token_call(request);
+        call.insecure = host.insecure && call.url.host_str().is_some_and(|at| without_port(&host.name) == at.trim_matches(['[', ']']));
         let authority = Authority { origin: &call.url, authorization: authorization.as_ref(), headers: &HeaderMap::new() };
         let reply = self.dispatch(&call, Some(authority)).await?;
-        let reply = check_status(reply, &host.name, had_credentials, self.inner.options.idle_timeout).await?;
+        let reply = self.check_status(reply, &host.name, had_credentials).await?;
         let answer = reply.collect(self.inner.options.idle_timeout, TOKEN_LIMIT).await?;
-        parse_token(&answer.url, &answer.body)
+        let granted = parse_token(&answer.url, &answer.body)?;
+        self.inner.sent.add(&granted.value);
+        if let Some(token) = &granted.refresh_token {
+            self.inner.sent.add(token);
+        }
+        Ok(granted)
     }
 
     async fn check(&self, host: &Arc<Host>, call: &Call, reply: Reply) -> Result<Reply, Error> {
@@ -438,7 +505,30 @@ impl Client {
             return Ok(reply);
         }
         let had_credentials = host.credentials.lock().await.get(&call.repository).is_some_and(Option::is_some);
-        check_status(reply, &host.name, had_credentials, self.inner.options.idle_timeout).await
+        self.check_status(reply, &host.name, had_credentials).await
+    }
+
+    /// Makes an error of every status but success.
+    async fn check_status(&self, reply: Reply, registry: &str, had_credentials: bool) -> Result<Reply, Error> {
+        if reply.status().is_success() {
+            return Ok(reply);
+        }
+        let content_type = reply.header(CONTENT_TYPE.as_str()).unwrap_or("").to_owned();
+        let retry_after = reply.header(RETRY_AFTER.as_str()).and_then(parse_retry_after);
+        let (method, url, status) = (reply.method.to_string(), reply.safe_url(), reply.status().as_u16());
+        // The status counts; a body that is cut, slow or too long only costs its words.
+        let idle = self.inner.options.idle_timeout.min(Duration::from_secs(5));
+        let body = reply.collect(idle, ERROR_BODY_LIMIT).await.map(|answer| answer.body).unwrap_or_default();
+        let codes = parse_codes(&body, &content_type, |text| self.inner.sent.scrub(text));
+        Err(Error::Status(Box::new(StatusError {
+            method,
+            url,
+            status,
+            codes,
+            registry: registry.to_owned(),
+            had_credentials,
+            retry_after,
+        })))
     }
 
     /// Keeps `Warning: 299` (distribution-spec 1.1, "Warnings").
@@ -447,7 +537,7 @@ impl Client {
             let Some(text) = value.to_str().ok().and_then(|value| value.strip_prefix("299 ")) else { continue };
             let Some((_, quoted)) = text.split_once('"') else { continue };
             let text = quoted.strip_suffix('"').unwrap_or(quoted).replace("\\\"", "\"").replace("\\\\", "\\");
-            self.warn(format!("{}: {}", url.host_str().unwrap_or_default(), tame(&text, 256)));
+            self.warn(format!("{}: {}", url.host_str().unwrap_or_default(), tame(&self.inner.sent.scrub(&text), 256)));
         }
     }
 }
@@ -465,22 +555,15 @@ fn token_call(request: &TokenRequest) -> (Call, Option<HeaderValue>) {
     }
 }
 
-fn authenticate_headers(reply: &Reply) -> impl Iterator<Item = &str> {
-    reply.response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok())
+/// Unpacks what a proxy packed without being asked to; `None` where it is larger than `limit`.
+fn gunzip(bytes: &[u8], limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut unpacked = Vec::new();
+    flate2::read::MultiGzDecoder::new(bytes).take(limit.saturating_add(1)).read_to_end(&mut unpacked)?;
+    Ok((unpacked.len() as u64 <= limit).then_some(unpacked))
 }
 
-/// Makes an error of every status but success.
-async fn check_status(reply: Reply, registry: &str, had_credentials: bool, idle: Duration) -> Result<Reply, Error> {
-    if reply.status().is_success() {
-        return Ok(reply);
-    }
-    let content_type = reply.header(CONTENT_TYPE.as_str()).unwrap_or("").to_owned();
-    let retry_after = reply.header(RETRY_AFTER.as_str()).and_then(parse_retry_after);
-    let (method, url, status) = (reply.method.to_string(), reply.safe_url(), reply.status().as_u16());
-    // The status counts; a body that is cut, slow or too long only costs its words.
-    let body = reply.collect(idle.min(Duration::from_secs(5)), ERROR_BODY_LIMIT).await.map(|answer| answer.body).unwrap_or_default();
-    let codes = parse_codes(&body, &content_type);
-    Err(Error::Status(Box::new(StatusError { method, url, status, codes, registry: registry.to_owned(), had_credentials, retry_after })))
+fn authenticate_headers(reply: &Reply) -> impl Iterator<Item = &str> {
+    reply.response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok())
 }
 
 /// What has gone out of a streaming body.

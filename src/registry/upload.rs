@@ -5,7 +5,7 @@
 //! ```text
 //! POST uploads/ ──202──> session ──PUT whole──> 201, done
 //!                          │   cut ──> GET session: Range ──> PATCH the rest ──> PUT empty ──> 201, done
-//!                          │   413 ──> PATCH in pieces ──> PUT empty
+//!                          │   413, or PUT with content refused ──> PATCH in pieces ──> PUT empty
 //!                          └── session unknown, no Range, or PATCH refused ──> begin again with POST, whole
 //! ```
 //!
@@ -33,6 +33,12 @@ const SMALL: u64 = 64 << 10;
 
 /// The pieces for registries (or proxies before them) that refuse large requests.
 const PIECE: u64 = 32 << 20;
+
+/// The smallest pieces that are tried.
+const SMALLEST_PIECE: u64 = 256 << 10;
+
+/// Blobs from this size on take a registry a while to store.
+const LARGE: u64 = 64 << 20;
 
 /// Is told how many more bytes have been sent. Bytes that are sent again after a cut are not told twice. Must not block.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
@@ -116,7 +122,7 @@ impl Client {
     }
 
     async fn blob_exists_for(&self, reference: &Reference, digest: &Digest, actions: &[&str]) -> Result<bool, Error> {
-        let host = self.host(reference.registry());
+        let host = self.host_of(reference);
         let url = self.repository_url(reference, &format!("blobs/{digest}")).await?;
         let scopes = vec![Scope::repository(reference.repository(), actions)];
         match self.collect(&host, &Call::new(Method::HEAD, url, reference.repository(), scopes), SMALL).await {
@@ -172,7 +178,7 @@ impl Client {
             Started::Mounted => Ok(Uploaded::Mounted),
             Started::Session(session) => {
                 let high = Arc::new(AtomicU64::new(0));
-                let backoff = Backoff::new(self.options().retry);
+                let backoff = Backoff::new(self.retry);
                 let mut transfer = Transfer { sender, upload, session, mode: Mode::Whole, whole_only: false, high, backoff };
                 transfer.run().await.map(|()| Uploaded::Sent)
             }
@@ -180,7 +186,7 @@ impl Client {
     }
 
     fn sender(&self, reference: &Reference) -> Sender {
-        Sender { client: self.clone(), host: self.host(reference.registry()), reference: reference.clone() }
+        Sender { client: self.clone(), host: self.host_of(reference), reference: reference.clone() }
     }
 }
 
@@ -284,7 +290,7 @@ impl Transfer<'_> {
         let mut call = self.sender.call(Method::PUT, url);
         self.fill(&mut call, offset, self.upload.size - offset);
         // The registry hashes and moves the blob before it answers.
-        call.patience = 10;
+        call.patience = if self.upload.size < LARGE { 2 } else { 10 };
         let answer = self.sender.client.collect_once(&self.sender.host, &call, SMALL).await?;
         match answer.header("docker-content-digest").and_then(|stated| stated.parse::<Digest>().ok()) {
             Some(stored) if stored.algorithm() == self.upload.digest.algorithm() && stored != self.upload.digest => {
@@ -337,10 +343,15 @@ impl Transfer<'_> {
         let in_pieces = matches!(self.mode, Mode::Pieces { .. });
         let status = error.status();
         match status {
-            Some(413) if !in_pieces && !self.whole_only && self.upload.size > PIECE => {
+            Some(400 | 405 | 411 | 413 | 415 | 501) if !in_pieces && !self.whole_only && !blames_blob(&error) => {
                 self.backoff.pause_anyway(error).await?;
                 self.begin_again(false).await?;
-                return Ok(Mode::Pieces { offset: 0, piece: PIECE });
+                let piece = if status == Some(413) { PIECE.min(self.upload.size / 2) } else { PIECE };
+                return Ok(Mode::Pieces { offset: 0, piece: piece.max(SMALLEST_PIECE) });
+            }
+            Some(413) if self.piece().is_some_and(|piece| piece > SMALLEST_PIECE) => {
+                self.smaller_pieces();
+                self.backoff.pause_anyway(error).await?;
             }
             Some(416) if in_pieces => self.backoff.pause_anyway(error).await?,
             // It knows no pieces, or has put them together wrongly.
@@ -377,7 +388,8 @@ impl Transfer<'_> {
         let kept = answer.header(RANGE.as_str()).and_then(parse_range_end).unwrap_or(0);
         // `0-0` is one byte, or none: registries differ. So few are sent again.
         if kept <= 1 || kept > self.upload.size {
-            return self.begin_again(false).await;
+            let mode = self.begin_again(false).await?;
+            return Ok(self.piece().map_or(mode, |piece| Mode::Pieces { offset: 0, piece }));
         }
         self.session = self.sender.session(&answer, Some(&self.session)).await?;
         let piece = match self.mode {
@@ -387,12 +399,31 @@ impl Transfer<'_> {
         Ok(Mode::Pieces { offset: kept, piece })
     }
 
+    /// How large pieces are, where the blob goes in pieces.
+    fn piece(&self) -> Option<u64> {
+        match self.mode {
+            Mode::Pieces { offset, piece } => Some(piece.min(self.upload.size - offset)),
+            Mode::Whole | Mode::Done => None,
+        }
+    }
+
+    fn smaller_pieces(&mut self) {
+        if let (Some(now), Mode::Pieces { piece, .. }) = (self.piece(), &mut self.mode) {
+            *piece = (now / 4).max(SMALLEST_PIECE);
+        }
+    }
+
     async fn begin_again(&mut self, whole_only: bool) -> Result<Mode, Error> {
         let url = self.sender.client.repository_url(&self.sender.reference, "blobs/uploads/").await?;
         self.session = self.sender.open(url, &self.upload.digest).await?;
         self.whole_only = whole_only;
         Ok(Mode::Whole)
     }
+}
+
+/// Whether a registry says that the bytes are wrong, rather than the way in which they came.
+fn blames_blob(error: &Error) -> bool {
+    ["DIGEST_INVALID", "SIZE_INVALID", "UNSUPPORTED_DIGEST"].iter().any(|code| error.has_code(code))
 }
 
 /// The number of bytes that `Range: 0-END` or `bytes=0-END` stands for.

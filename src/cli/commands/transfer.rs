@@ -134,9 +134,9 @@ pub(in crate::cli) fn pull(global: &Global, args: PullArgs) -> ExitCode {
             if !args.quiet {
                 report::result(&format!("Digest: {}", outcome.digest));
                 let status = if outcome.up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
-                report::result(&format!("Status: {status} {}", reference.familiar()));
+                report::result(&format!("Status: {status} {}", outcome.name.familiar()));
             }
-            report::result(&reference.to_string());
+            report::result(&outcome.name.to_string());
         }
         settler::finish(engine).await
     }))

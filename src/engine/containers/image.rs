@@ -25,7 +25,7 @@ pub struct RunImage {
 impl Engine {
     /// The image that `text` means, if it is here, unpacked and of that platform.
     pub fn local_image(&self, text: &str, platform: Option<&Platform>) -> Result<Option<RunImage>, Error> {
-        let Some(record) = self.store().find_image(text)? else { return Ok(None) };
+        let Some(record) = self.find_image(text)? else { return Ok(None) };
         if platform.is_some_and(|platform| !record.platform.matches(platform)) {
             return Ok(None);
         }
@@ -45,7 +45,7 @@ impl Engine {
     pub async fn fetch_image(&self, text: &str, platform: Option<&Platform>, always: bool, progress: &Progress) -> Result<RunImage, Error> {
         let host = Platform::host();
         let wanted = platform.unwrap_or(&host);
-        let local = if always { None } else { self.store().find_image(text)?.filter(|image| image.platform.matches(wanted)) };
+        let local = if always { None } else { self.find_image(text)?.filter(|image| image.platform.matches(wanted)) };
         let reference: Reference =
             match local.as_ref().map(|image| self.store().names_of(&image.id)).transpose()?.and_then(|names| names.into_iter().next()) {
                 Some(name) => name,
@@ -54,10 +54,16 @@ impl Engine {
                     hint: None,
                 })?,
             };
+        let client = self.client()?;
+        let reference = match local {
+            Some(_) => reference,
+            None => {
+                client.long_name(&reference).await.map_err(|source| Error::Registry { action: "look up", name: text.to_owned(), source })?
+            }
+        };
         let manifest = local.as_ref().and_then(|image| image.manifest.clone());
         let at = manifest.map_or_else(|| reference.clone(), |digest| reference.with_digest(digest));
         let failed = |source| Error::Image { action: "pull", name: reference.written().to_owned(), source };
-        let client = self.client()?;
         let step = progress.start(format!("pull {}", reference.written()), None);
         let pulled = async {
             let resolved = pull::resolve(&client, self.store(), &at, wanted).await?;
@@ -67,6 +73,9 @@ impl Engine {
         };
         let pulled = pulled.await;
         step.finish(if pulled.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
+        for warning in client.take_warnings() {
+            progress.warn(warning);
+        }
         pulled.map_err(failed)
     }
 }

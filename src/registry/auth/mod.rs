@@ -15,7 +15,7 @@ use crate::diag::{SafeUrl, Secret};
 
 pub(super) use challenge::{Challenge, parse_challenges};
 pub(super) use scope::{Scope, covers, merge};
-pub(super) use token::{Granted, TokenRequest, basic, bearer, parse_token};
+pub(super) use token::{Granted, TokenRequest, basic, bearer, pair_of, parse_token};
 
 /// What is known about the authentication of one registry.
 #[derive(Debug, Default)]
@@ -76,7 +76,12 @@ impl AuthState {
     }
 
     /// Takes over what a registry asks for: bearer tokens if it offers them. Gives back the scopes that it named.
-    pub(super) fn learn(&mut self, challenges: &[Challenge], from: &Url, plain_ok: bool) -> Result<Vec<Scope>, super::Error> {
+    pub(super) fn learn(
+        &mut self,
+        challenges: &[Challenge],
+        from: &Url,
+        plain_ok: impl Fn(&Url) -> bool,
+    ) -> Result<Vec<Scope>, super::Error> {
         for challenge in challenges {
             let Challenge::Bearer { realm, service, scopes } = challenge else { continue };
             let bad = || super::Error::BadAnswer {
@@ -88,7 +93,7 @@ impl AuthState {
             if url.host_str().is_none() || !matches!(url.scheme(), "http" | "https") {
                 return Err(bad());
             }
-            if url.scheme() == "http" && from.scheme() == "https" && !plain_ok {
+            if url.scheme() == "http" && !plain_ok(&url) {
                 return Err(super::Error::Downgrade { from: SafeUrl::new(from.as_str()), to: SafeUrl::new(url.as_str()) });
             }
             self.scheme = AuthScheme::Bearer { realm: url, service: service.clone() };

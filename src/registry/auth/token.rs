@@ -93,9 +93,13 @@ fn get_url(realm: &Url, service: Option<&str>, scopes: &[Scope]) -> Url {
 
 /// The `Authorization` of a user.
 pub(in crate::registry) fn basic(username: &str, password: &Secret<String>) -> Option<HeaderValue> {
+    sensitive(&format!("Basic {}", pair_of(username, password).expose()))
+}
+
+/// User and password as they are sent.
+pub(in crate::registry) fn pair_of(username: &str, password: &Secret<String>) -> Secret<String> {
     let pair = Secret::new(format!("{username}:{}", password.expose()));
-    let text = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair.expose()));
-    sensitive(&text)
+    Secret::new(base64::engine::general_purpose::STANDARD.encode(pair.expose()))
 }
 
 /// The `Authorization` of a token; `None` where it holds bytes that no header may.
