@@ -172,6 +172,7 @@ fn read_mirror(table: Spanned<MirrorTable>, by_digest_only: bool) -> Result<Mirr
         Some("digest-only") => Pulls::Digest,
         Some("tag-only") => Pulls::Tag,
         Some(other) => {
+            let span = pull_from_mirror.as_ref().map_or(span, Spanned::span);
             return Err((span, format!("`{other}` is no `pull-from-mirror`: it is `all`, `digest-only` or `tag-only`")));
         }
     };
