@@ -38,10 +38,6 @@ fn document(faulty: &Faulty) -> Value {
     serde_json::from_slice(&faulty.manifest("1").unwrap()).unwrap()
 }
 
-fn is_layer(faulty: &Faulty, request: &Request) -> bool {
-    request.path.ends_with(document(faulty)["layers"][0]["digest"].as_str().unwrap())
-}
-
 /// What is to come of a case.
 enum Ends {
     Well,
@@ -119,6 +115,7 @@ fn pulls(cases: Vec<(String, Ends, Fault)>) {
                     let listed = world.strake(["images", "-q"]).ok().stdout;
                     assert_eq!(listed.is_empty(), done.code != 0, "{name}: {listed}");
                     faulty.mend();
+                    world.strake(["system", "check"]).ok();
                     impatient(&world, &["pull", &image]).ok();
                     world.strake(["validate", &image]).ok();
                 }
