@@ -39,7 +39,7 @@ pub enum StepLayerAt {
 
 /// The place of a step in its Dockerfile.
 pub(super) fn step_name(step: &Step) -> StepName {
-    StepName { stage: step.stage.clone(), text: step.text.clone(), position: step.position.0 }
+    StepName { stage: step.stage.to_string(), text: step.text.clone(), position: step.position.0 }
 }
 
 impl Scheduler {

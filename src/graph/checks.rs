@@ -2,6 +2,7 @@
 //!
 //! They see the values of global arguments; what a `FROM` means is the planner's business, and so are its mistakes.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::lower::expand_word;
@@ -57,11 +58,16 @@ fn check_defaults(dockerfile: &Dockerfile, predefined: &Environment, found: &mut
     }
     for stage in &dockerfile.stages {
         let image = &stage.from.image;
-        let Ok(name) = expand_word(image, escape, &defaults) else { return };
-        if name.text.parse::<Reference>().is_ok() || found.len() >= MAX_FOUND {
+        let name = if image.is_plain(escape) {
+            Cow::Borrowed(image.text.as_str())
+        } else {
+            let Ok(expanded) = expand_word(image, escape, &defaults) else { return };
+            Cow::Owned(expanded.text)
+        };
+        if Reference::check(&name).is_ok() || found.len() >= MAX_FOUND {
             continue;
         }
-        let reads = if name.text.is_empty() { "empty".to_owned() } else { format!("`{}`, which is no name of an image", name.text) };
+        let reads = if name.is_empty() { "empty".to_owned() } else { format!("`{name}`, which is no name of an image") };
         let found_here = match image.variables(escape).is_empty() {
             true => warning(dockerfile, "InvalidDefaultArgInFrom", image.span, format!("the base name is {reads}")),
             false => {

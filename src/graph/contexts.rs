@@ -99,10 +99,15 @@ impl NamedContexts {
         self.by_name.keys().find(|known| known.name == wanted.name).map(ToString::to_string)
     }
 
+    /// Whether no name is one of a context.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// The context that takes the place of `name` on `platform`, if there is one.
     pub(super) fn find(&self, name: &Reference, platform: &Platform) -> Option<(&ContextName, &NamedContext)> {
         // These two words have a meaning of their own.
-        if self.by_name.is_empty() || ["scratch", "context"].iter().any(|word| name.written().eq_ignore_ascii_case(word)) {
+        if self.is_empty() || ["scratch", "context"].iter().any(|word| name.written().eq_ignore_ascii_case(word)) {
             return None;
         }
         let name = normal(name);

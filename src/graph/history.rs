@@ -1,5 +1,7 @@
 //! History entries, in BuildKit's words, so that `docker history` shows a strake image as it shows one of BuildKit's.
 
+use std::borrow::Borrow;
+
 use crate::oci::{HealthConfig, HistoryEntry};
 
 /// The remark on every entry that a Dockerfile made.
@@ -57,7 +59,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// A list of strings as Go prints it with `%v`: `[a b]`.
-pub(super) fn plain_list(words: &[String]) -> String {
+pub(super) fn plain_list(words: &[impl Borrow<str>]) -> String {
     format!("[{}]", words.join(" "))
 }
 

@@ -9,7 +9,7 @@ use petgraph::visit::{EdgeRef, NodeIndexable};
 
 use crate::diag::{Diagnostic, SafeUrl, SourceFile, Span};
 use crate::oci::{Digest, ImageConfig, ImageId, Platform, Reference};
-use crate::parser::CacheSharing;
+use crate::parser::{CacheSharing, Text};
 use crate::path::RootPath;
 
 use super::git_url::GitSource;
@@ -37,15 +37,15 @@ pub struct Node {
     pub op: Op,
     /// How to show it.
     pub step: Step,
-    /// The platform that it is done for.
-    pub platform: Platform,
+    /// The platform that it is done for. Most nodes share it.
+    pub platform: Arc<Platform>,
 }
 
 /// How an operation is shown, and where it was written.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The stage's name (`stage-0` for the nameless first).
-    pub stage: String,
+    pub stage: Text,
     /// The number of this step in its stage, from 1, and how many there are.
     pub position: (usize, usize),
     /// The instruction with its variables expanded.

@@ -77,7 +77,7 @@ pub struct Target {
 pub fn targets(dockerfile: &Dockerfile) -> Vec<Target> {
     let last = dockerfile.stages.len().saturating_sub(1);
     let target = |(index, stage): (usize, &parser::Stage)| {
-        let name = stage.from.name.as_ref().map(|name| name.name.clone());
+        let name = stage.from.name.as_ref().map(|name| name.name.to_string());
         Target {
             description: name.as_deref().and_then(|name| description(&stage.statement, name)),
             name,
@@ -128,7 +128,7 @@ pub fn outline(
     }
     order.extend(reached.iter().rev().filter(|index| !order.contains(index)).copied().collect::<Vec<_>>());
     let stage = &dockerfile.stages[target];
-    let name = stage.from.name.as_ref().map(|name| name.name.clone());
+    let name = stage.from.name.as_ref().map(|name| name.name.to_string());
     let description = name.as_deref().and_then(|name| description(&stage.statement, name));
     let mut outline = Outline { name, description, ..Outline::default() };
     for of_stage in order.iter().filter_map(|index| outlines.remove(index)) {

@@ -1,5 +1,6 @@
 //! The whole of planning: what is reachable, which images are needed, and then every reachable stage, in the order of the file.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -185,7 +186,7 @@ impl<'a> Planner<'a> {
             for declaration in declarations {
                 let given = self.args.get(&declaration.name.text).map(str::to_owned);
                 let value = match (given, &declaration.default) {
-                    (Some(given), _) => Some(given),
+                    (Some(given), _) => Some(Cow::Owned(given)),
                     (None, Some(default)) => self.expand_global(default, &mut errors),
                     (None, None) => None,
                 };
@@ -197,10 +198,13 @@ impl<'a> Planner<'a> {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn expand_global(&self, word: &Word, errors: &mut Vec<Diagnostic>) -> Option<String> {
+    fn expand_global<'w>(&self, word: &'w Word, errors: &mut Vec<Diagnostic>) -> Option<Cow<'w, str>> {
         let dockerfile = self.request.dockerfile;
+        if word.is_plain(dockerfile.directives.escape) {
+            return Some(Cow::Borrowed(&word.text));
+        }
         match super::lower::expand_word(word, dockerfile.directives.escape, &self.global) {
-            Ok(expanded) => Some(expanded.text),
+            Ok(expanded) => Some(Cow::Owned(expanded.text)),
             Err(error) => {
                 errors.push(super::lower::expansion_error(&dockerfile.file, word, &error));
                 None

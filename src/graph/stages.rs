@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use crate::diag::{Diagnostic, Span, Spanned, did_you_mean};
-use crate::oci::{Platform, Reference};
-use crate::parser::{Dockerfile, Instruction, Stage, Word};
+use crate::oci::{Platform, Reference, ReferenceError};
+use crate::parser::{Dockerfile, Instruction, Stage, Text, Word};
 
 use super::contexts::{NamedContext, NamedContexts};
 use super::op::RemoteTree;
@@ -40,7 +40,7 @@ pub(super) struct StageFacts {
     /// `FROM --platform`.
     pub(super) platform: Option<Platform>,
     /// What it copies and mounts from.
-    pub(super) froms: Vec<(Origin, Spanned<String>)>,
+    pub(super) froms: Vec<(Origin, Spanned<Text>)>,
     /// Whether a named context took its place: then its instructions do not count.
     pub(super) replaced: bool,
 }
@@ -95,11 +95,15 @@ impl<'a> StageNames<'a> {
     /// The named context that takes the place of a stage's name. BuildKit reads that name as an image's, and refuses it where it is none.
     pub(super) fn replacement(&self, stage: &Stage, platform: Option<&Platform>) -> Result<Option<Origin>, Diagnostic> {
         let Some(name) = &stage.from.name else { return Ok(None) };
-        let reference: Reference = name.name.parse().map_err(|error: crate::oci::ReferenceError| {
+        let refuse = |error: ReferenceError| {
             let message = format!("the stage name `{}` cannot be used: {}", name.written.value, error.reason);
             let hint = "a separator (`-`, `_`, `.`) stands between letters or digits, as in image names";
             Diagnostic::error(&self.dockerfile.file, name.written.span, message).with_hint(hint)
-        })?;
+        };
+        if self.contexts.is_empty() {
+            return Reference::check(&name.name).map(|()| None).map_err(refuse);
+        }
+        let reference: Reference = name.name.parse().map_err(refuse)?;
         Ok(self.context(&reference, platform.unwrap_or(self.target_platform)))
     }
 
@@ -114,7 +118,7 @@ impl<'a> StageNames<'a> {
         match name.parse() {
             Ok(reference) => Ok(self.context_or_image(reference, platform.unwrap_or(self.target_platform))),
             Err(error) => {
-                let error: crate::oci::ReferenceError = error;
+                let error: ReferenceError = error;
                 let message = format!("`{name}` is neither a stage nor an image reference: {}", error.reason);
                 let diagnostic = Diagnostic::error(&self.dockerfile.file, written.span, message);
                 let lower = name.to_lowercase();
@@ -129,7 +133,7 @@ impl<'a> StageNames<'a> {
 
     /// What the name of a `COPY --from` or `--mount=from=` means. A stage is the last one of that name in the file, as BuildKit has it; whether it
     /// may be used where it is named is for [`StageNames::check_order`].
-    pub(super) fn named(&self, from: &Spanned<String>, of: FromOf) -> Result<Origin, Diagnostic> {
+    pub(super) fn named(&self, from: &Spanned<Text>, of: FromOf) -> Result<Origin, Diagnostic> {
         let file = &self.dockerfile.file;
         let name = from.value.as_str();
         let number = name.parse::<i64>().ok();
@@ -141,7 +145,9 @@ impl<'a> StageNames<'a> {
                     .with_hint(format!("the stages of this file have the numbers 0 to {last}"))
             });
         }
-        if let Some(found) = self.by_name.get(name.to_lowercase().as_str()).and_then(|stages| stages.last()) {
+        // Names of stages are in lower case, so that most need no copy.
+        let called = self.by_name.get(name).or_else(|| self.by_name.get(name.to_lowercase().as_str()));
+        if let Some(found) = called.and_then(|stages| stages.last()) {
             return Ok(Origin::Stage(*found));
         }
         if name == "scratch" {
@@ -151,7 +157,7 @@ impl<'a> StageNames<'a> {
             let hint = "begin a stage with `FROM $NAME AS stage`, with the `ARG` before the first `FROM`, and copy from that stage";
             return Err(Diagnostic::error(file, from.span, "variables are not expanded in `--from`").with_hint(hint));
         }
-        let reference: Reference = name.parse().map_err(|error: crate::oci::ReferenceError| {
+        let reference: Reference = name.parse().map_err(|error: ReferenceError| {
             let message = format!("no stage or image named `{name}`");
             let diagnostic = Diagnostic::error(file, from.span, message).with_label(error.reason.clone());
             match self.near(name) {
@@ -170,7 +176,7 @@ impl<'a> StageNames<'a> {
     }
 
     /// Refuses what is copied from a stage that does not come before `stage`.
-    pub(super) fn check_order(&self, stage: usize, found: usize, from: &Spanned<String>) -> Result<(), Diagnostic> {
+    pub(super) fn check_order(&self, stage: usize, found: usize, from: &Spanned<Text>) -> Result<(), Diagnostic> {
         if found < stage {
             return Ok(());
         }
@@ -227,7 +233,7 @@ impl<'a> StageNames<'a> {
 }
 
 /// The `from`s of a stage, unresolved: those of `COPY`, and those of mounts, which never hold variables.
-pub(super) fn froms(stage: &Stage) -> impl Iterator<Item = (FromOf, Spanned<String>)> + '_ {
+pub(super) fn froms(stage: &Stage) -> impl Iterator<Item = (FromOf, Spanned<Text>)> + '_ {
     stage.instructions.iter().flat_map(|statement| {
         let copy = match &statement.instruction {
             Instruction::Copy(copy) => copy.from.clone(),
@@ -242,11 +248,11 @@ pub(super) fn froms(stage: &Stage) -> impl Iterator<Item = (FromOf, Spanned<Stri
 }
 
 /// The `from=` of a mount; the last one counts.
-fn mount_from(mount: &Word) -> Option<Spanned<String>> {
+fn mount_from(mount: &Word) -> Option<Spanned<Text>> {
     let pair = |field: &str| field.split_once('=').map(|(key, value)| (key.trim().to_lowercase(), value.trim().to_owned()));
     let fields = mount.text.split(',').map(|field| field.trim_matches('"'));
     let from = fields.filter_map(pair).rfind(|(key, _)| key == "from")?.1;
-    (!from.is_empty()).then(|| Spanned::new(from, mount.span))
+    (!from.is_empty()).then(|| Spanned::new(from.into(), mount.span))
 }
 
 /// Stages that copy from each other in a circle, told where one of them names the next; circles of one are told by [`StageNames::check_order`].

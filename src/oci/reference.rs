@@ -125,6 +125,11 @@ impl Reference {
         Reference { target: other.target.clone(), ..self.clone() }
     }
 
+    /// Whether this is a reference: what parsing it says, without making one.
+    pub fn check(text: &str) -> Result<(), ReferenceError> {
+        parts(text)?.digest().map(drop)
+    }
+
     /// Whether this is the name of a repository in some registry.
     pub fn is_repository(text: &str) -> bool {
         text.len() <= MAX_NAME && text.split('/').all(is_path_component)
@@ -187,11 +192,7 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Reference, ReferenceError> {
-        let bad = |reason: &str| ReferenceError { text: text.to_owned(), reason: reason.to_owned() };
-        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()) {
-            return Err(bad("64 hexadecimal digits are an image ID, not a name"));
-        }
-        let parts = split(text).map_err(|reason| bad(&reason))?;
+        let parts = parts(text)?;
         let registry = match parts.registry {
             "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB,
             other => other,
@@ -201,12 +202,9 @@ impl FromStr for Reference {
             repository.insert_str(0, "library/");
         }
         let tag = parts.tag.map(str::to_owned);
-        let target = match parts.digest {
+        let target = match parts.digest()? {
             None => TagOrDigest::Tag(tag.unwrap_or_else(|| "latest".to_owned())),
-            Some(digest) => {
-                let digest = digest.parse().map_err(|error: super::DigestError| bad(&error.to_string()))?;
-                TagOrDigest::Digest { tag, digest }
-            }
+            Some(digest) => TagOrDigest::Digest { tag, digest },
         };
         Ok(Reference { registry: registry.to_owned(), repository, target, written: text.to_owned() })
     }
@@ -214,12 +212,33 @@ impl FromStr for Reference {
 
 /// A name taken apart; what is missing is as it is written, not as it is meant.
 struct Parts<'a> {
+    text: &'a str,
     registry: &'a str,
     /// Whether the registry was written.
     qualified: bool,
     repository: &'a str,
     tag: Option<&'a str>,
     digest: Option<&'a str>,
+}
+
+impl Parts<'_> {
+    fn digest(&self) -> Result<Option<Digest>, ReferenceError> {
+        let parsed = self.digest.map(str::parse).transpose();
+        parsed.map_err(|error: super::DigestError| ReferenceError { text: self.text.to_owned(), reason: error.to_string() })
+    }
+}
+
+/// Takes a name apart.
+fn parts(text: &str) -> Result<Parts<'_>, ReferenceError> {
+    let reason = if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()) {
+        "64 hexadecimal digits are an image ID, not a name".to_owned()
+    } else {
+        match split(text) {
+            Ok(parts) => return Ok(parts),
+            Err(reason) => reason,
+        }
+    };
+    Err(ReferenceError { text: text.to_owned(), reason })
 }
 
 /// The longest name (registry and repository) that registries take.
@@ -266,7 +285,7 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
     if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
         return Err(format!("`{tag}` is no tag: use up to 128 letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`"));
     }
-    Ok(Parts { registry, qualified, repository, tag, digest })
+    Ok(Parts { text, registry, qualified, repository, tag, digest })
 }
 
 /// Whether this is a host name or address, perhaps with a port.

@@ -96,9 +96,9 @@ pub struct From {
 #[derive(Clone, Debug)]
 pub struct StageName {
     /// In lower case, as it is looked up.
-    pub name: String,
+    pub name: Text,
     /// As written.
-    pub written: Spanned<String>,
+    pub written: Spanned<Text>,
 }
 
 /// Text in which variables may stand, as written (quotes and escapes included).
@@ -148,7 +148,7 @@ pub enum Instruction {
     /// `HEALTHCHECK`.
     Healthcheck(Box<Healthcheck>),
     /// `SHELL ["program", "argument", …]`.
-    Shell(Vec<String>),
+    Shell(Vec<Text>),
 }
 
 /// One declaration of an `ARG`.
@@ -177,14 +177,14 @@ pub enum ShellOrExec {
     /// For the shell (`SHELL`), as written.
     Shell(Word),
     /// The words of a JSON array.
-    Exec(Vec<String>),
+    Exec(Vec<Text>),
 }
 
 /// A heredoc's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heredoc {
     /// The delimiter without quotes; the file's name in `COPY` and `ADD`.
-    pub delimiter: String,
+    pub delimiter: Text,
     /// The body: tabs already removed where `<<-` says so.
     pub body: Spanned<String>,
     /// Whether variables are expanded (`COPY`, `ADD`): no part of the delimiter was quoted.
@@ -269,7 +269,7 @@ pub enum RunMountKind {
     /// Files of a stage, image or context.
     Bind {
         /// Stage, image or named context; the build context without it.
-        from: Option<Spanned<String>>,
+        from: Option<Spanned<Text>>,
         /// Path in it.
         source: Option<String>,
         /// Whether writes are allowed (and dropped after the step).
@@ -282,7 +282,7 @@ pub enum RunMountKind {
         /// Who may use it at once.
         sharing: CacheSharing,
         /// Where a new one takes its files from.
-        from: Option<Spanned<String>>,
+        from: Option<Spanned<Text>>,
         /// Path in `from`.
         source: Option<String>,
         /// Mode of a new one (default 0755).
@@ -346,7 +346,7 @@ pub struct Copy {
     /// Sources and destination.
     pub paths: CopyPaths,
     /// `--from`: stage, index, image or named context. Never expanded.
-    pub from: Option<Spanned<String>>,
+    pub from: Option<Spanned<Text>>,
     /// `--chown`.
     pub chown: Option<Word>,
     /// `--chmod`.

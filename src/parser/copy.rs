@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::diag::{Diagnostic, Span, Spanned};
 
-use super::ast::{Add, Copy, CopyPaths, Heredoc, Instruction, Word};
+use super::ast::{Add, Copy, CopyPaths, Heredoc, Instruction, Text, Word};
 use super::expand::{Mode, expand};
 use super::flags::{self, Kind};
 use super::heredoc::{self, Mark};
@@ -101,7 +101,7 @@ fn paths(scope: &mut Scope<'_>, rest: Range<usize>, heredocs: Vec<Heredoc>, blam
     }
     let mut bodies = heredocs.into_iter();
     let (mut sources, mut files): (Vec<Word>, Vec<Heredoc>) = (Vec::with_capacity(words.len()), Vec::new());
-    let mut names: Option<HashSet<String>> = None;
+    let mut names: Option<HashSet<Text>> = None;
     for word in words {
         let Some(mark) = is_mark(&word) else {
             sources.push(word);

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::ast::Text;
 use super::shell::{self, Keep, Unreadable};
 use super::words;
 
@@ -12,7 +13,7 @@ use super::words;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     /// Without quotes.
-    pub(super) delimiter: String,
+    pub(super) delimiter: Text,
     /// Whether the delimiter had no quotes.
     pub(super) expand: bool,
     /// Whether it was written `<<-`.
@@ -81,11 +82,16 @@ pub(super) fn mark(word: &str) -> Result<Option<Mark>, &'static str> {
         return Ok(None);
     }
     // How the shell lexer reads a plain word is known.
-    let is_plain = written.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
     // A number that is too large for a descriptor is one all the same.
     let file_descriptor = (digits > 0).then(|| word[..digits].parse().unwrap_or(u32::MAX));
-    if is_plain {
-        return Ok(Some(Mark { delimiter: written.to_owned(), expand: true, strip_tabs, file_descriptor }));
+    if is_plain(written) {
+        return Ok(Some(Mark { delimiter: written.into(), expand: true, strip_tabs, file_descriptor }));
+    }
+    // And so is how it reads one that is quoted as a whole.
+    let quoted = |quote| written.strip_prefix(quote)?.strip_suffix(quote).filter(|inner: &&str| !inner.is_empty() && is_plain(inner));
+    if let Some(inner) = quoted('"').or_else(|| quoted('\'')) {
+        return Ok(Some(Mark { delimiter: inner.into(), expand: false, strip_tabs, file_descriptor }));
     }
     let read = |quotes| shell::words(written, Keep { quotes, escapes: false }).map_err(|unreadable| unreadable.reason);
     let mut plain = read(false)?;
@@ -99,7 +105,7 @@ pub(super) fn mark(word: &str) -> Result<Option<Mark>, &'static str> {
     let quotes = |text: &str| text.bytes().filter(|b| matches!(b, b'\'' | b'"')).count();
     let delimiter = plain.swap_remove(0).text;
     let expand = quotes(&delimiter) == quotes(&quoted[0].text);
-    Ok(Some(Mark { delimiter, expand, strip_tabs, file_descriptor }))
+    Ok(Some(Mark { delimiter: delimiter.into(), expand, strip_tabs, file_descriptor }))
 }
 
 #[cfg(test)]
@@ -107,7 +113,7 @@ mod tests {
     use super::*;
 
     fn read(word: &str) -> Option<(String, bool, bool, Option<u32>)> {
-        mark(word).unwrap().map(|mark| (mark.delimiter, mark.expand, mark.strip_tabs, mark.file_descriptor))
+        mark(word).unwrap().map(|mark| (mark.delimiter.into(), mark.expand, mark.strip_tabs, mark.file_descriptor))
     }
 
     fn count(line: &str) -> Option<usize> {

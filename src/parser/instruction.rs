@@ -348,8 +348,10 @@ fn is_as(word: &str) -> bool {
 }
 
 fn stage_name(scope: &mut Scope<'_>, range: Range<usize>) -> Option<StageName> {
-    let written = scope.spanned(range.clone());
-    let name = words::lower(&written.value);
+    let Word { text, span } = scope.word(range.clone());
+    let name =
+        if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) { text.clone() } else { words::lower(&text).into() };
+    let written = Spanned::new(text, span);
     let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
     if begins && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c)) {
         return Some(StageName { name, written });
@@ -363,7 +365,7 @@ fn stage_name(scope: &mut Scope<'_>, range: Range<usize>) -> Option<StageName> {
 
 /// A command in shell or exec form; `rest` is not empty.
 pub(super) fn shell_or_exec(scope: &mut Scope<'_>, rest: Range<usize>) -> Option<ShellOrExec> {
-    match json::parse(&scope.line.text, rest.clone(), |item, _| item.into_owned()) {
+    match json::parse(&scope.line.text, rest.clone(), |item, _| item.as_ref().into()) {
         Json::Strings(items) => Some(ShellOrExec::Exec(items)),
         Json::NotStrings => not_strings(scope, rest),
         Json::No => {
@@ -451,7 +453,7 @@ pub(super) fn list(scope: &mut Scope<'_>, rest: Range<usize>) -> Option<Vec<Word
 
 fn shell(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Option<Instruction> {
     let hint = "write `SHELL [\"/bin/sh\", \"-c\"]`";
-    match json::parse(&scope.line.text, rest.clone(), |item, _| item.into_owned()) {
+    match json::parse(&scope.line.text, rest.clone(), |item, _| item.as_ref().into()) {
         Json::Strings(items) if items.is_empty() => scope.fail_with(rest, "`SHELL` needs at least one word", hint),
         Json::Strings(items) => Some(Instruction::Shell(items)),
         Json::NotStrings => not_strings(scope, rest),
@@ -461,6 +463,6 @@ fn shell(scope: &mut Scope<'_>, rest: Range<usize>, blame: Range<usize>) -> Opti
 }
 
 /// The value of a flag that is not expanded.
-pub(super) fn literal(word: Word) -> Spanned<String> {
-    Spanned::new(word.text.into(), word.span)
+pub(super) fn literal(word: Word) -> Spanned<Text> {
+    Spanned::new(word.text, word.span)
 }

@@ -210,7 +210,11 @@ impl<'a> Lexer<'a> {
         }
         let written = &self.text[start..content_end];
         let body = match strip_tabs {
-            true => written.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect(),
+            true => {
+                let mut body = String::with_capacity(written.len());
+                body.extend(written.split_inclusive('\n').map(|line| line.trim_start_matches('\t')));
+                body
+            }
             false => written.to_owned(),
         };
         Body { body: Spanned::new(body, Span::new(start, content_end)), end, near }

@@ -30,7 +30,7 @@ impl Run {
     /// A command that is only a heredoc is replaced by its body. Any other command gets its heredocs back behind it, for the shell to read.
     pub fn script(&self) -> RunScript {
         let line = match &self.command {
-            ShellOrExec::Exec(words) => return RunScript::Exec(words.clone()),
+            ShellOrExec::Exec(words) => return RunScript::Exec(words.iter().map(ToString::to_string).collect()),
             ShellOrExec::Shell(word) => &word.text,
         };
         match self.heredocs.as_slice() {
@@ -38,7 +38,7 @@ impl Run {
                 let body = only.body.value.clone();
                 // Behind a tab it is no first line, even where `<<-` takes the tab away.
                 match only.written().starts_with("#!") {
-                    true => RunScript::Shebang { name: only.delimiter.clone(), body },
+                    true => RunScript::Shebang { name: only.delimiter.to_string(), body },
                     false => RunScript::Shell(body),
                 }
             }

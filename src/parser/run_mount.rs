@@ -16,7 +16,7 @@ use nom::{IResult, Parser};
 
 use crate::diag::{Diagnostic, SourceFile, Span, Spanned, did_you_mean};
 
-use super::ast::{CacheSharing, RunMount, RunMountKind, Word};
+use super::ast::{CacheSharing, RunMount, RunMountKind, Text, Word};
 use super::expand::ExpandError;
 
 const KEYS: [&str; 19] = [
@@ -310,11 +310,11 @@ impl<'a> Fields<'a> {
         self.last(key).and_then(|field| field.value.clone()).filter(|value| !value.is_empty())
     }
 
-    fn from(&self) -> Option<Spanned<String>> {
+    fn from(&self) -> Option<Spanned<Text>> {
         let field = self.last("from")?;
         let value = field.value.clone().filter(|value| !value.is_empty())?;
         let span = self.value_span(&field.range, &value);
-        Some(Spanned::new(value, span))
+        Some(Spanned::new(value.into(), span))
     }
 
     /// What the last of `ro` and `rw` says.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::diag::{Diagnostic, Severity, SourceFile, Span, Spanned};
+use crate::diag::{Diagnostic, Severity, SourceFile, Span};
 
 use super::ast::Word;
 use super::flags::Flags;
@@ -90,10 +90,6 @@ impl<'a> Scope<'a> {
         let mut found = Vec::with_capacity(self.words.len());
         found.extend(self.words.iter().map(|range| self.word(range.clone())));
         found
-    }
-
-    pub(super) fn spanned(&self, range: Range<usize>) -> Spanned<String> {
-        Spanned::new(self.text(range.clone()).to_owned(), self.span(range))
     }
 
     pub(super) fn error(&self, range: Range<usize>, message: impl Into<String>) -> Diagnostic {

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::diag::{Diagnostic, Severity, SourceFile, Span};
-use crate::parser::{Dockerfile, Healthcheck, Heredoc, Instruction, KeyValue, ShellOrExec, Stage, Statement, Word, Written};
+use crate::parser::{Dockerfile, Healthcheck, Heredoc, Instruction, KeyValue, ShellOrExec, Stage, Statement, Text, Word, Written};
 
 /// The version of the fields.
 const SCHEMA: u32 = 1;
@@ -250,7 +250,7 @@ fn stage(file: &SourceFile, index: usize, stage: &Stage) -> StageNode {
     let span = stage.instructions.iter().fold(stage.statement.span, |span, statement| span.to(statement.span));
     StageNode {
         index,
-        name: stage.from.name.as_ref().map(|name| name.name.clone()),
+        name: stage.from.name.as_ref().map(|name| name.name.to_string()),
         base: stage.from.image.text.to_string(),
         platform: stage.from.platform.as_ref().map(|word| word.text.to_string()),
         start_line: file.line(span.start()),
@@ -313,7 +313,7 @@ fn fill(node: &mut InstructionNode, file: &SourceFile, instruction: &Instruction
         }
         Instruction::Volume(_) => list(node, written),
         Instruction::Expose(words) => node.arguments = words.iter().map(|word| word.text.to_string()).collect(),
-        Instruction::Shell(words) => (node.form, node.arguments) = (Some("exec"), words.clone()),
+        Instruction::Shell(words) => (node.form, node.arguments) = (Some("exec"), strings(words)),
         Instruction::Maintainer(word) | Instruction::User(word) | Instruction::Workdir(word) | Instruction::StopSignal(word) => {
             node.arguments = vec![word.text.to_string()];
         }
@@ -363,8 +363,12 @@ fn list(node: &mut InstructionNode, written: Written) {
 fn command(form: &ShellOrExec) -> (Option<&'static str>, Vec<String>) {
     match form {
         ShellOrExec::Shell(Word { text, .. }) => (Some("shell"), vec![text.to_string()]),
-        ShellOrExec::Exec(words) => (Some("exec"), words.clone()),
+        ShellOrExec::Exec(words) => (Some("exec"), strings(words)),
     }
+}
+
+fn strings(words: &[Text]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
 }
 
 fn pair(pair: &KeyValue) -> PairNode {
@@ -373,7 +377,7 @@ fn pair(pair: &KeyValue) -> PairNode {
 
 fn heredoc(heredoc: &Heredoc) -> HeredocNode {
     HeredocNode {
-        delimiter: heredoc.delimiter.clone(),
+        delimiter: heredoc.delimiter.to_string(),
         body: heredoc.body.value.clone(),
         written: heredoc.written().to_owned(),
         expand: heredoc.expand,

@@ -1,5 +1,7 @@
 //! `COPY` and `ADD` to nodes.
 
+use std::borrow::Cow;
+
 use crate::diag::SafeUrl;
 use crate::graph::git_url::GitSource;
 use crate::graph::history::Layer;
@@ -90,7 +92,7 @@ impl Lowering<'_, '_> {
         }
         for (flag, value) in flags {
             if let Some(value) = value {
-                history.push_str(&format!(" {flag}{value}"));
+                history.extend([" ", flag, value]);
             }
         }
         let base = if link { self.scratch() } else { state.node };
@@ -98,18 +100,18 @@ impl Lowering<'_, '_> {
         let mut sources = Vec::new();
         for word in &request.paths.sources {
             let Some(pattern) = self.expand(word, state) else { return };
-            history.push_str(&format!(" {pattern}"));
+            history.extend([" ", &pattern]);
             match self.source_of(request, word, &pattern, checksum.as_deref(), &mut inputs) {
                 Some(source) => sources.push(source),
                 None => return,
             }
         }
         for heredoc in &request.paths.heredocs {
-            history.push_str(&format!(" <<{}", heredoc.delimiter));
+            history.extend([" <<", &heredoc.delimiter]);
             let Some(content) = self.expand_heredoc(heredoc, state) else { return };
-            sources.push(CopySource::Inline { name: heredoc.delimiter.clone(), content });
+            sources.push(CopySource::Inline { name: heredoc.delimiter.to_string(), content });
         }
-        history.push_str(&format!(" {destination}"));
+        history.extend([" ", &destination]);
         let op = CopyOp {
             sources,
             destination,
@@ -130,7 +132,7 @@ impl Lowering<'_, '_> {
         } else {
             node
         };
-        self.commit(state, &history, Layer::Marked);
+        self.commit(state, history, Layer::Marked);
     }
 
     /// `--chown`; `link`: for a layer that is made without the base, where no name can be looked up.
@@ -247,21 +249,22 @@ impl Lowering<'_, '_> {
 
     fn download(&mut self, url: &str, checksum: Option<&Digest>, inputs: &mut Vec<NodeId>) -> CopySource {
         let name = download_name(url);
-        let platform = self.request.target_platform.clone();
         let key = format!("http {url} {checksum:?}");
-        let op = SourceOp::Http { url: url.to_owned(), name, checksum: checksum.cloned() };
-        let node = self.source(&key, op, &SafeUrl::new(url).to_string(), platform, None);
+        let node = self.source(&key, self.target_platform.clone(), None, || {
+            (SourceOp::Http { url: url.to_owned(), name, checksum: checksum.cloned() }, SafeUrl::new(url).to_string())
+        });
         CopySource::Download { input: input_of(inputs, node) }
     }
 
     /// The files of `tree`.
     pub(super) fn remote(&mut self, tree: &RemoteTree) -> NodeId {
-        let platform = self.request.target_platform.clone();
-        let text = match tree {
-            RemoteTree::Git(_) => format!("[internal] load git source {tree}"),
-            RemoteTree::Http { .. } => format!("[internal] load remote build context {tree}"),
-        };
-        self.source(&format!("remote {tree:?}"), SourceOp::Remote(tree.clone()), &text, platform, None)
+        self.source(&format!("remote {tree:?}"), self.target_platform.clone(), None, || {
+            let text = match tree {
+                RemoteTree::Git(_) => format!("[internal] load git source {tree}"),
+                RemoteTree::Http { .. } => format!("[internal] load remote build context {tree}"),
+            };
+            (SourceOp::Remote(tree.clone()), text)
+        })
     }
 
     /// The build context, or the named context `name`.
@@ -269,15 +272,15 @@ impl Lowering<'_, '_> {
         if let (None, Some(tree)) = (name, self.request.contexts.main()) {
             return self.remote(tree);
         }
-        let platform = self.request.target_platform.clone();
-        let text = name.map_or_else(|| "build context".to_owned(), |name| format!("build context {name}"));
-        let key = name.map_or_else(|| "context".to_owned(), |name| format!("context {name}"));
-        self.source(&key, SourceOp::Context { name: name.map(str::to_owned) }, &text, platform, None)
+        let key = name.map_or(Cow::Borrowed("context"), |name| format!("context {name}").into());
+        self.source(&key, self.target_platform.clone(), None, || {
+            let text = name.map_or_else(|| "build context".to_owned(), |name| format!("build context {name}"));
+            (SourceOp::Context { name: name.map(str::to_owned) }, text)
+        })
     }
 
     pub(super) fn scratch(&mut self) -> NodeId {
-        let platform = self.request.target_platform.clone();
-        self.source("scratch", SourceOp::Scratch, "FROM scratch", platform, None)
+        self.source("scratch", self.target_platform.clone(), None, || (SourceOp::Scratch, "FROM scratch".to_owned()))
     }
 }
 

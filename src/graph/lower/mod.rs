@@ -9,7 +9,7 @@ use petgraph::stable_graph::StableDiGraph;
 
 use crate::diag::{Diagnostic, RuleId, SourceFile, Span, Spanned};
 use crate::oci::{HealthConfig, HistoryEntry, ImageConfig, Platform, Reference};
-use crate::parser::{self, ExpandError, Expanded, Instruction, Mode, ShellOrExec, Statement, Word};
+use crate::parser::{self, ExpandError, Expanded, Instruction, Mode, ShellOrExec, Statement, Text, Word};
 use crate::path::RootPath;
 
 use super::history::{self, Layer};
@@ -48,10 +48,10 @@ pub(super) struct StageState {
     env_index: Arc<HashMap<String, usize>>,
     /// The `ARG`s in order, for history.
     args: Arc<DeclaredArgs>,
-    platform: Platform,
+    platform: Arc<Platform>,
     /// Whether this stage itself said `CMD`.
     cmd_is_set: bool,
-    name: String,
+    name: Text,
     position: usize,
     total: usize,
     /// Whether the instruction at hand comes from a trigger.
@@ -85,6 +85,32 @@ impl StageState {
 
 /// An entry of a stage's history, which leads to the one before it. Stages that start from the same one share what it has.
 type HistoryId = usize;
+
+/// The variables that a config sets.
+#[derive(Clone)]
+struct Variables {
+    entries: Arc<[String]>,
+    env: Arc<Environment>,
+    /// Where each of them stands.
+    env_index: Arc<HashMap<String, usize>>,
+}
+
+impl Variables {
+    fn new(entries: &[String]) -> Variables {
+        // The last of several values is the one that commands see, the first is the one that ENV replaces.
+        let names = entries.iter().map(|entry| entry.split_once('=').map_or(entry.as_str(), |(name, _)| name).to_owned());
+        let env_index = names.enumerate().rev().map(|(at, name)| (name, at)).collect();
+        Variables { entries: entries.into(), env: Arc::new(Environment::from_entries(entries)), env_index: Arc::new(env_index) }
+    }
+}
+
+/// An entry of a history: most belong to stages that are only copied from, and are never asked for.
+enum Committed {
+    /// What an instruction said.
+    Here(String, Layer),
+    /// What the base image came with.
+    InBase(Box<HistoryEntry>),
+}
 
 /// How many undefined variables get a hint to a near name, which costs time.
 const MAX_HINTS: usize = 100;
@@ -121,8 +147,12 @@ pub(super) struct Lowering<'a, 'b> {
     trigger_span: Option<Span>,
     stage_index: usize,
     sources: HashMap<String, NodeId>,
-    history: Vec<(Option<HistoryId>, HistoryEntry)>,
+    history: Vec<(Option<HistoryId>, Committed)>,
     undefined: usize,
+    /// The platform of the result.
+    target_platform: Arc<Platform>,
+    /// The variables that the last stage began with, for the next one that begins with the same.
+    first_variables: Option<Variables>,
     outcome: Outcome,
 }
 
@@ -159,6 +189,8 @@ impl<'a, 'b> Lowering<'a, 'b> {
             sources: HashMap::new(),
             history: Vec::new(),
             undefined: 0,
+            target_platform: Arc::new(request.target_platform.clone()),
+            first_variables: None,
             outcome,
         }
     }
@@ -169,7 +201,10 @@ impl<'a, 'b> Lowering<'a, 'b> {
         if let Some(state) = &mut state {
             let mut at = state.history;
             while let Some((before, entry)) = at.and_then(|at| self.history.get(at)) {
-                state.config.history.push(entry.clone());
+                state.config.history.push(match entry {
+                    Committed::Here(text, layer) => history::entry(text, *layer),
+                    Committed::InBase(entry) => HistoryEntry::clone(entry),
+                });
                 at = *before;
             }
             state.config.history.reverse();
@@ -178,11 +213,11 @@ impl<'a, 'b> Lowering<'a, 'b> {
     }
 
     /// Adds a history entry to the stage's config.
-    fn commit(&mut self, state: &mut StageState, text: &str, layer: Layer) {
-        self.add_history(state, history::entry(text, layer));
+    fn commit(&mut self, state: &mut StageState, text: String, layer: Layer) {
+        self.add_history(state, Committed::Here(text, layer));
     }
 
-    fn add_history(&mut self, state: &mut StageState, entry: HistoryEntry) {
+    fn add_history(&mut self, state: &mut StageState, entry: Committed) {
         self.history.push((state.history, entry));
         state.history = Some(self.history.len() - 1);
     }
@@ -193,10 +228,10 @@ impl<'a, 'b> Lowering<'a, 'b> {
         let stage = &self.request.dockerfile.stages[index];
         let name = match &stage.from.name {
             Some(name) => name.name.clone(),
-            None if self.solo => String::new(),
-            None => format!("stage-{index}"),
+            None if self.solo => Text::default(),
+            None => format!("stage-{index}").into(),
         };
-        let platform = facts.platform.as_ref();
+        let platform = facts.platform.clone().map(Arc::new);
         let span = stage.from.image.span;
         let mut state = match &facts.base {
             Origin::Stage(base) => self.start_from_stage(*base, name),
@@ -264,14 +299,14 @@ impl<'a, 'b> Lowering<'a, 'b> {
         statements
     }
 
-    fn start_from_stage(&mut self, base: usize, name: String) -> StageState {
+    fn start_from_stage(&mut self, base: usize, name: Text) -> StageState {
         let heirs = self.heirs.entry(base).or_default();
         *heirs = heirs.saturating_sub(1);
         let inherited = if *heirs == 0 { self.outcome.stages.remove(&base) } else { self.outcome.stages.get(&base).cloned() };
         let mut state = match inherited {
             Some(state) => state,
             // The base had errors, which are reported already; an empty one lets the rest of this stage be checked.
-            None => self.start_from_scratch(String::new()),
+            None => self.start_from_scratch(Text::default()),
         };
         state.name = name;
         state.position = 0;
@@ -282,31 +317,31 @@ impl<'a, 'b> Lowering<'a, 'b> {
     }
 
     /// `FROM scratch`: for the target's platform, whatever `--platform` says, as BuildKit has it.
-    fn start_from_scratch(&mut self, name: String) -> StageState {
-        let platform = self.request.target_platform.clone();
+    fn start_from_scratch(&mut self, name: Text) -> StageState {
+        let platform = self.target_platform.clone();
         let node = self.scratch();
         self.start_empty(node, platform, name)
     }
 
     /// A directory given with `--build-context`, in place of an image: its files, and the config of an empty image.
-    fn start_from_context(&mut self, context: &str, platform: Option<&Platform>, name: String) -> StageState {
-        let platform = platform.unwrap_or(&self.request.target_platform).clone();
+    fn start_from_context(&mut self, context: &str, platform: Option<Arc<Platform>>, name: Text) -> StageState {
+        let platform = platform.unwrap_or_else(|| self.target_platform.clone());
         let node = self.context_files(Some(context), "/", &platform);
         let mut state = self.start_empty(node, platform, name);
-        self.commit(&mut state, &format!("[context {context}] load from client"), Layer::Plain);
+        self.commit(&mut state, format!("[context {context}] load from client"), Layer::Plain);
         state
     }
 
     /// The same for files that are not on this machine.
-    fn start_from_remote(&mut self, context: &str, tree: &RemoteTree, platform: Option<&Platform>, name: String) -> StageState {
-        let platform = platform.unwrap_or(&self.request.target_platform).clone();
+    fn start_from_remote(&mut self, context: &str, tree: &RemoteTree, platform: Option<Arc<Platform>>, name: Text) -> StageState {
+        let platform = platform.unwrap_or_else(|| self.target_platform.clone());
         let node = self.remote(tree);
         let mut state = self.start_empty(node, platform, name);
-        self.commit(&mut state, &format!("[context {context}] {tree}"), Layer::Plain);
+        self.commit(&mut state, format!("[context {context}] {tree}"), Layer::Plain);
         state
     }
 
-    fn start_empty(&mut self, node: NodeId, platform: Platform, name: String) -> StageState {
+    fn start_empty(&mut self, node: NodeId, platform: Arc<Platform>, name: Text) -> StageState {
         let mut config = ImageConfig::empty(&platform);
         config.config.working_dir = "/".to_owned();
         config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
@@ -317,11 +352,12 @@ impl<'a, 'b> Lowering<'a, 'b> {
         &mut self,
         reference: &Reference,
         layout: Option<&str>,
-        platform: Option<&Platform>,
-        name: String,
+        platform: Option<Arc<Platform>>,
+        name: Text,
         span: Span,
     ) -> Option<StageState> {
-        let wanted = platform.unwrap_or(&self.request.target_platform).clone();
+        let is_given = platform.is_some();
+        let wanted = platform.unwrap_or_else(|| self.target_platform.clone());
         let image = self.image(reference, layout, &wanted, span)?.clone();
         let found = image.config.platform();
         if !found.architecture.is_empty() && (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
@@ -329,8 +365,8 @@ impl<'a, 'b> Lowering<'a, 'b> {
             let warning = Diagnostic::warning(&self.request.dockerfile.file, span, message).with_rule(RuleId("InvalidBaseImagePlatform"));
             self.outcome.warnings.push(warning);
         }
-        let detect = platform.is_none() && self.request.implicit_platform && !found.architecture.is_empty();
-        let platform = if detect { found } else { wanted };
+        let detect = !is_given && self.request.implicit_platform && !found.architecture.is_empty();
+        let platform = if detect { Arc::new(found) } else { wanted };
         let node = self.image_node(reference, &image, platform.clone(), span);
         let mut config = image.config;
         // Like BuildKit, nothing of the base but what the specification names goes into the new image.
@@ -349,17 +385,14 @@ impl<'a, 'b> Lowering<'a, 'b> {
         Some(state)
     }
 
-    fn start(&mut self, node: NodeId, mut config: ImageConfig, platform: Platform, name: String) -> StageState {
+    fn start(&mut self, node: NodeId, mut config: ImageConfig, platform: Arc<Platform>, name: Text) -> StageState {
         let history = std::mem::take(&mut config.history);
-        let env = &config.config.env;
-        // The last of several values is the one that commands see, the first is the one that ENV replaces.
-        let names = env.iter().map(|entry| entry.split_once('=').map_or(entry.as_str(), |(name, _)| name).to_owned());
-        let env_index = names.enumerate().rev().map(|(at, name)| (name, at)).collect();
+        let Variables { env, env_index, .. } = self.variables(&config.config.env);
         let mut state = StageState {
             node,
-            env: Arc::new(Environment::from_entries(env)),
+            env,
             exec_env: None,
-            env_index: Arc::new(env_index),
+            env_index,
             config,
             history: None,
             args: Arc::default(),
@@ -372,9 +405,17 @@ impl<'a, 'b> Lowering<'a, 'b> {
             checks: checks::StageChecks::default(),
         };
         for entry in history {
-            self.add_history(&mut state, entry);
+            self.add_history(&mut state, Committed::InBase(Box::new(entry)));
         }
         state
+    }
+
+    /// The variables of a stage that begins with `entries`.
+    fn variables(&mut self, entries: &[String]) -> Variables {
+        match &self.first_variables {
+            Some(known) if *known.entries == *entries => known.clone(),
+            _ => self.first_variables.insert(Variables::new(entries)).clone(),
+        }
     }
 
     /// The config of an image; notes the need where it is not known.
@@ -388,22 +429,30 @@ impl<'a, 'b> Lowering<'a, 'b> {
         found
     }
 
-    fn image_node(&mut self, reference: &Reference, image: &ResolvedImage, platform: Platform, span: Span) -> NodeId {
-        let (id, manifest) = (image.id.clone(), image.manifest.clone());
-        let key = format!("image {reference} {id} {platform}");
-        let op = SourceOp::Image { reference: reference.clone(), id, manifest };
-        self.source(&key, op, &format!("FROM {reference}"), platform, Some(span))
+    fn image_node(&mut self, reference: &Reference, image: &ResolvedImage, platform: Arc<Platform>, span: Span) -> NodeId {
+        let key = format!("image {reference} {} {platform}", image.id);
+        self.source(&key, platform, Some(span), || {
+            let (id, manifest) = (image.id.clone(), image.manifest.clone());
+            (SourceOp::Image { reference: reference.clone(), id, manifest }, format!("FROM {reference}"))
+        })
     }
 
     /// The node of a source; the same source is one node, whoever reads it.
-    fn source(&mut self, key: &str, op: SourceOp, text: &str, platform: Platform, span: Option<Span>) -> NodeId {
+    fn source(
+        &mut self,
+        key: &str,
+        platform: Arc<Platform>,
+        span: Option<Span>,
+        op_and_text: impl FnOnce() -> (SourceOp, String),
+    ) -> NodeId {
         if let Some(node) = self.sources.get(key) {
             return *node;
         }
+        let (op, text) = op_and_text();
         let step = Step {
-            stage: String::new(),
+            stage: Text::default(),
             position: (0, 0),
-            text: text.to_owned(),
+            text,
             source: span.map(|span| (self.request.dockerfile.file.clone(), span)),
             ignore_cache: false,
         };
@@ -413,7 +462,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
     }
 
     /// What a `--from` or a mount's `from` names.
-    fn origin(&mut self, from: &Spanned<String>, of: FromOf) -> Option<Origin> {
+    fn origin(&mut self, from: &Spanned<Text>, of: FromOf) -> Option<Origin> {
         let found = self.names.named(from, of).and_then(|origin| match origin {
             Origin::Stage(index) => self.names.check_order(self.stage_index, index, from).map(|()| origin),
             _ => Ok(origin),
@@ -435,7 +484,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
             Origin::Context(name) => Some(self.context(Some(name))),
             Origin::Remote(_, tree) => Some(self.remote(tree)),
             Origin::Image { reference, layout } => {
-                let platform = self.request.target_platform.clone();
+                let platform = self.target_platform.clone();
                 let image = self.image(reference, layout.as_deref(), &platform, span)?.clone();
                 Some(self.image_node(reference, &image, platform, span))
             }
@@ -458,11 +507,14 @@ impl<'a, 'b> Lowering<'a, 'b> {
 
     /// Whether `--no-cache-filter` names the stage at hand.
     fn is_filtered(&self, name: &str) -> bool {
+        if self.request.no_cache_filter.is_empty() {
+            return false;
+        }
         let index = self.stage_index.to_string();
         self.request.no_cache_filter.iter().any(|filter| filter.eq_ignore_ascii_case(name) || *filter == index)
     }
 
-    fn add_node(&mut self, op: Op, inputs: &[NodeId], step: Step, platform: Platform) -> NodeId {
+    fn add_node(&mut self, op: Op, inputs: &[NodeId], step: Step, platform: Arc<Platform>) -> NodeId {
         let node = self.outcome.graph.add_node(Node { op, step, platform });
         for (position, input) in inputs.iter().enumerate() {
             self.outcome.graph.add_edge(*input, node, position);
@@ -485,36 +537,36 @@ impl<'a, 'b> Lowering<'a, 'b> {
                 let mut text = String::from("ENV");
                 let env = state.env_mut();
                 for (key, value) in &pairs {
-                    text.push_str(&format!(" {key}={value}"));
+                    text.extend([" ", key, "=", value]);
                     env.set(key, value);
                 }
                 for (key, value) in &pairs {
                     state.set_env(key, value);
                 }
-                self.commit(state, &text, Layer::None);
+                self.commit(state, text, Layer::None);
             }
             Instruction::Label(pairs) => {
                 let mut text = String::from("LABEL");
                 for (key, value) in self.expand_pairs(state, pairs) {
-                    text.push_str(&format!(" {key}={value}"));
+                    text.extend([" ", &key, "=", &value]);
                     state.config.config.labels.insert(key, value);
                 }
-                self.commit(state, &text, Layer::None);
+                self.commit(state, text, Layer::None);
             }
             Instruction::Maintainer(name) => {
-                self.commit(state, &format!("MAINTAINER {}", name.text), Layer::None);
+                self.commit(state, format!("MAINTAINER {}", name.text), Layer::None);
                 state.config.author = Some(name.text.to_string());
             }
             Instruction::Cmd(command) => {
                 let args = with_shell(&state.config, command);
-                self.commit(state, &format!("CMD {}", history::quoted_list(&args)), Layer::None);
+                self.commit(state, format!("CMD {}", history::quoted_list(&args)), Layer::None);
                 state.config.config.cmd = args;
                 state.config.config.args_escaped = true;
                 state.cmd_is_set = true;
             }
             Instruction::Entrypoint(command) => {
                 let args = with_shell(&state.config, command);
-                self.commit(state, &format!("ENTRYPOINT {}", history::quoted_list(&args)), Layer::None);
+                self.commit(state, format!("ENTRYPOINT {}", history::quoted_list(&args)), Layer::None);
                 state.config.config.entrypoint = args;
                 if !state.cmd_is_set {
                     state.config.config.cmd.clear();
@@ -524,7 +576,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
             Instruction::Volume(paths) => self.volume(state, paths),
             Instruction::User(user) => {
                 if let Some(user) = self.expand(user, state) {
-                    self.commit(state, &format!("USER {user}"), Layer::None);
+                    self.commit(state, format!("USER {user}"), Layer::None);
                     state.config.config.user = user;
                 }
             }
@@ -532,12 +584,12 @@ impl<'a, 'b> Lowering<'a, 'b> {
             Instruction::StopSignal(signal) => self.stop_signal(state, signal),
             Instruction::Healthcheck(check) => {
                 let config = health_config(check);
-                self.commit(state, &format!("HEALTHCHECK {}", history::healthcheck(&config)), Layer::None);
+                self.commit(state, format!("HEALTHCHECK {}", history::healthcheck(&config)), Layer::None);
                 state.config.config.healthcheck = Some(config);
             }
             Instruction::Shell(words) => {
-                self.commit(state, &format!("SHELL {}", history::plain_list(words)), Layer::None);
-                state.config.config.shell.clone_from(words);
+                self.commit(state, format!("SHELL {}", history::plain_list(words)), Layer::None);
+                state.config.config.shell = words.iter().map(ToString::to_string).collect();
             }
         }
     }
@@ -565,7 +617,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
             }
             Arc::make_mut(&mut state.args).declare(name, value);
         }
-        self.commit(state, &format!("ARG {}", texts.join(" ")), Layer::None);
+        self.commit(state, format!("ARG {}", texts.join(" ")), Layer::None);
     }
 
     fn workdir(&mut self, state: &mut StageState, statement: &Statement, path: &Word) {
@@ -574,13 +626,13 @@ impl<'a, 'b> Lowering<'a, 'b> {
         state.config.config.working_dir = path.to_string();
         let text = format!("WORKDIR {path}");
         if path.is_root() {
-            self.commit(state, &text, Layer::None);
+            self.commit(state, text, Layer::None);
             return;
         }
         let op = Op::Mkdir(super::op::MkdirOp { path, user: state.config.config.user.clone() });
         let inputs = [state.node];
         state.node = self.add(state, op, &inputs, statement, text.clone());
-        self.commit(state, &text, Layer::Plain);
+        self.commit(state, text, Layer::Plain);
     }
 
     fn expose(&mut self, state: &mut StageState, ports: &[Word]) {
@@ -596,7 +648,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
                 }
             }
         }
-        self.commit(state, &format!("EXPOSE {}", history::plain_list(&exposed)), Layer::None);
+        self.commit(state, format!("EXPOSE {}", history::plain_list(&exposed)), Layer::None);
         for port in exposed {
             state.config.config.exposed_ports.insert(port, serde_json::json!({}));
         }
@@ -611,7 +663,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
                 None => {}
             }
         }
-        self.commit(state, &format!("VOLUME {}", history::plain_list(&volumes)), Layer::None);
+        self.commit(state, format!("VOLUME {}", history::plain_list(&volumes)), Layer::None);
         for volume in volumes {
             state.config.config.volumes.insert(volume, serde_json::json!({}));
         }
@@ -626,7 +678,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
             self.error_at(word.span, format!("`{signal}` is not a signal"), hint);
             return;
         }
-        self.commit(state, &format!("STOPSIGNAL {signal}"), Layer::None);
+        self.commit(state, format!("STOPSIGNAL {signal}"), Layer::None);
         state.config.config.stop_signal = signal;
     }
 
@@ -693,7 +745,7 @@ pub(super) fn expansion_error(file: &SourceFile, word: &Word, error: &ExpandErro
 /// A command's words: the shell form goes to the shell that is set at this line.
 fn with_shell(config: &ImageConfig, command: &ShellOrExec) -> Vec<String> {
     match command {
-        ShellOrExec::Exec(words) => words.clone(),
+        ShellOrExec::Exec(words) => words.iter().map(ToString::to_string).collect(),
         ShellOrExec::Shell(line) => shell_words(config, line.text.to_string()),
     }
 }
@@ -713,7 +765,7 @@ fn health_config(check: &parser::Healthcheck) -> HealthConfig {
         parser::Healthcheck::Command { command, interval, timeout, start_period, start_interval, retries } => {
             let test = match command {
                 ShellOrExec::Shell(line) => vec!["CMD-SHELL".to_owned(), line.text.to_string()],
-                ShellOrExec::Exec(words) => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
+                ShellOrExec::Exec(words) => std::iter::once("CMD".to_owned()).chain(words.iter().map(ToString::to_string)).collect(),
             };
             HealthConfig {
                 test,

@@ -93,7 +93,7 @@ impl Lowering<'_, '_> {
             script,
         };
         state.node = self.add(state, Op::Exec(op), &inputs, statement, step_text(statement, &self.request.dockerfile.file));
-        self.commit(state, &history, Layer::Marked);
+        self.commit(state, history, Layer::Marked);
     }
 
     /// The environment of a command, if the kernel can take it and the arguments at all; if not, says what it cannot.
@@ -199,7 +199,7 @@ impl Lowering<'_, '_> {
     }
 
     /// What a mount's files come from: the build context unless `from` names something.
-    fn mount_source(&mut self, from: Option<&Spanned<String>>, source: &str, state: &StageState) -> Option<NodeId> {
+    fn mount_source(&mut self, from: Option<&Spanned<parser::Text>>, source: &str, state: &StageState) -> Option<NodeId> {
         let origin = match from {
             None if self.request.contexts.main().is_some() => return Some(self.context(None)),
             None => return Some(self.context_files(None, source, &state.platform)),
@@ -215,7 +215,7 @@ impl Lowering<'_, '_> {
     ///
     /// They are copied first, and by their content: a step must see them without what is ignored, owned by root, and as they were when their checksum was
     /// taken.
-    pub(super) fn context_files(&mut self, context: Option<&str>, source: &str, platform: &Platform) -> NodeId {
+    pub(super) fn context_files(&mut self, context: Option<&str>, source: &str, platform: &Arc<Platform>) -> NodeId {
         let pattern = RootPath::new(source).relative().to_string_lossy().into_owned();
         let key = format!("context copy {} {pattern}", context.unwrap_or(""));
         if let Some(node) = self.sources.get(&key) {
@@ -237,7 +237,7 @@ impl Lowering<'_, '_> {
             None => format!("[internal] context {source} for RUN --mount"),
             Some(name) => format!("[context {name}] load {source}"),
         };
-        let step = Step { stage: String::new(), position: (0, 0), text, source: None, ignore_cache: false };
+        let step = Step { stage: parser::Text::default(), position: (0, 0), text, source: None, ignore_cache: false };
         let node = self.add_node(Op::Copy(op), &inputs, step, platform.clone());
         self.sources.insert(key, node);
         node

@@ -92,6 +92,9 @@ impl Word {
     /// The names of the variables that the word mentions, sorted; nothing where the word's syntax is wrong.
     pub fn variables(&self, escape: char) -> BTreeSet<&str> {
         let mut names = BTreeSet::new();
+        if !self.text.contains('$') {
+            return names;
+        }
         if let Ok(parts) = template::parse(&self.text, escape, false) {
             template::names(&parts, &mut names);
         }

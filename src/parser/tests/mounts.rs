@@ -52,7 +52,7 @@ impl Words {
         self
     }
 
-    fn from(&mut self, from: Option<Spanned<String>>) -> &mut Words {
+    fn from(&mut self, from: Option<Spanned<Text>>) -> &mut Words {
         self.text("from", from.map(|from| from.value).as_deref())
     }
 
