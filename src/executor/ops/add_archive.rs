@@ -23,7 +23,7 @@ use crate::path::RootPath;
 use crate::sys::tree::{Kind, Metadata, Tree};
 
 /// How large an extended header may be: paths and attributes have kernel limits far below.
-const MAX_HEADER: u64 = 1024 * 1024;
+pub(super) const MAX_HEADER: u64 = 1024 * 1024;
 /// How many links one name may lead through, as in the kernel.
 const MAX_LINKS: usize = 40;
 
@@ -43,7 +43,7 @@ pub(super) fn unpack(
 ) -> Result<(Copied, Option<KnownFiles>), Error> {
     let stream = decompressor(file, None).map_err(Error::OpenArchive)?;
     let mut archive = TarReader::unhashed(stream, MAX_HEADER);
-    let implied = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: request.created_time.map_or(Mtime::Now, Mtime::At), xattrs: Vec::new() };
+    let implied = implied(request);
     let mut copied = Copied::default();
     let known = std::thread::scope(|scope| {
         let (root, chown, filler) = (Arc::clone(directory), request.chown, Filler::new(scope, upper, known));
@@ -55,6 +55,18 @@ pub(super) fn unpack(
         unpacker.finish()
     })?;
     Ok((copied, known))
+}
+
+/// What directories get that no entry describes.
+pub(super) fn implied(request: &CopyRequest) -> Attributes {
+    Attributes { mode: 0o755, uid: 0, gid: 0, mtime: request.created_time.map_or(Mtime::Now, Mtime::At), xattrs: Vec::new() }
+}
+
+/// What an entry gets, with the owner of `--chown` if there is one.
+pub(super) fn attributes(member: &Member, chown: Option<Owner>) -> Attributes {
+    let owner = chown.unwrap_or(Owner { uid: member.uid, gid: member.gid });
+    let xattrs = member.xattrs.iter().map(|(name, value)| (OsString::from_vec(name.clone()), value.clone())).collect();
+    Attributes { mode: member.mode & 0o7777, uid: owner.uid, gid: owner.gid, mtime: Mtime::At(member.mtime), xattrs }
 }
 
 struct Unpacker<'a, 'env> {
@@ -78,7 +90,7 @@ impl Unpacker<'_, '_> {
         // The destination itself keeps its attributes.
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(0) };
         let directory = self.parent(member, &above)?;
-        let attributes = self.attributes(member);
+        let attributes = attributes(member, self.chown);
         if member.kind == MemberKind::Directory {
             self.make_directory(&directory, name, &attributes)?;
             return Ok(0);
@@ -234,12 +246,6 @@ impl Unpacker<'_, '_> {
         if kind == Kind::Directory { self.filler.forget_all() } else { self.filler.forget(path.clone()) }
     }
 
-    fn attributes(&self, member: &Member) -> Attributes {
-        let owner = self.chown.unwrap_or(Owner { uid: member.uid, gid: member.gid });
-        let xattrs = member.xattrs.iter().map(|(name, value)| (OsString::from_vec(name.clone()), value.clone())).collect();
-        Attributes { mode: member.mode & 0o7777, uid: owner.uid, gid: owner.gid, mtime: Mtime::At(member.mtime), xattrs }
-    }
-
     fn finish(self) -> Result<Option<KnownFiles>, Error> {
         drop(self.last);
         let known = self.filler.finish()?;
@@ -259,7 +265,7 @@ enum Missing {
 }
 
 /// The path of a name in an archive, below the destination.
-fn entry_path(member: &Member, name: &[u8]) -> Result<RootPath, Error> {
+pub(super) fn entry_path(member: &Member, name: &[u8]) -> Result<RootPath, Error> {
     let mut depth = 0_usize;
     for part in name.split(|byte| *byte == b'/') {
         match part {

@@ -213,3 +213,74 @@ fn a_truncated_archive_is_an_error() {
     let error = bench(&[], "a.tar", &content).run("ADD a.tar /").unwrap_err();
     assert_eq!(error.to_string(), "cannot read the archive after 1 entries");
 }
+
+/// An uncompressed archive without surprises is unpacked in another order, by several threads, than a compressed one.
+#[test]
+fn a_large_archive_gives_the_same_layer_whether_it_is_compressed_or_not() {
+    if !can_mount("a_large_archive_gives_the_same_layer_whether_it_is_compressed_or_not") {
+        return;
+    }
+    let large = "l".repeat(300_000);
+    let mut names: Vec<(EntryType, String, u32, u32, String)> = Vec::new();
+    for directory in (0..12).rev() {
+        for file in (0..60).rev() {
+            names.push((F, format!("d{directory}/f{file}"), 0o640 + file % 8, file, "x".repeat((file * directory * 9) as usize)));
+        }
+        // Described after what is in it, and between others by name.
+        names.push((D, format!("d{directory}"), 0o2751, directory, String::new()));
+        names.push((F, format!("d{directory}.x"), 0o4755, 9, String::new()));
+        names.push((L, format!("d{directory}/deep/er/link"), 0o777, 3, "../../../d1".to_owned()));
+    }
+    names.push((F, "d3/large".to_owned(), 0o600, 1, large));
+    let mut builder = Builder::new(Vec::new());
+    builder.append_pax_extensions([("SCHILY.xattr.user.note", b"n".as_slice())]).unwrap();
+    let mut content = builder.get_ref().clone();
+    let entries: Vec<Entry<'_>> =
+        names.iter().map(|(kind, name, mode, owner, text)| (*kind, name.as_str(), *mode, *owner, text.as_str())).collect();
+    content.extend(archive(&entries));
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&content).unwrap();
+    let gzip = gzip.finish().unwrap();
+    for (base, instruction) in [(&[][..], "ADD a /"), (&["d 0755 opt\nt 5 opt"], "ADD a /opt/app/"), (&[], "ADD --chown=4:5 a /x/y")] {
+        let [plain, packed] = [&content, &gzip].map(|content| {
+            let bench = bench(base, "a", content);
+            let copied = bench.run_telling(instruction, None).unwrap();
+            let times: Vec<i64> = ["d3", "d3/large", "d3/deep/er/link"]
+                .map(|name| {
+                    let path = ["", "opt/app", "x/y"].map(|above| bench.upper().join(above).join(name));
+                    path.iter().find_map(|path| fs::symlink_metadata(path).ok()).unwrap().mtime()
+                })
+                .into();
+            assert!(copied.layer.is_some(), "{instruction}");
+            (bench.merged(), (copied.entries, copied.bytes, copied.warnings), times, copied.layer.map(|layer| (layer.size, layer.entries)))
+        });
+        assert_eq!(plain, packed, "{instruction}");
+        assert_eq!(plain.2, [1234, 1234, 1234], "{instruction}");
+    }
+}
+
+#[test]
+fn an_archive_that_replaces_what_it_made_is_unpacked_in_its_order() {
+    if !can_mount("an_archive_that_replaces_what_it_made_is_unpacked_in_its_order") {
+        return;
+    }
+    case(&[], &[(F, "f", 0o644, 0, "1"), (F, "f", 0o600, 0, "2")], "ADD a.tar /", &["f 0600 0:0 /f 2"]);
+    case(
+        &[],
+        &[(F, "f", 0o644, 0, "1"), (D, "f", 0o700, 0, ""), (F, "f/g", 0o644, 0, "G")],
+        "ADD a.tar /",
+        &["d 0700 0:0 /f", "f 0644 0:0 /f/g G"],
+    );
+    case(
+        &[],
+        &[(L, "l", 0o777, 0, "d"), (F, "l/f", 0o644, 0, "F")],
+        "ADD a.tar /x/",
+        &["d 0755 0:0 /x", "d 0755 0:0 /x/d", "f 0644 0:0 /x/d/f F", "l 0:0 /x/l d"],
+    );
+    case(
+        &[],
+        &[(D, "d", 0o700, 0, ""), (F, "d/f", 0o644, 0, "F"), (D, "d", 0o711, 1, "")],
+        "ADD a.tar /",
+        &["d 0711 1:1 /d", "f 0644 0:0 /d/f F"],
+    );
+}

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::add_archive;
+use super::archive_plan::Plan;
 use super::content::{ContentCopier, write_all};
 use super::error::Error;
 use super::layer_diff::LayerDiff;
@@ -19,10 +20,10 @@ use super::share::Sharing;
 use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
 use super::walk::{Rules, Walk};
 use crate::context::IgnoreRules;
-use crate::image::layer::{KnownFiles, LayerEntries, LayerOptions, LayerStream, LayerWritten, diff_id_knowing};
+use crate::image::layer::{KnownFiles, LayerEntries, LayerOptions, LayerStream, LayerWritten, Member, diff_id_knowing};
 use crate::path::RootPath;
 use crate::store::view::MergedView;
-use crate::sys::tree::{Kind, LastLink, Tree, resolve};
+use crate::sys::tree::{DirEntry, Kind, LastLink, Tree, resolve};
 
 /// A user and a group, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,6 +212,8 @@ struct Copier<'a> {
     sharing: Option<&'a Sharing<'a>>,
     /// The layer's directory, and how it is made a stream: where it may be found out while it is written.
     diff: Option<(&'a Path, &'a LayerOptions)>,
+    /// Whether there is one source only, so that the destination is its own.
+    is_alone: bool,
     rules: Rules,
     content: ContentCopier,
     made: Attributes,
@@ -233,14 +236,16 @@ fn copy_sources(
     let made = made_directory(request);
     let content = ContentCopier::default();
     // Several sources are not written in the order of a stream.
-    let diff = diff.filter(|_| request.sources.len() == 1 && !request.parents);
-    let mut copier =
-        Copier { upper, destination, request, sharing, diff, rules, content, made, onto_file: Cell::new(0), unpacked: Cell::default() };
+    let is_alone = request.sources.len() == 1;
+    let diff = diff.filter(|_| is_alone && !request.parents);
+    let (onto_file, unpacked) = (Cell::new(0), Cell::default());
+    let mut copier = Copier { upper, destination, request, sharing, diff, is_alone, rules, content, made, onto_file, unpacked };
     for source in &request.sources {
         match source {
             CopySource::Tree { tree, pattern } => {
                 let roots = select(tree.as_ref(), pattern, request.parents)?;
-                copier.diff = diff.filter(|_| roots.len() == 1);
+                copier.is_alone = is_alone && roots.len() == 1;
+                copier.diff = diff.filter(|_| copier.is_alone);
                 for root in roots {
                     copier.root(tree.as_ref(), &root, copied)?;
                 }
@@ -291,7 +296,7 @@ impl Copier<'_> {
             self.below_parents(&walk, root)?;
         } else if is_directory {
             let directory = self.upper.enter_all(&self.destination.path, &self.made)?;
-            walk.diff = self.begin_diff(&directory, tree, &root.path);
+            walk.diff = self.begin_diff(&directory, || self.gets_entries(&directory, tree, &root.path));
             walk.contents(&root.path, directory)?;
         } else if root.metadata.kind == Kind::File && self.request.unpack != Unpack::Never {
             let open = || tree.open(&root.path).map_err(|source| Error::Read { path: root.path.clone(), source });
@@ -304,20 +309,24 @@ impl Copier<'_> {
         let (entries, bytes) = walk.totals();
         copied.entries += entries;
         copied.bytes += bytes;
-        copied.layer = walk.diff.and_then(LayerDiff::finish);
+        if let Some(diff) = walk.diff {
+            copied.layer = diff.finish();
+        }
         Ok(())
     }
 
-    /// Begins to find out the diff ID of a layer that gets the contents of `source` in `directory`, and nothing else.
-    fn begin_diff(&self, directory: &Arc<UpperDir>, tree: &dyn Tree, source: &RootPath) -> Option<LayerDiff> {
+    /// Whether something new is made directly in `directory` if it gets the contents of `source`.
+    fn gets_entries(&self, directory: &UpperDir, tree: &dyn Tree, source: &RootPath) -> bool {
+        let is_new = |entry: &DirEntry| entry.kind != Kind::Directory || directory.covers(&entry.name).is_ok_and(|covers| !covers);
+        tree.read_dir(source).is_ok_and(|entries| entries.iter().any(is_new))
+    }
+
+    /// Begins to find out the diff ID of a layer in which `directory` is filled, and nothing else. A directory of the base gets a new time if something new is made
+    /// directly in it, as `gets_entries` says. That need not be exact: a wrong guess is found out in the end.
+    fn begin_diff(&self, directory: &Arc<UpperDir>, gets_entries: impl FnOnce() -> bool) -> Option<LayerDiff> {
         let (layer, options) = self.diff?;
         let stream = LayerStream::open(layer, self.upper.base().layers(), options).ok()?;
-        // A directory of the base gets a new time if something new is made directly in it. This need not be exact: a wrong guess is found out in the end.
-        let gets_entries = tree
-            .read_dir(source)
-            .ok()?
-            .iter()
-            .any(|entry| entry.kind != Kind::Directory || directory.covers(&entry.name).is_ok_and(|covers| !covers));
+        let gets_entries = gets_entries();
         let mut above = LayerEntries::default();
         let way = directory.way();
         for (at, made) in way.iter().enumerate() {
@@ -379,11 +388,27 @@ impl Copier<'_> {
         // `--chmod` has no say in unpacking.
         let made = Attributes { mode: MADE_MODE, ..self.made.clone() };
         let directory = self.upper.enter_all(&self.destination.path, &made)?;
+        let has_nothing_below = !directory.in_base() || self.upper.base().layers().is_empty();
+        if self.is_alone && has_nothing_below && self.unpack_planned(&directory, &open()?, copied)? {
+            return Ok(true);
+        }
         let known = self.diff.map(|_| KnownFiles::new(MAX_KNOWN));
         let (unpacked, known) = add_archive::unpack(self.upper, &directory, open()?, self.request, known)?;
         self.unpacked.set(known);
         copied.entries += unpacked.entries;
         copied.bytes += unpacked.bytes;
+        Ok(true)
+    }
+
+    /// Unpacks an archive into a directory that has nothing in it, if it is one that can be planned. Returns whether it was.
+    fn unpack_planned(&self, directory: &Arc<UpperDir>, archive: &File, copied: &mut Copied) -> Result<bool, Error> {
+        let attributes = |member: &Member| add_archive::attributes(member, self.request.chown);
+        let Some(plan) = Plan::read(archive, directory.path(), &add_archive::implied(self.request), attributes) else { return Ok(false) };
+        copied.entries += plan.members;
+        copied.bytes += plan.bytes;
+        let diff = self.begin_diff(directory, || true);
+        plan.unpack(self.upper, directory, archive, diff.as_ref())?;
+        copied.layer = diff.and_then(LayerDiff::finish);
         Ok(true)
     }
 

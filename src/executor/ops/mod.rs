@@ -4,10 +4,12 @@
 //! form, so that the others speak of files only. They mount nothing, start no process and trust no name.
 
 mod add_archive;
+mod archive_plan;
 #[cfg(test)]
 mod archive_tests;
 mod content;
 mod copy;
+mod crew;
 mod dates;
 mod error;
 pub mod exec;

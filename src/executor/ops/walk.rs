@@ -1,15 +1,16 @@
 //! Copies a directory's contents into a directory of the new layer.
 //!
 //! One thread walks the tree in the order of a layer's stream, makes the directories and cuts the rest into pieces, which helpers copy too once a tree turns
-//! out to be large. Few pieces wait, so that hardly more descriptors are open than the tree is deep. Whichever thread fails first stops the others.
+//! out to be large ([`super::crew`]). Few pieces wait, so that hardly more descriptors are open than the tree is deep.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::content::ContentCopier;
 use super::copy::{ChmodRule, Owner};
+use super::crew;
 use super::error::Error;
 use super::layer_diff::LayerDiff;
 use super::share::Sharing;
@@ -20,8 +21,6 @@ use crate::path::RootPath;
 use crate::sys::inode::Xattrs;
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
 
-/// How many threads work on one tree.
-const MAX_THREADS: usize = 4;
 /// From how many entries on a second thread is worth its start.
 const HELP_FROM: u64 = 256;
 /// How many entries make one piece. What is left of a directory goes with it, up to the second number: two threads in one directory wait for each other.
@@ -56,16 +55,6 @@ pub(super) struct Walk<'a> {
     bytes: AtomicU64,
     /// The first name of each file that has several.
     links: Mutex<HashMap<(u64, u64), RootPath>>,
-    queue: Mutex<Queue>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    pieces: VecDeque<Piece>,
-    /// No more pieces will come.
-    ended: bool,
-    failure: Option<Error>,
 }
 
 /// A directory on the way down.
@@ -96,8 +85,7 @@ pub(super) type Place<'a> = (&'a UpperDir, &'a OsStr);
 impl<'a> Walk<'a> {
     pub(super) fn new(upper: &'a Upper<'a>, tree: &'a dyn Tree, rules: &'a Rules, content: &'a ContentCopier, base: RootPath) -> Walk<'a> {
         let (entries, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (links, queue, wake) = (Mutex::default(), Mutex::default(), Condvar::new());
-        Walk { upper, tree, rules, content, sharing: None, diff: None, base, entries, bytes, links, queue, wake }
+        Walk { upper, tree, rules, content, sharing: None, diff: None, base, entries, bytes, links: Mutex::default() }
     }
 
     /// How many entries were made, and how many bytes were copied.
@@ -242,79 +230,12 @@ impl<'a> Walk<'a> {
 
     /// Copies what is left of `level` and below.
     fn run(&self, level: Level) -> Result<(), Error> {
-        let mut walk = vec![level];
-        let mut number = 0;
-        while !walk.is_empty() && self.entries.load(Ordering::Relaxed) < HELP_FROM {
+        let (mut walk, mut number) = (vec![level], 0);
+        let next = move || {
             number += 1;
-            let piece = self.piece(&mut walk, number)?;
-            self.work(piece)?;
-        }
-        if walk.is_empty() {
-            return Ok(());
-        }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(|| while self.help() {});
-            }
-            while !walk.is_empty() && self.lock().failure.is_none() {
-                number += 1;
-                match self.piece(&mut walk, number) {
-                    Ok(piece) => self.hand_out(piece, threads),
-                    Err(error) => self.fail(error),
-                }
-            }
-            drop(walk);
-            self.lock().ended = true;
-            self.wake.notify_all();
-            while self.help() {}
-        });
-        let mut queue = self.lock();
-        queue.ended = false;
-        queue.pieces.clear();
-        queue.failure.take().map_or(Ok(()), Err)
-    }
-
-    /// Leaves a piece to the helpers, or does the first of those that wait if there are enough.
-    fn hand_out(&self, piece: Piece, threads: usize) {
-        let mut queue = self.lock();
-        queue.pieces.push_back(piece);
-        self.wake.notify_one();
-        if queue.pieces.len() < 2 * threads {
-            return;
-        }
-        let first = queue.pieces.pop_front();
-        drop(queue);
-        if let Some(Err(error)) = first.map(|piece| self.work(piece)) {
-            self.fail(error);
-        }
-    }
-
-    /// Does one piece, or waits for one. Returns whether there may be more.
-    fn help(&self) -> bool {
-        let mut queue = self.lock();
-        let piece = loop {
-            if queue.failure.is_some() {
-                return false;
-            }
-            if let Some(piece) = queue.pieces.pop_front() {
-                break piece;
-            }
-            if queue.ended {
-                return false;
-            }
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            (!walk.is_empty()).then(|| self.piece(&mut walk, number))
         };
-        drop(queue);
-        if let Err(error) = self.work(piece) {
-            self.fail(error);
-        }
-        true
-    }
-
-    fn fail(&self, error: Error) {
-        self.lock().failure.get_or_insert(error);
-        self.wake.notify_all();
+        crew::run(next, |piece| self.work(piece), || self.entries.load(Ordering::Relaxed) >= HELP_FROM)
     }
 
     /// Goes on with the walk until a piece is full or all is done; makes the directories on the way.
@@ -469,10 +390,6 @@ impl<'a> Walk<'a> {
 
     fn read(&self, directory: &RootPath) -> Result<Vec<DirEntry>, Error> {
         self.tree.read_dir(directory).map_err(|error| read_error(directory, error))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -135,6 +135,11 @@ impl<R: Read> TarReader<R> {
         Ok(&available[..count])
     }
 
+    /// Where in the stream the next byte of [`TarReader::data`] stands.
+    pub(crate) fn position(&self) -> u64 {
+        self.source.position()
+    }
+
     /// Marks `count` bytes of [`TarReader::data`] as used.
     pub(crate) fn consume(&mut self, count: usize) {
         self.data_left = self.data_left.saturating_sub(count as u64);
