@@ -65,6 +65,17 @@ impl BuildCache {
         }
     }
 
+    /// What the result is called that was made under `key`, if it is still there. [`BuildCache::get`] gives it.
+    pub fn find(&self, key: &CacheKey) -> Option<CacheKey> {
+        match self.store.cache_result(&key.0) {
+            Ok(result) => result.map(CacheKey),
+            Err(error) => {
+                tracing::warn!(%key, %error, "the cache record cannot be read");
+                None
+            }
+        }
+    }
+
     /// Records a result under each of `keys`.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! A node's identity is the key of its record where one is found, and its own key where none is (then that is what its result will be called). So one pass
 //! over the graph finds every hit of an unchanged build, without touching a layer.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) struct Probe {
     /// What its result is called, or will be.
     pub(super) key: CacheKey,
     /// The result, where it is there.
-    pub(super) hit: Option<Output>,
+    pub(super) hit: Option<Hit>,
     /// What an imported cache has, where the result is not here.
     pub(super) offer: Option<Offer>,
     /// The imported cache that has it, whether the result is here or not, and the keys that it is found by there.
@@ -33,6 +33,16 @@ pub(super) struct Probe {
     pub(super) components: Option<Components>,
     /// How many bytes of files were hashed to find that out.
     pub(super) hashed: u64,
+}
+
+/// A result that is there.
+#[derive(Clone, Debug)]
+pub(super) enum Hit {
+    /// It is found under this key. A result names all snapshots that it is made of, so those of a thousand steps that are built upon each other would be half a
+    /// million; most are never asked for.
+    Under(CacheKey),
+    /// Its snapshots are known, and held by a lease when all nodes are probed.
+    Held(Output),
 }
 
 /// What the servers that a build reads from have at this moment, by node.
@@ -58,7 +68,7 @@ pub(super) fn probe_all(graph: &BuildGraph, environment: &Environment, remotes: 
             probes.insert(id, Probe { hashed: environment.checksums.hashed_so_far() - before, ..probe });
         }
     }
-    hold_hits(environment, &mut probes)?;
+    hold_hits(graph, environment, &mut probes)?;
     Ok(probes)
 }
 
@@ -68,17 +78,44 @@ pub(super) fn hold(environment: &Environment, snapshots: &[SnapshotId]) -> Resul
     Ok(environment.lease.add_all(&resources)?.into_iter().all(|present| present))
 }
 
-/// Takes a lease on every hit. What was pruned since it was looked up is none, but may still be in a cache.
-fn hold_hits(environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> Result<(), Error> {
-    let snapshots: BTreeSet<_> =
-        probes.values().filter_map(|probe| probe.hit.as_ref()).flat_map(|hit| hit.snapshots.iter().copied()).collect();
-    let resources: Vec<Resource> = snapshots.iter().map(|id| Resource::Snapshot(*id)).collect();
-    let present = environment.lease.add_all(&resources)?;
-    let gone: BTreeSet<_> = snapshots.into_iter().zip(present).filter(|(_, present)| !present).map(|(id, _)| id).collect();
-    for probe in probes.values_mut() {
-        if probe.hit.as_ref().is_some_and(|hit| hit.snapshots.iter().any(|id| gone.contains(id))) {
-            probe.hit = None;
-            probe.offer = probe.components.as_ref().and_then(|components| environment.imports.find(components, probe.key));
+/// Takes a lease on every hit that is needed, from the target down. What was pruned since it was looked up is none, but may still be in a cache.
+fn hold_hits(graph: &BuildGraph, environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> Result<(), Error> {
+    // Who tells of all steps needs all results. The layers of images are few.
+    let is_needed = |id: &NodeId| environment.tell_steps || *id == graph.target || matches!(graph.node(*id).op, Op::Source(_));
+    let mut todo: Vec<NodeId> = graph.nodes().filter(is_needed).collect();
+    let mut seen: HashSet<NodeId> = todo.iter().copied().collect();
+    while !todo.is_empty() {
+        let mut outputs = Vec::new();
+        let mut missed = Vec::new();
+        for id in todo.drain(..) {
+            let output = match probes.get(&id).and_then(|probe| probe.hit.as_ref()) {
+                Some(Hit::Held(output)) => Some(output.clone()),
+                Some(Hit::Under(key)) => environment.cache.get(key),
+                None => None,
+            };
+            match output {
+                Some(output) => outputs.push((id, output)),
+                None => missed.push(id),
+            }
+        }
+        let snapshots: HashSet<SnapshotId> = outputs.iter().flat_map(|(_, output)| output.snapshots.iter().copied()).collect();
+        let resources: Vec<Resource> = snapshots.iter().map(|id| Resource::Snapshot(*id)).collect();
+        let present = environment.lease.add_all(&resources)?;
+        let gone: HashSet<SnapshotId> = snapshots.into_iter().zip(present).filter(|(_, present)| !present).map(|(id, _)| id).collect();
+        for (id, output) in outputs {
+            let is_gone = !gone.is_empty() && output.snapshots.iter().any(|id| gone.contains(id));
+            match probes.get_mut(&id) {
+                Some(probe) if !is_gone => probe.hit = Some(Hit::Held(output)),
+                _ => missed.push(id),
+            }
+        }
+        for id in missed {
+            if let Some(probe) = probes.get_mut(&id)
+                && probe.hit.take().is_some()
+            {
+                probe.offer = probe.components.as_ref().and_then(|components| environment.imports.find(components, probe.key));
+            }
+            todo.extend(graph.inputs(id).into_iter().filter(|input| seen.insert(*input)));
         }
     }
     Ok(())
@@ -94,7 +131,7 @@ fn probe_node(
     remotes: &Remotes,
 ) -> Result<Option<Probe>, Error> {
     let whole = |key: CacheKey, snapshots: Option<Vec<_>>| {
-        let hit = snapshots.map(|snapshots| Output { key, snapshots });
+        let hit = snapshots.map(|snapshots| Hit::Held(Output { key, snapshots }));
         Ok(Some(Probe { key, hit, offer: None, listed: None, components: None, hashed: 0 }))
     };
     match &node.op {
@@ -105,7 +142,10 @@ fn probe_node(
             None => Ok(None),
         },
         Op::Source(SourceOp::Remote(_)) => match remotes.trees.get(&id) {
-            Some(key) => whole(*key, environment.cache.get(key).map(|found| found.snapshots)),
+            Some(key) => {
+                let hit = environment.cache.find(key).map(|_| Hit::Under(*key));
+                Ok(Some(Probe { key: *key, hit, offer: None, listed: None, components: None, hashed: 0 }))
+            }
             None => Ok(None),
         },
         Op::Source(SourceOp::Context { .. }) => Ok(None),
@@ -125,8 +165,9 @@ fn probe_node(
                 let key = never_used(&key)?;
                 return Ok(Some(Probe { key, hit: None, offer: None, listed: None, components: Some(components), hashed: 0 }));
             }
-            let hit = environment.cache.get(&key);
-            let key = hit.as_ref().map_or(key, |hit| hit.key);
+            let found = environment.cache.find(&key);
+            let hit = found.map(|_| Hit::Under(key));
+            let key = found.unwrap_or(key);
             // Also where the result is here: what is above it may be in the cache only, under the cache's name of this.
             let offer = environment.imports.find(&components, key);
             let listed = offer.as_ref().map(|offer| (offer.cache, offer.keys.clone()));

@@ -30,7 +30,7 @@ use crate::task::blocking;
 
 use super::explain::{self, FoundBy};
 use super::probe::{
-    Probe, Remotes, components, content_components, context_of, contexts_read, hold, is_context, never_used, probe_all, slots,
+    Hit, Probe, Remotes, components, content_components, context_of, contexts_read, hold, is_context, never_used, probe_all, slots,
 };
 use super::told::{StepResult, step_name};
 use super::{CacheFailure, Download, Environment, Error, mounted, ops};
@@ -197,7 +197,7 @@ impl Scheduler {
             if self.states.contains_key(&id) {
                 continue;
             }
-            match self.probes.get(&id).and_then(|probe| probe.hit.clone()) {
+            match self.hit(id) {
                 Some(output) => {
                     self.states.insert(id, NodeState::Done(output));
                 }
@@ -211,6 +211,15 @@ impl Scheduler {
         }
         for id in waiting {
             self.wait_for_inputs(id);
+        }
+    }
+
+    /// A node's result, where it was found.
+    fn hit(&self, id: NodeId) -> Option<Output> {
+        match self.probes.get(&id)?.hit.as_ref()? {
+            Hit::Held(output) => Some(output.clone()),
+            // It lies below something that a cache had, and that turned out to be of no use.
+            Hit::Under(key) => self.environment.cache.get(key).filter(|output| hold(&self.environment, &output.snapshots).unwrap_or(false)),
         }
     }
 

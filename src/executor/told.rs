@@ -7,6 +7,7 @@ use crate::cache::{CacheKey, Components, Offer};
 use crate::graph::{BuildGraph, NodeId, Op, Step};
 use crate::store::SnapshotId;
 
+use super::probe::Hit;
 use super::scheduler::{NodeState, Scheduler};
 
 /// What is known of one step.
@@ -61,7 +62,10 @@ impl Scheduler {
         let components = self.ran.get(&id).or(probe.components.as_ref())?.clone();
         let output = match self.states.get(&id) {
             Some(NodeState::Done(output)) => Some(output),
-            _ => probe.hit.as_ref(),
+            _ => match &probe.hit {
+                Some(Hit::Held(output)) => Some(output),
+                _ => None,
+            },
         };
         match (output, self.offers.get(&id)) {
             (Some(output), _) => Some((components, output.key, StepLayerAt::Stack(output.snapshots.clone()))),

@@ -27,6 +27,20 @@ impl Store {
         Ok(self.cache_get_many(std::slice::from_ref(key))?.pop().flatten())
     }
 
+    /// What the record under `key` gave, without the snapshots of it: of a step that is built upon a thousand others, those are most of the record.
+    pub fn cache_result(&self, key: &[u8; 32]) -> Result<Option<[u8; 32]>, Error> {
+        let old = now() - USE_GRANULARITY;
+        let found = self.database().read("look a cache record up", |db| {
+            let sql = "SELECT result, last_used, id FROM cache_keys JOIN cache_records ON id = record WHERE key = ?";
+            db.prepare_cached(sql)?.query_row([key], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))).optional()
+        })?;
+        let Some((result, last_used, id)) = found else { return Ok(None) };
+        if last_used < old {
+            self.used().cache_records.insert(id);
+        }
+        Ok(Some(result))
+    }
+
     /// The record of each of `keys`, as of one instant.
     pub fn cache_get_many(&self, keys: &[[u8; 32]]) -> Result<Vec<Option<CacheEntry>>, Error> {
         let mut stale: Vec<i64> = Vec::new();
