@@ -83,7 +83,7 @@ enum Command {
     Delete(commands::remote::DeleteArgs),
     /// Check all bytes of images: every digest, every size, every layer
     Validate(commands::validate::ValidateArgs),
-    /// Show what differs between two images: files and config
+    /// Show what differs between two images, files and config, or what a container has changed
     Diff(commands::diff::DiffArgs),
     /// Make an image with another config, labels, annotations or platform
     Mutate(Box<commands::edit::MutateArgs>),
@@ -107,7 +107,15 @@ enum Command {
     Inspect(commands::images::InspectArgs),
     /// Show how an image came to be
     History(commands::images::HistoryArgs),
+    /// Manage containers, in the words of `docker container`
+    Container(commands::container::ContainerArgs),
+    /// Manage volumes
+    Volume(commands::volume::VolumeArgs),
+    /// Make a container, without starting it
+    #[command(disable_help_flag = true)]
+    Create(Box<commands::run::CreateArgs>),
     /// Run a command in a new container
+    #[command(disable_help_flag = true)]
     Run(Box<commands::run::RunArgs>),
     /// Run another command in a running container
     Exec(commands::exec::ExecArgs),
@@ -119,6 +127,28 @@ enum Command {
     Stop(commands::containers::StopArgs),
     /// Start containers that were stopped
     Start(commands::containers::StartArgs),
+    /// Stop containers and start them again
+    Restart(commands::life::RestartArgs),
+    /// Make all processes of containers stand still
+    Pause(commands::life::PauseArgs),
+    /// Let containers go on that stand still
+    Unpause(commands::life::PauseArgs),
+    /// Give a container another name
+    Rename(commands::life::RenameArgs),
+    /// Change the limits and the restart policy of containers
+    Update(commands::life::UpdateArgs),
+    /// Show the processes of a container
+    Top(commands::container_views::TopArgs),
+    /// Show what containers use
+    Stats(commands::container_views::StatsArgs),
+    /// Show the ports that a container has published
+    Port(commands::container_views::PortArgs),
+    /// Make an image of a container
+    Commit(commands::container_files::CommitArgs),
+    /// Write all files of a container to an archive
+    Export(commands::container_files::ExportArgs),
+    /// Show what happens to containers and volumes
+    Events(commands::events::EventsArgs),
     /// Send a signal to containers
     Kill(commands::containers::KillArgs),
     /// Wait for the end of containers, and show their exit codes
@@ -159,7 +189,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and versions go to standard output and are no failure; clap knows which is which.
             let _ = error.print();
-            if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|command| command == "run" || command == "exec") {
+            if error.use_stderr()
+                && std::env::args_os().nth(1).is_some_and(|command| ["run", "exec", "create"].iter().any(|known| command == *known))
+            {
                 return ExitCode::from(commands::run::FAILED);
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -208,6 +240,20 @@ pub fn main() -> ExitCode {
         Command::Rmi(args) => commands::images::rmi(&arguments.global, args),
         Command::Inspect(args) => commands::images::inspect(&arguments.global, args),
         Command::History(args) => commands::images::history(&arguments.global, args),
+        Command::Container(args) => commands::container::run(&arguments.global, args),
+        Command::Volume(args) => commands::volume::run(&arguments.global, args),
+        Command::Create(args) => commands::run::create(&arguments.global, *args),
+        Command::Restart(args) => commands::life::restart(&arguments.global, &args),
+        Command::Pause(args) => commands::life::pause(&arguments.global, &args),
+        Command::Unpause(args) => commands::life::unpause(&arguments.global, &args),
+        Command::Rename(args) => commands::life::rename(&arguments.global, &args),
+        Command::Update(args) => commands::life::update(&arguments.global, &args),
+        Command::Top(args) => commands::container_views::top(&arguments.global, &args),
+        Command::Stats(args) => commands::container_views::stats(&arguments.global, &args),
+        Command::Port(args) => commands::container_views::port(&arguments.global, &args),
+        Command::Commit(args) => commands::container_files::commit(&arguments.global, args),
+        Command::Export(args) => commands::container_files::export(&arguments.global, &args),
+        Command::Events(args) => commands::events::events(&arguments.global, &args),
         Command::Run(args) => commands::run::run(&arguments.global, *args),
         Command::Exec(args) => commands::exec::exec(&arguments.global, args),
         Command::Ps(args) => commands::containers::ps(&arguments.global, &args),

@@ -264,6 +264,31 @@ fn unified_base() -> PathBuf {
     own.filter(|own| writable(own)).unwrap_or(root)
 }
 
+/// Changes the limits of a running sandbox, whose groups are in these directories.
+pub(super) fn update(directories: &[PathBuf], spec: &CgroupSpec) -> Result<(), Failure> {
+    let unified = is_unified();
+    let mut settings = if unified { unified_settings(spec) } else { legacy_settings(spec) };
+    // Lower and higher limits need opposite orders, as memory alone may never exceed memory with swap: what is refused at first is tried again at last.
+    for last in [false, true] {
+        let mut refused = Vec::new();
+        for setting in settings {
+            let root = Path::new(ROOT).join(setting.controller);
+            let fits = |directory: &&PathBuf| if unified { is_version_2(directory) } else { directory.starts_with(&root) };
+            let Some(directory) = directories.iter().find(fits).filter(|directory| directory.join(setting.file).exists()) else {
+                let reason = "it runs without a control group for that; a limit that is given at its start can be changed later".to_owned();
+                return Err(unavailable(setting.kind, reason));
+            };
+            match write_setting(directory, &setting) {
+                Err(_) if !last => refused.push(setting),
+                other => other?,
+            }
+        }
+        settings = refused;
+        settings.reverse();
+    }
+    Ok(())
+}
+
 fn unavailable(what: LimitKind, reason: String) -> Failure {
     Failure::Limit { what, reason }
 }

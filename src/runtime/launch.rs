@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::io::Stdio;
-use super::spec::NetworkMode;
+use super::spec::{CgroupSpec, NetworkMode};
 use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, terminal, wire, world};
 use crate::sys::process::{Cloned, ProcessIo, clone_process, reap, signal_pidfd, wait_for_end};
 
@@ -52,6 +52,14 @@ pub fn launch(spec: &SandboxSpec, io: SandboxIo) -> Result<Child> {
             Progress::Failed(failure) => return Err(failure.into()),
         }
     }
+}
+
+/// Changes the limits of a running sandbox, whose control groups are in these directories.
+///
+/// # Errors
+/// The kernel refuses a limit, or there is no group for it.
+pub fn update_limits(directories: &[PathBuf], limits: &CgroupSpec) -> Result<()> {
+    Ok(super::cgroup::update(directories, limits)?)
 }
 
 /// Makes a sandbox's init.

@@ -44,7 +44,7 @@ pub use capabilities::Capabilities;
 pub use error::{Error, ExecError};
 pub use exit::{Exit, ExitStatus};
 pub use io::{SandboxIo, Stdio};
-pub use launch::{Child, launch};
+pub use launch::{Child, launch, update_limits};
 pub use plan::{MountPointKind, mount_targets};
 pub use rootless::{IdMap, enter_user_namespace};
 pub use spawner::{Running, Spawner};

@@ -391,6 +391,29 @@ pub struct CgroupSpec {
 }
 
 impl CgroupSpec {
+    /// The limits that differ from those of `before`; a number of processes without a limit is the largest number.
+    pub fn changed_from(&self, before: &CgroupSpec) -> CgroupSpec {
+        fn changed<T: PartialEq + Clone>(new: &Option<T>, old: &Option<T>) -> Option<T> {
+            new.clone().filter(|_| new != old)
+        }
+        let swap = changed(&self.memory_swap, &before.memory_swap);
+        CgroupSpec {
+            // The kernel knows the two together only.
+            memory: changed(&self.memory, &before.memory).or(self.memory.filter(|_| swap.is_some())),
+            memory_swap: self.memory_swap,
+            memory_reservation: changed(&self.memory_reservation, &before.memory_reservation),
+            cpu_millis: changed(&self.cpu_millis, &before.cpu_millis),
+            cpu_quota: changed(&self.cpu_quota, &before.cpu_quota),
+            cpu_period: changed(&self.cpu_period, &before.cpu_period),
+            cpu_shares: changed(&self.cpu_shares, &before.cpu_shares),
+            cpuset_cpus: changed(&self.cpuset_cpus, &before.cpuset_cpus),
+            cpuset_mems: changed(&self.cpuset_mems, &before.cpuset_mems),
+            pids: changed(&self.pids, &before.pids).or(before.pids.filter(|_| self.pids.is_none()).map(|_| u64::MAX)),
+            name: None,
+            parent: None,
+        }
+    }
+
     /// Whether any limit is asked for.
     pub fn has_limits(&self) -> bool {
         let CgroupSpec {

@@ -10,13 +10,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::cli::format::{Format, format};
+use crate::cli::render::size as shown_size;
 use crate::cli::table::{Table, age_in_words, ago, cut, date, tame};
 use crate::cli::{Global, env, report};
 use crate::engine::{ContainerInfo, Engine, Error};
 use crate::runtime::container::{HealthStatus, LogOptions, LogStream, Mode, State, StdinMode};
 
+use super::container_flags::signal;
 use super::exec::{DetachKeys, detach_keys_value};
-use super::run::{PumpFlags, failure_code, pump, signal};
+use super::run::{PumpFlags, failure_code, pump};
 
 /// Flags of `strake ps`.
 #[derive(Debug, Args)]
@@ -39,7 +41,10 @@ pub(in crate::cli) struct PsArgs {
     /// `json`, or a template such as `{{.ID}} {{.Names}}`
     #[arg(long, value_parser = format)]
     format: Option<Format>,
-    /// `name=`, `id=`, `status=`, `label=`, `ancestor=` or `exited=` (may be given several times)
+    /// With how much each has written
+    #[arg(short, long)]
+    size: bool,
+    /// `name=`, `id=`, `status=`, `health=`, `label=`, `ancestor=`, `exited=`, `before=`, `since=` or `volume=` (may be given several times)
     #[arg(short, long, value_name = "FILTER", value_parser = filter)]
     filter: Vec<(String, String)>,
 }
@@ -75,6 +80,9 @@ pub(in crate::cli) struct StopArgs {
     /// Seconds until they are killed [default: what they were made with]
     #[arg(short, long = "time", visible_alias = "timeout", value_name = "SECONDS")]
     time: Option<u64>,
+    /// The signal that asks them to stop [default: what they were made with]
+    #[arg(short, long, value_parser = signal)]
+    signal: Option<i32>,
 }
 
 /// Flags of `strake rm`.
@@ -114,8 +122,11 @@ pub(in crate::cli) struct WaitArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StartArgs {
     /// The containers
-    #[arg(required = true)]
+    #[arg(required_unless_present = "resume")]
     containers: Vec<String>,
+    /// Start all that are to run by their restart policy and do not, as after a start of the machine
+    #[arg(long, conflicts_with_all = ["containers", "attach", "interactive"])]
+    resume: bool,
     /// Show the output, and pass signals on
     #[arg(short, long)]
     attach: bool,
@@ -146,13 +157,23 @@ pub(in crate::cli) struct AttachArgs {
 fn filter(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     match key {
-        "name" | "id" | "status" | "label" | "ancestor" | "exited" => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("the filter `{key}` is not supported: expected name, id, status, label, ancestor or exited")),
+        "status" if !["created", "restarting", "running", "removing", "paused", "exited", "dead"].contains(&value) => {
+            Err(format!("`{value}` is no state of a container: expected created, restarting, running, paused, exited or dead"))
+        }
+        "health" if !["starting", "healthy", "unhealthy", "none"].contains(&value) => {
+            Err(format!("`{value}` is no state of health: expected starting, healthy, unhealthy or none"))
+        }
+        "name" | "id" | "status" | "health" | "label" | "ancestor" | "exited" | "before" | "since" | "volume" => {
+            Ok((key.to_owned(), value.to_owned()))
+        }
+        _ => Err(format!(
+            "the filter `{key}` is not supported: expected name, id, status, health, label, ancestor, exited, before, since or volume"
+        )),
     }
 }
 
 /// Reads a point in time: RFC 3339, seconds since the epoch, or how long ago.
-fn time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
@@ -163,12 +184,13 @@ fn time(text: &str) -> Result<Timestamp, String> {
     Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
 }
 
-fn open(global: &Global) -> Result<Engine, Error> {
+/// Opens the engine for what needs neither an asynchronous runtime nor sandboxes.
+pub(super) fn open(global: &Global) -> Result<Engine, Error> {
     Engine::open(env::engine_options(global), None)
 }
 
 /// Does something to each container, tells its name as the user wrote it, and goes on after a failure.
-fn each(global: &Global, names: &[String], work: impl Fn(&Engine, &ContainerInfo) -> Result<Option<String>, Error>) -> ExitCode {
+pub(super) fn each(global: &Global, names: &[String], work: impl Fn(&Engine, &ContainerInfo) -> Result<Option<String>, Error>) -> ExitCode {
     let engine = match open(global) {
         Ok(engine) => engine,
         Err(error) => return super::exit(Err(error)),
@@ -189,7 +211,7 @@ fn each(global: &Global, names: &[String], work: impl Fn(&Engine, &ContainerInfo
 /// Runs `strake stop`.
 pub(in crate::cli) fn stop(global: &Global, args: &StopArgs) -> ExitCode {
     let timeout = args.time.map(Duration::from_secs);
-    each(global, &args.containers, |engine, info| engine.stop_container(info, timeout).map(|()| None))
+    each(global, &args.containers, |engine, info| engine.stop_container(info, args.signal, timeout).map(|()| None))
 }
 
 /// Runs `strake kill`.
@@ -221,7 +243,15 @@ pub(in crate::cli) fn rm(global: &Global, args: &RmArgs) -> ExitCode {
 /// Runs `strake start`.
 pub(in crate::cli) fn start(global: &Global, args: &StartArgs) -> ExitCode {
     if !(args.attach || args.interactive) {
-        return each(global, &args.containers, |engine, info| {
+        let resumed = || Ok(open(global)?.containers_to_resume()?.into_iter().map(|info| info.record.name).collect::<Vec<_>>());
+        let names = match args.resume {
+            false => args.containers.clone(),
+            true => match resumed() {
+                Ok(names) => names,
+                Err(error) => return super::exit(Err(error)),
+            },
+        };
+        return each(global, &names, |engine, info| {
             for warning in engine.start_container(info, Mode::Detached)?.warnings {
                 report::tell(&format!("warning: {warning}"));
             }
@@ -318,15 +348,25 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
     let last = if args.latest { Some(1) } else { args.last };
     let by_state = args.filter.iter().any(|(key, _)| key == "status" || key == "exited");
     let all = args.all || last.is_some() || by_state;
-    let found = engine.containers()?.into_iter().filter(|info| (all || info.is_running()) && matches(info, &args.filter));
-    let mut table = Table::new(&["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
+    let bounds = bounds(&engine, &args.filter)?;
+    let wanted = |info: &ContainerInfo| (all || info.is_alive()) && matches(&engine, info, &args.filter) && bounds.contain(info);
+    let found = engine.containers()?.into_iter().filter(wanted);
+    let mut titles = vec!["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+    titles.extend(args.size.then_some("SIZE"));
+    let mut table = Table::new(&titles);
     for info in found.take(last.unwrap_or(usize::MAX)) {
-        let row = row(&info, args.no_trunc);
+        let mut row = row(&info, args.no_trunc);
+        row["Mounts"] = mounts(&engine, &info, args.no_trunc).into();
+        row["Size"] = if args.size { shown_size(engine.container_size(&info)) } else { "N/A".to_owned() }.into();
         let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         match &args.format {
             _ if args.quiet => report::result(&field("ID")),
             Some(format) => report::result(&format.render(&row)?),
-            None => table.row(["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"].map(field).into()),
+            None => {
+                let mut cells: Vec<String> = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"].map(field).into();
+                cells.extend(args.size.then(|| field("Size")));
+                table.row(cells);
+            }
         }
     }
     if !args.quiet && args.format.is_none() {
@@ -335,8 +375,47 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
     Ok(())
 }
 
+/// The containers between which those are that are wanted: made before and after them.
+#[derive(Default)]
+struct Bounds {
+    before: Option<SystemTime>,
+    since: Option<SystemTime>,
+}
+
+fn bounds(engine: &Engine, filters: &[(String, String)]) -> Result<Bounds, Error> {
+    let mut bounds = Bounds::default();
+    for (key, value) in filters {
+        match key.as_str() {
+            "before" => bounds.before = Some(engine.container(value)?.record.created_at),
+            "since" => bounds.since = Some(engine.container(value)?.record.created_at),
+            _ => {}
+        }
+    }
+    Ok(bounds)
+}
+
+impl Bounds {
+    fn contain(&self, info: &ContainerInfo) -> bool {
+        let made = info.record.created_at;
+        self.before.is_none_or(|before| made < before) && self.since.is_none_or(|since| made > since)
+    }
+}
+
+/// What a container mounts, by name.
+fn mounts(engine: &Engine, info: &ContainerInfo, whole: bool) -> String {
+    let names = info.spec.as_ref().map_or_else(Vec::new, |spec| engine.volumes_of(spec));
+    names.iter().map(|name| if whole { name.clone() } else { cut(name, 15) }).collect::<Vec<_>>().join(",")
+}
+
+/// Whether one of a container's mounts has that name or that place in it.
+fn has_volume(engine: &Engine, info: &ContainerInfo, wanted: &str) -> bool {
+    let Some(spec) = &info.spec else { return false };
+    let mut targets = spec.sandbox.mounts.iter().map(|mount| mount.target().to_string());
+    engine.volumes_of(spec).iter().any(|name| name == wanted) || targets.any(|target| target == wanted)
+}
+
 /// Filters of one key are alternatives, except labels; different keys must all hold.
-fn matches(info: &ContainerInfo, filters: &[(String, String)]) -> bool {
+fn matches(engine: &Engine, info: &ContainerInfo, filters: &[(String, String)]) -> bool {
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (key, value) in filters {
         groups.entry(key).or_default().push(value);
@@ -353,6 +432,9 @@ fn matches(info: &ContainerInfo, filters: &[(String, String)]) -> bool {
             "id" => info.record.id.starts_with(value),
             "status" => info.status() == value,
             "ancestor" => spec.is_some_and(|spec| spec.image == value || spec.image_id.trim_start_matches("sha256:").starts_with(value)),
+            "health" => info.health.as_ref().map_or("none", |health| health.status.word()) == value,
+            "volume" => has_volume(engine, info, value),
+            "before" | "since" => true,
             "exited" => matches!(info.state, Some(State::Exited { code, .. }) if value.parse() == Ok(code)),
             _ => false,
         }),
@@ -374,6 +456,10 @@ pub(super) fn row(info: &ContainerInfo, whole: bool) -> Value {
         "State": info.status(),
         "Status": status(info),
         "Ports": "",
+        "LocalVolumes": "",
+        "Networks": "",
+        "Mounts": "",
+        "Size": "N/A",
         "Names": info.record.name,
         "Labels": tame(&labels.unwrap_or_default()),
     })

@@ -1,4 +1,4 @@
-//! `strake diff`: what differs between two images.
+//! `strake diff`: what differs between two images, or between a container and its image.
 
 use std::process::ExitCode;
 
@@ -12,17 +12,18 @@ use crate::engine::{Change, DiffRequest, Error, FileDifference, ImageDiff, Times
 use crate::oci::Platform;
 use crate::sys::tree::Kind;
 
+use super::container_views;
 use super::places::found_place;
 use super::{until_interrupted, with_engine};
 
 /// Flags of `strake diff`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DiffArgs {
-    /// The first image: a name or ID of the store, or else a name at its registry; `docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+    /// The first image, or alone a container: a name or ID of the store, or else a name at its registry; `docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
     /// `docker-archive:FILE[:NAME]`
     from: String,
-    /// The second, in the same words
-    to: String,
+    /// The second, in the same words [default: what the container has changed]
+    to: Option<String>,
     /// Names are those of registries, not of the store
     #[arg(long)]
     remote: bool,
@@ -46,8 +47,9 @@ const FAILED: u8 = 2;
 
 /// Runs `strake diff`.
 pub(in crate::cli) fn run(global: &Global, args: DiffArgs) -> ExitCode {
+    let Some(to) = args.to.clone() else { return container_views::diff(global, &container_views::DiffArgs { container: args.from }) };
     let outcome = with_engine(global, None, |engine| async move {
-        let (from, to) = (found_place(&engine, &args.from, args.remote)?, found_place(&engine, &args.to, args.remote)?);
+        let (from, to) = (found_place(&engine, &args.from, args.remote)?, found_place(&engine, &to, args.remote)?);
         let times = if args.times { Times::Count } else { Times::Ignore };
         let request = DiffRequest { from, to, platform: args.platform.clone().unwrap_or_else(Platform::host), times };
         let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });

@@ -9,8 +9,9 @@ use clap::Args;
 use crate::cli::{Global, env, report};
 use crate::engine::{Engine, Error, ExecOptions};
 
+use super::container_flags::{terminal_size, variables};
 use super::detach_keys::detach_keys;
-use super::run::{self, failure_code, terminal_size, variables};
+use super::run::{self, failure_code};
 
 /// Flags of `strake exec`.
 #[derive(Debug, Args)]

@@ -328,6 +328,8 @@ enum Named {
     Anything,
     /// An image.
     Image,
+    /// A container.
+    Container,
 }
 
 /// Runs `strake inspect`.
@@ -338,6 +340,11 @@ pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
 /// Runs `strake image inspect`.
 pub(in crate::cli) fn inspect_images(global: &Global, args: InspectArgs) -> ExitCode {
     inspect_all(global, args, Named::Image)
+}
+
+/// Runs `strake container inspect`.
+pub(in crate::cli) fn inspect_containers(global: &Global, args: InspectArgs) -> ExitCode {
+    inspect_all(global, args, Named::Container)
 }
 
 fn inspect_all(global: &Global, args: InspectArgs, named: Named) -> ExitCode {
@@ -372,10 +379,13 @@ fn inspect_all(global: &Global, args: InspectArgs, named: Named) -> ExitCode {
 
 /// What `name` means.
 fn inspect_one(engine: &Engine, name: &str, named: Named) -> Result<Value, Error> {
-    if named == Named::Anything
+    if named != Named::Image
         && let Some(container) = engine.inspect_container(name)?
     {
         return Ok(container);
+    }
+    if named == Named::Container {
+        return Err(Error::NoSuchContainer { name: name.to_owned() });
     }
     if let Some(details) = engine.image_details(name)? {
         return Ok(image_value(&details));

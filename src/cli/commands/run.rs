@@ -1,6 +1,5 @@
 //! `strake run`: makes a container, starts it, and is its terminal until it ends.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
@@ -8,18 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser};
 
 use crate::cli::render::{ProgressMode, progress};
-use crate::cli::{Global, env, report, settler};
-use crate::engine::{ContainerInfo, Engine, Error, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
+use crate::cli::{Global, env, report};
+use crate::engine::{ContainerInfo, Engine, Error, Healed, RunImage};
 use crate::oci::Platform;
-use crate::parser::signals;
-use crate::runtime::container::{self, Attachment, HostAddress, LocalIo, Mode, Outcome, PumpOptions, StdinMode};
-use crate::runtime::{Capabilities, CgroupSpec, TerminalSize};
+use crate::runtime::container::{self, Attachment, LocalIo, Mode, Outcome, PumpOptions, StdinMode};
 
+use super::build::BuildArgs;
+use super::container_flags::{ContainerFlags, Pull};
 use super::exec::{DetachKeys, detach_keys_value};
-use super::step_flags::{host_address, split_host};
 
 /// The exit status of `run` where Strake itself failed.
 pub(in crate::cli) const FAILED: u8 = 125;
@@ -30,155 +28,45 @@ const GRACE: Duration = Duration::from_millis(500);
 /// Flags of `strake run`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunArgs {
-    /// The image
-    image: String,
-    /// The command and its arguments [default: the image's]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
-    /// Remove the container when it has ended
-    #[arg(long)]
-    rm: bool,
-    /// Pass standard input on
-    #[arg(short, long)]
-    interactive: bool,
-    /// Give it a terminal
-    #[arg(short, long)]
-    tty: bool,
+    #[command(flatten)]
+    container: ContainerFlags,
     /// Run in the background, and show the container's ID
     #[arg(short, long)]
     detach: bool,
-    /// A variable; without `=`, that of the environment (may be given several times)
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
-    /// A file with variables, one a line (may be given several times)
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
-    /// A volume or a directory: `[SOURCE:]TARGET[:ro]` (may be given several times)
-    #[arg(short, long = "volume", value_name = "SPEC", value_parser = parse_volume)]
-    volume: Vec<MountRequest>,
-    /// A file system in memory: `TARGET[:OPTIONS]` (may be given several times)
-    #[arg(long, value_name = "SPEC", value_parser = parse_tmpfs)]
-    tmpfs: Vec<MountRequest>,
-    /// The working directory
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<String>,
-    /// The user: `NAME|UID[:GROUP|GID]`
-    #[arg(short, long, value_name = "USER")]
-    user: Option<String>,
-    /// In place of the image's entry point; an empty one takes it away
-    #[arg(long, value_name = "COMMAND")]
-    entrypoint: Option<String>,
-    /// The container's name
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// The network
-    #[arg(long, visible_alias = "net", value_enum, default_value = "default")]
-    network: Network,
-    /// A name for /etc/hosts: `NAME:ADDRESS`, where the address may be `host-gateway` (may be given several times)
-    #[arg(long, value_name = "NAME:ADDRESS", value_parser = host)]
-    add_host: Vec<(String, HostAddress)>,
-    /// The host name
-    #[arg(long, value_name = "NAME")]
-    hostname: Option<String>,
-    /// Run a small init as PID 1, which forwards signals and reaps processes
-    #[arg(long)]
-    init: bool,
-    /// Mount the root file system read-only
-    #[arg(long)]
-    read_only: bool,
-    /// Allow everything
-    #[arg(long)]
-    privileged: bool,
-    /// Add a capability (may be given several times)
-    #[arg(long, value_name = "NAME", value_parser = capability, value_delimiter = ',')]
-    cap_add: Vec<Capabilities>,
-    /// Take a capability away (may be given several times)
-    #[arg(long, value_name = "NAME", value_parser = capability, value_delimiter = ',')]
-    cap_drop: Vec<Capabilities>,
-    /// The memory that it may use, such as `512m`
-    #[arg(short, long, value_name = "BYTES", value_parser = parse_bytes)]
-    memory: Option<u64>,
-    /// The processors that it may use, such as `1.5`
-    #[arg(long, value_name = "NUMBER", value_parser = cpus)]
-    cpus: Option<u64>,
-    /// The number of processes that it may have
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    pids_limit: Option<i64>,
-    /// The size of /dev/shm
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    shm_size: Option<u64>,
-    /// A label (may be given several times)
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    label: Vec<String>,
-    /// The signal that asks it to stop
-    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
-    stop_signal: Option<i32>,
-    /// Seconds after that until it is killed
-    #[arg(long, value_name = "SECONDS")]
-    stop_timeout: Option<u64>,
-    /// When to ask the registry for the image
-    #[arg(long, value_enum, default_value = "missing")]
-    pull: Pull,
-    /// The platform of the image
-    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
-    /// Show no progress while the image is fetched
-    #[arg(short, long)]
-    quiet: bool,
     /// Pass signals on to the container; with `=false` they end this command only
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
     sig_proxy: bool,
     /// The keys that leave the container running [default: ctrl-p,ctrl-q]
     #[arg(long, value_name = "KEYS", value_parser = detach_keys_value)]
     detach_keys: Option<DetachKeys>,
-    /// Write the container's ID to a file
-    #[arg(long, value_name = "FILE")]
-    cidfile: Option<PathBuf>,
+    /// With -d: return when the container is healthy, and fail if it becomes unhealthy or ends
+    #[arg(long, requires = "detach")]
+    wait: bool,
+    /// How many seconds to wait for that [default: for ever]
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    wait_timeout: Option<u64>,
+    /// Build this context first, and run the image: what follows the flags is the command
+    #[arg(long, value_name = "CONTEXT")]
+    build: Option<PathBuf>,
+    /// With --build: the Dockerfile
+    #[arg(short, long, value_name = "PATH", requires = "build")]
+    file: Option<PathBuf>,
+    /// With --build: the stage to build
+    #[arg(long, value_name = "STAGE", requires = "build")]
+    target: Option<String>,
+    /// With --build: a build argument (may be given several times)
+    #[arg(long, value_name = "NAME[=VALUE]", requires = "build")]
+    build_arg: Vec<String>,
 }
 
-/// `--network`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Network {
-    /// A private one where possible
-    #[value(alias = "bridge")]
-    Default,
-    /// None
-    None,
-    /// This machine's
-    Host,
-}
-
-/// `--pull`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Pull {
-    /// Each time
-    Always,
-    /// If it is not here
-    Missing,
-    /// Not at all
-    Never,
-}
-
-fn capability(name: &str) -> Result<Capabilities, String> {
-    Capabilities::named(name).ok_or_else(|| format!("there is no capability `{name}`"))
-}
-
-/// Reads the name or number of a signal.
-pub(super) fn signal(name: &str) -> Result<i32, String> {
-    signals::number(name).ok_or_else(|| format!("there is no signal `{name}`"))
-}
-
-/// Reads a number of processors, in thousandths.
-pub(super) fn cpus(text: &str) -> Result<u64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if (0.001..=1_000_000.0).contains(&number) => Ok((number * 1000.0).round() as u64),
-        _ => Err(format!("`{text}` is not a number of processors")),
-    }
-}
-
-fn host(text: &str) -> Result<(String, HostAddress), String> {
-    let (name, address) = split_host(text)?;
-    Ok((name.to_owned(), host_address(address)?))
+/// Flags of `strake create`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CreateArgs {
+    #[command(flatten)]
+    container: ContainerFlags,
+    /// Not for this command
+    #[arg(long, hide = true)]
+    build: Option<PathBuf>,
 }
 
 /// Runs `strake run`.
@@ -207,20 +95,29 @@ pub(super) fn no_terminal() -> Error {
 }
 
 fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
-    if args.interactive && args.tty && !args.detach && !std::io::stdin().is_terminal() {
+    let RunArgs { mut container, detach, sig_proxy, detach_keys, wait, wait_timeout, build, file, target, build_arg } = args;
+    if container.interactive && container.tty && !detach && !std::io::stdin().is_terminal() {
         return Err(no_terminal());
     }
+    let built = match build {
+        None => None,
+        Some(context) => {
+            let more = BuildFirst { context, file, target, build_args: build_arg, quiet: container.quiet };
+            container.command.splice(0..0, container.image.take());
+            match more.build(global)? {
+                Ok(id) => Some(id),
+                Err(code) => return Ok(code),
+            }
+        }
+    };
     let engine = Engine::open(env::engine_options(global), None)?;
-    let image = image(&engine, &args)?;
-    let (detach, interactive, rm, cidfile) = (args.detach, args.interactive, args.rm, args.cidfile.clone());
-    let (sig_proxy, detach_keys) = (args.sig_proxy, args.detach_keys.clone());
-    // Before the container is made: who names a file that is there wants another container's ID kept.
-    if let Some(path) = cidfile.as_ref().filter(|path| path.exists()) {
-        let message = format!("the file `{}` of --cidfile exists", path.display());
-        return Err(Error::Usage { message, hint: Some("remove it, or name another".into()) });
-    }
-    let request = request(args)?;
-    let info = engine.create_container(&request, &image)?;
+    let (interactive, tty, rm, cidfile) = (container.interactive, container.tty, container.rm, container.cidfile.clone());
+    let stdin = match (interactive, detach) {
+        (false, _) => StdinMode::Closed,
+        (true, false) => StdinMode::Once,
+        (true, true) => StdinMode::Open,
+    };
+    let info = make(&engine, container, built, stdin)?;
     let started = write_cidfile(cidfile, &info.record.id).and_then(|()| {
         let mode = if detach { Mode::Detached } else { Mode::Attached };
         // Signals that come before the container is there to get them wait until it is.
@@ -241,10 +138,13 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         report::tell(&format!("warning: {warning}"));
     }
     let Some(attachment) = started.attachment else {
+        if wait {
+            wait_healthy(&engine, &info, wait_timeout)?;
+        }
         report::result(&info.record.id);
         return Ok(0);
     };
-    let flags = PumpFlags { interactive, tty: request.tty, forward_signals: sig_proxy, detach_keys };
+    let flags = PumpFlags { interactive, tty, forward_signals: sig_proxy, detach_keys };
     let outcome = pump(&engine, &info, attachment, flags);
     drop(held);
     let (code, ended) = match outcome {
@@ -264,6 +164,90 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         report::error(&error);
     }
     Ok(code)
+}
+
+/// Makes the container of the flags, of the image that was built for it, or of the one that they name.
+fn make(engine: &Engine, flags: ContainerFlags, built: Option<String>, stdin: StdinMode) -> Result<ContainerInfo, Error> {
+    let name = built.clone().or_else(|| flags.image.clone()).unwrap_or_default();
+    let wanted = Wanted { name: name.clone(), pull: flags.pull, platform: flags.platform.clone(), quiet: flags.quiet };
+    let image = image(engine, &wanted)?;
+    // Before the container is made: who names a file that is there wants another container's ID kept.
+    if let Some(path) = flags.cidfile.as_ref().filter(|path| path.exists()) {
+        let message = format!("the file `{}` of --cidfile exists", path.display());
+        return Err(Error::Usage { message, hint: Some("remove it, or name another".into()) });
+    }
+    engine.create_container(&flags.request(name, stdin)?, &image)
+}
+
+/// Runs `strake create`.
+pub(in crate::cli) fn create(global: &Global, args: CreateArgs) -> ExitCode {
+    let made = || {
+        if args.build.is_some() {
+            let hint = Some("build it first: `strake build -t NAME CONTEXT`".to_owned());
+            return Err(Error::Usage { message: "--build is a flag of `strake run`".to_owned(), hint });
+        }
+        let engine = Engine::open(env::engine_options(global), None)?;
+        let (stdin, cidfile) =
+            (if args.container.interactive { StdinMode::Once } else { StdinMode::Closed }, args.container.cidfile.clone());
+        let info = make(&engine, args.container, None, stdin)?;
+        write_cidfile(cidfile, &info.record.id)?;
+        report::result(&info.record.id);
+        Ok(())
+    };
+    super::exit(made())
+}
+
+/// Waits for `--wait`.
+fn wait_healthy(engine: &Engine, info: &ContainerInfo, seconds: Option<u64>) -> Result<(), Error> {
+    let name = &info.record.name;
+    let said = match engine.wait_healthy(&info.record.id, seconds.map(Duration::from_secs))? {
+        Healed::Healthy => return Ok(()),
+        Healed::Unhealthy => format!("the container `{name}` is unhealthy"),
+        Healed::Ended(code) => format!("the container `{name}` exited with {code}"),
+    };
+    let hint = Some(format!("`strake logs {name}` shows what it wrote, `strake inspect {name}` what its checks said"));
+    Err(Error::Usage { message: said, hint })
+}
+
+/// The build of `run --build`.
+struct BuildFirst {
+    context: PathBuf,
+    file: Option<PathBuf>,
+    target: Option<String>,
+    build_args: Vec<String>,
+    quiet: bool,
+}
+
+/// The build's command line on its own.
+#[derive(Parser)]
+struct BuildLine {
+    #[command(flatten)]
+    args: BuildArgs,
+}
+
+impl BuildFirst {
+    /// Builds, and gives the image's ID; or the exit status of a build that failed, which has said why.
+    fn build(self, global: &Global) -> Result<Result<String, u8>, Error> {
+        let scratch = super::Scratch::new()?;
+        let iidfile = scratch.0.join("id");
+        let mut line: Vec<OsString> = vec!["build".into(), "--iidfile".into(), iidfile.clone().into()];
+        for (flag, value) in [("--file", self.file.map(OsString::from)), ("--target", self.target.map(OsString::from))] {
+            line.extend(value.into_iter().flat_map(|value| [flag.into(), value]));
+        }
+        line.extend(self.build_args.into_iter().flat_map(|value| ["--build-arg".into(), OsString::from(value)]));
+        if self.quiet {
+            line.extend(["--progress".into(), "quiet".into()]);
+        }
+        line.push("--".into());
+        line.push(self.context.into());
+        let parsed = BuildLine::try_parse_from(line).map_err(|error| Error::Usage { message: error.to_string(), hint: None })?;
+        // `ExitCode` tells nothing: the file does, which is written only where there is an image.
+        let _ = super::build::run(global, parsed.args);
+        match std::fs::read_to_string(&iidfile) {
+            Ok(id) => Ok(Ok(id)),
+            Err(_) => Ok(Err(FAILED)),
+        }
+    }
 }
 
 /// What a supervisor process does when its container has ended: a container that removes itself is removed, unless whoever waits for it does that.
@@ -321,120 +305,31 @@ pub(super) fn pump(engine: &Engine, info: &ContainerInfo, attachment: Attachment
     }
 }
 
+/// The image of a container, and how it is come by.
+struct Wanted {
+    name: String,
+    pull: Pull,
+    platform: Option<Platform>,
+    quiet: bool,
+}
+
 /// The image: the one that is here, or what the registry has.
-fn image(engine: &Engine, args: &RunArgs) -> Result<RunImage, Error> {
-    if args.pull != Pull::Always
-        && let Some(image) = engine.local_image(&args.image, args.platform.as_ref())?
+fn image(engine: &Engine, wanted: &Wanted) -> Result<RunImage, Error> {
+    if wanted.pull != Pull::Always
+        && let Some(image) = engine.local_image(&wanted.name, wanted.platform.as_ref())?
     {
         return Ok(image);
     }
-    if args.pull == Pull::Never {
-        return Err(Error::NoSuchImage { name: args.image.clone() });
+    if wanted.pull == Pull::Never {
+        return Err(Error::NoSuchImage { name: wanted.name.clone() });
     }
-    if !args.quiet && args.pull == Pull::Missing {
-        report::tell(&format!("the image `{}` is not here: pulling it", args.image));
+    if !wanted.quiet && wanted.pull == Pull::Missing {
+        report::tell(&format!("the image `{}` is not here: pulling it", wanted.name));
     }
     let failed = |source| Error::Io { action: "start", path: "the asynchronous runtime".into(), source };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
-    let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
-    let image = runtime.block_on(engine.fetch_image(&args.image, args.platform.as_ref(), args.pull == Pull::Always, &progress))?;
-    settler::finish_later(engine)?;
+    let progress = progress(if wanted.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
+    let image = runtime.block_on(engine.fetch_image(&wanted.name, wanted.platform.as_ref(), wanted.pull == Pull::Always, &progress))?;
+    engine.finish(true)?;
     Ok(image)
-}
-
-fn request(args: RunArgs) -> Result<RunRequest, Error> {
-    let stdin = match (args.interactive, args.detach) {
-        (false, _) => StdinMode::Closed,
-        (true, false) => StdinMode::Once,
-        (true, true) => StdinMode::Open,
-    };
-    let variables = variables(&args.env_file, &args.env)?;
-    let union = |sets: &[Capabilities]| sets.iter().fold(Capabilities::NONE, |all, one| all.union(*one));
-    let limits = CgroupSpec {
-        memory: args.memory.filter(|bytes| *bytes > 0),
-        cpu_millis: args.cpus,
-        pids: args.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0),
-        ..CgroupSpec::default()
-    };
-    let terminal = terminal_size(args.tty);
-    Ok(RunRequest {
-        image: args.image,
-        args: args.command,
-        entrypoint: args.entrypoint,
-        name: args.name,
-        env: variables,
-        labels: labels(&args.label)?,
-        workdir: args.workdir,
-        user: args.user,
-        hostname: args.hostname,
-        tty: args.tty,
-        terminal,
-        stdin,
-        auto_remove: args.rm,
-        mounts: args.volume.into_iter().chain(args.tmpfs).collect(),
-        network: match args.network {
-            Network::Default => RunNetwork::Private,
-            Network::None => RunNetwork::None,
-            Network::Host => RunNetwork::Host,
-        },
-        extra_hosts: args.add_host,
-        init: args.init,
-        read_only: args.read_only,
-        privileged: args.privileged,
-        cap_add: union(&args.cap_add),
-        cap_drop: union(&args.cap_drop),
-        limits,
-        shm_size: args.shm_size,
-        stop_signal: args.stop_signal,
-        stop_timeout: args.stop_timeout.map(Duration::from_secs),
-        platform: args.platform,
-    })
-}
-
-/// The size of the user's terminal, where it is wanted and known.
-pub(super) fn terminal_size(tty: bool) -> Option<TerminalSize> {
-    let size = tty.then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok()).flatten()?;
-    (size.ws_row > 0 && size.ws_col > 0).then_some(TerminalSize { rows: size.ws_row, columns: size.ws_col })
-}
-
-/// The variables of files and flags, in the order in which they count.
-pub(super) fn variables(files: &[PathBuf], flags: &[String]) -> Result<Vec<(String, Option<String>)>, Error> {
-    let mut variables = Vec::new();
-    for file in files {
-        variables.extend(env_file(file)?);
-    }
-    for entry in flags {
-        variables.push(variable(entry)?);
-    }
-    Ok(variables)
-}
-
-/// `NAME=VALUE`; without a value it is taken from the environment, and where that has none, away from the container's.
-fn variable(entry: &str) -> Result<(String, Option<String>), Error> {
-    let (name, value) = match entry.split_once('=') {
-        Some((name, value)) => (name, Some(value.to_owned())),
-        None => (entry, env::variable(entry)),
-    };
-    if name.is_empty() {
-        let hint = Some("write `-e NAME=VALUE`".into());
-        return Err(Error::Usage { message: format!("the variable `{entry}` has no name"), hint });
-    }
-    Ok((name.to_owned(), value))
-}
-
-fn env_file(path: &PathBuf) -> Result<Vec<(String, Option<String>)>, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
-    text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')).map(variable).collect()
-}
-
-fn labels(labels: &[String]) -> Result<BTreeMap<String, String>, Error> {
-    let pair = |label: &String| {
-        let (key, value) = label.split_once('=').unwrap_or((label, ""));
-        let hint = || Some("write `--label KEY=VALUE`".into());
-        if key.is_empty() {
-            return Err(Error::Usage { message: format!("the label `{label}` has no key"), hint: hint() });
-        }
-        Ok((key.to_owned(), value.to_owned()))
-    };
-    labels.iter().map(pair).collect()
 }

@@ -51,7 +51,7 @@ pub(super) struct StepFlags {
     #[arg(long, value_name = "BYTES", value_parser = memory_swap, allow_negative_numbers = true)]
     memory_swap: Option<u64>,
     /// The processors that each RUN step may use, such as `1.5`
-    #[arg(long, value_name = "NUMBER", value_parser = super::run::cpus)]
+    #[arg(long, value_name = "NUMBER", value_parser = super::container_flags::cpus)]
     cpus: Option<u64>,
     /// The share of CPU time of each RUN step when there is too little; 1024 is normal
     #[arg(short = 'c', long, value_name = "SHARES", value_parser = cpu_shares)]
@@ -180,7 +180,7 @@ fn no_agent(id: &str) -> Error {
     Error::Usage { message, hint: Some(format!("start one with `eval $(ssh-agent)` and `ssh-add`, or name a key file: `--ssh {id}=FILE`")) }
 }
 
-fn check_limits(limits: &CgroupSpec) -> Result<(), Error> {
+pub(super) fn check_limits(limits: &CgroupSpec) -> Result<(), Error> {
     let refuse = |message: &str, hint: &str| Err(Error::Usage { message: message.to_owned(), hint: Some(hint.to_owned()) });
     match (limits.memory, limits.memory_swap) {
         (None, Some(_)) => return refuse("--memory-swap needs --memory", "give --memory, too: --memory-swap is of both together"),
@@ -253,7 +253,7 @@ fn ssh(text: &str) -> Result<(String, Vec<PathBuf>), String> {
     Ok((id.to_owned(), paths))
 }
 
-fn ulimit(text: &str) -> Result<Rlimit, String> {
+pub(super) fn ulimit(text: &str) -> Result<Rlimit, String> {
     let (name, values) = text.split_once('=').ok_or("expected NAME=SOFT[:HARD]")?;
     let resource = resource_named(name)
         .ok_or_else(|| format!("there is no limit `{name}`: it is one of {}", RESOURCES.map(|(name, _)| name).join(", ")))?;
@@ -312,7 +312,7 @@ fn memory(text: &str) -> Result<u64, String> {
     }
 }
 
-fn memory_swap(text: &str) -> Result<u64, String> {
+pub(super) fn memory_swap(text: &str) -> Result<u64, String> {
     if text == "-1" { Ok(u64::MAX) } else { parse_bytes(text) }
 }
 
@@ -324,21 +324,21 @@ fn whole(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, String
     }
 }
 
-fn cpu_shares(text: &str) -> Result<u64, String> {
+pub(super) fn cpu_shares(text: &str) -> Result<u64, String> {
     whole(text, 2..=262_144)
 }
 
-fn cpu_period(text: &str) -> Result<u64, String> {
+pub(super) fn cpu_period(text: &str) -> Result<u64, String> {
     whole(text, 1000..=1_000_000)
 }
 
-fn cpu_quota(text: &str) -> Result<u64, String> {
+pub(super) fn cpu_quota(text: &str) -> Result<u64, String> {
     // As Docker has it: -1 is no limit.
     if text == "-1" { Ok(0) } else { whole(text, 1000..=u64::MAX >> 1) }
 }
 
 /// `0-3,7`, as the kernel takes it.
-fn number_list(text: &str) -> Result<String, String> {
+pub(super) fn number_list(text: &str) -> Result<String, String> {
     let number = |text: &str| text.parse::<u32>().ok();
     let part = |part: &str| match part.split_once('-') {
         Some((first, last)) => number(first).zip(number(last)).is_some_and(|(first, last)| first <= last),

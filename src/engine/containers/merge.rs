@@ -73,7 +73,7 @@ pub(super) fn written(config: &RuntimeConfig, request: &RunRequest) -> Written {
         workdir: request.workdir.clone().unwrap_or_else(|| config.working_dir.clone()),
         env: variables(config, request, &[]).into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
         home_of_user: !sets_home,
-        ports: config.exposed_ports.keys().cloned().collect(),
+        ports: config.exposed_ports.keys().chain(&request.ports).cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect(),
         volumes: config.volumes.keys().cloned().collect(),
         stop_signal: Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
     }

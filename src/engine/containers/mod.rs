@@ -4,14 +4,20 @@
 //! A container is the store's row first and its files second: one without files can still be listed and removed. A container that removes itself is removed by
 //! whoever sees its end first, the command that started it or the process that was its supervisor.
 
+mod changes;
+mod events;
 mod exec;
+mod health;
 mod image;
 mod inspect;
+mod life;
 mod list;
 mod merge;
 mod mounts;
 mod names;
 mod prepare;
+mod usage;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,17 +25,24 @@ use std::time::Duration;
 
 use crate::oci::Platform;
 use crate::runtime::container::{
-    self, Attachment, ContainerSpec, HostAddress, LogOptions, LogRecord, Mode, Started, Starter, State, StdinMode,
+    self, Attachment, ContainerSpec, HostAddress, LogOptions, LogRecord, LogSettings, Mode, RestartPolicy, Started, Starter, State,
+    StdinMode,
 };
-use crate::runtime::{Capabilities, CgroupSpec, TerminalSize};
+use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, Seccomp, SystemPaths, TerminalSize};
 use crate::task::fault_point;
 
 use super::{Engine, Error};
 
+pub use changes::{ChangeKind, CommitRequest, FileChange};
+pub use events::{Event, EventOptions};
 pub use exec::ExecOptions;
+pub use health::HealthRequest;
 pub use image::RunImage;
+pub use life::{Healed, UpdateRequest};
 pub use list::ContainerInfo;
-pub use mounts::{MountRequest, bytes as parse_bytes, parse_tmpfs, parse_volume};
+pub use mounts::{MountRequest, VolumesFrom, bytes as parse_bytes, parse_mount, parse_tmpfs, parse_volume, parse_volumes_from};
+pub use usage::{ContainerUsage, ProcessRow};
+pub use volumes::VolumeInfo;
 
 /// The network of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +74,8 @@ pub struct RunRequest {
     pub workdir: Option<String>,
     /// The user, as in `USER`.
     pub user: Option<String>,
+    /// Groups beside the user's own, by name or number.
+    pub group_add: Vec<String>,
     /// The host name; the beginning of the ID where it is `None`.
     pub hostname: Option<String>,
     /// Whether it has a terminal.
@@ -73,10 +88,14 @@ pub struct RunRequest {
     pub auto_remove: bool,
     /// Volumes, directories of the host and file systems in memory.
     pub mounts: Vec<MountRequest>,
+    /// Containers whose volumes it gets.
+    pub volumes_from: Vec<VolumesFrom>,
     /// The network.
     pub network: RunNetwork,
     /// Names for its `/etc/hosts`.
     pub extra_hosts: Vec<(String, HostAddress)>,
+    /// Ports that it listens at beside the image's, for display: `80/tcp`.
+    pub ports: Vec<String>,
     /// Whether PID 1 is a small init.
     pub init: bool,
     /// Whether its root is read-only.
@@ -87,10 +106,30 @@ pub struct RunRequest {
     pub cap_add: Capabilities,
     /// Default capabilities that it does not get.
     pub cap_drop: Capabilities,
+    /// Whether set-user-ID programs gain nothing.
+    pub no_new_privileges: bool,
+    /// The system call filter.
+    pub seccomp: Seccomp,
+    /// Whether the kernel's sensitive files are masked.
+    pub system_paths: SystemPaths,
+    /// Devices of the host.
+    pub devices: Vec<DeviceSpec>,
+    /// Kernel parameters of its namespaces.
+    pub sysctls: Vec<(String, String)>,
+    /// Limits of each process.
+    pub rlimits: Vec<Rlimit>,
+    /// How readily it is killed when memory runs out.
+    pub oom_score_adjust: Option<i32>,
     /// Limits.
     pub limits: CgroupSpec,
     /// The size of `/dev/shm`.
     pub shm_size: Option<u64>,
+    /// Whether it is started again when it has ended.
+    pub restart: RestartPolicy,
+    /// How its health is found out, where that is not as the image says.
+    pub health: HealthRequest,
+    /// Where its output is kept.
+    pub log: LogSettings,
     /// The signal that asks it to stop.
     pub stop_signal: Option<i32>,
     /// How long after that it is killed.
@@ -99,8 +138,52 @@ pub struct RunRequest {
     pub platform: Option<Platform>,
 }
 
-/// SIGKILL.
-const KILL: i32 = 9;
+impl RunRequest {
+    /// A request that asks for nothing but an image.
+    pub fn new(image: impl Into<String>) -> RunRequest {
+        RunRequest {
+            image: image.into(),
+            args: Vec::new(),
+            entrypoint: None,
+            name: None,
+            env: Vec::new(),
+            labels: BTreeMap::new(),
+            workdir: None,
+            user: None,
+            group_add: Vec::new(),
+            hostname: None,
+            tty: false,
+            terminal: None,
+            stdin: StdinMode::Closed,
+            auto_remove: false,
+            mounts: Vec::new(),
+            volumes_from: Vec::new(),
+            network: RunNetwork::None,
+            extra_hosts: Vec::new(),
+            ports: Vec::new(),
+            init: false,
+            read_only: false,
+            privileged: false,
+            cap_add: Capabilities::NONE,
+            cap_drop: Capabilities::NONE,
+            no_new_privileges: false,
+            seccomp: Seccomp::Default,
+            system_paths: SystemPaths::Masked,
+            devices: Vec::new(),
+            sysctls: Vec::new(),
+            rlimits: Vec::new(),
+            oom_score_adjust: None,
+            limits: CgroupSpec::default(),
+            shm_size: None,
+            restart: RestartPolicy::No,
+            health: HealthRequest::default(),
+            log: LogSettings::default(),
+            stop_signal: None,
+            stop_timeout: None,
+            platform: None,
+        }
+    }
+}
 
 impl Engine {
     /// The container that `text` means.
@@ -141,16 +224,25 @@ impl Engine {
     }
 
     /// Asks a container to stop, kills it after a while, and returns when it has ended. One that does not run is left alone.
-    pub fn stop_container(&self, info: &ContainerInfo, timeout: Option<Duration>) -> Result<(), Error> {
+    ///
+    /// Without `signal` and `timeout` it is asked as it was made to be.
+    pub fn stop_container(&self, info: &ContainerInfo, signal: Option<i32>, timeout: Option<Duration>) -> Result<(), Error> {
         if !info.is_alive() {
             return Ok(());
         }
-        container::stop(&info.dir, None, timeout).map(drop).map_err(|source| info.failed("stop", source))
+        // What stands still hears nothing.
+        self.thaw(info)?;
+        container::stop(&info.dir, signal, timeout).map_err(|source| info.failed("stop", source))?;
+        self.event("container", "stop", info, &[]);
+        Ok(())
     }
 
     /// Sends a signal to a container.
     pub fn kill_container(&self, info: &ContainerInfo, signal: i32) -> Result<(), Error> {
-        container::kill(&info.dir, signal).map_err(|source| info.failed("send a signal to", source))
+        container::kill(&info.dir, signal).map_err(|source| info.failed("send a signal to", source))?;
+        self.event("container", "kill", info, &[("signal", &signal.to_string())]);
+        // What stands still could not be ended by it otherwise.
+        self.thaw(info)
     }
 
     /// Waits for a container's end and gives its exit code.
@@ -170,10 +262,8 @@ impl Engine {
                 let message = format!("the container `{}` is running", info.record.name);
                 return Err(Error::Usage { message, hint: Some("stop it first, or remove it with -f".into()) });
             }
-            match container::kill(&info.dir, KILL).and_then(|()| container::wait(&info.dir)) {
-                Ok(_) | Err(container::Error::NotRunning { .. }) => {}
-                Err(source) => return Err(info.failed("kill", source)),
-            }
+            self.thaw(info)?;
+            container::destroy(&info.dir).map_err(|source| info.failed("kill", source))?;
         }
         self.discard_container(info, volumes)
     }
@@ -190,12 +280,18 @@ impl Engine {
 
     /// Removes a container that does not run.
     fn discard_container(&self, info: &ContainerInfo, volumes: bool) -> Result<(), Error> {
+        container::forget_pause(&info.record.id);
         self.store().remove_container(&info.record.id)?;
         fault_point("container:removed");
+        self.event("container", "destroy", info, &[]);
         let mounted = if volumes { info.spec.as_ref().map_or_else(Vec::new, |spec| self.volumes_of(spec)) } else { Vec::new() };
         for name in mounted {
             if self.store().volume(&name)?.is_some_and(|volume| volume.anonymous) {
-                self.store().remove_volume(&name)?;
+                // Another container may have it by `--volumes-from`.
+                let volume = self.volume(&name)?;
+                if volume.users.is_empty() {
+                    self.remove_volume(&volume)?;
+                }
             }
         }
         Ok(())
@@ -219,33 +315,6 @@ mod tests {
 
     /// A request that asks for nothing.
     pub(super) fn request() -> RunRequest {
-        RunRequest {
-            image: "image".into(),
-            args: Vec::new(),
-            entrypoint: None,
-            name: None,
-            env: Vec::new(),
-            labels: BTreeMap::new(),
-            workdir: None,
-            user: None,
-            hostname: None,
-            tty: false,
-            terminal: None,
-            stdin: StdinMode::Closed,
-            auto_remove: false,
-            mounts: Vec::new(),
-            network: RunNetwork::None,
-            extra_hosts: Vec::new(),
-            init: false,
-            read_only: false,
-            privileged: false,
-            cap_add: Capabilities::NONE,
-            cap_drop: Capabilities::NONE,
-            limits: CgroupSpec::default(),
-            shm_size: None,
-            stop_signal: None,
-            stop_timeout: None,
-            platform: None,
-        }
+        RunRequest::new("image")
     }
 }

@@ -1,21 +1,25 @@
 //! Volumes, directories of the host, and file systems in memory: reading what the user wrote, and making mounts of it.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::executor::ops::{self, CopyRequest, CopySource};
 use crate::path::RootPath;
 use crate::runtime::{BindSource, MountOptions, MountSpec, Propagation};
 use crate::store::view::MergedView;
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
+use crate::sys::{Links, RootDir};
 
 use super::super::{Engine, Error};
 
 /// Something to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountRequest {
-    /// A file or directory of the host; a directory is made where nothing is.
+    /// A file or directory of the host.
     Bind {
         /// What.
         source: PathBuf,
@@ -23,6 +27,12 @@ pub enum MountRequest {
         target: RootPath,
         /// Whether writes are refused.
         read_only: bool,
+        /// How mounts travel.
+        propagation: Propagation,
+        /// Whether mounts below the source come along.
+        recursive: bool,
+        /// Whether a directory is made where nothing is; otherwise that is an error.
+        create: bool,
     },
     /// A volume; one without a name is the container's own.
     Volume {
@@ -34,6 +44,19 @@ pub enum MountRequest {
         read_only: bool,
         /// Whether an empty one gets the files that the image has there.
         copy: bool,
+        /// The directory or file in it that is wanted, instead of all of it.
+        subpath: Option<RootPath>,
+        /// Labels of a new one.
+        labels: BTreeMap<String, String>,
+    },
+    /// The files of an image, which cannot be written.
+    Image {
+        /// Its name.
+        image: String,
+        /// The directory or file in it that is wanted.
+        subpath: RootPath,
+        /// Where.
+        target: RootPath,
     },
     /// A file system in memory.
     Tmpfs {
@@ -54,8 +77,121 @@ impl MountRequest {
     /// Where it is mounted.
     pub fn target(&self) -> &RootPath {
         match self {
-            MountRequest::Bind { target, .. } | MountRequest::Volume { target, .. } | MountRequest::Tmpfs { target, .. } => target,
+            MountRequest::Bind { target, .. }
+            | MountRequest::Volume { target, .. }
+            | MountRequest::Image { target, .. }
+            | MountRequest::Tmpfs { target, .. } => target,
         }
+    }
+
+    /// A volume that is mounted whole, and filled where it is empty.
+    pub fn volume(name: Option<String>, target: RootPath) -> MountRequest {
+        MountRequest::Volume { name, target, read_only: false, copy: true, subpath: None, labels: BTreeMap::new() }
+    }
+}
+
+/// A container whose volumes another one gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumesFrom {
+    /// Which.
+    pub container: String,
+    /// Whether they can be written there; `None` as in that container.
+    pub writable: Option<bool>,
+}
+
+/// Reads `--volumes-from CONTAINER[:ro|rw]`.
+pub fn parse_volumes_from(text: &str) -> Result<VolumesFrom, String> {
+    let (container, mode) = text.split_once(':').unwrap_or((text, ""));
+    let writable = match mode {
+        "" | "z" | "Z" => None,
+        "rw" => Some(true),
+        "ro" => Some(false),
+        other => return Err(format!("the option `{other}` is not supported: expected ro or rw")),
+    };
+    if container.is_empty() {
+        Err("expected CONTAINER[:ro]".to_owned())
+    } else {
+        Ok(VolumesFrom { container: container.to_owned(), writable })
+    }
+}
+
+fn propagation(text: &str) -> Option<Propagation> {
+    match text {
+        "private" | "rprivate" => Some(Propagation::Private),
+        "slave" | "rslave" => Some(Propagation::Slave),
+        "shared" | "rshared" => Some(Propagation::Shared),
+        _ => None,
+    }
+}
+
+/// Reads `--mount type=…,source=…,target=…`.
+pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
+    let mut fields: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut labels = BTreeMap::new();
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').unwrap_or((field, ""));
+        let key = match key {
+            "src" => "source",
+            "dst" | "destination" => "target",
+            "ro" => "readonly",
+            key => key,
+        };
+        if key == "volume-label" {
+            let (name, value) = value.split_once('=').unwrap_or((value, ""));
+            labels.insert(name.to_owned(), value.to_owned());
+        } else if fields.insert(key, value).is_some() {
+            return Err(format!("`{key}` is given twice"));
+        }
+    }
+    let kind = fields.remove("type").unwrap_or("volume");
+    let target = absolute(fields.remove("target").ok_or("a mount needs `target=`")?)?;
+    let source = fields.remove("source").filter(|source| !source.is_empty());
+    let read_only = take_flag(&mut fields, "readonly")?.unwrap_or(false);
+    let mount = match kind {
+        "bind" => {
+            let source = source.ok_or("a mount of the type bind needs `source=`")?;
+            let given = fields.remove("bind-propagation").unwrap_or("rprivate");
+            let propagation =
+                propagation(given).ok_or_else(|| format!("`{given}` is no propagation: expected rprivate, rslave or rshared"))?;
+            let recursive = !take_flag(&mut fields, "bind-nonrecursive")?.unwrap_or(false);
+            let create = take_flag(&mut fields, "bind-create-src")?.unwrap_or(false);
+            MountRequest::Bind { source: source.into(), target, read_only, propagation, recursive, create }
+        }
+        "volume" => {
+            let copy = !take_flag(&mut fields, "volume-nocopy")?.unwrap_or(false);
+            let subpath = fields.remove("volume-subpath").map(RootPath::new);
+            if !matches!(fields.remove("volume-driver"), None | Some("local")) {
+                return Err("the only driver of volumes is `local`".to_owned());
+            }
+            MountRequest::Volume { name: source.map(str::to_owned), target, read_only, copy, subpath, labels: std::mem::take(&mut labels) }
+        }
+        "tmpfs" => {
+            let size = fields.remove("tmpfs-size").map(bytes).transpose()?.filter(|size| *size > 0);
+            let mode = fields.remove("tmpfs-mode").unwrap_or("1777");
+            let mode = u32::from_str_radix(mode, 8).map_err(|_| format!("`{mode}` is not a mode"))?;
+            MountRequest::Tmpfs { target, size, mode, read_only, exec: false }
+        }
+        "image" => {
+            let image = source.ok_or("a mount of the type image needs `source=`")?.to_owned();
+            let subpath = RootPath::new(fields.remove("image-subpath").unwrap_or("/"));
+            MountRequest::Image { image, subpath, target }
+        }
+        other => return Err(format!("the type `{other}` is not supported: expected bind, volume, tmpfs or image")),
+    };
+    match (fields.keys().next(), labels.is_empty()) {
+        (Some(key), _) => Err(format!("a mount of the type {kind} has no `{key}`")),
+        (None, false) => Err(format!("a mount of the type {kind} has no `volume-label`")),
+        (None, true) => Ok(mount),
+    }
+}
+
+/// A key that is true where it has no value.
+fn take_flag(fields: &mut BTreeMap<&str, &str>, key: &str) -> Result<Option<bool>, String> {
+    match fields.remove(key) {
+        None => Ok(None),
+        Some("" | "true" | "1") => Ok(Some(true)),
+        Some("false" | "0") => Ok(Some(false)),
+        Some(other) => Err(format!("`{key}` is true or false, not `{other}`")),
     }
 }
 
@@ -69,22 +205,43 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
         _ => return Err(format!("`{text}` has too many colons: expected [SOURCE:]TARGET[:OPTIONS]")),
     };
     let target = absolute(target)?;
-    let (mut read_only, mut copy) = (false, true);
+    let (mut read_only, mut copy, mut travels) = (false, true, None);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
             // What the labels of SELinux would be asked for is as it is without it.
-            "rw" | "z" | "Z" | "rprivate" | "private" => {}
+            "rw" | "z" | "Z" => {}
             "nocopy" => copy = false,
-            other => return Err(format!("the option `{other}` is not supported: expected ro, rw or nocopy")),
+            other => match propagation(other) {
+                Some(found) => travels = Some(found),
+                None => return Err(format!("the option `{other}` is not supported: expected ro, rw, nocopy, rprivate, rslave or rshared")),
+            },
         }
     }
+    let volume = |name: Option<&str>| match travels {
+        Some(_) => Err("only a directory of this machine has a propagation".to_owned()),
+        None => Ok(MountRequest::Volume {
+            name: name.map(str::to_owned),
+            target: target.clone(),
+            read_only,
+            copy,
+            subpath: None,
+            labels: BTreeMap::new(),
+        }),
+    };
     match source {
-        None => Ok(MountRequest::Volume { name: None, target, read_only, copy }),
+        None => volume(None),
         Some("") => Err(format!("`{text}` has no source")),
-        Some(source) if source.starts_with(['/', '.']) => Ok(MountRequest::Bind { source: source.into(), target, read_only }),
+        Some(source) if source.starts_with(['/', '.', '~']) => Ok(MountRequest::Bind {
+            source: source.into(),
+            target,
+            read_only,
+            propagation: travels.unwrap_or_default(),
+            recursive: true,
+            create: true,
+        }),
         Some(name) if name.contains('/') => Err(format!("`{name}` is not the name of a volume; a path begins with / or ./")),
-        Some(name) => Ok(MountRequest::Volume { name: Some(name.to_owned()), target, read_only, copy }),
+        Some(name) => volume(Some(name)),
     }
 }
 
@@ -157,27 +314,45 @@ impl Engine {
     /// Makes what a request needs (volumes, directories) and gives the mount.
     pub(super) fn mount(&self, request: &MountRequest, image: &Arc<MergedView>) -> Result<MountSpec, Error> {
         match request {
-            MountRequest::Bind { source, target, read_only } => {
+            MountRequest::Bind { source, target, read_only, propagation, recursive, create } => {
                 let failed = |action| move |error| Error::Io { action, path: source.clone(), source: error };
                 let path = std::path::absolute(source).map_err(failed("find"))?;
-                if !path.try_exists().map_err(failed("open"))? {
+                if *create && !path.try_exists().map_err(failed("open"))? {
                     std::fs::create_dir_all(&path).map_err(failed("make"))?;
                 }
-                let path = path.canonicalize().map_err(failed("open"))?;
+                let path = path.canonicalize().map_err(failed("mount"))?;
                 let is_file = !path.is_dir();
-                Ok(bind(path, target.clone(), is_file, *read_only))
+                Ok(MountSpec::Bind {
+                    source: BindSource::Path(path),
+                    target: target.clone(),
+                    is_file,
+                    read_only: *read_only,
+                    recursive: *recursive,
+                    propagation: *propagation,
+                    options: MountOptions::default(),
+                })
             }
-            MountRequest::Volume { name, target, read_only, copy } => {
+            MountRequest::Image { image, subpath, target } => self.image_mount(image, subpath, target),
+            MountRequest::Volume { name, target, read_only, copy, subpath, labels } => {
                 let (name, anonymous) = match name {
                     Some(name) => (name.clone(), false),
                     None => (super::names::random_hex()?, true),
                 };
-                self.store().ensure_volume(&name, anonymous, &std::collections::BTreeMap::new())?;
+                let bad = |error: crate::store::Error| match error {
+                    error @ crate::store::Error::BadName { .. } => Error::Usage { message: error.to_string(), hint: None },
+                    other => other.into(),
+                };
+                if self.store().ensure_volume(&name, anonymous, labels).map_err(bad)? {
+                    self.volume_event("create", &name);
+                }
                 let path = self.store().volume_path(&name);
                 if *copy && is_empty(&path)? {
                     fill(&path, target, image)?;
                 }
-                Ok(bind(path, target.clone(), false, *read_only))
+                match subpath {
+                    None => Ok(bind(path, target.clone(), false, *read_only)),
+                    Some(subpath) => below(&path, subpath, target, *read_only),
+                }
             }
             MountRequest::Tmpfs { target, size, mode, read_only, exec } => Ok(MountSpec::Tmpfs {
                 target: target.clone(),
@@ -189,6 +364,36 @@ impl Engine {
             }),
         }
     }
+}
+
+impl Engine {
+    /// The files of an image that is here.
+    fn image_mount(&self, image: &str, subpath: &RootPath, target: &RootPath) -> Result<MountSpec, Error> {
+        let found = self.local_image(image, None)?.ok_or_else(|| Error::NoSuchImage { name: image.to_owned() })?;
+        let view = ops::view(self.store(), &found.snapshots)?;
+        let read = |source| Error::Prepare(ops::Error::ReadBase { path: subpath.clone(), source });
+        let at = resolve(&view, subpath, LastLink::Follow).map_err(read)?;
+        let Some(metadata) = view.metadata(&at).map_err(read)? else {
+            return Err(Error::Usage { message: format!("the image `{image}` has no `{subpath}`"), hint: None });
+        };
+        Ok(MountSpec::Overlay {
+            rootfs: self.store().rootfs(&found.snapshots, None, None),
+            subpath: at,
+            target: target.clone(),
+            is_file: metadata.kind != Kind::Directory,
+        })
+    }
+}
+
+/// A part of a volume. No link in the volume leads out of it.
+fn below(volume: &Path, subpath: &RootPath, target: &RootPath, read_only: bool) -> Result<MountSpec, Error> {
+    let shown = volume.join(subpath.relative());
+    let failed = |source| Error::Io { action: "mount", path: shown.clone(), source };
+    let root = RootDir::open(volume).map_err(failed)?;
+    let found = root.open_at(subpath.relative(), OFlags::PATH, Mode::empty(), Links::Follow).map_err(failed)?;
+    let real = std::fs::read_link(crate::sys::descriptor_path(&found)).map_err(failed)?;
+    let is_file = !real.is_dir();
+    Ok(bind(real, target.clone(), is_file, read_only))
 }
 
 fn is_empty(path: &Path) -> Result<bool, Error> {
@@ -220,12 +425,54 @@ mod tests {
     use super::*;
 
     fn volume(name: Option<&str>, target: &str, read_only: bool) -> MountRequest {
-        MountRequest::Volume { name: name.map(str::to_owned), target: RootPath::new(target), read_only, copy: true }
+        let mut request = MountRequest::volume(name.map(str::to_owned), RootPath::new(target));
+        if let MountRequest::Volume { read_only: flag, .. } = &mut request {
+            *flag = read_only;
+        }
+        request
+    }
+
+    #[test]
+    fn mounts_name_their_type_and_only_what_it_has() {
+        let shown = |text: &str| parse_mount(text).unwrap();
+        let expected = MountRequest::Bind {
+            source: "/h".into(),
+            target: RootPath::new("/c"),
+            read_only: true,
+            propagation: Propagation::Slave,
+            recursive: true,
+            create: false,
+        };
+        assert_eq!(shown("type=bind,src=/h,dst=/c,readonly,bind-propagation=rslave"), expected);
+        assert_eq!(shown("source=v,target=/c"), volume(Some("v"), "/c", false));
+        assert_eq!(shown("type=volume,dst=/c,ro=true"), volume(None, "/c", true));
+        let image = MountRequest::Image { image: "i".into(), subpath: RootPath::new("/x"), target: RootPath::new("/c") };
+        assert_eq!(shown("type=image,source=i,image-subpath=x,target=/c"), image);
+        let wrong = [
+            "type=bind,target=/c",
+            "type=npipe,source=a,target=/c",
+            "source=v",
+            "type=tmpfs,target=/c,volume-nocopy",
+            "type=bind,src=/h,dst=/c,ro=maybe",
+            "type=bind,src=/h,dst=/c,volume-label=a=b",
+            "target=/a,target=/b",
+            "source=v,target=c",
+        ];
+        for text in wrong {
+            assert!(parse_mount(text).is_err(), "{text}");
+        }
     }
 
     #[test]
     fn a_source_is_a_path_if_it_looks_like_one_and_a_volume_otherwise() {
-        let bind = |source: &str, read_only| MountRequest::Bind { source: source.into(), target: RootPath::new("/c"), read_only };
+        let bind = |source: &str, read_only| MountRequest::Bind {
+            source: source.into(),
+            target: RootPath::new("/c"),
+            read_only,
+            propagation: Propagation::Private,
+            recursive: true,
+            create: true,
+        };
         assert_eq!(parse_volume("/h:/c").unwrap(), bind("/h", false));
         assert_eq!(parse_volume("./h:/c:ro,z").unwrap(), bind("./h", true));
         assert_eq!(parse_volume("name:/c:ro").unwrap(), volume(Some("name"), "/c", true));

@@ -9,7 +9,7 @@ use crate::executor::ops::{self, Owner, ProcessUser, lookup_user, make_dir, stub
 use crate::oci::RuntimeConfig;
 use crate::parser::signals;
 use crate::path::RootPath;
-use crate::runtime::container::{self, ContainerSpec, LogSettings, NetworkRequest};
+use crate::runtime::container::{self, ContainerSpec, NetworkRequest};
 use crate::runtime::network::{ResolvMode, hosts_file, resolv_conf};
 use crate::runtime::{Credentials, DEFAULT_SHM_SIZE, MountSpec, Privileges, ProcessSpec, SandboxSpec};
 use crate::store::view::MergedView;
@@ -19,6 +19,7 @@ use crate::sys::tree::Tree;
 use crate::task::fault_point;
 
 use super::super::{Engine, Error};
+use super::health::health_check;
 use super::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, merge, mounts, names};
 
 /// How often a name is made up.
@@ -36,7 +37,11 @@ impl Engine {
         let record = self.name_container(request, image)?;
         let mut made = Vec::new();
         match self.prepare(request, image, &record, &mut made) {
-            Ok(()) => Ok(ContainerInfo::load(self.store(), record)),
+            Ok(()) => {
+                let info = ContainerInfo::load(self.store(), record);
+                self.event("container", "create", &info, &[]);
+                Ok(info)
+            }
             Err(error) => {
                 // The failure matters more than what may be left of it.
                 let _ = self.store().remove_container(&record.id);
@@ -80,7 +85,13 @@ impl Engine {
         let dir = self.store().container_dir(&record.id);
         let config = &image.config.config;
         let view = Arc::new(ops::view(self.store(), &image.snapshots)?);
-        let user = lookup_user(&*view, request.user.as_deref().unwrap_or(&config.user))?;
+        let mut user = lookup_user(&*view, request.user.as_deref().unwrap_or(&config.user))?;
+        for group in &request.group_add {
+            let gid = lookup_user(&*view, &format!("0:{group}"))?.gid;
+            if !user.additional_gids.contains(&gid) {
+                user.additional_gids.push(gid);
+            }
+        }
         let upper = dir.join("fs");
         like_image(&view, &upper)?;
         let workdir = RootPath::new(match request.workdir.as_deref().unwrap_or(&config.working_dir) {
@@ -89,11 +100,17 @@ impl Engine {
         });
         make_dir(&view, &upper, &workdir, Owner { uid: 0, gid: 0 }, 0o755, None)?;
         let hostname = hostname(request, record);
+        let shared = self.volumes_from(request)?;
         for mount in wanted_mounts(request, config) {
-            made.push(self.mount(&mount, &view)?);
+            let asked_for = request.mounts.iter().any(|asked| asked.target() == mount.target());
+            // A volume of the image gives way to one of another container.
+            if asked_for || !shared.iter().any(|shared| shared.target() == mount.target()) {
+                made.push(self.mount(&mount, &view)?);
+            }
         }
         let mut all = self.files(request, &dir, &hostname)?;
         all.retain(|file| !made.iter().any(|mount| mount.target() == file.target()));
+        all.extend(shared.into_iter().filter(|shared| !made.iter().any(|mount| mount.target() == shared.target())));
         all.extend(made.iter().cloned());
         // What lies on another mount comes after it.
         all.sort_by_key(|mount| mount.target().components().count());
@@ -108,6 +125,10 @@ impl Engine {
         sandbox.read_only_root = request.read_only;
         sandbox.shm_size = request.shm_size.unwrap_or(DEFAULT_SHM_SIZE);
         sandbox.init = request.init;
+        sandbox.seccomp = request.seccomp;
+        sandbox.system_paths = request.system_paths;
+        sandbox.devices.clone_from(&request.devices);
+        sandbox.sysctls.clone_from(&request.sysctls);
         sandbox.cgroup = request.limits.has_limits().then(|| request.limits.clone());
         sandbox.privileges = match request.privileged {
             true => Privileges::Insecure,
@@ -134,7 +155,10 @@ impl Engine {
             tty: request.tty,
             stdin: request.stdin,
             auto_remove: request.auto_remove,
-            log: LogSettings::default(),
+            log: request.log,
+            restart: request.restart,
+            health: health_check(config, &request.health),
+            journal: Some(self.store().root().join("events.log")),
             stop_signal: request.stop_signal.or_else(|| signals::number(&config.stop_signal)).unwrap_or(TERM),
             stop_timeout: request.stop_timeout.unwrap_or(Duration::from_secs(10)),
             network,
@@ -142,6 +166,28 @@ impl Engine {
             written: merge::written(config, request),
             ..ContainerSpec::new(&record.id, &record.name, sandbox)
         }
+    }
+
+    /// The volumes and directories of other containers.
+    fn volumes_from(&self, request: &RunRequest) -> Result<Vec<MountSpec>, Error> {
+        let mut shared: Vec<MountSpec> = Vec::new();
+        for from in &request.volumes_from {
+            let other = self.container(&from.container)?;
+            for mount in other.spec.iter().flat_map(|spec| &spec.sandbox.mounts) {
+                let MountSpec::Bind { read_only, .. } = mount else { continue };
+                let own = mounts::bind_path(mount).is_none_or(|path| path.parent() == Some(&other.dir));
+                if own || shared.iter().any(|known| known.target() == mount.target()) {
+                    continue;
+                }
+                let sealed = from.writable.map_or(*read_only, |writable| !writable);
+                let mut mount = mount.clone();
+                if let MountSpec::Bind { read_only, .. } = &mut mount {
+                    *read_only = sealed;
+                }
+                shared.push(mount);
+            }
+        }
+        Ok(shared)
     }
 
     /// The files about names, which belong to the container and not to its image.
@@ -193,7 +239,7 @@ fn wanted_mounts(request: &RunRequest, config: &RuntimeConfig) -> Vec<MountReque
     let mut wanted = request.mounts.clone();
     for path in config.volumes.keys().map(RootPath::new).filter(|path| !path.is_root()) {
         if !wanted.iter().any(|mount| *mount.target() == path) {
-            wanted.push(MountRequest::Volume { name: None, target: path, read_only: false, copy: true });
+            wanted.push(MountRequest::volume(None, path));
         }
     }
     wanted
@@ -206,5 +252,8 @@ fn process(request: &RunRequest, config: &RuntimeConfig, hostname: &str, user: &
     process.cwd = workdir;
     process.user = Credentials { uid: user.uid, gid: user.gid, additional_gids: user.additional_gids.clone() };
     process.terminal = request.terminal.filter(|_| request.tty);
+    process.no_new_privileges = request.no_new_privileges;
+    process.rlimits.clone_from(&request.rlimits);
+    process.oom_score_adjust = request.oom_score_adjust;
     process
 }

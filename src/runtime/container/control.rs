@@ -3,6 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -88,12 +90,70 @@ pub fn stop(dir: &Path, signal: Option<i32>, timeout: Option<Duration>) -> Resul
         other => other?,
     };
     send(&stream, &ClientFrame::Signal(signal.unwrap_or(spec.stop_signal)))?;
-    let exited = wait_exited(&stream, Some(timeout.unwrap_or(spec.stop_timeout)))?;
+    let exited = match timeout.unwrap_or(spec.stop_timeout) {
+        Duration::ZERO => false,
+        // As Docker has it, a time that is too long for a clock means for ever.
+        time => wait_exited(&stream, Some(time))?,
+    };
     if !exited {
-        send(&stream, &ClientFrame::Signal(SIGKILL))?;
-        wait_exited(&stream, None)?;
+        drop(stream);
+        destroy(dir)?;
     }
     wait(dir)
+}
+
+/// How long a supervisor may take for what it does at once.
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// Ends a container whatever happens: by SIGKILL, or where its supervisor does not answer (somebody has stopped it), together with that.
+pub fn destroy(dir: &Path) -> Result<(), Error> {
+    match connect(dir) {
+        Ok(stream) => {
+            if send(&stream, &ClientFrame::Signal(SIGKILL)).is_ok() && wait_exited(&stream, Some(PROMPT))? && unlocked(dir, PROMPT)? {
+                return Ok(());
+            }
+        }
+        Err(Error::NotRunning { .. }) if unlocked(dir, Duration::ZERO)? => return Ok(()),
+        // It is starting, or ending.
+        Err(_) if unlocked(dir, PROMPT)? => return Ok(()),
+        Err(_) => {}
+    }
+    // The kernel kills the container with its parent.
+    if let Some(supervisor) = supervisor_of(dir) {
+        let _ = crate::sys::process::signal_pidfd(supervisor.as_fd(), SIGKILL);
+    }
+    if unlocked(dir, PROMPT)? { Ok(()) } else { Err(Error::Socket { verb: "end", source: std::io::ErrorKind::TimedOut.into() }) }
+}
+
+/// Whether no supervisor holds the container's lock, at the latest after a while.
+fn unlocked(dir: &Path, patience: Duration) -> Result<bool, Error> {
+    let (dir, deadline) = (ContainerDir::new(dir), Instant::now() + patience);
+    loop {
+        if !dir.is_locked()? {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The process that holds the container's lock, which the kernel tells in `/proc/locks`.
+fn supervisor_of(dir: &Path) -> Option<OwnedFd> {
+    let inode = std::fs::metadata(ContainerDir::new(dir).file("lock")).ok()?.ino().to_string();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let holder = locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let at = fields.iter().position(|field| *field == "FLOCK")?;
+        (fields.get(at + 4)?.rsplit(':').next()? == inode).then(|| fields.get(at + 3)?.parse::<i32>().ok()).flatten()
+    })?;
+    let process = rustix::process::pidfd_open(rustix::process::Pid::from_raw(holder)?, rustix::process::PidfdFlags::empty()).ok()?;
+    // Another file may have that number on another disk: a supervisor names its container.
+    let line = std::fs::read(format!("/proc/{holder}/cmdline")).ok()?;
+    let id = dir.file_name()?.to_str()?;
+    let is_ours = String::from_utf8_lossy(&line).split('\0').any(|argument| argument.ends_with(id));
+    is_ours.then_some(process)
 }
 
 /// Waits for the container's end and gives its exit code.
@@ -130,7 +190,8 @@ fn tell_bytes(dir: &Path, frame: &[u8]) -> Result<(), Error> {
     let mut stream = connect(dir)?;
     stream.write_all(frame).map_err(Error::socket("tell"))?;
     stream.shutdown(Shutdown::Write).map_err(Error::socket("tell"))?;
-    // The supervisor closes when it has read to our end; one that breaks off has an ended container.
+    // The supervisor closes when it has read to our end; one that breaks off has an ended container. One that was stopped will hear it later.
+    let _ = stream.set_read_timeout(Some(PROMPT));
     let _ = std::io::copy(&mut &stream, &mut std::io::sink());
     Ok(())
 }

@@ -81,7 +81,7 @@ pub fn unpause(id: &str, groups: &[PathBuf]) -> Result<(), Error> {
 }
 
 /// Removes the group of the v1 freezer of a container that has ended; lets what is left in it go on, so that it can end.
-pub(super) fn forget(id: &str) {
+pub fn forget(id: &str) {
     let group = legacy(id);
     if group.exists() {
         let _ = write(&group.join("freezer.state"), "THAWED");

@@ -50,6 +50,9 @@ pub struct ContainerSpec {
     /// What it was made of, as the user and the image wrote it.
     #[serde(default)]
     pub written: Written,
+    /// The file that its starts and ends are recorded in.
+    #[serde(default)]
+    pub journal: Option<PathBuf>,
 }
 
 /// What a container was made of, for display, and for what is made of the container.
@@ -111,6 +114,7 @@ impl ContainerSpec {
             restart: RestartPolicy::No,
             health: None,
             written: Written::default(),
+            journal: None,
         }
     }
 }

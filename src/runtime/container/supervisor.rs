@@ -18,6 +18,7 @@ use rustix::fs::Mode as FileMode;
 
 use super::exec::Execs;
 use super::health::Monitor;
+use super::journal::{Journal, Recorded};
 use super::log::LogWriter;
 use super::restart::{Restarts, wait_out};
 use super::serve::{Client, Container, Ended, Served, Service};
@@ -110,6 +111,10 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>) -> Result<(), StartError> 
         spec = load_spec(dir.path()).unwrap_or(spec);
         let finished_at = Timestamp::now().to_string();
         let Ended { code, oom_killed, by_hand } = ended;
+        if oom_killed {
+            journal(&spec, "oom", &[]);
+        }
+        journal(&spec, "die", &[("exitCode", code.to_string())]);
         let restarted = restarts.count;
         let exited = |by_hand| State::Exited {
             code,
@@ -149,6 +154,16 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>) -> Result<(), StartError> 
         }
         clients = Vec::new();
     }
+}
+
+/// Records what happened to the container, where that is wanted.
+pub(super) fn journal(spec: &ContainerSpec, action: &str, more: &[(&str, String)]) {
+    let Some(path) = &spec.journal else { return };
+    let mut attributes = spec.labels.clone();
+    attributes.insert("image".to_owned(), spec.image.clone());
+    attributes.insert("name".to_owned(), spec.name.clone());
+    attributes.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    Journal::new(path).write(&Recorded { kind: "container", action, id: &spec.id, attributes: &attributes });
 }
 
 fn record(dir: &ContainerDir, state: &State) {
@@ -198,6 +213,7 @@ fn start(dir: &ContainerDir, spec: &ContainerSpec, listener: UnixListener, resta
         cgroups,
         restarts,
     })?;
+    journal(spec, "start", &[]);
     report(&Report::Started { pid, warnings });
     Ok(Running { container, started_at, network })
 }

@@ -1,0 +1,592 @@
+//! The flags of `strake run` and `strake create` that say what a container is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::env;
+use crate::engine::{
+    Error, HealthRequest, MountRequest, RunNetwork, RunRequest, VolumesFrom, parse_bytes, parse_mount, parse_tmpfs, parse_volume,
+    parse_volumes_from,
+};
+use crate::oci::Platform;
+use crate::parser::{duration, signals};
+use crate::path::RootPath;
+use crate::runtime::container::{HostAddress, LogDriver, LogSettings, RestartPolicy, StdinMode};
+use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, Seccomp, SystemPaths, TerminalSize};
+
+use super::step_flags::{check_limits, cpu_period, cpu_quota, cpu_shares, host_address, memory_swap, number_list, split_host, ulimit};
+
+/// What a container is.
+#[derive(Debug, Args)]
+pub(super) struct ContainerFlags {
+    /// The image; with `--build` in its place, the first word of the command
+    #[arg(required_unless_present = "build")]
+    pub(super) image: Option<String>,
+    /// The command and its arguments [default: the image's]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(super) command: Vec<String>,
+    /// Remove the container when it has ended
+    #[arg(long)]
+    pub(super) rm: bool,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub(super) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(super) tty: bool,
+    /// A variable; without `=`, that of the environment (may be given several times)
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// A file with variables, one a line (may be given several times)
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// A volume or a directory: `[SOURCE:]TARGET[:OPTIONS]`, where the options are `ro`, `nocopy` and a propagation such as `rslave` (may be given several times)
+    #[arg(short, long = "volume", value_name = "SPEC", value_parser = parse_volume)]
+    volume: Vec<MountRequest>,
+    /// A mount: `type=bind|volume|tmpfs|image,source=…,target=…` (may be given several times)
+    #[arg(long, value_name = "SPEC", value_parser = parse_mount)]
+    mount: Vec<MountRequest>,
+    /// All volumes of another container: `CONTAINER[:ro]` (may be given several times)
+    #[arg(long, value_name = "CONTAINER", value_parser = parse_volumes_from)]
+    volumes_from: Vec<VolumesFrom>,
+    /// A file system in memory: `TARGET[:OPTIONS]` (may be given several times)
+    #[arg(long, value_name = "SPEC", value_parser = parse_tmpfs)]
+    tmpfs: Vec<MountRequest>,
+    /// The working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// The user: `NAME|UID[:GROUP|GID]`
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// A group beside the user's, by name or number (may be given several times)
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// In place of the image's entry point; an empty one takes it away
+    #[arg(long, value_name = "COMMAND")]
+    entrypoint: Option<String>,
+    /// The container's name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The network
+    #[arg(long, visible_alias = "net", value_enum, default_value = "default")]
+    network: Network,
+    /// A name for /etc/hosts: `NAME:ADDRESS`, where the address may be `host-gateway` (may be given several times)
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = host)]
+    add_host: Vec<(String, HostAddress)>,
+    /// A port that the container listens at, for display: `PORT[/PROTOCOL]` (may be given several times)
+    #[arg(long, value_name = "PORT", value_parser = port)]
+    expose: Vec<String>,
+    /// The host name
+    #[arg(short = 'h', long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Run a small init as PID 1, which forwards signals and reaps processes
+    #[arg(long)]
+    init: bool,
+    /// Mount the root file system read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Allow everything
+    #[arg(long)]
+    privileged: bool,
+    /// Add a capability (may be given several times)
+    #[arg(long, value_name = "NAME", value_parser = capability, value_delimiter = ',')]
+    cap_add: Vec<Capabilities>,
+    /// Take a capability away (may be given several times)
+    #[arg(long, value_name = "NAME", value_parser = capability, value_delimiter = ',')]
+    cap_drop: Vec<Capabilities>,
+    /// `no-new-privileges`, `seccomp=unconfined` or `systempaths=unconfined` (may be given several times)
+    #[arg(long, value_name = "OPTION", value_parser = security)]
+    security_opt: Vec<Security>,
+    /// A device of this machine: `PATH[:TARGET[:rwm]]` (may be given several times)
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    device: Vec<DeviceSpec>,
+    /// A kernel parameter of the container's namespaces (may be given several times)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = sysctl)]
+    sysctl: Vec<(String, String)>,
+    /// A limit of each process: `NAME=SOFT[:HARD]` (may be given several times)
+    #[arg(long, value_name = "LIMIT", value_parser = ulimit)]
+    ulimit: Vec<Rlimit>,
+    #[command(flatten)]
+    limits: LimitFlags,
+    /// The size of /dev/shm
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    shm_size: Option<u64>,
+    /// How likely it is to be killed when memory runs out: -1000 to 1000
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1000..=1000))]
+    oom_score_adj: Option<i32>,
+    /// A label (may be given several times)
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// A file with labels, one a line (may be given several times)
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
+    /// When it is started again after its end: `no`, `always`, `unless-stopped` or `on-failure[:TIMES]`
+    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = restart_policy)]
+    restart: RestartPolicy,
+    #[command(flatten)]
+    health: HealthFlags,
+    /// How its output is kept: `json-file`, `local` (which is the same here) or `none`
+    #[arg(long, value_name = "DRIVER", default_value = "json-file", value_parser = log_driver)]
+    log_driver: LogDriver,
+    /// `max-size=10m` begins a new log file after so many bytes, `max-file=3` keeps so many (may be given several times)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = log_option)]
+    log_opt: Vec<LogOption>,
+    /// The signal that asks it to stop
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    stop_signal: Option<i32>,
+    /// Seconds after that until it is killed
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u64>,
+    /// When to ask the registry for the image
+    #[arg(long, value_enum, default_value = "missing")]
+    pub(super) pull: Pull,
+    /// The platform of the image
+    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
+    pub(super) platform: Option<Platform>,
+    /// Show no progress while the image is fetched
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// Write the container's ID to a file
+    #[arg(long, value_name = "FILE")]
+    pub(super) cidfile: Option<PathBuf>,
+    /// Show how to use this command
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// What it may use; also what `strake update` changes.
+#[derive(Clone, Debug, Args)]
+pub(super) struct LimitFlags {
+    /// The memory that it may use, such as `512m`
+    #[arg(short, long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
+    /// Memory and swap together; `-1` is any amount [default: twice the memory]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = memory_swap)]
+    memory_swap: Option<u64>,
+    /// The memory that it keeps when there is too little
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory_reservation: Option<u64>,
+    /// The processors that it may use, such as `1.5`
+    #[arg(long, value_name = "NUMBER", value_parser = cpus)]
+    cpus: Option<u64>,
+    /// Its share of CPU time when there is too little; 1024 is normal
+    #[arg(short, long, value_name = "NUMBER", value_parser = cpu_shares)]
+    cpu_shares: Option<u64>,
+    /// The period of --cpu-quota in microseconds
+    #[arg(long, value_name = "MICROSECONDS", value_parser = cpu_period)]
+    cpu_period: Option<u64>,
+    /// The CPU time in each period in microseconds
+    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true, value_parser = cpu_quota)]
+    cpu_quota: Option<u64>,
+    /// The processors that it may run on, such as `0-3,7`
+    #[arg(long, value_name = "CPUS", value_parser = number_list)]
+    cpuset_cpus: Option<String>,
+    /// The memory nodes that it may use
+    #[arg(long, value_name = "NODES", value_parser = number_list)]
+    cpuset_mems: Option<String>,
+    /// The number of processes that it may have; `-1` is any
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pids_limit: Option<i64>,
+}
+
+impl LimitFlags {
+    /// Whether none is given.
+    pub(super) fn is_empty(&self) -> bool {
+        let numbers = [self.memory, self.memory_swap, self.memory_reservation, self.cpus, self.cpu_shares, self.cpu_period, self.cpu_quota];
+        numbers.iter().all(Option::is_none) && self.cpuset_cpus.is_none() && self.cpuset_mems.is_none() && self.pids_limit.is_none()
+    }
+
+    /// The limits, over those that there are.
+    pub(super) fn over(self, known: CgroupSpec) -> Result<CgroupSpec, Error> {
+        // Zero is how Docker's flags say "no limit".
+        let number = |flag: Option<u64>, known: Option<u64>| flag.or(known).filter(|value| *value > 0);
+        let pids = self.pids_limit.map_or(known.pids, |limit| u64::try_from(limit).ok().filter(|limit| *limit > 0));
+        let limits = CgroupSpec {
+            memory: number(self.memory, known.memory),
+            memory_swap: number(self.memory_swap, known.memory_swap),
+            memory_reservation: number(self.memory_reservation, known.memory_reservation),
+            cpu_millis: number(self.cpus, known.cpu_millis),
+            cpu_shares: number(self.cpu_shares, known.cpu_shares),
+            cpu_period: number(self.cpu_period, known.cpu_period),
+            cpu_quota: number(self.cpu_quota, known.cpu_quota),
+            cpuset_cpus: self.cpuset_cpus.or(known.cpuset_cpus),
+            cpuset_mems: self.cpuset_mems.or(known.cpuset_mems),
+            pids,
+            name: known.name,
+            parent: known.parent,
+        };
+        check_limits(&limits)?;
+        Ok(limits)
+    }
+}
+
+/// How its health is found out.
+#[derive(Debug, Args)]
+struct HealthFlags {
+    /// The command that tells whether it is well, for the image's shell
+    #[arg(long, value_name = "COMMAND", conflicts_with = "no_healthcheck")]
+    health_cmd: Option<String>,
+    /// The time from one check to the next, such as `30s`
+    #[arg(long, value_name = "DURATION", value_parser = positive)]
+    health_interval: Option<Duration>,
+    /// How long one may take
+    #[arg(long, value_name = "DURATION", value_parser = positive)]
+    health_timeout: Option<Duration>,
+    /// How many failures in a row make it unhealthy
+    #[arg(long, value_name = "NUMBER")]
+    health_retries: Option<u32>,
+    /// For how long after the start failures do not count
+    #[arg(long, value_name = "DURATION", value_parser = positive)]
+    health_start_period: Option<Duration>,
+    /// The time from one check to the next meanwhile
+    #[arg(long, value_name = "DURATION", value_parser = positive)]
+    health_start_interval: Option<Duration>,
+    /// Do not check its health, whatever the image says
+    #[arg(long)]
+    no_healthcheck: bool,
+}
+
+/// `--network`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Network {
+    /// A private one where possible
+    #[value(alias = "bridge")]
+    Default,
+    /// None
+    None,
+    /// This machine's
+    Host,
+}
+
+/// `--pull`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Pull {
+    /// Each time
+    Always,
+    /// If it is not here
+    Missing,
+    /// Not at all
+    Never,
+}
+
+/// `--security-opt`.
+#[derive(Clone, Copy, Debug)]
+enum Security {
+    NoNewPrivileges(bool),
+    Seccomp(Seccomp),
+    SystemPaths,
+    /// What this machine does not have, and is as it would be without.
+    Nothing,
+}
+
+/// `--log-opt`.
+#[derive(Clone, Copy, Debug)]
+enum LogOption {
+    MaxSize(Option<u64>),
+    MaxFile(u32),
+}
+
+fn security(text: &str) -> Result<Security, String> {
+    match text.split_once(['=', ':']).unwrap_or((text, "")) {
+        ("no-new-privileges", "" | "true") => Ok(Security::NoNewPrivileges(true)),
+        ("no-new-privileges", "false") => Ok(Security::NoNewPrivileges(false)),
+        ("seccomp", "unconfined") => Ok(Security::Seccomp(Seccomp::Unconfined)),
+        ("seccomp", "builtin") => Ok(Security::Seccomp(Seccomp::Default)),
+        ("seccomp", _) => Err("seccomp profiles in files are not supported: expected `unconfined` or `builtin`".to_owned()),
+        ("systempaths", "unconfined") => Ok(Security::SystemPaths),
+        ("apparmor", "unconfined") | ("label", "disable") => Ok(Security::Nothing),
+        _ => Err("expected no-new-privileges, seccomp=unconfined, systempaths=unconfined, apparmor=unconfined or label=disable".to_owned()),
+    }
+}
+
+fn log_driver(text: &str) -> Result<LogDriver, String> {
+    match text {
+        "json-file" | "local" => Ok(LogDriver::JsonFile),
+        "none" => Ok(LogDriver::None),
+        _ => Err("this log driver is not supported: expected json-file, local or none".to_owned()),
+    }
+}
+
+fn log_option(text: &str) -> Result<LogOption, String> {
+    match text.split_once('=') {
+        Some(("max-size", "-1")) => Ok(LogOption::MaxSize(None)),
+        Some(("max-size", size)) => match parse_bytes(size)? {
+            0 => Err("a log of 0 bytes holds nothing".to_owned()),
+            size => Ok(LogOption::MaxSize(Some(size))),
+        },
+        Some(("max-file", number)) => match number.parse() {
+            Ok(number @ 1..) => Ok(LogOption::MaxFile(number)),
+            _ => Err(format!("`{number}` is not a number of files: at least 1")),
+        },
+        _ => Err("expected max-size=BYTES or max-file=NUMBER".to_owned()),
+    }
+}
+
+/// Reads `--restart`.
+pub(super) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
+    match text.split_once(':') {
+        None if text == "no" || text.is_empty() => Ok(RestartPolicy::No),
+        None if text == "always" => Ok(RestartPolicy::Always),
+        None if text == "unless-stopped" => Ok(RestartPolicy::UnlessStopped),
+        None if text == "on-failure" => Ok(RestartPolicy::OnFailure(0)),
+        Some(("on-failure", times)) => {
+            times.parse().map(RestartPolicy::OnFailure).map_err(|_| format!("`{times}` is not a number of times"))
+        }
+        Some(("no" | "always" | "unless-stopped", _)) => Err("only on-failure takes a number of times".to_owned()),
+        _ => Err("expected no, always, unless-stopped or on-failure[:TIMES]".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    let nanoseconds = duration::parse(text)?;
+    u64::try_from(nanoseconds).map(Duration::from_nanos).map_err(|_| format!("`{text}` is negative"))
+}
+
+fn device(text: &str) -> Result<DeviceSpec, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, may) = match parts[..] {
+        [source] => (source, source, "rwm"),
+        [source, may] if !may.starts_with('/') => (source, source, may),
+        [source, target] => (source, target, "rwm"),
+        [source, target, may] => (source, target, may),
+        _ => return Err("expected PATH[:TARGET[:rwm]]".to_owned()),
+    };
+    if !source.starts_with('/') || !target.starts_with("/dev/") {
+        return Err("expected a path, and a target below /dev".to_owned());
+    }
+    if may.is_empty() || may.bytes().any(|byte| !b"rwm".contains(&byte)) {
+        return Err(format!("`{may}` says nothing about a device: expected a choice of r, w and m"));
+    }
+    if !(may.contains('r') && may.contains('w')) {
+        return Err(format!("a device for `{may}` only is not supported: who may open it is up to the device's own mode"));
+    }
+    Ok(DeviceSpec { source: source.into(), target: RootPath::new(target) })
+}
+
+fn sysctl(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected NAME=VALUE")?;
+    let own = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let name = name.replace('/', ".");
+    if own.contains(&name.as_str()) || name.starts_with("net.") || name.starts_with("fs.mqueue.") {
+        return Ok((name, value.to_owned()));
+    }
+    Err(format!("`{name}` is not a parameter of a container's own namespaces"))
+}
+
+fn port(text: &str) -> Result<String, String> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let number = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    let known = matches!(protocol, "tcp" | "udp" | "sctp");
+    let fits = ports.split_once('-').map_or_else(|| number(ports), |(first, last)| number(first) && number(last));
+    if known && fits { Ok(format!("{ports}/{protocol}")) } else { Err("expected PORT[-PORT][/tcp|udp|sctp]".to_owned()) }
+}
+
+fn capability(name: &str) -> Result<Capabilities, String> {
+    Capabilities::named(name).ok_or_else(|| format!("there is no capability `{name}`"))
+}
+
+/// Reads the name or number of a signal.
+pub(super) fn signal(name: &str) -> Result<i32, String> {
+    signals::number(name).ok_or_else(|| format!("there is no signal `{name}`"))
+}
+
+/// Reads a number of processors, in thousandths.
+pub(super) fn cpus(text: &str) -> Result<u64, String> {
+    match text.parse::<f64>() {
+        Ok(0.0) => Ok(0),
+        Ok(number) if (0.001..=1_000_000.0).contains(&number) => Ok((number * 1000.0).round() as u64),
+        _ => Err(format!("`{text}` is not a number of processors")),
+    }
+}
+
+fn host(text: &str) -> Result<(String, HostAddress), String> {
+    let (name, address) = split_host(text)?;
+    Ok((name.to_owned(), host_address(address)?))
+}
+
+impl ContainerFlags {
+    /// The container that is asked for, made of `image`.
+    pub(super) fn request(self, image: String, stdin: StdinMode) -> Result<RunRequest, Error> {
+        if self.rm && self.restart != RestartPolicy::No {
+            let hint = Some("a container that removes itself is not there to be started again".to_owned());
+            return Err(Error::Usage { message: "--rm and --restart contradict each other".to_owned(), hint });
+        }
+        let union = |sets: &[Capabilities]| sets.iter().fold(Capabilities::NONE, |all, one| all.union(*one));
+        let terminal = terminal_size(self.tty);
+        let mut log = LogSettings { driver: self.log_driver, ..LogSettings::default() };
+        for option in &self.log_opt {
+            match option {
+                LogOption::MaxSize(size) => log.max_size = *size,
+                LogOption::MaxFile(number) => log.max_files = *number,
+            }
+        }
+        if log.max_files > 1 && log.max_size.is_none() {
+            let hint = Some("a new file is begun when one is full: say when with --log-opt max-size=".to_owned());
+            return Err(Error::Usage { message: "--log-opt max-file needs max-size".to_owned(), hint });
+        }
+        let mut request = RunRequest {
+            args: self.command,
+            entrypoint: self.entrypoint,
+            name: self.name,
+            env: variables(&self.env_file, &self.env)?,
+            labels: labels(&self.label_file, &self.label)?,
+            workdir: self.workdir,
+            user: self.user,
+            group_add: self.group_add,
+            hostname: self.hostname,
+            tty: self.tty,
+            terminal,
+            stdin,
+            auto_remove: self.rm,
+            mounts: self.volume.into_iter().chain(self.mount).chain(self.tmpfs).collect(),
+            volumes_from: self.volumes_from,
+            network: match self.network {
+                Network::Default => RunNetwork::Private,
+                Network::None => RunNetwork::None,
+                Network::Host => RunNetwork::Host,
+            },
+            extra_hosts: self.add_host,
+            ports: self.expose,
+            init: self.init,
+            read_only: self.read_only,
+            privileged: self.privileged,
+            cap_add: union(&self.cap_add),
+            cap_drop: union(&self.cap_drop),
+            devices: self.device,
+            sysctls: self.sysctl,
+            rlimits: self.ulimit,
+            oom_score_adjust: self.oom_score_adj,
+            limits: self.limits.over(CgroupSpec::default())?,
+            shm_size: self.shm_size,
+            restart: self.restart,
+            health: self.health.request(),
+            log,
+            stop_signal: self.stop_signal,
+            stop_timeout: self.stop_timeout.map(Duration::from_secs),
+            platform: self.platform,
+            ..RunRequest::new(image)
+        };
+        for option in self.security_opt {
+            match option {
+                Security::NoNewPrivileges(on) => request.no_new_privileges = on,
+                Security::Seccomp(filter) => request.seccomp = filter,
+                Security::SystemPaths => request.system_paths = SystemPaths::Unconfined,
+                Security::Nothing => {}
+            }
+        }
+        Ok(request)
+    }
+}
+
+impl HealthFlags {
+    fn request(self) -> HealthRequest {
+        HealthRequest {
+            none: self.no_healthcheck,
+            command: self.health_cmd,
+            interval: self.health_interval,
+            timeout: self.health_timeout,
+            start_period: self.health_start_period,
+            start_interval: self.health_start_interval,
+            retries: self.health_retries,
+        }
+    }
+}
+
+/// The size of the user's terminal, where it is wanted and known.
+pub(super) fn terminal_size(tty: bool) -> Option<TerminalSize> {
+    let size = tty.then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok()).flatten()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some(TerminalSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// The variables of files and flags, in the order in which they count.
+pub(super) fn variables(files: &[PathBuf], flags: &[String]) -> Result<Vec<(String, Option<String>)>, Error> {
+    let mut variables = Vec::new();
+    for file in files {
+        variables.extend(lines(file)?.iter().map(|line| variable(line)).collect::<Result<Vec<_>, _>>()?);
+    }
+    for entry in flags {
+        variables.push(variable(entry)?);
+    }
+    Ok(variables)
+}
+
+/// `NAME=VALUE`; without a value it is taken from the environment, and where that has none, away from the container's.
+fn variable(entry: &str) -> Result<(String, Option<String>), Error> {
+    let (name, value) = match entry.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (entry, env::variable(entry)),
+    };
+    if name.is_empty() {
+        let hint = Some("write `-e NAME=VALUE`".into());
+        return Err(Error::Usage { message: format!("the variable `{entry}` has no name"), hint });
+    }
+    Ok((name.to_owned(), value))
+}
+
+/// The lines of a file that are neither empty nor comments.
+fn lines(path: &PathBuf) -> Result<Vec<String>, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
+    let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(str::to_owned).collect())
+}
+
+/// The labels of files and flags.
+pub(super) fn labels(files: &[PathBuf], flags: &[String]) -> Result<BTreeMap<String, String>, Error> {
+    let pair = |label: &String| {
+        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        let hint = || Some("write `--label KEY=VALUE`".into());
+        if key.is_empty() {
+            return Err(Error::Usage { message: format!("the label `{label}` has no key"), hint: hint() });
+        }
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(lines(file)?);
+    }
+    all.iter().chain(flags).map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restart_policies_are_dockers() {
+        assert_eq!(restart_policy("on-failure:3"), Ok(RestartPolicy::OnFailure(3)));
+        assert_eq!(restart_policy("unless-stopped"), Ok(RestartPolicy::UnlessStopped));
+        for text in ["always:3", "on-failure:-1", "on-failure:x", "sometimes"] {
+            assert!(restart_policy(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn parameters_of_the_whole_machine_are_refused() {
+        assert!(sysctl("net.ipv4.ip_forward=1").is_ok() && sysctl("kernel.shmmax=1").is_ok() && sysctl("net/core/somaxconn=1").is_ok());
+        for text in ["kernel.core_pattern=|x", "vm.overcommit_memory=1", "net.ipv4.ip_forward", "=1"] {
+            assert!(sysctl(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn devices_have_a_target_below_dev() {
+        let spec = |source: &str, target: &str| DeviceSpec { source: source.into(), target: RootPath::new(target) };
+        assert_eq!(device("/dev/fuse"), Ok(spec("/dev/fuse", "/dev/fuse")));
+        assert_eq!(device("/dev/fuse:/dev/x:rwm"), Ok(spec("/dev/fuse", "/dev/x")));
+        for text in ["fuse", "/dev/fuse:/etc/x", "/dev/fuse:/dev/x:q", "/dev/fuse:/dev/x:r"] {
+            assert!(device(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `strake events`: what happens to containers and volumes.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::cli::format::{Format, format};
+use crate::cli::{Global, report};
+use crate::engine::{Error, Event, EventOptions};
+
+use super::containers::{open, time};
+use super::exit;
+
+/// Flags of `strake events`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EventsArgs {
+    /// Also those since then: RFC 3339, seconds since the epoch, or `10m` for ten minutes ago
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// Only those before that time, and none that are to come after it [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+    /// `container=`, `volume=`, `image=`, `type=`, `event=` or `label=` (may be given several times)
+    #[arg(short, long, value_name = "FILTER", value_parser = filter)]
+    filter: Vec<(String, String)>,
+    /// `json`, or a template such as `{{.Action}} {{.Actor.ID}}`
+    #[arg(long, value_parser = format)]
+    format: Option<Format>,
+}
+
+fn filter(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    match key {
+        "container" | "volume" | "image" | "type" | "event" | "label" => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("the filter `{key}` is not supported: expected container, volume, image, type, event or label")),
+    }
+}
+
+/// Filters of one key are alternatives, except labels; different keys must all hold.
+fn matches(event: &Event, filters: &[(String, String)]) -> bool {
+    let attribute = |name: &str| event.actor.attributes.get(name).map_or("", String::as_str);
+    let holds = |key: &str, value: &str| match key {
+        "container" => event.kind == "container" && (event.actor.id.starts_with(value) || attribute("name") == value),
+        "volume" => event.kind == "volume" && event.actor.id == value,
+        "image" => attribute("image") == value || attribute("image").split(':').next() == Some(value),
+        "type" => event.kind == value,
+        "event" => event.action == value,
+        _ => {
+            let (name, wanted) = value.split_once('=').map_or((value, None), |(name, wanted)| (name, Some(wanted)));
+            event.actor.attributes.get(name).is_some_and(|known| wanted.is_none_or(|wanted| wanted == known))
+        }
+    };
+    filters.iter().all(|(key, value)| match key.as_str() {
+        "label" => holds(key, value),
+        _ => filters.iter().any(|(other, value)| other == key && holds(key, value)),
+    })
+}
+
+/// Runs `strake events`.
+pub(in crate::cli) fn events(global: &Global, args: &EventsArgs) -> ExitCode {
+    exit(open(global).and_then(|engine| {
+        let mut failure: Option<Error> = None;
+        let options = EventOptions { since: args.since, until: args.until };
+        engine.events(&options, &mut |event| {
+            if !matches(event, &args.filter) {
+                return true;
+            }
+            match show(event, args.format.as_ref()) {
+                Ok(line) => report::result(&line),
+                Err(error) => failure = Some(error),
+            }
+            failure.is_none()
+        })?;
+        failure.map_or(Ok(()), Err)
+    }))
+}
+
+fn show(event: &Event, format: Option<&Format>) -> Result<String, Error> {
+    if let Some(format) = format {
+        return format.render(&json!(event));
+    }
+    let time = Timestamp::from_nanosecond(i128::from(event.time_nano)).unwrap_or_default();
+    let attributes: Vec<String> = event.actor.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Ok(format!(
+        "{} {} {} {} ({})",
+        time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ"),
+        event.kind,
+        event.action,
+        event.actor.id,
+        attributes.join(", ")
+    ))
+}

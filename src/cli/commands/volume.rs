@@ -1,0 +1,258 @@
+//! `strake volume`: volumes, which keep files beyond the containers that use them.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::cli::format::{Format, format};
+use crate::cli::render::size;
+use crate::cli::table::{Table, tame};
+use crate::cli::{Global, report};
+use crate::engine::{Engine, Error, VolumeInfo};
+
+use super::container_flags::labels;
+use super::containers::open;
+use super::exit;
+
+/// Flags of `strake volume`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct VolumeArgs {
+    #[command(subcommand)]
+    command: VolumeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeCommand {
+    /// Make a volume
+    Create(CreateArgs),
+    /// List the volumes
+    #[command(visible_alias = "list")]
+    Ls(LsArgs),
+    /// Show all that is known of volumes
+    Inspect(InspectArgs),
+    /// Remove volumes that no container uses
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
+    /// Remove all volumes that no container uses
+    Prune(PruneArgs),
+}
+
+/// Flags of `strake volume create`.
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// Its name [default: 64 random digits]
+    name: Option<String>,
+    /// A label (may be given several times)
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// The driver: `local`
+    #[arg(short, long, default_value = "local", value_parser = ["local"])]
+    driver: String,
+}
+
+/// Flags of `strake volume ls`.
+#[derive(Debug, Args)]
+struct LsArgs {
+    /// Only the names
+    #[arg(short, long)]
+    quiet: bool,
+    /// `json`, or a template such as `{{.Name}}`
+    #[arg(long, value_parser = format)]
+    format: Option<Format>,
+    /// `name=`, `label=`, `driver=` or `dangling=true|false` (may be given several times)
+    #[arg(short, long, value_name = "FILTER", value_parser = filter)]
+    filter: Vec<(String, String)>,
+}
+
+/// Flags of `strake volume inspect`.
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// The volumes
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// `json`, or a template such as `{{.Mountpoint}}`
+    #[arg(short, long, value_parser = format)]
+    format: Option<Format>,
+}
+
+/// Flags of `strake volume rm`.
+#[derive(Debug, Args)]
+struct RmArgs {
+    /// The volumes
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// Say nothing of those that are not there
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Flags of `strake volume prune`.
+#[derive(Debug, Args)]
+struct PruneArgs {
+    /// Also volumes with a name that a user gave them
+    #[arg(short, long)]
+    all: bool,
+    /// `label=KEY[=VALUE]`, `label!=KEY[=VALUE]` or `all=true` (may be given several times)
+    #[arg(long, value_name = "FILTER", value_parser = prune_filter)]
+    filter: Vec<(String, String)>,
+    /// Accepted for compatibility: nothing is asked
+    #[arg(short, long, hide = true)]
+    force: bool,
+}
+
+fn filter(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    match (key, value) {
+        ("name" | "label" | "driver", _) | ("dangling", "true" | "false" | "1" | "0") => Ok((key.to_owned(), value.to_owned())),
+        ("dangling", _) => Err(format!("`{value}` is neither true nor false")),
+        _ => Err(format!("the filter `{key}` is not supported: expected name, label, driver or dangling")),
+    }
+}
+
+fn prune_filter(text: &str) -> Result<(String, String), String> {
+    if let Some(label) = text.strip_prefix("label!=") {
+        return Ok(("label!".to_owned(), label.to_owned()));
+    }
+    match text.split_once('=') {
+        Some(("label", label)) => Ok(("label".to_owned(), label.to_owned())),
+        Some(("all", value @ ("true" | "1" | "false" | "0"))) => Ok(("all".to_owned(), value.to_owned())),
+        _ => Err("expected label=KEY[=VALUE], label!=KEY[=VALUE] or all=true".to_owned()),
+    }
+}
+
+fn has_label(volume: &VolumeInfo, label: &str) -> bool {
+    let (key, wanted) = label.split_once('=').map_or((label, None), |(key, wanted)| (key, Some(wanted)));
+    volume.record.labels.get(key).is_some_and(|value| wanted.is_none_or(|wanted| wanted == value))
+}
+
+/// Filters of one key are alternatives, except labels; different keys must all hold.
+fn matches(volume: &VolumeInfo, filters: &[(String, String)]) -> bool {
+    let holds = |key: &str, value: &str| match key {
+        "name" => volume.record.name.contains(value),
+        "driver" => value == "local",
+        "dangling" => volume.users.is_empty() == matches!(value, "true" | "1"),
+        _ => has_label(volume, value),
+    };
+    filters.iter().all(|(key, value)| match key.as_str() {
+        "label" => holds(key, value),
+        _ => filters.iter().any(|(other, value)| other == key && holds(key, value)),
+    })
+}
+
+/// Runs `strake volume`.
+pub(in crate::cli) fn run(global: &Global, args: VolumeArgs) -> ExitCode {
+    exit(open(global).and_then(|engine| match args.command {
+        VolumeCommand::Create(args) => {
+            report::result(&engine.create_volume(args.name.as_deref(), &labels(&Vec::<PathBuf>::new(), &args.label)?)?);
+            Ok(())
+        }
+        VolumeCommand::Ls(args) => list(&engine, &args),
+        VolumeCommand::Inspect(args) => inspect(&engine, &args),
+        VolumeCommand::Rm(args) => remove(&engine, &args),
+        VolumeCommand::Prune(args) => prune(&engine, &args),
+    }))
+}
+
+fn list(engine: &Engine, args: &LsArgs) -> Result<(), Error> {
+    let mut table = Table::new(&["DRIVER", "VOLUME NAME"]);
+    for volume in engine.volumes()?.into_iter().filter(|volume| matches(volume, &args.filter)) {
+        match &args.format {
+            _ if args.quiet => report::result(&volume.record.name),
+            Some(format) => report::result(&format.render(&row(&volume))?),
+            None => table.row(vec!["local".to_owned(), volume.record.name]),
+        }
+    }
+    if !args.quiet && args.format.is_none() {
+        report::result(&table.render());
+    }
+    Ok(())
+}
+
+fn row(volume: &VolumeInfo) -> Value {
+    let labels: Vec<String> = volume.record.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    json!({
+        "Availability": "N/A", "Driver": "local", "Group": "N/A", "Labels": tame(&labels.join(",")), "Links": volume.users.len().to_string(),
+        "Mountpoint": volume.path, "Name": volume.record.name, "Scope": "local", "Size": "N/A", "Status": "N/A",
+    })
+}
+
+fn value(volume: &VolumeInfo) -> Value {
+    let created = jiff::Timestamp::try_from(volume.record.created_at).unwrap_or_default();
+    json!({
+        "CreatedAt": created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), "Driver": "local",
+        "Labels": if volume.record.labels.is_empty() { Value::Null } else { json!(volume.record.labels) },
+        "Mountpoint": volume.path, "Name": volume.record.name, "Options": Value::Null, "Scope": "local",
+    })
+}
+
+fn inspect(engine: &Engine, args: &InspectArgs) -> Result<(), Error> {
+    let (mut found, mut failure) = (Vec::new(), None);
+    for name in &args.names {
+        match engine.volume(name) {
+            Ok(volume) => found.push(value(&volume)),
+            Err(error) => failure = report_earlier(failure, error),
+        }
+    }
+    match &args.format {
+        None => report::result(&serde_json::to_string_pretty(&found).unwrap_or_default()),
+        Some(Format::Json) => report::result(&Value::Array(found).to_string()),
+        Some(format) => {
+            for value in &found {
+                report::result(&format.render(value)?);
+            }
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Tells of the failure before the last; the last one is the command's.
+fn report_earlier(earlier: Option<Error>, error: Error) -> Option<Error> {
+    if let Some(earlier) = earlier {
+        report::error(&earlier);
+    }
+    Some(error)
+}
+
+fn remove(engine: &Engine, args: &RmArgs) -> Result<(), Error> {
+    let all = engine.volumes()?;
+    let mut failure = None;
+    for name in &args.names {
+        let removed = match all.iter().find(|volume| volume.record.name == *name) {
+            None if args.force => Ok(()),
+            None => engine.volume(name).map(drop),
+            Some(volume) => engine.remove_volume(volume),
+        };
+        match removed {
+            Ok(()) => report::result(name),
+            Err(error) => failure = report_earlier(failure, error),
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn prune(engine: &Engine, args: &PruneArgs) -> Result<(), Error> {
+    let all = args.all || args.filter.iter().any(|(key, value)| key == "all" && matches!(value.as_str(), "true" | "1"));
+    let wanted = |volume: &VolumeInfo| {
+        volume.users.is_empty()
+            && (all || volume.record.anonymous)
+            && args.filter.iter().all(|(key, label)| match key.as_str() {
+                "label" => has_label(volume, label),
+                "label!" => !has_label(volume, label),
+                _ => true,
+            })
+    };
+    let (mut freed, mut names) = (0, Vec::new());
+    for volume in engine.volumes()?.into_iter().filter(wanted) {
+        let bytes = engine.volume_size(&volume);
+        engine.remove_volume(&volume)?;
+        freed += bytes;
+        names.push(volume.record.name);
+    }
+    if !names.is_empty() {
+        report::result(&format!("Deleted Volumes:\n{}\n", names.join("\n")));
+    }
+    report::result(&format!("Total reclaimed space: {}", size(freed)));
+    Ok(())
+}
