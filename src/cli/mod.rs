@@ -143,6 +143,8 @@ enum Command {
     Stats(commands::container_views::StatsArgs),
     /// Show the ports that a container has published
     Port(commands::container_views::PortArgs),
+    /// Copy files into a container, or out of it
+    Cp(commands::container_files::CpArgs),
     /// Make an image of a container
     Commit(commands::container_files::CommitArgs),
     /// Write all files of a container to an archive
@@ -251,6 +253,7 @@ pub fn main() -> ExitCode {
         Command::Top(args) => commands::container_views::top(&arguments.global, &args),
         Command::Stats(args) => commands::container_views::stats(&arguments.global, &args),
         Command::Port(args) => commands::container_views::port(&arguments.global, &args),
+        Command::Cp(args) => commands::container_files::cp(&arguments.global, &args),
         Command::Commit(args) => commands::container_files::commit(&arguments.global, args),
         Command::Export(args) => commands::container_files::export(&arguments.global, &args),
         Command::Events(args) => commands::events::events(&arguments.global, &args),

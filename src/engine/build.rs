@@ -120,6 +120,8 @@ pub struct BuildRequest {
     pub reproducible: bool,
     /// Whether it is built twice, without the cache, and fails where that gives two results.
     pub verify_reproducible: bool,
+    /// A command that is run in the image when it is built: where it fails, the image is named and sent nowhere.
+    pub test: Option<String>,
     /// Whether the outcome is to have the manifest, even if its layers must be compressed for that alone.
     pub want_manifest: bool,
 }
@@ -258,6 +260,7 @@ impl Engine {
         drop(phase);
         let context = open_context(input.context, input.path.as_deref(), &graph)?;
         let (imports, fetcher) = self.import_caches(&request.cache_from, &plan_request.target_platform, progress).await;
+        let cancelled = cancel.clone();
         let environment = Environment {
             store: self.store.clone(),
             cache: BuildCache::new(self.store.clone()),
@@ -304,6 +307,9 @@ impl Engine {
         let phase = progress.phase("assemble");
         let mut versions = self.versions(&result, &mut outputs, &request.tags, progress).await?;
         drop(phase);
+        if let Some(command) = &request.test {
+            self.test_image(&versions[0].image, command, &cancelled, progress).await?;
+        }
         self.deliver(&mut versions, epoch, &request.tags, &outputs, progress).await?;
         // There is always an output, and what the first one is of is the result.
         let mut delivered = versions.swap_remove(0);

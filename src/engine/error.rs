@@ -38,6 +38,14 @@ pub enum Error {
     /// The build failed.
     #[error(transparent)]
     Build(#[from] crate::executor::Error),
+    /// The command of `build --test` failed.
+    #[error("the test `{command}` exited with status {code}")]
+    Test {
+        /// The command.
+        command: String,
+        /// Its status.
+        code: u8,
+    },
     /// Two builds of the same gave two results.
     #[error("the build is not reproducible: {} gave two results", steps(.0.steps.len()))]
     NotReproducible(Box<super::NotReproducible>),
@@ -200,6 +208,7 @@ impl Error {
             Error::NotReproducible(_) => {
                 Some("look for times, random numbers, names of this machine and files in no fixed order in what the steps write".into())
             }
+            Error::Test { .. } => Some("the image is built, but neither named nor sent: its steps are in the cache".into()),
             Error::Commit { .. } => Some("give the time as SOURCE_DATE_EPOCH, in seconds since 1970".into()),
             Error::Build(source) => source.hint(),
             Error::Context(source) | Error::NamedContext { source, .. } => source.hint(),

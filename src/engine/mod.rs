@@ -52,8 +52,8 @@ pub use build_cache::{CacheDestination, CacheMode, CacheRepository, CacheSource,
 pub use call::{Call, CallOutcome, CheckReport, Lines};
 pub use check::{CheckDepth, CheckOutcome, Problem, StoreCheck};
 pub use containers::{
-    ChangeKind, CommitRequest, ContainerUsage, Event, EventOptions, FileChange, Healed, HealthRequest, ProcessRow, UpdateRequest,
-    VolumeInfo, VolumesFrom, parse_mount, parse_volumes_from,
+    ChangeKind, CommitRequest, ContainerUsage, CopyFiles, Event, EventOptions, FileChange, Healed, HealthRequest, ProcessRow,
+    UpdateRequest, VolumeInfo, VolumesFrom, parse_mount, parse_volumes_from,
 };
 pub use containers::{ContainerInfo, ExecOptions, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
 pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};

@@ -85,6 +85,16 @@ pub(super) fn copy_descriptors(spec: &SandboxSpec, descriptors: &[OwnedFd]) -> R
     Ok(copies)
 }
 
+/// Mounts below `root` what the spec mounts from the host.
+pub(super) fn mount_sources(root: &RootDir, spec: &SandboxSpec, mut sources: Sources) -> Result<(), Failure> {
+    let mut done: Vec<&RootPath> = Vec::new();
+    for mount in &spec.mounts {
+        apply(root, spec, mount, &mut sources, &done)?;
+        done.push(mount.target());
+    }
+    Ok(())
+}
+
 /// Mounts all of it below `root`.
 pub(super) fn mount_all(root: &RootDir, spec: &SandboxSpec, mut sources: Sources) -> Result<(), Failure> {
     mount_proc(root)?;

@@ -139,18 +139,20 @@ fn commands_in_the_background_are_known_and_end_with_the_container() {
     assert_eq!(said(&world, &["-d", "c", "sh", "-c", "echo there > /there; exec sleep 900"]), "");
     wait_for("the command", 20, || exec(&world, &["c", "cat", "/there"]).stdout == "there\n");
     let ids = || world.strake(["inspect", "-f", "{{json .ExecIDs}}", "c"]).ok().stdout;
-    assert_eq!(serde_json::from_str::<Vec<String>>(&ids()).unwrap().len(), 1, "{}", ids());
+    let count = || serde_json::from_str::<Option<Vec<String>>>(&ids()).unwrap().map_or(0, |ids| ids.len());
+    wait_for("the end of those that looked", 20, || count() == 1);
     let waiting = world.strake(["exec", "c", "sleep", "800"]).command().stdin(Stdio::null()).spawn().unwrap();
     let mut waiting = waiting;
-    wait_for("the other command", 20, || serde_json::from_str::<Vec<String>>(&ids()).unwrap().len() == 2);
+    wait_for("the other command", 20, || count() == 2);
     // A client that is killed does not end its command.
     let mut killed = world.strake(["exec", "c", "sh", "-c", "sleep 2; echo done > /done"]).start();
-    wait_for("the third command", 20, || serde_json::from_str::<Vec<String>>(&ids()).unwrap().len() == 3);
+    wait_for("the third command", 20, || count() == 3);
     killed.kill().unwrap();
     killed.wait().unwrap();
     wait_for("its end", 20, || exec(&world, &["c", "cat", "/done"]).stdout == "done\n");
     world.strake(["kill", "c"]).ok();
     assert_eq!(waiting.wait().unwrap().code(), Some(137));
+    assert_eq!(world.strake(["wait", "c"]).ok().stdout, "137\n");
     assert_eq!(ids(), "null\n");
     let processes = crate::common::Run::new("ps", ["-eo", "args"]).ok().stdout;
     assert!(!processes.lines().any(|line| line == "sleep 900" || line == "sleep 800"), "{processes}");

@@ -48,6 +48,9 @@ pub(in crate::cli) struct BuildArgs {
     /// The stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
+    /// Run this in the image when it is built, by its shell or, as a JSON array, as it is; where it fails, the build fails, and nothing is tagged, sent or written
+    #[arg(long, value_name = "COMMAND")]
+    test: Option<String>,
     /// A value of an ARG; without `=`, that of the environment (may be given several times)
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
@@ -414,6 +417,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         cache_to: with_inline(args.cache_to, &args.build_arg),
         explain: args.explain,
         verify_reproducible: args.verify_reproducible,
+        test: args.test,
         reproducible: args.reproducible.map_or_else(env::reproducible, Ok)?,
         pull: args.pull,
         network: args.steps.network(),

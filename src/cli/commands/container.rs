@@ -24,6 +24,8 @@ enum ContainerCommand {
     Attach(containers::AttachArgs),
     /// Make an image of a container
     Commit(container_files::CommitArgs),
+    /// Copy files into a container, or out of it
+    Cp(container_files::CpArgs),
     /// Make a container, without starting it
     #[command(disable_help_flag = true)]
     Create(Box<run::CreateArgs>),
@@ -101,6 +103,7 @@ pub(in crate::cli) fn run(global: &Global, args: ContainerArgs) -> ExitCode {
     match args.command {
         ContainerCommand::Attach(args) => containers::attach(global, &args),
         ContainerCommand::Commit(args) => container_files::commit(global, args),
+        ContainerCommand::Cp(args) => container_files::cp(global, &args),
         ContainerCommand::Create(args) => run::create(global, *args),
         ContainerCommand::Diff(args) => container_views::diff(global, &args),
         ContainerCommand::Exec(args) => exec::exec(global, args),

@@ -35,8 +35,9 @@ impl Engine {
     /// Stops a container if it runs, and starts it again in the background. Gives what the user should know.
     pub fn restart_container(&self, info: &ContainerInfo, signal: Option<i32>, timeout: Option<Duration>) -> Result<Vec<String>, Error> {
         self.stop_container(info, signal, timeout)?;
+        let warnings = self.start_container(info, Mode::Detached)?.warnings;
         self.event("container", "restart", info, &[]);
-        Ok(self.start_container(info, Mode::Detached)?.warnings)
+        Ok(warnings)
     }
 
     /// Makes all processes of a container stand still.

@@ -4,7 +4,9 @@
 //! A container is the store's row first and its files second: one without files can still be listed and removed. A container that removes itself is removed by
 //! whoever sees its end first, the command that started it or the process that was its supervisor.
 
+mod archive;
 mod changes;
+mod copy_files;
 mod events;
 mod exec;
 mod health;
@@ -16,6 +18,7 @@ mod merge;
 mod mounts;
 mod names;
 mod prepare;
+mod test_run;
 mod usage;
 mod volumes;
 
@@ -34,6 +37,7 @@ use crate::task::fault_point;
 use super::{Engine, Error};
 
 pub use changes::{ChangeKind, CommitRequest, FileChange};
+pub use copy_files::CopyFiles;
 pub use events::{Event, EventOptions};
 pub use exec::ExecOptions;
 pub use health::HealthRequest;

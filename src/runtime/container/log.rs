@@ -75,6 +75,11 @@ impl LogWriter {
         while let Some(length) = record_length(rest) {
             record(&mut out, stream, &rest[..length], &time);
             rest = &rest[length..];
+            // A file ends after the record that fills it, however much came at once.
+            if self.settings.max_size.is_some_and(|max| self.size + out.len() as u64 >= max) {
+                self.append(&out);
+                out.clear();
+            }
         }
         self.partial[stream as usize] = rest.to_vec();
         self.append(&out);

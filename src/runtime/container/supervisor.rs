@@ -101,8 +101,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>) -> Result<(), StartError> 
     let mut restarts = Restarts::new();
     loop {
         let began = Instant::now();
-        let Running { container, started_at, network } = running;
-        let health = spec.health.as_ref().map(|check| Monitor::new(dir, check));
+        let Running { container, started_at, network, health } = running;
         let mut service = Service::of_container(container, clients, Container { spec: spec.clone(), execs: Execs::new(dir), health });
         let ended = service.run();
         let listener = service.take_listener();
@@ -186,6 +185,7 @@ struct Running {
     container: Served,
     started_at: String,
     network: Option<network::Netns>,
+    health: Option<Monitor>,
 }
 
 fn start(dir: &ContainerDir, spec: &ContainerSpec, listener: UnixListener, restarts: u32) -> Result<Running, StartError> {
@@ -213,9 +213,11 @@ fn start(dir: &ContainerDir, spec: &ContainerSpec, listener: UnixListener, resta
         cgroups,
         restarts,
     })?;
+    // Before anyone can ask for it.
+    let health = spec.health.as_ref().map(|check| Monitor::new(dir, check));
     journal(spec, "start", &[]);
     report(&Report::Started { pid, warnings });
-    Ok(Running { container, started_at, network })
+    Ok(Running { container, started_at, network, health })
 }
 
 /// Our standard input as the first client's connection; `/dev/null` takes its place, so that nothing we start can have it.

@@ -1,0 +1,45 @@
+//! The files of a container, as it sees them itself, for whoever copies them in or out.
+//!
+//! Those of a container that runs are reached through the root of its first process; those of another are mounted for this process alone, while the container's lock
+//! keeps it from being started. Either way all paths are to be resolved by the kernel inside of that root: the container may change its links at any time.
+
+use std::path::Path;
+
+use super::state::{ContainerDir, RunLock, start_ticks};
+use super::{Error, State, load_spec, load_state};
+use crate::runtime;
+use crate::sys::RootDir;
+
+/// The root of a container's files.
+#[derive(Debug)]
+pub struct ContainerRoot {
+    root: RootDir,
+    /// Keeps a container that does not run from being started.
+    _lock: Option<RunLock>,
+}
+
+impl ContainerRoot {
+    /// The root.
+    pub fn dir(&self) -> &RootDir {
+        &self.root
+    }
+}
+
+/// Opens the files of the container in `dir`. For one that does not run this process, which must have one thread, gets a mount namespace of its own.
+///
+/// # Errors
+/// They cannot be mounted, or reached: those of a container that runs in another user namespace than this process cannot.
+pub fn open_root(dir: &Path) -> Result<ContainerRoot, Error> {
+    if let State::Running { pid, start_ticks: started, .. } = load_state(dir)? {
+        let path = Path::new("/proc").join(pid.to_string()).join("root");
+        let root = RootDir::open(&path).map_err(Error::file("open", &path))?;
+        // The process may have ended, and another have its number.
+        if start_ticks(pid) != Some(started) {
+            return Err(Error::NotRunning { dir: dir.to_owned() });
+        }
+        return Ok(ContainerRoot { root, _lock: None });
+    }
+    let lock = ContainerDir::new(dir).lock()?;
+    let root = runtime::mount_files(&load_spec(dir)?.sandbox)?;
+    Ok(ContainerRoot { root, _lock: Some(lock) })
+}
