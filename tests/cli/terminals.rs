@@ -45,7 +45,7 @@ fn a_container_is_left_and_attached_to_again_with_the_terminal_as_it_was() {
 fn no_byte_is_lost_at_the_end_of_a_terminal() {
     let Some(world) = world() else { return };
     for _ in 0..5 {
-        let mut terminal = Terminal::start(world.strake(["run", "--rm", "-t", "localhost/busybox", "seq", "1", "5000"]), 24, 80);
+        let mut terminal = Terminal::start(world.strake(["run", "--rm", "-it", "localhost/busybox", "seq", "1", "5000"]), 24, 80);
         terminal.expect("4999\r\n5000\r\n");
         assert!(terminal.end().success());
     }
