@@ -4,7 +4,7 @@
 //! end of the stream, that the command runs. With [`SandboxSpec::init`] the steps after the mounts happen in a child of PID 1, which then only reaps.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -110,14 +110,11 @@ fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
 /// one that goes on inside.
 fn join(spec: &SandboxSpec, process: &OwnedFd, groups: &[PathBuf]) -> Result<(), Failure> {
     let fail = || Failure::step::<Errno>("join", "the namespaces of the sandbox");
+    let (first, last) = foreign_namespaces(process).map_err(Failure::step("look at", "the namespaces of the sandbox"))?;
     // Nothing that runs there may look into this process while it still holds what is the host's.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail())?;
     let mut group = Cgroup::existing(groups)?;
-    let all = ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::NETWORK
-        | ThreadNameSpaceType::PROCESS_ID;
-    rustix::thread::move_into_thread_name_spaces(process.as_fd(), all).map_err(fail())?;
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), first).map_err(fail())?;
     // The root and its `/proc` come last: what is outside of the PID namespace does not find itself in that `/proc`.
     let mut cloned = clone_process(0, group.unified());
     if cloned.is_err() && group.join_instead()? {
@@ -131,9 +128,24 @@ fn join(spec: &SandboxSpec, process: &OwnedFd, groups: &[PathBuf]) -> Result<(),
     group.join()?;
     // While `/proc` is still the host's: the sandbox may have put anything in the place of its own.
     adjust_oom_score(spec)?;
-    // After the group was entered: from inside of the namespace there is no way into it.
-    let last = ThreadNameSpaceType::CONTROL_GROUP | ThreadNameSpaceType::MOUNT;
     rustix::thread::move_into_thread_name_spaces(process.as_fd(), last).map_err(fail())
+}
+
+/// The namespaces of a process that are not this one's own, which rootless may be the host's and cannot be joined again: those to enter at first, and those to enter at
+/// last. To the latter belongs that of control groups, as from inside there is no way into a group.
+fn foreign_namespaces(process: &OwnedFd) -> std::io::Result<(ThreadNameSpaceType, ThreadNameSpaceType)> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).ok_or(std::io::ErrorKind::InvalidData)?.trim();
+    let differs = |name: &str, kind: ThreadNameSpaceType| -> std::io::Result<ThreadNameSpaceType> {
+        let (own, other) = (std::fs::read_link(format!("/proc/self/ns/{name}"))?, std::fs::read_link(format!("/proc/{pid}/ns/{name}"))?);
+        Ok(if own == other { ThreadNameSpaceType::empty() } else { kind })
+    };
+    let first = differs("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)?
+        | differs("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME)?
+        | differs("net", ThreadNameSpaceType::NETWORK)?
+        | differs("pid", ThreadNameSpaceType::PROCESS_ID)?;
+    let last = differs("cgroup", ThreadNameSpaceType::CONTROL_GROUP)? | differs("mnt", ThreadNameSpaceType::MOUNT)?;
+    Ok((first, last))
 }
 
 fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>) -> Result<(), Failure> {
