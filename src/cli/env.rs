@@ -32,6 +32,8 @@ const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 const DOCKER_AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";
 /// The file with credentials of podman and its relatives.
 const REGISTRY_AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
+/// To how much a layer may unpack: a size such as `50GB`.
+const MAX_LAYER_SIZE: &str = "STRAKE_MAX_LAYER_SIZE";
 /// Proxies for registries, each in two spellings.
 const PROXIES: [[&str; 2]; 3] = [["HTTP_PROXY", "http_proxy"], ["HTTPS_PROXY", "https_proxy"], ["NO_PROXY", "no_proxy"]];
 /// The file about registries of podman and its relatives.
@@ -179,7 +181,16 @@ pub(super) fn engine_options(global: &Global) -> EngineOptions {
         user: Some(home.join(".config/containers/registries.conf")),
         system: Some(PathBuf::from("/etc/containers/registries.conf")),
     };
-    EngineOptions { root, run_dir, credentials: credential_files(&home), client, registries, registry_settings, network: network_files() }
+    EngineOptions {
+        root,
+        run_dir,
+        credentials: credential_files(&home),
+        client,
+        registries,
+        registry_settings,
+        max_layer_size: text(MAX_LAYER_SIZE),
+        network: network_files(),
+    }
 }
 
 /// Where a registry keeps what it has, if the command line does not say.
@@ -202,6 +213,7 @@ fn credential_files(home: &std::path::Path) -> CredentialFiles {
     let docker = path(DOCKER_CONFIG).unwrap_or_else(|| home.join(".docker"));
     let mut auth_json: Vec<PathBuf> = path(REGISTRY_AUTH_FILE).into_iter().collect();
     auth_json.extend(path(XDG_RUNTIME_DIR).map(|dir| dir.join("containers/auth.json")));
+    auth_json.push(PathBuf::from(format!("/run/containers/{}/auth.json", nix::unistd::getuid())));
     auth_json.push(home.join(".config/containers/auth.json"));
     CredentialFiles {
         docker_config: Some(docker.join("config.json")),

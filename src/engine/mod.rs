@@ -89,6 +89,8 @@ pub struct EngineOptions {
     pub registries: RegistriesFiles,
     /// What the user's own settings say of registries. Asked when a registry is first needed, so that a mistake in them stops nothing else.
     pub registry_settings: fn() -> Result<RegistrySettings, Error>,
+    /// To how much a layer may unpack, as the user wrote it.
+    pub max_layer_size: Option<String>,
     /// The host's files about names.
     pub network: NetworkFiles,
 }
@@ -124,7 +126,8 @@ pub struct Engine {
 impl Engine {
     /// Opens the store. Builds need a `spawner`, which was started before any thread.
     pub fn open(options: EngineOptions, spawner: Option<Spawner>) -> Result<Engine, Error> {
-        let store = Store::open(&options.root)?;
+        let limit = options.max_layer_size.as_deref().map(layer_limit).transpose()?;
+        let store = Store::open(&options.root)?.with_layer_limit(limit);
         Ok(Engine { options, store, spawner: spawner.map(Arc::new), client: Arc::default() })
     }
 
@@ -191,6 +194,14 @@ fn client_of(options: &EngineOptions, made: &Mutex<Option<Client>>) -> Result<Cl
 
 fn set_up_failed(source: crate::registry::Error) -> Error {
     Error::Registry { action: "set up", name: "the registry client".into(), source }
+}
+
+/// Reads the largest size that a layer may unpack to.
+fn layer_limit(text: &str) -> Result<u64, Error> {
+    parse_bytes(text).map_err(|reason| Error::Usage {
+        message: format!("`{text}` cannot be the largest size of a layer: {reason}"),
+        hint: Some("STRAKE_MAX_LAYER_SIZE is a size such as 50GB".to_owned()),
+    })
 }
 
 /// How registries are reached, with all that files say about it.

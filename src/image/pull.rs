@@ -435,12 +435,18 @@ pub(super) fn unpack_reader(
     // What is called uncompressed may be gzip, so only the types that say more are believed.
     let compression = Compression::of_layer(media_type).filter(|kind| *kind != Compression::Uncompressed);
     let tar = decompressor(reader, compression).map_err(|source| failed(super::layer::Error::Read { source }))?;
-    // Only root of the machine makes devices; the others get images without them rather than none.
-    let devices = if store.userxattr() { Devices::Skip } else { Devices::Create };
-    let options = ApplyOptions { userxattr: store.userxattr(), devices, ..ApplyOptions::default() };
-    let applied = apply(tar, &active.fs_path(), &options).map_err(failed)?;
+    let applied = apply(tar, &active.fs_path(), &apply_options(store)).map_err(failed)?;
     fault_point("layer:applied");
     Ok((active, applied))
+}
+
+/// How layers are unpacked in a store.
+pub(super) fn apply_options(store: &Store) -> ApplyOptions {
+    let usual = ApplyOptions::default();
+    // Only root of the machine makes devices; the others get images without them rather than none.
+    let devices = if store.userxattr() { Devices::Skip } else { Devices::Create };
+    let max_unpacked_size = store.layer_limit().unwrap_or(usual.max_unpacked_size);
+    ApplyOptions { userxattr: store.userxattr(), devices, max_unpacked_size, ..usual }
 }
 
 /// Reads what arrives, and writes it to the blob on the way.

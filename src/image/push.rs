@@ -58,7 +58,7 @@ pub async fn push(
     push.upload(&mut uploads, manifest.manifest.config.clone(), None).await?;
     let (sent, present) = finish(uploads).await?;
     fault_point("push:uploaded");
-    client.put_manifest(reference, manifest.bytes, &manifest.descriptor.media_type).await?;
+    put(client, reference, &manifest.manifest, manifest.bytes, &manifest.descriptor.media_type).await?;
     fault_point("push:named");
     Ok(Pushed { manifest: manifest.descriptor, sent, present })
 }
@@ -87,7 +87,15 @@ pub async fn push_artifact(
     push.upload(&mut uploads, manifest.config.clone(), None).await?;
     finish(uploads).await?;
     let media_type = manifest.media_type.clone().unwrap_or(MediaType::OciManifest);
-    client.put_manifest(reference, bytes, &media_type).await?;
+    put(client, reference, manifest, bytes, &media_type).await
+}
+
+/// Stores a manifest; one that is about another is listed as that.
+async fn put(client: &Client, reference: &Reference, manifest: &Manifest, bytes: Vec<u8>, media_type: &MediaType) -> Result<(), Error> {
+    match &manifest.subject {
+        Some(subject) => client.put_referrer(reference, bytes.into(), media_type, &subject.digest).await.map(drop)?,
+        None => client.put_manifest(reference, bytes, media_type).await.map(drop)?,
+    }
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use crate::oci::{Descriptor, Digest, Hasher, Reference};
 use super::auth::Scope;
 use super::client::Client;
 use super::error::{Error, tame};
+use super::headers::content_range;
 use super::host::Host;
 use super::retry::Backoff;
 use super::transport::{Call, Reply, SLOW, SLOW_BYTES};
@@ -275,7 +276,7 @@ impl BlobStream {
         }
         let start = match reply.status() {
             StatusCode::PARTIAL_CONTENT => {
-                let range = reply.header(CONTENT_RANGE.as_str()).and_then(parse_content_range);
+                let range = reply.header(CONTENT_RANGE.as_str()).and_then(content_range);
                 match range {
                     Some((_, Some(total))) if total != self.size => {
                         self.call.url = reply.url;
@@ -334,26 +335,5 @@ impl BlobStream {
 
     fn wrong_size(&self, actual: u64, at_least: bool) -> Error {
         Error::SizeMismatch { digest: self.digest.clone(), expected: self.size, actual, at_least, url: self.url() }
-    }
-}
-
-/// Reads `bytes START-END/TOTAL`: the start, and the total where it is known.
-fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
-    let (range, total) = value.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
-    let (start, _) = range.split_once('-')?;
-    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_ranges_are_read() {
-        assert_eq!(parse_content_range("bytes 5-9/10"), Some((5, Some(10))));
-        assert_eq!(parse_content_range("bytes 5-9/*"), Some((5, None)));
-        for bad in ["", "bytes", "bytes */10", "items 1-2/3", "bytes -5/10"] {
-            assert_eq!(parse_content_range(bad), None, "{bad}");
-        }
     }
 }

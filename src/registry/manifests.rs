@@ -11,11 +11,12 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::diag::SafeUrl;
-use crate::oci::{Algorithm, Descriptor, Digest, MediaType, Reference, TagOrDigest};
+use crate::oci::{Algorithm, Descriptor, Digest, ManifestOrIndex, MediaType, Reference, TagOrDigest};
 
 use super::auth::Scope;
 use super::client::Client;
 use super::error::{Error, tame};
+use super::headers::next_link;
 use super::host::{Host, same_origin};
 use super::transport::{Call, Collected, Payload};
 
@@ -29,6 +30,9 @@ const PAGE_LIMIT: u64 = 8 << 20;
 
 /// More pages than any repository or registry has.
 const PAGES: usize = 10_000;
+
+/// More names than any list has.
+const NAMES: usize = 1_000_000;
 
 /// Answers whose content does not matter.
 const SMALL: u64 = 1 << 20;
@@ -168,7 +172,8 @@ impl Client {
         }
     }
 
-    /// Deletes the manifest that the digest of `reference` names, or its tag where it has no digest (which not every registry can).
+    /// Deletes the manifest that the digest of `reference` names, or its tag where it has no digest (which not every registry can). A list of referrers that is kept
+    /// under a tag loses it.
     ///
     /// # Errors
     /// There is no such thing, or the registry refuses.
@@ -176,7 +181,25 @@ impl Client {
         let host = self.host_of(reference);
         let mut call = self.manifest_call(Method::DELETE, reference).await?;
         call.scopes = vec![Scope::repository(reference.repository(), &["delete", "pull", "push"])];
-        self.collect(&host, &call, SMALL).await.map(|_| ())
+        let subject = match reference.digest() {
+            Some(digest) => self.subject_of(reference).await.map(|subject| (subject, digest)),
+            None => None,
+        };
+        self.collect(&host, &call, SMALL).await?;
+        match subject {
+            Some((subject, deleted)) => self.unlist(reference, &subject, deleted).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What a manifest is about, as far as it can be known.
+    async fn subject_of(&self, reference: &Reference) -> Option<Digest> {
+        let fetched = self.fetch_manifest_at(reference).await.ok()?;
+        let subject = match ManifestOrIndex::parse(&fetched.bytes, Some(&fetched.media_type)).ok()? {
+            ManifestOrIndex::Manifest(manifest) => manifest.subject,
+            ManifestOrIndex::Index(index) => index.subject,
+        };
+        subject.map(|subject| subject.digest)
     }
 
     /// All tags of the repository of `reference`, in the registry's order.
@@ -215,7 +238,7 @@ impl Client {
         let (mut found, mut seen, mut visited) = (Vec::new(), HashSet::new(), HashSet::new());
         loop {
             let endless = || Error::EndlessPages { url: SafeUrl::new(call.url.as_str()) };
-            if visited.len() >= PAGES || !visited.insert(call.url.clone()) {
+            if visited.len() >= PAGES || found.len() > NAMES || !visited.insert(call.url.clone()) {
                 return Err(endless());
             }
             let answer = self.collect(host, &call, PAGE_LIMIT).await?;
@@ -279,15 +302,6 @@ fn media_type(answer: &Collected) -> MediaType {
     MediaType::parse(answer.header(CONTENT_TYPE.as_str()).unwrap_or("application/octet-stream"))
 }
 
-/// The target of `rel="next"` in a `Link` header (RFC 8288). Registries send one link; some leave `rel` out.
-pub(super) fn next_link(header: &str) -> Option<&str> {
-    header.split(',').find_map(|link| {
-        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let rel = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("rel="));
-        rel.is_none_or(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next")).then_some(target)
-    })
-}
-
 /// The next page, which must be at the same registry: the token goes with it. A registry behind a proxy may think that it is elsewhere, so of an
 /// absolute link only path and query count.
 pub(super) fn next_url(current: &Url, link: &str) -> Result<Url, Error> {
@@ -305,14 +319,6 @@ pub(super) fn next_url(current: &Url, link: &str) -> Result<Url, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn links_to_the_next_page_are_found() {
-        assert_eq!(next_link(r#"</v2/a/tags/list?last=b&n=2>; rel="next""#), Some("/v2/a/tags/list?last=b&n=2"));
-        assert_eq!(next_link("<x>; rel=prev, <y>; rel=next"), Some("y"));
-        assert_eq!(next_link("<x>"), Some("x"));
-        assert_eq!(next_link("x; rel=next"), None);
-    }
 
     #[test]
     fn pages_stay_at_their_registry() {

@@ -18,6 +18,7 @@ mod connect;
 mod credentials;
 mod download;
 mod error;
+mod headers;
 mod host;
 mod login;
 mod manifests;

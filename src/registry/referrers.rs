@@ -15,11 +15,15 @@ use crate::oci::{Descriptor, Digest, Index, ManifestOrIndex, MediaType, Referenc
 use super::auth::Scope;
 use super::client::Client;
 use super::error::Error;
-use super::manifests::{next_link, next_url};
+use super::headers::next_link;
+use super::manifests::next_url;
 use super::transport::Call;
 
 /// More pages than any manifest has.
 const PAGES: usize = 1000;
+
+/// More referrers than any manifest has.
+const REFERRERS: usize = 100_000;
 
 impl Client {
     /// The manifests of the repository of `reference` whose subject is `subject`, perhaps only those of one artifact type.
@@ -55,7 +59,7 @@ impl Client {
         call.headers.insert(ACCEPT, HeaderValue::from_str(MediaType::OciIndex.as_str()).expect("known media types are header values"));
         let (mut found, mut visited) = (Vec::new(), HashSet::new());
         loop {
-            if visited.len() >= PAGES || !visited.insert(call.url.clone()) {
+            if visited.len() >= PAGES || found.len() > REFERRERS || !visited.insert(call.url.clone()) {
                 return Err(Error::EndlessPages { url: SafeUrl::new(call.url.as_str()) });
             }
             let answer = self.collect(&host, &call, self.options().manifest_limit).await?;
@@ -97,6 +101,28 @@ impl Client {
             return Ok(());
         }
         index.manifests.push(entry);
+        let bytes = serde_json::to_vec(&index).expect("an index holds nothing that JSON cannot");
+        self.put(&tag, bytes.into(), &MediaType::OciIndex).await.map(drop)
+    }
+
+    /// Takes a manifest that was deleted out of the list that is kept under a tag, where the registry keeps no list itself (distribution-spec 1.1, "Deleting Manifests").
+    pub(super) async fn unlist(&self, reference: &Reference, subject: &Digest, deleted: &Digest) -> Result<(), Error> {
+        match self.referrers_by_api(reference, subject, None).await {
+            Ok(_) => return Ok(()),
+            Err(error) if matches!(error.status(), Some(400 | 404 | 405 | 501)) => {}
+            Err(error) => return Err(error),
+        }
+        let tag = list_tag(reference, subject)?;
+        let mut index = match self.fetch_manifest_at(&tag).await {
+            Ok(fetched) => self.parse_index(&fetched.bytes, SafeUrl::new(&tag.to_string()))?,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let before = index.manifests.len();
+        index.manifests.retain(|entry| entry.digest != *deleted);
+        if index.manifests.len() == before {
+            return Ok(());
+        }
         let bytes = serde_json::to_vec(&index).expect("an index holds nothing that JSON cannot");
         self.put(&tag, bytes.into(), &MediaType::OciIndex).await.map(drop)
     }

@@ -25,6 +25,7 @@ use super::client::Client;
 use super::connect::{Trust, blocking};
 use super::credentials::{self, Credential};
 use super::error::{Error, StatusError, TransportCause, parse_codes, tame};
+use super::headers::warning;
 use super::host::{Host, Scheme, base_url, is_loopback, same_origin, scheme_of, without_port};
 use super::retry::{Backoff, parse_retry_after};
 use super::source::BlobSource;
@@ -534,9 +535,7 @@ impl Client {
     /// Keeps `Warning: 299` (distribution-spec 1.1, "Warnings").
     fn note_warnings(&self, url: &Url, reply: &Reply) {
         for value in reply.response.headers().get_all(WARNING) {
-            let Some(text) = value.to_str().ok().and_then(|value| value.strip_prefix("299 ")) else { continue };
-            let Some((_, quoted)) = text.split_once('"') else { continue };
-            let text = quoted.strip_suffix('"').unwrap_or(quoted).replace("\\\"", "\"").replace("\\\\", "\\");
+            let Some(text) = value.to_str().ok().and_then(warning) else { continue };
             self.warn(format!("{}: {}", url.host_str().unwrap_or_default(), tame(&self.inner.sent.scrub(&text), 256)));
         }
     }

@@ -24,6 +24,7 @@ use crate::oci::{Algorithm, Digest, Reference};
 use super::auth::Scope;
 use super::client::Client;
 use super::error::{Error, tame};
+use super::headers::upload_range;
 use super::host::{Host, join_location};
 use super::retry::Backoff;
 use super::source::BlobSource;
@@ -310,7 +311,7 @@ impl Transfer<'_> {
         call.patience = 5;
         let answer = self.sender.client.collect_once(&self.sender.host, &call, SMALL).await?;
         self.session = self.sender.session(&answer, Some(&self.session)).await?;
-        let reached = answer.header(RANGE.as_str()).and_then(parse_range_end).unwrap_or(offset + length);
+        let reached = answer.header(RANGE.as_str()).and_then(upload_range).unwrap_or(offset + length);
         if reached <= offset || reached > self.upload.size {
             let value = format!("{reached} bytes, after {offset} and {length} more");
             self.backoff.pause_anyway(Error::BadAnswer { url: answer.safe_url(), what: "an upload range", value }).await?;
@@ -385,7 +386,7 @@ impl Transfer<'_> {
         let Ok(answer) = self.sender.client.collect_once(&self.sender.host, &call, SMALL).await else {
             return self.begin_again(false).await;
         };
-        let kept = answer.header(RANGE.as_str()).and_then(parse_range_end).unwrap_or(0);
+        let kept = answer.header(RANGE.as_str()).and_then(upload_range).unwrap_or(0);
         // `0-0` is one byte, or none: registries differ. So few are sent again.
         if kept <= 1 || kept > self.upload.size {
             let mode = self.begin_again(false).await?;
@@ -424,27 +425,4 @@ impl Transfer<'_> {
 /// Whether a registry says that the bytes are wrong, rather than the way in which they came.
 fn blames_blob(error: &Error) -> bool {
     ["DIGEST_INVALID", "SIZE_INVALID", "UNSUPPORTED_DIGEST"].iter().any(|code| error.has_code(code))
-}
-
-/// The number of bytes that `Range: 0-END` or `bytes=0-END` stands for.
-fn parse_range_end(value: &str) -> Option<u64> {
-    let range = value.trim();
-    let range = range.strip_prefix("bytes=").or_else(|| range.strip_prefix("bytes ")).unwrap_or(range);
-    let (start, end) = range.split_once('-')?;
-    (start.trim() == "0").then_some(())?;
-    end.trim().parse::<u64>().ok()?.checked_add(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_of_sessions_are_read() {
-        assert_eq!(parse_range_end("0-1023"), Some(1024));
-        assert_eq!(parse_range_end("bytes=0-9"), Some(10));
-        for bad in ["", "5-9", "0-", "0-x", "0-18446744073709551615"] {
-            assert_eq!(parse_range_end(bad), None, "{bad}");
-        }
-    }
 }

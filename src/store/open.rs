@@ -23,6 +23,7 @@ use super::{Error, FORMAT, SnapshotId};
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    layer_limit: Option<u64>,
 }
 
 struct Inner {
@@ -47,6 +48,17 @@ impl Store {
     /// Opens the store in `root`, and makes it where there is none. A store of a newer format is refused.
     pub fn open(root: &Path) -> Result<Store, Error> {
         Store::open_in_boot(root, &boot_id())
+    }
+
+    /// The same store, in which a layer may unpack to at most `limit` bytes.
+    #[must_use]
+    pub fn with_layer_limit(self, limit: Option<u64>) -> Store {
+        Store { layer_limit: limit, ..self }
+    }
+
+    /// To how many bytes a layer may unpack, if somebody said so.
+    pub fn layer_limit(&self) -> Option<u64> {
+        self.layer_limit
     }
 
     /// Opens the store in `root`, if there is one that nobody is removing.
@@ -84,7 +96,7 @@ impl Store {
             stacks: Mutex::default(),
             committed: Mutex::default(),
         };
-        Ok(Store { inner: Arc::new(inner) })
+        Ok(Store { inner: Arc::new(inner), layer_limit: None })
     }
 
     /// Drops what an earlier boot left, where this is the first command of a boot.

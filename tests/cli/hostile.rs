@@ -266,3 +266,18 @@ fn configs_and_layers_that_disagree_are_refused() {
     }
     world.strake(["pull", &put(&faulty, "right", &[layer], None)]).ok();
 }
+
+#[test]
+fn a_bomb_ends_at_the_limit_and_leaves_nothing() {
+    if !able(&[]) {
+        return;
+    }
+    let (world, faulty) = (World::new(), Faulty::start());
+    let name = put(&faulty, "bomb", &[Tar::default().file("zeros", &"\0".repeat(3 << 20)).end()], None);
+    let pull = |limit: &str| world.strake(["pull", &name]).env("STRAKE_MAX_LAYER_SIZE", limit);
+    pull("2MB").fails().says(&["unpacks to more than 2097152 bytes", "STRAKE_MAX_LAYER_SIZE"]);
+    assert_eq!(world.strake(["images", "-q"]).ok().stdout, "");
+    world.strake(["system", "check"]).ok();
+    pull("much").fails().says(&["`much`", "STRAKE_MAX_LAYER_SIZE"]);
+    pull("4MB").ok();
+}

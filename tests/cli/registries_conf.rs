@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use crate::common::faulty::{Act, Faulty, error};
+use crate::common::web::{Reply, Web};
 use crate::common::{Run, World, able};
 
 /// A registry with `app:1`, whatever its repository is called.
@@ -203,4 +204,91 @@ fn an_insecure_registry_needs_no_certificate_and_no_tls_and_others_do() {
     let config = world.path("config.toml");
     std::fs::write(&config, format!("[registry.\"{}\"]\nca = [\"{}\"]\n", tls.address, tls.certificate.display())).unwrap();
     world.strake(["digest", &name]).env("STRAKE_CONFIG", &config).ok();
+}
+
+#[test]
+fn proxies_are_asked_for_what_is_not_this_machine() {
+    if !able(&[]) {
+        return;
+    }
+    let good = registry();
+    let image = good.clone();
+    let proxy = Web::start(move |request| match request.header("proxy-authorization") {
+        "Basic dXNlcjpwcm94eS1wYXNz" => {
+            Reply::new(200, image.manifest("1").unwrap()).with("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+        }
+        _ => Reply::new(407, "who are you"),
+    });
+    let world = World::new();
+    let run = |user: &str, direct: &str| {
+        let url = format!("http://{user}@127.0.0.1:{}", proxy.port);
+        let run = world.strake(["--plain-http", "*", "manifest", "registry.invalid:5000/app:1"]);
+        run.env("http_proxy", url).env("NO_PROXY", direct).env("STRAKE_CONFIG", config(&world))
+    };
+    run("user:proxy-pass", "").ok();
+    assert!(proxy.take().iter().all(|request| request.path.starts_with("http://registry.invalid:5000/v2/")));
+    run("user:wrong-pass", "other.invalid,registry.invalid:443").fails().says(&["407"]).omits(&["wrong-pass"]);
+    proxy.take();
+    for direct in ["registry.invalid", "*.invalid", ".invalid:5000", "*"] {
+        run("user:proxy-pass", direct).fails();
+        assert_eq!(proxy.take().len(), 0, "{direct}");
+    }
+    // This machine needs no exception.
+    world.strake(["manifest", &good.name("app:1")]).env("http_proxy", "http://127.0.0.1:1").ok();
+    world
+        .strake(["manifest", &good.name("app:1")])
+        .env("HTTP_PROXY", "socks5://user:proxy-pass@x")
+        .fails()
+        .says(&["proxy"])
+        .omits(&["proxy-pass"]);
+}
+
+/// Settings that give up soon.
+fn config(world: &World) -> PathBuf {
+    let path = world.path("quick.toml");
+    std::fs::write(&path, "[transfer]\nattempts = 1\n").unwrap();
+    path
+}
+
+#[test]
+fn a_registry_without_referrers_keeps_them_under_a_tag_until_they_are_deleted() {
+    if !able(&[]) {
+        return;
+    }
+    let (world, good) = (World::new(), registry());
+    let about = good.manifest("1").unwrap();
+    let subject = sha256(&about);
+    let mut signature: serde_json::Value = serde_json::from_slice(&about).unwrap();
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    signature["artifactType"] = "application/x.signature".into();
+    signature["subject"] = serde_json::json!({ "mediaType": kind, "digest": subject, "size": about.len() });
+    let signed = good.put_manifest("signature", kind, signature.to_string().as_bytes());
+    // As a copy of its own, and as an image that was pulled.
+    for command in [vec!["copy"], vec!["pull", "push"]] {
+        let to = Faulty::start();
+        if command == ["copy"] {
+            world
+                .strake(["copy", &format!("docker://{}", good.name("app:signature")), &format!("docker://{}", to.name("app:signature"))])
+                .ok();
+        } else {
+            world.strake(["pull", &good.name("app:signature")]).ok();
+            world.strake(["tag", &good.name("app:signature"), &to.name("app:signature")]).ok();
+            world.strake(["push", &to.name("app:signature")]).ok();
+        }
+        let tag = subject.replace(':', "-");
+        let listed = |to: &Faulty| -> Vec<(String, String)> {
+            let index: serde_json::Value = serde_json::from_slice(&to.manifest(&tag).unwrap()).unwrap();
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            index["manifests"].as_array().unwrap().iter().map(|entry| (text(&entry["digest"]), text(&entry["artifactType"]))).collect()
+        };
+        assert_eq!(listed(&to), [(signed.clone(), "application/x.signature".to_owned())], "{command:?}");
+        to.set(|request, _| (request.method == "DELETE").then(|| Act::Reply(Reply::new(202, ""))));
+        world.strake(["delete", &to.name(&format!("app@{signed}"))]).ok();
+        assert_eq!(listed(&to), [], "{command:?}");
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    format!("sha256:{}", crate::common::hex(&sha2::Sha256::digest(bytes)))
 }

@@ -61,7 +61,7 @@ impl Default for ApplyOptions {
         ApplyOptions {
             userxattr: false,
             devices: Devices::Create,
-            max_unpacked_size: 1 << 44,
+            max_unpacked_size: 1 << 40,
             max_entries: 20_000_000,
             max_header_size: 1 << 20,
         }

@@ -150,6 +150,9 @@ impl Error {
         if let Error::OverlayFeature { .. } = self {
             return Some("mount overlays with `redirect_dir=off,metacopy=off`".to_owned());
         }
+        if let Error::TooLarge { .. } = self {
+            return Some("STRAKE_MAX_LAYER_SIZE sets another limit".to_owned());
+        }
         let (Error::Entry { source, .. } | Error::Device { source, .. } | Error::Write { source }) = self else {
             return None;
         };
