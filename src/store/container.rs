@@ -75,6 +75,11 @@ impl Store {
         self.layout().container(id)
     }
 
+    /// The file in which what happens to containers and volumes is recorded; it need not be there. What is in it is the business of whoever writes it.
+    pub fn journal_path(&self) -> PathBuf {
+        self.layout().root().join("events.log")
+    }
+
     /// The container that a user means: by name, by ID or by the beginning of an ID. A beginning that fits several is an error.
     pub fn find_container(&self, text: &str) -> Result<Option<ContainerRecord>, Error> {
         let mut found = self.database().read("look a container up", |db| {

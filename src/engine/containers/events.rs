@@ -26,12 +26,12 @@ impl Engine {
 
     /// Where it is recorded.
     pub(super) fn journal(&self) -> Journal {
-        Journal::new(&self.store().root().join("events.log"))
+        Journal::new(&self.store().journal_path())
     }
 
     /// Gives what happened, and with no `until` what goes on happening, to `sink` until that says `false`.
     pub fn events(&self, options: &EventOptions, sink: &mut dyn FnMut(&Event) -> bool) -> Result<(), Error> {
-        let path = self.store().root().join("events.log");
+        let path = self.store().journal_path();
         self.journal().read(options, sink).map_err(|source| Error::Io { action: "read", path, source })
     }
 }

@@ -158,7 +158,7 @@ impl Engine {
             log: request.log,
             restart: request.restart,
             health: health_check(config, &request.health),
-            journal: Some(self.store().root().join("events.log")),
+            journal: Some(self.store().journal_path()),
             stop_signal: request.stop_signal.or_else(|| signals::number(&config.stop_signal)).unwrap_or(TERM),
             stop_timeout: request.stop_timeout.unwrap_or(Duration::from_secs(10)),
             network,

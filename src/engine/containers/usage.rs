@@ -140,7 +140,8 @@ fn moved(processes: &[u32]) -> (u64, u64) {
 /// Bytes over all links but the loopback; nothing with the host's network, which is not the container's.
 fn network(pid: u32) -> (u64, u64) {
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-    if namespace(&pid.to_string()) == namespace("self") {
+    // One that cannot be asked for its own is in another user namespace, and perhaps in the host's network.
+    if namespace(&pid.to_string()).is_none_or(|inside| Some(inside) == namespace("self")) {
         return (0, 0);
     }
     let text = read(format!("/proc/{pid}/net/dev"));
