@@ -69,6 +69,11 @@ pub(super) fn arm_fault_points() -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a test interrupts this process.
+pub(super) fn fault_points_are_armed() -> bool {
+    FAULT_POINTS && (text(FAULT).is_some() || text(FAULT_TRACE).is_some())
+}
+
 fn path(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

@@ -10,6 +10,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::engine::{Engine, Error, settle_in_background};
 
+use super::env;
+
 /// The first argument by which [`super::main`] knows what this process is for; the second is the store's directory.
 const SETTLER: &str = "strake-settler";
 
@@ -19,8 +21,8 @@ pub(super) fn finish_later(engine: &Engine) -> Result<(), Error> {
     if engine.store().is_settled()? {
         return Ok(());
     }
-    // The first process of a container, and often the shell that it is, takes all others with it.
-    if std::process::id() == 1 || parent_id() == 1 || !start(engine.store().root()) {
+    // The first process of a container, and often the shell that it is, takes all others with it. And a test that kills this process means this one.
+    if env::fault_points_are_armed() || std::process::id() == 1 || parent_id() == 1 || !start(engine.store().root()) {
         engine.finish(true)?;
     }
     Ok(())

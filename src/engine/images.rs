@@ -74,12 +74,21 @@ impl Engine {
     /// # Errors
     /// The store.
     pub fn images(&self) -> Result<Vec<ImageSummary>, Error> {
-        let mut list = Vec::new();
+        let manifests = self.store.tagged_manifests()?;
+        let digest_of = |name: &Reference| manifests.get(&name.to_string()).cloned();
+        let mut dates = self.store.image_dates()?;
+        let (mut list, mut new) = (Vec::new(), Vec::new());
         for (names, image) in self.store.images()? {
-            // An image whose config cannot be read is listed all the same: how else would one find it.
-            let created = self.config_of(&image).ok().and_then(|config| config.created);
-            list.push(ImageSummary { names: self.named_as(names)?, image, created });
+            // A config never changes, so its date is read once. An image whose config cannot be read is listed all the same: how else would one find it.
+            let created = dates.remove(&image.id).or_else(|| {
+                let created = self.config_of(&image).ok()?.created?;
+                new.push((image.id.clone(), created.clone()));
+                Some(created)
+            });
+            let names = names.into_iter().map(|name| NamedAs { digest: digest_of(&name), name }).collect();
+            list.push(ImageSummary { names, image, created });
         }
+        self.store.remember_image_dates(&new)?;
         // Stable, so that images of the same age stay in the order in which they came.
         list.sort_by(|a, b| b.created.cmp(&a.created));
         Ok(list)

@@ -38,6 +38,7 @@ impl Engine {
     /// # Errors
     /// The store.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport, Error> {
+        self.store.make_room();
         // Until a name is settled, the image that it had before is kept, as a power cut would give it back.
         self.store.settle()?;
         Ok(self.store.prune(options)?)

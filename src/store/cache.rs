@@ -153,7 +153,7 @@ impl Store {
     /// Writes when cache records and chains were last used. Called once at the end of a command; [`Store::settle`] does it too.
     pub fn flush(&self) -> Result<(), Error> {
         let used: Used = std::mem::take(&mut *self.used());
-        if used.cache_records.is_empty() && used.chains.is_empty() {
+        if self.read_only().is_some() || (used.cache_records.is_empty() && used.chains.is_empty()) {
             return Ok(());
         }
         self.database().write("write what was used", |tx| {

@@ -123,6 +123,7 @@ impl Store {
             let sql = "DELETE FROM containers WHERE id = ?";
             self.database().write("remove a container", |tx| Ok(tx.prepare_cached(sql)?.execute([id])? > 0))
         };
+        self.make_room();
         let removed = match delete() {
             // Nothing can be written, perhaps because of this very container: its files go first, which makes room.
             Err(error) if error.is_disk_full() => {

@@ -6,16 +6,19 @@
 //!
 //! A checkpoint waits for the disk, so the last connection does none when it closes and a long transaction does none either: `settle` does it.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior};
+use rustix::io::Errno;
 
 use crate::task::fault_point;
 
 use super::Error;
+use super::error::is_out_of_bytes;
 
 /// The tables. A change here is a new format: raise `FORMAT` and add a step to `migrate`.
 const SCHEMA: &str = "
@@ -155,6 +158,8 @@ const IDLE_CONNECTIONS: usize = 4;
 /// The database of one store.
 pub(crate) struct Database {
     path: PathBuf,
+    /// Why it cannot be written, where that is so.
+    read_only: Option<Errno>,
     idle: Mutex<Vec<Connection>>,
     writer: Mutex<()>,
 }
@@ -185,8 +190,8 @@ impl From<Error> for Fault {
 
 impl Database {
     /// The database in the file `path`; nothing is opened yet.
-    pub(crate) fn new(path: PathBuf) -> Database {
-        Database { path, idle: Mutex::new(Vec::new()), writer: Mutex::new(()) }
+    pub(crate) fn new(path: PathBuf, read_only: Option<Errno>) -> Database {
+        Database { path, read_only, idle: Mutex::new(Vec::new()), writer: Mutex::new(()) }
     }
 
     /// Makes the tables in a new (or half made) file.
@@ -242,6 +247,7 @@ impl Database {
 
     /// Writes in one transaction: all of it happens or nothing. Visible at once, durable some time later.
     pub(crate) fn write<T>(&self, action: &'static str, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, Error> {
+        self.check_writable(action)?;
         let writer = self.queue();
         let mut connection = self.take(action)?;
         let outcome = transact(&mut connection, f);
@@ -252,6 +258,7 @@ impl Database {
 
     /// Does what `write` does and takes it back: tells what would come of it.
     pub(crate) fn rehearse<T>(&self, action: &'static str, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, Error> {
+        self.check_writable(action)?;
         let _writer = self.queue();
         let mut connection = self.take(action)?;
         let outcome = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Fault::Sql).and_then(|tx| f(&tx));
@@ -261,6 +268,7 @@ impl Database {
 
     /// Writes in one transaction that is on the disk when this returns.
     pub(crate) fn write_durably<T>(&self, action: &'static str, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, Error> {
+        self.check_writable(action)?;
         let writer = self.queue();
         let mut connection = self.take(action)?;
         // SQLite ignores this pragma inside of a transaction, so it comes before.
@@ -278,7 +286,7 @@ impl Database {
 
     /// Moves what the log holds into the database where it is long: the first process to open the database reads all of the log.
     pub(crate) fn checkpoint_if_long(&self) -> Result<(), Error> {
-        if self.log_length().is_none_or(|length| length < LOG_LENGTH) {
+        if self.read_only.is_some() || self.log_length().is_none_or(|length| length < LOG_LENGTH) {
             return Ok(());
         }
         let _writer = self.queue();
@@ -314,7 +322,10 @@ impl Database {
         let idle = self.idle().pop();
         match idle {
             Some(connection) => Ok(connection),
-            None => self.open(OpenFlags::empty()).map_err(|source| self.error(action, Fault::Sql(source))),
+            None => {
+                self.check_space()?;
+                self.open(OpenFlags::empty()).map_err(|source| self.error(action, Fault::Sql(source)))
+            }
         }
     }
 
@@ -326,8 +337,13 @@ impl Database {
     }
 
     fn open(&self, extra: OpenFlags) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | extra;
-        let mut connection = Connection::open_with_flags(&self.path, flags)?;
+        let access = if self.read_only.is_some() { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | extra;
+        let mut connection = match self.read_only.filter(|_| self.log_length().is_none_or(|length| length == 0)) {
+            None => Connection::open_with_flags(&self.path, flags)?,
+            // SQLite needs a log beside it, even to read, unless it is told that nobody writes.
+            Some(_) => Connection::open_with_flags(self.immutable_address(), flags | OpenFlags::SQLITE_OPEN_URI)?,
+        };
         connection.busy_handler(Some(wait_for_writer))?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.execute_batch(
@@ -335,6 +351,39 @@ impl Database {
         )?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
+    }
+
+    /// The database's file as an address that says that it does not change.
+    fn immutable_address(&self) -> String {
+        let escape = |byte: &u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        };
+        let path: String = self.path.as_os_str().as_bytes().iter().map(escape).collect();
+        format!("file:{path}?immutable=1")
+    }
+
+    /// Fails where there is no space for the index of the log. SQLite maps that file into memory, and where blocks are smaller than pages it has holes then: the kernel
+    /// kills who writes into a hole that cannot be filled. The store's reserve is given up first.
+    fn check_space(&self) -> Result<(), Error> {
+        if self.read_only.is_some() || !is_out_of_bytes(&self.path) {
+            return Ok(());
+        }
+        let _ = std::fs::remove_file(self.path.with_file_name("reserve"));
+        match is_out_of_bytes(&self.path) {
+            true => Err(Error::io("open", &self.path)(Errno::NOSPC)),
+            false => Ok(()),
+        }
+    }
+
+    fn check_writable(&self, action: &'static str) -> Result<(), Error> {
+        match self.read_only {
+            None => Ok(()),
+            Some(errno) => {
+                let root = self.path.parent().unwrap_or(&self.path).to_owned();
+                Err(Error::ReadOnly { action, root, source: errno.into() })
+            }
+        }
     }
 
     fn error(&self, action: &'static str, fault: Fault) -> Error {

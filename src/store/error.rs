@@ -44,6 +44,24 @@ pub enum Error {
         /// The database's file.
         path: PathBuf,
     },
+    /// The store can be read, and not written.
+    #[error("cannot {action}: the store `{}` can only be read", root.display())]
+    ReadOnly {
+        /// What was tried.
+        action: &'static str,
+        /// The store.
+        root: PathBuf,
+        /// Why it cannot be written.
+        source: io::Error,
+    },
+    /// What should be the store's directory is none.
+    #[error("the store `{}` {what}", root.display())]
+    NoDirectory {
+        /// The path.
+        root: PathBuf,
+        /// What is there.
+        what: String,
+    },
     /// The store was made by a newer version.
     #[error("the store `{}` has format {found}, and this version knows formats up to {known}", root.display())]
     NewerFormat {
@@ -158,7 +176,12 @@ impl Error {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Error::Io { source, .. } => matches!(errno(source), Some(Errno::NOSPC | Errno::DQUOT)),
-            Error::Database { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Error::Database { source, path, .. } => match source.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DiskFull) => true,
+                // Of a log or its index that cannot be made SQLite says no more than that.
+                Some(rusqlite::ErrorCode::SystemIoFailure | rusqlite::ErrorCode::CannotOpen) => is_full(path),
+                _ => false,
+            },
             _ => false,
         }
     }
@@ -170,6 +193,8 @@ impl Error {
         }
         match self {
             Error::Io { path, source, .. } => io_hint(path, source),
+            Error::ReadOnly { root, source, .. } => io_hint(root, source),
+            Error::NoDirectory { .. } => Some("`--root` or `STRAKE_ROOT` names another".to_owned()),
             Error::Database { source, path, .. } if is_damage(source) || !path.exists() => {
                 Some("the database is damaged; `strake system check --repair` makes a new one of what can be read".to_owned())
             }
@@ -204,6 +229,27 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
         rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::Utf8Error(..) => true,
         _ => false,
     }
+}
+
+/// Whether the file system of `path` has no bytes or no inodes left.
+pub(crate) fn is_full(path: &Path) -> bool {
+    let stat = path.parent().and_then(|dir| rustix::fs::statvfs(dir).ok());
+    // File systems without a number of inodes say that they have none at all.
+    stat.is_some_and(|stat| free_bytes(&stat) < LITTLE || (stat.f_files > 0 && stat.f_favail == 0))
+}
+
+/// What the index of the database's log takes, and a little more.
+const LITTLE: u64 = 64 * 1024;
+
+/// Whether the file system of `path` has no bytes left for the index of the database's log.
+pub(crate) fn is_out_of_bytes(path: &Path) -> bool {
+    path.parent().and_then(|dir| rustix::fs::statvfs(dir).ok()).is_some_and(|stat| free_bytes(&stat) < LITTLE)
+}
+
+/// What this user may still write.
+fn free_bytes(stat: &rustix::fs::StatVfs) -> u64 {
+    let blocks = if rustix::process::geteuid().is_root() { stat.f_bfree } else { stat.f_bavail };
+    blocks * stat.f_frsize
 }
 
 fn errno(error: &io::Error) -> Option<Errno> {

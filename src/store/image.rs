@@ -3,7 +3,7 @@
 //! An image is named by the digest of its config, whose blob it needs; a name points at one image and moves in one transaction. A name that
 //! is not settled yet remembers where it pointed before, and falls back there after a power cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -186,6 +186,47 @@ impl Store {
         })
     }
 
+    /// The manifest (or index) that each name was tagged with, by the name's text.
+    pub fn tagged_manifests(&self) -> Result<HashMap<String, Digest>, Error> {
+        self.database().read("list the names", |db| {
+            let mut query = db.prepare_cached("SELECT name, manifest FROM names WHERE manifest IS NOT NULL")?;
+            query.query_map([], |row| Ok((row.get(0)?, parsed(row, 1)?)))?.collect()
+        })
+    }
+
+    /// When images were made, as their configs say; of those that were asked for before.
+    pub fn image_dates(&self) -> Result<HashMap<ImageId, String>, Error> {
+        self.database().read("look dates up", |db| {
+            if !db.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'image_dates'")?.exists([])? {
+                return Ok(HashMap::new());
+            }
+            let mut query = db.prepare_cached("SELECT image, created FROM image_dates")?;
+            query.query_map([], |row| Ok((parsed(row, 0)?, row.get(1)?)))?.collect()
+        })
+    }
+
+    /// Remembers when images were made. The table is no part of the store's format: what is in it can be found out again, and a store that cannot be written goes without.
+    pub fn remember_image_dates(&self, dates: &[(ImageId, String)]) -> Result<(), Error> {
+        if dates.is_empty() || self.is_read_only() {
+            return Ok(());
+        }
+        let remembered = self.database().write("remember dates", |tx| {
+            tx.execute_batch(
+                "CREATE TABLE IF NOT EXISTS image_dates (image TEXT PRIMARY KEY, created TEXT NOT NULL) STRICT, WITHOUT ROWID",
+            )?;
+            tx.execute("DELETE FROM image_dates WHERE image NOT IN (SELECT id FROM images)", [])?;
+            let mut insert = tx.prepare_cached("INSERT OR REPLACE INTO image_dates (image, created) VALUES (?, ?)")?;
+            for (image, created) in dates {
+                insert.execute([&image.to_string(), created])?;
+            }
+            Ok(())
+        });
+        match remembered {
+            Err(error) if error.is_disk_full() => Ok(()),
+            other => other,
+        }
+    }
+
     /// The names of one image, sorted.
     pub fn names_of(&self, id: &ImageId) -> Result<Vec<Reference>, Error> {
         self.database().read("list an image's names", |db| {
@@ -197,6 +238,7 @@ impl Store {
     /// Takes a name away, and tells the image that it pointed at. The image stays.
     pub fn untag(&self, name: &Reference) -> Result<Option<ImageId>, Error> {
         let name = name.to_string();
+        self.make_room();
         self.database().write("remove a name", |tx| {
             let sql = "DELETE FROM names WHERE name = ? RETURNING image";
             Ok(tx.prepare_cached(sql)?.query_row([&name], |row| parsed(row, 0)).optional()?)
@@ -206,6 +248,7 @@ impl Store {
     /// Forgets an image and all its names; tells the names, or `None` where there is no such image. Prune frees what it was made of.
     pub fn remove_image(&self, id: &ImageId) -> Result<Option<Vec<Reference>>, Error> {
         let id = id.to_string();
+        self.make_room();
         self.database().write("remove an image", |tx| {
             let sql = "DELETE FROM names WHERE image = ? RETURNING name";
             let names = tx.prepare_cached(sql)?.query_map([&id], |row| parsed(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?;

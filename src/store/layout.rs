@@ -20,6 +20,7 @@
 //!   locks/<key>                 one running step, or one cache mount
 //!   gc                          was written when the size of the build cache was last looked at
 //!   trash/<random>              on its way out
+//!   reserve                     space that is given up when the disk is full, so that something can be removed then
 //! ```
 
 use std::fmt;
@@ -151,6 +152,10 @@ impl Layout {
 
     pub(crate) fn gc_stamp(&self) -> PathBuf {
         self.root.join("gc")
+    }
+
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
     }
 
     pub(crate) fn logs(&self) -> PathBuf {

@@ -35,7 +35,8 @@ pub enum Resource {
 #[derive(Debug)]
 pub struct Lease {
     store: Store,
-    file: Arc<LeaseFile>,
+    /// None where the store can only be read: nobody prunes it then.
+    file: Option<Arc<LeaseFile>>,
 }
 
 /// The file of a lease.
@@ -76,8 +77,8 @@ impl Lease {
         for resource in resources {
             present.push(self.store.describe(resource, &mut lines)?);
         }
-        if !lines.is_empty() {
-            self.file.append(&lines)?;
+        if let Some(file) = self.file.as_ref().filter(|_| !lines.is_empty()) {
+            file.append(&lines)?;
             fault_point("lease:added");
         }
         Ok(present)
@@ -95,6 +96,9 @@ pub(crate) struct Leased {
 impl Store {
     /// Takes a lease, which holds nothing yet but what this store (and its clones) makes from now on.
     pub fn lease(&self) -> Result<Lease, Error> {
+        if self.read_only().is_some() {
+            return Ok(Lease { store: self.clone(), file: None });
+        }
         let path = self.layout().leases().join(random_name()?);
         // Prune must not find the file before it is locked.
         let _shared = self.lock_store(Kind::Shared)?;
@@ -104,7 +108,7 @@ impl Store {
         let file = Arc::new(LeaseFile { path, file: Mutex::new(file) });
         self.leases().push(Arc::downgrade(&file));
         fault_point("lease:taken");
-        Ok(Lease { store: self.clone(), file })
+        Ok(Lease { store: self.clone(), file: Some(file) })
     }
 
     /// Adds what is about to be made visible to all leases of this process. The caller holds the store's lock, shared.

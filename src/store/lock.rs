@@ -85,7 +85,8 @@ pub(crate) fn wait_for_file(path: &Path, kind: Kind) -> Result<File, Error> {
 
 /// Held while something is made visible (shared) or while prune decides what goes (exclusive). Never held for long.
 pub(crate) struct StoreLock {
-    _file: File,
+    /// None where nobody may write here, and nobody ever took the lock.
+    _file: Option<File>,
 }
 
 /// Held by the process that runs one step, so that two builds do not run it twice. Dropping it frees it.
@@ -116,6 +117,11 @@ impl Drop for KeyLock {
 impl Store {
     pub(crate) fn lock_store(&self, kind: Kind) -> Result<StoreLock, Error> {
         let path = self.layout().store_lock();
+        if self.read_only().is_some() {
+            let Ok(file) = File::open(&path) else { return Ok(StoreLock { _file: None }) };
+            lock(&file, &path, kind, Wait::Yes)?;
+            return Ok(StoreLock { _file: Some(file) });
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -125,7 +131,7 @@ impl Store {
             .open(&path)
             .map_err(Error::io("open", &path))?;
         lock(&file, &path, kind, Wait::Yes)?;
-        Ok(StoreLock { _file: file })
+        Ok(StoreLock { _file: Some(file) })
     }
 
     /// Waits until no other build (in any process, or in this one) holds `key`, and takes it.

@@ -30,6 +30,7 @@ mod policy;
 mod prune;
 mod records;
 mod remove;
+mod reserve;
 mod settle;
 mod snapshot;
 mod stacks;

@@ -10,6 +10,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::Access;
+use rustix::io::Errno;
+
 use crate::task::fault_point;
 
 use super::database::Database;
@@ -29,6 +32,8 @@ pub struct Store {
 struct Inner {
     layout: Layout,
     database: Database,
+    /// Why nothing can be written, where that is so.
+    read_only: Option<Errno>,
     userxattr: OnceLock<bool>,
     used: Mutex<Used>,
     leases: Mutex<Vec<Weak<LeaseFile>>>,
@@ -85,11 +90,15 @@ impl Store {
 
     fn at(root: &Path, boot: &str) -> Result<Store, Error> {
         let root = std::path::absolute(root).map_err(Error::io("find", root))?;
+        // Who may not write to the directory can still read what is there. A store that is not there yet is another matter.
+        let denied = rustix::fs::access(&root, Access::WRITE_OK).err();
+        let read_only = denied.filter(|errno| matches!(*errno, Errno::ROFS | Errno::ACCESS | Errno::PERM) && root.join("version").exists());
         let layout = Layout::new(root, boot.to_owned());
-        let database = Database::new(layout.database());
+        let database = Database::new(layout.database(), read_only);
         let inner = Inner {
             layout,
             database,
+            read_only,
             userxattr: OnceLock::new(),
             used: Mutex::default(),
             leases: Mutex::default(),
@@ -103,9 +112,30 @@ impl Store {
     fn recovered(self) -> Result<Store, Error> {
         let fresh = self.layout().fresh();
         if !fresh.try_exists().map_err(Error::io("stat", &fresh))? {
-            self.recover()?;
+            match self.read_only() {
+                None => self.recover()?,
+                // All of it is durable, so there is nothing to be dropped.
+                Some(_) if self.is_settled()? => {}
+                Some(_) => return Err(self.cannot_write("drop what was not durable before this boot")),
+            }
         }
         Ok(self)
+    }
+
+    /// Whether the store can only be read.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only().is_some()
+    }
+
+    /// Why the store can only be read, where that is so.
+    pub(crate) fn read_only(&self) -> Option<Errno> {
+        self.inner.read_only
+    }
+
+    /// The error that the store can only be read.
+    pub(crate) fn cannot_write(&self, action: &'static str) -> Error {
+        let source = self.read_only().unwrap_or(Errno::ROFS).into();
+        Error::ReadOnly { action, root: self.root().to_owned(), source }
     }
 
     /// The directory of the store.
@@ -158,6 +188,9 @@ impl Store {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                return Err(Error::NoDirectory { root: self.root().to_owned(), what: "is a file, or lies below one".to_owned() });
+            }
             Err(error) => return Err(Error::io("read", &path)(error)),
         };
         let text = String::from_utf8_lossy(&text[..text.len().min(32)]).trim().to_owned();
@@ -174,6 +207,9 @@ impl Store {
 
     /// Brings a store of an older format up to date. Processes that are still at work on it do not notice: formats grow only.
     fn migrate(&self) -> Result<(), Error> {
+        if self.read_only().is_some() {
+            return Err(self.cannot_write("bring the store up to date"));
+        }
         let _lock = KeyLock::wait(self.layout().lock("migrate"))?;
         self.database().migrate()?;
         self.write_version()
@@ -183,6 +219,12 @@ impl Store {
     fn make(&self) -> Result<(), Error> {
         let layout = self.layout();
         let root = layout.root();
+        if let Ok(target) = fs::read_link(root)
+            && !root.exists()
+        {
+            let what = format!("is a symbolic link to `{}`, where nothing is", target.display());
+            return Err(Error::NoDirectory { root: root.to_owned(), what });
+        }
         if !root.is_dir() {
             fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(Error::io("create", root))?;
         }

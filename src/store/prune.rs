@@ -92,6 +92,7 @@ impl Store {
     /// Frees what `options` says and nothing needs. Any number of other processes may work on the store at the same time: they wait while this decides,
     /// which takes milliseconds, and not while it removes.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport, Error> {
+        self.make_room();
         self.flush()?;
         let mut report = PruneReport::default();
         // Walking trees takes its time, so it is done before anybody has to wait.
@@ -119,10 +120,13 @@ impl Store {
         }
         let mounts = if options.cache_mounts { self.old_cache_mounts(options)? } else { doomed.mounts };
         report.cache_mounts = self.take_cache_mounts(mounts, &mut removal)?;
-        report.leftovers = self.take_leftovers(&mut removal)?;
+        // What was taken is freed even where something else cannot be: it may be just the space that was missing.
+        let leftovers = self.take_leftovers(&mut removal);
         fault_point("prune:decided");
         drop(exclusive);
         report.freed = removal.finish()?;
+        report.leftovers = leftovers?;
+        self.keep_reserve();
         Ok(report)
     }
 
@@ -163,6 +167,7 @@ impl Store {
                 taken += 1;
             }
         }
+        taken += self.take_left_volumes()?;
         self.remove_stale_locks()?;
         Ok(taken)
     }

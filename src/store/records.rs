@@ -84,16 +84,24 @@ pub(crate) struct Entry {
     pub(crate) above: usize,
 }
 
+const TWELVE_DIGITS: u128 = 36u128.pow(12);
+
 /// The name of a record: like BuildKit's, so that nobody takes it for the beginning of another.
 fn record_id(what: &str) -> String {
     let digest = blake3::hash(what.as_bytes());
     let mut rest = u128::from_le_bytes(digest.as_bytes()[..16].try_into().unwrap_or_default());
-    let mut digits = Vec::with_capacity(25);
-    for _ in 0..25 {
-        digits.push(char::from(b"0123456789abcdefghijklmnopqrstuvwxyz"[usize::try_from(rest % 36).unwrap_or(0)]));
-        rest /= 36;
+    let mut digits = String::with_capacity(36);
+    // Twelve digits fit into a word, whose division is many times faster.
+    for _ in 0..3 {
+        let mut part = u64::try_from(rest % TWELVE_DIGITS).unwrap_or(0);
+        rest /= TWELVE_DIGITS;
+        for _ in 0..12 {
+            digits.push(char::from(b"0123456789abcdefghijklmnopqrstuvwxyz"[(part % 36) as usize]));
+            part /= 36;
+        }
     }
-    digits.into_iter().collect()
+    digits.truncate(25);
+    digits
 }
 
 /// Lists the layers, in the order of their age.
@@ -178,8 +186,13 @@ fn in_images(db: &Connection, stacks: &Stacks) -> rusqlite::Result<HashSet<Snaps
     let mut query = db.prepare("SELECT snapshots, diff_ids FROM images")?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
-        shared.extend(unpack(row, 0)?);
-        let diff_ids: Vec<DiffId> = row.get_ref(1)?.as_str()?.split_whitespace().filter_map(|id| id.parse().ok()).collect();
+        let own = unpack(row, 0)?;
+        shared.extend(&own);
+        let diff_ids = row.get_ref(1)?.as_str()?.split_whitespace();
+        if own.len() == diff_ids.clone().count() {
+            continue;
+        }
+        let diff_ids: Vec<DiffId> = diff_ids.filter_map(|id| id.parse().ok()).collect();
         let chain = ChainId::chain(&diff_ids).pop().and_then(|chain| stacks.chains.get(&chain.to_string()));
         shared.extend(chain.into_iter().flatten());
     }

@@ -40,6 +40,9 @@ impl Unsettled {
 impl Store {
     /// Makes everything in the store durable that was made so far, by any process. Call it at the end of a command, off the critical path.
     pub fn settle(&self) -> Result<(), Error> {
+        if self.read_only().is_some() {
+            return Ok(());
+        }
         self.flush()?;
         let unsettled = self.unsettled()?;
         if !unsettled.is_empty() {
@@ -51,6 +54,7 @@ impl Store {
             self.database().write_durably("settle", |tx| Ok(mark_settled(tx, &unsettled)?))?;
             fault_point("settle:marked");
         }
+        self.keep_reserve();
         self.database().checkpoint_if_long()
     }
 

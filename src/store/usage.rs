@@ -14,6 +14,7 @@ use walkdir::WalkDir;
 use crate::oci::{DiffId, Digest, Reference};
 
 use super::database::{parsed, parsed_option};
+use super::layout::parse_flat_name;
 use super::lease::Leased;
 use super::lock::Kind;
 use super::needs::listed_blobs;
@@ -167,27 +168,55 @@ impl Store {
 
     /// Finds out what images are made of, and gives the compressed layers that no image has to the newest snapshot of each layer.
     fn parts_of_images(&self, measured: &mut Measured) -> Result<BTreeMap<String, Parts>, Error> {
-        let settled = self.settled_blobs()?;
-        for digest in settled.iter().filter_map(|name| name.parse().ok()).chain(self.fresh_blobs()?) {
-            let size = self.find_blob(&digest, "stat", |path| Ok(std::fs::symlink_metadata(path)?.blocks() * 512))?;
-            measured.blobs.extend(size.map(|size| (digest, size)));
-        }
+        // Rows first: a blob that is settled meanwhile is found where it was or where it goes.
         let (mut images, packed) =
             self.database().read_together("list what images are made of", |db| Ok((image_rows(db)?, packed_rows(db)?)))?;
+        measured.blobs = self.blob_blocks()?;
+        let mut forms: HashMap<&DiffId, Vec<&Digest>> = HashMap::with_capacity(packed.len());
+        packed.iter().for_each(|layer| forms.entry(&layer.diff_id).or_default().push(&layer.digest));
         let mut parts = BTreeMap::new();
         for image in &mut images {
             let mut part = Parts { snapshots: std::mem::take(&mut image.snapshots), blobs: HashSet::new() };
             listed_blobs(self, std::mem::take(&mut image.manifests), &mut part.blobs)?;
             part.blobs.extend(image.id.parse());
-            part.blobs.extend(packed.iter().filter(|layer| image.diff_ids.contains(&layer.diff_id)).map(|layer| layer.digest.clone()));
+            part.blobs.extend(image.diff_ids.iter().filter_map(|diff_id| forms.get(diff_id)).flatten().copied().cloned());
             parts.insert(image.id.clone(), part);
         }
+        drop(forms);
         let in_images: HashSet<&Digest> = parts.values().flat_map(|part| &part.blobs).collect();
         for layer in packed.iter().filter(|layer| !in_images.contains(&layer.digest)) {
             let (Some(snapshot), Some(size)) = (layer.snapshot, measured.blobs.get(&layer.digest)) else { continue };
             *measured.packed.entry(snapshot).or_default() += size;
         }
         Ok(parts)
+    }
+
+    /// What each blob takes, in bytes.
+    fn blob_blocks(&self) -> Result<HashMap<Digest, u64>, Error> {
+        let mut blocks = HashMap::new();
+        let flat: fn(&str) -> Option<Digest> = parse_flat_name;
+        let named: [(PathBuf, &str); 3] = [
+            (self.layout().fresh(), ""),
+            (self.layout().blobs().join("sha256"), "sha256:"),
+            (self.layout().blobs().join("sha512"), "sha512:"),
+        ];
+        for (dir, prefix) in named {
+            let entries = match std::fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io("list", &dir)(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(Error::io("list", &dir))?;
+                let name = entry.file_name();
+                let Some(name) = name.to_str() else { continue };
+                let digest = if prefix.is_empty() { flat(name) } else { format!("{prefix}{name}").parse().ok() };
+                // What vanishes meanwhile takes nothing.
+                let Some((digest, metadata)) = digest.zip(entry.metadata().ok()) else { continue };
+                blocks.insert(digest, metadata.blocks() * 512);
+            }
+        }
+        Ok(blocks)
     }
 
     /// What layers and cache mounts take, for a decision of prune.
@@ -221,7 +250,10 @@ impl Store {
 
     /// Remembers sizes; `only` these of the old ones are still right.
     fn remember_sizes(&self, walked: &HashMap<SnapshotId, Size>, only: Option<&HashMap<SnapshotId, Size>>) -> Result<(), Error> {
-        self.database().write("remember sizes", |tx| {
+        if self.read_only().is_some() {
+            return Ok(());
+        }
+        let remembered = self.database().write("remember sizes", |tx| {
             tx.execute_batch(SIZES)?;
             if only.is_some() {
                 tx.execute("DELETE FROM snapshot_sizes", [])?;
@@ -232,7 +264,12 @@ impl Store {
                 insert.execute(params![id.sql(), size.bytes.cast_signed(), size.linked])?;
             }
             Ok(())
-        })
+        });
+        match remembered {
+            // It is found out again the next time.
+            Err(error) if error.is_disk_full() => Ok(()),
+            other => other,
+        }
     }
 }
 
@@ -295,7 +332,9 @@ fn image_rows(db: &Connection) -> rusqlite::Result<Vec<ImageRow>> {
         let manifest: Option<Digest> = parsed_option(row, 1)?;
         let stack: Vec<DiffId> = row.get_ref(2)?.as_str()?.split_whitespace().filter_map(|id| id.parse().ok()).collect();
         let mut snapshots: HashSet<SnapshotId> = super::snapshot::unpack(row, 3)?.into_iter().collect();
-        if let Some(chain) = crate::oci::ChainId::chain(&stack).pop() {
+        if snapshots.len() < stack.len()
+            && let Some(chain) = crate::oci::ChainId::chain(&stack).pop()
+        {
             let found = chains.query_row([chain.to_string()], |row| super::snapshot::unpack(row, 0)).optional()?;
             snapshots.extend(found.into_iter().flatten());
         }

@@ -1,6 +1,6 @@
 //! Volumes and networks: what is known of them by name. A volume's bytes are `volumes/<name>/_data`; a network's config is not read here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -13,6 +13,7 @@ use super::container::check_name;
 use super::lock::Kind;
 use super::open::{from_micros, make_dir, now, set_mode};
 use super::remove::{move_to_trash, remove_tree};
+use super::settle::file_names;
 use super::{Error, Store};
 
 /// A volume.
@@ -81,7 +82,8 @@ impl Store {
     /// Removes a volume with its files; false where there was none. Whether a container uses it is the caller's to know.
     pub fn remove_volume(&self, name: &str) -> Result<bool, Error> {
         check_name("volume", name)?;
-        // The files go first: a volume without a row would give its files to the next one of that name.
+        let _shared = self.lock_store(Kind::Shared)?;
+        // The files go first: a volume without a row would give its files to the next one of that name. A row without files is an empty volume until prune takes it.
         let trash = move_to_trash(self, &self.layout().volume(name))?;
         fault_point("volume:trashed");
         let removed = self
@@ -91,6 +93,37 @@ impl Store {
             remove_tree(&trash)?;
         }
         Ok(removed)
+    }
+
+    /// Whether the volume `name` has a directory and nothing in it.
+    pub(crate) fn is_unused_volume(&self, name: &str) -> bool {
+        let data = self.volume_path(name);
+        std::fs::read_dir(&data).map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |mut files| files.next().is_none())
+    }
+
+    /// What was killed over making or removing a volume left: rows without a directory, which say true, and empty directories without a row.
+    pub(crate) fn left_volumes(&self) -> Result<Vec<(String, bool)>, Error> {
+        let names: HashSet<String> = file_names(&self.layout().volumes())?.into_iter().collect();
+        let recorded: HashSet<String> = self.volumes()?.into_iter().map(|volume| volume.name).collect();
+        let rows = recorded.difference(&names).map(|name| (name.clone(), true));
+        let directories = names.difference(&recorded).filter(|name| self.is_unused_volume(name)).map(|name| (name.clone(), false));
+        Ok(rows.chain(directories).collect())
+    }
+
+    /// Removes what [`Store::left_volumes`] tells of; gives how many there were. The caller holds the store's lock exclusively.
+    pub(crate) fn take_left_volumes(&self) -> Result<usize, Error> {
+        let left = self.left_volumes()?;
+        for (name, is_row) in &left {
+            match is_row {
+                true => drop(self.database().write("forget a volume", |tx| Ok(tx.execute("DELETE FROM volumes WHERE name = ?", [name])?))?),
+                // Only what is empty can be removed so.
+                false => {
+                    let dir = self.layout().volume(name);
+                    let _ = std::fs::remove_dir(dir.join("_data")).and_then(|()| std::fs::remove_dir(dir));
+                }
+            }
+        }
+        Ok(left.len())
     }
 
     /// Records a network. Fails where the name is taken.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::{Done, Registry, World, able, world};
+use crate::common::{Done, Registry, World, able, processes, wait_for, world};
 
 fn check(world: &World) -> Done {
     world.strake(["system", "check"]).run()
@@ -65,7 +65,15 @@ fn pulled() -> Option<(World, Registry, String)> {
     maker.strake(["push", &name]).ok();
     let world = World::new();
     world.strake(["pull", &name]).ok();
+    at_rest(&world);
+    assert_eq!(files(&world, "blobs").len(), 4);
     Some((world, registry, name))
+}
+
+/// Makes all of the store durable, and waits for the processes that do the same.
+fn at_rest(world: &World) {
+    world.strake(["prune"]).ok();
+    wait_for("the end of all that settles", 120, || processes(&world.root()).is_empty());
 }
 
 #[test]
@@ -205,7 +213,6 @@ fn rows_that_name_what_is_not_there_are_dropped() {
             format!("INSERT INTO layer_blobs (diff_id, digest, size, media_type) VALUES ('{digest}', '{digest}', 1, 'x')"),
             "is missing: it is recorded for the layer",
         ),
-        ("INSERT INTO volumes VALUES ('gone', 0, '{}', 0)".to_owned(), "the volume `gone` names the directory"),
         (format!("INSERT INTO containers VALUES ('{}', 'gone', NULL, x'', 0)", "cd".repeat(32)), "names the directory `containers/"),
         ("UPDATE names SET image = 'nonsense' WHERE name LIKE '%app%'".to_owned(), "names image nonsense"),
     ];
@@ -228,6 +235,7 @@ fn a_damaged_database_is_made_again_of_what_can_be_read() {
     for number in 0..40 {
         world.strake(["tag", "localhost/busybox", &format!("localhost/name{number}")]).ok();
     }
+    at_rest(&world);
     sql(&world, "PRAGMA wal_checkpoint(TRUNCATE)");
     // A page in the middle.
     let path = world.root().join("meta.db");
@@ -297,4 +305,26 @@ fn what_killed_commands_left_is_no_damage_and_goes_with_a_repair() {
     assert!(found.code == 0 && found.stdout.contains("left over: a snapshot that nobody will complete (`"), "{found}");
     repairs(&world, &["repair: removed what was left over"]);
     assert!(!check(&world).stdout.contains("left over"));
+}
+
+#[test]
+fn a_volume_without_a_row_is_kept_with_its_files() {
+    if !able(&["python3", "docker-registry"]) {
+        return;
+    }
+    let world = World::new();
+    world.busybox();
+    world.strake(["run", "--rm", "-v", "mine:/v", "--network", "none", "localhost/busybox", "sh", "-c", "echo precious > /v/f"]).ok();
+    sql(&world, "DELETE FROM volumes WHERE name = 'mine'");
+    finds(&world, &["bad: the volume `mine` is not recorded, and has files"]);
+    repairs(&world, &["repair: recorded the volume `mine`"]);
+    let read = world.strake(["run", "--rm", "-v", "mine:/v", "--network", "none", "localhost/busybox", "cat", "/v/f"]).ok();
+    assert_eq!(read.stdout, "precious\n");
+    // What a removal leaves that was cut short, and a making, is no damage.
+    sql(&world, "INSERT INTO volumes VALUES ('gone', 0, '{}', 0)");
+    std::fs::create_dir_all(world.root().join("volumes/begun/_data")).unwrap();
+    let found = check(&world);
+    assert_eq!((found.code, found.stdout.matches("left over: a volume that was being made or removed").count()), (0, 2), "{found}");
+    world.strake(["prune"]).ok();
+    assert!(!check(&world).stdout.contains("left over") && world.root().join("volumes/mine/_data/f").exists());
 }

@@ -21,6 +21,7 @@ mod edit;
 mod exec;
 mod failures;
 mod faults;
+mod hard_places;
 mod hostile;
 mod images;
 mod index;

@@ -130,7 +130,7 @@ fn copy_tables(old: &Connection, new: &Connection) -> rusqlite::Result<usize> {
 }
 
 /// Records the volumes that have files and no row: they are the user's, and are never given up.
-fn record_volumes(tx: &Connection, names: Vec<String>) -> Result<Vec<String>, Fault> {
+pub(super) fn record_volumes(tx: &Connection, names: Vec<String>) -> Result<Vec<String>, Fault> {
     let mut made = Vec::new();
     let sql = "INSERT OR IGNORE INTO volumes (name, anonymous, labels, created_at) VALUES (?, ?, '{}', ?)";
     for name in names {

@@ -10,6 +10,7 @@ use crate::store::settle::remove_snapshots;
 use crate::store::snapshot::{pack, unpack};
 use crate::store::{ActiveSnapshot, Error, SnapshotId, Store};
 
+use super::database::record_volumes;
 use super::{BlobUse, Problem, Record};
 
 impl Store {
@@ -36,6 +37,10 @@ impl Store {
                 self.database().write("drop a snapshot", |tx| Ok(remove_snapshots(tx, &[*id].into())?))?;
                 discard(self, &self.layout().snapshot(*id))?;
                 Ok(format!("dropped snapshot {id}, and what the build cache says of it"))
+            }
+            Problem::VolumeUnrecorded { name } => {
+                let made = self.database().write_durably("record volumes", |tx| record_volumes(tx, vec![name.clone()]))?;
+                Ok(format!("recorded the volume `{}`", made.join("`, `")))
             }
             Problem::Dangling { record, .. } | Problem::Unreadable { record, .. } => self.drop_record(record),
         }
@@ -80,7 +85,6 @@ impl Store {
                 self.write_rows("DELETE FROM layer_blobs WHERE diff_id = ? AND digest = ?", &[diff_id, digest])?;
             }
             Record::Container(id) => self.write_rows("DELETE FROM containers WHERE id = ?", &[id])?,
-            Record::Volume(name) => self.write_rows("DELETE FROM volumes WHERE name = ?", &[name])?,
         }
         Ok(format!("dropped {record}"))
     }

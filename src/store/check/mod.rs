@@ -122,6 +122,12 @@ pub enum Problem {
         /// What it names.
         missing: String,
     },
+    /// A volume has files and no row.
+    #[error("the volume `{name}` is not recorded, and has files")]
+    VolumeUnrecorded {
+        /// Its name.
+        name: String,
+    },
     /// A row cannot be understood.
     #[error("{record} cannot be understood: {reason}")]
     Unreadable {
@@ -178,8 +184,6 @@ pub enum Record {
     },
     /// A container, by its ID.
     Container(String),
-    /// A volume.
-    Volume(String),
 }
 
 impl std::fmt::Display for Record {
@@ -192,7 +196,6 @@ impl std::fmt::Display for Record {
             Record::CacheKey(key) => write!(f, "the key {} of the build cache", super::layout::hex(key)),
             Record::LayerBlob { diff_id, digest } => write!(f, "the record of {digest} for the layer {diff_id}"),
             Record::Container(id) => write!(f, "the container {id}"),
-            Record::Volume(name) => write!(f, "the volume `{name}`"),
         }
     }
 }

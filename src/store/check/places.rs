@@ -121,6 +121,9 @@ impl Store {
                 note(path, "a cache mount that nobody seeded");
             }
         }
+        for (name, _) in self.left_volumes()? {
+            note(self.layout().volume(&name), "a volume that was being made or removed");
+        }
         let fresh = self.layout().fresh();
         for path in paths(&self.layout().fresh_of_all_boots())?.into_iter().filter(|path| *path != fresh) {
             note(path, "what another boot did not make durable");

@@ -40,7 +40,10 @@ impl Store {
         let names =
             |dir: &std::path::Path| Ok::<_, Error>(paths(dir)?.iter().map(|path| name_of(path).to_owned()).collect::<HashSet<String>>());
         let snapshot_dirs = names(&self.layout().snapshots())?.iter().filter_map(|name| name.parse().ok()).collect();
-        let (containers, volumes) = (names(&self.layout().containers())?, names(&self.layout().volumes())?);
+        let containers = names(&self.layout().containers())?;
+        // One that its maker was killed over has no files yet, and is a leftover.
+        let mut volumes = names(&self.layout().volumes())?;
+        volumes.retain(|name| !self.is_unused_volume(name));
         let mut sizes: HashMap<Digest, u64> = HashMap::new();
         let mut problems = Vec::new();
         let known = self.database().read_together("look at the rows", |db| {
@@ -241,10 +244,8 @@ fn check_places(db: &Connection, known: &Known, problems: &mut Vec<Problem>) -> 
             problems.push(Problem::Dangling { record: Record::Container(id.clone()), missing: format!("the directory `containers/{id}`") });
         }
     }
-    for name in strings(db, "SELECT name FROM volumes")? {
-        if !known.volumes.contains(&name) {
-            problems.push(Problem::Dangling { record: Record::Volume(name.clone()), missing: format!("the directory `volumes/{name}`") });
-        }
-    }
+    // A row without a directory is what a removal leaves that was cut short.
+    let recorded = strings(db, "SELECT name FROM volumes")?;
+    problems.extend(known.volumes.difference(&recorded).map(|name| Problem::VolumeUnrecorded { name: name.clone() }));
     Ok(())
 }

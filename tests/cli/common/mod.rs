@@ -356,3 +356,11 @@ pub(crate) fn wait_for(what: &str, seconds: u64, mut ready: impl FnMut() -> bool
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// The processes that were started for the store: it is in their arguments.
+pub(crate) fn processes(root: &Path) -> Vec<String> {
+    let root = root.to_str().unwrap();
+    let of = |pid: &str| String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).replace('\0', " ");
+    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    pids.map(|pid| of(&pid)).filter(|line| line.contains("strake") && line.contains(root)).collect()
+}
