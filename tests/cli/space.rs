@@ -162,3 +162,32 @@ fn prunes_beside_builds_and_pulls_take_nothing_in_use() {
         world.strake(["save", "-o", &archive, &format!("w{worker}:r0"), &format!("w{worker}:r3")]).ok();
     }
 }
+
+#[test]
+fn system_prune_takes_what_docker_takes_and_volumes_only_when_asked() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    world.busybox();
+    world.build("FROM localhost/busybox\nLABEL a=b\n", &[]).ok();
+    world.build("FROM localhost/busybox\nVOLUME /v\n", &["-t", "kept"]).ok();
+    world.strake(["run", "--name", "gone", "--network", "none", "kept", "true"]).ok();
+    world.strake(["create", "--name", "filtered", "--label", "keep", "kept", "true"]).ok();
+    world.strake(["volume", "create", "mine"]).ok();
+    let count = |args: &[&str]| world.strake(args).ok().stdout.lines().count();
+    let (containers, volumes) = (["ps", "-aq"], ["volume", "ls", "-q"]);
+    assert_eq!((count(&containers), count(&volumes)), (2, 3));
+    world.strake(["system", "prune", "-f", "--filter", "label!=keep"]).ok();
+    assert_eq!((count(&containers), count(&volumes)), (1, 3));
+    assert!(world.strake(["images", "-q", "--filter", "dangling=true"]).ok().stdout.is_empty());
+    let refused = world.strake(["system", "prune", "-f", "--volumes", "--filter", "until=1h"]).fails();
+    assert!(refused.stderr.contains("until= is not for volumes"), "{refused}");
+    prints(
+        &world,
+        &["system", "prune", "-af", "--volumes"],
+        &["Deleted Containers:", "Deleted Volumes:", "Untagged: ", "Total reclaimed space: "],
+    );
+    assert_eq!(world.strake(volumes).ok().stdout, "mine\n");
+    assert_eq!(count(&["images", "-q"]), 0);
+}

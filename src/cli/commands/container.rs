@@ -87,7 +87,8 @@ struct PruneArgs {
     force: bool,
 }
 
-fn filter(text: &str) -> Result<(String, String), String> {
+/// Reads a `--filter`, for clap.
+pub(super) fn filter(text: &str) -> Result<(String, String), String> {
     if let Some(label) = text.strip_prefix("label!=") {
         return Ok(("label!".to_owned(), label.to_owned()));
     }
@@ -114,7 +115,11 @@ pub(in crate::cli) fn run(global: &Global, args: ContainerArgs) -> ExitCode {
         ContainerCommand::Ls(args) => containers::ps(global, &args),
         ContainerCommand::Pause(args) => life::pause(global, &args),
         ContainerCommand::Port(args) => container_views::port(global, &args),
-        ContainerCommand::Prune(args) => exit(open(global).and_then(|engine| prune(&engine, &args))),
+        ContainerCommand::Prune(args) => exit(open(global).and_then(|engine| {
+            let freed = prune(&engine, &args.filter)?;
+            report::result(&format!("Total reclaimed space: {}", size(freed)));
+            Ok(())
+        })),
         ContainerCommand::Rename(args) => life::rename(global, &args),
         ContainerCommand::Restart(args) => life::restart(global, &args),
         ContainerCommand::Rm(args) => containers::rm(global, &args),
@@ -129,7 +134,8 @@ pub(in crate::cli) fn run(global: &Global, args: ContainerArgs) -> ExitCode {
     }
 }
 
-fn prune(engine: &Engine, args: &PruneArgs) -> Result<(), Error> {
+/// Removes containers that have ended, and says which; gives how many bytes that freed.
+pub(super) fn prune(engine: &Engine, filters: &[(String, String)]) -> Result<u64, Error> {
     let labels = |info: &ContainerInfo| info.spec.as_ref().map_or_else(Default::default, |spec| spec.labels.clone());
     let has = |info: &ContainerInfo, label: &str| {
         let (key, wanted) = label.split_once('=').map_or((label, None), |(key, wanted)| (key, Some(wanted)));
@@ -141,7 +147,7 @@ fn prune(engine: &Engine, args: &PruneArgs) -> Result<(), Error> {
     };
     let wanted = |info: &ContainerInfo| {
         !info.is_alive()
-            && args.filter.iter().all(|(key, value)| match key.as_str() {
+            && filters.iter().all(|(key, value)| match key.as_str() {
                 "label" => has(info, value),
                 "label!" => !has(info, value),
                 _ => old(info, value),
@@ -157,6 +163,5 @@ fn prune(engine: &Engine, args: &PruneArgs) -> Result<(), Error> {
     if !ids.is_empty() {
         report::result(&format!("Deleted Containers:\n{}\n", ids.join("\n")));
     }
-    report::result(&format!("Total reclaimed space: {}", size(freed)));
-    Ok(())
+    Ok(freed)
 }

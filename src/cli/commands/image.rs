@@ -64,7 +64,7 @@ struct PruneArgs {
 
 /// One `--filter` of `image prune`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Filter {
+pub(super) enum Filter {
     /// Made this long ago, or longer.
     Until(Duration),
     /// Has a label, perhaps with a value; or has not.
@@ -73,7 +73,8 @@ enum Filter {
     Dangling(bool),
 }
 
-fn filter(text: &str) -> Result<Filter, String> {
+/// Reads a `--filter`, for clap.
+pub(super) fn filter(text: &str) -> Result<Filter, String> {
     let label = |wanted, text: &str| match text.split_once('=') {
         Some((key, value)) => Filter::Label { wanted, key: key.to_owned(), value: Some(value.to_owned()) },
         None => Filter::Label { wanted, key: text.to_owned(), value: None },
@@ -95,9 +96,11 @@ pub(in crate::cli) fn run(global: &Global, args: ImageArgs) -> ExitCode {
     match args.command {
         ImageCommand::Ls(args) => images::images(global, args),
         ImageCommand::Rm(args) => images::rmi(global, args),
-        ImageCommand::Prune(args) => {
-            exit(with_engine(global, None, |engine| async move { blocking(move || prune_images(&engine, &args)).await }))
-        }
+        ImageCommand::Prune(args) => exit(with_engine(global, None, |engine| async move {
+            let freed = blocking(move || prune_images(&engine, args.all, &args.filter)).await?;
+            report::result(&format!("Total reclaimed space: {}", size(freed)));
+            Ok(())
+        })),
         ImageCommand::Inspect(args) => images::inspect_images(global, args),
         ImageCommand::History(args) => images::history(global, args),
         ImageCommand::Tag(args) => images::tag(global, args),
@@ -109,27 +112,27 @@ pub(in crate::cli) fn run(global: &Global, args: ImageArgs) -> ExitCode {
     }
 }
 
-fn prune_images(engine: &Engine, args: &PruneArgs) -> Result<(), Error> {
-    let dangling = args.filter.iter().rev().find_map(|filter| match filter {
+/// Removes images that nothing needs, and says which; gives how many bytes that freed.
+pub(super) fn prune_images(engine: &Engine, all: bool, filters: &[Filter]) -> Result<u64, Error> {
+    let dangling = filters.iter().rev().find_map(|filter| match filter {
         Filter::Dangling(dangling) => Some(*dangling),
         _ => None,
     });
-    let all = dangling.map_or(args.all, |dangling| !dangling);
+    let all = dangling.map_or(all, |dangling| !dangling);
     let mut chosen = Vec::new();
     for image in engine.images()? {
         let labels = match engine.image_details(&image.image.id.to_string())? {
             Some(details) => details.config.config.labels,
             None => continue,
         };
-        if args.filter.iter().all(|filter| fits(filter, &image, &labels)) {
+        if filters.iter().all(|filter| fits(filter, &image, &labels)) {
             chosen.push(image.image.id);
         }
     }
     let images = if all { PruneImages::All } else { PruneImages::Dangling };
     let report = engine.prune(&PruneOptions { images, only_images: Some(chosen), ..PruneOptions::default() })?;
     prune::show_images(&report);
-    report::result(&format!("Total reclaimed space: {}", size(report.freed)));
-    Ok(())
+    Ok(report.freed)
 }
 
 fn fits(filter: &Filter, image: &ImageSummary, labels: &std::collections::BTreeMap<String, String>) -> bool {

@@ -1,4 +1,4 @@
-//! `strake prune`, and `strake builder prune`, which is for the build cache alone.
+//! `strake prune`, `strake system prune` with the rules of Docker's, and `strake builder prune`, which is for the build cache alone.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use crate::cli::{Global, report};
 use crate::engine::{Engine, Error, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, parse_bytes, parse_time};
 use crate::task::blocking;
 
-use super::{exit, with_engine};
+use super::{container, exit, image, volume, with_engine};
 
 /// Flags of `strake prune`.
 #[derive(Debug, Args)]
@@ -39,7 +39,30 @@ pub(in crate::cli) struct BuilderPruneArgs {
     rule: RuleArgs,
 }
 
-/// What both take.
+/// Flags of `strake system prune`.
+#[derive(Debug, Args)]
+pub(super) struct SystemPruneArgs {
+    /// All images that no container uses, not only those without a name, and the whole build cache
+    #[arg(short, long)]
+    all: bool,
+    /// Volumes without a name that no container uses, too
+    #[arg(long)]
+    volumes: bool,
+    /// Only what fits: `until=AGE` (`24h`, or a time), `label=KEY[=VALUE]` or `label!=KEY[=VALUE]` (may be given several times; all must hold). Labels leave the
+    /// build cache alone, which has none
+    #[arg(long, value_name = "FILTER", value_parser = both_filters)]
+    filter: Vec<((String, String), image::Filter)>,
+    /// Accepted for compatibility: nothing is asked
+    #[arg(short, long, hide = true)]
+    force: bool,
+}
+
+/// One filter, as it is for containers and volumes, and as it is for images.
+fn both_filters(text: &str) -> Result<((String, String), image::Filter), String> {
+    Ok((container::filter(text)?, image::filter(text)?))
+}
+
+/// What `prune` and `builder prune` take.
 #[derive(Debug, Args)]
 struct RuleArgs {
     /// Only records of the build cache that this holds of: `until=24h`, or `id`, `parents`, `description`, `type`, `inuse`, `mutable`, `immutable`, `shared` or
@@ -176,6 +199,38 @@ pub(in crate::cli) fn run(global: &Global, args: PruneArgs) -> ExitCode {
         show_counts(&report);
         let label = if args.rule.dry_run { "Space to be reclaimed" } else { "Total reclaimed space" };
         report::result(&format!("{label}: {}", size(report.freed)));
+        Ok(())
+    }))
+}
+
+/// Runs `strake system prune`.
+pub(super) fn system_prune(global: &Global, args: SystemPruneArgs) -> ExitCode {
+    let (texts, images): (Vec<_>, Vec<_>) = args.filter.into_iter().unzip();
+    let ages = || texts.iter().filter(|(key, _)| key == "until").filter_map(|(_, age)| until(age).ok());
+    if args.volumes && ages().next().is_some() {
+        let hint = Some("`strake volume prune` removes them by themselves".to_owned());
+        return exit(Err(Error::Usage { message: "--filter until= is not for volumes".to_owned(), hint }));
+    }
+    let unused_for = ages().max().unwrap_or_default();
+    let rules = match texts.iter().all(|(key, _)| key == "until") {
+        true => vec![PruneRule { all: args.all, unused_for, ..PruneRule::default() }],
+        false => Vec::new(),
+    };
+    exit(with_engine(global, None, |engine| async move {
+        let freed = blocking(move || {
+            let mut freed = container::prune(&engine, &texts)?;
+            if args.volumes {
+                freed += volume::prune(&engine, false, &texts)?;
+            }
+            freed += image::prune_images(&engine, args.all, &images)?;
+            if !rules.is_empty() {
+                let report = engine.prune(&PruneOptions { rules, ..PruneOptions::default() })?;
+                builder::show_pruned(&report.records, false);
+                freed += report.freed;
+            }
+            Ok::<_, Error>(freed)
+        });
+        report::result(&format!("Total reclaimed space: {}", size(freed.await?)));
         Ok(())
     }))
 }

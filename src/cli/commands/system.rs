@@ -1,4 +1,4 @@
-//! `strake system df`: what images, containers, volumes and the build cache take on the disk. (`strake system check` is in `check`.)
+//! `strake system df`: what images, containers, volumes and the build cache take on the disk. (`strake system check` is in `check`, `strake system prune` in `prune`.)
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use crate::engine::SpaceUsage;
 use crate::task::blocking;
 
 use super::check::{self, CheckArgs};
-use super::{builder, containers, exit, with_engine};
+use super::{builder, containers, exit, prune, with_engine};
 
 /// Flags of `strake system`.
 #[derive(Debug, Args)]
@@ -30,6 +30,8 @@ enum SystemCommand {
     ///
     /// Exit status: 0 where all is good (or good again), 3 where something is wrong, 1 where that cannot be told.
     Check(CheckArgs),
+    /// Remove containers that have ended, images that nothing needs, and the build cache but for what images share
+    Prune(prune::SystemPruneArgs),
 }
 
 /// Flags of `strake system df`.
@@ -47,6 +49,7 @@ struct DfArgs {
 pub(in crate::cli) fn run(global: &Global, args: SystemArgs) -> ExitCode {
     let args = match args.command {
         SystemCommand::Check(args) => return check::run(global, &args),
+        SystemCommand::Prune(args) => return prune::system_prune(global, args),
         SystemCommand::Df(args) => args,
     };
     exit(with_engine(global, None, |engine| async move {

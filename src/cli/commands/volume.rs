@@ -151,7 +151,11 @@ pub(in crate::cli) fn run(global: &Global, args: VolumeArgs) -> ExitCode {
         VolumeCommand::Ls(args) => list(&engine, &args),
         VolumeCommand::Inspect(args) => inspect(&engine, &args),
         VolumeCommand::Rm(args) => remove(&engine, &args),
-        VolumeCommand::Prune(args) => prune(&engine, &args),
+        VolumeCommand::Prune(args) => {
+            let freed = prune(&engine, args.all, &args.filter)?;
+            report::result(&format!("Total reclaimed space: {}", size(freed)));
+            Ok(())
+        }
     }))
 }
 
@@ -232,12 +236,13 @@ fn remove(engine: &Engine, args: &RmArgs) -> Result<(), Error> {
     failure.map_or(Ok(()), Err)
 }
 
-fn prune(engine: &Engine, args: &PruneArgs) -> Result<(), Error> {
-    let all = args.all || args.filter.iter().any(|(key, value)| key == "all" && matches!(value.as_str(), "true" | "1"));
+/// Removes volumes that no container uses, and says which; gives how many bytes that freed.
+pub(super) fn prune(engine: &Engine, all: bool, filters: &[(String, String)]) -> Result<u64, Error> {
+    let all = all || filters.iter().any(|(key, value)| key == "all" && matches!(value.as_str(), "true" | "1"));
     let wanted = |volume: &VolumeInfo| {
         volume.users.is_empty()
             && (all || volume.record.anonymous)
-            && args.filter.iter().all(|(key, label)| match key.as_str() {
+            && filters.iter().all(|(key, label)| match key.as_str() {
                 "label" => has_label(volume, label),
                 "label!" => !has_label(volume, label),
                 _ => true,
@@ -253,6 +258,5 @@ fn prune(engine: &Engine, args: &PruneArgs) -> Result<(), Error> {
     if !names.is_empty() {
         report::result(&format!("Deleted Volumes:\n{}\n", names.join("\n")));
     }
-    report::result(&format!("Total reclaimed space: {}", size(freed)));
-    Ok(())
+    Ok(freed)
 }
