@@ -6,11 +6,17 @@ pub mod context;
 pub mod diag;
 #[path = "../../src/graph/mod.rs"]
 pub mod graph;
+pub mod image;
 #[path = "../../src/oci/mod.rs"]
 pub mod oci;
 #[path = "../../src/parser/mod.rs"]
 pub mod parser;
 #[path = "../../src/path/mod.rs"]
 pub mod path;
+#[path = "../../src/progress/mod.rs"]
+pub mod progress;
+pub mod registry;
+pub mod store;
 #[path = "../../src/sys/mod.rs"]
 pub mod sys;
+mod task;

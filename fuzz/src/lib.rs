@@ -3,8 +3,11 @@
 //! The targets in `fuzz_targets` only hand their bytes over. Inputs are text that a person can write and read, so that a finding is understood from
 //! its file. See `README.md` for how to run them.
 
+pub mod documents;
 pub mod expand;
+pub mod headers;
 pub mod ignore;
+pub mod layer;
 pub mod mount;
 pub mod parse;
 

@@ -1,0 +1,4 @@
+//! Layers alone.
+
+#[path = "../../src/image/layer/mod.rs"]
+pub mod layer;
