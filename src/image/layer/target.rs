@@ -180,6 +180,11 @@ impl Target {
             },
             Err(errno) => return Err(self.fail("open", &path, errno)),
         }
+        // Where a link leads to: the entry's own name was looked at before.
+        if name.as_bytes().starts_with(b".wh.") {
+            let name = path.as_bytes().escape_ascii().to_string();
+            return Err(Error::BadName { name, reason: "a whiteout is no directory" });
+        }
         self.make_directory(from, &path)?;
         let fd = rustix::fs::openat(&from.fd, name, flags, Mode::empty()).map_err(|errno| self.fail("open", &path, errno))?;
         Ok(Step::Directory(self.remember(path, fd)))

@@ -89,6 +89,14 @@ fn links_in_circles_are_refused() {
 }
 
 #[test]
+fn links_lead_to_no_directory_whose_name_would_mean_a_deletion() {
+    for to in [".wh.x", "a/.wh.x/b", "/.wh..wh..opq"] {
+        let error = refused(Stream::default().symlink("d", to).file("d/f", "x"));
+        assert!(matches!(error, Error::BadName { .. }), "{to}: {error}");
+    }
+}
+
+#[test]
 fn hard_links_to_what_is_not_in_the_layer_are_refused() {
     for stream in [
         Stream::default().hard_link("h", "missing"),
