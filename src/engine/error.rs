@@ -198,6 +198,16 @@ fn count(diagnostics: &[Diagnostic]) -> String {
 impl Error {
     /// What to do about it, where we know.
     pub fn hint(&self) -> Option<String> {
+        self.own_hint().or_else(|| {
+            // However deep below: a layer that is read, a file that a step copies.
+            let causes = std::iter::successors(std::error::Error::source(self), |cause| (**cause).source());
+            let full = |error: &std::io::Error| matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+            let is_full = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(full);
+            is_full.then(|| "the disk (or its inodes, or your quota) is full; `strake prune` frees what is not in use".to_owned())
+        })
+    }
+
+    fn own_hint(&self) -> Option<String> {
         match self {
             Error::Diagnostics(_) => None,
             Error::Checks { .. } => Some("mend what was found, or rule a check out with `# check=skip=RULE` above the instruction".into()),

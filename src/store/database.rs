@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::task::fault_point;
 
 use super::Error;
-use super::error::is_out_of_bytes;
+use super::error::{LITTLE, is_out_of_bytes};
 
 /// The tables. A change here is a new format: raise `FORMAT` and add a step to `migrate`.
 const SCHEMA: &str = "
@@ -370,9 +371,16 @@ impl Database {
             return Ok(());
         }
         let _ = std::fs::remove_file(self.path.with_file_name("reserve"));
-        match is_out_of_bytes(&self.path) {
-            true => Err(Error::io("open", &self.path)(Errno::NOSPC)),
-            false => Ok(()),
+        if !is_out_of_bytes(&self.path) {
+            return Ok(());
+        }
+        // What is called free is not always what can be had, by root least of all: only trying tells. Without a name nothing is left of it.
+        let dir = self.path.parent().unwrap_or(&self.path);
+        let probe = rustix::fs::open(dir, OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+        match probe.and_then(|probe| rustix::fs::fallocate(probe, FallocateFlags::empty(), 0, LITTLE)) {
+            Err(Errno::NOSPC | Errno::DQUOT) => Err(Error::io("open", &self.path)(Errno::NOSPC)),
+            // Where it cannot be tried, SQLite tries.
+            _ => Ok(()),
         }
     }
 

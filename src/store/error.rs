@@ -239,17 +239,16 @@ pub(crate) fn is_full(path: &Path) -> bool {
 }
 
 /// What the index of the database's log takes, and a little more.
-const LITTLE: u64 = 64 * 1024;
+pub(crate) const LITTLE: u64 = 64 * 1024;
 
 /// Whether the file system of `path` has no bytes left for the index of the database's log.
 pub(crate) fn is_out_of_bytes(path: &Path) -> bool {
     path.parent().and_then(|dir| rustix::fs::statvfs(dir).ok()).is_some_and(|stat| free_bytes(&stat) < LITTLE)
 }
 
-/// What this user may still write.
+/// What an ordinary user may still write. Root may write more on some file systems, and on others what they keep back from everyone is called free, too.
 fn free_bytes(stat: &rustix::fs::StatVfs) -> u64 {
-    let blocks = if rustix::process::geteuid().is_root() { stat.f_bfree } else { stat.f_bavail };
-    blocks * stat.f_frsize
+    stat.f_bavail * stat.f_frsize
 }
 
 fn errno(error: &io::Error) -> Option<Errno> {

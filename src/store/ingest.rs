@@ -76,7 +76,12 @@ impl IngestWriter {
         {
             // Part of `bytes` may be written. Back to what is hashed, so that the caller may go on there.
             let _ = file.set_len(self.offset).and_then(|()| io::Seek::seek(file, io::SeekFrom::Start(self.offset)));
-            return Err(Error::io("write", &self.path)(error));
+            let error = Error::io("write", &self.path)(error);
+            if error.is_disk_full() {
+                // Half a blob helps nobody on a full disk, where it takes the space that others need to make some.
+                let _ = self.restart();
+            }
+            return Err(error);
         }
         self.hasher.0.update(bytes);
         self.offset += bytes.len() as u64;

@@ -1,9 +1,9 @@
-//! Where a store can hardly live: a disk without inodes, somebody else's, one of the future. The error says what and where, the store is whole,
+//! Where a store can hardly live: a full disk, one without inodes, a read-only one, somebody else's, one of the future. The error says what and where, the store is whole,
 //! and once the cause is gone everything works.
 
 use std::path::{Path, PathBuf};
 
-use crate::common::{Done, Registry, Run, World, able};
+use crate::common::{Done, Registry, Run, World, able, processes, wait_for};
 
 /// A small file system of its own at the store's place.
 struct Disk {
@@ -19,6 +19,21 @@ impl Disk {
         std::fs::create_dir(&at).unwrap();
         Run::new("mount", ["-o", "loop"]).arg(&image).arg(&at).ok();
         Disk { at }
+    }
+
+    /// Mounts it again with other options, once nobody writes there.
+    fn remount(&self, option: &str) {
+        wait_for("the end of all that settles", 120, || processes(&self.at).is_empty());
+        Run::new("mount", ["-o", &format!("remount,{option}")]).arg(&self.at).ok();
+    }
+
+    /// Takes all the bytes that are left.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut filler = std::fs::File::options().append(true).create(true).open(self.at.join("filler")).unwrap();
+        for size in [1 << 20, 1 << 12, 1] {
+            while filler.write_all(&vec![7; size]).is_ok() {}
+        }
     }
 
     /// Takes all the inodes that are left.
@@ -94,6 +109,40 @@ fn on_disk(megabytes: u64, options: &[&str]) -> Option<(World, Disk, Registry, S
 }
 
 #[test]
+fn a_full_disk() {
+    let Some((world, disk, _registry, remote)) = on_disk(64, &[]) else { return };
+    world.build("FROM localhost/busybox\nRUN head -c 6000000 /dev/urandom > /doomed\n", &["-t", "localhost/doomed"]).ok();
+    // Made durable, and with what it takes to give something up.
+    world.strake(["prune"]).ok();
+    world.write("Dockerfile", "FROM localhost/busybox\nCOPY files /files\nRUN cp -r /files /more\n");
+    disk.fill();
+    // What a program in a container writes is its own affair.
+    for (what, run) in writers(&world, &remote).into_iter().filter(|(what, _)| *what != "run") {
+        match what {
+            // A step names the file by its path in the image.
+            "build" => drop(run.fails().says(&["`COPY files /files` failed", "/files/", "No space left on device"])),
+            // All of that image is here.
+            "load" => drop(run.run()),
+            _ => drop(refuses(&world, run, &["No space left on device", "strake prune"])),
+        }
+        good(&world, what);
+    }
+    // Looking needs no space, and neither does making some.
+    world.strake(["images"]).ok();
+    world.strake(["inspect", "localhost/busybox"]).ok();
+    world.strake(["rmi", "-f", "localhost/doomed"]).ok();
+    world.strake(["prune", "--build-cache"]).ok();
+    world.strake(["tag", "localhost/busybox", "localhost/again"]).ok();
+    std::fs::remove_file(disk.at.join("filler")).unwrap();
+    for (what, run) in writers(&world, &remote) {
+        let done = run.run();
+        assert_eq!(done.code, 0, "{what}: {done}");
+        good(&world, what);
+    }
+    world.strake(["validate", &remote]).ok();
+}
+
+#[test]
 fn a_disk_without_inodes() {
     let Some((world, disk, _registry, remote)) = on_disk(64, &["-N", "2000"]) else { return };
     world.strake(["prune"]).ok();
@@ -111,6 +160,50 @@ fn a_disk_without_inodes() {
         assert_eq!(done.code, 0, "{what}: {done}");
         good(&world, what);
     }
+}
+
+#[test]
+fn a_read_only_disk() {
+    let Some((world, disk, _registry, remote)) = on_disk(64, &[]) else { return };
+    world.strake(["pull", &remote]).ok();
+    world.strake(["run", "--name", "c", "--network", "none", "localhost/busybox", "true"]).ok();
+    world.strake(["save", "-o", "before.tar", &remote]).ok();
+    // Everything is durable after this.
+    world.strake(["prune"]).ok();
+    disk.remount("ro");
+    // What only looks works.
+    let listed = world.strake(["images", "--format", "{{.Repository}}"]).ok().stdout;
+    assert!(listed.contains("localhost/busybox"), "{listed}");
+    world.strake(["save", "-o", "after.tar", &remote]).ok();
+    assert_eq!(std::fs::read(world.path("before.tar")).unwrap(), std::fs::read(world.path("after.tar")).unwrap());
+    let inspected = ["inspect", "history", "validate"].map(|command| vec![command, remote.as_str()]);
+    let others = [vec!["ps", "-a"], vec!["system", "df"], vec!["builder", "du"], vec!["logs", "c"], vec!["system", "check"]];
+    for command in inspected.into_iter().chain(others) {
+        let done = world.strake(&command).run();
+        assert_eq!(done.code, 0, "{command:?}: {done}");
+    }
+    // What writes says why not.
+    let mut commands = writers(&world, "localhost/busybox");
+    commands.retain(|(what, _)| *what != "pull");
+    commands.push(("tag", world.strake(["tag", "localhost/busybox", "localhost/more"])));
+    commands.push(("rmi", world.strake(["rmi", "-f", "localhost/busybox"])));
+    commands.push(("rm", world.strake(["rm", "c"])));
+    commands.push(("prune", world.strake(["prune"])));
+    commands.push(("pull", world.strake(["pull", &remote.replace(":1", ":2")])));
+    for (what, run) in commands {
+        if what == "pull" {
+            // A name that is nowhere: whichever comes first, it ends well.
+            run.fails();
+        } else {
+            refuses(&world, run, &["Read-only file system", "--root"]);
+        }
+    }
+    disk.remount("rw");
+    for (what, run) in writers(&world, &remote) {
+        let done = run.run();
+        assert_eq!(done.code, 0, "{what}: {done}");
+    }
+    good(&world, "writable again");
 }
 
 #[test]
