@@ -71,7 +71,7 @@ fn a_terminal_is_one_inside_too() {
     terminal.type_in("test -t 0 && test -t 1 && echo is-a-$((1+1))-tty; stty size\n");
     terminal.expect("is-a-2-tty");
     terminal.expect("33 77");
-    terminal.type_in("echo slee$((1))ps; sleep 1000\n");
+    terminal.type_in("sh -c 'echo slee$((1))ps; exec sleep 1000'\n");
     terminal.expect("slee1ps");
     terminal.type_in([3]);
     terminal.type_in("echo after-$((2+2))\n");

@@ -110,8 +110,8 @@ fn a_terminal_has_a_size_that_follows_and_keys_that_leave_it() {
     terminal.resize(40, 100);
     terminal.type_in("until stty size | grep '40 100'; do sleep 0.1; done; echo is-$((40+2))\n");
     terminal.expect("is-42");
-    // Job control: the key ends what is in the foreground, not the shell.
-    terminal.type_in("echo slee$((1))ps; sleep 1000\n");
+    // Job control: the key ends what is in the foreground (what is shown says that it is there), not the shell.
+    terminal.type_in("sh -c 'echo slee$((1))ps; exec sleep 1000'\n");
     terminal.expect("slee1ps");
     terminal.type_in([3]);
     terminal.type_in("echo after-$((2+2)); sleep 999 & echo left\n");
