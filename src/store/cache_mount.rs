@@ -112,15 +112,16 @@ impl Store {
             MountSharing::Locked => lock_file(path, Kind::Exclusive, Wait::Yes),
             MountSharing::Private => lock_file(path, Kind::Exclusive, Wait::No),
             MountSharing::Shared => loop {
-                if is_ready()?
-                    && let Some(file) = lock_file(path, Kind::Shared, Wait::Yes)?
-                    // Prune may have removed it while this waited.
-                    && is_ready()?
-                {
-                    return Ok(Some(file));
+                // Waits for whoever is seeding it, and then shares it.
+                let shared = lock_file(path, Kind::Shared, Wait::Yes)?;
+                if is_ready()? {
+                    return Ok(shared);
                 }
-                let Some(file) = lock_file(path, Kind::Exclusive, Wait::Yes)? else { continue };
-                if !is_ready()? {
+                drop(shared);
+                // It is new (or prune removed it): never waits here, or it would wait for all who share it from then on.
+                if let Some(file) = lock_file(path, Kind::Exclusive, Wait::No)?
+                    && !is_ready()?
+                {
                     return Ok(Some(file));
                 }
             },

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::{Registry, Run, World, able};
+use crate::common::{Registry, Run, World, able, wait_for};
 
 /// Changes one byte in the middle of a file.
 fn damage(path: &Path) {
@@ -14,11 +14,16 @@ fn damage(path: &Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Where the store, a layout or a registry keeps a blob.
+/// Where the store, a layout or a registry keeps a blob. The store moves it there when it is durable, soon after the command that made it.
 fn blob(dir: &Path, digest: &str) -> PathBuf {
     let hex = digest.strip_prefix("sha256:").unwrap();
     let known = [dir.join("blobs/sha256").join(hex), dir.join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data")];
-    known.into_iter().find(|path| path.exists()).unwrap_or_else(|| panic!("{} has no blob {digest}", dir.display()))
+    let mut found = None;
+    wait_for(&format!("the blob {digest} in {}", dir.display()), 120, || {
+        found = known.iter().find(|path| path.exists()).cloned();
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 #[test]

@@ -198,6 +198,24 @@ fn a_cache_mount_is_seeded_once_and_kept() {
 }
 
 #[test]
+fn who_waited_for_the_seed_of_a_shared_cache_mount_does_not_wait_for_its_use() {
+    let (_dir, store) = new_store();
+    let mut first = store.cache_mount(&key(1), "x", MountSharing::Shared).unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let second = store.cache_mount(&key(1), "x", MountSharing::Shared).unwrap();
+            sender.send(second.is_new()).unwrap();
+        });
+        assert!(receiver.recv_timeout(std::time::Duration::from_millis(100)).is_err());
+        first.seeded().unwrap();
+        let is_new = receiver.recv_timeout(std::time::Duration::from_secs(10));
+        drop(first);
+        assert_eq!(is_new, Ok(false));
+    });
+}
+
+#[test]
 fn a_locked_cache_mount_makes_others_wait() {
     let (_dir, store) = new_store();
     let mut first = store.cache_mount(&key(1), "x", MountSharing::Locked).unwrap();
