@@ -102,6 +102,9 @@ pub(super) fn error(error: &Error) {
             }
         }
         _ => {
+            if let Error::Test { tail, .. } = error {
+                last_lines(tail);
+            }
             tell(&format!("{} {error}", red("error:")));
             if let Some(source) = error.source() {
                 causes(source);
@@ -171,12 +174,7 @@ fn not_reproducible(found: &NotReproducible) {
 
 /// A failed command: the end of its output, then where it is written.
 fn step_failed(failure: &StepFailure, place: Option<(crate::diag::SourceFile, crate::diag::Span)>) {
-    if !failure.tail.is_empty() {
-        tell(&format!("--- last {} lines of output ---", failure.tail.len()));
-        for line in &failure.tail {
-            tell(&format!("| {line}"));
-        }
-    }
+    last_lines(&failure.tail);
     match place {
         Some((file, span)) => diagnostics(&[Diagnostic::error(&file, span, failure.to_string())]),
         None => tell(&format!("{} {failure}", red("error:"))),
@@ -186,6 +184,14 @@ fn step_failed(failure: &StepFailure, place: Option<(crate::diag::SourceFile, cr
     tell(&format!("  ({stage}after {}{memory})", seconds(failure.elapsed)));
     if let Some(log) = &failure.log {
         tell(&format!("  the whole output is in {}", log.display()));
+    }
+}
+
+/// The end of a failed command's output.
+fn last_lines(tail: &[String]) {
+    if !tail.is_empty() {
+        tell(&format!("--- last {} lines of output ---", tail.len()));
+        tail.iter().for_each(|line| tell(&format!("| {line}")));
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Error {
         command: String,
         /// Its status.
         code: u8,
+        /// The last lines that it wrote.
+        tail: Vec<String>,
     },
     /// Two builds of the same gave two results.
     #[error("the build is not reproducible: {} gave two results", steps(.0.steps.len()))]

@@ -358,6 +358,7 @@ fn a_built_image_is_tested_before_it_is_named() {
     let bad = world.build(text, &["-t", "localhost/untested", "-o", &out, "--test", "echo why >&2; exit 9"]).fails();
     bad.says(&["why", "exited with status 9"]);
     assert!(!world.path("out.tar").exists());
+    world.build(text, &["-q", "--test", "echo why >&2; exit 9"]).fails().says(&["| why\n"]);
     world.strake(["inspect", "localhost/untested"]).fails();
     assert_eq!(world.strake(["ps", "-aq"]).ok().stdout, "");
 }

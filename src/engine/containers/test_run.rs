@@ -1,9 +1,11 @@
 //! `build --test`: runs a command in the image that was just built, before anything is named or sent.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::executor::ops::TAIL_LINES;
 use crate::progress::{Progress, StepOutcome, Stream};
 use crate::runtime::container::{LogOptions, LogStream, Mode};
 use crate::store::ImageRecord;
@@ -27,6 +29,7 @@ impl Engine {
         let engine = Engine { options: self.options.clone(), store: self.store.clone(), spawner: None, client: self.client.clone() };
         let step = Arc::new(progress.start(format!("test {command}"), None));
         let (id, line, logger) = (image.id.to_string(), command.to_owned(), step.clone());
+        let mut tail = VecDeque::new();
         let made = blocking(move || engine.start_test(&id, &line).map(|info| (engine, info))).await;
         let tested = match made {
             Err(error) => Err(error),
@@ -35,11 +38,15 @@ impl Engine {
                 let (watched, running) = (engine.clone(), info.clone());
                 let work = blocking(move || {
                     watched.container_logs(&running, &LogOptions { follow: true, ..LogOptions::default() }, &mut |record| {
+                        tail.push_back(record.log.trim_end().to_owned());
+                        if tail.len() > TAIL_LINES {
+                            tail.pop_front();
+                        }
                         let stream = if record.stream == LogStream::Stdout { Stream::Stdout } else { Stream::Stderr };
                         logger.log(stream, record.log.into_bytes());
                         true
                     })?;
-                    watched.wait_container(&running)
+                    Ok((watched.wait_container(&running)?, Vec::from(tail)))
                 });
                 let code = tokio::select! {
                     code = work => code,
@@ -47,8 +54,8 @@ impl Engine {
                 };
                 let removed = blocking(move || engine.remove_container(&info, true, true)).await;
                 match code {
-                    Ok(0) => removed,
-                    Ok(code) => Err(Error::Test { command: command.to_owned(), code }),
+                    Ok((0, _)) => removed,
+                    Ok((code, tail)) => Err(Error::Test { command: command.to_owned(), code, tail }),
                     Err(error) => Err(error),
                 }
             }

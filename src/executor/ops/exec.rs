@@ -36,7 +36,7 @@ const HOSTNAME: &str = "buildkitsandbox";
 const MAX_LAYERS: usize = 499;
 
 /// How many lines of output a failure shows.
-const TAIL_LINES: usize = 20;
+pub const TAIL_LINES: usize = 20;
 
 /// Runs a command and returns the snapshot of what it changed.
 pub fn run(

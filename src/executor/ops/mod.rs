@@ -34,6 +34,7 @@ mod walk;
 pub use copy::{Aids, ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, copy_with, octal};
 pub(super) use dates::{Rule, dated};
 pub use error::{BadEntry, Error};
+pub use exec::TAIL_LINES;
 pub use failed::{FailedSlot, FailedStep, ShellError};
 pub use mkdir::make_dir;
 pub use select::{SourceRoot, select};
