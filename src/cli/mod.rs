@@ -30,7 +30,7 @@ struct Arguments {
     command: Command,
 }
 
-/// What every command takes.
+// What every command takes.
 #[derive(Debug, Default, clap::Args)]
 struct Global {
     /// The store's directory [default: /var/lib/strake as root, $XDG_DATA_HOME/strake otherwise]
@@ -47,7 +47,10 @@ struct Global {
     rootless: bool,
 }
 
+// `defer`: the flags of a command are described only when it is the one that is run; all of them together take a millisecond of each start. What it is for comes from here, so the
+// types of the flags have no documentation comment of their own, which would take its place.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Build an image from a Dockerfile
     Build(Box<commands::build::BuildArgs>),
@@ -288,4 +291,22 @@ fn supervisor(args: &mut impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let code = supervisor_main(rest.clone());
     commands::run::after_supervisor(&rest);
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn a_command_says_of_itself_what_the_list_of_commands_says_of_it() {
+        let listed = Arguments::command();
+        let mut built = listed.clone();
+        built.build();
+        for command in listed.get_subcommands() {
+            let about = built.find_subcommand(command.get_name()).and_then(|command| command.get_about()).map(ToString::to_string);
+            assert_eq!(about, command.get_about().map(ToString::to_string), "{}", command.get_name());
+        }
+    }
 }

@@ -29,7 +29,7 @@ use super::legacy_flags::LegacyFlags;
 use super::step_flags::StepFlags;
 use super::{STOPPED, outputs, with_any_store, with_engine};
 
-/// Flags of `strake build`.
+// Flags of `strake build`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(in crate::cli) struct BuildArgs {
@@ -140,7 +140,7 @@ pub(in crate::cli) struct BuildArgs {
     legacy: LegacyFlags,
 }
 
-/// What else than building there is to do with builds.
+// What else than building there is to do with builds.
 #[derive(Debug, Subcommand)]
 enum BuildCommand {
     /// Show what the steps of a build wrote

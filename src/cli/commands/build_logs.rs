@@ -12,7 +12,7 @@ use crate::engine::{Engine, Error, LoggedBuild};
 
 use super::{exit, with_engine};
 
-/// Flags of `strake build logs`.
+// Flags of `strake build logs`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuildLogsArgs {
     /// The build, as `--list` names it, or the beginning of that [default: the latest that ran a step]

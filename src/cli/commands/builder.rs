@@ -15,7 +15,7 @@ use crate::task::blocking;
 use super::prune::{self, BuilderPruneArgs, Condition, condition};
 use super::{exit, with_engine};
 
-/// Flags of `strake builder`.
+// Flags of `strake builder`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuilderArgs {
     #[command(subcommand)]
@@ -30,7 +30,7 @@ enum BuilderCommand {
     Prune(BuilderPruneArgs),
 }
 
-/// Flags of `strake builder du`.
+// Flags of `strake builder du`.
 #[derive(Debug, Args)]
 struct DuArgs {
     /// Only records that this holds of, as with `strake builder prune` (may be given several times; all must hold)

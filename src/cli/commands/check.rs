@@ -11,7 +11,7 @@ use crate::engine::{CheckDepth, CheckOutcome, Engine, Error};
 
 use super::{on_runtime, until_interrupted};
 
-/// Flags of `strake system check`.
+// Flags of `strake system check`.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     /// Mend what is wrong: fetch it again from its registry, unpack it again from its blob, or drop it with what depends on it

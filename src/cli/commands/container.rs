@@ -11,7 +11,7 @@ use crate::engine::{ContainerInfo, Engine, Error};
 use super::containers::{self, open};
 use super::{container_files, container_views, exec, exit, images, life, run};
 
-/// Flags of `strake container`.
+// Flags of `strake container`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ContainerArgs {
     #[command(subcommand)]
@@ -76,7 +76,7 @@ enum ContainerCommand {
     Wait(containers::WaitArgs),
 }
 
-/// Flags of `strake container prune`.
+// Flags of `strake container prune`.
 #[derive(Debug, Args)]
 struct PruneArgs {
     /// `until=AGE` (`24h`, or a time), `label=KEY[=VALUE]` or `label!=KEY[=VALUE]` (may be given several times; all must hold)

@@ -14,7 +14,7 @@ use crate::oci::Reference;
 use super::containers::open;
 use super::{exit, tag_name};
 
-/// Flags of `strake cp`.
+// Flags of `strake cp`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CpArgs {
     /// What to copy: `CONTAINER:PATH`, a path of this machine, or `-` for a tar archive at standard input
@@ -34,7 +34,7 @@ pub(in crate::cli) struct CpArgs {
     quiet: bool,
 }
 
-/// Flags of `strake export`.
+// Flags of `strake export`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExportArgs {
     /// The container
@@ -44,7 +44,7 @@ pub(in crate::cli) struct ExportArgs {
     output: Option<PathBuf>,
 }
 
-/// Flags of `strake commit`.
+// Flags of `strake commit`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CommitArgs {
     /// The container

@@ -19,7 +19,7 @@ use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, Seccomp, Syst
 
 use super::step_flags::{check_limits, cpu_period, cpu_quota, cpu_shares, host_address, memory_swap, number_list, split_host, ulimit};
 
-/// What a container is.
+// What a container is.
 #[derive(Debug, Args)]
 pub(super) struct ContainerFlags {
     /// The image; with `--build` in its place, the first word of the command
@@ -157,7 +157,7 @@ pub(super) struct ContainerFlags {
     help: Option<bool>,
 }
 
-/// What it may use; also what `strake update` changes.
+// What it may use; also what `strake update` changes.
 #[derive(Clone, Debug, Args)]
 pub(super) struct LimitFlags {
     /// The memory that it may use, such as `512m`
@@ -223,7 +223,7 @@ impl LimitFlags {
     }
 }
 
-/// How its health is found out.
+// How its health is found out.
 #[derive(Debug, Args)]
 struct HealthFlags {
     /// The command that tells whether it is well, for the image's shell

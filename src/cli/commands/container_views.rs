@@ -15,7 +15,7 @@ use crate::engine::{ChangeKind, ContainerInfo, ContainerUsage, Engine, Error, Pr
 use super::containers::open;
 use super::exit;
 
-/// Flags of `strake top`.
+// Flags of `strake top`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TopArgs {
     /// The container
@@ -25,7 +25,7 @@ pub(in crate::cli) struct TopArgs {
     options: Vec<String>,
 }
 
-/// Flags of `strake stats`.
+// Flags of `strake stats`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StatsArgs {
     /// The containers [default: all that run]
@@ -44,7 +44,7 @@ pub(in crate::cli) struct StatsArgs {
     format: Option<Format>,
 }
 
-/// Flags of `strake port`.
+// Flags of `strake port`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PortArgs {
     /// The container
@@ -53,7 +53,7 @@ pub(in crate::cli) struct PortArgs {
     port: Option<String>,
 }
 
-/// Flags of `strake container diff`.
+// Flags of `strake container diff`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DiffArgs {
     /// The container

@@ -20,7 +20,7 @@ use super::container_flags::signal;
 use super::exec::{DetachKeys, detach_keys_value};
 use super::run::{PumpFlags, failure_code, pump};
 
-/// Flags of `strake ps`.
+// Flags of `strake ps`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PsArgs {
     /// Also those that do not run
@@ -49,7 +49,7 @@ pub(in crate::cli) struct PsArgs {
     filter: Vec<(String, String)>,
 }
 
-/// Flags of `strake logs`.
+// Flags of `strake logs`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LogsArgs {
     /// The container
@@ -71,7 +71,7 @@ pub(in crate::cli) struct LogsArgs {
     until: Option<Timestamp>,
 }
 
-/// Flags of `strake stop`.
+// Flags of `strake stop`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StopArgs {
     /// The containers
@@ -85,7 +85,7 @@ pub(in crate::cli) struct StopArgs {
     signal: Option<i32>,
 }
 
-/// Flags of `strake rm`.
+// Flags of `strake rm`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RmArgs {
     /// The containers
@@ -99,7 +99,7 @@ pub(in crate::cli) struct RmArgs {
     volumes: bool,
 }
 
-/// Flags of `strake kill`.
+// Flags of `strake kill`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct KillArgs {
     /// The containers
@@ -110,7 +110,7 @@ pub(in crate::cli) struct KillArgs {
     signal: i32,
 }
 
-/// Flags of `strake wait`.
+// Flags of `strake wait`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct WaitArgs {
     /// The containers
@@ -118,7 +118,7 @@ pub(in crate::cli) struct WaitArgs {
     containers: Vec<String>,
 }
 
-/// Flags of `strake start`.
+// Flags of `strake start`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StartArgs {
     /// The containers
@@ -138,7 +138,7 @@ pub(in crate::cli) struct StartArgs {
     detach_keys: Option<DetachKeys>,
 }
 
-/// Flags of `strake attach`.
+// Flags of `strake attach`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AttachArgs {
     /// The container

@@ -19,7 +19,7 @@ use super::parse::OutputFormat;
 /// The version of the fields of `--format json`.
 const SCHEMA: u32 = 1;
 
-/// Flags of `strake context`.
+// Flags of `strake context`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ContextArgs {
     #[command(subcommand)]
@@ -34,7 +34,7 @@ enum ContextCommand {
     Ls(LsArgs),
 }
 
-/// Flags of `strake context ls`.
+// Flags of `strake context ls`.
 #[derive(Debug, Args)]
 struct LsArgs {
     /// The build context

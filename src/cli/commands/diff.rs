@@ -16,7 +16,7 @@ use super::container_views;
 use super::places::found_place;
 use super::{until_interrupted, with_engine};
 
-/// Flags of `strake diff`.
+// Flags of `strake diff`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DiffArgs {
     /// The first image, or alone a container: a name or ID of the store, or else a name at its registry; `docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,

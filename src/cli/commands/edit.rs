@@ -15,7 +15,7 @@ use crate::oci::{Platform, Reference};
 use super::places::{found_place, place_beside};
 use super::{exit, until_interrupted, with_engine};
 
-/// What all of them take.
+// What all of them take.
 #[derive(Debug, Args)]
 struct TargetArgs {
     /// The result's name, in the store or the registry that the image is in, or a place: `store:NAME`, `docker://NAME`, `oci:DIR[:TAG]`,
@@ -36,7 +36,7 @@ struct TargetArgs {
     quiet: bool,
 }
 
-/// Flags of `strake mutate`.
+// Flags of `strake mutate`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct MutateArgs {
     /// The image: a name or ID of the store, or else a name at its registry; `docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
@@ -88,7 +88,7 @@ pub(in crate::cli) struct MutateArgs {
     target: TargetArgs,
 }
 
-/// Flags of `strake append`.
+// Flags of `strake append`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AppendArgs {
     /// The image to add the layers to [default: an empty one]
@@ -104,7 +104,7 @@ pub(in crate::cli) struct AppendArgs {
     target: TargetArgs,
 }
 
-/// Flags of `strake flatten`.
+// Flags of `strake flatten`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct FlattenArgs {
     /// The image: a name or ID of the store, or else a name at its registry; or a place, such as `oci:DIR[:TAG]`
@@ -113,7 +113,7 @@ pub(in crate::cli) struct FlattenArgs {
     target: TargetArgs,
 }
 
-/// Flags of `strake rebase`.
+// Flags of `strake rebase`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RebaseArgs {
     /// The image: a name or ID of the store, or else a name at its registry; or a place, such as `oci:DIR[:TAG]`

@@ -13,7 +13,7 @@ use crate::engine::{Error, Event, EventOptions};
 use super::containers::{open, time};
 use super::exit;
 
-/// Flags of `strake events`.
+// Flags of `strake events`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EventsArgs {
     /// Also those since then: RFC 3339, seconds since the epoch, or `10m` for ten minutes ago

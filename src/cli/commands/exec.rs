@@ -13,7 +13,7 @@ use super::container_flags::{terminal_size, variables};
 use super::detach_keys::detach_keys;
 use super::run::{self, failure_code};
 
-/// Flags of `strake exec`.
+// Flags of `strake exec`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExecArgs {
     /// The container

@@ -12,7 +12,7 @@ use crate::task::blocking;
 
 use super::{exit, images, prune, transfer, with_engine};
 
-/// Flags of `strake image`.
+// Flags of `strake image`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ImageArgs {
     #[command(subcommand)]
@@ -47,7 +47,7 @@ enum ImageCommand {
     Import(transfer::ImportArgs),
 }
 
-/// Flags of `strake image prune`.
+// Flags of `strake image prune`.
 #[derive(Debug, Args)]
 struct PruneArgs {
     /// All images that no container uses, not only those without a name

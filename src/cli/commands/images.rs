@@ -15,7 +15,7 @@ use crate::oci::{ImageConfig, ImageId, Platform, Reference, ReferenceError};
 
 use super::{exit, prune, until_interrupted, with_engine};
 
-/// Flags of `strake images`.
+// Flags of `strake images`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ImagesArgs {
     /// Only images of this repository, or of this name; `*` stands for any text
@@ -69,7 +69,7 @@ fn filter(text: &str) -> Result<Filter, String> {
     }
 }
 
-/// Flags of `strake tag`.
+// Flags of `strake tag`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TagArgs {
     /// The image: a name, an ID or the beginning of one
@@ -79,7 +79,7 @@ pub(in crate::cli) struct TagArgs {
     name: Reference,
 }
 
-/// Flags of `strake rmi`.
+// Flags of `strake rmi`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RmiArgs {
     /// The images: names, IDs or the beginnings of IDs
@@ -93,7 +93,7 @@ pub(in crate::cli) struct RmiArgs {
     no_prune: bool,
 }
 
-/// Flags of `strake inspect`.
+// Flags of `strake inspect`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
     /// What to show: names, IDs or the beginnings of IDs
@@ -110,7 +110,7 @@ pub(in crate::cli) struct InspectArgs {
     platform: Option<Platform>,
 }
 
-/// Flags of `strake history`.
+// Flags of `strake history`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HistoryArgs {
     /// The image: a name, an ID or the beginning of one

@@ -19,7 +19,7 @@ use super::edit::pair;
 use super::places::place;
 use super::{exit, tag_name, until_interrupted, with_any_store, with_engine};
 
-/// Flags of `strake index`.
+// Flags of `strake index`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct IndexArgs {
     #[command(subcommand)]
@@ -40,7 +40,7 @@ enum IndexCommand {
     Inspect(InspectArgs),
 }
 
-/// What is taken from the images that are added.
+// What is taken from the images that are added.
 #[derive(Debug, Args)]
 struct AddArgs {
     /// Only the images for these platforms
@@ -51,7 +51,7 @@ struct AddArgs {
     set_platform: Option<Platform>,
 }
 
-/// Flags of `strake index create`.
+// Flags of `strake index create`.
 #[derive(Debug, Args)]
 struct CreateArgs {
     /// The images, after the index's name where that is not given with -t: `NAME` of a registry, `store:NAME`, `oci:DIR[:TAG]` or another place; a mere digest is of
@@ -86,7 +86,7 @@ struct CreateArgs {
     quiet: bool,
 }
 
-/// Flags of `strake index append`.
+// Flags of `strake index append`.
 #[derive(Debug, Args)]
 struct AppendArgs {
     /// The index; without one (and with -t) an empty one
@@ -114,7 +114,7 @@ struct AppendArgs {
     quiet: bool,
 }
 
-/// Flags of `strake index remove`.
+// Flags of `strake index remove`.
 #[derive(Debug, Args)]
 struct RemoveArgs {
     /// The index
@@ -128,7 +128,7 @@ struct RemoveArgs {
     tag: Option<Reference>,
 }
 
-/// Flags of `strake index annotate`.
+// Flags of `strake index annotate`.
 #[derive(Debug, Args)]
 struct AnnotateArgs {
     /// The index
@@ -166,7 +166,7 @@ struct AnnotateArgs {
     tag: Option<Reference>,
 }
 
-/// Flags of `strake index inspect`.
+// Flags of `strake index inspect`.
 #[derive(Debug, Args)]
 struct InspectArgs {
     /// The index, or an image

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args};
 
 use super::build::boolean;
 
-/// Flags that are not in the help.
+// Flags that are not in the help.
 #[derive(Debug, Default, Args)]
 pub(super) struct LegacyFlags {
     #[arg(long, hide = true, value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]

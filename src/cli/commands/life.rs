@@ -13,7 +13,7 @@ use super::container_flags::{LimitFlags, restart_policy, signal};
 use super::containers::{each, open};
 use super::exit;
 
-/// Flags of `strake restart`.
+// Flags of `strake restart`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RestartArgs {
     /// The containers
@@ -27,7 +27,7 @@ pub(in crate::cli) struct RestartArgs {
     time: Option<u64>,
 }
 
-/// Flags of `strake pause` and `strake unpause`.
+// Flags of `strake pause` and `strake unpause`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PauseArgs {
     /// The containers
@@ -35,7 +35,7 @@ pub(in crate::cli) struct PauseArgs {
     containers: Vec<String>,
 }
 
-/// Flags of `strake rename`.
+// Flags of `strake rename`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RenameArgs {
     /// The container
@@ -44,7 +44,7 @@ pub(in crate::cli) struct RenameArgs {
     name: String,
 }
 
-/// Flags of `strake update`.
+// Flags of `strake update`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct UpdateArgs {
     /// The containers

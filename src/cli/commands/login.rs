@@ -14,7 +14,7 @@ use crate::engine::{Error, LoginRequest, Saved};
 
 use super::{exit, until_interrupted, with_engine};
 
-/// Flags of `strake login`.
+// Flags of `strake login`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LoginArgs {
     /// The registry [default: docker.io]
@@ -30,7 +30,7 @@ pub(in crate::cli) struct LoginArgs {
     password_stdin: bool,
 }
 
-/// Flags of `strake logout`.
+// Flags of `strake logout`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LogoutArgs {
     /// The registry [default: docker.io]

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::report;
 use crate::engine::{Error, HeredocNode, InstructionNode, StageNode, SyntaxTree, parse_dockerfile};
 
-/// Flags of `strake parse`.
+// Flags of `strake parse`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ParseArgs {
     /// The Dockerfile, or `-` for standard input

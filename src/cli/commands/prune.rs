@@ -13,7 +13,7 @@ use crate::task::blocking;
 
 use super::{container, exit, image, volume, with_engine};
 
-/// Flags of `strake prune`.
+// Flags of `strake prune`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PruneArgs {
     /// Everything that is not in use: all images without a container, and the whole build cache
@@ -29,7 +29,7 @@ pub(in crate::cli) struct PruneArgs {
     older_than: Option<Duration>,
 }
 
-/// Flags of `strake builder prune`.
+// Flags of `strake builder prune`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuilderPruneArgs {
     /// Also what images share: their steps will not be found in the cache any more
@@ -39,7 +39,7 @@ pub(in crate::cli) struct BuilderPruneArgs {
     rule: RuleArgs,
 }
 
-/// Flags of `strake system prune`.
+// Flags of `strake system prune`.
 #[derive(Debug, Args)]
 pub(super) struct SystemPruneArgs {
     /// All images that no container uses, not only those without a name, and the whole build cache
@@ -62,7 +62,7 @@ fn both_filters(text: &str) -> Result<((String, String), image::Filter), String>
     Ok((container::filter(text)?, image::filter(text)?))
 }
 
-/// What `prune` and `builder prune` take.
+// What `prune` and `builder prune` take.
 #[derive(Debug, Args)]
 struct RuleArgs {
     /// Only records of the build cache that this holds of: `until=24h`, or `id`, `parents`, `description`, `type`, `inuse`, `mutable`, `immutable`, `shared` or

@@ -15,7 +15,7 @@ use crate::task::CancellationToken;
 
 use super::{exit, on_runtime};
 
-/// Flags of `strake registry`.
+// Flags of `strake registry`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RegistryArgs {
     #[command(subcommand)]
@@ -30,7 +30,7 @@ enum RegistryCommand {
     Gc(GcArgs),
 }
 
-/// Where a registry keeps what it has.
+// Where a registry keeps what it has.
 #[derive(Debug, Args)]
 struct StorageArgs {
     /// The directory that it keeps everything in [default: /var/lib/strake-registry as root, $XDG_DATA_HOME/strake-registry otherwise]
@@ -47,7 +47,7 @@ impl StorageArgs {
     }
 }
 
-/// Flags of `strake registry serve`.
+// Flags of `strake registry serve`.
 #[derive(Debug, Args)]
 struct ServeArgs {
     /// Where to listen; without a host, on all addresses; port 0 is any free one, which is then shown
@@ -78,7 +78,7 @@ struct ServeArgs {
     access_log: bool,
 }
 
-/// Flags of `strake registry gc`.
+// Flags of `strake registry gc`.
 #[derive(Debug, Args)]
 struct GcArgs {
     #[command(flatten)]

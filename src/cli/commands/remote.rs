@@ -14,7 +14,7 @@ use super::places::place;
 use super::transfer::{repository, tagged};
 use super::{exit, until_interrupted, with_any_store, with_engine};
 
-/// Flags of `strake copy`.
+// Flags of `strake copy`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CopyArgs {
     /// What is copied: `NAME[:TAG|@DIGEST]` or `docker://NAME` of a registry, `store:NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
@@ -47,7 +47,7 @@ pub(in crate::cli) struct CopyArgs {
     quiet: bool,
 }
 
-/// Flags of `strake manifest`, and of `strake digest`.
+// Flags of `strake manifest`, and of `strake digest`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DocumentArgs {
     /// The image, at its registry
@@ -58,7 +58,7 @@ pub(in crate::cli) struct DocumentArgs {
     platform: Option<Platform>,
 }
 
-/// Flags of `strake digest`.
+// Flags of `strake digest`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DigestArgs {
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub(in crate::cli) struct DigestArgs {
     full_ref: bool,
 }
 
-/// Flags of `strake config`.
+// Flags of `strake config`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ConfigArgs {
     /// The image, at its registry
@@ -79,7 +79,7 @@ pub(in crate::cli) struct ConfigArgs {
     platform: Option<Platform>,
 }
 
-/// Flags of `strake ls`.
+// Flags of `strake ls`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LsArgs {
     /// The repository
@@ -93,7 +93,7 @@ pub(in crate::cli) struct LsArgs {
     omit_digest_tags: bool,
 }
 
-/// Flags of `strake catalog`.
+// Flags of `strake catalog`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CatalogArgs {
     /// The registry, such as `localhost:5000`
@@ -103,7 +103,7 @@ pub(in crate::cli) struct CatalogArgs {
     full_ref: bool,
 }
 
-/// Flags of `strake delete`.
+// Flags of `strake delete`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DeleteArgs {
     /// What to delete at its registry: a tag, or the manifest that a digest names

@@ -25,7 +25,7 @@ pub(in crate::cli) const FAILED: u8 = 125;
 /// How long the command that started a container has to remove it.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Flags of `strake run`.
+// Flags of `strake run`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunArgs {
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub(in crate::cli) struct RunArgs {
     build_arg: Vec<String>,
 }
 
-/// Flags of `strake create`.
+// Flags of `strake create`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CreateArgs {
     #[command(flatten)]

@@ -13,7 +13,7 @@ use crate::oci::{DOCKER_HUB, Reference};
 
 use super::{exit, until_interrupted, with_any_store};
 
-/// Flags of `strake search`.
+// Flags of `strake search`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SearchArgs {
     /// What to search for, at Docker Hub; as `HOST/TERM` at another registry

@@ -16,7 +16,7 @@ use crate::graph::{Entitlements, NetworkMode};
 use crate::runtime::container::HostAddress;
 use crate::runtime::{CgroupSpec, Resource, Rlimit};
 
-/// Flags about RUN steps.
+// Flags about RUN steps.
 #[derive(Debug, Default, Args)]
 pub(super) struct StepFlags {
     /// The network of RUN steps

@@ -15,7 +15,7 @@ use crate::task::blocking;
 use super::check::{self, CheckArgs};
 use super::{builder, containers, exit, prune, with_engine};
 
-/// Flags of `strake system`.
+// Flags of `strake system`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SystemArgs {
     #[command(subcommand)]
@@ -34,7 +34,7 @@ enum SystemCommand {
     Prune(prune::SystemPruneArgs),
 }
 
-/// Flags of `strake system df`.
+// Flags of `strake system df`.
 #[derive(Debug, Args)]
 struct DfArgs {
     /// Show each image, container, volume and record of the build cache

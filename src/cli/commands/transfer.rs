@@ -13,7 +13,7 @@ use crate::oci::{Platform, Reference};
 
 use super::{exit, until_interrupted, with_engine};
 
-/// Flags of `strake pull`.
+// Flags of `strake pull`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PullArgs {
     /// The image
@@ -33,7 +33,7 @@ pub(in crate::cli) struct PullArgs {
     quiet: bool,
 }
 
-/// Flags of `strake push`.
+// Flags of `strake push`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PushArgs {
     /// The image, under the name that it is to have in the registry
@@ -50,7 +50,7 @@ pub(in crate::cli) struct PushArgs {
     quiet: bool,
 }
 
-/// Flags of `strake import`.
+// Flags of `strake import`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ImportArgs {
     /// The tar archive with the root file system, compressed or not; `-` is standard input
@@ -72,7 +72,7 @@ pub(in crate::cli) struct ImportArgs {
     quiet: bool,
 }
 
-/// Flags of `strake save`.
+// Flags of `strake save`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SaveArgs {
     /// The images: names, IDs or the beginnings of IDs
@@ -95,7 +95,7 @@ enum SaveFormat {
     OciArchive,
 }
 
-/// Flags of `strake load`.
+// Flags of `strake load`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LoadArgs {
     /// The archive, compressed or not [default: standard input]

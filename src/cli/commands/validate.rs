@@ -16,7 +16,7 @@ use crate::oci::Platform;
 use super::places::{place, stored_place};
 use super::{exit, until_interrupted, with_engine};
 
-/// Flags of `strake validate`.
+// Flags of `strake validate`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ValidateArgs {
     /// The images: `NAME` or `ID` of the store, `docker://NAME` of a registry, `oci:DIR[:TAG]`, `oci-archive:FILE`,

@@ -16,7 +16,7 @@ use super::container_flags::labels;
 use super::containers::open;
 use super::exit;
 
-/// Flags of `strake volume`.
+// Flags of `strake volume`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VolumeArgs {
     #[command(subcommand)]
@@ -39,7 +39,7 @@ enum VolumeCommand {
     Prune(PruneArgs),
 }
 
-/// Flags of `strake volume create`.
+// Flags of `strake volume create`.
 #[derive(Debug, Args)]
 struct CreateArgs {
     /// Its name [default: 64 random digits]
@@ -52,7 +52,7 @@ struct CreateArgs {
     driver: String,
 }
 
-/// Flags of `strake volume ls`.
+// Flags of `strake volume ls`.
 #[derive(Debug, Args)]
 struct LsArgs {
     /// Only the names
@@ -66,7 +66,7 @@ struct LsArgs {
     filter: Vec<(String, String)>,
 }
 
-/// Flags of `strake volume inspect`.
+// Flags of `strake volume inspect`.
 #[derive(Debug, Args)]
 struct InspectArgs {
     /// The volumes
@@ -77,7 +77,7 @@ struct InspectArgs {
     format: Option<Format>,
 }
 
-/// Flags of `strake volume rm`.
+// Flags of `strake volume rm`.
 #[derive(Debug, Args)]
 struct RmArgs {
     /// The volumes
@@ -88,7 +88,7 @@ struct RmArgs {
     force: bool,
 }
 
-/// Flags of `strake volume prune`.
+// Flags of `strake volume prune`.
 #[derive(Debug, Args)]
 struct PruneArgs {
     /// Also volumes with a name that a user gave them
