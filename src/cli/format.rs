@@ -1,71 +1,38 @@
-//! `--format`: JSON, or a template of `{{.Field}}` and `{{json .Field}}` over the same values. Nothing more of Go's templates.
+//! `--format`: JSON, a Go template over the same values, or a table of such lines.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::engine::Error;
 
+use super::report;
+use super::template::{Failure, Template};
+
 /// How results are written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Format {
     /// One JSON value a line.
     Json,
     /// Text with fields in it.
-    Template(Vec<Part>),
+    Template(Template),
+    /// Such lines in columns, which tabs part, under a line of titles.
+    Table(Template),
 }
 
-/// A piece of a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Text as it is.
-    Text(String),
-    /// A field, by the names that lead to it; none is the whole.
-    Field(Vec<String>),
-    /// The same as JSON.
-    Json(Vec<String>),
-}
+/// How wide a column is at least, and how far from the next, as in Docker's tables.
+const NARROWEST: usize = 10;
+const GAP: usize = 3;
 
 /// Reads `--format`, for clap.
 pub(super) fn format(text: &str) -> Result<Format, String> {
-    match text {
-        "json" => Ok(Format::Json),
-        _ if text.starts_with("table") => Err("a table of one's own is not supported: leave `table` out".to_owned()),
-        _ => template(text).map(Format::Template),
+    if text == "json" {
+        return Ok(Format::Json);
     }
-}
-
-fn template(text: &str) -> Result<Vec<Part>, String> {
-    let mut parts = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("{{") {
-        if !before.is_empty() {
-            parts.push(Part::Text(unescape(before)));
-        }
-        let (action, after) = after.split_once("}}").ok_or_else(|| format!("`{{{{{after}` is not closed by `}}}}`"))?;
-        parts.push(self::action(action.trim_matches('-').trim())?);
-        rest = after;
-    }
-    if !rest.is_empty() {
-        parts.push(Part::Text(unescape(rest)));
-    }
-    if !parts.iter().any(|part| !matches!(part, Part::Text(_))) {
+    let own = text.strip_prefix("table").filter(|rest| rest.starts_with([' ', '\t']));
+    let template = Template::parse(own.map_or(text, str::trim_start))?;
+    if template.is_text() {
         return Err("expected `json`, or a template such as `{{.ID}}`".to_owned());
     }
-    Ok(parts)
-}
-
-fn action(action: &str) -> Result<Part, String> {
-    let (make, path): (fn(Vec<String>) -> Part, &str) = match action.strip_prefix("json") {
-        Some(path) if path.starts_with([' ', '\t']) => (Part::Json, path.trim()),
-        _ => (Part::Field, action),
-    };
-    let names = path.strip_prefix('.').filter(|names| !names.contains([' ', '|', '(', '"', '$']));
-    let names = names.ok_or_else(|| format!("`{{{{{action}}}}}` is not supported: expected `{{{{.Field}}}}` or `{{{{json .Field}}}}`"))?;
-    Ok(make(names.split('.').filter(|name| !name.is_empty()).map(str::to_owned).collect()))
-}
-
-/// `\t` and `\n` as the shell leaves them in single quotes.
-fn unescape(text: &str) -> String {
-    text.replace("\\t", "\t").replace("\\n", "\n")
+    Ok(if own.is_some() { Format::Table(template) } else { Format::Template(template) })
 }
 
 impl Format {
@@ -74,64 +41,52 @@ impl Format {
     /// # Errors
     /// A field that the value does not have.
     pub(super) fn render(&self, value: &Value) -> Result<String, Error> {
-        let parts = match self {
-            Format::Json => return Ok(value.to_string()),
-            Format::Template(parts) => parts,
-        };
-        let mut out = String::new();
-        for part in parts {
-            match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Field(path) => plain(find(value, path)?, &mut out),
-                Part::Json(path) => out.push_str(&find(value, path)?.to_string()),
-            }
+        match self {
+            Format::Json => Ok(value.to_string()),
+            Format::Template(template) | Format::Table(template) => template.render(value).map_err(usage),
         }
-        Ok(out)
+    }
+
+    /// Writes a list to standard output; `titles` are those columns of a table whose titles are not the words of their names.
+    pub(super) fn show(&self, rows: &[Value], titles: &[(&str, &str)]) -> Result<(), Error> {
+        let lines = self.lines(rows, titles)?;
+        if !rows.is_empty() || matches!(self, Format::Table(_)) {
+            report::result(&lines);
+        }
+        Ok(())
+    }
+
+    fn lines(&self, rows: &[Value], titles: &[(&str, &str)]) -> Result<String, Error> {
+        let mut lines = rows.iter().map(|row| self.render(row)).collect::<Result<Vec<_>, _>>()?;
+        if let Format::Table(template) = self {
+            let titles: Map<String, Value> = titles.iter().map(|(name, title)| ((*name).to_owned(), (*title).into())).collect();
+            lines.insert(0, template.header(&Value::Object(titles)).map_err(usage)?);
+            lines = columns(&lines);
+        }
+        Ok(lines.join("\n"))
     }
 }
 
-fn find<'a>(value: &'a Value, path: &[String]) -> Result<&'a Value, Error> {
-    let mut at = value;
-    for (depth, name) in path.iter().enumerate() {
-        at = at.get(name).ok_or_else(|| {
-            let fields: Vec<&str> = at.as_object().map(|object| object.keys().map(String::as_str).collect()).unwrap_or_default();
-            let place = if depth == 0 { String::new() } else { format!(" in `.{}`", path[..depth].join(".")) };
-            let hint = if fields.is_empty() { "it has no fields".to_owned() } else { format!("the fields are {}", fields.join(", ")) };
-            Error::Usage { message: format!("there is no field `{name}`{place}"), hint: Some(hint) }
-        })?;
-    }
-    Ok(at)
+/// Sets text between tabs in columns. What follows the last tab of a line is in none.
+fn columns(lines: &[String]) -> Vec<String> {
+    let cells: Vec<Vec<&str>> = lines.iter().map(|line| line.split('\t').collect()).collect();
+    let widths: Vec<usize> = (0..cells.iter().map(Vec::len).max().unwrap_or(0))
+        .map(|column| {
+            let inner = cells.iter().filter(|row| row.len() > column + 1).map(|row| row[column].chars().count() + GAP);
+            inner.max().unwrap_or(0).max(NARROWEST)
+        })
+        .collect();
+    let line = |row: &Vec<&str>| {
+        let (last, inner) = row.split_last().map_or(("", &[][..]), |(last, inner)| (*last, inner));
+        let mut line: String = inner.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        line.push_str(last);
+        line
+    };
+    cells.iter().map(line).collect()
 }
 
-/// A value as Go prints it: `text`, `[a b]`, `map[key:value]`.
-fn plain(value: &Value, out: &mut String) {
-    match value {
-        Value::Null => out.push_str("<no value>"),
-        Value::String(text) => out.push_str(text),
-        Value::Array(values) => {
-            out.push('[');
-            for (at, value) in values.iter().enumerate() {
-                if at > 0 {
-                    out.push(' ');
-                }
-                plain(value, out);
-            }
-            out.push(']');
-        }
-        Value::Object(fields) => {
-            out.push_str("map[");
-            for (at, (name, value)) in fields.iter().enumerate() {
-                if at > 0 {
-                    out.push(' ');
-                }
-                out.push_str(name);
-                out.push(':');
-                plain(value, out);
-            }
-            out.push(']');
-        }
-        other => out.push_str(&other.to_string()),
-    }
+fn usage(failure: Failure) -> Error {
+    Error::Usage { message: failure.message, hint: failure.hint }
 }
 
 #[cfg(test)]
@@ -139,32 +94,25 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[track_caller]
-    fn check(text: &str, expected: &str) {
-        let value = json!({ "ID": "12ab", "Size": 7, "Config": { "Cmd": ["sh", "-c"], "User": null } });
-        assert_eq!(format(text).unwrap().render(&value).unwrap(), expected);
+    #[test]
+    fn a_table_of_ones_own_has_titles_and_columns() {
+        let table = format("table {{.ID}}\\t{{upper .Names}}\\t{{.CreatedAt}}").unwrap();
+        let rows = [json!({ "ID": "1234", "Names": "a", "CreatedAt": "now" }), json!({ "ID": "5", "Names": "long", "CreatedAt": "x" })];
+        let expected = "CONTAINER ID   NAMES     CREATED AT\n1234           A         now\n5              LONG      x";
+        assert_eq!(table.lines(&rows, &[("ID", "CONTAINER ID")]).unwrap(), expected);
+        assert_eq!(table.lines(&[], &[("ID", "CONTAINER ID")]).unwrap(), "CONTAINER ID   NAMES     CREATED AT");
     }
 
     #[test]
-    fn templates_show_fields() {
-        check("{{.ID}}", "12ab");
-        check("{{ .ID }}:{{.Size}}\\t!", "12ab:7\t!");
-        check("{{.Config.Cmd}} {{.Config.User}}", "[sh -c] <no value>");
-        check("{{json .Config.Cmd}}", r#"["sh","-c"]"#);
-        check("{{json .}}", r#"{"ID":"12ab","Size":7,"Config":{"Cmd":["sh","-c"],"User":null}}"#);
-    }
-
-    #[test]
-    fn what_is_not_supported_is_refused() {
-        for text in ["", "table", "{{.ID", "{{range .Config}}", "{{index .Config 0}}", "{{.ID | upper}}"] {
-            assert!(format(text).is_err(), "{text}");
-        }
+    fn rows_are_lines_of_json_or_of_the_template() {
+        let rows = [json!({ "ID": "1" }), json!({ "ID": "2" })];
+        assert_eq!(format("json").unwrap().lines(&rows, &[]).unwrap(), "{\"ID\":\"1\"}\n{\"ID\":\"2\"}");
+        assert_eq!(format("<{{.ID}}>").unwrap().lines(&rows, &[]).unwrap(), "<1>\n<2>");
     }
 
     #[test]
     fn an_unknown_field_is_an_error_that_lists_the_fields() {
-        let Format::Template(parts) = format("{{.Nmae}}").unwrap() else { panic!("a template") };
-        let error = Format::Template(parts).render(&json!({ "Name": 1, "Tag": 2 })).unwrap_err();
+        let error = format("{{.Nmae}}").unwrap().render(&json!({ "Name": 1, "Tag": 2 })).unwrap_err();
         assert_eq!(error.hint().unwrap(), "the fields are Name, Tag");
     }
 }

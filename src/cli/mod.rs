@@ -11,6 +11,7 @@ mod render;
 mod report;
 mod settler;
 mod table;
+mod template;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -86,6 +86,7 @@ pub(super) fn error(error: &Error) {
             not_reproducible(found);
             tell(&format!("{} {error}", red("error:")));
         }
+        Error::SeccompProfile { place: Some(diagnostic), .. } => diagnostics(std::slice::from_ref(diagnostic)),
         Error::BaseImage { need, source } => {
             let diagnostic = Diagnostic::error(&need.file, need.span, error.to_string());
             diagnostics(&[diagnostic]);

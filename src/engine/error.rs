@@ -155,6 +155,16 @@ pub enum Error {
     /// An image cannot be put on another base.
     #[error("the image cannot be put on another base")]
     Rebase(#[source] Box<super::Refusal>),
+    /// A profile of system calls makes no filter.
+    #[error("the seccomp profile `{}` cannot be used", path.display())]
+    SeccompProfile {
+        /// The profile.
+        path: PathBuf,
+        /// The place in it that is wrong, with the whole message.
+        place: Option<Box<Diagnostic>>,
+        /// Why.
+        source: crate::runtime::SeccompProfileError,
+    },
     /// Something that was asked for makes no sense.
     #[error("{message}")]
     Usage {
@@ -211,7 +221,7 @@ impl Error {
 
     fn own_hint(&self) -> Option<String> {
         match self {
-            Error::Diagnostics(_) => None,
+            Error::Diagnostics(_) | Error::SeccompProfile { .. } => None,
             Error::Checks { .. } => Some("mend what was found, or rule a check out with `# check=skip=RULE` above the instruction".into()),
             Error::Dockerfile { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("name the file with -f, or the directory that holds it".into())

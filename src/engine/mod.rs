@@ -55,7 +55,9 @@ pub use containers::{
     ChangeKind, CommitRequest, ContainerUsage, CopyFiles, Event, EventOptions, FileChange, Healed, HealthRequest, ProcessRow,
     UpdateRequest, VolumeInfo, VolumesFrom, parse_mount, parse_volumes_from,
 };
-pub use containers::{ContainerInfo, ExecOptions, MountRequest, RunImage, RunNetwork, RunRequest, parse_bytes, parse_tmpfs, parse_volume};
+pub use containers::{
+    ContainerInfo, ExecOptions, MountRequest, RunImage, RunNetwork, RunRequest, SeccompRequest, parse_bytes, parse_tmpfs, parse_volume,
+};
 pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};
 pub use copy::{CopyOutcome, CopyRequest, Place, RemoteDocument, RemoteImage, Wanted};
 pub use diff::{Change, DiffRequest, FileDifference, ImageDiff, Times};

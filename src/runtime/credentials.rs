@@ -79,12 +79,22 @@ pub(super) fn change_user(process: &ProcessSpec) -> Result<(), Failure> {
     rustix::thread::set_keep_capabilities(false).map_err(fail("keep capabilities"))
 }
 
-/// Writes the capability sets that the command starts with: all of `keep` for root, none for others.
-pub(super) fn set_final_capabilities(keep: Capabilities, uid: u32) -> Result<(), Failure> {
+/// Writes the capability sets that the command starts with: all of `keep` for root, none for others. With `admin`, CAP_SYS_ADMIN can still be raised until the
+/// command is executed, which takes it away: what that leaves to root is in the bounding set, and others have nothing.
+pub(super) fn set_final_capabilities(keep: Capabilities, uid: u32, admin: bool) -> Result<(), Failure> {
     let fail = || Failure::step::<Errno>("set", "capabilities");
     rustix::thread::clear_ambient_capability_set().map_err(fail())?;
     let now = rustix::thread::capabilities(None).map_err(fail())?;
     let sets = if uid == 0 { CapabilitySet::from_bits_retain(keep.bits()) & now.permitted } else { CapabilitySet::empty() };
-    let sets = CapabilitySets { effective: sets, permitted: sets, inheritable: CapabilitySet::empty() };
+    let spare = if admin { CapabilitySet::SYS_ADMIN & now.permitted } else { CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: sets, permitted: sets | spare, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).map_err(fail())
+}
+
+/// Makes CAP_SYS_ADMIN effective.
+pub(super) fn raise_admin() -> Result<(), Failure> {
+    let fail = || Failure::step::<Errno>("raise", "CAP_SYS_ADMIN");
+    let now = rustix::thread::capabilities(None).map_err(fail())?;
+    let effective = now.effective | (CapabilitySet::SYS_ADMIN & now.permitted);
+    rustix::thread::set_capabilities(None, CapabilitySets { effective, ..now }).map_err(fail())
 }

@@ -18,23 +18,33 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 /// How much of a file tells its format; the kernel looks at as much (`BINPRM_BUF_SIZE`).
 const HEAD: usize = 256;
 
-/// Becomes the command. Returns only where that is not possible.
-pub(super) fn execute(process: &ProcessSpec) -> ExecError {
-    let Some(command) = process.args.first().filter(|command| !command.is_empty()) else { return ExecError::NoCommand };
+/// A command that was found, and all that the kernel wants to have of it.
+pub(super) struct Prepared {
+    shown: String,
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+/// Finds the command.
+pub(super) fn prepare(process: &ProcessSpec) -> Result<Prepared, ExecError> {
+    let command = process.args.first().filter(|command| !command.is_empty()).ok_or(ExecError::NoCommand)?;
     let shown = command.to_string_lossy().into_owned();
-    let path = match find(command, &process.env, &shown) {
-        Ok(path) => path,
-        Err(error) => return error,
-    };
+    let path = find(command, &process.env, &shown)?;
+    refuse_magic_links(&path, &shown)?;
     let strings = |list: &[OsString]| list.iter().map(|item| CString::new(item.as_bytes())).collect::<Result<Vec<_>, _>>();
-    let (Ok(args), Ok(env), Ok(c_path)) = (strings(&process.args), strings(&process.env), CString::new(path.as_bytes())) else {
-        return ExecError::Failed { command: shown, errno: libc::EINVAL };
-    };
-    if let Err(error) = refuse_magic_links(&path, &shown) {
-        return error;
+    match (strings(&process.args), strings(&process.env), CString::new(path.as_bytes())) {
+        (Ok(args), Ok(env), Ok(path)) => Ok(Prepared { shown, path, args, env }),
+        _ => Err(ExecError::Failed { command: shown, errno: libc::EINVAL }),
     }
-    let Err(errno) = nix::unistd::execve(&c_path, &args, &env);
-    explain(&path, shown, errno as i32)
+}
+
+impl Prepared {
+    /// Becomes the command. Returns only where that is not possible.
+    pub(super) fn execute(self) -> ExecError {
+        let Err(errno) = nix::unistd::execve(&self.path, &self.args, &self.env);
+        explain(OsStr::from_bytes(self.path.as_bytes()), self.shown, errno as i32)
+    }
 }
 
 /// The file to execute: the command itself where it has a slash, otherwise the first executable file of that name in `PATH`.

@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
@@ -16,23 +15,25 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::io::SandboxIo;
+use super::seccomp::Filter;
 use super::spec::{NetworkMode, Privileges, SandboxSpec, Seccomp};
 use super::terminal::Console;
 use super::world::Sources;
 use super::{credentials, exec, reaper, rootfs, seccomp, terminal, wire, world};
 use crate::path::RootPath;
-use crate::sys::process::{BpfInstruction, Cloned, clone_process, close_on_exec_from, exit_now, reset_signals, unshare};
+use crate::sys::process::{Cloned, clone_process, close_on_exec_from, exit_now, reset_signals, unshare};
 
 /// The system call filter that the spec asks for.
-pub(super) fn filter(spec: &SandboxSpec) -> Option<Arc<[BpfInstruction]>> {
-    match (spec.privileges, spec.seccomp) {
-        (Privileges::Insecure, _) | (_, Seccomp::Unconfined) => None,
-        (Privileges::Default { .. }, Seccomp::Default) => Some(seccomp::filter(spec.privileges.capabilities())),
+pub(super) fn filter(spec: &SandboxSpec) -> Option<Filter> {
+    match (&spec.seccomp, spec.privileges) {
+        (Seccomp::Rules(rules), _) => Some(seccomp::filter(rules)),
+        (Seccomp::Unconfined, _) | (Seccomp::Default, Privileges::Insecure) => None,
+        (Seccomp::Default, Privileges::Default { .. }) => Some(seccomp::default_filter(spec.privileges.capabilities())),
     }
 }
 
 /// Sets the sandbox up and executes its command. Never returns.
-pub(super) fn run(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<&Cgroup>, filter: Option<&[BpfInstruction]>, status: OwnedFd) -> ! {
+pub(super) fn run(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<&Cgroup>, filter: Option<&Filter>, status: OwnedFd) -> ! {
     let Err(failure) = set_up(spec, io, cgroup, filter, &status);
     if let Ok(message) = serde_json::to_vec(&failure) {
         let _ = wire::send(status.as_fd(), &message, &[]);
@@ -44,7 +45,7 @@ fn set_up(
     spec: &SandboxSpec,
     io: SandboxIo,
     cgroup: Option<&Cgroup>,
-    filter: Option<&[BpfInstruction]>,
+    filter: Option<&Filter>,
     status: &OwnedFd,
 ) -> Result<Infallible, Failure> {
     die_with_parent(status)?;
@@ -167,7 +168,7 @@ fn adjust_oom_score(spec: &SandboxSpec) -> Result<(), Failure> {
 }
 
 /// Gives up what the command must not have, and becomes it. The order matters: see `credentials`.
-fn become_process(spec: &SandboxSpec, filter: Option<&[BpfInstruction]>, status: &OwnedFd) -> Result<Infallible, Failure> {
+fn become_process(spec: &SandboxSpec, filter: Option<&Filter>, status: &OwnedFd) -> Result<Infallible, Failure> {
     let process = &spec.process;
     let keep = spec.privileges.capabilities();
     credentials::set_limits(process)?;
@@ -176,24 +177,25 @@ fn become_process(spec: &SandboxSpec, filter: Option<&[BpfInstruction]>, status:
     credentials::limit_bounding_set(keep)?;
     enter_cwd(&process.cwd)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(process.umask & 0o777));
-    let load = |filter: &[_]| crate::sys::process::load_seccomp_filter(filter).map_err(Failure::step("load", "the system call filter"));
-    match filter {
-        // Loading needs CAP_SYS_ADMIN, which goes away with the user; what happens afterwards is in the profile.
-        Some(filter) if !process.no_new_privileges => load(filter)?,
-        _ => {}
-    }
     credentials::change_user(process)?;
-    credentials::set_final_capabilities(keep, process.user.uid)?;
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(Failure::step("forbid", "new privileges"))?;
-        if let Some(filter) = filter {
-            load(filter)?;
-        }
     }
+    // Without that, loading the filter needs CAP_SYS_ADMIN.
+    let admin = filter.is_some() && !process.no_new_privileges;
+    credentials::set_final_capabilities(keep, process.user.uid, admin)?;
     close_on_exec_from(3).map_err(Failure::step("close", "descriptors"))?;
     // A change of user has taken it back.
     die_with_parent(status)?;
-    Err(Failure::Exec(exec::execute(process)))
+    let command = exec::prepare(process).map_err(Failure::Exec)?;
+    if let Some(filter) = filter {
+        if admin {
+            credentials::raise_admin()?;
+        }
+        filter.load().map_err(Failure::step("load", "the system call filter"))?;
+    }
+    // From here on the filter judges: nothing but this needs to be in a profile.
+    Err(Failure::Exec(command.execute()))
 }
 
 /// Changes the directory, and makes sure that it is in the sandbox: a path through a descriptor that leaked from the host would not be.

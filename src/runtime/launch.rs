@@ -81,7 +81,7 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     match cloned.map_err(fail)? {
         Cloned::Child => {
             drop(status);
-            init::run(spec, io, cgroup.as_ref(), filter.as_deref(), theirs)
+            init::run(spec, io, cgroup.as_ref(), filter.as_ref(), theirs)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);

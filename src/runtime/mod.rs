@@ -49,6 +49,7 @@ pub use io::{SandboxIo, Stdio};
 pub use launch::{Child, launch, update_limits};
 pub use plan::{MountPointKind, mount_targets};
 pub use rootless::{IdMap, enter_user_namespace};
+pub use seccomp::{SeccompHost, SeccompProfile, SeccompProfileError, SeccompRules};
 pub use spawner::{Running, Spawner};
 pub use spec::{
     BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, MountOptions, MountSpec, NetworkMode, Privileges, ProcessSpec,

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
+use super::seccomp::SeccompRules;
 use super::wire;
 use crate::path::RootPath;
 use crate::sys::RootfsMount;
@@ -40,7 +41,7 @@ pub struct SandboxSpec {
     pub network: NetworkMode,
     /// What the process may do.
     pub privileges: Privileges,
-    /// Whether the system call filter is loaded (never with [`Privileges::Insecure`]).
+    /// The system call filter. That of [`Seccomp::Default`] is none with [`Privileges::Insecure`].
     pub seccomp: Seccomp,
     /// Whether the kernel's sensitive files are masked (never with [`Privileges::Insecure`]).
     pub system_paths: SystemPaths,
@@ -342,13 +343,15 @@ impl Privileges {
 }
 
 /// The system call filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Seccomp {
     /// The default profile.
     Default,
     /// None.
     Unconfined,
+    /// Other rules.
+    Rules(Box<SeccompRules>),
 }
 
 /// What is done about sensitive files of `/proc` and `/sys`.

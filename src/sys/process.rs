@@ -256,12 +256,13 @@ pub struct BpfInstruction {
     pub constant: u32,
 }
 
-/// Makes the kernel run `program` on every system call of this thread and its descendants. Needs `CAP_SYS_ADMIN` or "no new privileges".
-pub fn load_seccomp_filter(program: &[BpfInstruction]) -> io::Result<()> {
+/// Makes the kernel run `program` on every system call of this thread and its descendants, with the flags of seccomp(2). Needs `CAP_SYS_ADMIN` or "no new
+/// privileges".
+pub fn load_seccomp_filter(program: &[BpfInstruction], flags: u64) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     let fprog = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
     // SAFETY: `fprog` points to `len` instructions that outlive the call and that the kernel only reads; `BpfInstruction` has the layout of `sock_filter`.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&fprog)) };
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&fprog)) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -208,8 +208,40 @@ fn processes_use_and_limits_of_a_container_are_shown_and_changed() {
 }
 
 #[test]
+fn formats_are_the_templates_that_scripts_use() {
+    let Some(world) = world() else { return };
+    std::fs::create_dir(world.path("dir")).unwrap();
+    let volume = format!("{}:/dir:ro", world.path("dir").display());
+    let flags = ["create", "--name", "c", "-v", &volume, "-l", "team.name=x", "--expose", "80", "localhost/busybox", "sleep", "1"];
+    world.strake(flags).ok();
+    for (format, expected) in [
+        ("{{.State.Status}}", "created".to_owned()),
+        ("{{json .Config.Cmd}}", r#"["sleep","1"]"#.to_owned()),
+        ("{{range .Mounts}}{{.Type}}:{{.Destination}}:{{.RW}};{{end}}", "bind:/dir:false;".to_owned()),
+        ("{{if .State.Running}}up{{else}}down{{end}} {{len .Mounts}}", "down 1".to_owned()),
+        ("{{index .Config.Labels \"team.name\"}}|{{index .Config.Labels \"none\"}}", "x|".to_owned()),
+        ("{{join .Config.Cmd \" \"}} {{upper .Name}}", "sleep 1 /C".to_owned()),
+        ("{{range $k, $v := .Config.ExposedPorts}}{{$k}}{{end}}", "80/tcp".to_owned()),
+    ] {
+        assert_eq!(shown(&world, format, "c"), expected, "{format}");
+    }
+    let table = world.strake(["ps", "-a", "--format", "table {{.Names}}\\t{{.Image}}\\t{{.Label \"team.name\"}}"]).ok().stdout;
+    assert!(table.starts_with("NAMES     IMAGE"), "{table}");
+    assert_eq!(table.lines().nth(1), Some("c         localhost/busybox   x"), "{table}");
+    let images = world.strake(["images", "--format", "table {{.Repository}}\\t{{.ID}}"]).ok().stdout;
+    assert!(images.starts_with("REPOSITORY          IMAGE ID\nlocalhost/busybox   "), "{images}");
+    world.strake(["inspect", "--format", "{{.State.Nothing}}", "c"]).fails().says(&["there is no field `Nothing` in `.State`"]);
+    world.strake(["ps", "--format", "{{if .ID}}"]).fails().says(&["has no `{{end}}`"]);
+}
+
+#[test]
 fn what_happens_is_told_in_order_and_filtered() {
     let Some(world) = world() else { return };
+    sleeper(&world, "two", &["--health-cmd", "true", "--health-interval", "50ms"]);
+    world.strake(["exec", "two", "sh", "-c", "exit 3"]).run();
+    wait_for("the first check", 20, || shown(&world, "{{.State.Health.Status}}", "two") == "healthy");
+    world.strake(["kill", "-s", "USR1", "two"]).ok();
+    world.strake(["rm", "-f", "two"]).ok();
     world.strake(["run", "--rm", "--name", "one", "-l", "x=y", "localhost/busybox", "sh", "-c", "exit 4"]).run();
     world.strake(["volume", "create", "v"]).ok();
     let events = |flags: &[&str]| {
@@ -220,6 +252,31 @@ fn what_happens_is_told_in_order_and_filtered() {
     let of_one = events(&["--filter", "container=one"]);
     assert_eq!(of_one, "container create one\ncontainer start one\ncontainer die one\ncontainer destroy one\n");
     assert_eq!(events(&["--filter", "event=die", "--filter", "label=x=y"]).lines().count(), 1);
+    let of_two = events(&["--filter", "container=two", "--filter", "event=kill", "--filter", "event=die", "--filter", "event=destroy"]);
+    assert_eq!(of_two, "container kill two\ncontainer kill two\ncontainer die two\ncontainer destroy two\n");
+    let commands = events(&[
+        "--filter",
+        "container=two",
+        "--filter",
+        "event=exec_create",
+        "--filter",
+        "event=exec_start",
+        "--filter",
+        "event=exec_die",
+    ]);
+    assert_eq!(commands, "container exec_create: sh -c exit 3 two\ncontainer exec_start: sh -c exit 3 two\ncontainer exec_die two\n");
+    assert_eq!(events(&["--filter", "event=health_status"]), "container health_status: healthy two\n");
+    let json = world
+        .strake(["events", "--since", "1h", "--until", "0s", "--filter", "event=kill", "--filter", "event=exec_die", "--format", "json"])
+        .ok()
+        .stdout;
+    assert!(
+        json.contains(r#""signal":"10""#)
+            && json.contains(r#""signal":"9""#)
+            && json.contains(r#""exitCode":"3""#)
+            && json.contains("execID"),
+        "{json}"
+    );
     let plain = world.strake(["events", "--since", "1h", "--until", "0s", "--filter", "event=die"]).ok().stdout;
     assert!(plain.contains(" container die ") && plain.contains("exitCode=4"), "{plain}");
     let volumes = world.strake(["events", "--since", "1h", "--until", "0s", "--filter", "type=volume", "--format", "json"]).ok().stdout;
@@ -238,6 +295,9 @@ fn a_container_whose_supervisor_was_stopped_or_killed_can_be_removed_and_is_not_
         nix::unistd::Pid::from_raw(parent)
     };
     nix::sys::signal::kill(supervisor(pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let exec = world.strake(["exec", "stopped", "true"]).fails();
+    assert!(exec.elapsed < Duration::from_secs(60), "{exec}");
+    exec.says(&[&format!("(process {}) is stopped", supervisor(pid)), "kill -CONT"]);
     let removed = world.strake(["rm", "-f", "stopped"]).ok();
     assert!(removed.elapsed < Duration::from_secs(60), "{removed}");
     wait_for("the end of its process", 10, || !std::path::Path::new(&format!("/proc/{pid}")).exists());

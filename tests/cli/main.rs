@@ -41,6 +41,7 @@ mod reproducible;
 mod run_limits;
 mod run_semantics;
 mod sandbox;
+mod seccomp;
 mod secrets;
 mod sharing;
 mod space;

@@ -60,10 +60,7 @@ fn du(global: &Global, args: DuArgs) -> ExitCode {
         // The largest last, beside the sums.
         records.sort_by_key(|record| record.size);
         if let Some(format) = &args.format {
-            for record in &records {
-                report::result(&format.render(&row(record))?);
-            }
-            return Ok(());
+            return format.show(&records.iter().map(row).collect::<Vec<_>>(), &[]);
         }
         show(&records, args.verbose);
         let sum =

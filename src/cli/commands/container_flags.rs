@@ -15,8 +15,9 @@ use crate::oci::Platform;
 use crate::parser::{duration, signals};
 use crate::path::RootPath;
 use crate::runtime::container::{HostAddress, LogDriver, LogSettings, RestartPolicy, StdinMode};
-use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, Seccomp, SystemPaths, TerminalSize};
+use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, TerminalSize};
 
+use super::isolation_flags::IsolationFlags;
 use super::step_flags::{check_limits, cpu_period, cpu_quota, cpu_shares, host_address, memory_swap, number_list, split_host, ulimit};
 
 // What a container is.
@@ -97,9 +98,8 @@ pub(super) struct ContainerFlags {
     /// Take a capability away (may be given several times)
     #[arg(long, value_name = "NAME", value_parser = capability, value_delimiter = ',')]
     cap_drop: Vec<Capabilities>,
-    /// `no-new-privileges`, `seccomp=unconfined` or `systempaths=unconfined` (may be given several times)
-    #[arg(long, value_name = "OPTION", value_parser = security)]
-    security_opt: Vec<Security>,
+    #[command(flatten)]
+    isolation: IsolationFlags,
     /// A device of this machine: `PATH[:TARGET[:rwm]]` (may be given several times)
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     device: Vec<DeviceSpec>,
@@ -272,34 +272,11 @@ pub(super) enum Pull {
     Never,
 }
 
-/// `--security-opt`.
-#[derive(Clone, Copy, Debug)]
-enum Security {
-    NoNewPrivileges(bool),
-    Seccomp(Seccomp),
-    SystemPaths,
-    /// What this machine does not have, and is as it would be without.
-    Nothing,
-}
-
 /// `--log-opt`.
 #[derive(Clone, Copy, Debug)]
 enum LogOption {
     MaxSize(Option<u64>),
     MaxFile(u32),
-}
-
-fn security(text: &str) -> Result<Security, String> {
-    match text.split_once(['=', ':']).unwrap_or((text, "")) {
-        ("no-new-privileges", "" | "true") => Ok(Security::NoNewPrivileges(true)),
-        ("no-new-privileges", "false") => Ok(Security::NoNewPrivileges(false)),
-        ("seccomp", "unconfined") => Ok(Security::Seccomp(Seccomp::Unconfined)),
-        ("seccomp", "builtin") => Ok(Security::Seccomp(Seccomp::Default)),
-        ("seccomp", _) => Err("seccomp profiles in files are not supported: expected `unconfined` or `builtin`".to_owned()),
-        ("systempaths", "unconfined") => Ok(Security::SystemPaths),
-        ("apparmor", "unconfined") | ("label", "disable") => Ok(Security::Nothing),
-        _ => Err("expected no-new-privileges, seccomp=unconfined, systempaths=unconfined, apparmor=unconfined or label=disable".to_owned()),
-    }
 }
 
 fn log_driver(text: &str) -> Result<LogDriver, String> {
@@ -478,14 +455,7 @@ impl ContainerFlags {
             platform: self.platform,
             ..RunRequest::new(image)
         };
-        for option in self.security_opt {
-            match option {
-                Security::NoNewPrivileges(on) => request.no_new_privileges = on,
-                Security::Seccomp(filter) => request.seccomp = filter,
-                Security::SystemPaths => request.system_paths = SystemPaths::Unconfined,
-                Security::Nothing => {}
-            }
-        }
+        self.isolation.over(&mut request)?;
         Ok(request)
     }
 }

@@ -255,10 +255,7 @@ fn earlier<'a>(before: &'a Seen, info: &ContainerInfo) -> Option<&'a ContainerUs
 
 fn show_rows(rows: &[Value], args: &StatsArgs) -> Result<(), Error> {
     if let Some(format) = &args.format {
-        for row in rows {
-            report::result(&format.render(row)?);
-        }
-        return Ok(());
+        return format.show(rows, &[("ID", "CONTAINER ID")]);
     }
     let mut table = Table::new(&["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"]);
     for row in rows {

@@ -354,6 +354,7 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
     let mut titles = vec!["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     titles.extend(args.size.then_some("SIZE"));
     let mut table = Table::new(&titles);
+    let mut rows = Vec::new();
     for info in found.take(last.unwrap_or(usize::MAX)) {
         let mut row = row(&info, args.no_trunc);
         row["Mounts"] = mounts(&engine, &info, args.no_trunc).into();
@@ -361,7 +362,7 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
         let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         match &args.format {
             _ if args.quiet => report::result(&field("ID")),
-            Some(format) => report::result(&format.render(&row)?),
+            Some(_) => rows.push(row),
             None => {
                 let mut cells: Vec<String> = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"].map(field).into();
                 cells.extend(args.size.then(|| field("Size")));
@@ -369,8 +370,10 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
             }
         }
     }
-    if !args.quiet && args.format.is_none() {
-        report::result(&table.render());
+    match &args.format {
+        _ if args.quiet => {}
+        Some(format) => format.show(&rows, &[("ID", "CONTAINER ID")])?,
+        None => report::result(&table.render()),
     }
     Ok(())
 }

@@ -46,7 +46,8 @@ fn matches(event: &Event, filters: &[(String, String)]) -> bool {
         "volume" => event.kind == "volume" && event.actor.id == value,
         "image" => attribute("image") == value || attribute("image").split(':').next() == Some(value),
         "type" => event.kind == value,
-        "event" => event.action == value,
+        // Some actions go on behind a colon: `exec_start: COMMAND`.
+        "event" => event.action == value || event.action.split_once(':').is_some_and(|(action, _)| action == value),
         _ => {
             let (name, wanted) = value.split_once('=').map_or((value, None), |(name, wanted)| (name, Some(wanted)));
             event.actor.attributes.get(name).is_some_and(|known| wanted.is_none_or(|wanted| wanted == known))

@@ -141,6 +141,7 @@ fn list(engine: &Engine, args: &ImagesArgs) -> Result<(), Error> {
         Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "PLATFORM", "CREATED", "SIZE"])
     };
     let mut shown: Vec<ImageId> = Vec::new();
+    let mut rows = Vec::new();
     let chosen = chosen(engine, &args.filter)?;
     for image in engine.images()?.into_iter().filter(|image| chosen.as_ref().is_none_or(|chosen| chosen.contains(&image.image.id))) {
         let names: Vec<Option<&NamedAs>> = if image.names.is_empty() { vec![None] } else { image.names.iter().map(Some).collect() };
@@ -154,7 +155,7 @@ fn list(engine: &Engine, args: &ImagesArgs) -> Result<(), Error> {
                         report::result(&field("ID"));
                     }
                 }
-                Some(format) => report::result(&format.render(&row)?),
+                Some(_) => rows.push(row),
                 None => {
                     let mut cells = vec![field("Repository"), field("Tag")];
                     cells.extend(args.digests.then(|| field("Digest")));
@@ -164,8 +165,10 @@ fn list(engine: &Engine, args: &ImagesArgs) -> Result<(), Error> {
             }
         }
     }
-    if !args.quiet && args.format.is_none() {
-        report::result(&table.render());
+    match &args.format {
+        _ if args.quiet => {}
+        Some(format) => format.show(&rows, &[("ID", "IMAGE ID")])?,
+        None => report::result(&table.render()),
     }
     Ok(())
 }
@@ -454,21 +457,24 @@ pub(in crate::cli) fn history(global: &Global, args: HistoryArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let (image, lines) = engine.history(&args.image)?;
         let mut table = Table::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
+        let mut rows = Vec::new();
         for (at, line) in lines.iter().enumerate() {
             let id = if at == 0 { shown_id(&image.id, args.no_trunc) } else { "<missing>".to_owned() };
             let row = history_row(line, id, &args);
             let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
             match &args.format {
                 _ if args.quiet => report::result(&field("ID")),
-                Some(format) => report::result(&format.render(&row)?),
+                Some(_) => rows.push(row),
                 None => {
                     let by = if args.no_trunc { field("CreatedBy") } else { cut(&field("CreatedBy"), 45) };
                     table.row(vec![field("ID"), field("CreatedSince"), by, field("Size"), field("Comment")]);
                 }
             }
         }
-        if !args.quiet && args.format.is_none() {
-            report::result(&table.render());
+        match &args.format {
+            _ if args.quiet => {}
+            Some(format) => format.show(&rows, &[("ID", "IMAGE")])?,
+            None => report::result(&table.render()),
         }
         Ok(())
     }))

@@ -21,6 +21,7 @@ mod failed_shell;
 pub(super) mod image;
 pub(super) mod images;
 pub(super) mod index;
+mod isolation_flags;
 mod legacy_flags;
 pub(super) mod life;
 pub(super) mod login;

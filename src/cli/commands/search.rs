@@ -89,10 +89,11 @@ pub(in crate::cli) fn run(global: &Global, args: SearchArgs) -> ExitCode {
         found.retain(|found| args.filter.iter().all(|filter| filter.fits(found)));
         found.sort_by_key(|found| std::cmp::Reverse(found.star_count));
         let mut table = Table::new(&["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]);
+        let mut rows = Vec::new();
         for found in &found {
             let row = row(found, args.no_trunc);
             match &args.format {
-                Some(format) => report::result(&format.render(&row)?),
+                Some(_) => rows.push(row),
                 None => {
                     let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
                     let official = if found.is_official { "[OK]".to_owned() } else { String::new() };
@@ -100,10 +101,13 @@ pub(in crate::cli) fn run(global: &Global, args: SearchArgs) -> ExitCode {
                 }
             }
         }
-        if args.format.is_none() {
-            report::result(&table.render());
+        match &args.format {
+            Some(format) => format.show(&rows, &[]),
+            None => {
+                report::result(&table.render());
+                Ok(())
+            }
         }
-        Ok(())
     }))
 }
 

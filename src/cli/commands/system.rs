@@ -56,11 +56,7 @@ pub(in crate::cli) fn run(global: &Global, args: SystemArgs) -> ExitCode {
         let usage = blocking(move || engine.space_usage()).await?;
         match (&args.format, args.verbose) {
             (Some(format), true) => report::result(&format.render(&everything(&usage))?),
-            (Some(format), false) => {
-                for row in kinds(&usage) {
-                    report::result(&format.render(&row)?);
-                }
-            }
+            (Some(format), false) => format.show(&kinds(&usage), &[])?,
             (None, true) => show_everything(&usage),
             (None, false) => {
                 let mut table = Table::new(&["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);

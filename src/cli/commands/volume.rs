@@ -161,15 +161,18 @@ pub(in crate::cli) fn run(global: &Global, args: VolumeArgs) -> ExitCode {
 
 fn list(engine: &Engine, args: &LsArgs) -> Result<(), Error> {
     let mut table = Table::new(&["DRIVER", "VOLUME NAME"]);
+    let mut rows = Vec::new();
     for volume in engine.volumes()?.into_iter().filter(|volume| matches(volume, &args.filter)) {
         match &args.format {
             _ if args.quiet => report::result(&volume.record.name),
-            Some(format) => report::result(&format.render(&row(&volume))?),
+            Some(_) => rows.push(row(&volume)),
             None => table.row(vec!["local".to_owned(), volume.record.name]),
         }
     }
-    if !args.quiet && args.format.is_none() {
-        report::result(&table.render());
+    match &args.format {
+        _ if args.quiet => {}
+        Some(format) => format.show(&rows, &[("Name", "VOLUME NAME")])?,
+        None => report::result(&table.render()),
     }
     Ok(())
 }

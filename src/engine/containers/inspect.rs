@@ -8,7 +8,7 @@ use crate::parser::signals;
 use crate::runtime::container::{
     self, ContainerSpec, HealthCheck, LogDriver, LogSettings, NetworkRequest, RestartPolicy, State, StdinMode,
 };
-use crate::runtime::{Capabilities, MountSpec, Privileges, Seccomp};
+use crate::runtime::{Capabilities, MountSpec, Privileges};
 
 use super::super::{Engine, Error};
 use super::{ContainerInfo, mounts};
@@ -141,9 +141,7 @@ fn names(set: Capabilities) -> Value {
 }
 
 fn security(spec: &ContainerSpec) -> Value {
-    let mut options = Vec::new();
-    options.extend(spec.sandbox.process.no_new_privileges.then_some("no-new-privileges"));
-    options.extend((spec.sandbox.seccomp == Seccomp::Unconfined).then_some("seccomp=unconfined"));
+    let options = &spec.written.security;
     if options.is_empty() { Value::Null } else { json!(options) }
 }
 

@@ -75,8 +75,15 @@ pub(super) fn written(config: &RuntimeConfig, request: &RunRequest) -> Written {
         home_of_user: !sets_home,
         ports: config.exposed_ports.keys().chain(&request.ports).cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect(),
         volumes: config.volumes.keys().cloned().collect(),
+        security: security(request),
         stop_signal: Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
     }
+}
+
+/// The options about security, in Docker's spelling.
+fn security(request: &RunRequest) -> Vec<String> {
+    let no_new_privileges = request.no_new_privileges.then(|| "no-new-privileges".to_owned());
+    no_new_privileges.into_iter().chain(request.seccomp.written()).chain(request.security_labels.iter().cloned()).collect()
 }
 
 /// The labels: the request's over the image's.

@@ -18,6 +18,7 @@ mod merge;
 mod mounts;
 mod names;
 mod prepare;
+mod security;
 mod test_run;
 mod usage;
 mod volumes;
@@ -31,7 +32,7 @@ use crate::runtime::container::{
     self, Attachment, ContainerSpec, HostAddress, LogOptions, LogRecord, LogSettings, Mode, RestartPolicy, Started, Starter, State,
     StdinMode,
 };
-use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, Seccomp, SystemPaths, TerminalSize};
+use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, SystemPaths, TerminalSize};
 use crate::task::fault_point;
 
 use super::{Engine, Error};
@@ -45,6 +46,7 @@ pub use image::RunImage;
 pub use life::{Healed, UpdateRequest};
 pub use list::ContainerInfo;
 pub use mounts::{MountRequest, VolumesFrom, bytes as parse_bytes, parse_mount, parse_tmpfs, parse_volume, parse_volumes_from};
+pub use security::SeccompRequest;
 pub use usage::{ContainerUsage, ProcessRow};
 pub use volumes::VolumeInfo;
 
@@ -113,7 +115,9 @@ pub struct RunRequest {
     /// Whether set-user-ID programs gain nothing.
     pub no_new_privileges: bool,
     /// The system call filter.
-    pub seccomp: Seccomp,
+    pub seccomp: SeccompRequest,
+    /// Options about security modules, for display.
+    pub security_labels: Vec<String>,
     /// Whether the kernel's sensitive files are masked.
     pub system_paths: SystemPaths,
     /// Devices of the host.
@@ -171,7 +175,8 @@ impl RunRequest {
             cap_add: Capabilities::NONE,
             cap_drop: Capabilities::NONE,
             no_new_privileges: false,
-            seccomp: Seccomp::Default,
+            seccomp: SeccompRequest::Default,
+            security_labels: Vec::new(),
             system_paths: SystemPaths::Masked,
             devices: Vec::new(),
             sysctls: Vec::new(),
@@ -244,7 +249,6 @@ impl Engine {
     /// Sends a signal to a container.
     pub fn kill_container(&self, info: &ContainerInfo, signal: i32) -> Result<(), Error> {
         container::kill(&info.dir, signal).map_err(|source| info.failed("send a signal to", source))?;
-        self.event("container", "kill", info, &[("signal", &signal.to_string())]);
         // What stands still could not be ended by it otherwise.
         self.thaw(info)
     }

@@ -125,7 +125,6 @@ impl Engine {
         sandbox.read_only_root = request.read_only;
         sandbox.shm_size = request.shm_size.unwrap_or(DEFAULT_SHM_SIZE);
         sandbox.init = request.init;
-        sandbox.seccomp = request.seccomp;
         sandbox.system_paths = request.system_paths;
         sandbox.devices.clone_from(&request.devices);
         sandbox.sysctls.clone_from(&request.sysctls);
@@ -134,6 +133,7 @@ impl Engine {
             true => Privileges::Insecure,
             false => Privileges::Default { add: request.cap_add, drop: request.cap_drop },
         };
+        sandbox.seccomp = request.seccomp.filter(sandbox.privileges)?;
         make_stubs(&view, &upper, &stubs, &sandbox)?;
         let spec = self.spec(request, image, record, sandbox);
         fault_point("container:prepared");

@@ -56,17 +56,26 @@ pub fn exec(dir: &Path, request: &ExecRequest) -> Result<(u32, Attachment), Erro
     // Byte by byte as far as this frame goes: what follows belongs to the attachment.
     let mut incoming = Incoming::default();
     let mut byte = [0; 1];
+    let _ = stream.set_read_timeout(Some(PROMPT));
     loop {
         match stream.read(&mut byte) {
             Ok(0) => return Err(Error::NotRunning { dir: dir.to_owned() }),
             Ok(_) => incoming.push(&byte),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            // A command may take its time to start; a supervisor that stands still starts none.
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => match supervisor_of(dir) {
+                Some((pid, _)) if is_stopped(pid) => return Err(Error::Stopped { pid }),
+                _ => continue,
+            },
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Err(Error::NotRunning { dir: dir.to_owned() }),
             Err(error) => return Err(Error::socket("hear from")(error)),
         }
         match incoming.next_of_server() {
             Ok(None) => {}
-            Ok(Some(ServerFrame::Started(pid))) => return Ok((pid, Attachment::of_exec(dir, stream, &request.id))),
+            Ok(Some(ServerFrame::Started(pid))) => {
+                let _ = stream.set_read_timeout(None);
+                return Ok((pid, Attachment::of_exec(dir, stream, &request.id)));
+            }
             Ok(Some(ServerFrame::Failed(report))) => match serde_json::from_slice(report) {
                 Ok(Report::Failed { code, message, hint }) => return Err(Error::Start { message, code, hint }),
                 _ => return Err(Error::socket("understand")(std::io::Error::from(std::io::ErrorKind::InvalidData))),
@@ -119,7 +128,7 @@ pub fn destroy(dir: &Path) -> Result<(), Error> {
         Err(_) => {}
     }
     // The kernel kills the container with its parent.
-    if let Some(supervisor) = supervisor_of(dir) {
+    if let Some((_, supervisor)) = supervisor_of(dir) {
         let _ = crate::sys::process::signal_pidfd(supervisor.as_fd(), SIGKILL);
     }
     if unlocked(dir, PROMPT)? { Ok(()) } else { Err(Error::Socket { verb: "end", source: std::io::ErrorKind::TimedOut.into() }) }
@@ -140,7 +149,7 @@ fn unlocked(dir: &Path, patience: Duration) -> Result<bool, Error> {
 }
 
 /// The process that holds the container's lock, which the kernel tells in `/proc/locks`.
-fn supervisor_of(dir: &Path) -> Option<OwnedFd> {
+fn supervisor_of(dir: &Path) -> Option<(i32, OwnedFd)> {
     let inode = std::fs::metadata(ContainerDir::new(dir).file("lock")).ok()?.ino().to_string();
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let holder = locks.lines().find_map(|line| {
@@ -153,7 +162,13 @@ fn supervisor_of(dir: &Path) -> Option<OwnedFd> {
     let line = std::fs::read(format!("/proc/{holder}/cmdline")).ok()?;
     let id = dir.file_name()?.to_str()?;
     let is_ours = String::from_utf8_lossy(&line).split('\0').any(|argument| argument.ends_with(id));
-    is_ours.then_some(process)
+    is_ours.then_some((holder, process))
+}
+
+/// Whether a process has been stopped by a signal, as `/proc/PID/stat` tells behind its name.
+fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
 }
 
 /// Waits for the container's end and gives its exit code.

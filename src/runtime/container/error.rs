@@ -68,6 +68,12 @@ pub enum Error {
         /// What stopped it.
         source: io::Error,
     },
+    /// The supervisor stands still: somebody has sent it SIGSTOP.
+    #[error("the container's supervisor (process {pid}) is stopped")]
+    Stopped {
+        /// The supervisor.
+        pid: i32,
+    },
     /// The local terminal or streams could not be used.
     #[error("cannot {verb}")]
     Local {
@@ -93,6 +99,7 @@ impl Error {
         match self {
             Error::Start { hint, .. } => hint.clone(),
             Error::NoFreezer => Some("it needs a control group of version 2, or the `freezer` controller of version 1".to_owned()),
+            Error::Stopped { pid } => Some(format!("`kill -CONT {pid}` lets it go on; `strake rm -f` removes the container as it is")),
             _ => None,
         }
     }

@@ -27,7 +27,7 @@ use super::serve::{Client, Served, Service};
 use super::start::Report;
 use super::state::ContainerDir;
 use super::streams::Streams;
-use super::supervisor::{StartError, chain};
+use super::supervisor::{StartError, chain, journal};
 use super::{ContainerSpec, LogDriver, LogSettings, StdinMode};
 use crate::runtime::{Privileges, ProcessSpec, SandboxIo, launch};
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap};
@@ -169,7 +169,12 @@ fn serve(request: &ExecRequest, client: &mut Client, control: UnixStream, contai
     let mut io = SandboxIo::new(inner);
     io.join = Some(process.map_err(|error| StartError::Kernel("duplicate a descriptor", error))?);
     io.join_cgroups = container.process.cgroups().to_vec();
+    let line: Vec<_> = request.process.args.iter().map(|word| word.to_string_lossy()).collect();
+    let id = ("execID", request.id.clone());
+    let happened = |action: &str| journal(container.spec, &format!("{action}: {}", line.join(" ")), std::slice::from_ref(&id));
+    happened("exec_create");
     let child = launch(&sandbox, io)?;
+    happened("exec_start");
     client.send(&ServerFrame::Started(child.pid()));
     let settings = LogSettings { driver: LogDriver::None, ..LogSettings::default() };
     let log = LogWriter::open(&PathBuf::new(), settings)?;
@@ -177,6 +182,7 @@ fn serve(request: &ExecRequest, client: &mut Client, control: UnixStream, contai
     let clients = vec![client.become_starter(!request.detach)?, Client::new(control, false)];
     let mut service = Service::new(served, clients, stdin);
     let ended = service.run();
+    journal(container.spec, "exec_die", &[id.clone(), ("exitCode", ended.code.to_string())]);
     let slow = service.say_goodbye(ended.code, ended.oom_killed);
     slow.serve_to_the_end();
     exit_now(i32::from(ended.code))

@@ -173,9 +173,10 @@ impl Monitor {
         }
     }
 
-    /// The probe has ended.
-    pub(super) fn ended(&mut self) {
-        let Some(mut probe) = self.probe.take() else { return };
+    /// The probe has ended. Gives how the container is where that has changed.
+    pub(super) fn ended(&mut self) -> Option<HealthStatus> {
+        let mut probe = self.probe.take()?;
+        let before = self.health.status;
         let _ = reap(probe.pid);
         let mut bytes = Vec::new();
         let _ = probe.result.read_to_end(&mut bytes);
@@ -184,6 +185,7 @@ impl Monitor {
             self.save();
         }
         self.next = Instant::now() + self.interval();
+        (self.health.status != before).then_some(self.health.status)
     }
 
     fn count(&mut self, probed: Probed) {

@@ -18,7 +18,7 @@ use super::health::Monitor;
 use super::log::{LogStream, LogWriter};
 use super::protocol::{ClientFrame, Incoming, MAX_PAYLOAD, ServerFrame};
 use super::streams::{Ends, Output};
-use super::supervisor::StartError;
+use super::supervisor::{StartError, journal};
 use super::{ContainerSpec, StdinMode};
 use crate::runtime::{Child, TerminalSize};
 
@@ -280,7 +280,7 @@ impl Service {
                     Source::Input => self.give_input(),
                     Source::Client(index) => self.on_client(index),
                     Source::Exec(index) => self.container.iter_mut().for_each(|container| container.execs.ended(index)),
-                    Source::Probe => self.container.iter_mut().filter_map(|container| container.health.as_mut()).for_each(Monitor::ended),
+                    Source::Probe => self.on_probe(),
                 }
             }
             self.drop_the_gone();
@@ -416,6 +416,13 @@ impl Service {
         }
     }
 
+    fn on_probe(&mut self) {
+        let Some(Container { spec, health: Some(health), .. }) = &mut self.container else { return };
+        if let Some(status) = health.ended() {
+            journal(spec, &format!("health_status: {}", status.word()), &[]);
+        }
+    }
+
     fn on_client(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         client.flush();
@@ -453,6 +460,9 @@ impl Service {
                         let stops = |container: &Container| signal == container.spec.stop_signal || ENDING.contains(&signal);
                         self.by_hand |= self.container.as_ref().is_some_and(stops);
                         let _ = self.child.kill(signal);
+                        if let Some(container) = &self.container {
+                            journal(&container.spec, "kill", &[("signal", signal.to_string())]);
+                        }
                     }
                 }
                 Ok(Some(ClientFrame::Detach)) => (client.gives_input, client.starter) = (false, false),

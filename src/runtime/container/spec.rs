@@ -74,6 +74,9 @@ pub struct Written {
     pub ports: Vec<String>,
     /// The mounts that volumes of the image and of other containers are.
     pub volumes: Vec<String>,
+    /// The options about security, as `inspect` shows them.
+    #[serde(default)]
+    pub security: Vec<String>,
     /// The signal that asks it to stop, where it was named.
     pub stop_signal: Option<String>,
 }

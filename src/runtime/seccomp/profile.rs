@@ -1,111 +1,465 @@
-//! The default profile: which system calls a sandbox may make, by name, and which only with a capability or with certain arguments.
+//! Profiles as JSON: those of Docker, and the `linux.seccomp` of an OCI configuration, which is what is left of them when Docker has chosen.
 //!
-//! Its effect is that of Docker's default profile, so that what runs there runs here: what is not named fails with `EPERM`; `clone3` fails with `ENOSYS`,
-//! because its flags are behind a pointer and libraries then use `clone`; and what is newer than the table fails with `ENOSYS`, as on an older kernel.
+//! The deserializer refuses what is wrong where it stands, so that the message can name the place. What a profile says of capabilities, architectures and kernels is
+//! decided by [`SeccompProfile::rules`], for one machine and one container.
 
-use super::bpf::Action;
+use std::borrow::Cow;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::rules::{Comparison, Condition, SeccompAction, SeccompRule, SeccompRules};
+use super::tables::Abi;
+use super::{MOST_INSTRUCTIONS, compile};
 use crate::runtime::Capabilities;
 
-const EPERM: u16 = libc::EPERM as u16;
-const ENOSYS: u16 = libc::ENOSYS as u16;
+/// A seccomp profile.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SeccompProfile {
+    #[serde(default)]
+    default_action: Action,
+    default_errno_ret: Option<Errno>,
+    architectures: Option<Vec<Architecture>>,
+    arch_map: Option<Vec<ArchitectureWithOthers>>,
+    flags: Option<Vec<Flag>>,
+    listener_path: Option<String>,
+    syscalls: Option<Vec<Rule>>,
+}
 
-/// Every namespace that `clone(2)` can make. (Time namespaces have no flag there.)
-const CLONE_NAMESPACES: u32 = (libc::CLONE_NEWNS
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUSER
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWCGROUP) as u32;
+/// Why a profile makes no filter.
+#[derive(Debug, thiserror::Error)]
+pub enum SeccompProfileError {
+    /// The text is not a profile.
+    #[error("{message}")]
+    Malformed {
+        /// What is wrong.
+        message: String,
+        /// The line, from 1; 0 where the whole text is meant.
+        line: usize,
+        /// The byte in the line, from 1.
+        column: usize,
+    },
+    /// Two ways to say the same.
+    #[error("the profile has both `architectures` and `archMap`")]
+    TwoListsOfArchitectures,
+    /// There are rules, and nothing for the rest.
+    #[error("the profile has no `defaultAction`")]
+    NoDefault,
+    /// An error number for an action that takes none.
+    #[error("`{action}` takes no error number")]
+    NoErrorNumber {
+        /// The action.
+        action: &'static str,
+    },
+    /// A program would have to be told.
+    #[error("the profile names a program to be told of system calls (`listenerPath`), and this is not supported")]
+    Listener,
+    /// The kernel has an end.
+    #[error("the profile makes a program of {instructions} instructions; the kernel takes {MOST_INSTRUCTIONS}")]
+    TooLong {
+        /// How many there are.
+        instructions: usize,
+    },
+}
 
-/// Socket families of which sandboxes have use. Left out are those that the kernel has no more, AF_ALG (38: attack surface of the kernel's cryptography)
-/// and AF_VSOCK (40: reaches the hypervisor past the network namespace).
-const SOCKET_FAMILIES: [(u32, u32); 8] = [(0, 11), (13, 18), (21, 22), (24, 24), (26, 33), (35, 36), (39, 39), (41, 45)];
+/// What a profile may depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct SeccompHost {
+    /// The capabilities in the container's bounding set.
+    pub capabilities: Capabilities,
+    /// The kernel's version: the first two numbers.
+    pub kernel: (u32, u32),
+}
 
-/// PER_LINUX and PER_LINUX32, each also with UNAME26; the last value only asks for the current one.
-const PERSONALITIES: [(u32, u32); 5] = [(0, 0), (8, 8), (0x2_0000, 0x2_0000), (0x2_0008, 0x2_0008), (u32::MAX, u32::MAX)];
+impl SeccompHost {
+    /// This machine, with a container of these capabilities.
+    pub fn of_this_machine(capabilities: Capabilities) -> SeccompHost {
+        let uname = rustix::system::uname();
+        let release = uname.release().to_string_lossy();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+        SeccompHost { capabilities, kernel: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) }
+    }
+}
 
-/// The action for every system call that is not simply refused, by name; of two for one name the later one counts.
-pub(super) fn rules(capabilities: Capabilities) -> Vec<(&'static str, Action)> {
-    let mut rules: Vec<_> = names(ALLOWED).map(|name| (name, Action::Allow)).collect();
-    rules.push(("socket", Action::IfArgument { index: 0, allowed: SOCKET_FAMILIES.to_vec(), otherwise: EPERM }));
-    rules.push(("personality", Action::IfArgument { index: 0, allowed: PERSONALITIES.to_vec(), otherwise: EPERM }));
-    rules.push(("clone", Action::IfNoBits { index: 0, mask: CLONE_NAMESPACES, otherwise: EPERM }));
-    rules.push(("clone3", Action::Errno(ENOSYS)));
-    rules.extend(names(OF_ARCHITECTURE).map(|name| (name, Action::Allow)));
-    for (capability, list) in WITH_CAPABILITY {
-        if Capabilities::named(capability).is_some_and(|capability| capabilities.contains(capability)) {
-            rules.extend(names(list).map(|name| (name, Action::Allow)));
+impl SeccompProfile {
+    /// Reads the text of a profile.
+    pub fn parse(text: &str) -> Result<SeccompProfile, SeccompProfileError> {
+        serde_json::from_str(text).map_err(|error| {
+            let place = format!(" at line {} column {}", error.line(), error.column());
+            let message = error.to_string();
+            let message = message.strip_suffix(&place).unwrap_or(&message).to_owned();
+            SeccompProfileError::Malformed { message, line: error.line(), column: error.column() }
+        })
+    }
+
+    /// What it says for one container; `None` where it is empty, which stands for no filter.
+    pub fn rules(&self, host: &SeccompHost) -> Result<Option<SeccompRules>, SeccompProfileError> {
+        let listed = self.syscalls.as_deref().unwrap_or_default();
+        let Action(default) = self.default_action;
+        if default.is_none() && listed.is_empty() {
+            return Ok(None);
+        }
+        if self.listener_path.as_deref().is_some_and(|path| !path.is_empty()) {
+            return Err(SeccompProfileError::Listener);
+        }
+        let default = default.ok_or(SeccompProfileError::NoDefault)?.action(self.default_errno_ret)?;
+        let mut rules = Vec::new();
+        for rule in listed.iter().filter(|rule| rule.applies(host)) {
+            rules.extend(rule.rules()?);
+        }
+        let flags = self.flags.as_deref().unwrap_or_default();
+        let rules = SeccompRules {
+            default,
+            abis: self.abis()?,
+            rules,
+            log: flags.contains(&Flag::Log),
+            // Where a profile says nothing of flags, other runtimes take this one.
+            allow_speculation: self.flags.is_none() || flags.contains(&Flag::SpecAllow),
+        };
+        match compile(&rules).len() {
+            instructions if instructions > MOST_INSTRUCTIONS => Err(SeccompProfileError::TooLong { instructions }),
+            _ => Ok(Some(rules)),
         }
     }
-    rules
+
+    /// The ABIs of this machine that it allows beside the native one.
+    fn abis(&self) -> Result<Vec<Abi>, SeccompProfileError> {
+        let listed = self.architectures.as_deref().unwrap_or_default();
+        let map = self.arch_map.as_deref().unwrap_or_default();
+        if !listed.is_empty() && !map.is_empty() {
+            return Err(SeccompProfileError::TwoListsOfArchitectures);
+        }
+        let ours = map.iter().find(|entry| entry.architecture.0 == Some(Abi::NATIVE));
+        let others = ours.and_then(|entry| entry.sub_architectures.as_deref()).unwrap_or_default();
+        Ok(listed.iter().chain(others).filter_map(|architecture| architecture.0).collect())
+    }
 }
 
-/// What happens to a system call that no rule names.
-pub(super) const UNNAMED: Action = Action::Errno(EPERM);
+/// An action by its name in libseccomp; none where the name is empty.
+#[derive(Clone, Copy, Debug, Default)]
+struct Action(Option<ActionName>);
 
-/// What happens to a system call that is newer than the table.
-pub(super) const NEWER: Action = Action::Errno(ENOSYS);
-
-fn names(list: &'static str) -> impl Iterator<Item = &'static str> {
-    list.split_ascii_whitespace()
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ActionName {
+    Allow,
+    Log,
+    Errno,
+    Trace,
+    Trap,
+    KillThread,
+    KillProcess,
 }
 
-#[cfg(target_arch = "x86_64")]
-const OF_ARCHITECTURE: &str = "arch_prctl modify_ldt";
-#[cfg(target_arch = "aarch64")]
-const OF_ARCHITECTURE: &str = "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2";
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const OF_ARCHITECTURE: &str = "";
+impl ActionName {
+    fn action(self, errno: Option<Errno>) -> Result<SeccompAction, SeccompProfileError> {
+        let plain = |action, name| match errno {
+            // The kernel's number for "no error" is how some generators write "none".
+            None | Some(Errno(0)) => Ok(action),
+            Some(_) => Err(SeccompProfileError::NoErrorNumber { action: name }),
+        };
+        let number = errno.map_or(libc::EPERM as u16, |Errno(number)| number);
+        match self {
+            ActionName::Errno => Ok(SeccompAction::Errno(number)),
+            ActionName::Trace => Ok(SeccompAction::Trace(number)),
+            ActionName::Allow => plain(SeccompAction::Allow, "SCMP_ACT_ALLOW"),
+            ActionName::Log => plain(SeccompAction::Log, "SCMP_ACT_LOG"),
+            ActionName::Trap => plain(SeccompAction::Trap, "SCMP_ACT_TRAP"),
+            ActionName::KillThread => plain(SeccompAction::KillThread, "SCMP_ACT_KILL"),
+            ActionName::KillProcess => plain(SeccompAction::KillProcess, "SCMP_ACT_KILL_PROCESS"),
+        }
+    }
+}
 
-const WITH_CAPABILITY: [(&str, &str); 14] = [
-    ("DAC_READ_SEARCH", "open_by_handle_at"),
-    (
-        "SYS_ADMIN",
-        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr lsm_list_modules lsm_set_self_attr mount
-        mount_setattr move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare",
-    ),
-    ("SYS_BOOT", "reboot"),
-    ("SYS_CHROOT", "chroot"),
-    ("SYS_MODULE", "delete_module finit_module init_module"),
-    ("SYS_PACCT", "acct"),
-    ("SYS_PTRACE", "kcmp pidfd_getfd process_madvise"),
-    ("SYS_RAWIO", "ioperm iopl"),
-    ("SYS_TIME", "clock_settime clock_settime64 settimeofday stime"),
-    ("SYS_TTY_CONFIG", "vhangup"),
-    ("SYS_NICE", "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
-    ("SYSLOG", "syslog"),
-    ("BPF", "bpf"),
-    ("PERFMON", "perf_event_open"),
+impl<'de> Deserialize<'de> for Action {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Action, D::Error> {
+        deserializer.deserialize_str(Word(|name| {
+            Ok(Action(Some(match name {
+                "" => return Ok(Action(None)),
+                "SCMP_ACT_ALLOW" => ActionName::Allow,
+                "SCMP_ACT_LOG" => ActionName::Log,
+                "SCMP_ACT_ERRNO" => ActionName::Errno,
+                "SCMP_ACT_TRACE" => ActionName::Trace,
+                "SCMP_ACT_TRAP" => ActionName::Trap,
+                "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => ActionName::KillThread,
+                "SCMP_ACT_KILL_PROCESS" => ActionName::KillProcess,
+                "SCMP_ACT_NOTIFY" => {
+                    return Err("`SCMP_ACT_NOTIFY` needs a program that is told of system calls, and this is not supported".to_owned());
+                }
+                _ => return Err(format!("`{name}` is not an action")),
+            })))
+        }))
+    }
+}
+
+/// Reads a text by a function. The parser knows the place of what such a visitor refuses, and not of what is refused later.
+struct Word<T>(fn(&str) -> Result<T, String>);
+
+impl<T> Visitor<'_> for Word<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).map_err(E::custom)
+    }
+}
+
+/// The same for numbers.
+struct Whole<T>(fn(u64) -> Result<T, String>);
+
+impl<T> Visitor<'_> for Whole<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a whole number that is not negative")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        (self.0)(number).map_err(E::custom)
+    }
+}
+
+/// An error number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Errno(u16);
+
+impl<'de> Deserialize<'de> for Errno {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Errno, D::Error> {
+        // The highest that the kernel gives to programs.
+        const MAX_ERRNO: u64 = 4095;
+        deserializer.deserialize_u64(Whole(|number| match number {
+            0..=MAX_ERRNO => Ok(Errno(number as u16)),
+            _ => Err(format!("{number} is not an error number: the highest is {MAX_ERRNO}")),
+        }))
+    }
+}
+
+/// An architecture by its name in libseccomp; none where this machine cannot have it.
+#[derive(Clone, Copy, Debug)]
+struct Architecture(Option<Abi>);
+
+/// Those that no machine of ours can be.
+const FOREIGN: [&str; 19] = [
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_RISCV32",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB",
 ];
 
-const ALLOWED: &str = "
-    _llseek _newselect accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32 clock_adjtime
-    clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep clock_nanosleep_time64 close close_range
-    connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait
-    epoll_wait_old eventfd eventfd2 execve execveat exit exit_group faccessat faccessat2 fadvise64 fadvise64_64 fallocate fanotify_mark fchdir
-    fchmod fchmodat fchmodat2 fchown fchown32 fchownat fcntl fcntl64 fdatasync fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat
-    fstat64 fstatat64 fstatfs fstatfs64 fsync ftruncate ftruncate64 futex futex_requeue futex_time64 futex_wait futex_waitv futex_wake futimesat
-    get_robust_list get_thread_area getcpu getcwd getdents getdents64 getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32
-    getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresgid32 getresuid getresuid32 getrlimit getrusage
-    getsid getsockname getsockopt gettid gettimeofday getuid getuid32 getxattr getxattrat inotify_add_watch inotify_init inotify_init1
-    inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit ioctl ioprio_get ioprio_set ipc
-    kill landlock_add_rule landlock_create_ruleset landlock_restrict_self lchown lchown32 lgetxattr link linkat listen listmount listxattr
-    listxattrat llistxattr lremovexattr lseek lsetxattr lstat lstat64 madvise map_shadow_stack membarrier memfd_create memfd_secret mincore
-    mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap mmap2 mprotect mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedreceive_time64
-    mq_timedsend mq_timedsend_time64 mq_unlink mremap mseal msgctl msgget msgrcv msgsnd msync munlock munlockall munmap name_to_handle_at
-    nanosleep newfstatat open openat openat2 pause pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll
-    ppoll_time64 prctl pread64 preadv preadv2 prlimit64 process_mrelease process_vm_readv process_vm_writev pselect6 pselect6_time64 ptrace
-    pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv recv recvfrom recvmmsg recvmmsg_time64 recvmsg remap_file_pages
-    removexattr removexattrat rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo
-    rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64 rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min
-    sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval sched_rr_get_interval_time64 sched_setaffinity
-    sched_setattr sched_setparam sched_setscheduler sched_yield seccomp select semctl semget semop semtimedop semtimedop_time64 send sendfile
-    sendfile64 sendmmsg sendmsg sendto set_robust_list set_thread_area set_tid_address setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32
-    setgroups setgroups32 setitimer setpgid setpriority setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32
-    setrlimit setsid setsockopt setuid setuid32 setxattr setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4
-    sigprocmask sigreturn socketcall socketpair splice stat stat64 statfs statfs64 statmount statx symlink symlinkat sync sync_file_range syncfs
-    sysinfo tee tgkill time timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64
-    timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill truncate truncate64 ugetrlimit umask uname
-    unlink unlinkat uretprobe utime utimensat utimensat_time64 utimes vfork vmsplice wait4 waitid waitpid write writev
-";
+impl<'de> Deserialize<'de> for Architecture {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Architecture, D::Error> {
+        deserializer.deserialize_str(Word(|name| {
+            Ok(Architecture(Some(match name {
+                "SCMP_ARCH_X86_64" => Abi::X86_64,
+                "SCMP_ARCH_X32" => Abi::X32,
+                "SCMP_ARCH_X86" => Abi::X86,
+                "SCMP_ARCH_AARCH64" => Abi::Aarch64,
+                "SCMP_ARCH_ARM" => Abi::Arm,
+                "SCMP_ARCH_NATIVE" => Abi::NATIVE,
+                foreign if FOREIGN.contains(&foreign) => return Ok(Architecture(None)),
+                _ => return Err(format!("`{name}` is not an architecture")),
+            })))
+        }))
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ArchitectureWithOthers {
+    architecture: Architecture,
+    sub_architectures: Option<Vec<Architecture>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+enum Flag {
+    #[serde(rename = "SECCOMP_FILTER_FLAG_LOG")]
+    Log,
+    #[serde(rename = "SECCOMP_FILTER_FLAG_SPEC_ALLOW")]
+    SpecAllow,
+    // The process has a single thread when it takes the filter.
+    #[serde(rename = "SECCOMP_FILTER_FLAG_TSYNC")]
+    ThreadSync,
+}
+
+/// One entry of `syscalls`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "WrittenRule")]
+struct Rule {
+    names: Vec<String>,
+    action: ActionName,
+    errno: Option<Errno>,
+    args: Vec<Argument>,
+    includes: Filter,
+    excludes: Filter,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenRule {
+    name: Option<String>,
+    names: Option<Vec<String>>,
+    action: Action,
+    errno_ret: Option<Errno>,
+    args: Option<Vec<Argument>>,
+    includes: Option<Filter>,
+    excludes: Option<Filter>,
+}
+
+impl TryFrom<WrittenRule> for Rule {
+    type Error = String;
+
+    fn try_from(written: WrittenRule) -> Result<Rule, String> {
+        let names = match (written.name.filter(|name| !name.is_empty()), written.names.unwrap_or_default()) {
+            (Some(name), names) if names.is_empty() => vec![name],
+            (Some(_), _) => return Err("a rule has both `name` and `names`".to_owned()),
+            (None, names) => names,
+        };
+        let action = written.action.0.ok_or("a rule has no action")?;
+        action.action(written.errno_ret).map_err(|error| error.to_string())?;
+        Ok(Rule {
+            names,
+            action,
+            errno: written.errno_ret,
+            args: written.args.unwrap_or_default(),
+            includes: written.includes.unwrap_or_default(),
+            excludes: written.excludes.unwrap_or_default(),
+        })
+    }
+}
+
+impl Rule {
+    fn applies(&self, host: &SeccompHost) -> bool {
+        let Filter { caps, arches, min_kernel } = &self.excludes;
+        let has = |name: &String| Capabilities::named(name).is_some_and(|capability| host.capabilities.contains(capability));
+        let is_ours = |name: &String| name == architecture_of_docker();
+        let excluded = caps.iter().flatten().any(has)
+            || arches.iter().flatten().any(is_ours)
+            || min_kernel.is_some_and(|KernelVersion(version)| host.kernel >= version);
+        let Filter { caps, arches, min_kernel } = &self.includes;
+        let arches = arches.as_deref().unwrap_or_default();
+        let included = caps.iter().flatten().all(has)
+            && (arches.is_empty() || arches.iter().any(is_ours))
+            && min_kernel.is_none_or(|KernelVersion(version)| host.kernel >= version);
+        included && !excluded
+    }
+
+    /// Conditions on different arguments must all hold; where two are on the same one, each of them alone is enough, as in other runtimes.
+    fn rules(&self) -> Result<Vec<SeccompRule>, SeccompProfileError> {
+        let action = self.action.action(self.errno)?;
+        let names: Vec<_> = self.names.iter().cloned().map(Cow::Owned).collect();
+        let conditions: Vec<_> = self.args.iter().map(|argument| argument.0).collect();
+        let same = |(index, one): (usize, &Condition)| conditions[..index].iter().any(|other| other.argument == one.argument);
+        let groups: Vec<Vec<Condition>> = match conditions.iter().enumerate().any(same) {
+            true => conditions.into_iter().map(|condition| vec![condition]).collect(),
+            false => vec![conditions],
+        };
+        Ok(groups.into_iter().map(|conditions| SeccompRule { names: names.clone(), action, conditions }).collect())
+    }
+}
+
+/// What Docker's profiles call this architecture.
+fn architecture_of_docker() -> &'static str {
+    match Abi::NATIVE {
+        Abi::Aarch64 | Abi::Arm => "arm64",
+        Abi::X86_64 | Abi::X32 | Abi::X86 => "amd64",
+    }
+}
+
+/// What a rule depends on.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Filter {
+    caps: Option<Vec<String>>,
+    arches: Option<Vec<String>>,
+    min_kernel: Option<KernelVersion>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct KernelVersion((u32, u32));
+
+impl<'de> Deserialize<'de> for KernelVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<KernelVersion, D::Error> {
+        deserializer.deserialize_str(Word(|text| {
+            let numbers = text.split_once('.').and_then(|(kernel, major)| Some((kernel.parse().ok()?, major.parse().ok()?)));
+            numbers.map(KernelVersion).ok_or_else(|| format!("`{text}` is not a version of the kernel, such as `4.8`"))
+        }))
+    }
+}
+
+/// One entry of `args`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(from = "WrittenArgument")]
+struct Argument(Condition);
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenArgument {
+    index: ArgumentIndex,
+    #[serde(default)]
+    value: u64,
+    #[serde(default)]
+    value_two: u64,
+    op: Operator,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ArgumentIndex(u8);
+
+impl<'de> Deserialize<'de> for ArgumentIndex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ArgumentIndex, D::Error> {
+        deserializer.deserialize_u64(Whole(|index| match index {
+            0..=5 => Ok(ArgumentIndex(index as u8)),
+            _ => Err(format!("system calls have no argument {index}: the first is 0, the last 5")),
+        }))
+    }
+}
+
+/// A comparison by its name in libseccomp; that of masked bits has its mask in `value`.
+#[derive(Clone, Copy, Debug)]
+struct Operator(Comparison);
+
+impl<'de> Deserialize<'de> for Operator {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Operator, D::Error> {
+        deserializer.deserialize_str(Word(|name| {
+            Ok(Operator(match name {
+                "SCMP_CMP_EQ" => Comparison::Equal,
+                "SCMP_CMP_NE" => Comparison::NotEqual,
+                "SCMP_CMP_LT" => Comparison::Less,
+                "SCMP_CMP_LE" => Comparison::LessOrEqual,
+                "SCMP_CMP_GE" => Comparison::GreaterOrEqual,
+                "SCMP_CMP_GT" => Comparison::Greater,
+                "SCMP_CMP_MASKED_EQ" => Comparison::Masked(0),
+                _ => return Err(format!("`{name}` is not a comparison")),
+            }))
+        }))
+    }
+}
+
+impl From<WrittenArgument> for Argument {
+    fn from(written: WrittenArgument) -> Argument {
+        let WrittenArgument { index: ArgumentIndex(argument), value, value_two, op: Operator(op) } = written;
+        let (comparison, value) = match op {
+            Comparison::Masked(_) => (Comparison::Masked(value), value_two),
+            other => (other, value),
+        };
+        Argument(Condition { argument, comparison, value })
+    }
+}

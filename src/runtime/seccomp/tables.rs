@@ -1,54 +1,112 @@
-//! System call numbers of the names in the profile, for each ABI that a filter of ours meets. Facts of the kernel's ABI: they never change.
+//! System call numbers by name, for each ABI that a filter of ours meets. Facts of the kernel's ABI: they never change.
 //!
 //! A table of our own, because `libc` only knows the numbers of the architecture that is compiled for, and a filter also judges 32-bit programs.
 
+use serde::{Deserialize, Serialize};
+
 /// An ABI of system calls; also its column in [`SYSCALLS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "each architecture uses its own")]
-pub(super) enum Abi {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Abi {
+    /// 64-bit programs of x86.
     X86_64 = 0,
-    /// 64-bit registers with 32-bit pointers; numbers are without the bit that marks them.
+    /// Programs of x86-64 with 32-bit pointers; numbers are without the bit that marks them.
     X32 = 1,
+    /// 32-bit programs of x86.
     X86 = 2,
+    /// 64-bit programs of ARM.
     Aarch64 = 3,
+    /// 32-bit programs of ARM (EABI).
     Arm = 4,
 }
 
 /// No such system call in the ABI.
 const NONE: u32 = u32::MAX;
 
-/// Private calls of ARM start here; they say nothing of how new the table is.
-pub(super) const ARM_PRIVATE: u32 = 0xf_0000;
-
 impl Abi {
+    /// The ABI of this program.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const NATIVE: Abi = Abi::X86_64;
+    /// The ABI of this program.
+    #[cfg(target_arch = "aarch64")]
+    pub(super) const NATIVE: Abi = Abi::Aarch64;
+
+    /// The ABIs that a kernel of this architecture may offer.
+    pub(super) fn of_this_machine() -> Vec<Abi> {
+        match Abi::NATIVE {
+            Abi::X86_64 | Abi::X32 | Abi::X86 => vec![Abi::X86_64, Abi::X86, Abi::X32],
+            Abi::Aarch64 | Abi::Arm => vec![Abi::Aarch64, Abi::Arm],
+        }
+    }
+
     /// The number of the system call `name`.
     pub(super) fn number(self, name: &str) -> Option<u32> {
         let index = SYSCALLS.binary_search_by(|(known, _)| known.cmp(&name)).ok()?;
         Some(SYSCALLS[index].1[self as usize]).filter(|number| *number != NONE)
     }
 
-    /// The highest number that the table knows.
-    pub(super) fn newest(self) -> u32 {
-        let numbers = SYSCALLS.iter().map(|(_, numbers)| numbers[self as usize]);
-        numbers.filter(|number| *number < ARM_PRIVATE).max().unwrap_or(0)
+    /// Whether arguments have 64 bits.
+    pub(super) fn is_wide(self) -> bool {
+        matches!(self, Abi::X86_64 | Abi::Aarch64)
     }
 }
+
+/// System calls that 32-bit programs of x86 can also make through another one, with the number that its first argument then has (`linux/net.h`, `linux/ipc.h`).
+pub(super) const MULTIPLEXED: [(&str, &str, u64); 32] = [
+    ("socket", "socketcall", 1),
+    ("bind", "socketcall", 2),
+    ("connect", "socketcall", 3),
+    ("listen", "socketcall", 4),
+    ("accept", "socketcall", 5),
+    ("getsockname", "socketcall", 6),
+    ("getpeername", "socketcall", 7),
+    ("socketpair", "socketcall", 8),
+    ("send", "socketcall", 9),
+    ("recv", "socketcall", 10),
+    ("sendto", "socketcall", 11),
+    ("recvfrom", "socketcall", 12),
+    ("shutdown", "socketcall", 13),
+    ("setsockopt", "socketcall", 14),
+    ("getsockopt", "socketcall", 15),
+    ("sendmsg", "socketcall", 16),
+    ("recvmsg", "socketcall", 17),
+    ("accept4", "socketcall", 18),
+    ("recvmmsg", "socketcall", 19),
+    ("sendmmsg", "socketcall", 20),
+    ("semop", "ipc", 1),
+    ("semget", "ipc", 2),
+    ("semctl", "ipc", 3),
+    ("semtimedop", "ipc", 4),
+    ("msgsnd", "ipc", 11),
+    ("msgrcv", "ipc", 12),
+    ("msgget", "ipc", 13),
+    ("msgctl", "ipc", 14),
+    ("shmat", "ipc", 21),
+    ("shmdt", "ipc", 22),
+    ("shmget", "ipc", 23),
+    ("shmctl", "ipc", 24),
+];
 
 #[rustfmt::skip]
 const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("_llseek", [NONE, NONE, 140, NONE, 140]),
     ("_newselect", [NONE, NONE, 142, NONE, 142]),
+    ("_sysctl", [156, NONE, 149, NONE, 149]),
     ("accept", [43, 43, NONE, 202, 285]),
     ("accept4", [288, 288, 364, 242, 366]),
     ("access", [21, 21, 33, NONE, 33]),
     ("acct", [163, 163, 51, 89, 51]),
+    ("add_key", [248, 248, 286, 217, 309]),
     ("adjtimex", [159, 159, 124, 171, 124]),
+    ("afs_syscall", [183, 183, 137, NONE, NONE]),
     ("alarm", [37, 37, 27, NONE, NONE]),
     ("arch_prctl", [158, 158, 384, NONE, NONE]),
     ("arm_fadvise64_64", [NONE, NONE, NONE, NONE, 270]),
     ("arm_sync_file_range", [NONE, NONE, NONE, NONE, 341]),
+    ("bdflush", [NONE, NONE, 134, NONE, 134]),
     ("bind", [49, 49, 361, 200, 282]),
     ("bpf", [321, 321, 357, 280, 386]),
+    ("break", [NONE, NONE, 17, NONE, NONE]),
     ("breakpoint", [NONE, NONE, NONE, NONE, 0xf0001]),
     ("brk", [12, 12, 45, 214, 45]),
     ("cacheflush", [NONE, NONE, NONE, NONE, 0xf0002]),
@@ -77,6 +135,7 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("connect", [42, 42, 362, 203, 283]),
     ("copy_file_range", [326, 326, 377, 285, 391]),
     ("creat", [85, 85, 8, NONE, 8]),
+    ("create_module", [174, NONE, 127, NONE, NONE]),
     ("delete_module", [176, 176, 129, 106, 129]),
     ("dup", [32, 32, 41, 23, 41]),
     ("dup2", [33, 33, 63, NONE, 63]),
@@ -113,6 +172,8 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("fcntl64", [NONE, NONE, 221, NONE, 221]),
     ("fdatasync", [75, 75, 148, 83, 148]),
     ("fgetxattr", [193, 193, 231, 10, 231]),
+    ("file_getattr", [468, 468, 468, 468, 468]),
+    ("file_setattr", [469, 469, 469, 469, 469]),
     ("finit_module", [313, 313, 350, 273, 379]),
     ("flistxattr", [196, 196, 234, 13, 234]),
     ("flock", [73, 73, 143, 32, 143]),
@@ -129,6 +190,7 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("fstatfs", [138, 138, 100, 44, 100]),
     ("fstatfs64", [NONE, NONE, 269, NONE, 267]),
     ("fsync", [74, 74, 118, 82, 118]),
+    ("ftime", [NONE, NONE, 35, NONE, NONE]),
     ("ftruncate", [77, 77, 93, 46, 93]),
     ("ftruncate64", [NONE, NONE, 194, NONE, 194]),
     ("futex", [202, 202, 240, 98, 240]),
@@ -138,6 +200,7 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("futex_waitv", [449, 449, 449, 449, 449]),
     ("futex_wake", [454, 454, 454, 454, 454]),
     ("futimesat", [261, 261, 299, NONE, 326]),
+    ("get_kernel_syms", [177, NONE, 130, NONE, NONE]),
     ("get_mempolicy", [239, 239, 275, 236, 320]),
     ("get_robust_list", [274, 531, 312, 100, 339]),
     ("get_thread_area", [211, NONE, 244, NONE, NONE]),
@@ -158,6 +221,7 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("getpgid", [121, 121, 132, 155, 132]),
     ("getpgrp", [111, 111, 65, NONE, 65]),
     ("getpid", [39, 39, 20, 172, 20]),
+    ("getpmsg", [181, 181, 188, NONE, NONE]),
     ("getppid", [110, 110, 64, 173, 64]),
     ("getpriority", [140, 140, 96, 141, 96]),
     ("getrandom", [318, 318, 355, 278, 384]),
@@ -176,6 +240,8 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("getuid32", [NONE, NONE, 199, NONE, 199]),
     ("getxattr", [191, 191, 229, 8, 229]),
     ("getxattrat", [464, 464, 464, 464, 464]),
+    ("gtty", [NONE, NONE, 32, NONE, NONE]),
+    ("idle", [NONE, NONE, 112, NONE, NONE]),
     ("init_module", [175, 175, 128, 105, 128]),
     ("inotify_add_watch", [254, 254, 292, 27, 317]),
     ("inotify_init", [253, 253, 291, NONE, 316]),
@@ -188,6 +254,9 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("io_pgetevents_time64", [NONE, NONE, 416, NONE, 416]),
     ("io_setup", [206, 543, 245, 0, 243]),
     ("io_submit", [209, 544, 248, 2, 246]),
+    ("io_uring_enter", [426, 426, 426, 426, 426]),
+    ("io_uring_register", [427, 427, 427, 427, 427]),
+    ("io_uring_setup", [425, 425, 425, 425, 425]),
     ("ioctl", [16, 514, 54, 29, 54]),
     ("ioperm", [173, 173, 101, NONE, NONE]),
     ("iopl", [172, 172, 110, NONE, NONE]),
@@ -195,6 +264,9 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("ioprio_set", [251, 251, 289, 30, 314]),
     ("ipc", [NONE, NONE, 117, NONE, NONE]),
     ("kcmp", [312, 312, 349, 272, 378]),
+    ("kexec_file_load", [320, 320, NONE, 294, 401]),
+    ("kexec_load", [246, 528, 283, 104, 347]),
+    ("keyctl", [250, 250, 288, 219, 311]),
     ("kill", [62, 62, 37, 129, 37]),
     ("landlock_add_rule", [445, 445, 445, 445, 445]),
     ("landlock_create_ruleset", [444, 444, 444, 444, 444]),
@@ -209,6 +281,7 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("listxattr", [194, 194, 232, 11, 232]),
     ("listxattrat", [465, 465, 465, 465, 465]),
     ("llistxattr", [195, 195, 233, 12, 233]),
+    ("lock", [NONE, NONE, 53, NONE, NONE]),
     ("lookup_dcookie", [212, 212, 253, 18, 249]),
     ("lremovexattr", [198, 198, 236, 15, 236]),
     ("lseek", [8, 8, 19, 62, 19]),
@@ -223,7 +296,8 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("mbind", [237, 237, 274, 235, 319]),
     ("membarrier", [324, 324, 375, 283, 389]),
     ("memfd_create", [319, 319, 356, 279, 385]),
-    ("memfd_secret", [447, 447, 447, 447, NONE]),
+    ("memfd_secret", [447, 447, 447, 447, 447]),
+    ("migrate_pages", [256, 256, 294, 238, NONE]),
     ("mincore", [27, 27, 218, 232, 219]),
     ("mkdir", [83, 83, 39, NONE, 39]),
     ("mkdirat", [258, 258, 296, 34, 323]),
@@ -238,7 +312,9 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("mount", [165, 165, 21, 40, 21]),
     ("mount_setattr", [442, 442, 442, 442, 442]),
     ("move_mount", [429, 429, 429, 429, 429]),
+    ("move_pages", [279, 533, 317, 239, 344]),
     ("mprotect", [10, 10, 125, 226, 125]),
+    ("mpx", [NONE, NONE, 56, NONE, NONE]),
     ("mq_getsetattr", [245, 245, 282, 185, 279]),
     ("mq_notify", [244, 527, 281, 184, 278]),
     ("mq_open", [240, 240, 277, 180, 274]),
@@ -260,12 +336,23 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("name_to_handle_at", [303, 303, 341, 264, 370]),
     ("nanosleep", [35, 35, 162, 101, 162]),
     ("newfstatat", [262, 262, NONE, 79, NONE]),
+    ("nfsservctl", [180, NONE, 169, 42, 169]),
+    ("nice", [NONE, NONE, 34, NONE, 34]),
+    ("oldfstat", [NONE, NONE, 28, NONE, NONE]),
+    ("oldlstat", [NONE, NONE, 84, NONE, NONE]),
+    ("oldolduname", [NONE, NONE, 59, NONE, NONE]),
+    ("oldstat", [NONE, NONE, 18, NONE, NONE]),
+    ("olduname", [NONE, NONE, 109, NONE, NONE]),
     ("open", [2, 2, 5, NONE, 5]),
     ("open_by_handle_at", [304, 304, 342, 265, 371]),
     ("open_tree", [428, 428, 428, 428, 428]),
+    ("open_tree_attr", [467, 467, 467, 467, 467]),
     ("openat", [257, 257, 295, 56, 322]),
     ("openat2", [437, 437, 437, 437, 437]),
     ("pause", [34, 34, 29, NONE, 29]),
+    ("pciconfig_iobase", [NONE, NONE, NONE, NONE, 271]),
+    ("pciconfig_read", [NONE, NONE, NONE, NONE, 272]),
+    ("pciconfig_write", [NONE, NONE, NONE, NONE, 273]),
     ("perf_event_open", [298, 298, 336, 241, 364]),
     ("personality", [135, 135, 136, 92, 136]),
     ("pidfd_getfd", [438, 438, 438, 438, 438]),
@@ -273,6 +360,7 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("pidfd_send_signal", [424, 424, 424, 424, 424]),
     ("pipe", [22, 22, 42, NONE, 42]),
     ("pipe2", [293, 293, 331, 59, 359]),
+    ("pivot_root", [155, 155, 217, 41, 218]),
     ("pkey_alloc", [330, 330, 381, 289, 395]),
     ("pkey_free", [331, 331, 382, 290, 396]),
     ("pkey_mprotect", [329, 329, 380, 288, 394]),
@@ -288,16 +376,21 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("process_mrelease", [448, 448, 448, 448, 448]),
     ("process_vm_readv", [310, 539, 347, 270, 376]),
     ("process_vm_writev", [311, 540, 348, 271, 377]),
+    ("prof", [NONE, NONE, 44, NONE, NONE]),
+    ("profil", [NONE, NONE, 98, NONE, NONE]),
     ("pselect6", [270, 270, 308, 72, 335]),
     ("pselect6_time64", [NONE, NONE, 413, NONE, 413]),
     ("ptrace", [101, 521, 26, 117, 26]),
+    ("putpmsg", [182, 182, 189, NONE, NONE]),
     ("pwrite64", [18, 18, 181, 68, 181]),
     ("pwritev", [296, 535, 334, 70, 362]),
     ("pwritev2", [328, 547, 379, 287, 393]),
+    ("query_module", [178, NONE, 167, NONE, NONE]),
     ("quotactl", [179, 179, 131, 60, 131]),
     ("quotactl_fd", [443, 443, 443, 443, 443]),
     ("read", [0, 0, 3, 63, 3]),
     ("readahead", [187, 187, 225, 213, 225]),
+    ("readdir", [NONE, NONE, 89, NONE, NONE]),
     ("readlink", [89, 89, 85, NONE, 85]),
     ("readlinkat", [267, 267, 305, 78, 332]),
     ("readv", [19, 515, 145, 65, 145]),
@@ -313,6 +406,7 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("rename", [82, 82, 38, NONE, 38]),
     ("renameat", [264, 264, 302, 38, 329]),
     ("renameat2", [316, 316, 353, 276, 382]),
+    ("request_key", [249, 249, 287, 218, 310]),
     ("restart_syscall", [219, 219, 0, 128, 0]),
     ("rmdir", [84, 84, 40, NONE, 40]),
     ("rseq", [334, 334, 386, 293, 398]),
@@ -339,6 +433,7 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("sched_setscheduler", [144, 144, 156, 119, 156]),
     ("sched_yield", [24, 24, 158, 124, 158]),
     ("seccomp", [317, 317, 354, 277, 383]),
+    ("security", [185, 185, NONE, NONE, NONE]),
     ("select", [23, 23, 82, NONE, NONE]),
     ("semctl", [66, 66, 394, 191, 300]),
     ("semget", [64, 64, 393, 190, 299]),
@@ -387,20 +482,26 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("setuid32", [NONE, NONE, 213, NONE, 213]),
     ("setxattr", [188, 188, 226, 5, 226]),
     ("setxattrat", [463, 463, 463, 463, 463]),
+    ("sgetmask", [NONE, NONE, 68, NONE, NONE]),
     ("shmat", [30, 30, 397, 196, 305]),
     ("shmctl", [31, 31, 396, 195, 308]),
     ("shmdt", [67, 67, 398, 197, 306]),
     ("shmget", [29, 29, 395, 194, 307]),
     ("shutdown", [48, 48, 373, 210, 293]),
+    ("sigaction", [NONE, NONE, 67, NONE, 67]),
     ("sigaltstack", [131, 525, 186, 132, 186]),
+    ("signal", [NONE, NONE, 48, NONE, NONE]),
     ("signalfd", [282, 282, 321, NONE, 349]),
     ("signalfd4", [289, 289, 327, 74, 355]),
+    ("sigpending", [NONE, NONE, 73, NONE, 73]),
     ("sigprocmask", [NONE, NONE, 126, NONE, 126]),
     ("sigreturn", [NONE, NONE, 119, NONE, 119]),
+    ("sigsuspend", [NONE, NONE, 72, NONE, 72]),
     ("socket", [41, 41, 359, 198, 281]),
     ("socketcall", [NONE, NONE, 102, NONE, NONE]),
     ("socketpair", [53, 53, 360, 199, 288]),
     ("splice", [275, 275, 313, 76, 340]),
+    ("ssetmask", [NONE, NONE, 69, NONE, NONE]),
     ("stat", [4, 4, 106, NONE, 106]),
     ("stat64", [NONE, NONE, 195, NONE, 195]),
     ("statfs", [137, 137, 99, 43, 99]),
@@ -408,12 +509,16 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("statmount", [457, 457, 457, 457, 457]),
     ("statx", [332, 332, 383, 291, 397]),
     ("stime", [NONE, NONE, 25, NONE, NONE]),
+    ("stty", [NONE, NONE, 31, NONE, NONE]),
+    ("swapoff", [168, 168, 115, 225, 115]),
+    ("swapon", [167, 167, 87, 224, 87]),
     ("symlink", [88, 88, 83, NONE, 83]),
     ("symlinkat", [266, 266, 304, 36, 331]),
     ("sync", [162, 162, 36, 81, 36]),
     ("sync_file_range", [277, 277, 314, 84, NONE]),
     ("sync_file_range2", [NONE, NONE, NONE, NONE, 341]),
     ("syncfs", [306, 306, 344, 267, 373]),
+    ("sysfs", [139, 139, 135, NONE, 135]),
     ("sysinfo", [99, 99, 116, 179, 116]),
     ("syslog", [103, 103, 103, 116, 103]),
     ("tee", [276, 276, 315, 77, 342]),
@@ -435,7 +540,9 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("tkill", [200, 200, 238, 130, 238]),
     ("truncate", [76, 76, 92, 45, 92]),
     ("truncate64", [NONE, NONE, 193, NONE, 193]),
+    ("tuxcall", [184, 184, NONE, NONE, NONE]),
     ("ugetrlimit", [NONE, NONE, 191, NONE, 191]),
+    ("ulimit", [NONE, NONE, 58, NONE, NONE]),
     ("umask", [95, 95, 60, 166, 60]),
     ("umount", [NONE, NONE, 22, NONE, NONE]),
     ("umount2", [166, 166, 52, 39, 52]),
@@ -444,13 +551,19 @@ const SYSCALLS: &[(&str, [u32; 5])] = &[
     ("unlinkat", [263, 263, 301, 35, 328]),
     ("unshare", [272, 272, 310, 97, 337]),
     ("uretprobe", [335, NONE, NONE, NONE, NONE]),
+    ("uselib", [134, NONE, 86, NONE, 86]),
+    ("userfaultfd", [323, 323, 374, 282, 388]),
+    ("ustat", [136, 136, 62, NONE, 62]),
     ("utime", [132, 132, 30, NONE, NONE]),
     ("utimensat", [280, 280, 320, 88, 348]),
     ("utimensat_time64", [NONE, NONE, 412, NONE, 412]),
     ("utimes", [235, 235, 271, NONE, 269]),
     ("vfork", [58, 58, 190, NONE, 190]),
     ("vhangup", [153, 153, 111, 58, 111]),
+    ("vm86", [NONE, NONE, 166, NONE, NONE]),
+    ("vm86old", [NONE, NONE, 113, NONE, NONE]),
     ("vmsplice", [278, 532, 316, 75, 343]),
+    ("vserver", [236, NONE, 273, NONE, 313]),
     ("wait4", [61, 61, 114, 260, 114]),
     ("waitid", [247, 529, 284, 95, 280]),
     ("waitpid", [NONE, NONE, 7, NONE, NONE]),

@@ -2,6 +2,7 @@
 
 pub(crate) mod faulty;
 pub(crate) mod image;
+pub(crate) mod program;
 pub(crate) mod registry;
 pub(crate) mod terminal;
 pub(crate) mod web;
