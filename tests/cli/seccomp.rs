@@ -98,7 +98,7 @@ fn a_bad_profile_is_told_with_its_place_and_nothing_is_made() {
     let Some(world) = world() else { return };
     for (text, expected) in [
         ("{\n  \"defaultAction\": \"SCMP_ACT_PERMIT\"\n}", &["p.json:2:20", "`SCMP_ACT_PERMIT` is not an action"][..]),
-        ("{\n  \"defaultAction\": \"SCMP_ACT_ALLOW\",\n", &["p.json:3", "EOF"]),
+        ("{\n  \"defaultAction\": \"SCMP_ACT_ALLOW\",\n", &["p.json:2", "EOF"]),
         (
             "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [\n{\"names\": [\"a\"], \"action\": \"SCMP_ACT_NOTIFY\"}]}",
             &["p.json:2", "not supported"],
