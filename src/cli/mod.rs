@@ -115,6 +115,8 @@ enum Command {
     Container(commands::container::ContainerArgs),
     /// Manage volumes
     Volume(commands::volume::VolumeArgs),
+    /// Manage networks
+    Network(commands::network::NetworkArgs),
     /// Make a container, without starting it
     #[command(disable_help_flag = true)]
     Create(Box<commands::run::CreateArgs>),
@@ -146,7 +148,7 @@ enum Command {
     /// Show what containers use
     Stats(commands::container_views::StatsArgs),
     /// Show the ports that a container has published
-    Port(commands::container_views::PortArgs),
+    Port(commands::ports::PortArgs),
     /// Copy files into a container, or out of it
     Cp(commands::container_files::CpArgs),
     /// Make an image of a container
@@ -248,6 +250,7 @@ pub fn main() -> ExitCode {
         Command::History(args) => commands::images::history(&arguments.global, args),
         Command::Container(args) => commands::container::run(&arguments.global, args),
         Command::Volume(args) => commands::volume::run(&arguments.global, args),
+        Command::Network(args) => commands::network::run(&arguments.global, args),
         Command::Create(args) => commands::run::create(&arguments.global, *args),
         Command::Restart(args) => commands::life::restart(&arguments.global, &args),
         Command::Pause(args) => commands::life::pause(&arguments.global, &args),
@@ -256,7 +259,7 @@ pub fn main() -> ExitCode {
         Command::Update(args) => commands::life::update(&arguments.global, &args),
         Command::Top(args) => commands::container_views::top(&arguments.global, &args),
         Command::Stats(args) => commands::container_views::stats(&arguments.global, &args),
-        Command::Port(args) => commands::container_views::port(&arguments.global, &args),
+        Command::Port(args) => commands::ports::port(&arguments.global, &args),
         Command::Cp(args) => commands::container_files::cp(&arguments.global, &args),
         Command::Commit(args) => commands::container_files::commit(&arguments.global, args),
         Command::Export(args) => commands::container_files::export(&arguments.global, &args),

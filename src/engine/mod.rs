@@ -20,6 +20,7 @@ mod images;
 mod index;
 mod login;
 mod network;
+mod networks;
 mod outputs;
 mod remote;
 mod search;
@@ -53,10 +54,11 @@ pub use call::{Call, CallOutcome, CheckReport, Lines};
 pub use check::{CheckDepth, CheckOutcome, Problem, StoreCheck};
 pub use containers::{
     ChangeKind, CommitRequest, ContainerUsage, CopyFiles, Event, EventOptions, FileChange, Healed, HealthRequest, ProcessRow,
-    UpdateRequest, VolumeInfo, VolumesFrom, parse_mount, parse_volumes_from,
+    UpdateRequest, VolumeInfo, VolumesFrom, endpoint_id, mac_text, parse_mount, parse_volumes_from,
 };
 pub use containers::{
-    ContainerInfo, ExecOptions, MountRequest, RunImage, RunNetwork, RunRequest, SeccompRequest, parse_bytes, parse_tmpfs, parse_volume,
+    ContainerInfo, ExecOptions, MountRequest, NetworkChoice, RunImage, RunNetwork, RunRequest, SeccompRequest, parse_bytes, parse_tmpfs,
+    parse_volume,
 };
 pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};
 pub use copy::{CopyOutcome, CopyRequest, Place, RemoteDocument, RemoteImage, Wanted};
@@ -67,6 +69,7 @@ pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Remo
 pub use index::{AddOptions, IndexBase, IndexEdit, IndexOutcome, IndexRequest, PlatformChange, Selector};
 pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
+pub use networks::{NetworkConfig, NetworkInfo, NetworkMember, NetworkRequestOptions};
 pub use outputs::{Compression, CompressionSpec, Destination, Output, OutputTimes, Packing, Push};
 pub use search::FoundRepository;
 pub use serve::{Collected, RegistryAccess, RegistryEvent, RegistryEvents, RegistryServer, ServeRequest, bind_registry, collect_registry};
@@ -130,6 +133,8 @@ impl Engine {
     pub fn open(options: EngineOptions, spawner: Option<Spawner>) -> Result<Engine, Error> {
         let limit = options.max_layer_size.as_deref().map(layer_limit).transpose()?;
         let store = Store::open(&options.root)?.with_layer_limit(limit);
+        // What killed processes left is gone with the next command, whatever that is.
+        crate::runtime::network::sweep(&options.run_dir);
         Ok(Engine { options, store, spawner: spawner.map(Arc::new), client: Arc::default() })
     }
 

@@ -58,7 +58,7 @@ impl Networks {
             NetworkMode::None => Ok(StepNetwork {
                 namespace: None,
                 resolv_conf: String::new(),
-                hosts: hosts_file(hostname, None, &self.extra_hosts(None)),
+                hosts: hosts_file(hostname, &[], &self.extra_hosts(None)),
                 guard: None,
             }),
             NetworkMode::Host => Ok(self.host()),
@@ -94,7 +94,7 @@ impl Networks {
         Ok(StepNetwork {
             namespace: Some(namespace),
             resolv_conf: resolv_conf(&host, ResolvMode::Private { alternative: upstream.as_deref() }),
-            hosts: hosts_file(hostname, Some(address), &self.extra_hosts(Some(netns.gateway()))),
+            hosts: hosts_file(hostname, &[address], &self.extra_hosts(Some(netns.gateway()))),
             guard: Some(Box::new(netns)),
         })
     }

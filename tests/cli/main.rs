@@ -28,6 +28,7 @@ mod index;
 mod interop;
 mod kill;
 mod lifecycle;
+mod networks;
 mod on_error;
 mod outputs;
 mod parse;

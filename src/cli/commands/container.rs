@@ -9,7 +9,7 @@ use crate::cli::{Global, report};
 use crate::engine::{ContainerInfo, Engine, Error};
 
 use super::containers::{self, open};
-use super::{container_files, container_views, exec, exit, images, life, run};
+use super::{container_files, container_views, exec, exit, images, life, ports, run};
 
 // Flags of `strake container`.
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ enum ContainerCommand {
     /// Make all processes of containers stand still
     Pause(life::PauseArgs),
     /// Show the ports that a container has published
-    Port(container_views::PortArgs),
+    Port(ports::PortArgs),
     /// Remove containers that do not run
     Prune(PruneArgs),
     /// Give a container another name
@@ -114,7 +114,7 @@ pub(in crate::cli) fn run(global: &Global, args: ContainerArgs) -> ExitCode {
         ContainerCommand::Logs(args) => containers::logs(global, &args),
         ContainerCommand::Ls(args) => containers::ps(global, &args),
         ContainerCommand::Pause(args) => life::pause(global, &args),
-        ContainerCommand::Port(args) => container_views::port(global, &args),
+        ContainerCommand::Port(args) => ports::port(global, &args),
         ContainerCommand::Prune(args) => exit(open(global).and_then(|engine| {
             let freed = prune(&engine, &args.filter)?;
             report::result(&format!("Total reclaimed space: {}", size(freed)));

@@ -8,17 +8,17 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::env;
 use crate::engine::{
-    Error, HealthRequest, MountRequest, RunNetwork, RunRequest, VolumesFrom, parse_bytes, parse_mount, parse_tmpfs, parse_volume,
-    parse_volumes_from,
+    Error, HealthRequest, MountRequest, RunRequest, VolumesFrom, parse_bytes, parse_mount, parse_tmpfs, parse_volume, parse_volumes_from,
 };
 use crate::oci::Platform;
 use crate::parser::{duration, signals};
 use crate::path::RootPath;
-use crate::runtime::container::{HostAddress, LogDriver, LogSettings, RestartPolicy, StdinMode};
+use crate::runtime::container::{LogDriver, LogSettings, RestartPolicy, StdinMode};
 use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, TerminalSize};
 
 use super::isolation_flags::IsolationFlags;
-use super::step_flags::{check_limits, cpu_period, cpu_quota, cpu_shares, host_address, memory_swap, number_list, split_host, ulimit};
+use super::network_flags::NetworkFlags;
+use super::step_flags::{check_limits, cpu_period, cpu_quota, cpu_shares, memory_swap, number_list, ulimit};
 
 // What a container is.
 #[derive(Debug, Args)]
@@ -71,15 +71,8 @@ pub(super) struct ContainerFlags {
     /// The container's name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The network
-    #[arg(long, visible_alias = "net", value_enum, default_value = "default")]
-    network: Network,
-    /// A name for /etc/hosts: `NAME:ADDRESS`, where the address may be `host-gateway` (may be given several times)
-    #[arg(long, value_name = "NAME:ADDRESS", value_parser = host)]
-    add_host: Vec<(String, HostAddress)>,
-    /// A port that the container listens at, for display: `PORT[/PROTOCOL]` (may be given several times)
-    #[arg(long, value_name = "PORT", value_parser = port)]
-    expose: Vec<String>,
+    #[command(flatten)]
+    network: NetworkFlags,
     /// The host name
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
@@ -249,18 +242,6 @@ struct HealthFlags {
     no_healthcheck: bool,
 }
 
-/// `--network`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Network {
-    /// A private one where possible
-    #[value(alias = "bridge")]
-    Default,
-    /// None
-    None,
-    /// This machine's
-    Host,
-}
-
 /// `--pull`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Pull {
@@ -362,14 +343,6 @@ fn sysctl(text: &str) -> Result<(String, String), String> {
     Err(format!("`{name}` is not a parameter of a container's own namespaces"))
 }
 
-fn port(text: &str) -> Result<String, String> {
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let number = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
-    let known = matches!(protocol, "tcp" | "udp" | "sctp");
-    let fits = ports.split_once('-').map_or_else(|| number(ports), |(first, last)| number(first) && number(last));
-    if known && fits { Ok(format!("{ports}/{protocol}")) } else { Err("expected PORT[-PORT][/tcp|udp|sctp]".to_owned()) }
-}
-
 fn capability(name: &str) -> Result<Capabilities, String> {
     Capabilities::named(name).ok_or_else(|| format!("there is no capability `{name}`"))
 }
@@ -386,11 +359,6 @@ pub(super) fn cpus(text: &str) -> Result<u64, String> {
         Ok(number) if (0.001..=1_000_000.0).contains(&number) => Ok((number * 1000.0).round() as u64),
         _ => Err(format!("`{text}` is not a number of processors")),
     }
-}
-
-fn host(text: &str) -> Result<(String, HostAddress), String> {
-    let (name, address) = split_host(text)?;
-    Ok((name.to_owned(), host_address(address)?))
 }
 
 impl ContainerFlags {
@@ -429,13 +397,6 @@ impl ContainerFlags {
             auto_remove: self.rm,
             mounts: self.volume.into_iter().chain(self.mount).chain(self.tmpfs).collect(),
             volumes_from: self.volumes_from,
-            network: match self.network {
-                Network::Default => RunNetwork::Private,
-                Network::None => RunNetwork::None,
-                Network::Host => RunNetwork::Host,
-            },
-            extra_hosts: self.add_host,
-            ports: self.expose,
             init: self.init,
             read_only: self.read_only,
             privileged: self.privileged,
@@ -456,6 +417,7 @@ impl ContainerFlags {
             ..RunRequest::new(image)
         };
         self.isolation.over(&mut request)?;
+        self.network.apply(&mut request)?;
         Ok(request)
     }
 }

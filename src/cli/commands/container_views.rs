@@ -1,4 +1,4 @@
-//! `strake top`, `stats`, `port` and `diff`: what is in containers.
+//! `strake top`, `stats` and `diff`: what is in containers.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -42,15 +42,6 @@ pub(in crate::cli) struct StatsArgs {
     /// `json`, or a template such as `{{.Name}} {{.CPUPerc}}`
     #[arg(long, value_parser = format)]
     format: Option<Format>,
-}
-
-// Flags of `strake port`.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct PortArgs {
-    /// The container
-    container: String,
-    /// Only this port of it: `PORT[/PROTOCOL]`
-    port: Option<String>,
 }
 
 // Flags of `strake container diff`.
@@ -174,20 +165,6 @@ pub(in crate::cli) fn top(global: &Global, args: &TopArgs) -> ExitCode {
         }
         report::result(&table.render());
         Ok(())
-    }))
-}
-
-/// Runs `strake port`: nothing is published.
-pub(in crate::cli) fn port(global: &Global, args: &PortArgs) -> ExitCode {
-    exit(open(global).and_then(|engine| {
-        let info = engine.container(&args.container)?;
-        match &args.port {
-            None => Ok(()),
-            Some(port) => {
-                let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
-                Err(Error::Usage { message: format!("the container `{}` has not published the port {port}", info.record.name), hint: None })
-            }
-        }
     }))
 }
 

@@ -14,10 +14,12 @@ use crate::cli::render::size as shown_size;
 use crate::cli::table::{Table, age_in_words, ago, cut, date, tame};
 use crate::cli::{Global, env, report};
 use crate::engine::{ContainerInfo, Engine, Error};
-use crate::runtime::container::{HealthStatus, LogOptions, LogStream, Mode, State, StdinMode};
+use crate::runtime::container::{HealthStatus, LogOptions, LogStream, Mode, NetworkRequest, State, StdinMode};
+use crate::runtime::network::builtin_id;
 
 use super::container_flags::signal;
 use super::exec::{DetachKeys, detach_keys_value};
+use super::ports;
 use super::run::{PumpFlags, failure_code, pump};
 
 // Flags of `strake ps`.
@@ -44,7 +46,7 @@ pub(in crate::cli) struct PsArgs {
     /// With how much each has written
     #[arg(short, long)]
     size: bool,
-    /// `name=`, `id=`, `status=`, `health=`, `label=`, `ancestor=`, `exited=`, `before=`, `since=` or `volume=` (may be given several times)
+    /// `name=`, `id=`, `status=`, `health=`, `label=`, `ancestor=`, `exited=`, `before=`, `since=`, `volume=`, `network=`, `publish=` or `expose=` (may be given several times)
     #[arg(short, long, value_name = "FILTER", value_parser = filter)]
     filter: Vec<(String, String)>,
 }
@@ -163,11 +165,10 @@ fn filter(text: &str) -> Result<(String, String), String> {
         "health" if !["starting", "healthy", "unhealthy", "none"].contains(&value) => {
             Err(format!("`{value}` is no state of health: expected starting, healthy, unhealthy or none"))
         }
-        "name" | "id" | "status" | "health" | "label" | "ancestor" | "exited" | "before" | "since" | "volume" => {
-            Ok((key.to_owned(), value.to_owned()))
-        }
+        "name" | "id" | "status" | "health" | "label" | "ancestor" | "exited" | "before" | "since" | "volume" | "network" | "publish"
+        | "expose" => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!(
-            "the filter `{key}` is not supported: expected name, id, status, health, label, ancestor, exited, before, since or volume"
+            "the filter `{key}` is not supported: expected name, id, status, health, label, ancestor, exited, before, since, volume, network, publish or expose"
         )),
     }
 }
@@ -417,6 +418,23 @@ fn has_volume(engine: &Engine, info: &ContainerInfo, wanted: &str) -> bool {
     engine.volumes_of(spec).iter().any(|name| name == wanted) || targets.any(|target| target == wanted)
 }
 
+/// The networks of a container: their IDs and names.
+fn networks(info: &ContainerInfo) -> Vec<(String, String)> {
+    match info.spec.as_ref().map(|spec| &spec.network) {
+        Some(NetworkRequest::Host) => vec![(builtin_id("host"), "host".to_owned())],
+        Some(NetworkRequest::None) => vec![(builtin_id("none"), "none".to_owned())],
+        Some(NetworkRequest::Networks(endpoints)) => {
+            endpoints.iter().map(|endpoint| (endpoint.plan.id.clone(), endpoint.plan.name.clone())).collect()
+        }
+        Some(NetworkRequest::Container { .. }) | None => Vec::new(),
+    }
+}
+
+/// Whether a container is on the network of that name or ID.
+fn is_on(info: &ContainerInfo, wanted: &str) -> bool {
+    networks(info).iter().any(|(id, name)| name == wanted || !wanted.is_empty() && id.starts_with(wanted))
+}
+
 /// Filters of one key are alternatives, except labels; different keys must all hold.
 fn matches(engine: &Engine, info: &ContainerInfo, filters: &[(String, String)]) -> bool {
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -437,6 +455,9 @@ fn matches(engine: &Engine, info: &ContainerInfo, filters: &[(String, String)]) 
             "ancestor" => spec.is_some_and(|spec| spec.image == value || spec.image_id.trim_start_matches("sha256:").starts_with(value)),
             "health" => info.health.as_ref().map_or("none", |health| health.status.word()) == value,
             "volume" => has_volume(engine, info, value),
+            "network" => is_on(info, value),
+            "publish" => ports::publishes(info, value),
+            "expose" => ports::exposes(info, value),
             "before" | "since" => true,
             "exited" => matches!(info.state, Some(State::Exited { code, .. }) if value.parse() == Ok(code)),
             _ => false,
@@ -458,9 +479,9 @@ pub(super) fn row(info: &ContainerInfo, whole: bool) -> Value {
         "RunningFor": ago(info.record.created_at),
         "State": info.status(),
         "Status": status(info),
-        "Ports": "",
+        "Ports": ports::summary(info),
         "LocalVolumes": "",
-        "Networks": "",
+        "Networks": networks(info).into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(","),
         "Mounts": "",
         "Size": "N/A",
         "Names": info.record.name,

@@ -1,4 +1,4 @@
-//! `strake events`: what happens to containers and volumes.
+//! `strake events`: what happens to containers, volumes and networks.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ pub(in crate::cli) struct EventsArgs {
     /// Only those before that time, and none that are to come after it [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<Timestamp>,
-    /// `container=`, `volume=`, `image=`, `type=`, `event=` or `label=` (may be given several times)
+    /// `container=`, `volume=`, `network=`, `image=`, `type=`, `event=` or `label=` (may be given several times)
     #[arg(short, long, value_name = "FILTER", value_parser = filter)]
     filter: Vec<(String, String)>,
     /// `json`, or a template such as `{{.Action}} {{.Actor.ID}}`
@@ -33,8 +33,8 @@ pub(in crate::cli) struct EventsArgs {
 fn filter(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     match key {
-        "container" | "volume" | "image" | "type" | "event" | "label" => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("the filter `{key}` is not supported: expected container, volume, image, type, event or label")),
+        "container" | "volume" | "network" | "image" | "type" | "event" | "label" => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("the filter `{key}` is not supported: expected container, volume, network, image, type, event or label")),
     }
 }
 
@@ -44,6 +44,7 @@ fn matches(event: &Event, filters: &[(String, String)]) -> bool {
     let holds = |key: &str, value: &str| match key {
         "container" => event.kind == "container" && (event.actor.id.starts_with(value) || attribute("name") == value),
         "volume" => event.kind == "volume" && event.actor.id == value,
+        "network" => event.kind == "network" && (event.actor.id.starts_with(value) || attribute("name") == value),
         "image" => attribute("image") == value || attribute("image").split(':').next() == Some(value),
         "type" => event.kind == value,
         // Some actions go on behind a colon: `exec_start: COMMAND`.

@@ -11,7 +11,7 @@ use crate::cli::{Global, report};
 use crate::engine::{Engine, Error, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, parse_bytes, parse_time};
 use crate::task::blocking;
 
-use super::{container, exit, image, volume, with_engine};
+use super::{container, exit, image, network, volume, with_engine};
 
 // Flags of `strake prune`.
 #[derive(Debug, Args)]
@@ -219,6 +219,7 @@ pub(super) fn system_prune(global: &Global, args: SystemPruneArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let freed = blocking(move || {
             let mut freed = container::prune(&engine, &texts)?;
+            network::prune(&engine, &network::prune_filters(&texts)?)?;
             if args.volumes {
                 freed += volume::prune(&engine, false, &texts)?;
             }

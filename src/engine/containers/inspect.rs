@@ -1,16 +1,15 @@
 //! A container as JSON, in the shape that Docker gives it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::parser::signals;
-use crate::runtime::container::{
-    self, ContainerSpec, HealthCheck, LogDriver, LogSettings, NetworkRequest, RestartPolicy, State, StdinMode,
-};
+use crate::runtime::container::{self, ContainerSpec, HealthCheck, LogDriver, LogSettings, RestartPolicy, State, StdinMode};
 use crate::runtime::{Capabilities, MountSpec, Privileges};
 
 use super::super::{Engine, Error};
+use super::inspect_network::{extra_hosts, network_mode, network_settings, port_bindings, texts};
 use super::{ContainerInfo, mounts};
 
 /// The time of what has not happened.
@@ -44,21 +43,17 @@ impl Engine {
             object.insert("HostConfig".into(), self.host_config(spec));
             object.insert("Mounts".into(), self.mounts_json(spec));
             object.insert("Config".into(), config(spec, &args));
-            let address = match &info.state {
-                Some(State::Running { address: Some(address), .. }) => address.to_string(),
-                _ => String::new(),
-            };
-            object.insert("NetworkSettings".into(), json!({ "IPAddress": address, "Ports": {} }));
+            object.insert("NetworkSettings".into(), network_settings(&info, spec));
         }
         Ok(Some(value))
     }
 
     fn mounts_json(&self, spec: &ContainerSpec) -> Value {
-        let own: Option<PathBuf> = Some(self.store().container_dir(&spec.id));
+        let containers: Option<PathBuf> = self.store().container_dir(&spec.id).parent().map(Path::to_owned);
         let list = spec.sandbox.mounts.iter().filter_map(|mount| match mount {
             MountSpec::Bind { target, read_only, .. } => {
                 let path = mounts::bind_path(mount)?;
-                if path.parent() == own.as_deref() {
+                if path.parent().and_then(Path::parent) == containers.as_deref() {
                     return None;
                 }
                 let target = target.to_string();
@@ -83,11 +78,6 @@ impl Engine {
 
     fn host_config(&self, spec: &ContainerSpec) -> Value {
         let limits = spec.sandbox.cgroup.clone().unwrap_or_default();
-        let network = match spec.network {
-            NetworkRequest::Host => "host",
-            NetworkRequest::None => "none",
-            NetworkRequest::Private { .. } => "default",
-        };
         let (add, drop) = match spec.sandbox.privileges {
             Privileges::Default { add, drop } => (names(add), names(drop)),
             Privileges::Insecure => (Value::Null, Value::Null),
@@ -97,8 +87,12 @@ impl Engine {
             "Binds": binds,
             "LogConfig": log_config(&spec.log),
             "AutoRemove": spec.auto_remove,
-            "NetworkMode": network,
-            "PortBindings": {},
+            "NetworkMode": network_mode(spec),
+            "PortBindings": port_bindings(&spec.ports),
+            "Dns": texts(&spec.names.resolv.servers),
+            "DnsSearch": spec.names.resolv.search,
+            "DnsOptions": spec.names.resolv.options,
+            "ExtraHosts": extra_hosts(spec),
             "RestartPolicy": restart_policy(spec.restart),
             "Privileged": spec.sandbox.privileges == Privileges::Insecure,
             "CapAdd": add,
@@ -221,6 +215,7 @@ fn config(spec: &ContainerSpec, args: &[String]) -> Value {
     let volumes: serde_json::Map<String, Value> = written.volumes.iter().map(|path| (path.clone(), json!({}))).collect();
     let mut value = json!({
         "Hostname": spec.sandbox.hostname,
+        "Domainname": spec.names.domain.as_deref().unwrap_or_default(),
         "User": written.user,
         "Tty": spec.tty,
         "OpenStdin": spec.stdin != StdinMode::Closed,

@@ -85,6 +85,10 @@ impl Engine {
         if let Some(spec) = &info.spec {
             let spec = container::ContainerSpec { name: name.to_owned(), ..spec.clone() };
             save_spec(&info.dir, &spec).map_err(|source| info.failed("rename", source))?;
+            if info.is_running() {
+                // Others find it by its new name. One that has just ended needs none.
+                let _ = container::change_networks(&info.dir);
+            }
         }
         self.event("container", "rename", info, &[("oldName", info.record.name.as_str()), ("name", name)]);
         Ok(())

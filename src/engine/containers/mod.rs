@@ -12,11 +12,13 @@ mod exec;
 mod health;
 mod image;
 mod inspect;
+mod inspect_network;
 mod life;
 mod list;
 mod merge;
 mod mounts;
 mod names;
+mod network;
 mod prepare;
 mod security;
 mod test_run;
@@ -32,6 +34,7 @@ use crate::runtime::container::{
     self, Attachment, ContainerSpec, HostAddress, LogOptions, LogRecord, LogSettings, Mode, RestartPolicy, Started, Starter, State,
     StdinMode,
 };
+use crate::runtime::network::{PortRequest, ResolvFlags};
 use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, SystemPaths, TerminalSize};
 use crate::task::fault_point;
 
@@ -43,23 +46,15 @@ pub use events::{Event, EventOptions};
 pub use exec::ExecOptions;
 pub use health::HealthRequest;
 pub use image::RunImage;
+pub use inspect_network::{endpoint_id, mac_text};
 pub use life::{Healed, UpdateRequest};
 pub use list::ContainerInfo;
 pub use mounts::{MountRequest, VolumesFrom, bytes as parse_bytes, parse_mount, parse_tmpfs, parse_volume, parse_volumes_from};
+pub(super) use names::random_hex as random_id;
+pub use network::{NetworkChoice, RunNetwork};
 pub use security::SeccompRequest;
 pub use usage::{ContainerUsage, ProcessRow};
 pub use volumes::VolumeInfo;
-
-/// The network of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunNetwork {
-    /// A private one where possible, the host's otherwise.
-    Private,
-    /// The host's.
-    Host,
-    /// None.
-    None,
-}
 
 /// What a container is to be, beyond what its image says.
 #[derive(Clone, Debug)]
@@ -100,8 +95,16 @@ pub struct RunRequest {
     pub network: RunNetwork,
     /// Names for its `/etc/hosts`.
     pub extra_hosts: Vec<(String, HostAddress)>,
-    /// Ports that it listens at beside the image's, for display: `80/tcp`.
+    /// The domain that it is in.
+    pub domain: Option<String>,
+    /// What it wants in its `/etc/resolv.conf`.
+    pub resolv: ResolvFlags,
+    /// Ports that it listens at beside the image's: `80/tcp`.
     pub ports: Vec<String>,
+    /// Ports of it that are to be reached at the host's addresses.
+    pub publish: Vec<PortRequest>,
+    /// Whether all ports that it listens at are.
+    pub publish_all: bool,
     /// Whether PID 1 is a small init.
     pub init: bool,
     /// Whether its root is read-only.
@@ -168,7 +171,11 @@ impl RunRequest {
             volumes_from: Vec::new(),
             network: RunNetwork::None,
             extra_hosts: Vec::new(),
+            domain: None,
+            resolv: ResolvFlags::default(),
             ports: Vec::new(),
+            publish: Vec::new(),
+            publish_all: false,
             init: false,
             read_only: false,
             privileged: false,
@@ -219,6 +226,7 @@ impl Engine {
     /// Starts a container that was made, or has ended.
     pub fn start_container(&self, info: &ContainerInfo, mode: Mode) -> Result<Started, Error> {
         // The process outlives this one, and must find the store to remove its container.
+        self.check_networks(info)?;
         let env = vec![("STRAKE_ROOT".into(), self.store().root().as_os_str().to_owned())];
         let starter = Starter { env, ..Starter::default() };
         fault_point("container:starting");

@@ -35,7 +35,7 @@ pub(super) fn random_name(attempt: u32) -> Result<String, Error> {
     Ok(format!("{first}_{second}{}", u16::from_le_bytes([bytes[2], bytes[3]])))
 }
 
-/// 64 hexadecimal digits, as anonymous volumes are called.
-pub(super) fn random_hex() -> Result<String, Error> {
+/// 64 hexadecimal digits, as anonymous volumes are called and networks are known by.
+pub(in crate::engine) fn random_hex() -> Result<String, Error> {
     Ok(random::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }

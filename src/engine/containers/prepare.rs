@@ -9,8 +9,7 @@ use crate::executor::ops::{self, Owner, ProcessUser, lookup_user, make_dir, stub
 use crate::oci::RuntimeConfig;
 use crate::parser::signals;
 use crate::path::RootPath;
-use crate::runtime::container::{self, ContainerSpec, NetworkRequest};
-use crate::runtime::network::{ResolvMode, hosts_file, resolv_conf};
+use crate::runtime::container::{self, ContainerSpec};
 use crate::runtime::{Credentials, DEFAULT_SHM_SIZE, MountSpec, Privileges, ProcessSpec, SandboxSpec};
 use crate::store::view::MergedView;
 use crate::store::{ContainerRecord, Error as StoreError};
@@ -20,7 +19,8 @@ use crate::task::fault_point;
 
 use super::super::{Engine, Error};
 use super::health::health_check;
-use super::{ContainerInfo, MountRequest, RunImage, RunNetwork, RunRequest, merge, mounts, names};
+use super::network::Network;
+use super::{ContainerInfo, MountRequest, RunImage, RunRequest, merge, mounts, names};
 
 /// How often a name is made up.
 const ATTEMPTS: u32 = 20;
@@ -99,7 +99,8 @@ impl Engine {
             path => path,
         });
         make_dir(&view, &upper, &workdir, Owner { uid: 0, gid: 0 }, 0o755, None)?;
-        let hostname = hostname(request, record);
+        let network = self.network_of(request, config)?;
+        let hostname = network.hostname(request, record);
         let shared = self.volumes_from(request)?;
         for mount in wanted_mounts(request, config) {
             let asked_for = request.mounts.iter().any(|asked| asked.target() == mount.target());
@@ -108,7 +109,7 @@ impl Engine {
                 made.push(self.mount(&mount, &view)?);
             }
         }
-        let mut all = self.files(request, &dir, &hostname)?;
+        let mut all = self.name_files(&network, &dir, &hostname)?;
         all.retain(|file| !made.iter().any(|mount| mount.target() == file.target()));
         all.extend(shared.into_iter().filter(|shared| !made.iter().any(|mount| mount.target() == shared.target())));
         all.extend(made.iter().cloned());
@@ -135,20 +136,23 @@ impl Engine {
         };
         sandbox.seccomp = request.seccomp.filter(sandbox.privileges)?;
         make_stubs(&view, &upper, &stubs, &sandbox)?;
-        let spec = self.spec(request, image, record, sandbox);
+        if let Some(domain) = &request.domain {
+            sandbox.sysctls.push(("kernel.domainname".to_owned(), domain.clone()));
+        }
+        let spec = self.spec(request, image, record, sandbox, network);
         fault_point("container:prepared");
         container::create(&dir, &spec).map_err(|source| Error::Container { action: "make", name: record.name.clone(), source })
     }
 
-    fn spec(&self, request: &RunRequest, image: &RunImage, record: &ContainerRecord, sandbox: SandboxSpec) -> ContainerSpec {
+    fn spec(
+        &self,
+        request: &RunRequest,
+        image: &RunImage,
+        record: &ContainerRecord,
+        sandbox: SandboxSpec,
+        network: Network,
+    ) -> ContainerSpec {
         let config = &image.config.config;
-        let network = match request.network {
-            RunNetwork::Host => NetworkRequest::Host,
-            RunNetwork::None => NetworkRequest::None,
-            RunNetwork::Private => {
-                NetworkRequest::Private { run_dir: self.options().run_dir.join("net"), extra_hosts: request.extra_hosts.clone() }
-            }
-        };
         ContainerSpec {
             image: request.image.clone(),
             image_id: image.record.id.to_string(),
@@ -161,7 +165,9 @@ impl Engine {
             journal: Some(self.store().journal_path()),
             stop_signal: request.stop_signal.or_else(|| signals::number(&config.stop_signal)).unwrap_or(TERM),
             stop_timeout: request.stop_timeout.unwrap_or(Duration::from_secs(10)),
-            network,
+            network: network.request,
+            ports: network.ports,
+            names: network.names,
             labels: merge::labels(config, request),
             written: merge::written(config, request),
             ..ContainerSpec::new(&record.id, &record.name, sandbox)
@@ -189,31 +195,6 @@ impl Engine {
         }
         Ok(shared)
     }
-
-    /// The files about names, which belong to the container and not to its image.
-    fn files(&self, request: &RunRequest, dir: &Path, hostname: &str) -> Result<Vec<MountSpec>, Error> {
-        let host = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
-        let files = &self.options().network;
-        let upstream = std::fs::read_to_string(&files.upstream_resolv_conf).ok();
-        let servers = host(&files.resolv_conf);
-        let (servers, names) = match request.network {
-            RunNetwork::Host => (resolv_conf(&servers, ResolvMode::Host), host(&files.hosts)),
-            RunNetwork::None => (String::new(), hosts_file(hostname, None, &[])),
-            // Whoever starts it knows its address, and writes the names again.
-            RunNetwork::Private => {
-                (resolv_conf(&servers, ResolvMode::Private { alternative: upstream.as_deref() }), hosts_file(hostname, None, &[]))
-            }
-        };
-        let mut mounts = Vec::new();
-        for (name, content) in [("resolv.conf", servers), ("hosts", names), ("hostname", format!("{hostname}\n"))] {
-            let path = dir.join(name);
-            let failed = |source| Error::Io { action: "write", path: path.clone(), source };
-            std::fs::write(&path, content).map_err(failed)?;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
-            mounts.push(mounts::bind(path, RootPath::new(format!("/etc/{name}")), true, false));
-        }
-        Ok(mounts)
-    }
 }
 
 /// Gives the writable layer's root what the image says of `/`: in an overlay, the topmost directory counts.
@@ -224,14 +205,6 @@ fn like_image(view: &MergedView, upper: &Path) -> Result<(), Error> {
     let failed = |source| Error::Io { action: "prepare", path: upper.to_owned(), source };
     std::os::unix::fs::chown(upper, Some(metadata.uid), Some(metadata.gid)).map_err(failed)?;
     std::fs::set_permissions(upper, std::fs::Permissions::from_mode(metadata.mode & 0o7777)).map_err(failed)
-}
-
-fn hostname(request: &RunRequest, record: &ContainerRecord) -> String {
-    match (&request.hostname, request.network) {
-        (Some(name), _) => name.clone(),
-        (None, RunNetwork::Host) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        (None, _) => record.id.chars().take(12).collect(),
-    }
 }
 
 /// What the user wants mounted, and a volume for each of the image's that nothing else is mounted on.

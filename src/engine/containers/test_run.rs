@@ -77,7 +77,7 @@ impl Engine {
         let mut request = RunRequest::new(id);
         request.args = args;
         request.entrypoint = Some(String::new());
-        request.network = RunNetwork::Private;
+        request.network = RunNetwork::bridge();
         request.health.none = true;
         let info = self.create_container(&request, &image)?;
         match self.start_container(&info, Mode::Detached) {

@@ -259,7 +259,7 @@ impl Pump<'_> {
                 Ok(Some(ServerFrame::Stdout(bytes))) => write_all(self.io.stdout, bytes, self.interrupts)?,
                 Ok(Some(ServerFrame::Stderr(bytes))) => write_all(self.io.stderr, bytes, self.interrupts)?,
                 Ok(Some(ServerFrame::Exited { code, oom_killed })) => return Ok(Some(Outcome::Exited { code, oom_killed })),
-                Ok(Some(ServerFrame::Started(_) | ServerFrame::Failed(_))) | Err(_) => {
+                Ok(Some(ServerFrame::Started(_) | ServerFrame::Failed(_) | ServerFrame::Networks(_))) | Err(_) => {
                     return Err(Error::socket("understand")(io::Error::from(io::ErrorKind::InvalidData)));
                 }
             };

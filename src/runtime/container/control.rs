@@ -32,6 +32,34 @@ pub fn kill(dir: &Path, signal: i32) -> Result<(), Error> {
     tell(dir, &ClientFrame::Signal(signal))
 }
 
+/// Lets a running container take in what its spec says of networks and names, and returns when it has.
+///
+/// # Errors
+/// [`Error::Networks`]: one of them cannot be had.
+pub fn change_networks(dir: &Path) -> Result<(), Error> {
+    let mut stream = connect(dir)?;
+    send(&stream, &ClientFrame::Networks)?;
+    let (mut incoming, mut buffer) = (Incoming::default(), [0; 4096]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(Error::NotRunning { dir: dir.to_owned() }),
+            Ok(length) => incoming.push(&buffer[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::socket("hear from")(error)),
+        }
+        match incoming.next_of_server() {
+            Ok(None) => {}
+            Ok(Some(ServerFrame::Networks([]))) => return Ok(()),
+            Ok(Some(ServerFrame::Networks(message))) => {
+                return Err(Error::Networks { message: String::from_utf8_lossy(message).into_owned() });
+            }
+            // It has just ended.
+            Ok(Some(ServerFrame::Exited { .. })) => return Err(Error::NotRunning { dir: dir.to_owned() }),
+            Ok(Some(_)) | Err(_) => return Err(Error::socket("understand")(std::io::Error::from(std::io::ErrorKind::InvalidData))),
+        }
+    }
+}
+
 /// Gives the container's terminal a size.
 pub fn resize(dir: &Path, size: TerminalSize) -> Result<(), Error> {
     tell(dir, &ClientFrame::Resize(size))

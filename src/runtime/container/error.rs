@@ -88,6 +88,12 @@ pub enum Error {
     /// Nothing here can make processes stand still.
     #[error("this machine has no freezer for the container's processes")]
     NoFreezer,
+    /// A running container could not get the networks that it is to have now.
+    #[error("{message}")]
+    Networks {
+        /// The failure and its causes, joined.
+        message: String,
+    },
     /// There is no such signal.
     #[error("no signal number {0}")]
     NoSuchSignal(i32),

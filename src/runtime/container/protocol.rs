@@ -9,6 +9,8 @@
 //!     |-- Detach, then closes                   |     the input stays open
 //!     |-- RequestPart ... Exec                  |     from here on the connection is that of a new command, served by a process of its own (`exec.rs`)
 //!     |   <-- Started or Failed ----------------|
+//!     |-- Networks                              |     config.json names other networks
+//!     |   <-- Networks (how that went) ---------|
 //!     |-- ToExec(ID, frame)                     |---> passed on to that process, over another connection
 //!     |   <-- Exited, then closes --------------|     after the last byte of output, to every client, subscribed or not
 //! ```
@@ -37,6 +39,8 @@ pub(super) enum ClientFrame<'a> {
     Exec,
     /// A frame, encoded, for the command with this ID.
     ToExec(&'a [u8; EXEC_ID], &'a [u8]),
+    /// The container's networks or names have changed in its spec.
+    Networks,
 }
 
 /// The length of a command's ID.
@@ -55,6 +59,8 @@ pub(super) enum ServerFrame<'a> {
     Started(u32),
     /// It could not be started: a [`Report`](super::start::Report) in JSON.
     Failed(&'a [u8]),
+    /// The container is on the networks of its spec; or why it is not, as a message.
+    Networks(&'a [u8]),
 }
 
 /// The other side broke the rules of the protocol.
@@ -76,6 +82,7 @@ impl<'a> ClientFrame<'a> {
             ClientFrame::RequestPart(bytes) => frame(out, 6, bytes),
             ClientFrame::Exec => frame(out, 7, &[]),
             ClientFrame::ToExec(id, inner) => frame(out, 8, &[id.as_slice(), inner].concat()),
+            ClientFrame::Networks => frame(out, 9, &[]),
         }
     }
 
@@ -92,6 +99,7 @@ impl<'a> ClientFrame<'a> {
             (6, bytes) => Ok(ClientFrame::RequestPart(bytes)),
             (7, []) => Ok(ClientFrame::Exec),
             (8, bytes) => bytes.split_first_chunk().map(|(id, inner)| ClientFrame::ToExec(id, inner)).ok_or(Broken),
+            (9, []) => Ok(ClientFrame::Networks),
             _ => Err(Broken),
         }
     }
@@ -105,6 +113,7 @@ impl<'a> ServerFrame<'a> {
             ServerFrame::Exited { code, oom_killed } => frame(out, 3, &[*code, u8::from(*oom_killed)]),
             ServerFrame::Started(pid) => frame(out, 4, &pid.to_le_bytes()),
             ServerFrame::Failed(report) => frame(out, 5, report),
+            ServerFrame::Networks(message) => frame(out, 6, message),
         }
     }
 
@@ -115,6 +124,7 @@ impl<'a> ServerFrame<'a> {
             (3, &[code, oom]) => Ok(ServerFrame::Exited { code, oom_killed: oom != 0 }),
             (4, &[a, b, c, d]) => Ok(ServerFrame::Started(u32::from_le_bytes([a, b, c, d]))),
             (5, report) => Ok(ServerFrame::Failed(report)),
+            (6, message) => Ok(ServerFrame::Networks(message)),
             _ => Err(Broken),
         }
     }

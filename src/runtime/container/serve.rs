@@ -16,9 +16,11 @@ use rustix::termios::Winsize;
 use super::exec::{Execs, Joined, MAX_REQUEST};
 use super::health::Monitor;
 use super::log::{LogStream, LogWriter};
+use super::networking::Networked;
 use super::protocol::{ClientFrame, Incoming, MAX_PAYLOAD, ServerFrame};
+use super::state::ContainerDir;
 use super::streams::{Ends, Output};
-use super::supervisor::{StartError, journal};
+use super::supervisor::{StartError, chain, journal};
 use super::{ContainerSpec, StdinMode};
 use crate::runtime::{Child, TerminalSize};
 
@@ -210,6 +212,8 @@ pub(super) struct Container {
     pub(super) spec: ContainerSpec,
     pub(super) execs: Execs,
     pub(super) health: Option<Monitor>,
+    pub(super) network: Networked,
+    pub(super) dir: ContainerDir,
 }
 
 /// A container that is served.
@@ -470,6 +474,13 @@ impl Service {
                     client.request.extend_from_slice(bytes);
                 }
                 Ok(Some(ClientFrame::ToExec(id, frame))) => self.container.iter().for_each(|container| container.execs.tell(id, frame)),
+                Ok(Some(ClientFrame::Networks)) => {
+                    if let Some(Container { spec, network, dir, .. }) = &mut self.container {
+                        let said = network.reload(dir, spec).err().map_or_else(String::new, |error| chain(&error));
+                        client.send(&ServerFrame::Networks(said.as_bytes()));
+                    }
+                    break;
+                }
                 Ok(Some(ClientFrame::Exec)) if self.ended.is_none() => {
                     if let (Some(container), Ok(client)) = (&mut self.container, client.hand_over_request()) {
                         let (request, client) = client;
@@ -504,6 +515,11 @@ impl Service {
             container.health.iter_mut().for_each(Monitor::stop);
         });
         self.listener.take()
+    }
+
+    /// The container's network, which is given up when it is dropped.
+    pub(super) fn take_network(&mut self) -> Option<Networked> {
+        self.container.as_mut().map(|container| std::mem::take(&mut container.network))
     }
 
     /// Tells every client of the end. Gives back those that have not taken everything yet and must not lose anything.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::HealthCheck;
+use super::{EndpointSpec, HealthCheck, NameSettings};
 use crate::runtime::SandboxSpec;
+use crate::runtime::network::PortRequest;
 
 /// A container, as kept in `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,12 @@ pub struct ContainerSpec {
     /// The file that its starts and ends are recorded in.
     #[serde(default)]
     pub journal: Option<PathBuf>,
+    /// The ports that it publishes.
+    #[serde(default)]
+    pub ports: Vec<PortRequest>,
+    /// How it finds names, and by which others find it.
+    #[serde(default)]
+    pub names: NameSettings,
 }
 
 /// What a container was made of, for display, and for what is made of the container.
@@ -118,6 +125,8 @@ impl ContainerSpec {
             health: None,
             written: Written::default(),
             journal: None,
+            ports: Vec::new(),
+            names: NameSettings::default(),
         }
     }
 }
@@ -169,13 +178,15 @@ pub enum NetworkRequest {
     Host,
     /// Only a loopback interface.
     None,
-    /// A private one with NAT, made by the supervisor and gone with it. Where the host cannot have it, the host's network is used and a warning given.
-    Private {
-        /// The network's run directory (see [`Network`](crate::runtime::network::Network)).
-        run_dir: PathBuf,
-        /// Names beyond the container's own for its `hosts` file, which the supervisor writes beside `config.json` before the start.
-        extra_hosts: Vec<(String, HostAddress)>,
+    /// That of another container, as long as that runs.
+    Container {
+        /// The other container's ID.
+        id: String,
+        /// Its directory.
+        dir: PathBuf,
     },
+    /// Places on these networks, in a namespace of its own that the supervisor makes and that is gone with it.
+    Networks(Vec<EndpointSpec>),
 }
 
 /// An address for a name.

@@ -15,11 +15,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -27,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerSpec, Error};
+use crate::runtime::network::{BoundPort, EndpointState};
 use crate::sys::descriptor_path;
 
 /// How far a container's life has come. Times are RFC 3339.
@@ -45,8 +45,12 @@ pub enum State {
         boot_id: String,
         /// When.
         started_at: String,
-        /// Its address, where it has one of its own.
-        address: Option<Ipv4Addr>,
+        /// What it is on its networks.
+        #[serde(default)]
+        networks: Vec<EndpointState>,
+        /// The ports that it has published.
+        #[serde(default)]
+        ports: Vec<BoundPort>,
         /// The directories of its control groups, where it has any of its own.
         #[serde(default)]
         cgroups: Vec<PathBuf>,
@@ -143,15 +147,23 @@ impl ContainerDir {
     /// Becomes the container's supervisor.
     pub(super) fn lock(&self) -> Result<RunLock, Error> {
         let (file, path) = self.lock_file()?;
-        // Someone who only looks holds the lock for an instant.
-        for _ in 0..100 {
+        let begun = Instant::now();
+        loop {
             match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
                 Ok(()) => return Ok(RunLock(file)),
-                Err(Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(2)),
+                Err(Errno::WOULDBLOCK) if begun.elapsed() < self.patience() => std::thread::sleep(Duration::from_millis(2)),
+                Err(Errno::WOULDBLOCK) => return Err(Error::Running { dir: self.path.clone() }),
                 Err(errno) => return Err(Error::file("lock", &path)(errno.into())),
             }
         }
-        Err(Error::Running { dir: self.path.clone() })
+    }
+
+    /// How long somebody else's lock is waited for: one who only looks holds it for an instant, a supervisor whose container has ended until its network is gone.
+    fn patience(&self) -> Duration {
+        match read(&self.file("state.json")) {
+            Ok(State::Exited { .. }) => Duration::from_secs(10),
+            _ => Duration::from_millis(200),
+        }
     }
 
     /// Whether a supervisor holds the lock.
@@ -284,7 +296,8 @@ mod tests {
             start_ticks: 2,
             boot_id: boot_id(),
             started_at: "2026-01-01T00:00:00Z".to_owned(),
-            address: None,
+            networks: Vec::new(),
+            ports: Vec::new(),
             cgroups: Vec::new(),
             restarts: 0,
         }

@@ -7,10 +7,9 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -20,14 +19,14 @@ use super::exec::Execs;
 use super::health::Monitor;
 use super::journal::{Journal, Recorded};
 use super::log::LogWriter;
+use super::networking::Networked;
 use super::restart::{Restarts, wait_out};
 use super::serve::{Client, Container, Ended, Served, Service};
 use super::start::{Mode, Report};
 use super::state::{self, ContainerDir, State};
 use super::streams::{Streams, null};
-use super::{ContainerSpec, Error, HostAddress, NetworkRequest, load_spec, pause};
-use crate::runtime::network::{self, Network, hosts_file};
-use crate::runtime::{self, NetworkMode, SandboxIo, launch};
+use super::{ContainerSpec, Error, load_spec, pause};
+use crate::runtime::{self, SandboxIo, launch, network};
 use crate::sys::{process, signals};
 
 /// What keeps a start from succeeding.
@@ -39,6 +38,10 @@ pub(super) enum StartError {
     Sandbox(#[from] runtime::Error),
     #[error("cannot set up the container's network")]
     Network(#[source] network::Error),
+    #[error("the container has the host's network, since it could have none of its own")]
+    NoOwnNetwork,
+    #[error("cannot join the network of the container {container}: {reason}")]
+    Join { container: String, reason: &'static str },
     #[error("cannot {0}")]
     Kernel(&'static str, #[source] std::io::Error),
 }
@@ -75,7 +78,8 @@ impl StartError {
             StartError::Container(error) => error.hint(),
             StartError::Sandbox(error) => error.hint(),
             StartError::Network(error) => error.hint(),
-            StartError::Kernel(..) => None,
+            StartError::Join { container, .. } => Some(format!("start that first: `strake start {container}`")),
+            StartError::NoOwnNetwork | StartError::Kernel(..) => None,
         }
     }
 }
@@ -102,9 +106,10 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>) -> Result<(), StartError> 
     loop {
         let began = Instant::now();
         let Running { container, started_at, network, health } = running;
-        let mut service = Service::of_container(container, clients, Container { spec: spec.clone(), execs: Execs::new(dir), health });
+        let (execs, dir_of) = (Execs::new(dir), dir.clone());
+        let mut service = Service::of_container(container, clients, Container { spec: spec.clone(), execs, health, network, dir: dir_of });
         let ended = service.run();
-        let listener = service.take_listener();
+        let (listener, network) = (service.take_listener(), service.take_network());
         pause::forget(&spec.id);
         // `update` may have changed it.
         spec = load_spec(dir.path()).unwrap_or(spec);
@@ -114,6 +119,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>) -> Result<(), StartError> 
             journal(&spec, "oom", &[]);
         }
         journal(&spec, "die", &[("exitCode", code.to_string())]);
+        network.iter().for_each(|network| network.tell_of_end(&spec));
         let restarted = restarts.count;
         let exited = |by_hand| State::Exited {
             code,
@@ -129,8 +135,9 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>) -> Result<(), StartError> 
             // Nobody can attach any more; who did hears of the end. From here on the container may be started again.
             let _ = std::fs::remove_file(dir.file("attach.sock"));
             let slow = service.say_goodbye(code, oom_killed);
-            drop(lock);
+            // Whoever removes the container waits for the lock: then nothing is left of its network either.
             drop(network);
+            drop(lock);
             slow.serve_to_the_end();
             return Ok(());
         };
@@ -184,7 +191,7 @@ fn record_failure(dir: &ContainerDir, error: &StartError, restarts: u32) {
 struct Running {
     container: Served,
     started_at: String,
-    network: Option<network::Netns>,
+    network: Networked,
     health: Option<Monitor>,
 }
 
@@ -192,14 +199,12 @@ fn start(dir: &ContainerDir, spec: &ContainerSpec, listener: UnixListener, resta
     let log = LogWriter::open(&dir.log(), spec.log)?;
     let mut sandbox = spec.sandbox.clone();
     let mut warnings = Vec::new();
-    let network = join_network(dir, spec, &mut sandbox.network, &mut warnings)?;
+    let network = Networked::set_up(dir, spec, &mut warnings)?;
+    sandbox.network = network.mode();
     let streams = Streams::new(spec.tty, spec.stdin).map_err(|error| StartError::Kernel("make pipes", error))?;
     let (inner, ends) = streams.split();
     let mut io = SandboxIo::new(inner);
-    if let Some(netns) = &network {
-        let fd = netns.fd().try_clone_to_owned();
-        io.netns = Some(fd.map_err(|error| StartError::Kernel("duplicate a descriptor", error))?);
-    }
+    io.netns = network.netns().map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
     let child = launch(&sandbox, io)?;
     let (pid, cgroups) = (child.pid(), child.cgroups().to_vec());
     let container = Served::new(child, ends, spec.stdin, Some(listener), log)?;
@@ -209,12 +214,14 @@ fn start(dir: &ContainerDir, spec: &ContainerSpec, listener: UnixListener, resta
         start_ticks: state::start_ticks(pid).unwrap_or(0),
         boot_id: state::boot_id(),
         started_at: started_at.clone(),
-        address: network.as_ref().map(|netns| netns.address().address),
+        networks: network.endpoints(),
+        ports: network.ports(),
         cgroups,
         restarts,
     })?;
     // Before anyone can ask for it.
     let health = spec.health.as_ref().map(|check| Monitor::new(dir, check));
+    network.tell_of_start(spec);
     journal(spec, "start", &[]);
     report(&Report::Started { pid, warnings });
     Ok(Running { container, started_at, network, health })
@@ -255,58 +262,4 @@ fn listen(dir: &ContainerDir) -> Result<UnixListener, Error> {
     let listener = listener.map_err(Error::file("create", &socket))?;
     listener.set_nonblocking(true).map_err(Error::file("listen on", &socket))?;
     Ok(listener)
-}
-
-fn join_network(
-    dir: &ContainerDir,
-    spec: &ContainerSpec,
-    mode: &mut NetworkMode,
-    warnings: &mut Vec<String>,
-) -> Result<Option<network::Netns>, StartError> {
-    let (run_dir, extra) = match &spec.network {
-        NetworkRequest::Host => {
-            *mode = NetworkMode::Host;
-            return Ok(None);
-        }
-        NetworkRequest::None => {
-            *mode = NetworkMode::None;
-            return Ok(None);
-        }
-        NetworkRequest::Private { run_dir, extra_hosts } => (run_dir, extra_hosts),
-    };
-    let netns = match Network::open(run_dir).and_then(|network| network.acquire_on_only_thread()) {
-        Ok(netns) => netns,
-        Err(network::Error::Unavailable(why)) => {
-            warnings.push(format!("{why}: using the host's network"));
-            *mode = NetworkMode::Host;
-            write_hosts(dir, spec, None, extra)?;
-            return Ok(None);
-        }
-        Err(error) => return Err(StartError::Network(error)),
-    };
-    *mode = NetworkMode::Joined;
-    write_hosts(dir, spec, Some(&netns), extra)?;
-    Ok(Some(netns))
-}
-
-fn write_hosts(
-    dir: &ContainerDir,
-    spec: &ContainerSpec,
-    netns: Option<&network::Netns>,
-    extra: &[(String, HostAddress)],
-) -> Result<(), Error> {
-    let gateway = netns.map_or(IpAddr::from([127, 0, 0, 1]), |netns| netns.gateway().into());
-    let extra: Vec<(String, IpAddr)> = extra
-        .iter()
-        .map(|(name, address)| match address {
-            HostAddress::Address(address) => (name.clone(), *address),
-            HostAddress::Gateway => (name.clone(), gateway),
-        })
-        .collect();
-    let address = netns.map(|netns| netns.address().address.into());
-    let path: &Path = &dir.file("hosts");
-    // In place: the file may be mounted somewhere already. Every user of the container reads it.
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    let written = std::fs::write(path, hosts_file(&spec.sandbox.hostname, address, &extra));
-    written.and_then(|()| std::fs::set_permissions(path, readable)).map_err(Error::file("write", path))
 }

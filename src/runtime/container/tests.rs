@@ -485,7 +485,9 @@ fn a_private_network_is_there_for_the_container_and_gone_after_it() {
         let lab = Lab::new();
         let mut spec = lab.shell("ip -o -4 addr show dev eth0; ip route");
         let extra_hosts = vec![("host.docker.internal".to_owned(), HostAddress::Gateway)];
-        spec.network = NetworkRequest::Private { run_dir: lab.temp.path().join("net"), extra_hosts };
+        let (plan, run_dir) = (crate::runtime::network::NetworkPlan::default_bridge(), lab.temp.path().join("net"));
+        spec.network = NetworkRequest::Networks(vec![EndpointSpec { plan, run_dir, request: Default::default() }]);
+        spec.names.extra_hosts = extra_hosts;
         spec.sandbox.hostname = "web".to_owned();
         let begin = Instant::now();
         let mut started = lab.start(&spec, Mode::Detached);

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::Ipv4Net;
-
 /// Why this host cannot give processes a network of their own. The caller uses the host's network instead and says so once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable {
@@ -51,8 +49,55 @@ pub enum Error {
     #[error("all addresses of {subnet} are in use")]
     Exhausted {
         /// The subnet of the bridge.
-        subnet: Ipv4Net,
+        subnet: String,
     },
+    /// Somebody has the address that was asked for.
+    #[error("the address {address} is in use")]
+    Taken {
+        /// The address.
+        address: std::net::IpAddr,
+    },
+    /// The address that was asked for cannot be had in that network.
+    #[error("the network `{network}` cannot give the address {address}: {reason}")]
+    Address {
+        /// The network.
+        network: String,
+        /// The address.
+        address: std::net::IpAddr,
+        /// Why not.
+        reason: String,
+    },
+    /// The host has something in the network's subnet.
+    #[error("the subnet {subnet} of the network `{network}` overlaps {other}, which this host has at `{link}`")]
+    Overlap {
+        /// The network.
+        network: String,
+        /// Its subnet.
+        subnet: String,
+        /// What is in the way.
+        other: String,
+        /// The link that it is at.
+        link: String,
+    },
+    /// The bridge's name is that of a link of another program.
+    #[error("the link `{link}` of this host is not the bridge of the network `{network}`")]
+    ForeignLink {
+        /// The link.
+        link: String,
+        /// The network.
+        network: String,
+    },
+    /// A port of the host cannot be had.
+    #[error("cannot publish the port {port}: {reason}")]
+    Port {
+        /// The port, as `0.0.0.0:8080 (tcp)`.
+        port: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The process that serves ports and names is gone.
+    #[error("the process that serves the container's ports and names ended early")]
+    ServiceEnded,
     /// A worker of the pool is gone.
     #[error("the thread that makes network namespaces ended early")]
     PoolEnded,
@@ -69,6 +114,9 @@ impl Error {
         match self {
             Error::Unavailable(why) => Some(why.hint.clone()),
             Error::NoSubnet => Some("use the host's network with `--network=host`".to_owned()),
+            Error::Port { .. } => Some("stop what listens there, or publish another port".to_owned()),
+            Error::Overlap { .. } => Some("make the network again with another `--subnet`".to_owned()),
+            Error::ForeignLink { .. } => Some("name another with `-o com.docker.network.bridge.name=`".to_owned()),
             _ => None,
         }
     }

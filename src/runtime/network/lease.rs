@@ -4,22 +4,29 @@
 //! <run_dir>/setup.lock          held (exclusive) while the bridge and the table are made or removed
 //! <run_dir>/users               held (shared) by every process with the network open; whoever can have it exclusively is alone
 //! <run_dir>/addresses/10.1.2.3  held (exclusive) by the owner of that address
+//! <run_dir>/names/<ID>          by which names the owner of an address is found (`names.rs`)
 //! ```
+//!
+//! The file `users` is removed by the last user: where it is there and nobody holds it, somebody was killed.
 //!
 //! What counts is the `flock`, never the file: the kernel drops the lock with its owner, however that died, so there is nothing to repair and no
 //! process id to mistake for another. The files are removed only by the last user, who knows that nobody holds or waits for one.
 
 use std::fs::{File, OpenOptions};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::{Error, Ipv4Net};
+use super::{Error, Ipv4Net, Ipv6Net};
 
-/// The first host that is given out; the one before it is the bridge.
-const FIRST: u32 = 2;
+/// How many addresses of a network are tried before it counts as full; only IPv6 networks have more.
+const TRIES: u32 = 1 << 24;
+
+/// How often an address that is asked for is tried: who only looks whether somebody has it holds it for an instant.
+const LOOKS: u32 = 20;
 
 /// The run directory of the network.
 #[derive(Debug)]
@@ -32,6 +39,14 @@ pub(super) struct RunDir {
 pub(super) struct AddressLease {
     /// The address with the subnet's prefix.
     pub(super) address: Ipv4Net,
+    _lock: Lock,
+}
+
+/// The right to use one IPv6 address.
+#[derive(Debug)]
+pub(super) struct Ipv6Lease {
+    /// The address with the subnet's prefix.
+    pub(super) address: Ipv6Net,
     _lock: Lock,
 }
 
@@ -63,6 +78,16 @@ impl RunDir {
         Ok(Lock(file))
     }
 
+    /// The same without waiting; `None` where somebody does.
+    pub(super) fn try_lock_setup(&self) -> Result<Option<Lock>, Error> {
+        try_lock(&self.path.join("setup.lock"))
+    }
+
+    /// Another file of the directory.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
     /// Becomes a user for as long as the lock is held. Only under [`RunDir::lock_setup`], where it never waits.
     pub(super) fn join_users(&self) -> Result<Lock, Error> {
         let path = self.path.join("users");
@@ -76,26 +101,91 @@ impl RunDir {
         try_lock(&self.path.join("users")).map(|lock| lock.is_some())
     }
 
-    /// Takes an address of `subnet` that nobody uses, looking from the `start`th on.
-    pub(super) fn take_address(&self, subnet: Ipv4Net, start: u32) -> Result<AddressLease, Error> {
-        let count = subnet.hosts().saturating_sub(FIRST - 1);
-        for offset in 0..count {
-            let Some(address) = subnet.host(FIRST + (start.wrapping_add(offset)) % count) else { continue };
-            let path = self.path.join("addresses").join(address.address.to_string());
-            if let Some(lock) = try_lock(&path)? {
-                return Ok(AddressLease { address, _lock: lock });
+    /// Takes an address of `subnet`, or of the `range` of it, that nobody uses and that is none of `reserved`, looking from the `start`th on.
+    pub(super) fn take_address(
+        &self,
+        subnet: Ipv4Net,
+        range: Option<Ipv4Net>,
+        reserved: &[Ipv4Addr],
+        start: u32,
+    ) -> Result<AddressLease, Error> {
+        let (first, count) = match range {
+            Some(range) => (u32::from(range.network().address), (!range.mask()).saturating_add(1)),
+            None => (u32::from(subnet.network().address).saturating_add(1), subnet.hosts()),
+        };
+        for offset in 0..count.min(TRIES) {
+            let address = Ipv4Addr::from(first + start.wrapping_add(offset) % count);
+            if address == subnet.network().address || address == subnet.broadcast() || reserved.contains(&address) {
+                continue;
+            }
+            if let Some(lock) = try_lock(&self.address(address.into()))? {
+                return Ok(AddressLease { address: Ipv4Net::new(address, subnet.prefix), _lock: lock });
             }
         }
-        Err(Error::Exhausted { subnet })
+        Err(Error::Exhausted { subnet: subnet.to_string() })
     }
 
-    /// Removes the files of all addresses. Only under [`RunDir::lock_setup`] with nobody using the network.
-    pub(super) fn forget_addresses(&self) {
-        let entries = std::fs::read_dir(self.path.join("addresses")).into_iter().flatten().flatten();
-        for entry in entries {
-            // A file that stays is only clutter.
-            let _ = std::fs::remove_file(entry.path());
+    /// Takes that address.
+    pub(super) fn take_this(&self, subnet: Ipv4Net, address: Ipv4Addr) -> Result<AddressLease, Error> {
+        Ok(AddressLease { address: Ipv4Net::new(address, subnet.prefix), _lock: self.lock_address(address.into())? })
+    }
+
+    /// Takes an IPv6 address that nobody uses.
+    pub(super) fn take_ipv6(&self, subnet: Ipv6Net, range: Option<Ipv6Net>, reserved: std::net::Ipv6Addr) -> Result<Ipv6Lease, Error> {
+        let pool = range.unwrap_or(subnet);
+        for index in u32::from(range.is_none())..pool.hosts().min(TRIES) {
+            let Some(net) = pool.host(index).filter(|net| net.address != reserved && net.address != subnet.network().address) else {
+                continue;
+            };
+            if let Some(lock) = try_lock(&self.address(net.address.into()))? {
+                return Ok(Ipv6Lease { address: Ipv6Net::new(net.address, subnet.prefix), _lock: lock });
+            }
         }
+        Err(Error::Exhausted { subnet: subnet.to_string() })
+    }
+
+    /// Takes that IPv6 address.
+    pub(super) fn take_this_ipv6(&self, subnet: Ipv6Net, address: std::net::Ipv6Addr) -> Result<Ipv6Lease, Error> {
+        Ok(Ipv6Lease { address: Ipv6Net::new(address, subnet.prefix), _lock: self.lock_address(address.into())? })
+    }
+
+    fn lock_address(&self, address: IpAddr) -> Result<Lock, Error> {
+        for _ in 0..LOOKS {
+            if let Some(lock) = try_lock(&self.address(address))? {
+                return Ok(lock);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        Err(Error::Taken { address })
+    }
+
+    /// The file of an address.
+    pub(super) fn address(&self, address: IpAddr) -> PathBuf {
+        self.path.join("addresses").join(address.to_string())
+    }
+
+    /// The directory of names.
+    pub(super) fn names(&self) -> PathBuf {
+        self.path.join("names")
+    }
+
+    /// Whether a user was killed and nobody has come since. Only under [`RunDir::lock_setup`].
+    pub(super) fn is_abandoned(&self) -> bool {
+        let Ok(file) = File::open(self.path.join("users")) else { return false };
+        let free = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        drop(Lock(file));
+        free
+    }
+
+    /// Removes the files of all addresses and names, and that of the users. Only under [`RunDir::lock_setup`] with nobody using the network.
+    pub(super) fn forget(&self) {
+        for directory in [self.path.join("addresses"), self.names()] {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                // A file that stays is only clutter.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        let _ = std::fs::remove_file(self.path.join("users"));
     }
 }
 
@@ -115,20 +205,39 @@ fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     #[test]
     fn an_address_is_given_once_and_again_after_its_lease_ends() {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = RunDir::open(dir.path()).unwrap();
         let subnet = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), 29);
-        let leases: Vec<_> = (0..5).map(|_| run_dir.take_address(subnet, 3).unwrap()).collect();
+        let gateway = [Ipv4Addr::new(10, 0, 0, 1)];
+        let take = |start| run_dir.take_address(subnet, None, &gateway, start);
+        let leases: Vec<_> = (0..5).map(|_| take(3).unwrap()).collect();
         let mut taken: Vec<_> = leases.iter().map(|lease| lease.address.address.octets()[3]).collect();
         taken.sort_unstable();
         assert_eq!(taken, [2, 3, 4, 5, 6]);
-        assert!(matches!(run_dir.take_address(subnet, 0), Err(Error::Exhausted { .. })));
+        assert!(matches!(take(0), Err(Error::Exhausted { .. })));
         let freed = leases.into_iter().next().unwrap().address;
-        assert_eq!(run_dir.take_address(subnet, 0).unwrap().address.prefix, freed.prefix);
+        assert_eq!(take(0).unwrap().address.prefix, freed.prefix);
+    }
+
+    #[test]
+    fn addresses_are_taken_out_of_a_range_and_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::open(dir.path()).unwrap();
+        let (subnet, range) = ("10.0.0.0/24".parse().unwrap(), "10.0.0.8/30".parse().unwrap());
+        let gateway = [Ipv4Addr::new(10, 0, 0, 9)];
+        let asked = run_dir.take_this(subnet, Ipv4Addr::new(10, 0, 0, 10)).unwrap();
+        assert!(matches!(run_dir.take_this(subnet, Ipv4Addr::new(10, 0, 0, 10)), Err(Error::Taken { .. })));
+        let leases: Vec<_> = (0..2).map(|_| run_dir.take_address(subnet, Some(range), &gateway, 0).unwrap()).collect();
+        let last: Vec<u8> = leases.iter().map(|lease| lease.address.address.octets()[3]).collect();
+        assert_eq!((last, asked.address.prefix), (vec![8, 11], 24));
+        assert!(run_dir.take_address(subnet, Some(range), &gateway, 0).is_err());
+        let six = "fd00::/64".parse().unwrap();
+        let (first, second) =
+            (run_dir.take_ipv6(six, None, "fd00::1".parse().unwrap()).unwrap(), run_dir.take_ipv6(six, None, "fd00::1".parse().unwrap()));
+        assert_eq!((first.address.to_string().as_str(), second.unwrap().address.to_string().as_str()), ("fd00::2/64", "fd00::3/64"));
     }
 
     #[test]
@@ -139,7 +248,11 @@ mod tests {
         assert!(!run_dir.is_unused().unwrap());
         drop(users.0);
         assert!(!run_dir.is_unused().unwrap());
+        assert!(!run_dir.is_abandoned());
         drop(users.1);
         assert!(run_dir.is_unused().unwrap());
+        assert!(run_dir.is_abandoned(), "the file is there");
+        run_dir.forget();
+        assert!(!run_dir.is_abandoned());
     }
 }

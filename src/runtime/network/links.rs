@@ -4,10 +4,10 @@
 //! name that a network daemon might act on. Numbers are those of rtnetlink(7) and `linux/if_link.h`.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
-use super::Ipv4Net;
+use super::{Ipv4Net, Ipv6Net};
 use crate::sys::netlink::{Attributes, Message, NLM_F_CREATE, NLM_F_EXCL, Netlink};
 
 const RTM_NEWLINK: u16 = 16;
@@ -37,13 +37,16 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// An IPv6 address counts at once, without a second in which others are asked whether they have it.
+const IFA_F_NODAD: u8 = 2;
 const IFF_UP: u32 = 1;
 const LINK_BODY: usize = 16;
 const ADDRESS_BODY: usize = 8;
 const ROUTE_BODY: usize = 12;
-/// The link group of everything that we make on the host ("strk"): all of it can be removed in one request, and the kernel's slow wait for
-/// packets in flight then happens once and not for each link.
-const GROUP: u32 = 0x7374_726b;
+/// The link group of everything that the default bridge has on the host ("strk"): all of it can be removed in one request, and the kernel's slow wait for
+/// packets in flight then happens once and not for each link. Networks with names have groups of their own.
+pub(super) const GROUP: u32 = 0x7374_726b;
 /// The loopback link is the first of every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -53,6 +56,7 @@ pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) mtu: u32,
+    pub(super) group: u32,
 }
 
 /// A hardware address made from an IPv4 address: what takes an address over needs no new neighbour entries.
@@ -82,6 +86,7 @@ pub(super) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
             index: u32::from_ne_bytes([body[4], body[5], body[6], body[7]]),
             name: attributes.text(IFLA_IFNAME)?.to_owned(),
             mtu: attributes.number(IFLA_MTU)?,
+            group: attributes.number(IFLA_GROUP).unwrap_or(0),
         })
     };
     Ok(replies.iter().filter(|reply| reply.kind == RTM_NEWLINK).filter_map(parse).collect())
@@ -133,11 +138,11 @@ fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
 }
 
 /// Makes a bridge that is up. Its hardware address is given, since a bridge without one takes over that of a port and changes it as ports come and go.
-pub(super) fn make_bridge(netlink: &mut Netlink, name: &str, mac: [u8; 6], mtu: u32) -> io::Result<()> {
+pub(super) fn make_bridge(netlink: &mut Netlink, name: &str, group: u32, mac: [u8; 6], mtu: u32) -> io::Result<()> {
     let message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link_body(0, true))
         .text(IFLA_IFNAME, name)
         .number(IFLA_MTU, mtu)
-        .number(IFLA_GROUP, GROUP)
+        .number(IFLA_GROUP, group)
         .attribute(IFLA_ADDRESS, &mac)
         .nest(IFLA_LINKINFO, |m| m.text(IFLA_INFO_KIND, "bridge"));
     netlink.request(message)
@@ -149,6 +154,7 @@ pub(super) struct VethPair<'a> {
     pub(super) inner: &'a str,
     pub(super) inner_mac: [u8; 6],
     pub(super) bridge: u32,
+    pub(super) group: u32,
     pub(super) mtu: u32,
 }
 
@@ -164,7 +170,7 @@ pub(super) fn make_veth(netlink: &mut Netlink, pair: &VethPair<'_>, netns: Borro
     let message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link_body(0, true))
         .text(IFLA_IFNAME, pair.outer)
         .number(IFLA_MTU, pair.mtu)
-        .number(IFLA_GROUP, GROUP)
+        .number(IFLA_GROUP, pair.group)
         .number(IFLA_MASTER, pair.bridge)
         .nest(IFLA_LINKINFO, |m| m.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| m.nest(VETH_INFO_PEER, peer)));
     netlink.request(message)
@@ -175,9 +181,9 @@ pub(super) fn delete_link(netlink: &mut Netlink, name: &str) -> io::Result<()> {
     delete(netlink, Message::new(RTM_DELLINK, 0, &link_body(0, false)).text(IFLA_IFNAME, name))
 }
 
-/// Removes everything on the host that functions of this file made.
-pub(super) fn delete_all(netlink: &mut Netlink) -> io::Result<()> {
-    delete(netlink, Message::new(RTM_DELLINK, 0, &link_body(0, false)).number(IFLA_GROUP, GROUP))
+/// Removes everything of a link group.
+pub(super) fn delete_all(netlink: &mut Netlink, group: u32) -> io::Result<()> {
+    delete(netlink, Message::new(RTM_DELLINK, 0, &link_body(0, false)).number(IFLA_GROUP, group))
 }
 
 fn delete(netlink: &mut Netlink, request: Message) -> io::Result<()> {
@@ -200,6 +206,14 @@ pub(super) fn add_address(link: u32, address: Ipv4Net) -> Message {
         .attribute(IFA_BROADCAST, &address.broadcast().octets())
 }
 
+/// The request that gives a link an IPv6 address.
+pub(super) fn add_ipv6_address(link: u32, address: Ipv6Net) -> Message {
+    let mut body = [0; ADDRESS_BODY];
+    (body[0], body[1], body[2]) = (AF_INET6, address.prefix, IFA_F_NODAD);
+    body[4..8].copy_from_slice(&link.to_ne_bytes());
+    Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &body).attribute(IFA_ADDRESS, &address.address.octets())
+}
+
 /// The request that makes `lo` work.
 pub(super) fn loopback_up() -> Message {
     Message::new(RTM_NEWLINK, 0, &link_body(LOOPBACK, true))
@@ -212,11 +226,20 @@ pub(super) fn link_up(index: u32) -> Message {
 
 /// The request that sends everything else to `gateway`.
 pub(super) fn default_route(link: u32, gateway: Ipv4Addr) -> Message {
+    route_to(AF_INET, link, &gateway.octets())
+}
+
+/// The same for IPv6.
+pub(super) fn default_ipv6_route(link: u32, gateway: Ipv6Addr) -> Message {
+    route_to(AF_INET6, link, &gateway.octets())
+}
+
+fn route_to(family: u8, link: u32, gateway: &[u8]) -> Message {
     const RT_TABLE_MAIN: u8 = 254;
     const RTPROT_BOOT: u8 = 3;
     const RTN_UNICAST: u8 = 1;
-    let body = [AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
-    Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &body).attribute(RTA_GATEWAY, &gateway.octets()).number(RTA_OIF, link)
+    let body = [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
+    Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &body).attribute(RTA_GATEWAY, gateway).number(RTA_OIF, link)
 }
 
 /// The link by which the kernel leaves for addresses that no other route covers, best first.

@@ -5,32 +5,48 @@
 //!   eth0 10.x.80.7 ---- strk7 -- strake0 10.x.80.1 -- (nft: masquerade) -- eth0
 //! ```
 //!
-//! There is no daemon: the first process that opens the network makes the bridge and the packet filter's table, the last one to close it removes both, and
-//! what a killed process leaves behind is used again by the next. All processes must name the same run directory, one for each network namespace of a host
-//! (`/run/strake/network`); `lease.rs` has the layout.
+//! Containers may be on several networks, each with a bridge of its own, and with names, by which the containers of one find each other.
 //!
-//! IPv4 only: a private namespace has no IPv6 address but the link's own. This folder starts no external programs and touches no table but its own. Apart from that it
-//! changes one thing of the host, and leaves it so: IP forwarding is switched on.
+//! There is no daemon: the first process that opens a network makes its bridge and its table of the packet filter, the last one to close it removes both, and
+//! what a killed process leaves behind is used again by the next, or removed by [`sweep`]. All processes must name the same run directory, one for each network
+//! (`/run/strake/net` for the default bridge, `/run/strake/nets/ID` for others); `lease.rs` has the layout.
+//!
+//! This folder starts no external programs and touches no table but its own. Apart from that it changes one thing of the host, and leaves it so: IP forwarding is
+//! switched on.
 
+mod attach;
 mod dns;
 mod error;
 mod lease;
 mod links;
+mod names;
 mod nat;
 mod netns;
+mod plan;
 mod pool;
+mod ports;
 mod probe;
+mod publish;
+mod rules;
+mod serve;
 mod subnet;
+mod sweep;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use dns::{ResolvMode, hosts_file, resolv_conf};
+pub use attach::{EndpointRequest, EndpointState, Namespace};
+pub use dns::{ResolvFlags, ResolvMode, hosts_file, name_servers, resolv_conf, resolv_conf_of};
 pub use error::{Error, Unavailable};
 pub use netns::Netns;
+pub use plan::{DEFAULT_NETWORK, NetworkPlan, Subnet, builtin_id};
 pub use pool::NetnsPool;
-pub use subnet::Ipv4Net;
+pub use ports::{BoundPort, PortRequest, Protocol, parse_publish};
+pub use publish::Target;
+pub use serve::{DNS_ADDRESS, Service, ServiceRequest, Settings};
+pub use subnet::{Ipv4Net, Ipv6Net, NotANetwork};
+pub use sweep::{forget, free_subnet, shared_subnet, sweep};
 
 use crate::sys::netlink::Netlink;
 use lease::{AddressLease, Lock, RunDir};
@@ -49,9 +65,12 @@ pub struct Network(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    plan: NetworkPlan,
     run_dir: RunDir,
     /// The bridge's address, with the subnet's prefix.
     gateway: Ipv4Net,
+    /// Why nothing leads out of it, where that is so.
+    no_way_out: Option<Unavailable>,
     /// The bridge's index.
     bridge: u32,
     mtu: u32,
@@ -69,29 +88,56 @@ struct Sockets {
     filter: Netlink,
 }
 
+impl Sockets {
+    fn open() -> Result<Sockets, Error> {
+        Ok(Sockets {
+            route: Netlink::route().map_err(Error::kernel("open a netlink socket"))?,
+            filter: Netlink::netfilter().map_err(Error::kernel("open a netfilter socket"))?,
+        })
+    }
+}
+
 impl Network {
     /// Says whether [`Network::open`] can work here, without changing anything.
     pub fn probe() -> Result<(), Unavailable> {
         probe::probe()
     }
 
-    /// Opens the network, making what is not there yet. [`Error::Unavailable`] means that this host cannot have it.
+    /// Opens the network that containers share, making what is not there yet. [`Error::Unavailable`] means that this host cannot have it.
     pub fn open(run_dir: &Path) -> Result<Network, Error> {
-        probe::probe().map_err(Error::Unavailable)?;
+        Network::open_as(run_dir, &NetworkPlan::default_bridge(), false)
+    }
+
+    /// Opens a network, making what is not there yet. Where another program drops what would leave it, it is opened all the same if `even_cut_off`, and
+    /// [`Network::no_way_out`] tells.
+    pub fn open_as(run_dir: &Path, plan: &NetworkPlan, even_cut_off: bool) -> Result<Network, Error> {
+        probe::permitted().map_err(Error::Unavailable)?;
+        let mut no_way_out = None;
+        if !plan.internal
+            && let Err(why) = probe::forwards(&plan.bridge)
+        {
+            if !even_cut_off {
+                return Err(Error::Unavailable(why));
+            }
+            no_way_out = Some(why);
+        }
         let run_dir = RunDir::open(run_dir)?;
-        let mut sockets = Sockets {
-            route: Netlink::route().map_err(Error::kernel("open a netlink socket"))?,
-            filter: Netlink::netfilter().map_err(Error::kernel("open a netfilter socket"))?,
-        };
+        let mut sockets = Sockets::open()?;
         let setup = run_dir.lock_setup()?;
         let unused = run_dir.is_unused()?;
-        switch_forwarding_on()?;
-        let host = Host::look(&mut sockets.route).map_err(Error::kernel("list the links and routes of the host"))?;
-        let (bridge, gateway) = ensure_bridge(&mut sockets, &host, unused)?;
+        if !plan.internal {
+            switch_forwarding_on(plan)?;
+        }
+        let host = Host::look(&mut sockets.route, plan).map_err(Error::kernel("list the links and routes of the host"))?;
+        let (bridge, gateway) = ensure_bridge(&mut sockets, &host, plan, unused)?;
+        if !plan.is_default() {
+            sweep::remember(&run_dir, plan)?;
+        }
         let users = Some(run_dir.join_users()?);
         drop(setup);
-        let next = AtomicU32::new(std::process::id().wrapping_mul(7));
-        Ok(Network(Arc::new(Inner { run_dir, gateway, bridge, mtu: host.mtu, next, sockets: Mutex::new(sockets), users })))
+        let first = if plan.is_default() { std::process::id().wrapping_mul(7) } else { 0 };
+        let (plan, mtu, next, sockets) = (plan.clone(), host.mtu, AtomicU32::new(first), Mutex::new(sockets));
+        Ok(Network(Arc::new(Inner { plan, run_dir, gateway, no_way_out, bridge, mtu, next, sockets, users })))
     }
 
     /// Makes a namespace. Takes about a millisecond; [`NetnsPool`] has some ready.
@@ -99,15 +145,26 @@ impl Network {
         Netns::make(&self.0, self.lease()?)
     }
 
-    /// Makes a namespace without starting a thread, for a process that has one and must keep it so (even a thread that was joined lingers for an
-    /// instant). After an error the thread may be in another network namespace than before.
-    pub fn acquire_on_only_thread(&self) -> Result<Netns, Error> {
-        Netns::make_here(&self.0, self.lease()?)
+    fn lease(&self) -> Result<AddressLease, Error> {
+        // Where anyone may look on, an address comes back as late as possible; in a network with a name the first that is free is what its users expect.
+        let start = if self.0.plan.is_default() { self.0.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let range = self.0.plan.v4.and_then(|subnet| subnet.range);
+        self.0.run_dir.take_address(self.0.gateway.network(), range, &self.0.plan.reserved(self.0.gateway), start)
     }
 
-    fn lease(&self) -> Result<AddressLease, Error> {
-        let start = self.0.next.fetch_add(1, Ordering::Relaxed);
-        self.0.run_dir.take_address(self.0.gateway.network(), start)
+    /// Why nothing leads out of it, although it is not internal.
+    pub fn no_way_out(&self) -> Option<&Unavailable> {
+        self.0.no_way_out.as_ref()
+    }
+
+    /// What it is.
+    pub fn plan(&self) -> &NetworkPlan {
+        &self.0.plan
+    }
+
+    /// The bridge's IPv6 address and subnet, where it has any.
+    pub fn ipv6_gateway(&self) -> Option<Ipv6Net> {
+        self.0.plan.v6.map(|subnet| Ipv6Net::new(subnet.gateway, subnet.net.prefix))
     }
 
     /// The bridge's address and subnet.
@@ -129,9 +186,8 @@ impl Inner {
             return Ok(());
         }
         let mut sockets = self.sockets();
-        remove_bridge(&mut sockets.route)?;
-        nat::delete_table(&mut sockets.filter).map_err(Error::kernel("remove the packet filter's table `ip strake`"))?;
-        self.run_dir.forget_addresses();
+        take_down(&mut sockets, &self.plan)?;
+        self.run_dir.forget();
         Ok(())
     }
 }
@@ -155,75 +211,115 @@ struct Host {
 }
 
 impl Host {
-    fn look(netlink: &mut Netlink) -> std::io::Result<Host> {
+    fn look(netlink: &mut Netlink, plan: &NetworkPlan) -> std::io::Result<Host> {
         let (links, addresses, routes) = (links::links(netlink)?, links::addresses(netlink)?, links::routes(netlink)?);
         let way_out = links::default_link(&routes);
-        let mtu = links.iter().find(|link| Some(link.index) == way_out).map_or(ETHERNET_MTU, |link| link.mtu);
+        let mtu = plan.mtu.unwrap_or_else(|| links.iter().find(|link| Some(link.index) == way_out).map_or(ETHERNET_MTU, |link| link.mtu));
         Ok(Host { links, addresses, routes, mtu })
     }
 
-    /// The networks that the host uses, not counting those of the link `except`.
-    fn taken(&self, except: Option<u32>) -> Vec<Ipv4Net> {
-        let addresses = self.addresses.iter().filter(|(link, _)| Some(*link) != except).map(|(_, net)| *net);
-        let routes = self.routes.iter().filter(|route| except.is_none() || route.link != except).map(|route| route.to);
-        addresses.chain(routes).collect()
+    /// The networks that the host uses, each with its link, not counting those of the link `except`.
+    fn taken(&self, except: Option<u32>) -> Vec<(Ipv4Net, Option<u32>)> {
+        let addresses = self.addresses.iter().filter(|(link, _)| Some(*link) != except).map(|(link, net)| (*net, Some(*link)));
+        let routes = self.routes.iter().filter(|route| except.is_none() || route.link != except).map(|route| (route.to, route.link));
+        addresses.chain(routes).filter(|(net, _)| net.prefix > 0).collect()
     }
 
     /// The bridge that is there already, where it can be used as it is.
-    fn bridge(&self, unused: bool) -> Option<(u32, Ipv4Net)> {
-        let link = self.links.iter().find(|link| link.name == BRIDGE)?;
+    fn bridge(&self, plan: &NetworkPlan, unused: bool) -> Option<(u32, Ipv4Net)> {
+        let link = self.links.iter().find(|link| link.name == plan.bridge)?;
         let (_, address) = *self.addresses.iter().find(|(index, _)| *index == link.index)?;
         // One without users was left by a killed process, maybe before the host got a route (a VPN's) that its subnet is now in the way of.
-        let stale =
-            unused && (link.mtu != self.mtu || self.taken(Some(link.index)).iter().any(|net| net.prefix > 0 && net.overlaps(address)));
-        (!stale).then_some((link.index, address))
+        let stale = unused && (link.mtu != self.mtu || self.taken(Some(link.index)).iter().any(|(net, _)| net.overlaps(address)));
+        let other = plan.v4.is_some_and(|subnet| Ipv4Net::new(subnet.gateway, subnet.net.prefix) != address) || link.group != plan.group();
+        (!stale && !other).then_some((link.index, address))
+    }
+
+    fn link_name(&self, index: Option<u32>) -> String {
+        self.links.iter().find(|link| Some(link.index) == index).map_or_else(|| "a route".to_owned(), |link| link.name.clone())
     }
 }
 
-fn switch_forwarding_on() -> Result<(), Error> {
+fn switch_forwarding_on(plan: &NetworkPlan) -> Result<(), Error> {
     let path = Path::new(probe::IP_FORWARD);
     let value = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
     if value.trim() == "0" {
         std::fs::write(path, "1").map_err(Error::file("write", path))?;
     }
+    if plan.v6.is_some() {
+        probe::forward_ipv6()?;
+    }
     Ok(())
 }
 
-/// Makes the bridge and the table, as far as they are not there. Only under the set-up lock.
-fn ensure_bridge(sockets: &mut Sockets, host: &Host, unused: bool) -> Result<(u32, Ipv4Net), Error> {
-    let (bridge, fresh) = match host.bridge(unused) {
+/// Makes the bridge and the tables, as far as they are not there. Only under the set-up lock.
+fn ensure_bridge(sockets: &mut Sockets, host: &Host, plan: &NetworkPlan, unused: bool) -> Result<(u32, Ipv4Net), Error> {
+    let (bridge, fresh) = match host.bridge(plan, unused) {
         Some(bridge) => (bridge, unused),
-        None => (make_bridge(&mut sockets.route, host)?, true),
+        None => (make_bridge(&mut sockets.route, host, plan)?, true),
     };
-    let there = !fresh && nat::table_exists(&mut sockets.filter).map_err(Error::kernel("list the packet filter's tables"))?;
+    let there = !fresh && nat::table_exists(&mut sockets.filter, plan).map_err(Error::kernel("list the packet filter's tables"))?;
     if !there {
-        let made = nat::make_table(&mut sockets.filter, bridge.1.network(), BRIDGE);
+        let made = nat::make_tables(&mut sockets.filter, plan, bridge.1.network(), plan.v6.map(|subnet| subnet.net));
         made.map_err(|error| match error.kind() {
             // What nf_tables says when an expression or a chain type has no module.
             std::io::ErrorKind::NotFound => Error::kernel("make NAT rules")(rustix::io::Errno::OPNOTSUPP.into()),
-            _ => Error::kernel("make the packet filter's table `ip strake`")(error),
+            _ => Error::kernel(format!("make the packet filter's table `ip {}`", plan.table()))(error),
         })?;
     }
     Ok(bridge)
 }
 
-fn make_bridge(netlink: &mut Netlink, host: &Host) -> Result<(u32, Ipv4Net), Error> {
-    remove_bridge(netlink)?;
-    let bridge = host.links.iter().find(|link| link.name == BRIDGE).map(|link| link.index);
-    let gateway = subnet::choose(&host.taken(bridge)).and_then(|subnet| subnet.host(1)).ok_or(Error::NoSubnet)?;
-    let step = || format!("make the bridge `{BRIDGE}`");
-    links::make_bridge(netlink, BRIDGE, links::hardware_address(gateway.address), host.mtu).map_err(Error::kernel(step()))?;
+/// The bridge's address: the one that the plan has, or of a subnet that the host does not use.
+fn choose_gateway(host: &Host, plan: &NetworkPlan, except: Option<u32>) -> Result<Ipv4Net, Error> {
+    let taken = host.taken(except);
+    let Some(subnet) = plan.v4 else {
+        let nets: Vec<Ipv4Net> = taken.iter().map(|(net, _)| *net).collect();
+        return subnet::choose(&nets).and_then(|subnet| subnet.host(1)).ok_or(Error::NoSubnet);
+    };
+    match taken.iter().find(|(net, _)| net.overlaps(subnet.net)) {
+        Some((net, link)) => {
+            let (network, subnet, other) = (plan.name.clone(), subnet.net.to_string(), net.to_string());
+            Err(Error::Overlap { network, subnet, other, link: host.link_name(*link) })
+        }
+        None => Ok(Ipv4Net::new(subnet.gateway, subnet.net.prefix)),
+    }
+}
+
+fn make_bridge(netlink: &mut Netlink, host: &Host, plan: &NetworkPlan) -> Result<(u32, Ipv4Net), Error> {
+    let name = &plan.bridge;
+    let bridge = host.links.iter().find(|link| link.name == *name);
+    if bridge.is_some_and(|link| link.group != plan.group()) {
+        return Err(Error::ForeignLink { link: name.clone(), network: plan.name.clone() });
+    }
+    let bridge = bridge.map(|link| link.index);
+    remove_bridge(netlink, plan)?;
+    let gateway = choose_gateway(host, plan, bridge)?;
+    let step = || format!("make the bridge `{name}`");
+    let mac = links::hardware_address(gateway.address);
+    links::make_bridge(netlink, name, plan.group(), mac, host.mtu).map_err(Error::kernel(step()))?;
     let links = links::links(netlink).map_err(Error::kernel("list the links of the host"))?;
     let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
-    let link = links.iter().find(|link| link.name == BRIDGE).ok_or_else(gone).map_err(Error::kernel(step()))?.index;
-    netlink.request(links::add_address(link, gateway)).map_err(Error::kernel(format!("give `{BRIDGE}` the address {gateway}")))?;
+    let link = links.iter().find(|link| link.name == *name).ok_or_else(gone).map_err(Error::kernel(step()))?.index;
+    netlink.request(links::add_address(link, gateway)).map_err(Error::kernel(format!("give `{name}` the address {gateway}")))?;
+    if let Some(v6) = plan.v6 {
+        let address = Ipv6Net::new(v6.gateway, v6.net.prefix);
+        let added = netlink.request(links::add_ipv6_address(link, address));
+        added.map_err(Error::kernel(format!("give `{name}` the address {address}")))?;
+    }
     Ok((link, gateway))
 }
 
+/// Removes all that the network has on the host.
+fn take_down(sockets: &mut Sockets, plan: &NetworkPlan) -> Result<(), Error> {
+    remove_bridge(&mut sockets.route, plan)?;
+    let removed = nat::delete_tables(&mut sockets.filter, plan);
+    removed.map_err(Error::kernel(format!("remove the packet filter's table `{}`", plan.table())))
+}
+
 /// Removes the bridge with its ports: those of namespaces that the kernel is still taking down.
-fn remove_bridge(netlink: &mut Netlink) -> Result<(), Error> {
-    let removed = links::delete_all(netlink).and_then(|()| links::delete_link(netlink, BRIDGE));
-    removed.map_err(Error::kernel(format!("remove the bridge `{BRIDGE}`")))
+fn remove_bridge(netlink: &mut Netlink, plan: &NetworkPlan) -> Result<(), Error> {
+    links::delete_all(netlink, plan.group()).map_err(Error::kernel(format!("remove the bridge `{}`", plan.bridge)))
 }
 
 #[cfg(test)]

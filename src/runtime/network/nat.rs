@@ -1,7 +1,7 @@
-//! The packet filter: one nf_tables table of our own, `ip strake`, and a look at those of others.
+//! The packet filter: one nf_tables table of our own for each network and family, and a look at those of others.
 //!
-//! The table is replaced whole, in one transaction, and removed whole; tables of other programs are read (does one drop what we would forward?)
-//! and never written. In the words of `nft(8)` it is:
+//! A table is replaced whole, in one transaction, and removed whole; tables of other programs are read (does one drop what we would forward?)
+//! and never written. In the words of `nft(8)` that of the default bridge is:
 //!
 //! ```text
 //! table ip strake {
@@ -15,99 +15,82 @@
 //! }
 //! ```
 //!
-//! The last rule matters because forwarding makes the host a router: without it any neighbour of the host could reach the containers.
+//! The last rule matters because forwarding makes the host a router: without it any neighbour of the host could reach the containers, and so could the containers of
+//! other networks. A network that is internal has only two rules: what comes from its bridge or goes to it without staying there is dropped. `rules.rs` has the
+//! messages, `publish.rs` the tables of published ports.
 
 use std::io;
 
-use super::Ipv4Net;
 use super::links::nested;
-use crate::sys::netlink::{Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Netlink};
+use super::rules::{
+    CT_STATE, CT_STATUS, Family, GETCHAIN, GETRULE, HOOK_FORWARD, HOOK_POSTROUTING, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_UNSPEC,
+    STATE_ESTABLISHED, STATE_RELATED, STATUS_DNAT, Table, VERDICT_ACCEPT, VERDICT_DROP, body, commit, conntrack_has, differs, equals,
+    input_link, link_name, masquerade, output_link, source_in, verdict,
+};
+use super::{Ipv4Net, Ipv6Net, NetworkPlan};
+use crate::sys::netlink::{Message, Netlink};
 
-/// The name of our table.
+/// The name of the default bridge's table, and how those of all others begin.
 pub(super) const TABLE: &str = "strake";
 
-const SUBSYSTEM: u16 = 10;
-const BATCH_BEGIN: u16 = 16;
-const BATCH_END: u16 = 17;
-const NEWTABLE: u16 = SUBSYSTEM << 8;
-const GETTABLE: u16 = (SUBSYSTEM << 8) | 1;
-const DELTABLE: u16 = (SUBSYSTEM << 8) | 2;
-const NEWCHAIN: u16 = (SUBSYSTEM << 8) | 3;
-const GETCHAIN: u16 = (SUBSYSTEM << 8) | 4;
-const NEWRULE: u16 = (SUBSYSTEM << 8) | 6;
-
-const NFPROTO_UNSPEC: u8 = 0;
-const NFPROTO_INET: u8 = 1;
-const NFPROTO_IPV4: u8 = 2;
-const HOOK_FORWARD: u32 = 2;
-const HOOK_POSTROUTING: u32 = 4;
-const VERDICT_DROP: u32 = 0;
-const VERDICT_ACCEPT: u32 = 1;
-
-const TABLE_NAME: u16 = 1;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
-const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
-const HOOK_PRIORITY: u16 = 2;
-const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
-const RULE_EXPRESSIONS: u16 = 4;
-const LIST_ELEMENT: u16 = 1;
-const EXPRESSION_NAME: u16 = 1;
-const EXPRESSION_DATA: u16 = 2;
 
-/// `struct nfgenmsg`.
-fn body(family: u8) -> [u8; 4] {
-    [family, 0, 0, 0]
+/// Whether the network's table is there.
+pub(super) fn table_exists(netlink: &mut Netlink, plan: &NetworkPlan) -> io::Result<bool> {
+    Table::new(Family::V4, &plan.table()).exists(netlink)
 }
 
-fn batch(kind: u16) -> Message {
-    let [high, low] = SUBSYSTEM.to_be_bytes();
-    Message::new(kind, 0, &[0, 0, high, low])
+/// Makes the tables of a network, in place of what was there under their name.
+pub(super) fn make_tables(netlink: &mut Netlink, plan: &NetworkPlan, v4: Ipv4Net, v6: Option<Ipv6Net>) -> io::Result<()> {
+    let mut messages = table_for(plan, Family::V4, &v4.mask().to_be_bytes(), &v4.network().address.octets());
+    if let Some(v6) = v6 {
+        messages.extend(table_for(plan, Family::V6, &v6.mask().to_be_bytes(), &v6.network().address.octets()));
+    }
+    commit(netlink, messages)
 }
 
-/// Whether our table is there.
-pub(super) fn table_exists(netlink: &mut Netlink) -> io::Result<bool> {
-    let tables = netlink.dump(Message::new(GETTABLE, 0, &body(NFPROTO_IPV4)))?;
-    Ok(tables.iter().any(|table| table.attributes(4).text(TABLE_NAME) == Some(TABLE)))
-}
-
-/// Makes the table for `subnet` behind the bridge `bridge`, in place of what was there under its name.
-pub(super) fn make_table(netlink: &mut Netlink, subnet: Ipv4Net, bridge: &str) -> io::Result<()> {
-    const PRIORITY_SRCNAT: u32 = 100;
-    const PRIORITY_FILTER: u32 = 0;
-    let table = || Message::new(NEWTABLE, NLM_F_CREATE, &body(NFPROTO_IPV4)).text(TABLE_NAME, TABLE);
-    let mut messages = vec![
-        // Deleting fails where nothing is there, making does not where something is.
-        table(),
-        delete(),
-        table(),
-        chain("postrouting", "nat", HOOK_POSTROUTING, PRIORITY_SRCNAT),
-        chain("forward", "filter", HOOK_FORWARD, PRIORITY_FILTER),
-        rule("postrouting", [source_in(subnet), vec![output_link(), differs(&link_name(bridge)), masquerade()]].concat()),
-        rule("forward", vec![input_link(), equals(&link_name(bridge)), verdict(VERDICT_ACCEPT)]),
-    ];
+fn table_for(plan: &NetworkPlan, family: Family, mask: &[u8], network: &[u8]) -> Vec<Message> {
+    const PRIORITY_SRCNAT: i32 = 100;
+    const PRIORITY_FILTER: i32 = 0;
+    let (name, bridge) = (plan.table(), link_name(&plan.bridge));
+    let table = Table::new(family, &name);
+    let mut messages = table.replace(0);
+    messages.push(table.chain("forward", "filter", HOOK_FORWARD, PRIORITY_FILTER));
+    let mut forward = |expressions| messages.push(table.rule("forward", expressions));
+    if plan.internal {
+        forward(vec![input_link(), equals(&bridge), output_link(), differs(&bridge), verdict(VERDICT_DROP)]);
+        forward(vec![output_link(), equals(&bridge), input_link(), differs(&bridge), verdict(VERDICT_DROP)]);
+        return messages;
+    }
+    forward(vec![input_link(), equals(&bridge), verdict(VERDICT_ACCEPT)]);
     for (key, bits) in [(CT_STATE, STATE_ESTABLISHED | STATE_RELATED), (CT_STATUS, STATUS_DNAT)] {
-        let to_bridge = vec![output_link(), equals(&link_name(bridge))];
-        messages.push(rule("forward", [to_bridge, conntrack_has(key, bits), vec![verdict(VERDICT_ACCEPT)]].concat()));
+        let to_bridge = vec![output_link(), equals(&bridge)];
+        forward([to_bridge, conntrack_has(key, bits), vec![verdict(VERDICT_ACCEPT)]].concat());
     }
-    messages.push(rule("forward", vec![output_link(), equals(&link_name(bridge)), verdict(VERDICT_DROP)]));
-    netlink.transaction(batch(BATCH_BEGIN), messages, batch(BATCH_END))
+    forward(vec![output_link(), equals(&bridge), verdict(VERDICT_DROP)]);
+    if plan.masquerade {
+        messages.push(table.chain("postrouting", "nat", HOOK_POSTROUTING, PRIORITY_SRCNAT));
+        let leaves = [source_in(family, mask, network), vec![output_link(), differs(&bridge), masquerade()]].concat();
+        messages.push(table.rule("postrouting", leaves));
+    }
+    messages
 }
 
-/// Removes the table. One that is not there is fine.
-pub(super) fn delete_table(netlink: &mut Netlink) -> io::Result<()> {
-    match netlink.transaction(batch(BATCH_BEGIN), vec![delete()], batch(BATCH_END)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Removes the tables of a network. One that is not there is fine.
+pub(super) fn delete_tables(netlink: &mut Netlink, plan: &NetworkPlan) -> io::Result<()> {
+    for family in [Family::V4, Family::V6] {
+        Table::new(family, &plan.table()).remove(netlink)?;
     }
+    Ok(())
 }
 
-/// The first chain of another program that drops what it does not know on its way through the host, as `ip filter FORWARD`.
-pub(super) fn dropping_chain(netlink: &mut Netlink) -> io::Result<Option<String>> {
+/// The first chain of another program that drops what it does not know on its way through the host, as `ip filter FORWARD`. One of a table that has a rule about
+/// `bridge` has been told of us.
+pub(super) fn dropping_chain(netlink: &mut Netlink, bridge: &str) -> io::Result<Option<String>> {
     let chains = netlink.dump(Message::new(GETCHAIN, 0, &body(NFPROTO_UNSPEC)))?;
     for chain in &chains {
         let family = match chain.body::<4>() {
@@ -118,144 +101,22 @@ pub(super) fn dropping_chain(netlink: &mut Netlink) -> io::Result<Option<String>
         let attributes = chain.attributes(4);
         let hook = nested(attributes.value(CHAIN_HOOK)).number_be(HOOK_NUMBER);
         let (table, name) = (attributes.text(CHAIN_TABLE).unwrap_or_default(), attributes.text(CHAIN_NAME).unwrap_or_default());
-        if hook == Some(HOOK_FORWARD) && attributes.number_be(CHAIN_POLICY) == Some(VERDICT_DROP) && table != TABLE {
+        let drops = hook == Some(HOOK_FORWARD) && attributes.number_be(CHAIN_POLICY) == Some(VERDICT_DROP);
+        if drops && !is_ours(table) && !is_about(netlink, table, bridge)? {
             return Ok(Some(format!("{family} {table} {name}")));
         }
     }
     Ok(None)
 }
 
-fn delete() -> Message {
-    Message::new(DELTABLE, 0, &body(NFPROTO_IPV4)).text(TABLE_NAME, TABLE)
+fn is_ours(table: &str) -> bool {
+    table == TABLE || table.strip_prefix(TABLE).is_some_and(|rest| rest.starts_with('-'))
 }
 
-fn chain(name: &str, kind: &str, hook: u32, priority: u32) -> Message {
-    Message::new(NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, &body(NFPROTO_IPV4))
-        .text(CHAIN_TABLE, TABLE)
-        .text(CHAIN_NAME, name)
-        .nest(CHAIN_HOOK, |m| m.number_be(HOOK_NUMBER, hook).number_be(HOOK_PRIORITY, priority))
-        .number_be(CHAIN_POLICY, VERDICT_ACCEPT)
-        .text(CHAIN_TYPE, kind)
-}
-
-/// An expression of a rule: its name and how its attributes are added.
-#[derive(Clone)]
-struct Expression {
-    name: &'static str,
-    data: Vec<Attribute>,
-}
-
-#[derive(Clone)]
-enum Attribute {
-    Number(u16, u32),
-    /// A value wrapped in `NFTA_DATA_VALUE`.
-    Value(u16, Vec<u8>),
-    Verdict(u16, u32),
-}
-
-fn rule(chain: &str, expressions: Vec<Expression>) -> Message {
-    let element = |m: Message, expression: &Expression| {
-        m.nest(LIST_ELEMENT, |m| {
-            m.text(EXPRESSION_NAME, expression.name).nest(EXPRESSION_DATA, |m| expression.data.iter().fold(m, Attribute::add))
-        })
-    };
-    Message::new(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, &body(NFPROTO_IPV4))
-        .text(RULE_TABLE, TABLE)
-        .text(RULE_CHAIN, chain)
-        .nest(RULE_EXPRESSIONS, |m| expressions.iter().fold(m, element))
-}
-
-impl Attribute {
-    fn add(message: Message, attribute: &Attribute) -> Message {
-        const DATA_VALUE: u16 = 1;
-        const DATA_VERDICT: u16 = 2;
-        const VERDICT_CODE: u16 = 1;
-        match attribute {
-            Attribute::Number(kind, value) => message.number_be(*kind, *value),
-            Attribute::Value(kind, bytes) => message.nest(*kind, |m| m.attribute(DATA_VALUE, bytes)),
-            Attribute::Verdict(kind, code) => message.nest(*kind, |m| m.nest(DATA_VERDICT, |m| m.number_be(VERDICT_CODE, *code))),
-        }
-    }
-}
-
-/// The register that our expressions pass values in.
-const REGISTER: u32 = 1;
-const CT_STATE: u32 = 0;
-const CT_STATUS: u32 = 2;
-const STATE_ESTABLISHED: u32 = 2;
-const STATE_RELATED: u32 = 4;
-const STATUS_DNAT: u32 = 1 << 5;
-
-fn source_in(subnet: Ipv4Net) -> Vec<Expression> {
-    const NETWORK_HEADER: u32 = 1;
-    const SOURCE_OFFSET: u32 = 12;
-    let load = Expression {
-        name: "payload",
-        data: vec![
-            Attribute::Number(1, REGISTER),
-            Attribute::Number(2, NETWORK_HEADER),
-            Attribute::Number(3, SOURCE_OFFSET),
-            Attribute::Number(4, 4),
-        ],
-    };
-    vec![load, masked(&subnet.mask().to_be_bytes()), equals(&subnet.network().address.octets())]
-}
-
-/// Keeps the bits of `mask` in the register.
-fn masked(mask: &[u8; 4]) -> Expression {
-    let data = vec![
-        Attribute::Number(1, REGISTER),
-        Attribute::Number(2, REGISTER),
-        Attribute::Number(3, 4),
-        Attribute::Value(4, mask.to_vec()),
-        Attribute::Value(5, vec![0; 4]),
-    ];
-    Expression { name: "bitwise", data }
-}
-
-/// Whether the connection has one of `bits`.
-fn conntrack_has(key: u32, bits: u32) -> Vec<Expression> {
-    let load = Expression { name: "ct", data: vec![Attribute::Number(1, REGISTER), Attribute::Number(2, key)] };
-    // The bits are in the host's order.
-    vec![load, masked(&bits.to_ne_bytes()), differs(&[0; 4])]
-}
-
-fn input_link() -> Expression {
-    const META_IIFNAME: u32 = 6;
-    Expression { name: "meta", data: vec![Attribute::Number(1, REGISTER), Attribute::Number(2, META_IIFNAME)] }
-}
-
-fn output_link() -> Expression {
-    const META_OIFNAME: u32 = 7;
-    Expression { name: "meta", data: vec![Attribute::Number(1, REGISTER), Attribute::Number(2, META_OIFNAME)] }
-}
-
-fn equals(value: &[u8]) -> Expression {
-    compare(0, value)
-}
-
-fn differs(value: &[u8]) -> Expression {
-    compare(1, value)
-}
-
-fn compare(operation: u32, value: &[u8]) -> Expression {
-    let data = vec![Attribute::Number(1, REGISTER), Attribute::Number(2, operation), Attribute::Value(3, value.to_vec())];
-    Expression { name: "cmp", data }
-}
-
-/// A link's name as the register holds it: `IFNAMSIZ` bytes.
-fn link_name(name: &str) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    let length = name.len().min(15);
-    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-    bytes
-}
-
-fn verdict(code: u32) -> Expression {
-    const REGISTER_VERDICT: u32 = 0;
-    Expression { name: "immediate", data: vec![Attribute::Number(1, REGISTER_VERDICT), Attribute::Verdict(2, code)] }
-}
-
-fn masquerade() -> Expression {
-    Expression { name: "masq", data: Vec::new() }
+/// Whether some rule of a table names the link.
+fn is_about(netlink: &mut Netlink, table: &str, link: &str) -> io::Result<bool> {
+    const RULE_TABLE: u16 = 1;
+    let rules = netlink.dump(Message::new(GETRULE, 0, &body(NFPROTO_UNSPEC)))?;
+    let names = |bytes: &[u8]| bytes.windows(link.len()).any(|part| part == link.as_bytes());
+    Ok(rules.iter().any(|rule| rule.attributes(4).text(RULE_TABLE) == Some(table) && names(&rule.payload)))
 }

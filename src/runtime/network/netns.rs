@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 
 use super::lease::AddressLease;
 use super::links::{self, VethPair};
@@ -65,14 +65,6 @@ impl Netns {
         Ok(Netns::new(network, lease, fd))
     }
 
-    /// Makes a namespace with the address of `lease`, on this thread. An error may leave the thread in the new namespace.
-    pub(super) fn make_here(network: &Arc<Inner>, lease: AddressLease) -> Result<Netns, Error> {
-        let own = own_netns()?;
-        let made = connected(network, lease.address);
-        setns(&own, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::kernel("return to the host's network namespace")(errno.into()))?;
-        Ok(Netns::new(network, lease, made?))
-    }
-
     fn new(network: &Arc<Inner>, lease: AddressLease, fd: OwnedFd) -> Netns {
         Netns { fd, lease, gateway: network.gateway.address, mtu: network.mtu, _network: Arc::clone(network) }
     }
@@ -84,28 +76,32 @@ fn connected(network: &Inner, address: Ipv4Net) -> Result<OwnedFd, Error> {
     let netns = own_netns()?;
     plug_in(network, address, &netns).map_err(Error::kernel(format!("make a veth pair for {}", address.address)))?;
     configure(network, address).map_err(Error::kernel(format!("configure the network namespace of {}", address.address)))?;
+    apply_settings();
+    Ok(netns)
+}
+
+/// Makes the settings of this thread's network namespace those that containers expect.
+pub(super) fn apply_settings() {
     for (path, value) in SETTINGS {
         // Comfort only, and not there on every kernel.
         let _ = std::fs::write(path, value);
     }
-    Ok(netns)
 }
 
 /// The namespace that this thread is in.
-fn own_netns() -> Result<OwnedFd, Error> {
+pub(super) fn own_netns() -> Result<OwnedFd, Error> {
     let path = Path::new("/proc/thread-self/ns/net");
     File::open(path).map(OwnedFd::from).map_err(Error::file("open", path))
 }
 
 fn plug_in(network: &Inner, address: Ipv4Net, netns: &OwnedFd) -> io::Result<()> {
-    let outer = outer_name(address);
-    let pair = VethPair {
-        outer: &outer,
-        inner: INNER,
-        inner_mac: links::hardware_address(address.address),
-        bridge: network.bridge,
-        mtu: network.mtu,
-    };
+    make_veth(network, address, INNER, links::hardware_address(address.address), netns)
+}
+
+/// Makes the veth pair of an address, with `inner` in the namespace.
+pub(super) fn make_veth(network: &Inner, address: Ipv4Net, inner: &str, inner_mac: [u8; 6], netns: &OwnedFd) -> io::Result<()> {
+    let outer = network.plan.port(address);
+    let pair = VethPair { outer: &outer, inner, inner_mac, bridge: network.bridge, group: network.plan.group(), mtu: network.mtu };
     let mut sockets = network.sockets();
     match links::make_veth(&mut sockets.route, &pair, netns.as_fd()) {
         // We own the address, so this is what a dead owner left and the kernel has not yet taken down.
@@ -127,9 +123,4 @@ fn configure(network: &Inner, address: Ipv4Net) -> io::Result<()> {
         links::link_up(link),
         links::default_route(link, network.gateway.address),
     ])
-}
-
-/// The name of the host's end, which says whose it is.
-fn outer_name(address: Ipv4Net) -> String {
-    format!("{}{:x}", super::PORT_PREFIX, u32::from(address.address) & !address.mask())
 }

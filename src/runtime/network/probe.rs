@@ -7,7 +7,7 @@ use std::path::Path;
 
 use capctl::{Cap, CapState};
 
-use super::{Unavailable, nat};
+use super::{Error, Unavailable, nat};
 use crate::sys::netlink::Netlink;
 
 /// The switch that makes the host a router.
@@ -17,14 +17,39 @@ fn unavailable(reason: impl Into<String>, hint: impl Into<String>) -> Unavailabl
     Unavailable { reason: reason.into(), hint: hint.into() }
 }
 
+/// The same for IPv6.
+const IPV6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
+
 /// Looks for what [`super::Network::open`] needs.
 pub(super) fn probe() -> Result<(), Unavailable> {
     permitted()?;
-    forwarding_possible()?;
-    forwarding_not_dropped()
+    forwards(super::BRIDGE)
 }
 
-fn permitted() -> Result<(), Unavailable> {
+/// Whether what leaves `bridge` is forwarded.
+pub(super) fn forwards(bridge: &str) -> Result<(), Unavailable> {
+    forwarding_possible()?;
+    forwarding_not_dropped(bridge)
+}
+
+/// Makes the host a router of IPv6. A router does not listen to others any more unless it is told to: links that do now go on.
+pub(super) fn forward_ipv6() -> Result<(), Error> {
+    let all = Path::new(IPV6_INTERFACES).join("all/forwarding");
+    let value = std::fs::read_to_string(&all).map_err(Error::file("read", &all))?;
+    if value.trim() != "0" {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(IPV6_INTERFACES).into_iter().flatten().flatten() {
+        let path = entry.path().join("accept_ra");
+        if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
+            let _ = std::fs::write(&path, "2");
+        }
+    }
+    std::fs::write(&all, "1").map_err(Error::file("write", &all))
+}
+
+/// Whether this process may make networks.
+pub(super) fn permitted() -> Result<(), Unavailable> {
     let state =
         CapState::get_current().map_err(|error| unavailable(format!("cannot read the capabilities: {error}"), "use `--network=host`"))?;
     for (capability, name) in [(Cap::NET_ADMIN, "CAP_NET_ADMIN"), (Cap::SYS_ADMIN, "CAP_SYS_ADMIN")] {
@@ -50,7 +75,7 @@ fn writable(path: &Path) -> bool {
     std::fs::OpenOptions::new().write(true).open(path).is_ok()
 }
 
-fn forwarding_not_dropped() -> Result<(), Unavailable> {
+fn forwarding_not_dropped(bridge: &str) -> Result<(), Unavailable> {
     let no_filter = |error: std::io::Error| {
         // Capabilities of a user namespace do not reach the network namespace of the host.
         if error.kind() == std::io::ErrorKind::PermissionDenied {
@@ -59,11 +84,13 @@ fn forwarding_not_dropped() -> Result<(), Unavailable> {
         unavailable(format!("nf_tables does not answer: {error}"), "load the kernel module nf_tables, or use `--network=host`")
     };
     let mut netlink = Netlink::netfilter().map_err(no_filter)?;
-    match nat::dropping_chain(&mut netlink).map_err(no_filter)? {
+    match nat::dropping_chain(&mut netlink, bridge).map_err(no_filter)? {
         None => Ok(()),
         Some(chain) => Err(unavailable(
             format!("the packet filter's chain `{chain}` drops forwarded packets"),
-            "another program (Docker, a firewall) owns it and its rules are left alone; set its policy to accept, or use `--network=host`",
+            format!(
+                "another program (Docker, a firewall) owns it and its rules are left alone; let it accept what comes from and goes to `{bridge}` (with Docker: `iptables -I DOCKER-USER -i {bridge} -j ACCEPT` and the same with `-o`), or use `--network=host`"
+            ),
         )),
     }
 }

@@ -1,0 +1,234 @@
+//! The flags of `strake run` and `strake create` about networks, names and ports.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use clap::Args;
+
+use crate::cli::report;
+use crate::engine::{Error, NetworkChoice, RunNetwork, RunRequest};
+use crate::runtime::container::HostAddress;
+use crate::runtime::network::{DEFAULT_NETWORK, EndpointRequest, PortRequest, ResolvFlags, parse_publish};
+
+use super::step_flags::{host_address, split_host};
+
+// How a container reaches others, and is reached.
+#[derive(Debug, Args)]
+pub(super) struct NetworkFlags {
+    /// The network: `bridge`, `host`, `none`, `container:NAME`, or one of `strake network`, perhaps with options (`NAME,alias=…,ip=…,ip6=…,mac-address=…`; may be given
+    /// several times)
+    #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = network)]
+    network: Vec<Chosen>,
+    /// A name by which other containers of the network find this one (may be given several times)
+    #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
+    network_alias: Vec<String>,
+    /// The IPv4 address on the network
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// The IPv6 address on the network
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<Ipv6Addr>,
+    /// The hardware address on the network
+    #[arg(long, value_name = "ADDRESS", value_parser = mac_address)]
+    mac_address: Option<[u8; 6]>,
+    /// A port that is reached at this machine's addresses: `[[IP:]HOST[-LAST]:]CONTAINER[-LAST][/tcp|udp]`; without a host's port, or with 0, any that is free (may be
+    /// given several times)
+    #[arg(short, long, value_name = "PORT", value_parser = parse_publish)]
+    publish: Vec<Vec<PortRequest>>,
+    /// All ports that the image or --expose names, each at any port that is free
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    /// A port that the container listens at: `PORT[-LAST][/PROTOCOL]` (may be given several times)
+    #[arg(long, value_name = "PORT", value_parser = port)]
+    expose: Vec<String>,
+    /// A name for /etc/hosts: `NAME:ADDRESS`, where the address may be `host-gateway` (may be given several times)
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = host)]
+    add_host: Vec<(String, HostAddress)>,
+    /// A DNS server, in place of this machine's (may be given several times)
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// A domain in which short names are looked for; `.` is none (may be given several times)
+    #[arg(long, value_name = "DOMAIN", value_parser = word)]
+    dns_search: Vec<String>,
+    /// An option of the resolver, such as `ndots:2` (may be given several times)
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION", value_parser = word)]
+    dns_option: Vec<String>,
+    /// The domain that the host name is in
+    #[arg(long, value_name = "DOMAIN", value_parser = word)]
+    domainname: Option<String>,
+    /// Not supported: containers of a network find each other by name
+    #[arg(long, value_name = "CONTAINER[:ALIAS]", hide = true)]
+    link: Vec<String>,
+}
+
+/// `--network`.
+#[derive(Clone, Debug)]
+enum Chosen {
+    Host,
+    None,
+    Container(String),
+    Network(NetworkChoice),
+}
+
+fn network(text: &str) -> Result<Chosen, String> {
+    match text {
+        "host" => return Ok(Chosen::Host),
+        "none" => return Ok(Chosen::None),
+        _ => {}
+    }
+    if let Some(name) = text.strip_prefix("container:") {
+        return if name.is_empty() {
+            Err("the container is missing: expected container:NAME".to_owned())
+        } else {
+            Ok(Chosen::Container(name.to_owned()))
+        };
+    }
+    let mut choice = NetworkChoice::default();
+    for (at, field) in text.split(',').enumerate() {
+        match field.split_once('=') {
+            None if at == 0 => field.clone_into(&mut choice.network),
+            Some(("name", value)) => value.clone_into(&mut choice.network),
+            Some((key, value)) => endpoint_option(&mut choice.request, key, value)?,
+            None => return Err(format!("`{field}` says nothing about a network: expected KEY=VALUE")),
+        }
+    }
+    match choice.network.as_str() {
+        "" => return Err("the network's name is missing".to_owned()),
+        "default" => DEFAULT_NETWORK.clone_into(&mut choice.network),
+        "host" | "none" => return Err(format!("the network `{}` has no options", choice.network)),
+        _ => {}
+    }
+    Ok(Chosen::Network(choice))
+}
+
+fn endpoint_option(request: &mut EndpointRequest, key: &str, value: &str) -> Result<(), String> {
+    let address = |_| format!("`{value}` is not an address");
+    match key {
+        "alias" => request.aliases.push(value.to_owned()),
+        "ip" => request.ipv4 = Some(value.parse().map_err(address)?),
+        "ip6" => request.ipv6 = Some(value.parse().map_err(address)?),
+        "mac-address" => request.mac = Some(mac_address(value)?),
+        _ => return Err(format!("the option `{key}` of a network is not supported: expected alias, ip, ip6 or mac-address")),
+    }
+    Ok(())
+}
+
+/// Reads a hardware address; one of a group is none of a container.
+pub(super) fn mac_address(text: &str) -> Result<[u8; 6], String> {
+    let part = |part: &str| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2);
+    let bytes: Option<Vec<u8>> = text.split([':', '-']).map(part).collect();
+    let bytes = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+    bytes.filter(|bytes| bytes[0] & 1 == 0).ok_or_else(|| format!("`{text}` is not a hardware address such as 92:d0:c6:0a:29:33"))
+}
+
+/// Reads what must be one word of a line.
+fn word(text: &str) -> Result<String, String> {
+    let is_word = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#');
+    if is_word { Ok(text.to_owned()) } else { Err(format!("`{text}` is not one word")) }
+}
+
+fn port(text: &str) -> Result<String, String> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let known = matches!(protocol, "tcp" | "udp" | "sctp");
+    let fits = match ports.split_once('-') {
+        None => number(ports).is_some(),
+        Some((first, last)) => number(first).zip(number(last)).is_some_and(|(first, last)| first <= last),
+    };
+    if known && fits { Ok(format!("{ports}/{protocol}")) } else { Err("expected PORT[-PORT][/tcp|udp|sctp]".to_owned()) }
+}
+
+fn host(text: &str) -> Result<(String, HostAddress), String> {
+    let (name, address) = split_host(text)?;
+    Ok((name.to_owned(), host_address(address)?))
+}
+
+fn usage(message: impl Into<String>, hint: Option<&str>) -> Error {
+    Error::Usage { message: message.into(), hint: hint.map(str::to_owned) }
+}
+
+impl NetworkFlags {
+    /// Says it in the request.
+    pub(super) fn apply(self, request: &mut RunRequest) -> Result<(), Error> {
+        if !self.link.is_empty() {
+            let hint = "put both on a network: `strake network create NAME`, and `--network NAME` for each";
+            return Err(usage("--link is not supported", Some(hint)));
+        }
+        let has_options = !self.network_alias.is_empty() || self.ip.is_some() || self.ip6.is_some() || self.mac_address.is_some();
+        request.network = chosen(&self.network)?;
+        match &mut request.network {
+            RunNetwork::Networks(choices) if has_options => {
+                let Some(first) = choices.first_mut() else { return Ok(()) };
+                let known = &mut first.request;
+                known.aliases.extend(self.network_alias);
+                (known.ipv4, known.ipv6, known.mac) = (known.ipv4.or(self.ip), known.ipv6.or(self.ip6), known.mac.or(self.mac_address));
+            }
+            RunNetwork::Networks(_) => {}
+            _ if has_options => {
+                return Err(usage("--network-alias, --ip, --ip6 and --mac-address are for networks that users made", None));
+            }
+            RunNetwork::Host | RunNetwork::None if !self.publish.is_empty() || self.publish_all => {
+                report::tell("warning: ports are published for containers with a network of their own only: -p is without effect");
+            }
+            _ => {}
+        }
+        for port in self.publish.iter().flatten() {
+            let text = format!("{}/{}", port.container_port, port.protocol.word());
+            if !matches!(request.network, RunNetwork::Container(_)) && !request.ports.contains(&text) {
+                request.ports.push(text);
+            }
+        }
+        request.ports.extend(self.expose);
+        request.publish = self.publish.into_iter().flatten().collect();
+        request.publish_all = self.publish_all;
+        request.extra_hosts = self.add_host;
+        request.domain = self.domainname;
+        request.resolv = ResolvFlags { servers: self.dns, search: self.dns_search, options: self.dns_option };
+        Ok(())
+    }
+}
+
+fn chosen(flags: &[Chosen]) -> Result<RunNetwork, Error> {
+    match flags {
+        [] => Ok(RunNetwork::bridge()),
+        [Chosen::Host] => Ok(RunNetwork::Host),
+        [Chosen::None] => Ok(RunNetwork::None),
+        [Chosen::Container(name)] => Ok(RunNetwork::Container(name.clone())),
+        all => {
+            let choice = |chosen: &Chosen| match chosen {
+                Chosen::Network(choice) => Ok(choice.clone()),
+                _ => Err(usage(
+                    "a container with the network host, none or container: has no other",
+                    Some("name one --network of these, or networks of `strake network`"),
+                )),
+            };
+            Ok(RunNetwork::Networks(all.iter().map(choice).collect::<Result<_, _>>()?))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_have_options() {
+        let Chosen::Network(choice) = network("front,alias=web,alias=www,ip=10.0.0.7,mac-address=02:00:00:00:00:07").unwrap() else {
+            panic!()
+        };
+        assert_eq!((choice.network.as_str(), choice.request.aliases.len()), ("front", 2));
+        assert_eq!((choice.request.ipv4, choice.request.mac), (Some(Ipv4Addr::new(10, 0, 0, 7)), Some([2, 0, 0, 0, 0, 7])));
+        for text in ["", "container:", "front,colour=red", "front,web", "front,ip=x", "host,alias=x", "alias=x"] {
+            assert!(network(text).is_err(), "{text}");
+        }
+        let Chosen::Network(choice) = network("name=front,ip6=fd00::7").unwrap() else { panic!() };
+        assert_eq!(choice.network, "front");
+    }
+
+    #[test]
+    fn hardware_addresses_are_those_of_one_host() {
+        assert_eq!(mac_address("92:d0:c6:0a:29:33"), Ok([0x92, 0xd0, 0xc6, 0x0a, 0x29, 0x33]));
+        for text in ["", "92:d0:c6:0a:29", "92:d0:c6:0a:29:33:44", "ff:ff:ff:ff:ff:ff", "9:d0:c6:0a:29:33", "xx:d0:c6:0a:29:33"] {
+            assert!(mac_address(text).is_err(), "{text}");
+        }
+    }
+}

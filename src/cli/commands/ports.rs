@@ -1,0 +1,115 @@
+//! `strake port`, and the ports of `strake ps`.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::{Global, report};
+use crate::engine::{ContainerInfo, Error};
+use crate::runtime::container::State;
+use crate::runtime::network::BoundPort;
+
+use super::containers::open;
+use super::exit;
+
+// Flags of `strake port`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PortArgs {
+    /// The container
+    container: String,
+    /// Only this port of it: `PORT[/PROTOCOL]`
+    port: Option<String>,
+}
+
+/// The ports that a container has published.
+pub(super) fn published(info: &ContainerInfo) -> &[BoundPort] {
+    match &info.state {
+        Some(State::Running { ports, .. }) => ports,
+        _ => &[],
+    }
+}
+
+/// Runs `strake port`.
+pub(in crate::cli) fn port(global: &Global, args: &PortArgs) -> ExitCode {
+    exit(open(global).and_then(|engine| {
+        let info = engine.container(&args.container)?;
+        let all = published(&info);
+        let Some(wanted) = &args.port else {
+            for port in all {
+                report::result(&format!("{}/{} -> {}", port.container_port, port.protocol.word(), at(port)));
+            }
+            return Ok(());
+        };
+        let wanted = if wanted.contains('/') { wanted.to_lowercase() } else { format!("{wanted}/tcp") };
+        let mut found = all.iter().filter(|port| format!("{}/{}", port.container_port, port.protocol.word()) == wanted).peekable();
+        if found.peek().is_none() {
+            let message = format!("the container `{}` has not published the port {wanted}", info.record.name);
+            return Err(Error::Usage { message, hint: None });
+        }
+        found.for_each(|port| report::result(&at(port)));
+        Ok(())
+    }))
+}
+
+fn at(port: &BoundPort) -> String {
+    format!("{}:{}", host(port.host_ip), port.host_port)
+}
+
+fn host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// The ports of a container in one line: `0.0.0.0:8080->80/tcp, 443/tcp`. Ports that follow each other are one range.
+pub(super) fn summary(info: &ContainerInfo) -> String {
+    let all = published(info);
+    let mut parts = Vec::new();
+    let mut exposed: Vec<String> = Vec::new();
+    if info.is_running() {
+        let of_all = info.spec.iter().flat_map(|spec| &spec.written.ports);
+        let is_published = |text: &str| all.iter().any(|port| format!("{}/{}", port.container_port, port.protocol.word()) == text);
+        exposed = of_all.filter(|text| !is_published(text)).cloned().collect();
+    }
+    let mut rest: Vec<BoundPort> = all.to_vec();
+    rest.sort_by_key(|port| (port.host_ip, port.protocol, port.host_port));
+    let mut at = 0;
+    while at < rest.len() {
+        let first = rest[at];
+        let follows = |offset: usize, port: &BoundPort| {
+            let offset = u16::try_from(offset).unwrap_or(u16::MAX);
+            (port.host_ip, port.protocol) == (first.host_ip, first.protocol)
+                && first.host_port.checked_add(offset) == Some(port.host_port)
+                && first.container_port.checked_add(offset) == Some(port.container_port)
+        };
+        let length = rest[at..].iter().enumerate().take_while(|(offset, port)| follows(*offset, port)).count().max(1);
+        let last = rest[at + length - 1];
+        let range = |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let (host_ports, ports) = (range(first.host_port, last.host_port), range(first.container_port, last.container_port));
+        parts.push((
+            (first.container_port, first.protocol.word()),
+            format!("{}:{host_ports}->{ports}/{}", host(first.host_ip), first.protocol.word()),
+        ));
+        at += length;
+    }
+    let number = |text: &str| text.split(['/', '-']).next().and_then(|port| port.parse().ok()).unwrap_or(0);
+    parts.extend(exposed.into_iter().map(|text| ((number(&text), ""), text)));
+    parts.sort_by_key(|(port, _)| *port);
+    parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether a container has published a port of that number, for `--filter publish=`.
+pub(super) fn publishes(info: &ContainerInfo, wanted: &str) -> bool {
+    let (ports, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let Some((first, last)) = first.parse::<u16>().ok().zip(last.parse::<u16>().ok()) else { return false };
+    published(info).iter().any(|port| port.protocol.word() == protocol && (first..=last).contains(&port.host_port))
+}
+
+/// Whether it says that it listens at a port, for `--filter expose=`.
+pub(super) fn exposes(info: &ContainerInfo, wanted: &str) -> bool {
+    let wanted = if wanted.contains('/') { wanted.to_owned() } else { format!("{wanted}/tcp") };
+    info.spec.as_ref().is_some_and(|spec| spec.written.ports.contains(&wanted))
+}

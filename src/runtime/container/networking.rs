@@ -1,0 +1,313 @@
+//! The network of a container, from its supervisor's side: the namespace with its places on networks, the process that serves its ports and names, and the files by
+//! which it finds names.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::journal::{Journal, Recorded};
+use super::state::{self, ContainerDir, State};
+use super::supervisor::StartError;
+use super::{ContainerSpec, Error, HostAddress, NetworkRequest, load_spec, load_state};
+use crate::runtime::NetworkMode;
+use crate::runtime::network::{
+    self, BoundPort, DNS_ADDRESS, EndpointRequest, EndpointState, Namespace, Network, NetworkPlan, ResolvFlags, ResolvMode, Service,
+    ServiceRequest, Settings, builtin_id, hosts_file, name_servers, resolv_conf_of,
+};
+
+/// A place on a network that a container is to have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSpec {
+    /// The network.
+    pub plan: NetworkPlan,
+    /// Its run directory (see [`Network`]).
+    pub run_dir: PathBuf,
+    /// What the container wants to be there.
+    pub request: EndpointRequest,
+}
+
+/// How a container finds names, and by which others find it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameSettings {
+    /// Names beyond the container's own for its `hosts` file.
+    pub extra_hosts: Vec<(String, HostAddress)>,
+    /// The domain that it is in.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// What the user wants in its `resolv.conf`.
+    #[serde(default)]
+    pub resolv: ResolvFlags,
+    /// The host's `/etc/resolv.conf`, and where the servers are if that names a local stub.
+    #[serde(default)]
+    pub resolv_conf: (PathBuf, PathBuf),
+}
+
+impl NameSettings {
+    /// The container's own name as it stands in `hosts`.
+    pub fn own_name(&self, hostname: &str) -> String {
+        match &self.domain {
+            Some(domain) => format!("{hostname}.{domain} {hostname}"),
+            None => hostname.to_owned(),
+        }
+    }
+
+    /// Its `resolv.conf` in a private network, with a DNS server of its own or without.
+    pub fn resolv_conf(&self, own_server: bool) -> String {
+        let (host, upstream) = &self.resolv_conf;
+        let text = std::fs::read_to_string(host).unwrap_or_default();
+        let alternative = std::fs::read_to_string(upstream).ok();
+        let mode = ResolvMode::Private { alternative: alternative.as_deref() };
+        resolv_conf_of(&text, mode, &self.resolv, own_server.then_some(IpAddr::V4(DNS_ADDRESS)))
+    }
+
+    fn servers(&self) -> Vec<IpAddr> {
+        name_servers(&std::fs::read_to_string(&self.resolv_conf.0).unwrap_or_default(), &self.resolv)
+    }
+}
+
+/// What the container's network is now.
+#[derive(Debug, Default)]
+enum Kind {
+    Host,
+    #[default]
+    None,
+    /// That of another container.
+    Joined(OwnedFd),
+    Own(Box<Namespace>),
+}
+
+/// A running container's network. Dropped in this order: who serves it, then all places on networks.
+#[derive(Debug, Default)]
+pub(super) struct Networked {
+    service: Option<Service>,
+    kind: Kind,
+}
+
+impl Networked {
+    /// Makes what the spec asks for.
+    pub(super) fn set_up(dir: &ContainerDir, spec: &ContainerSpec, warnings: &mut Vec<String>) -> Result<Networked, StartError> {
+        let kind = match &spec.network {
+            NetworkRequest::Host => Kind::Host,
+            NetworkRequest::None => Kind::None,
+            NetworkRequest::Container { id, dir } => Kind::Joined(namespace_of(id, dir)?),
+            NetworkRequest::Networks(endpoints) => match own(endpoints, spec) {
+                Ok(namespace) => Kind::Own(Box::new(namespace)),
+                // A container that only wants to be on some network goes on with the host's.
+                Err(network::Error::Unavailable(why)) if is_plain(endpoints, spec) => {
+                    warnings.push(format!("{why}: using the host's network"));
+                    Kind::Host
+                }
+                Err(error) => return Err(StartError::Network(error)),
+            },
+        };
+        let mut networked = Networked { service: None, kind };
+        if let Kind::Own(namespace) = &mut networked.kind {
+            if let Some(why) = namespace.no_way_out() {
+                warnings.push(format!("nothing leads out of the container's network: {why} ({})", why.hint));
+            }
+            networked.serve(spec).map_err(StartError::Network)?;
+        }
+        networked.write_files(dir, spec)?;
+        Ok(networked)
+    }
+
+    /// Starts the process that serves ports and names, or tells it what has changed; where there is nothing to serve there is none.
+    fn serve(&mut self, spec: &ContainerSpec) -> Result<(), network::Error> {
+        let Kind::Own(namespace) = &mut self.kind else { return Ok(()) };
+        let aliases = |id: &str| names(spec, id);
+        namespace.publish(&spec.id, aliases)?;
+        let settings = settings(namespace, spec);
+        match &self.service {
+            Some(service) => service.update(&settings),
+            None if spec.ports.is_empty() && settings.directories.is_empty() => Ok(()),
+            None => {
+                let publish_at = namespace.networks().find(|plan| !plan.internal).and_then(|plan| plan.publish_at);
+                // With no network that leads out there is nothing that could be published.
+                let ports = if settings.target.is_some() { &spec.ports[..] } else { &[] };
+                let request = ServiceRequest { container: &spec.id, ports, publish_at, netns: namespace.fd() };
+                self.service = Some(Service::start(&request, &settings)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes in what the spec says now of networks and names: the file may have been replaced.
+    pub(super) fn reload(&mut self, dir: &ContainerDir, spec: &mut ContainerSpec) -> Result<(), StartError> {
+        let new = load_spec(dir.path())?;
+        (spec.name, spec.network) = (new.name, new.network);
+        let NetworkRequest::Networks(wanted) = &spec.network else { return Ok(()) };
+        let Kind::Own(namespace) = &mut self.kind else {
+            // It has the host's network in place of one of its own, and keeps it until its next start.
+            return if is_plain(wanted, spec) { Ok(()) } else { Err(StartError::NoOwnNetwork) };
+        };
+        let there: Vec<EndpointState> = namespace.endpoints().cloned().collect();
+        for gone in there.iter().filter(|state| !wanted.iter().any(|endpoint| endpoint.plan.id == state.network)) {
+            namespace.detach(&gone.network).map_err(StartError::Network)?;
+            tell(spec, "disconnect", &gone.network, &gone.name, "bridge");
+        }
+        for new in wanted.iter().filter(|endpoint| !there.iter().any(|state| state.network == endpoint.plan.id)) {
+            let network = Network::open_as(&new.run_dir, &new.plan, true).map_err(StartError::Network)?;
+            let state = namespace.attach(network, &new.request).map_err(StartError::Network)?;
+            let (id, name) = (state.network.clone(), state.name.clone());
+            tell(spec, "connect", &id, &name, "bridge");
+        }
+        self.serve(spec).map_err(StartError::Network)?;
+        self.write_files(dir, spec)?;
+        // Whoever asks sees it from here on.
+        if let Ok(State::Running { pid, start_ticks, boot_id, started_at, cgroups, restarts, .. }) = load_state(dir.path()) {
+            let (networks, ports) = (self.endpoints(), self.ports());
+            dir.write_state(&State::Running { pid, start_ticks, boot_id, started_at, networks, ports, cgroups, restarts })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn mode(&self) -> NetworkMode {
+        match self.kind {
+            Kind::Host => NetworkMode::Host,
+            Kind::None => NetworkMode::None,
+            Kind::Joined(_) | Kind::Own(_) => NetworkMode::Joined,
+        }
+    }
+
+    /// The namespace for [`NetworkMode::Joined`].
+    pub(super) fn netns(&self) -> std::io::Result<Option<OwnedFd>> {
+        match &self.kind {
+            Kind::Joined(netns) => netns.as_fd().try_clone_to_owned().map(Some),
+            Kind::Own(namespace) => namespace.fd().try_clone_to_owned().map(Some),
+            Kind::Host | Kind::None => Ok(None),
+        }
+    }
+
+    pub(super) fn endpoints(&self) -> Vec<EndpointState> {
+        match &self.kind {
+            Kind::Own(namespace) => namespace.endpoints().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn ports(&self) -> Vec<BoundPort> {
+        self.service.as_ref().map_or_else(Vec::new, |service| service.ports().to_vec())
+    }
+
+    /// Records that the container is on its networks.
+    pub(super) fn tell_of_start(&self, spec: &ContainerSpec) {
+        self.tell_of_all(spec, "connect");
+    }
+
+    /// Records that it is on them no more.
+    pub(super) fn tell_of_end(&self, spec: &ContainerSpec) {
+        self.tell_of_all(spec, "disconnect");
+    }
+
+    fn tell_of_all(&self, spec: &ContainerSpec, action: &str) {
+        match &self.kind {
+            Kind::Host => tell(spec, action, &builtin_id("host"), "host", "host"),
+            Kind::None => tell(spec, action, &builtin_id("none"), "none", "null"),
+            Kind::Joined(_) => {}
+            Kind::Own(namespace) => namespace.endpoints().for_each(|state| tell(spec, action, &state.network, &state.name, "bridge")),
+        }
+    }
+
+    /// Writes the files by which the container finds names, where they depend on its addresses. In place: they may be mounted already. Every user of it reads them.
+    fn write_files(&self, dir: &ContainerDir, spec: &ContainerSpec) -> Result<(), Error> {
+        let write = |name: &str, text: String| {
+            let path: &Path = &dir.file(name);
+            let written = std::fs::write(path, text);
+            written.and_then(|()| std::fs::set_permissions(path, PermissionsExt::from_mode(0o644))).map_err(Error::file("write", path))
+        };
+        let (addresses, gateway) = match (&self.kind, &spec.network) {
+            (Kind::Own(namespace), _) => {
+                let own_server = namespace.networks().any(|plan| !plan.is_default());
+                write("resolv.conf", spec.names.resolv_conf(own_server))?;
+                let addresses = namespace.endpoints().flat_map(|state| {
+                    std::iter::once(IpAddr::V4(state.address.address)).chain(state.ipv6.map(|net| IpAddr::V6(net.address)))
+                });
+                (addresses.collect(), namespace.endpoints().next().map(|state| IpAddr::V4(state.gateway)))
+            }
+            // It was to have one of its own.
+            (Kind::Host, NetworkRequest::Networks(_)) => (Vec::new(), None),
+            _ => return Ok(()),
+        };
+        let gateway = gateway.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let extra: Vec<(String, IpAddr)> =
+            spec.names.extra_hosts.iter().map(|(name, address)| (name.clone(), address.resolved(gateway))).collect();
+        write("hosts", hosts_file(&spec.names.own_name(&spec.sandbox.hostname), &addresses, &extra))
+    }
+}
+
+impl HostAddress {
+    /// The address itself, where the host is at `gateway`.
+    pub fn resolved(self, gateway: IpAddr) -> IpAddr {
+        match self {
+            HostAddress::Address(address) => address,
+            HostAddress::Gateway => gateway,
+        }
+    }
+}
+
+/// Whether the host's network would do as well.
+fn is_plain(endpoints: &[EndpointSpec], spec: &ContainerSpec) -> bool {
+    let [endpoint] = endpoints else { return false };
+    endpoint.plan.is_default() && endpoint.request == EndpointRequest::default() && spec.ports.is_empty()
+}
+
+/// A namespace with all its places on networks.
+fn own(endpoints: &[EndpointSpec], spec: &ContainerSpec) -> Result<Namespace, network::Error> {
+    let even_cut_off = !is_plain(endpoints, spec);
+    let open = |endpoint: &EndpointSpec| Network::open_as(&endpoint.run_dir, &endpoint.plan, even_cut_off);
+    let networks = endpoints.iter().map(open).collect::<Result<Vec<Network>, network::Error>>()?;
+    let mut namespace = Namespace::make_on_only_thread()?;
+    for (network, endpoint) in networks.into_iter().zip(endpoints) {
+        namespace.attach(network, &endpoint.request)?;
+    }
+    Ok(namespace)
+}
+
+/// The names of the container on a network.
+fn names(spec: &ContainerSpec, network: &str) -> Vec<String> {
+    let mut names = vec![spec.name.clone()];
+    if let NetworkRequest::Networks(endpoints) = &spec.network {
+        let aliases = endpoints.iter().filter(|endpoint| endpoint.plan.id == network).flat_map(|endpoint| &endpoint.request.aliases);
+        names.extend(aliases.cloned());
+    }
+    names.push(spec.sandbox.hostname.clone());
+    names
+}
+
+fn settings(namespace: &Namespace, spec: &ContainerSpec) -> Settings {
+    let NetworkRequest::Networks(endpoints) = &spec.network else { return Settings::default() };
+    let named = endpoints.iter().filter(|endpoint| !endpoint.plan.is_default());
+    let leads_out = namespace.networks().any(|plan| !plan.internal);
+    Settings {
+        target: namespace.target(),
+        direct: namespace.no_way_out().is_none(),
+        directories: named.map(|endpoint| (endpoint.plan.name.clone(), endpoint.run_dir.clone())).collect(),
+        // What may not go out does not ask those who may, either.
+        dns_servers: if leads_out { spec.names.servers() } else { Vec::new() },
+    }
+}
+
+/// The network namespace of a running container.
+fn namespace_of(id: &str, dir: &Path) -> Result<OwnedFd, StartError> {
+    let short = id.get(..12).unwrap_or(id);
+    let refused = |reason| StartError::Join { container: short.to_owned(), reason };
+    let Ok(State::Running { pid, start_ticks, .. }) = load_state(dir) else { return Err(refused("it does not run")) };
+    let netns = File::open(format!("/proc/{pid}/ns/net")).map_err(|_| refused("its namespace cannot be opened"))?;
+    // Opened first, then asked whose it is: another process may have the number by now.
+    if state::start_ticks(pid) != Some(start_ticks) {
+        return Err(refused("it has just ended"));
+    }
+    Ok(netns.into())
+}
+
+/// Records that the container came to a network, or left it.
+fn tell(spec: &ContainerSpec, action: &str, id: &str, name: &str, driver: &str) {
+    let Some(path) = &spec.journal else { return };
+    let attributes = [("container", spec.id.as_str()), ("name", name), ("type", driver)];
+    let attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Journal::new(path).write(&Recorded { kind: "network", action, id, attributes: &attributes });
+}

@@ -1,0 +1,259 @@
+//! The life of the service: it takes the ports, then waits for everything at once.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::super::names::Directory;
+use super::super::ports::{self, BoundPort, Listener, Protocol};
+use super::super::publish::{PortTables, redirect_dns};
+use super::datagrams::{self, Sessions};
+use super::dns::{self, Kinds, Turn};
+use super::poller::{Interest, Poller, Token, Watched};
+use super::relay::Relay;
+use super::{DNS_ADDRESS, Report, ServiceRequest, Settings, listen, tell};
+use crate::runtime::network::Error;
+use crate::sys::netlink::Netlink;
+
+const CONTROL: u8 = 0;
+const PORT: u8 = 1;
+const RELAY: u8 = 2;
+const SESSION: u8 = 3;
+const DNS: Kinds = Kinds { datagrams: 4, listener: 5, passed: 6, client: 7 };
+
+/// How much is passed on at once, in bytes.
+const BUFFER: usize = 64 << 10;
+/// Connections that are taken before it is somebody else's turn.
+const TURNS: usize = 64;
+
+/// Serves until the supervisor is gone.
+pub(super) fn run(request: &ServiceRequest<'_>, settings: &Settings, control: &OwnedFd) {
+    if let Ok(null) = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()) {
+        // Whoever waits for the supervisor's word does not wait for ours.
+        let _ = rustix::stdio::dup2_stdin(&null).and_then(|()| rustix::stdio::dup2_stdout(&null));
+    }
+    // Every connection takes two descriptors.
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let mut work = match Work::begin(request, control) {
+        Ok(work) => work,
+        Err(error) => return drop(tell(control, &failure(error))),
+    };
+    let report = work.apply(settings);
+    if tell(control, &report).is_ok() {
+        work.serve(control);
+    }
+}
+
+fn failure(error: Error) -> Report {
+    match error {
+        Error::Port { port, reason } => Report::Port { port, reason },
+        other => {
+            let source = std::error::Error::source(&other).map_or_else(String::new, |source| format!(": {source}"));
+            Report::Failed(format!("{other}{source}"))
+        }
+    }
+}
+
+/// All that is served.
+struct Work {
+    poller: Poller,
+    _control: Watched<OwnedFd>,
+    netns: OwnedFd,
+    ports: Vec<(BoundPort, Watched<OwnedFd>)>,
+    tables: Option<PortTables>,
+    settings: Settings,
+    relays: HashMap<u32, Relay>,
+    next: u32,
+    sessions: Sessions,
+    dns: Option<dns::Server>,
+    buffer: Vec<u8>,
+}
+
+impl Work {
+    fn begin(request: &ServiceRequest<'_>, control: &OwnedFd) -> Result<Work, Error> {
+        let failed = || Error::kernel("wait for connections");
+        let poller = Poller::new().map_err(failed())?;
+        let listeners = ports::take_all(request.ports, request.publish_at)?;
+        let mut ports = Vec::new();
+        for (index, Listener { port, socket }) in listeners.into_iter().enumerate() {
+            if port.protocol == Protocol::Udp {
+                datagrams::prepare(&socket, port.host_ip.is_ipv6()).map_err(|errno| failed()(errno.into()))?;
+            }
+            let token = Token::new(PORT, u32::try_from(index).unwrap_or(u32::MAX));
+            ports.push((port, Watched::reading(socket, token, &poller).map_err(failed())?));
+        }
+        let watched = Watched::reading(control.try_clone().map_err(failed())?, Token::new(CONTROL, 0), &poller).map_err(failed())?;
+        // A kernel that cannot have tables of this kind has the process alone.
+        let tables = if ports.is_empty() { None } else { PortTables::new(request.container).ok() };
+        Ok(Work {
+            poller,
+            _control: watched,
+            netns: request.netns.try_clone_to_owned().map_err(failed())?,
+            ports,
+            tables,
+            settings: Settings::default(),
+            relays: HashMap::new(),
+            next: 0,
+            sessions: Sessions::new(SESSION),
+            dns: None,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Takes new settings in.
+    fn apply(&mut self, settings: &Settings) -> Report {
+        if self.settings.target != settings.target {
+            self.sessions.clear();
+        }
+        self.settings = settings.clone();
+        let ports: Vec<BoundPort> = self.ports.iter().map(|(port, _)| *port).collect();
+        if let Some(tables) = &mut self.tables {
+            let target = settings.target.as_ref().filter(|_| settings.direct);
+            if let Err(error) = tables.set(&ports, target) {
+                tracing::debug!(%error, "packets from outside go through the process");
+            }
+        }
+        if !settings.directories.is_empty() && self.dns.is_none() {
+            match self.open_dns() {
+                Ok(server) => self.dns = Some(server),
+                Err(error) => return failure(error),
+            }
+        }
+        if let Some(dns) = &mut self.dns {
+            let directories: Result<Vec<Directory>, Error> =
+                settings.directories.iter().map(|(network, run_dir)| Directory::new(network, run_dir)).collect();
+            match directories {
+                Ok(directories) => dns.set(directories, settings.dns_servers.clone()),
+                Err(error) => return failure(error),
+            }
+        }
+        Report::Ready(ports)
+    }
+
+    /// Makes the DNS server's sockets, which are the container's.
+    fn open_dns(&self) -> Result<dns::Server, Error> {
+        let enter = |netns: &OwnedFd| {
+            setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::kernel("enter a network namespace")(errno.into()))
+        };
+        let path = std::path::Path::new("/proc/thread-self/ns/net");
+        let own = File::open(path).map(OwnedFd::from).map_err(Error::file("open", path))?;
+        enter(&self.netns)?;
+        let sockets = dns_sockets().map_err(Error::kernel(format!("listen at {DNS_ADDRESS}")));
+        enter(&own)?;
+        let (datagrams, listener) = sockets?;
+        dns::Server::new(datagrams, listener, DNS, &self.poller).map_err(Error::kernel("wait for questions"))
+    }
+
+    fn serve(&mut self, control: &OwnedFd) {
+        loop {
+            let now = Instant::now();
+            let waits = [self.sessions.expire(now), self.dns.as_mut().and_then(|dns| dns.expire(now, &self.poller))];
+            let timeout: Option<Duration> = waits.into_iter().flatten().min();
+            for (token, events) in self.poller.wait(timeout) {
+                if token.kind == CONTROL {
+                    let Ok(Some(settings)) = listen::<Settings>(control) else { return };
+                    let report = self.apply(&settings);
+                    if tell(control, &report).is_err() {
+                        return;
+                    }
+                } else {
+                    self.on_event(token, events);
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, token: Token, events: Interest) {
+        let dns = self.dns.as_mut();
+        match token.kind {
+            PORT => self.on_port(token.id),
+            RELAY => {
+                let Some(relay) = self.relays.get_mut(&token.id) else { return };
+                if !relay.advance(token.side, events, &mut self.buffer, &self.poller) {
+                    self.relays.remove(&token.id);
+                }
+            }
+            SESSION => {
+                let ports = &self.ports;
+                let listener = |index: u32| ports.get(index as usize).map(|(_, socket)| &socket.io);
+                self.sessions.outgoing(token.id, &mut self.buffer, listener);
+            }
+            kind if kind == DNS.datagrams => dns.into_iter().for_each(|dns| dns.on_datagrams(&mut self.buffer, &self.poller)),
+            kind if kind == DNS.listener => dns.into_iter().for_each(|dns| dns.on_connection(&self.poller)),
+            kind if kind == DNS.passed => dns.into_iter().for_each(|dns| dns.on_answer(token.id, &mut self.buffer, &self.poller)),
+            kind if kind == DNS.client => {
+                let turn = dns.map(|dns| dns.on_client(token.id, &mut self.buffer, &self.poller));
+                if let Some(Turn::Passes(client, server, first)) = turn {
+                    self.relay(client, server, first);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes what has come to a published port.
+    fn on_port(&mut self, index: u32) {
+        let Some((port, socket)) = self.ports.get(index as usize) else { return };
+        let to = address(&self.settings, port);
+        if port.protocol == Protocol::Udp {
+            self.sessions.incoming(index, &socket.io, to, &mut self.buffer, &self.poller);
+            return;
+        }
+        let mut clients = Vec::new();
+        for _ in 0..TURNS {
+            match rustix::net::accept_with(&socket.io, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(client) => clients.push(client),
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
+                Err(Errno::MFILE | Errno::NFILE) => {
+                    // It will be told again at once: somebody has to go first.
+                    std::thread::sleep(Duration::from_millis(5));
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        for client in clients {
+            if let Some(to) = to {
+                self.relay(client, to, Vec::new());
+            }
+        }
+    }
+
+    fn relay(&mut self, client: OwnedFd, to: SocketAddr, first: Vec<u8>) {
+        while self.relays.contains_key(&self.next) {
+            self.next = self.next.wrapping_add(1);
+        }
+        if let Ok(relay) = Relay::new(client, to, first, Token::new(RELAY, self.next), &self.poller) {
+            self.relays.insert(self.next, relay);
+        }
+    }
+}
+
+/// Where a port leads: to the container's address of the same family, where it has one, else to that of the other.
+fn address(settings: &Settings, port: &BoundPort) -> Option<SocketAddr> {
+    let target = settings.target.as_ref()?;
+    let (v4, v6) = (target.v4.map(IpAddr::V4), target.v6.map(IpAddr::V6));
+    let address = if port.host_ip.is_ipv4() { v4.or(v6) } else { v6.or(v4) };
+    Some(SocketAddr::new(address?, port.container_port))
+}
+
+/// The sockets of a DNS server of this network namespace: at any port, to which port 53 leads, so that the container may have a DNS server of its own; at port 53
+/// itself where that cannot be.
+fn dns_sockets() -> std::io::Result<(UdpSocket, TcpListener)> {
+    let redirected = || -> std::io::Result<(UdpSocket, TcpListener)> {
+        let listener = TcpListener::bind((DNS_ADDRESS, 0))?;
+        let port = listener.local_addr()?.port();
+        let datagrams = UdpSocket::bind((DNS_ADDRESS, port))?;
+        redirect_dns(&mut Netlink::netfilter()?, DNS_ADDRESS, port)?;
+        Ok((datagrams, listener))
+    };
+    redirected().or_else(|_| Ok((UdpSocket::bind((DNS_ADDRESS, 53))?, TcpListener::bind((DNS_ADDRESS, 53))?)))
+}
