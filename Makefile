@@ -7,7 +7,7 @@ STRAKE := target/$(HOST)/release/strake
 RUNNER := $(shell command -v cargo-nextest >/dev/null && echo 'nextest run' || echo test)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test lint bench build setup setup-demo measure fuzz crash
+.PHONY: demo test lint bench build setup setup-demo measure stress fuzz crash
 
 demo: setup-demo build
 	examples/demo.sh $(STRAKE)
@@ -35,6 +35,11 @@ setup-demo:
 # Runs the tests that are ignored because they only measure and print; they write some gigabytes.
 measure: setup
 	cargo test --locked --lib -- --ignored --nocapture --test-threads=1
+
+# Runs so many containers in a row, in every way in which one can end, and counts what they leave.
+RUNS := 1000
+stress: setup build
+	$(SUDO) bench/stress.sh $(RUNS) $(STRAKE)
 
 # Kills commands at all of their fault points and at many random moments, and lets sixteen processes work on one store for minutes: the long form of these tests.
 crash: setup

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::diag::Secret;
-use crate::engine::{EngineOptions, Error, NetworkFiles, RegistrySettings};
+use crate::engine::{DoctorRequest, EngineOptions, Error, NetworkFiles, RegistrySettings};
 use crate::registry::{ClientOptions, CredentialFiles, Proxies, RegistriesFiles};
 use crate::task::{FAULT_POINTS, FaultPlan};
 
@@ -196,6 +196,19 @@ pub(super) fn engine_options(global: &Global) -> EngineOptions {
         max_layer_size: text(MAX_LAYER_SIZE),
         network: network_files(),
     }
+}
+
+/// What `strake doctor` is asked about.
+pub(super) fn doctor_request(global: &Global) -> DoctorRequest {
+    let EngineOptions { root, credentials, registries, .. } = engine_options(global);
+    let settings = credentials
+        .docker_config
+        .into_iter()
+        .chain(credentials.auth_json)
+        .chain(registries.asked)
+        .chain(registries.user)
+        .chain(registries.system);
+    DoctorRequest { root, rootless: global.rootless, settings: settings.collect() }
 }
 
 /// Where a registry keeps what it has, if the command line does not say.

@@ -171,6 +171,8 @@ enum Command {
     Builder(commands::builder::BuilderArgs),
     /// Look at the whole store
     System(commands::system::SystemArgs),
+    /// Show what this machine has for builds and containers, what it lacks, and what to do about it
+    Doctor(commands::doctor::DoctorArgs),
     /// Serve a registry, and clean it up
     Registry(commands::registry::RegistryArgs),
     /// Keep a credential for a registry
@@ -207,7 +209,7 @@ pub fn main() -> ExitCode {
     };
     // What only reads the user's files, or keeps files of its own, needs no other user's rights, nor a kernel that gives them.
     let only_reads = match &arguments.command {
-        Command::Parse(_) | Command::Context(_) | Command::Registry(_) => true,
+        Command::Parse(_) | Command::Context(_) | Command::Registry(_) | Command::Doctor(_) => true,
         Command::Build(args) => args.is_call(),
         _ => false,
     };
@@ -277,6 +279,7 @@ pub fn main() -> ExitCode {
         Command::Prune(args) => commands::prune::run(&arguments.global, args),
         Command::Builder(args) => commands::builder::run(&arguments.global, args),
         Command::System(args) => commands::system::run(&arguments.global, args),
+        Command::Doctor(args) => commands::doctor::run(&arguments.global, &args),
         Command::Registry(args) => commands::registry::run(&arguments.global, args),
         Command::Login(args) => commands::login::login(&arguments.global, args),
         Command::Logout(args) => commands::login::logout(&arguments.global, args),

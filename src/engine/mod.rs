@@ -13,6 +13,7 @@ mod containers;
 mod context_files;
 mod copy;
 mod diff;
+mod doctor;
 mod edit;
 mod epoch;
 mod error;
@@ -63,6 +64,7 @@ pub use containers::{
 pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};
 pub use copy::{CopyOutcome, CopyRequest, Place, RemoteDocument, RemoteImage, Wanted};
 pub use diff::{Change, DiffRequest, FileDifference, ImageDiff, Times};
+pub use doctor::{DoctorRequest, Finding, Verdict, examine};
 pub use edit::{BasePlace, ConfigChanges, Edit, EditOutcome, EditRequest, EditTarget, RebaseRequest, Refusal};
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::fs::{Access, CWD, Mode, OFlags};
 
 use super::error::{Failure, LimitKind};
-use super::spec::CgroupSpec;
+use super::spec::{CgroupSpec, ThrottleKind};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -64,11 +64,14 @@ struct Setting {
     value: String,
     /// Whether a kernel without the file (no swap accounting) is good enough.
     optional: bool,
+    /// Another file and its text, for kernels without that one.
+    instead: Option<(&'static str, String)>,
 }
 
 impl Cgroup {
     /// Makes the groups that `spec` needs; `None` where none is needed, or none is possible and no limit was asked for.
-    pub(super) fn prepare(spec: Option<&CgroupSpec>) -> Result<Option<Cgroup>, Failure> {
+    /// With `needed` one is made wherever that is possible, as the only way to find its processes again.
+    pub(super) fn prepare(spec: Option<&CgroupSpec>, needed: bool) -> Result<Option<Cgroup>, Failure> {
         let empty = CgroupSpec::default();
         let spec = spec.unwrap_or(&empty);
         let unified = is_unified();
@@ -78,8 +81,13 @@ impl Cgroup {
                 (Some(_), true) => Cgroup::make_unified(spec, &[]).map(Some),
                 (Some(_), false) => Cgroup::make_legacy_everywhere(spec).map(Some),
                 (None, true) => Ok(Cgroup::unlimited(spec)),
+                (None, false) if needed => Ok(Cgroup::make_legacy_everywhere(spec).ok()),
                 (None, false) => Ok(None),
             };
+        }
+        if unified && (spec.swappiness.is_some() || spec.oom_kill_disable) {
+            let reason = "control groups of version 2 have neither a swappiness nor a way to keep processes from being killed".to_owned();
+            return Err(unavailable(LimitKind::Memory, reason));
         }
         let settings = if unified { unified_settings(spec) } else { legacy_settings(spec) };
         if unified { Cgroup::make_unified(spec, &settings).map(Some) } else { Cgroup::make_legacy(spec, &settings).map(Some) }
@@ -226,6 +234,26 @@ impl Cgroup {
             text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
         });
         (peak, killed)
+    }
+
+    /// Kills all processes in the group, also those that are being made meanwhile.
+    pub(super) fn kill_all(&self) {
+        let Some(directory) = self.directories.first() else { return };
+        // Linux 5.14, version 2.
+        if std::fs::write(directory.join("cgroup.kill"), "1").is_ok() {
+            return;
+        }
+        for _ in 0..100 {
+            let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            let pids: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+            if pids.is_empty() {
+                return;
+            }
+            for pid in pids.into_iter().filter_map(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Removes the groups as far as they are empty; says whether all are gone.
@@ -392,8 +420,12 @@ fn vacate(directory: &Path) -> io::Result<()> {
 }
 
 fn write_setting(directory: &Path, setting: &Setting) -> Result<(), Failure> {
-    let path = directory.join(setting.file);
-    match std::fs::write(&path, &setting.value) {
+    let mut path = directory.join(setting.file);
+    let mut value = &setting.value;
+    if let (Some((file, text)), false) = (&setting.instead, path.exists()) {
+        (path, value) = (directory.join(file), text);
+    }
+    match std::fs::write(&path, value) {
         Err(error) if setting.optional && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
             Err(unavailable(setting.kind, format!("the kernel refuses `{}` for {}", setting.value, setting.file)))
@@ -416,7 +448,8 @@ fn memory_and_swap(spec: &CgroupSpec, memory: u64) -> Option<u64> {
 
 fn unified_settings(spec: &CgroupSpec) -> Vec<Setting> {
     let mut out = Vec::new();
-    let mut add = |kind, controller, file, value: String, optional| out.push(Setting { kind, controller, file, value, optional });
+    let mut add =
+        |kind, controller, file, value: String, optional| out.push(Setting { kind, controller, file, value, optional, instead: None });
     if let Some(memory) = spec.memory {
         add(LimitKind::Memory, "memory", "memory.max", memory.to_string(), false);
         let swap = memory_and_swap(spec, memory).map_or_else(|| "max".to_owned(), |total| (total - memory).to_string());
@@ -443,12 +476,36 @@ fn unified_settings(spec: &CgroupSpec) -> Vec<Setting> {
     if let Some(pids) = spec.pids {
         add(LimitKind::Pids, "pids", "pids.max", count(pids), false);
     }
+    for throttle in &spec.throttles {
+        let key = match throttle.kind {
+            ThrottleKind::ReadBytes => "rbps",
+            ThrottleKind::WriteBytes => "wbps",
+            ThrottleKind::ReadOperations => "riops",
+            ThrottleKind::WriteOperations => "wiops",
+        };
+        let (major, minor) = throttle.device;
+        add(LimitKind::Disk, "io", "io.max", format!("{major}:{minor} {key}={}", throttle.rate), false);
+    }
+    if let Some(weight) = spec.blkio_weight {
+        // The range 10..=1000 of v1 on 1..=10000 of v2; the scheduler BFQ has a file of its own, with its own range.
+        let converted = 1 + (weight.clamp(10, 1000) - 10) * 9999 / 990;
+        let instead = Some(("io.weight", converted.to_string()));
+        out.push(Setting {
+            kind: LimitKind::Disk,
+            controller: "io",
+            file: "io.bfq.weight",
+            value: weight.to_string(),
+            optional: false,
+            instead,
+        });
+    }
     out
 }
 
 fn legacy_settings(spec: &CgroupSpec) -> Vec<Setting> {
     let mut out = Vec::new();
-    let mut add = |kind, controller, file, value: String, optional| out.push(Setting { kind, controller, file, value, optional });
+    let mut add =
+        |kind, controller, file, value: String, optional| out.push(Setting { kind, controller, file, value, optional, instead: None });
     if let Some(memory) = spec.memory {
         add(LimitKind::Memory, "memory", "memory.limit_in_bytes", memory.to_string(), false);
         let total = memory_and_swap(spec, memory).map_or_else(|| "-1".to_owned(), |total| total.to_string());
@@ -473,6 +530,33 @@ fn legacy_settings(spec: &CgroupSpec) -> Vec<Setting> {
     }
     if let Some(pids) = spec.pids {
         add(LimitKind::Pids, "pids", "pids.max", count(pids), false);
+    }
+    if let Some(swappiness) = spec.swappiness {
+        add(LimitKind::Memory, "memory", "memory.swappiness", swappiness.to_string(), false);
+    }
+    if spec.oom_kill_disable {
+        add(LimitKind::Memory, "memory", "memory.oom_control", "1".to_owned(), false);
+    }
+    for throttle in &spec.throttles {
+        let file = match throttle.kind {
+            ThrottleKind::ReadBytes => "blkio.throttle.read_bps_device",
+            ThrottleKind::WriteBytes => "blkio.throttle.write_bps_device",
+            ThrottleKind::ReadOperations => "blkio.throttle.read_iops_device",
+            ThrottleKind::WriteOperations => "blkio.throttle.write_iops_device",
+        };
+        let (major, minor) = throttle.device;
+        add(LimitKind::Disk, "blkio", file, format!("{major}:{minor} {}", throttle.rate), false);
+    }
+    if let Some(weight) = spec.blkio_weight {
+        let instead = Some(("blkio.bfq.weight", weight.to_string()));
+        out.push(Setting {
+            kind: LimitKind::Disk,
+            controller: "blkio",
+            file: "blkio.weight",
+            value: weight.to_string(),
+            optional: false,
+            instead,
+        });
     }
     out
 }

@@ -13,6 +13,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::error::Failure;
 use super::mounts::{Target, TargetLinks, attach, clone_host_mount, clone_mount, mount_new, new_filesystem};
+use super::namespaces::Sharing;
 use super::plan::MountPointKind;
 use super::spec::{DeviceSpec, Privileges, SandboxSpec};
 use crate::path::RootPath;
@@ -34,7 +35,7 @@ const NOT_SHARED: [&str; 13] =
     ["pts", "shm", "mqueue", "fd", "console", "ptmx", "stdin", "stdout", "stderr", "log", "core", "hugepages", "initctl"];
 
 /// Mounts and fills `/dev`.
-pub(super) fn mount(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
+pub(super) fn mount(root: &RootDir, spec: &SandboxSpec, shm: Option<OwnedFd>) -> Result<(), Failure> {
     let dev = RootPath::new("/dev");
     let guarded = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let insecure = spec.privileges == Privileges::Insecure;
@@ -55,20 +56,31 @@ pub(super) fn mount(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
     // The group `tty` has no number in a user namespace with a single ID.
     mount_new(root, &pts_path, "devpts", &pts, noexec_nosuid)
         .or_else(|_| mount_new(root, &pts_path, "devpts", &pts[..3], noexec_nosuid))?;
-    let size = spec.shm_size.to_string();
-    mount_new(
-        root,
-        &RootPath::new("/dev/shm"),
-        "tmpfs",
-        &[("mode", Some("1777")), ("size", Some(&size))],
-        guarded | MountAttrFlags::MOUNT_ATTR_NODEV,
-    )?;
+    mount_shm(root, spec, shm, guarded | MountAttrFlags::MOUNT_ATTR_NODEV)?;
     // Kernels can be without POSIX message queues.
     let _ = mount_new(root, &RootPath::new("/dev/mqueue"), "mqueue", &[], guarded | MountAttrFlags::MOUNT_ATTR_NODEV);
     if insecure {
         add_host_devices(root)?;
     }
     spec.devices.iter().try_for_each(|device| add_device(root, device))
+}
+
+/// `/dev/shm`: what POSIX shared memory is kept in, so it belongs to whom the namespace of inter-process communication belongs to.
+fn mount_shm(root: &RootDir, spec: &SandboxSpec, shared: Option<OwnedFd>, attributes: MountAttrFlags) -> Result<(), Failure> {
+    let path = RootPath::new("/dev/shm");
+    if spec.namespaces.no_shm {
+        return Ok(());
+    }
+    let shared = match &spec.namespaces.ipc {
+        Sharing::Own => {
+            let size = spec.shm_size.to_string();
+            return mount_new(root, &path, "tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], attributes);
+        }
+        Sharing::Host => clone_host_mount(&path.to_path_buf(), false).map_err(Failure::step("open the host's", &path))?,
+        Sharing::Container(_) => shared.ok_or(Failure::Invalid { spec: false })?,
+    };
+    let place = open_dir(root, &path)?;
+    attach(shared.as_fd(), place.as_fd()).map_err(Failure::step("mount", &path))
 }
 
 fn open_dir(root: &RootDir, path: &RootPath) -> Result<OwnedFd, Failure> {

@@ -226,6 +226,7 @@ pub(super) enum LimitKind {
     Cpu,
     Cpuset,
     Pids,
+    Disk,
 }
 
 impl LimitKind {
@@ -235,6 +236,7 @@ impl LimitKind {
             LimitKind::Cpu => "CPU time",
             LimitKind::Cpuset => "CPU sets",
             LimitKind::Pids => "processes",
+            LimitKind::Disk => "disk access",
         }
     }
 }

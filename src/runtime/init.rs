@@ -15,11 +15,12 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::io::SandboxIo;
+use super::namespaces::Sharing;
 use super::seccomp::Filter;
 use super::spec::{NetworkMode, Privileges, SandboxSpec, Seccomp};
 use super::terminal::Console;
 use super::world::Sources;
-use super::{credentials, exec, reaper, rootfs, seccomp, terminal, wire, world};
+use super::{credentials, exec, namespaces, reaper, rootfs, seccomp, terminal, wire, world};
 use crate::path::RootPath;
 use crate::sys::process::{Cloned, clone_process, close_on_exec_from, exit_now, reset_signals, unshare};
 
@@ -61,10 +62,10 @@ fn set_up(
         return become_process(spec, filter, status);
     }
     enter_namespaces(spec, &io)?;
-    let SandboxIo { stdio, mount_fds, netns, join: _, join_cgroups: _ } = io;
+    let SandboxIo { stdio, mount_fds, netns, shared, join: _, join_cgroups: _ } = io;
     drop(netns);
     let stdio = terminal::Streams::prepare(stdio)?;
-    mount_world(spec, mount_fds)?;
+    mount_world(spec, mount_fds, shared.shm)?;
     let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Replace)?;
     adjust_oom_score(spec)?;
     if spec.init {
@@ -91,7 +92,10 @@ fn die_with_parent(status: &OwnedFd) -> Result<(), Failure> {
 
 fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
     // The group that this process is in by now becomes the root of what it sees. Rootless systems without cgroups lack nothing by it.
-    let _ = unshare(libc::CLONE_NEWCGROUP);
+    if spec.namespaces.cgroup == Sharing::Own {
+        let _ = unshare(libc::CLONE_NEWCGROUP);
+    }
+    namespaces::enter_shared(&io.shared)?;
     match spec.network {
         NetworkMode::Host => {}
         NetworkMode::None => {
@@ -103,6 +107,9 @@ fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
             let kind = Some(LinkNameSpaceType::Network);
             rustix::thread::move_into_link_name_space(netns.as_fd(), kind).map_err(Failure::step("join", "the network namespace"))?;
         }
+    }
+    if spec.namespaces.uts != Sharing::Own {
+        return Ok(());
     }
     rustix::system::sethostname(spec.hostname.as_bytes()).map_err(Failure::step("set the host name", &spec.hostname))
 }
@@ -149,7 +156,7 @@ fn foreign_namespaces(process: &OwnedFd) -> std::io::Result<(ThreadNameSpaceType
     Ok((first, last))
 }
 
-fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>) -> Result<(), Failure> {
+fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>, shm: Option<OwnedFd>) -> Result<(), Failure> {
     let sources = Sources::open(spec, copies)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(Failure::step("make private", "/"))?;
@@ -158,7 +165,7 @@ fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>) -> Result<(), Failure> 
     let root = rootfs::attach_root(rootfs::mount_detached(&spec.rootfs, options)?)?;
     // Modes of what is made in /dev are as given.
     rustix::process::umask(rustix::fs::Mode::empty());
-    world::mount_all(&root, spec, sources)?;
+    world::mount_all(&root, spec, sources, shm)?;
     rootfs::pivot(&root)
 }
 

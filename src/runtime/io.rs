@@ -3,6 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use super::namespaces::SharedNamespaces;
+
 /// What a sandbox gets beside its spec. Nothing else that is open in the caller can be reached inside.
 #[derive(Debug)]
 pub struct SandboxIo {
@@ -10,6 +12,8 @@ pub struct SandboxIo {
     pub stdio: Stdio,
     /// The network namespace for [`NetworkMode::Joined`](super::NetworkMode::Joined).
     pub netns: Option<OwnedFd>,
+    /// The sandboxes whose namespaces are shared.
+    pub shared: SharedNamespaces,
     /// A process (its pidfd) of a running sandbox to join: the command runs in its namespaces and root, as in `docker exec`. Of the spec only the process and
     /// what it may do count then.
     pub join: Option<OwnedFd>,
@@ -38,6 +42,6 @@ pub enum Stdio {
 impl SandboxIo {
     /// Only standard streams.
     pub fn new(stdio: Stdio) -> SandboxIo {
-        SandboxIo { stdio, netns: None, join: None, join_cgroups: Vec::new(), mount_fds: Vec::new() }
+        SandboxIo { stdio, netns: None, shared: SharedNamespaces::default(), join: None, join_cgroups: Vec::new(), mount_fds: Vec::new() }
     }
 }

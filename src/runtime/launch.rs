@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::io::Stdio;
+use super::namespaces::PidNamespace;
 use super::spec::{CgroupSpec, NetworkMode};
 use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, terminal, wire, world};
 use crate::sys::process::{Cloned, ProcessIo, clone_process, reap, signal_pidfd, wait_for_end};
@@ -24,6 +25,8 @@ pub struct Child {
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
+    /// Whether its other processes outlive PID 1, so that they are killed by their group.
+    outlived: bool,
     exit: Option<Exit>,
 }
 
@@ -68,10 +71,12 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     io.mount_fds = world::copy_descriptors(spec, &io.mount_fds)?;
     // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
     let filter = init::filter(spec);
-    let mut cgroup = if io.join.is_some() { None } else { Cgroup::prepare(spec.cgroup.as_ref())? };
+    let outlived = io.join.is_none() && spec.namespaces.shares_processes();
+    let mut cgroup = if io.join.is_some() { None } else { Cgroup::prepare(spec.cgroup.as_ref(), outlived)? };
     let namespaces = if io.join.is_some() { 0 } else { namespaces(spec) };
     let (status, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
+    let shared = PidNamespace::enter(io.shared.pid.as_ref())?;
     let mut cloned = clone_process(namespaces, cgroup.as_ref().and_then(Cgroup::unified));
     if let (Err(_), Some(group)) = (&cloned, &mut cgroup)
         && group.join_instead()?
@@ -80,19 +85,20 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     }
     match cloned.map_err(fail)? {
         Cloned::Child => {
+            std::mem::forget(shared);
             drop(status);
             init::run(spec, io, cgroup.as_ref(), filter.as_ref(), theirs)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
             close_streams(io);
-            Ok(Starting { child: Child { pid, pidfd, terminal: None, cgroup, exit: None }, status })
+            Ok(Starting { child: Child { pid, pidfd, terminal: None, cgroup, outlived, exit: None }, status })
         }
     }
 }
 
 fn namespaces(spec: &SandboxSpec) -> u64 {
-    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let flags = libc::CLONE_NEWNS | spec.namespaces.clone_flags();
     let network = if spec.network == NetworkMode::None { libc::CLONE_NEWNET } else { 0 };
     (flags | network) as u64
 }
@@ -154,6 +160,9 @@ impl Child {
         wait_for_end(self.pid).map_err(failed)?;
         let io = ProcessIo::of(Some(self.pid));
         let reaped = reap(self.pid).map_err(failed)?;
+        if let Some(group) = self.cgroup.as_ref().filter(|_| self.outlived) {
+            group.kill_all();
+        }
         let (peak, oom_killed) = self.cgroup.as_ref().map_or((None, false), Cgroup::memory_usage);
         let exit = Exit {
             status: reaped.status.map_or_else(ExitStatus::Signal, ExitStatus::Code),

@@ -29,6 +29,7 @@ mod init;
 mod io;
 mod launch;
 mod mounts;
+mod namespaces;
 pub mod network;
 mod plan;
 mod reaper;
@@ -47,14 +48,17 @@ pub use exit::{Exit, ExitStatus};
 pub use files::mount_files;
 pub use io::{SandboxIo, Stdio};
 pub use launch::{Child, launch, update_limits};
+pub use namespaces::{Namespaces, SharedNamespaces, Sharing};
 pub use plan::{MountPointKind, mount_targets};
 pub use rootless::{IdMap, enter_user_namespace};
 pub use seccomp::{SeccompHost, SeccompProfile, SeccompProfileError, SeccompRules};
 pub use spawner::{Running, Spawner};
 pub use spec::{
     BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, MountOptions, MountSpec, NetworkMode, Privileges, ProcessSpec,
-    Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize,
+    Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize, Throttle, ThrottleKind,
 };
+
+pub use world::{MASKED, READ_ONLY};
 
 /// A result of this folder.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
+use super::namespaces::Namespaces;
 use super::seccomp::SeccompRules;
 use super::wire;
 use crate::path::RootPath;
@@ -39,6 +40,9 @@ pub struct SandboxSpec {
     pub sysctls: Vec<(String, String)>,
     /// The network.
     pub network: NetworkMode,
+    /// The other namespaces.
+    #[serde(default)]
+    pub namespaces: Namespaces,
     /// What the process may do.
     pub privileges: Privileges,
     /// The system call filter. That of [`Seccomp::Default`] is none with [`Privileges::Insecure`].
@@ -68,6 +72,7 @@ impl SandboxSpec {
             devices: Vec::new(),
             sysctls: Vec::new(),
             network: NetworkMode::None,
+            namespaces: Namespaces::default(),
             privileges: Privileges::default(),
             seccomp: Seccomp::Default,
             system_paths: SystemPaths::Masked,
@@ -391,6 +396,46 @@ pub struct CgroupSpec {
     pub cpuset_mems: Option<String>,
     /// Number of processes and threads.
     pub pids: Option<u64>,
+    /// Relative weight of disk access, 10 to 1000.
+    #[serde(default)]
+    pub blkio_weight: Option<u64>,
+    /// Limits of disks.
+    #[serde(default)]
+    pub throttles: Vec<Throttle>,
+    /// How readily the kernel swaps, 0 to 100; version 1 only.
+    #[serde(default)]
+    pub swappiness: Option<u64>,
+    /// Whether processes wait for memory, rather than being killed, when they reach the limit; version 1 only.
+    #[serde(default)]
+    pub oom_kill_disable: bool,
+}
+
+/// A limit of one disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttle {
+    /// The device's node, for display.
+    #[serde(with = "wire::path")]
+    pub path: PathBuf,
+    /// Its major and minor number.
+    pub device: (u32, u32),
+    /// What is limited.
+    pub kind: ThrottleKind,
+    /// Bytes or operations in a second.
+    pub rate: u64,
+}
+
+/// What is limited of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ThrottleKind {
+    /// Bytes that are read.
+    ReadBytes,
+    /// Bytes that are written.
+    WriteBytes,
+    /// Reads.
+    ReadOperations,
+    /// Writes.
+    WriteOperations,
 }
 
 impl CgroupSpec {
@@ -412,6 +457,10 @@ impl CgroupSpec {
             cpuset_cpus: changed(&self.cpuset_cpus, &before.cpuset_cpus),
             cpuset_mems: changed(&self.cpuset_mems, &before.cpuset_mems),
             pids: changed(&self.pids, &before.pids).or(before.pids.filter(|_| self.pids.is_none()).map(|_| u64::MAX)),
+            blkio_weight: changed(&self.blkio_weight, &before.blkio_weight),
+            throttles: self.throttles.iter().filter(|throttle| !before.throttles.contains(throttle)).cloned().collect(),
+            swappiness: changed(&self.swappiness, &before.swappiness),
+            oom_kill_disable: self.oom_kill_disable && !before.oom_kill_disable,
             name: None,
             parent: None,
         }
@@ -432,9 +481,22 @@ impl CgroupSpec {
             cpuset_cpus,
             cpuset_mems,
             pids,
+            blkio_weight,
+            throttles,
+            swappiness,
+            oom_kill_disable,
         } = self;
-        [memory, memory_swap, memory_reservation, cpu_millis, cpu_quota, cpu_period, cpu_shares, pids].iter().any(|limit| limit.is_some())
+        [blkio_weight, swappiness, memory, memory_swap, memory_reservation, cpu_millis, cpu_quota, cpu_period, cpu_shares, pids]
+            .iter()
+            .any(|limit| limit.is_some())
             || cpuset_cpus.is_some()
             || cpuset_mems.is_some()
+            || !throttles.is_empty()
+            || *oom_kill_disable
+    }
+
+    /// Whether a group of its own is asked for, with limits or in a place.
+    pub fn is_wanted(&self) -> bool {
+        self.parent.is_some() || self.has_limits()
     }
 }

@@ -15,6 +15,7 @@ use super::error::Failure;
 use super::mounts::{
     Change, Target, TargetLinks, attach, change_and_attach, clone_host_mount, clone_mount, descriptor_path, mount_new, new_filesystem,
 };
+use super::namespaces::Sharing;
 use super::plan::{is_made_by_runtime, mount_point_kind};
 use super::rootfs::{Detached, RootOptions, mount_detached};
 use super::spec::{BindSource, MountOptions, MountSpec, Privileges, Propagation, SandboxSpec, SystemPaths};
@@ -23,7 +24,7 @@ use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOS
 use crate::sys::{Links, RootDir};
 
 /// Covered by something empty. (`/sys/devices/system/cpu/cpu*/thermal_throttle` is added per CPU.)
-const MASKED: [&str; 12] = [
+pub const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -41,7 +42,8 @@ const MASKED: [&str; 12] = [
 /// The attributes of parts of `/proc` and `/sys` that must not be written.
 const SYSTEM_READ_ONLY: u64 = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Not to be written.
+pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Detached copies of what the spec mounts from the host, in the spec's order (tmpfs have none).
 pub(super) struct Sources(VecDeque<Detached>);
@@ -96,9 +98,9 @@ pub(super) fn mount_sources(root: &RootDir, spec: &SandboxSpec, mut sources: Sou
 }
 
 /// Mounts all of it below `root`.
-pub(super) fn mount_all(root: &RootDir, spec: &SandboxSpec, mut sources: Sources) -> Result<(), Failure> {
-    mount_proc(root)?;
-    devices::mount(root, spec)?;
+pub(super) fn mount_all(root: &RootDir, spec: &SandboxSpec, mut sources: Sources, shm: Option<OwnedFd>) -> Result<(), Failure> {
+    mount_proc(root, spec)?;
+    devices::mount(root, spec, shm)?;
     mount_sys(root, spec)?;
     let mut done: Vec<&RootPath> = Vec::new();
     for mount in &spec.mounts {
@@ -116,8 +118,22 @@ fn guarded() -> MountAttrFlags {
     MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC
 }
 
-fn mount_proc(root: &RootDir) -> Result<(), Failure> {
-    mount_new(root, &RootPath::new("/proc"), "proc", &[], guarded())
+fn mount_proc(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
+    let proc = RootPath::new("/proc");
+    match mount_new(root, &proc, "proc", &[], guarded()) {
+        // The host's processes belong to another user namespace (rootless): the host's view is the right one.
+        Err(Failure::Step { errno: libc::EPERM, .. }) if spec.namespaces.pid == Sharing::Host => mount_hosts(root, &proc, 0),
+        other => other,
+    }
+}
+
+/// Mounts what the host has at a path at the same path.
+fn mount_hosts(root: &RootDir, path: &RootPath, set: u64) -> Result<(), Failure> {
+    let fail = || Failure::step("mount the host's", path);
+    let copy = clone_host_mount(&path.to_path_buf(), true).map_err(fail())?;
+    let target = Target { root, path, links: TargetLinks::Refuse }.open().map_err(fail())?;
+    let change = Change { set, propagation: libc::MS_PRIVATE, recursive: true };
+    change_and_attach(copy.as_fd(), change, || attach(copy.as_fd(), target.as_fd())).map_err(fail())
 }
 
 fn mount_sys(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
@@ -126,13 +142,7 @@ fn mount_sys(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
     let attributes = if writable { guarded() } else { guarded() | MountAttrFlags::MOUNT_ATTR_RDONLY };
     match mount_new(root, &sys, "sysfs", &[], attributes) {
         // The network namespace belongs to another user namespace (rootless, host network): the host's view is the right one.
-        Err(Failure::Step { errno: libc::EPERM, .. }) => {
-            let fail = || Failure::step("mount sysfs on", &sys);
-            let copy = clone_host_mount(&sys.to_path_buf(), true).map_err(fail())?;
-            let target = Target { root, path: &sys, links: TargetLinks::Refuse }.open().map_err(fail())?;
-            let change = Change { set: SYSTEM_READ_ONLY, propagation: libc::MS_PRIVATE, recursive: true };
-            change_and_attach(copy.as_fd(), change, || attach(copy.as_fd(), target.as_fd())).map_err(fail())?;
-        }
+        Err(Failure::Step { errno: libc::EPERM, .. }) => mount_hosts(root, &sys, SYSTEM_READ_ONLY)?,
         other => other?,
     }
     // A program looks for its own limits there, so the host's groups must not show through either. With v1 hierarchies the directory stays as it is:

@@ -183,12 +183,24 @@ pub(super) struct LimitFlags {
     /// The number of processes that it may have; `-1` is any
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
+    /// Its weight among others at the disks: 10 to 1000; 0 is none
+    #[arg(long, value_name = "NUMBER", value_parser = blkio_weight)]
+    blkio_weight: Option<u64>,
 }
 
 impl LimitFlags {
     /// Whether none is given.
     pub(super) fn is_empty(&self) -> bool {
-        let numbers = [self.memory, self.memory_swap, self.memory_reservation, self.cpus, self.cpu_shares, self.cpu_period, self.cpu_quota];
+        let numbers = [
+            self.blkio_weight,
+            self.memory,
+            self.memory_swap,
+            self.memory_reservation,
+            self.cpus,
+            self.cpu_shares,
+            self.cpu_period,
+            self.cpu_quota,
+        ];
         numbers.iter().all(Option::is_none) && self.cpuset_cpus.is_none() && self.cpuset_mems.is_none() && self.pids_limit.is_none()
     }
 
@@ -210,6 +222,10 @@ impl LimitFlags {
             pids,
             name: known.name,
             parent: known.parent,
+            blkio_weight: number(self.blkio_weight, known.blkio_weight),
+            throttles: known.throttles,
+            swappiness: known.swappiness,
+            oom_kill_disable: known.oom_kill_disable,
         };
         check_limits(&limits)?;
         Ok(limits)
@@ -352,6 +368,13 @@ pub(super) fn signal(name: &str) -> Result<i32, String> {
     signals::number(name).ok_or_else(|| format!("there is no signal `{name}`"))
 }
 
+fn blkio_weight(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(weight @ (0 | 10..=1000)) => Ok(weight),
+        _ => Err(format!("`{text}` is not a weight: 10 to 1000, or 0")),
+    }
+}
+
 /// Reads a number of processors, in thousandths.
 pub(super) fn cpus(text: &str) -> Result<u64, String> {
     match text.parse::<f64>() {
@@ -406,7 +429,7 @@ impl ContainerFlags {
             sysctls: self.sysctl,
             rlimits: self.ulimit,
             oom_score_adjust: self.oom_score_adj,
-            limits: self.limits.over(CgroupSpec::default())?,
+            limits: self.limits.over(self.isolation.group())?,
             shm_size: self.shm_size,
             restart: self.restart,
             health: self.health.request(),

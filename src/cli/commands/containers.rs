@@ -273,7 +273,13 @@ pub(in crate::cli) fn start(global: &Global, args: &StartArgs) -> ExitCode {
             &engine,
             &info,
             attachment,
-            PumpFlags { interactive: args.interactive, tty, forward_signals: true, detach_keys: args.detach_keys.clone() },
+            PumpFlags {
+                interactive: args.interactive,
+                tty,
+                forward_signals: true,
+                detach_keys: args.detach_keys.clone(),
+                streams: Vec::new(),
+            },
         );
         drop(held);
         let (code, _) = outcome?;
@@ -289,7 +295,8 @@ pub(in crate::cli) fn attach(global: &Global, args: &AttachArgs) -> ExitCode {
         let tty = info.spec.as_ref().is_some_and(|spec| spec.tty);
         let attachment = engine.attach_container(&info)?;
         let interactive = !args.no_stdin && info.spec.as_ref().is_some_and(|spec| spec.stdin != StdinMode::Closed);
-        let flags = PumpFlags { interactive, tty, forward_signals: args.sig_proxy, detach_keys: args.detach_keys.clone() };
+        let flags =
+            PumpFlags { interactive, tty, forward_signals: args.sig_proxy, detach_keys: args.detach_keys.clone(), streams: Vec::new() };
         Ok(pump(&engine, &info, attachment, flags)?.0)
     }))
 }

@@ -98,6 +98,12 @@ fn start(global: &Global, args: ExecArgs) -> Result<u8, Error> {
     if args.detach {
         return Ok(0);
     }
-    let streams = run::PumpFlags { interactive: args.interactive, tty: args.tty, forward_signals: false, detach_keys: args.detach_keys };
+    let streams = run::PumpFlags {
+        interactive: args.interactive,
+        tty: args.tty,
+        forward_signals: false,
+        detach_keys: args.detach_keys,
+        streams: Vec::new(),
+    };
     Ok(run::pump(&engine, &info, attachment, streams)?.0)
 }

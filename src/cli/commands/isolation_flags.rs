@@ -4,15 +4,151 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::engine::{Error, RunRequest, SeccompRequest};
-use crate::runtime::SystemPaths;
+use crate::engine::{Error, RunRequest, SeccompRequest, parse_bytes};
+use crate::runtime::{CgroupSpec, Sharing, SystemPaths, Throttle, ThrottleKind};
 
-/// What keeps a container apart.
+// What keeps a container apart.
 #[derive(Debug, Args)]
 pub(super) struct IsolationFlags {
     /// `seccomp=FILE|unconfined|builtin`, `no-new-privileges`, `systempaths=unconfined`, `apparmor=unconfined` or `label=disable` (may be given several times)
     #[arg(long, value_name = "OPTION", value_parser = security)]
     security_opt: Vec<Security>,
+    /// Whose processes it sees: `host`, or `container:NAME` [default: its own]
+    #[arg(long, value_name = "MODE", value_parser = sharing)]
+    pid: Option<Sharing>,
+    /// Whose shared memory and message queues it has: `private`, `shareable` (with others), `container:NAME`, `host`, or `none` without /dev/shm
+    #[arg(long, value_name = "MODE", value_parser = ipc)]
+    ipc: Option<Ipc>,
+    /// Whose host name it has: `host` [default: its own]
+    #[arg(long, value_name = "MODE", value_parser = own_or_host)]
+    uts: Option<Sharing>,
+    /// Whose users it has: `host`, which it has anyway where it is not rootless
+    #[arg(long, value_name = "MODE", value_parser = users)]
+    userns: Option<()>,
+    /// Which control groups it sees: `private` or `host`
+    #[arg(long, value_name = "MODE", value_parser = own_or_host)]
+    cgroupns: Option<Sharing>,
+    /// The control group that its own is made in
+    #[arg(long, value_name = "GROUP")]
+    cgroup_parent: Option<String>,
+    /// A limit for reading from a disk, in bytes a second: `DEVICE:RATE` (may be given several times)
+    #[arg(long, value_name = "DEVICE:RATE", value_parser = read_bytes)]
+    device_read_bps: Vec<Throttle>,
+    /// The same for writing
+    #[arg(long, value_name = "DEVICE:RATE", value_parser = write_bytes)]
+    device_write_bps: Vec<Throttle>,
+    /// A limit for reading from a disk, in operations a second: `DEVICE:RATE` (may be given several times)
+    #[arg(long, value_name = "DEVICE:RATE", value_parser = reads)]
+    device_read_iops: Vec<Throttle>,
+    /// The same for writing
+    #[arg(long, value_name = "DEVICE:RATE", value_parser = writes)]
+    device_write_iops: Vec<Throttle>,
+    /// How readily its memory is swapped: 0 to 100; needs control groups of version 1
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=100))]
+    memory_swappiness: Option<i64>,
+    /// Let its processes wait for memory, rather than killing them; needs a memory limit and control groups of version 1
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    oom_kill_disable: Option<bool>,
+    /// Not supported: tells what to do instead
+    #[arg(long, hide = true, value_parser = no_device_rules)]
+    device_cgroup_rule: Vec<()>,
+    /// Not supported: tells what to do instead
+    #[arg(long, hide = true, value_parser = no_gpus)]
+    gpus: Option<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, value_parser = no_kernel_memory)]
+    kernel_memory: Option<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, value_parser = no_storage_options)]
+    storage_opt: Vec<()>,
+}
+
+/// `--ipc`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ipc {
+    Private,
+    Shareable,
+    None,
+    Of(Sharing),
+}
+
+fn sharing(text: &str) -> Result<Sharing, String> {
+    match text.split_once(':') {
+        None if text.is_empty() || text == "private" => Ok(Sharing::Own),
+        None if text == "host" => Ok(Sharing::Host),
+        Some(("container", name)) if !name.is_empty() => Ok(Sharing::Container(name.to_owned())),
+        _ => Err("expected host, private or container:NAME".to_owned()),
+    }
+}
+
+fn ipc(text: &str) -> Result<Ipc, String> {
+    match text {
+        "" | "private" => Ok(Ipc::Private),
+        "shareable" => Ok(Ipc::Shareable),
+        "none" => Ok(Ipc::None),
+        _ => sharing(text).map(Ipc::Of).map_err(|_| "expected private, shareable, container:NAME, host or none".to_owned()),
+    }
+}
+
+fn own_or_host(text: &str) -> Result<Sharing, String> {
+    match sharing(text) {
+        Ok(sharing @ (Sharing::Own | Sharing::Host)) => Ok(sharing),
+        _ => Err("expected host or private".to_owned()),
+    }
+}
+
+fn users(text: &str) -> Result<(), String> {
+    match text {
+        "" | "host" => Ok(()),
+        _ => Err("expected host: a container of root has the host's users, and one of another user a namespace of its own; run this as that user".to_owned()),
+    }
+}
+
+fn no_device_rules(_: &str) -> Result<(), String> {
+    Err("devices are not ruled by control groups here: name each one with --device".to_owned())
+}
+
+fn no_gpus(_: &str) -> Result<(), String> {
+    Err("nothing here knows graphics processors: name their devices with --device, and mount their driver's libraries with -v".to_owned())
+}
+
+fn no_kernel_memory(_: &str) -> Result<(), String> {
+    Err("kernels have no such limit any more: --memory counts the kernel's memory as well".to_owned())
+}
+
+fn no_storage_options(_: &str) -> Result<(), String> {
+    Err("the store sets no limits to single containers".to_owned())
+}
+
+fn read_bytes(text: &str) -> Result<Throttle, String> {
+    throttle(text, ThrottleKind::ReadBytes)
+}
+
+fn write_bytes(text: &str) -> Result<Throttle, String> {
+    throttle(text, ThrottleKind::WriteBytes)
+}
+
+fn reads(text: &str) -> Result<Throttle, String> {
+    throttle(text, ThrottleKind::ReadOperations)
+}
+
+fn writes(text: &str) -> Result<Throttle, String> {
+    throttle(text, ThrottleKind::WriteOperations)
+}
+
+fn throttle(text: &str, kind: ThrottleKind) -> Result<Throttle, String> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let (path, rate) = text.rsplit_once(':').ok_or("expected DEVICE:RATE")?;
+    let rate = match kind {
+        ThrottleKind::ReadBytes | ThrottleKind::WriteBytes => parse_bytes(rate)?,
+        _ => rate.parse().map_err(|_| format!("`{rate}` is not a number of operations"))?,
+    };
+    let metadata = std::fs::metadata(path).map_err(|error| format!("cannot look at `{path}`: {error}"))?;
+    if !metadata.file_type().is_block_device() {
+        return Err(format!("`{path}` is not a disk"));
+    }
+    let number = metadata.rdev();
+    Ok(Throttle { path: path.into(), device: (rustix::fs::major(number), rustix::fs::minor(number)), kind, rate })
 }
 
 /// `--security-opt`.
@@ -34,8 +170,31 @@ enum Filter {
 }
 
 impl IsolationFlags {
+    /// What these flags say of its control group.
+    pub(super) fn group(&self) -> CgroupSpec {
+        let throttles = [&self.device_read_bps, &self.device_write_bps, &self.device_read_iops, &self.device_write_iops];
+        CgroupSpec {
+            parent: self.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
+            throttles: throttles.into_iter().flatten().cloned().collect(),
+            // -1 is how Docker says "as it is".
+            swappiness: self.memory_swappiness.and_then(|number| u64::try_from(number).ok()),
+            oom_kill_disable: self.oom_kill_disable.unwrap_or(false),
+            ..CgroupSpec::default()
+        }
+    }
+
     /// Writes into the request what was asked for.
     pub(super) fn over(self, request: &mut RunRequest) -> Result<(), Error> {
+        let namespaces = &mut request.namespaces;
+        namespaces.pid = self.pid.unwrap_or_default();
+        namespaces.uts = self.uts.unwrap_or_default();
+        namespaces.cgroup = self.cgroupns.unwrap_or_default();
+        match self.ipc.unwrap_or(Ipc::Private) {
+            Ipc::Private => {}
+            Ipc::Shareable => namespaces.ipc_shareable = true,
+            Ipc::None => namespaces.no_shm = true,
+            Ipc::Of(sharing) => namespaces.ipc = sharing,
+        }
         for option in self.security_opt {
             match option {
                 Security::NoNewPrivileges(on) => request.no_new_privileges = on,
@@ -59,6 +218,25 @@ fn security(text: &str) -> Result<Security, String> {
         ("seccomp", path) if !path.is_empty() => Ok(Security::Seccomp(Filter::File(path.into()))),
         ("systempaths", "unconfined") => Ok(Security::SystemPaths),
         ("apparmor", "unconfined") | ("label", "disable") => Ok(Security::Nothing(text.to_owned())),
+        ("apparmor", profile) if !profile.is_empty() => Err(match std::fs::exists("/sys/kernel/security/apparmor") {
+            Ok(true) => {
+                format!("containers are not put into profiles of AppArmor here, so `{profile}` would not hold: expected unconfined")
+            }
+            _ => format!("this kernel is without AppArmor, so the profile `{profile}` would not hold: expected unconfined"),
+        }),
+        // Without SELinux such a label is one that nobody looks at.
+        ("label", label)
+            if label
+                .split_once(':')
+                .is_some_and(|(key, value)| ["user", "role", "type", "level", "filetype"].contains(&key) && !value.is_empty()) =>
+        {
+            match std::fs::exists("/sys/fs/selinux/enforce") {
+                Ok(true) => {
+                    Err(format!("files and processes get no labels of SELinux here, so `{label}` would not hold: expected disable"))
+                }
+                _ => Ok(Security::Nothing(text.to_owned())),
+            }
+        }
         _ => {
             Err("expected seccomp=FILE|unconfined|builtin, no-new-privileges, systempaths=unconfined, apparmor=unconfined or label=disable"
                 .to_owned())
@@ -69,6 +247,16 @@ fn security(text: &str) -> Result<Security, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn namespaces_are_named_as_docker_names_them() {
+        assert_eq!(sharing("host"), Ok(Sharing::Host));
+        assert_eq!(sharing("container:a"), Ok(Sharing::Container("a".into())));
+        assert_eq!((ipc("none"), ipc("shareable")), (Ok(Ipc::None), Ok(Ipc::Shareable)));
+        assert!(
+            sharing("container:").is_err() && sharing("none").is_err() && own_or_host("container:a").is_err() && users("auto").is_err()
+        );
+    }
 
     #[test]
     fn options_about_security_are_dockers() {

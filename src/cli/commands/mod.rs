@@ -14,6 +14,7 @@ pub(super) mod containers;
 pub(super) mod context;
 mod detach_keys;
 pub(super) mod diff;
+pub(super) mod doctor;
 pub(super) mod edit;
 pub(super) mod events;
 pub(super) mod exec;

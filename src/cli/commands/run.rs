@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
@@ -33,6 +33,9 @@ pub(in crate::cli) struct RunArgs {
     /// Run in the background, and show the container's ID
     #[arg(short, long)]
     detach: bool,
+    /// The streams to pass on: `stdin`, `stdout` or `stderr` (may be given several times) [default: stdout and stderr, with -i also stdin]
+    #[arg(short, long, value_name = "STREAM", value_enum, ignore_case = true, conflicts_with = "detach")]
+    attach: Vec<Stream>,
     /// Pass signals on to the container; with `=false` they end this command only
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
     sig_proxy: bool,
@@ -95,7 +98,7 @@ pub(super) fn no_terminal() -> Error {
 }
 
 fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
-    let RunArgs { mut container, detach, sig_proxy, detach_keys, wait, wait_timeout, build, file, target, build_arg } = args;
+    let RunArgs { mut container, detach, attach, sig_proxy, detach_keys, wait, wait_timeout, build, file, target, build_arg } = args;
     if container.interactive && container.tty && !detach && !std::io::stdin().is_terminal() {
         return Err(no_terminal());
     }
@@ -144,7 +147,11 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         report::result(&info.record.id);
         return Ok(0);
     };
-    let flags = PumpFlags { interactive, tty, forward_signals: sig_proxy, detach_keys };
+    if !attach.is_empty() && !attach.iter().any(|stream| *stream != Stream::Stdin) {
+        // Who hears nothing of it gets its name.
+        report::result(&info.record.id);
+    }
+    let flags = PumpFlags { interactive, tty, forward_signals: sig_proxy, detach_keys, streams: attach };
     let outcome = pump(&engine, &info, attachment, flags);
     drop(held);
     let (code, ended) = match outcome {
@@ -280,13 +287,33 @@ pub(super) struct PumpFlags {
     pub(super) forward_signals: bool,
     /// The keys that leave it, if not the usual ones.
     pub(super) detach_keys: Option<DetachKeys>,
+    /// Only these streams; none is all.
+    pub(super) streams: Vec<Stream>,
+}
+
+/// `--attach`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Stream {
+    /// Input
+    Stdin,
+    /// Output
+    Stdout,
+    /// Errors
+    Stderr,
 }
 
 /// Is the container's standard streams until it ends. Gives the exit status, and whether the container has ended.
 pub(super) fn pump(engine: &Engine, info: &ContainerInfo, attachment: Attachment, flags: PumpFlags) -> Result<(u8, bool), Error> {
-    let PumpFlags { interactive, tty, forward_signals, detach_keys } = flags;
+    let PumpFlags { interactive, tty, forward_signals, detach_keys, streams } = flags;
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let io = LocalIo { stdin: interactive.then(|| stdin.as_fd()), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null");
+    let nowhere = nowhere.map_err(|source| Error::Io { action: "open", path: "/dev/null".into(), source })?;
+    let wanted = |stream: Stream| streams.is_empty() || streams.contains(&stream);
+    let io = LocalIo {
+        stdin: (interactive && wanted(Stream::Stdin)).then(|| stdin.as_fd()),
+        stdout: if wanted(Stream::Stdout) { stdout.as_fd() } else { nowhere.as_fd() },
+        stderr: if wanted(Stream::Stderr) { stderr.as_fd() } else { nowhere.as_fd() },
+    };
     let usual = PumpOptions::default();
     let detach_keys = detach_keys.map_or(usual.detach_keys, |keys| keys.0);
     let options = PumpOptions { tty, forward_signals, detach_keys };

@@ -9,6 +9,7 @@ use crate::runtime::container::{self, ContainerSpec, HealthCheck, LogDriver, Log
 use crate::runtime::{Capabilities, MountSpec, Privileges};
 
 use super::super::{Engine, Error};
+use super::inspect_isolation::isolation;
 use super::inspect_network::{extra_hosts, network_mode, network_settings, port_bindings, texts};
 use super::{ContainerInfo, mounts};
 
@@ -82,8 +83,9 @@ impl Engine {
             Privileges::Default { add, drop } => (names(add), names(drop)),
             Privileges::Insecure => (Value::Null, Value::Null),
         };
+        let isolation = isolation(spec);
         let binds: Vec<String> = spec.sandbox.mounts.iter().filter_map(|mount| self.bind_text(mount)).collect();
-        json!({
+        let mut value = json!({
             "Binds": binds,
             "LogConfig": log_config(&spec.log),
             "AutoRemove": spec.auto_remove,
@@ -111,7 +113,11 @@ impl Engine {
             "CpusetCpus": limits.cpuset_cpus.unwrap_or_default(),
             "CpusetMems": limits.cpuset_mems.unwrap_or_default(),
             "PidsLimit": limits.pids,
-        })
+        });
+        if let Value::Object(fields) = &mut value {
+            fields.extend(isolation);
+        }
+        value
     }
 
     /// `SOURCE:TARGET[:ro]` of a directory of the host or a named volume.

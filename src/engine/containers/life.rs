@@ -116,7 +116,7 @@ impl Engine {
                 crate::runtime::update_limits(cgroups, &changed).map_err(failed)?;
             }
         }
-        spec.sandbox.cgroup = request.limits.has_limits().then(|| request.limits.clone());
+        spec.sandbox.cgroup = request.limits.is_wanted().then(|| request.limits.clone());
         save_spec(&info.dir, &spec).map_err(|source| info.failed("update", source))?;
         self.event("container", "update", info, &[]);
         Ok(())

@@ -12,6 +12,7 @@ mod exec;
 mod health;
 mod image;
 mod inspect;
+mod inspect_isolation;
 mod inspect_network;
 mod life;
 mod list;
@@ -21,6 +22,7 @@ mod names;
 mod network;
 mod prepare;
 mod security;
+mod sharing;
 mod test_run;
 mod usage;
 mod volumes;
@@ -35,7 +37,7 @@ use crate::runtime::container::{
     StdinMode,
 };
 use crate::runtime::network::{PortRequest, ResolvFlags};
-use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, SystemPaths, TerminalSize};
+use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Namespaces, Rlimit, SystemPaths, TerminalSize};
 use crate::task::fault_point;
 
 use super::{Engine, Error};
@@ -117,6 +119,8 @@ pub struct RunRequest {
     pub cap_drop: Capabilities,
     /// Whether set-user-ID programs gain nothing.
     pub no_new_privileges: bool,
+    /// Namespaces that it shares; other containers by the names that the user gave.
+    pub namespaces: Namespaces,
     /// The system call filter.
     pub seccomp: SeccompRequest,
     /// Options about security modules, for display.
@@ -182,6 +186,7 @@ impl RunRequest {
             cap_add: Capabilities::NONE,
             cap_drop: Capabilities::NONE,
             no_new_privileges: false,
+            namespaces: Namespaces::default(),
             seccomp: SeccompRequest::Default,
             security_labels: Vec::new(),
             system_paths: SystemPaths::Masked,

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::oci::RuntimeConfig;
 use crate::path::RootPath;
 use crate::runtime::MountSpec;
+use crate::runtime::Sharing;
 use crate::runtime::container::{EndpointSpec, NameSettings, NetworkRequest};
 use crate::runtime::network::{DEFAULT_NETWORK, EndpointRequest, PortRequest, Protocol, ResolvMode, hosts_file, resolv_conf_of};
 use crate::store::ContainerRecord;
@@ -55,11 +56,15 @@ pub(super) struct Network {
 impl Network {
     /// The host name that the container has: that of the one whose network it has, the host's, or the beginning of its own ID.
     pub(super) fn hostname(&self, request: &RunRequest, record: &ContainerRecord) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        if request.namespaces.uts == Sharing::Host {
+            return host();
+        }
         let other = self.other.as_ref().and_then(|other| other.spec.as_ref());
         match (&request.hostname, other, &self.request) {
             (Some(name), ..) => name.clone(),
             (None, Some(other), _) => other.sandbox.hostname.clone(),
-            (None, None, NetworkRequest::Host) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            (None, None, NetworkRequest::Host) => host(),
             (None, None, _) => record.id.chars().take(12).collect(),
         }
     }

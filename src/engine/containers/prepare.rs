@@ -125,11 +125,12 @@ impl Engine {
         sandbox.hostname = hostname;
         sandbox.read_only_root = request.read_only;
         sandbox.shm_size = request.shm_size.unwrap_or(DEFAULT_SHM_SIZE);
+        sandbox.namespaces = self.namespaces(request)?;
         sandbox.init = request.init;
         sandbox.system_paths = request.system_paths;
         sandbox.devices.clone_from(&request.devices);
         sandbox.sysctls.clone_from(&request.sysctls);
-        sandbox.cgroup = request.limits.has_limits().then(|| request.limits.clone());
+        sandbox.cgroup = request.limits.is_wanted().then(|| request.limits.clone());
         sandbox.privileges = match request.privileged {
             true => Privileges::Insecure,
             false => Privileges::Default { add: request.cap_add, drop: request.cap_drop },

@@ -21,7 +21,7 @@ pub struct ProcessUser {
     pub uid: u32,
     /// The primary group.
     pub gid: u32,
-    /// The other groups, sorted.
+    /// All groups: the primary one, which files may deny what they allow to others, and then the rest, sorted.
     pub additional_gids: Vec<u32>,
     /// The home directory, where `/etc/passwd` has one.
     pub home: Option<String>,
@@ -51,6 +51,13 @@ struct Group<'a> {
 
 /// Resolves the value of `USER`: `user`, `uid`, `user:group` and all their mixtures. Empty means root.
 pub fn lookup_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, Error> {
+    let mut user = find_user(tree, spec)?;
+    user.additional_gids.insert(0, user.gid);
+    Ok(user)
+}
+
+/// The same, with the other groups only.
+fn find_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, Error> {
     let (user, group) = match spec.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (spec, None),

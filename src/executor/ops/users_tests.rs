@@ -22,7 +22,7 @@ fn users_are_resolved_as_the_reference_says() {
     let user = |uid, gid, additional_gids: &[u32], home: Option<&str>| ProcessUser {
         uid,
         gid,
-        additional_gids: additional_gids.to_vec(),
+        additional_gids: [&[gid], additional_gids].concat(),
         home: home.map(str::to_owned),
     };
     let builder = Some("/home/builder");

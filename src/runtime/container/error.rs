@@ -68,6 +68,12 @@ pub enum Error {
         /// What stopped it.
         source: io::Error,
     },
+    /// A container whose namespaces are to be shared does not run.
+    #[error("the container `{}`, whose namespaces are to be shared, is not running", id.chars().take(12).collect::<String>())]
+    OtherNotRunning {
+        /// Its ID.
+        id: String,
+    },
     /// The supervisor stands still: somebody has sent it SIGSTOP.
     #[error("the container's supervisor (process {pid}) is stopped")]
     Stopped {
@@ -105,6 +111,7 @@ impl Error {
         match self {
             Error::Start { hint, .. } => hint.clone(),
             Error::NoFreezer => Some("it needs a control group of version 2, or the `freezer` controller of version 1".to_owned()),
+            Error::OtherNotRunning { id } => Some(format!("`strake start {}` starts it", id.chars().take(12).collect::<String>())),
             Error::Stopped { pid } => Some(format!("`kill -CONT {pid}` lets it go on; `strake rm -f` removes the container as it is")),
             _ => None,
         }

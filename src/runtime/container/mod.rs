@@ -27,6 +27,7 @@ mod protocol;
 mod restart;
 mod root;
 mod serve;
+mod shared;
 mod spec;
 mod start;
 mod state;

@@ -33,8 +33,12 @@ pub fn processes_of(pid: u32) -> Vec<u32> {
     for (child, stat) in all.filter_map(|child| Some((child, stat(child)?))) {
         children.entry(stat.parent).or_default().push(child);
     }
-    let outside = depth(supervisor);
+    let mut outside = depth(supervisor);
     let (mut found, mut seen, mut todo) = (Vec::new(), HashSet::new(), vec![supervisor]);
+    // One that shares the host's processes is known by its descendants only.
+    if depth(pid) == outside {
+        (found, todo, outside) = (vec![pid], vec![pid], 0);
+    }
     while let Some(parent) = todo.pop() {
         for child in children.get(&parent).into_iter().flatten().copied() {
             if seen.insert(child) {

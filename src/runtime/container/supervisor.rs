@@ -25,7 +25,7 @@ use super::serve::{Client, Container, Ended, Served, Service};
 use super::start::{Mode, Report};
 use super::state::{self, ContainerDir, State};
 use super::streams::{Streams, null};
-use super::{ContainerSpec, Error, load_spec, pause};
+use super::{ContainerSpec, Error, load_spec, pause, shared};
 use crate::runtime::{self, SandboxIo, launch, network};
 use crate::sys::{process, signals};
 
@@ -205,6 +205,7 @@ fn start(dir: &ContainerDir, spec: &ContainerSpec, listener: UnixListener, resta
     let (inner, ends) = streams.split();
     let mut io = SandboxIo::new(inner);
     io.netns = network.netns().map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
+    io.shared = shared::open(dir, &sandbox.namespaces)?;
     let child = launch(&sandbox, io)?;
     let (pid, cgroups) = (child.pid(), child.cgroups().to_vec());
     let container = Served::new(child, ends, spec.stdin, Some(listener), log)?;

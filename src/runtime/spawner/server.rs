@@ -148,7 +148,7 @@ fn take_io(header: Header, descriptors: &mut std::vec::IntoIter<OwnedFd>) -> Opt
     let netns = if header.netns { Some(descriptors.next()?) } else { None };
     let join = if header.join { Some(descriptors.next()?) } else { None };
     let mount_fds: Vec<OwnedFd> = descriptors.take(header.mounts).collect();
-    (mount_fds.len() == header.mounts).then_some(SandboxIo { stdio, netns, join, join_cgroups: Vec::new(), mount_fds })
+    (mount_fds.len() == header.mounts).then_some(SandboxIo { netns, join, mount_fds, ..SandboxIo::new(stdio) })
 }
 
 fn read_spec(fd: OwnedFd) -> Option<SandboxSpec> {

@@ -1,0 +1,85 @@
+//! `strake doctor`: what this machine has for builds and containers, what it lacks, and what to do about that.
+//!
+//! Nothing is changed by looking: what can only be found out by trying is tried in a process of its own, in namespaces that end with it.
+
+mod groups;
+mod kernel;
+mod network;
+mod places;
+mod users;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// Who asks, and about which places.
+#[derive(Clone, Debug)]
+pub struct DoctorRequest {
+    /// The store's directory, which need not be there.
+    pub root: PathBuf,
+    /// Whether an ordinary user asks.
+    pub rootless: bool,
+    /// Files about registries that are read where they are there.
+    pub settings: Vec<PathBuf>,
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Something is slower, or not possible, without it.
+    Warn,
+    /// Builds or containers do not work without it.
+    Missing,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What.
+    pub name: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// The command, or the change, that mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    fn ok(name: &'static str, found: impl Into<String>) -> Finding {
+        Finding { name, verdict: Verdict::Ok, found: found.into(), fix: None }
+    }
+
+    fn warn(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Finding {
+        Finding { name, verdict: Verdict::Warn, found: found.into(), fix: Some(fix.into()) }
+    }
+
+    fn missing(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Finding {
+        Finding { name, verdict: Verdict::Missing, found: found.into(), fix: Some(fix.into()) }
+    }
+}
+
+/// Looks at this machine. The calling process must have one thread.
+pub fn examine(request: &DoctorRequest) -> Vec<Finding> {
+    let mut all = kernel::findings(request.rootless);
+    all.extend(users::findings(request.rootless));
+    all.extend(groups::findings(request.rootless));
+    all.extend(network::findings(request.rootless));
+    all.extend(places::findings(request));
+    all
+}
+
+/// The text of a file of the kernel's; nothing where it is not there.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// Where a program is.
+fn program(name: &str) -> Option<PathBuf> {
+    let directories = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin", "/run/wrappers/bin"];
+    directories.iter().map(|directory| PathBuf::from(directory).join(name)).find(|path| path.exists())
+}

@@ -1,0 +1,54 @@
+//! Users: the subordinate IDs that a rootless container's other users are.
+
+use std::os::unix::fs::MetadataExt;
+
+use super::{Finding, program, read};
+
+pub(super) fn findings(rootless: bool) -> Vec<Finding> {
+    if !rootless {
+        return vec![Finding::ok("user", "root")];
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let passwd = read("/etc/passwd");
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    let shown = name.clone().unwrap_or_else(|| uid.to_string());
+    vec![Finding::ok("user", format!("{shown} ({uid}), without root")), ranges(uid, name.as_deref(), &shown), helpers()]
+}
+
+fn ranges(uid: u32, name: Option<&str>, shown: &str) -> Finding {
+    let has = |path: &str| {
+        read(path).lines().any(|line| {
+            let mut fields = line.split(':');
+            let owner = fields.next().unwrap_or("");
+            (Some(owner) == name || owner.parse() == Ok(uid)) && fields.nth(1).and_then(|count| count.trim().parse::<u32>().ok()) > Some(0)
+        })
+    };
+    match (has("/etc/subuid"), has("/etc/subgid")) {
+        (true, true) => Finding::ok("subordinate ids", "of users and groups"),
+        _ => {
+            let found = "there are none: everything in containers belongs to one user, and images with other owners lose them";
+            let fix = format!("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {shown}");
+            Finding::warn("subordinate ids", found, fix)
+        }
+    }
+}
+
+fn helpers() -> Finding {
+    let fix = "apt-get install uidmap";
+    for name in ["newuidmap", "newgidmap"] {
+        let Some(path) = program(name) else {
+            return Finding::warn("newuidmap, newgidmap", format!("`{name}` is not installed, so subordinate ids cannot be used"), fix);
+        };
+        let privileged = std::fs::metadata(&path).is_ok_and(|metadata| metadata.uid() == 0 && metadata.mode() & 0o4000 != 0);
+        let capable = rustix::fs::getxattr(&path, "security.capability", &mut [0u8; 64]).is_ok();
+        if !privileged && !capable {
+            let found = format!("`{}` has neither the set-user-ID bit nor the capability", path.display());
+            return Finding::warn("newuidmap, newgidmap", found, format!("chmod u+s {}", path.display()));
+        }
+    }
+    Finding::ok("newuidmap, newgidmap", "installed and privileged")
+}
