@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::common::{Done, World, able, processes, wait_for, world};
+use crate::common::{Done, Run, World, able, processes, wait_for, world};
 
 const UPLINK: &str = "203.0.113.2";
 const OUTSIDE: &str = "203.0.113.1";
@@ -203,7 +203,8 @@ fn networks_are_made_listed_inspected_and_removed() {
 fn containers_of_a_network_find_each_other_by_name() {
     on_a_host(|world| {
         world.strake(["network", "create", "front"]).ok();
-        sleeper(world, "web", &["--network", "front", "--network-alias", "both", "-h", "webhost"]);
+        // Nobody answers there, and that is said at once.
+        sleeper(world, "web", &["--network", "front", "--network-alias", "both", "-h", "webhost", "--dns", OUTSIDE]);
         sleeper(world, "db", &["--network", "front,alias=both,alias=Store"]);
         let look =
             |name: &str| exec(world, "web", &format!("nslookup -type=a {name} | tail -n +3 | grep -o 'Address.*' | sed 's/.*: //' | sort"));
@@ -312,7 +313,9 @@ fn other_names_are_asked_of_other_servers() {
         assert!(exec(world, "web", "nslookup -type=a far.example").stdout.contains("198.51.100.7"));
         // What may not go out asks nobody.
         world.strake(["network", "create", "--internal", "closed"]).ok();
-        sleeper(world, "shut", &["--network", "closed", "--dns", OUTSIDE]);
+        let warned =
+            ["run", "-d", "--name", "shut", "--network", "closed", "--dns", OUTSIDE, "-p", "80", "localhost/busybox", "sleep", "1000"];
+        world.strake(warned).ok().says(&["no port is published"]);
         let refused = exec(world, "shut", "nslookup -type=a far.example; nslookup -type=a shut");
         assert!(!refused.stdout.contains("198.51.100.7") && refused.stdout.contains(&address(world, "closed", "shut")), "{refused}");
     });
@@ -454,16 +457,19 @@ fn networks_are_apart_and_internal_ones_closed() {
             sleeper(world, name, &["--network", network]);
             serve_tcp(world, name, 80);
         }
-        let reaches = |from: &str, to: String| {
-            inside(world, from, move || TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(2)).is_ok())
+        let connects = |from: &str, to: String, time| {
+            inside(world, from, move || TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_millis(time)).is_ok())
         };
+        let reaches = |from: &str, to: String| connects(from, to, 10_000);
+        // What is dropped is not answered at all.
+        let misses = |from: &str, to: String| !connects(from, to, 500);
         let at = |network: &str, name: &str| format!("{}:80", address(world, network, name));
         assert!(reaches("one", at("a", "two")));
-        assert!(!reaches("one", at("b", "three")) && !reaches("three", at("a", "one")));
-        assert!(!reaches("plain", at("a", "one")) && !reaches("one", at("bridge", "plain")));
+        assert!(misses("one", at("b", "three")) && misses("three", at("a", "one")));
+        assert!(misses("plain", at("a", "one")) && misses("one", at("bridge", "plain")));
         assert!(reaches("one", format!("{OUTSIDE}:7")) && reaches("plain", format!("{OUTSIDE}:7")));
         assert!(reaches("shut", at("closed", "shut2")));
-        assert!(!reaches("shut", format!("{OUTSIDE}:7")) && !reaches("shut", at("a", "one")) && !reaches("one", at("closed", "shut")));
+        assert!(misses("shut", format!("{OUTSIDE}:7")) && misses("shut", at("a", "one")) && misses("one", at("closed", "shut")));
         assert!(!inside(world, "shut", || sh("ip route")).contains("default"));
         // One that is on both reaches both, and is known in both.
         world.strake(["network", "connect", "--alias", "bridged", "b", "one"]).ok();
@@ -472,7 +478,7 @@ fn networks_are_apart_and_internal_ones_closed() {
         assert!(exec(world, "one", "grep -c one /etc/hosts; ip -o link").stdout.contains("eth1"));
         world.strake(["network", "connect", "b", "one"]).fails().says(&["`one`", "`b`"]);
         world.strake(["network", "disconnect", "a", "one"]).ok();
-        assert!(!reaches("one", at("a", "two")) && reaches("one", at("b", "three")) && reaches("one", format!("{OUTSIDE}:7")));
+        assert!(misses("one", at("a", "two")) && reaches("one", at("b", "three")) && reaches("one", format!("{OUTSIDE}:7")));
         world.strake(["network", "disconnect", "a", "one"]).fails().says(&["`one`", "`a`"]);
         assert_eq!(shown(world, "{{json .NetworkSettings.Networks}}", "one").matches("NetworkID").count(), 1);
         world.strake(["restart", "-t", "0", "one"]).ok();
@@ -643,4 +649,35 @@ fn rules_of_other_programs_stay_and_a_firewall_is_named() {
         sh("nft 'add rule ip filter FORWARD iifname strake0 accept; add rule ip filter FORWARD oifname strake0 accept'");
         world.strake(["run", "--rm", "localhost/busybox", "true"]).ok().omits(&["host's network"]);
     });
+}
+
+#[test]
+fn without_root_ports_and_networks_are_refused_with_the_reason() {
+    if !able(&["docker-registry", "setpriv"]) {
+        return;
+    }
+    let world = World::new();
+    let dir = world.short();
+    std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_strake"), dir.join("strake")).unwrap();
+    std::fs::copy(crate::common::bases().join("busybox.tar"), dir.join("busybox.tar")).unwrap();
+    let strake = |args: &[&str]| {
+        let run = Run::new("setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(dir.join("strake")).arg_all(args);
+        run.env("HOME", dir).env("XDG_RUNTIME_DIR", dir.join("run")).env("STRAKE_ROOT", dir.join("store")).dir("/")
+    };
+    let import = strake(&["import", "-c", "CMD [\"sh\"]", dir.join("busybox.tar").to_str().unwrap(), "localhost/busybox"]).run();
+    if import.stderr.contains("user namespace") {
+        eprintln!("skipped: no user namespaces without root");
+        return;
+    }
+    strake(&["run", "--rm", "localhost/busybox", "true"]).ok().says(&["without root", "host's network"]);
+    strake(&["network", "create", "front"]).ok();
+    strake(&["network", "create", "--internal", "closed"]).ok();
+    for flags in [["-p", "8080:80"], ["--network", "front"], ["--network", "closed"]] {
+        let refused = strake(&["run", "--rm", flags[0], flags[1], "localhost/busybox", "true"]).run();
+        assert_eq!(refused.code, 125, "{refused}");
+        refused.says(&["without root", "hint: run as root"]);
+    }
+    strake(&["network", "rm", "front", "closed"]).ok();
+    assert_eq!(strake(&["ps", "-aq"]).ok().stdout, "");
 }

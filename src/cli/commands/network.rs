@@ -19,6 +19,7 @@ use super::containers::open;
 use super::exit;
 use super::network_flags::mac_address;
 use super::prune::until;
+use super::volume::report_earlier;
 
 // Flags of `strake network`.
 #[derive(Debug, Args)]
@@ -349,14 +350,6 @@ fn inspect(engine: &Engine, args: &InspectArgs) -> Result<(), Error> {
         }
     }
     failure.map_or(Ok(()), Err)
-}
-
-/// Tells of the failure before the last; the last one is the command's.
-fn report_earlier(earlier: Option<Error>, error: Error) -> Option<Error> {
-    if let Some(earlier) = earlier {
-        report::error(&earlier);
-    }
-    Some(error)
 }
 
 fn remove(engine: &Engine, args: &RmArgs) -> Result<(), Error> {

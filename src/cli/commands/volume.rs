@@ -215,7 +215,7 @@ fn inspect(engine: &Engine, args: &InspectArgs) -> Result<(), Error> {
 }
 
 /// Tells of the failure before the last; the last one is the command's.
-fn report_earlier(earlier: Option<Error>, error: Error) -> Option<Error> {
+pub(super) fn report_earlier(earlier: Option<Error>, error: Error) -> Option<Error> {
     if let Some(earlier) = earlier {
         report::error(&earlier);
     }

@@ -109,6 +109,9 @@ impl Networked {
             if let Some(why) = namespace.no_way_out() {
                 warnings.push(format!("nothing leads out of the container's network: {why} ({})", why.hint));
             }
+            if namespace.target().is_none() && !spec.ports.is_empty() {
+                warnings.push("no port is published: the container is on no network that leads out".to_owned());
+            }
             networked.serve(spec).map_err(StartError::Network)?;
         }
         networked.write_files(dir, spec)?;

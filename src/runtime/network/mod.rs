@@ -112,20 +112,16 @@ impl Network {
     /// [`Network::no_way_out`] tells.
     pub fn open_as(run_dir: &Path, plan: &NetworkPlan, even_cut_off: bool) -> Result<Network, Error> {
         probe::permitted().map_err(Error::Unavailable)?;
-        let mut no_way_out = None;
-        if !plan.internal
-            && let Err(why) = probe::forwards(&plan.bridge)
-        {
-            if !even_cut_off {
-                return Err(Error::Unavailable(why));
-            }
-            no_way_out = Some(why);
-        }
+        let no_way_out = match probe::cut_off(&plan.bridge).map_err(Error::Unavailable)? {
+            Some(_) if plan.internal => None,
+            Some(why) if !even_cut_off => return Err(Error::Unavailable(why)),
+            other => other,
+        };
         let run_dir = RunDir::open(run_dir)?;
         let mut sockets = Sockets::open()?;
         let setup = run_dir.lock_setup()?;
         let unused = run_dir.is_unused()?;
-        if !plan.internal {
+        if !plan.internal && no_way_out.is_none() {
             switch_forwarding_on(plan)?;
         }
         let host = Host::look(&mut sockets.route, plan).map_err(Error::kernel("list the links and routes of the host"))?;

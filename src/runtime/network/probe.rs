@@ -23,13 +23,16 @@ const IPV6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
 /// Looks for what [`super::Network::open`] needs.
 pub(super) fn probe() -> Result<(), Unavailable> {
     permitted()?;
-    forwards(super::BRIDGE)
+    cut_off(super::BRIDGE)?.map_or(Ok(()), Err)
 }
 
-/// Whether what leaves `bridge` is forwarded.
-pub(super) fn forwards(bridge: &str) -> Result<(), Unavailable> {
-    forwarding_possible()?;
-    forwarding_not_dropped(bridge)
+/// Why what leaves `bridge` is not forwarded, where that is so.
+///
+/// # Errors
+/// The host's network cannot be changed at all.
+pub(super) fn cut_off(bridge: &str) -> Result<Option<Unavailable>, Unavailable> {
+    let dropped = dropped(bridge)?;
+    Ok(forwarding_possible().err().or(dropped))
 }
 
 /// Makes the host a router of IPv6. A router does not listen to others any more unless it is told to: links that do now go on.
@@ -75,7 +78,7 @@ fn writable(path: &Path) -> bool {
     std::fs::OpenOptions::new().write(true).open(path).is_ok()
 }
 
-fn forwarding_not_dropped(bridge: &str) -> Result<(), Unavailable> {
+fn dropped(bridge: &str) -> Result<Option<Unavailable>, Unavailable> {
     let no_filter = |error: std::io::Error| {
         // Capabilities of a user namespace do not reach the network namespace of the host.
         if error.kind() == std::io::ErrorKind::PermissionDenied {
@@ -84,13 +87,13 @@ fn forwarding_not_dropped(bridge: &str) -> Result<(), Unavailable> {
         unavailable(format!("nf_tables does not answer: {error}"), "load the kernel module nf_tables, or use `--network=host`")
     };
     let mut netlink = Netlink::netfilter().map_err(no_filter)?;
-    match nat::dropping_chain(&mut netlink, bridge).map_err(no_filter)? {
-        None => Ok(()),
-        Some(chain) => Err(unavailable(
+    let chain = nat::dropping_chain(&mut netlink, bridge).map_err(no_filter)?;
+    Ok(chain.map(|chain| {
+        unavailable(
             format!("the packet filter's chain `{chain}` drops forwarded packets"),
             format!(
                 "another program (Docker, a firewall) owns it and its rules are left alone; let it accept what comes from and goes to `{bridge}` (with Docker: `iptables -I DOCKER-USER -i {bridge} -j ACCEPT` and the same with `-o`), or use `--network=host`"
             ),
-        )),
-    }
+        )
+    }))
 }
