@@ -362,7 +362,7 @@ fn list(node: &mut InstructionNode, written: Written) {
 
 fn command(form: &ShellOrExec) -> (Option<&'static str>, Vec<String>) {
     match form {
-        ShellOrExec::Shell(Word { text, .. }) => (Some("shell"), vec![text.to_string()]),
+        ShellOrExec::Shell(Word { text, .. }) => (Some("shell"), (!text.is_empty()).then(|| text.to_string()).into_iter().collect()),
         ShellOrExec::Exec(words) => (Some("exec"), strings(words)),
     }
 }
