@@ -57,6 +57,15 @@ const FAULT_TRACE: &str = "STRAKE_FAULT_TRACE";
 /// The socket of the user's SSH agent, for `--ssh`.
 const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
 
+/// Where containers of OCI bundles are on record unless the caller says otherwise.
+pub(super) fn oci_root() -> PathBuf {
+    let run = match rustix::process::geteuid().is_root() {
+        true => None,
+        false => path(XDG_RUNTIME_DIR),
+    };
+    run.unwrap_or_else(|| PathBuf::from("/run")).join("strake/oci")
+}
+
 /// Arms the fault points of this process, in builds that have some.
 ///
 /// # Errors

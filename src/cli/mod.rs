@@ -163,6 +163,9 @@ enum Command {
     Wait(commands::containers::WaitArgs),
     /// Be the terminal of a running container
     Attach(commands::containers::AttachArgs),
+    /// Be the OCI runtime that another engine calls: create, start, state, kill, delete, exec and others
+    #[command(disable_help_flag = true)]
+    Oci(commands::oci::Misplaced),
     /// Remove containers
     Rm(commands::containers::RmArgs),
     /// Free what nothing needs
@@ -192,6 +195,9 @@ pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next();
     if let Some(code) = supervisor(&mut args).or_else(settler::settler) {
+        return code;
+    }
+    if let Some(code) = commands::oci::main(program.as_deref()) {
         return code;
     }
     let arguments = match Arguments::try_parse_from(program.into_iter().chain(std::env::args_os().skip(1))) {
@@ -275,6 +281,7 @@ pub fn main() -> ExitCode {
         Command::Kill(args) => commands::containers::kill(&arguments.global, &args),
         Command::Wait(args) => commands::containers::wait(&arguments.global, &args),
         Command::Attach(args) => commands::containers::attach(&arguments.global, &args),
+        Command::Oci(_) => commands::oci::misplaced(),
         Command::Rm(args) => commands::containers::rm(&arguments.global, &args),
         Command::Prune(args) => commands::prune::run(&arguments.global, args),
         Command::Builder(args) => commands::builder::run(&arguments.global, args),

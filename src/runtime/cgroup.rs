@@ -373,7 +373,8 @@ fn sweep_once(parent: &Path) {
     }
 }
 
-fn inherit(group: &Path, file: &str) -> io::Result<()> {
+/// Gives a v1 cpuset that has nothing what its parent has.
+pub(super) fn inherit(group: &Path, file: &str) -> io::Result<()> {
     if !std::fs::read_to_string(group.join(file))?.trim().is_empty() {
         return Ok(());
     }
@@ -407,7 +408,7 @@ fn enable(directory: &Path, setting: &Setting) -> Result<(), Failure> {
 }
 
 /// Moves the processes of a group to a leaf of it.
-fn vacate(directory: &Path) -> io::Result<()> {
+pub(super) fn vacate(directory: &Path) -> io::Result<()> {
     let leaf = directory.join(LEAF);
     make_dir_all(&leaf)?;
     for pid in std::fs::read_to_string(directory.join("cgroup.procs"))?.lines() {

@@ -12,6 +12,16 @@ use super::capabilities::Capabilities;
 use super::error::Failure;
 use super::spec::{ProcessSpec, Resource};
 
+/// The five sets of capabilities of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ProcessCapabilities {
+    pub(super) bounding: Capabilities,
+    pub(super) effective: Capabilities,
+    pub(super) inheritable: Capabilities,
+    pub(super) permitted: Capabilities,
+    pub(super) ambient: Capabilities,
+}
+
 /// Limits resources; before the user changes, because raising them needs privileges.
 pub(super) fn set_limits(process: &ProcessSpec) -> Result<(), Failure> {
     for limit in &process.rlimits {
@@ -97,4 +107,24 @@ pub(super) fn raise_admin() -> Result<(), Failure> {
     let now = rustix::thread::capabilities(None).map_err(fail())?;
     let effective = now.effective | (CapabilitySet::SYS_ADMIN & now.permitted);
     rustix::thread::set_capabilities(None, CapabilitySets { effective, ..now }).map_err(fail())
+}
+
+/// Writes all sets but the bounding one, as far as this process has what is in them.
+pub(super) fn set_capability_sets(wanted: ProcessCapabilities) -> Result<(), Failure> {
+    let fail = || Failure::step::<Errno>("set", "capabilities");
+    rustix::thread::clear_ambient_capability_set().map_err(fail())?;
+    let now = rustix::thread::capabilities(None).map_err(fail())?;
+    let of = |set: Capabilities| CapabilitySet::from_bits_retain(set.bits());
+    let permitted = of(wanted.permitted) & now.permitted;
+    let inheritable = of(wanted.inheritable) & (now.permitted | now.inheritable);
+    let sets = CapabilitySets { effective: of(wanted.effective) & permitted, permitted, inheritable };
+    rustix::thread::set_capabilities(None, sets).map_err(fail())?;
+    for number in 0..64 {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        // Only what is in both others can be ambient (capabilities(7)).
+        if (of(wanted.ambient) & permitted & inheritable).contains(one) {
+            rustix::thread::configure_capability_in_ambient_set(one, true).map_err(fail())?;
+        }
+    }
+    Ok(())
 }

@@ -45,6 +45,19 @@ impl Prepared {
         let Err(errno) = nix::unistd::execve(&self.path, &self.args, &self.env);
         explain(OsStr::from_bytes(self.path.as_bytes()), self.shown, errno as i32)
     }
+
+    /// What would keep it from being executed, as far as that can be told without trying.
+    pub(super) fn check(&self) -> Result<(), ExecError> {
+        let explained = |errno: Errno| Err(explain(OsStr::from_bytes(self.path.as_bytes()), self.shown.clone(), errno.raw_os_error()));
+        let stat = match rustix::fs::stat(&self.path) {
+            Ok(stat) => stat,
+            Err(errno) => return explained(errno),
+        };
+        if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            return explained(Errno::ACCESS);
+        }
+        rustix::fs::accessat(CWD, &self.path, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::EACCESS).or_else(explained)
+    }
 }
 
 /// The file to execute: the command itself where it has a slash, otherwise the first executable file of that name in `PATH`.

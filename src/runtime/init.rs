@@ -206,7 +206,7 @@ fn become_process(spec: &SandboxSpec, filter: Option<&Filter>, status: &OwnedFd)
 }
 
 /// Changes the directory, and makes sure that it is in the sandbox: a path through a descriptor that leaked from the host would not be.
-fn enter_cwd(cwd: &RootPath) -> Result<(), Failure> {
+pub(super) fn enter_cwd(cwd: &RootPath) -> Result<(), Failure> {
     rustix::process::chdir(cwd.as_os_str()).map_err(Failure::step("change to the working directory", cwd))?;
     // The kernel has no path for a directory outside of the root, and says `(unreachable)`.
     match rustix::process::getcwd(Vec::new()) {

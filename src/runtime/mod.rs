@@ -16,6 +16,7 @@
 //! Invariants: nothing is ever created in the writable layer (mount points exist already, see [`mount_targets`]); every target is resolved by the kernel
 //! inside of the new root, so no link of an image leads out of it; when PID 1 ends, all of the sandbox ends. This folder does not know images or builds.
 
+pub mod bundle;
 mod capabilities;
 mod cgroup;
 pub mod container;
@@ -50,6 +51,7 @@ pub use io::{SandboxIo, Stdio};
 pub use launch::{Child, launch, update_limits};
 pub use namespaces::{Namespaces, SharedNamespaces, Sharing};
 pub use plan::{MountPointKind, mount_targets};
+use rootless::in_initial_user_namespace;
 pub use rootless::{IdMap, enter_user_namespace};
 pub use seccomp::{SeccompHost, SeccompProfile, SeccompProfileError, SeccompRules};
 pub use spawner::{Running, Spawner};

@@ -75,6 +75,24 @@ fn map_single(uid: u32, gid: u32) -> Result<()> {
     write("/proc/self/uid_map", format!("0 {uid} 1"))
 }
 
+/// Whether this process is in the user namespace of the machine itself, where root is root.
+pub(super) fn in_initial_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Has `newuidmap` or `newgidmap` map IDs (lines of `inside outside count`) of a new user namespace; says whether it is there and did so.
+pub(super) fn run_id_map_helper(name: &str, pid: u32, lines: &[String]) -> bool {
+    let Some(program) = helper(name) else { return false };
+    let mut command = Command::new(program);
+    command.arg(pid.to_string()).args(lines.iter().flat_map(|line| line.split(' ')));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn helper(name: &str) -> Option<PathBuf> {
+    HELPER_DIRECTORIES.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists())
+}
+
 /// Subordinate ranges (first ID, count) and the programs that may map them.
 struct Ranges {
     users: (u32, u32),
@@ -84,7 +102,6 @@ struct Ranges {
 }
 
 fn plan(uid: u32) -> Option<Ranges> {
-    let helper = |name: &str| HELPER_DIRECTORIES.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());
     let name = std::fs::read_to_string("/etc/passwd").ok().and_then(|text| user_name(&text, uid).map(str::to_owned));
     let range = |path: &str| sub_range(&std::fs::read_to_string(path).ok()?, name.as_deref(), uid);
     Some(Ranges {

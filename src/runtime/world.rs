@@ -3,11 +3,10 @@
 //! Sources on the host are opened before anything changes ([`Sources::open`]); targets are resolved by the kernel inside of the root.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::devices;
@@ -226,41 +225,52 @@ fn select(source: Detached, subpath: &RootPath, writable: bool) -> Result<Detach
 }
 
 fn mask(root: &RootDir) -> Result<(), Failure> {
-    for path in READ_ONLY {
-        let path = RootPath::new(path);
-        let Some(at) = open_if_there(root, &path)? else { continue };
-        let fail = || Failure::step("make read-only", &path);
+    make_read_only(root, &READ_ONLY.map(RootPath::new), TargetLinks::Refuse)?;
+    let null = RootPath::new("/dev/null");
+    let null = Target { root, path: &null, links: TargetLinks::Refuse }.open().map_err(Failure::step("open", &null))?;
+    let paths: Vec<_> = MASKED.iter().map(RootPath::new).chain(thermal_throttles()).collect();
+    cover(root, &paths, TargetLinks::Refuse, null.as_fd())
+}
+
+/// Makes those of the paths read-only that are there.
+pub(super) fn make_read_only(root: &RootDir, paths: &[RootPath], links: TargetLinks) -> Result<(), Failure> {
+    for path in paths {
+        let Some(at) = open_if_there(root, path, links)? else { continue };
+        let fail = || Failure::step("make read-only", path);
         let copy = clone_mount(at.as_fd(), Path::new(""), true).map_err(fail())?;
         let change = Change { set: SYSTEM_READ_ONLY, propagation: 0, recursive: true };
         change_and_attach(copy.as_fd(), change, || attach(copy.as_fd(), at.as_fd())).map_err(fail())?;
     }
-    let null = RootPath::new("/dev/null");
-    let null = Target { root, path: &null, links: TargetLinks::Refuse }.open().map_err(Failure::step("open", &null))?;
+    Ok(())
+}
+
+/// Covers those of the paths that are there: directories by an empty one, files by `null`, which is open on the device.
+pub(super) fn cover(root: &RootDir, paths: &[RootPath], links: TargetLinks, null: BorrowedFd<'_>) -> Result<(), Failure> {
     let empty = new_filesystem("tmpfs", &[("mode", Some("555")), ("nr_inodes", Some("1"))], guarded() | MountAttrFlags::MOUNT_ATTR_RDONLY)
         .map_err(Failure::step("mount tmpfs for", "masked directories"))?;
     // Copies can only be made of a mount that is somewhere (before Linux 6.14).
     let mut empty_is_used = false;
-    for path in MASKED.iter().map(RootPath::new).chain(thermal_throttles()) {
-        let Some(at) = open_if_there(root, &path)? else { continue };
-        let fail = || Failure::step("mask", &path);
-        let stat = rustix::fs::fstat(&at).map_err(Failure::step("mask", &path))?;
+    for path in paths {
+        let Some(at) = open_if_there(root, path, links)? else { continue };
+        let fail = || Failure::step("mask", path);
+        let stat = rustix::fs::fstat(&at).map_err(Failure::step("mask", path))?;
         let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
         if is_directory && !std::mem::replace(&mut empty_is_used, true) {
             attach(empty.as_fd(), at.as_fd()).map_err(fail())?;
             continue;
         }
-        let cover = if is_directory { &empty } else { &null };
-        let copy = clone_mount(cover.as_fd(), Path::new(""), false).map_err(fail())?;
+        let cover = if is_directory { empty.as_fd() } else { null };
+        let copy = clone_mount(cover, Path::new(""), false).map_err(fail())?;
         attach(copy.as_fd(), at.as_fd()).map_err(fail())?;
     }
     Ok(())
 }
 
-/// Opens a path of `/proc` or `/sys`; `None` where this kernel does not have it.
-fn open_if_there(root: &RootDir, path: &RootPath) -> Result<Option<OwnedFd>, Failure> {
-    match (Target { root, path, links: TargetLinks::Refuse }).open() {
+/// Opens a path, such as one of `/proc` or `/sys` that not every kernel has; `None` where it is not there.
+fn open_if_there(root: &RootDir, path: &RootPath, links: TargetLinks) -> Result<Option<OwnedFd>, Failure> {
+    match (Target { root, path, links }).open() {
         Ok(fd) => Ok(Some(fd)),
-        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
         Err(error) => Err(Failure::step("open", path)(error)),
     }
 }
@@ -277,10 +287,13 @@ fn thermal_throttles() -> Vec<RootPath> {
 
 /// Writes the spec's kernel parameters, before `/proc/sys` becomes read-only.
 fn write_sysctls(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
-    for (name, value) in &spec.sysctls {
-        let path = RootPath::new("/proc/sys").join(name.replace('.', "/"));
-        let file = root.open_at(path.relative(), OFlags::WRONLY, Mode::empty(), Links::Refuse).map_err(Failure::step("set", &path))?;
-        rustix::io::write(&file, value.as_bytes()).map_err(Failure::step("set", &path))?;
-    }
+    spec.sysctls.iter().try_for_each(|(name, value)| write_sysctl(root, name, value))
+}
+
+/// Writes one kernel parameter.
+pub(super) fn write_sysctl(root: &RootDir, name: &str, value: &str) -> Result<(), Failure> {
+    let path = RootPath::new("/proc/sys").join(name.replace('.', "/"));
+    let file = root.open_at(path.relative(), OFlags::WRONLY, Mode::empty(), Links::Refuse).map_err(Failure::step("set", &path))?;
+    rustix::io::write(&file, value.as_bytes()).map_err(Failure::step("set", &path))?;
     Ok(())
 }

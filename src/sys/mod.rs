@@ -2,6 +2,7 @@
 //!
 //! A wrapper here is one system call with owned or borrowed descriptors and `io::Result`; policy lives with its callers.
 
+pub mod bpf;
 mod descriptor_path;
 pub mod inode;
 mod mount;

@@ -27,7 +27,12 @@ pub enum Cloned {
 /// Whether this process has one thread.
 pub fn is_single_threaded() -> io::Result<bool> {
     // `.`, `..` and one directory for each thread.
-    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 3)
+    match rustix::fs::stat("/proc/self/task") {
+        // In a root without `/proc`: the kernel refuses this flag to a process with threads, and otherwise does nothing (unshare(2)).
+        // SAFETY: takes only flags, and nothing is unshared.
+        Err(rustix::io::Errno::NOENT) => Ok(unsafe { libc::unshare(libc::CLONE_THREAD) } == 0),
+        stat => Ok(stat?.st_nlink == 3),
+    }
 }
 
 /// Copies this process with `clone3(2)`, with `CLONE_NEW*` flags and, for `CLONE_INTO_CGROUP`, the directory of a v2 cgroup.
@@ -239,6 +244,13 @@ pub fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring.
     let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes the kernel behave to this process as another system (`personality(2)`).
+pub fn set_personality(personality: u64) -> io::Result<()> {
+    // SAFETY: takes a number only.
+    let result = unsafe { libc::personality(personality as libc::c_ulong) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

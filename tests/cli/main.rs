@@ -32,6 +32,7 @@ mod isolation;
 mod kill;
 mod lifecycle;
 mod networks;
+mod oci_runtime;
 mod on_error;
 mod outputs;
 mod parse;

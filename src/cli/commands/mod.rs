@@ -28,6 +28,8 @@ pub(super) mod life;
 pub(super) mod login;
 pub(super) mod network;
 mod network_flags;
+pub(super) mod oci;
+mod oci_log;
 mod outputs;
 pub(super) mod parse;
 mod places;

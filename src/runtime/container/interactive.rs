@@ -14,10 +14,39 @@ use crate::sys::signals::SignalPipe;
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
 
+/// Who has the other side of the terminal.
+pub(in crate::runtime) trait Partner: AsFd {
+    /// This process got a signal.
+    fn signal(&self, signal: i32) -> Result<(), Error>;
+    /// The user's input has ended.
+    fn input_ended(&self) -> Result<(), Error>;
+}
+
+impl Partner for Running {
+    fn signal(&self, _signal: i32) -> Result<(), Error> {
+        Ok(self.kill(libc::SIGKILL)?)
+    }
+
+    fn input_ended(&self) -> Result<(), Error> {
+        Ok(self.kill(libc::SIGKILL)?)
+    }
+}
+
 /// Lets the user talk to a sandbox that was started with a terminal, until it ends. A signal that would end this process, and the end of the input, kill the sandbox.
 /// Catches signals meanwhile, so there can be one such talk at a time in a process.
 pub fn interact(running: &mut Running, io: LocalIo<'_>) -> Result<Exit, Error> {
     let Some(theirs) = running.take_terminal() else { return Ok(running.wait()?) };
+    let talked = talk(running, theirs, io);
+    if talked.is_err() {
+        let _ = running.kill(libc::SIGKILL);
+    }
+    let exit = running.wait()?;
+    talked?;
+    Ok(exit)
+}
+
+/// Passes keys and output on until the partner ends or closes its side.
+pub(in crate::runtime) fn talk<P: Partner>(partner: &P, theirs: OwnedFd, io: LocalIo<'_>) -> Result<(), Error> {
     let caught = [Signal::SIGWINCH, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
     let signals = SignalPipe::install(&caught).map_err(Error::local("catch signals"))?;
     let raw = match io.stdin {
@@ -26,14 +55,9 @@ pub fn interact(running: &mut Running, io: LocalIo<'_>) -> Result<Exit, Error> {
     };
     rustix::io::ioctl_fionbio(&theirs, true).map_err(Error::local("use the terminal"))?;
     let mut talk = Talk { theirs, io, signals: &signals, typed: Vec::new(), input_open: io.stdin.is_some() };
-    let talked = talk.run(running);
+    let talked = talk.run(partner);
     drop(raw);
-    if talked.is_err() {
-        let _ = running.kill(libc::SIGKILL);
-    }
-    let exit = running.wait()?;
-    talked?;
-    Ok(exit)
+    talked
 }
 
 struct Talk<'a> {
@@ -47,7 +71,7 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    fn run(&mut self, running: &Running) -> Result<(), Error> {
+    fn run<P: Partner>(&mut self, running: &P) -> Result<(), Error> {
         loop {
             let [output, room, signal, ended, input] = self.wait(running)?;
             if output && !self.show()? {
@@ -70,7 +94,7 @@ impl Talk<'_> {
     }
 
     /// Waits until there is something to do: output, room for what was typed, a signal, the end, input.
-    fn wait(&self, running: &Running) -> Result<[bool; 5], Error> {
+    fn wait<P: Partner>(&self, running: &P) -> Result<[bool; 5], Error> {
         let interest = if self.typed.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
         let mut fds =
             vec![PollFd::new(&self.theirs, interest), PollFd::new(self.signals, PollFlags::IN), PollFd::new(running, PollFlags::IN)];
@@ -108,10 +132,10 @@ impl Talk<'_> {
         }
     }
 
-    fn handle_signals(&self, running: &Running) -> Result<(), Error> {
+    fn handle_signals<P: Partner>(&self, running: &P) -> Result<(), Error> {
         while let Some(signal) = self.signals.take() {
             if signal != Signal::SIGWINCH as i32 {
-                running.kill(libc::SIGKILL)?;
+                running.signal(signal)?;
             } else if let Some(size) = terminal::size(self.io.stdout) {
                 let size = rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
                 // One that has just ended needs no size.
@@ -121,13 +145,13 @@ impl Talk<'_> {
         Ok(())
     }
 
-    fn read_input(&mut self, running: &Running) -> Result<(), Error> {
+    fn read_input<P: Partner>(&mut self, running: &P) -> Result<(), Error> {
         let Some(stdin) = self.io.stdin else { return Ok(()) };
         let mut buffer = vec![0; CHUNK];
         match rustix::io::read(stdin, &mut buffer) {
             Ok(0) | Err(Errno::IO) => {
                 self.input_open = false;
-                running.kill(libc::SIGKILL)?;
+                running.input_ended()?;
             }
             Ok(count) => self.typed.extend_from_slice(&buffer[..count]),
             Err(Errno::AGAIN | Errno::INTR) => {}

@@ -41,6 +41,7 @@ pub use error::Error;
 pub use exec::ExecRequest;
 pub use health::{Health, HealthCheck, HealthStatus, Probed, load_health};
 pub use interactive::interact;
+pub(super) use interactive::{Partner, talk};
 pub use log::{LogOptions, LogRecord, LogStream, logs};
 pub use networking::{EndpointSpec, NameSettings};
 pub use pause::{forget as forget_pause, is_paused, pause, unpause};
@@ -51,6 +52,8 @@ pub use start::{Mode, SUPERVISOR, Started, Starter};
 pub use state::{State, create, load_spec, load_state, save_spec};
 pub use supervisor::supervisor_main;
 pub use terminal::RawMode;
+
+pub(super) use state::{boot_id, start_ticks};
 
 #[cfg(test)]
 mod tests;

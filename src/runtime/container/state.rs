@@ -249,14 +249,14 @@ pub fn load_state(dir: &Path) -> Result<State, Error> {
 }
 
 /// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`.
-pub(super) fn start_ticks(pid: u32) -> Option<u64> {
+pub(in crate::runtime) fn start_ticks(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything; the fields after it are counted from the third.
     stat.rsplit_once(')')?.1.split_whitespace().nth(22 - 3)?.parse().ok()
 }
 
 /// Names this boot of the machine.
-pub(super) fn boot_id() -> String {
+pub(in crate::runtime) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 

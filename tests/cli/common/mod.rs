@@ -296,6 +296,11 @@ impl std::fmt::Display for Done {
 }
 
 impl Done {
+    /// One that was run otherwise, and said that.
+    pub(crate) fn of(shown: &str, code: i32, said: String) -> Done {
+        Done { shown: shown.to_owned(), code, stdout: String::new(), stderr: said, elapsed: Duration::ZERO }
+    }
+
     /// What it says on standard error contains all of these.
     #[track_caller]
     pub(crate) fn says(&self, texts: &[&str]) -> &Done {

@@ -1,0 +1,309 @@
+//! Control groups of a bundle's container: where they are, who is in them, and how they go away. `resources.rs` has what is written to them.
+//!
+//! A container has one group at the same path of every v1 hierarchy, or one v2 group. Which of them it made itself is on record before they are made, so that one whose
+//! `create` was killed can be removed whole, and a group that somebody else made stays.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::runtime::cgroup::{inherit, is_unified, vacate};
+use crate::sys::process::signal_pidfd;
+
+/// How long the kernel may take to be done with processes that were killed, or to stop them.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The groups of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Groups {
+    /// Whether it is one v2 group.
+    pub(super) unified: bool,
+    pub(super) groups: Vec<Group>,
+}
+
+/// The group in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Group {
+    /// What the hierarchy controls (`memory`, `name=systemd`); nothing for v2.
+    pub(super) controllers: Vec<String>,
+    /// Where the hierarchy is mounted.
+    pub(super) mount: PathBuf,
+    pub(super) path: PathBuf,
+    /// Whether it was made for this container.
+    pub(super) made: bool,
+}
+
+/// A mounted hierarchy.
+struct Hierarchy {
+    controllers: Vec<String>,
+    mount: PathBuf,
+    /// The group of this process, below the mount.
+    own: PathBuf,
+}
+
+impl Groups {
+    /// Where the groups of a container are by its `cgroupsPath`: an absolute path is one in each hierarchy, a relative one (and without any, `id`) is below the group of
+    /// this process; on v2 beside it, as a group with processes has no controllers for those below.
+    pub(super) fn plan(cgroups_path: &str, id: &str) -> Result<Groups, Error> {
+        let wanted = if cgroups_path.is_empty() { id } else { cgroups_path };
+        if Path::new(wanted).components().any(|part| part == Component::ParentDir) {
+            return Err(Error::invalid("linux.cgroupsPath", format!("`{wanted}` leads upwards")));
+        }
+        let unified = is_unified();
+        let groups = hierarchies(unified).into_iter().map(|hierarchy| {
+            let path = match wanted.strip_prefix('/') {
+                Some(absolute) => hierarchy.mount.join(absolute.trim_start_matches('/')),
+                None if unified => hierarchy.mount.join(hierarchy.own.parent().unwrap_or(Path::new(""))).join(wanted),
+                None => hierarchy.mount.join(&hierarchy.own).join(wanted),
+            };
+            let made = !path.exists();
+            Group { controllers: hierarchy.controllers, mount: hierarchy.mount, path, made }
+        });
+        Ok(Groups { unified, groups: groups.collect() })
+    }
+
+    /// Makes the groups that are not there. Where that is not permitted and no limit is asked for (`optional`), the container goes without.
+    pub(super) fn make(&mut self, optional: bool) -> Result<(), Error> {
+        for group in &self.groups {
+            let made = std::fs::create_dir_all(&group.path).and_then(|()| if self.unified { hand_down(group) } else { fill_cpuset(group) });
+            match made {
+                Err(error) if optional && matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                    self.groups.clear();
+                    return Ok(());
+                }
+                other => other.map_err(Error::file("set up the control group", &group.path))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a process into the groups.
+    pub(super) fn join(&self, pid: u32) -> Result<(), Error> {
+        for group in &self.groups {
+            let procs = group.path.join("cgroup.procs");
+            std::fs::write(&procs, pid.to_string()).map_err(Error::file("move the process into", &procs))?;
+        }
+        Ok(())
+    }
+
+    /// The group that a controller is in.
+    pub(super) fn of(&self, controller: &str) -> Option<&Path> {
+        let has = |group: &&Group| self.unified || group.controllers.iter().any(|known| known == controller);
+        self.groups.iter().find(has).map(|group| group.path.as_path())
+    }
+
+    /// The processes in the groups and in those below them, in order.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        let mut found = BTreeSet::new();
+        if let Some(group) = self.of("pids").or_else(|| self.groups.first().map(|group| group.path.as_path())) {
+            visit(group, &mut |directory| {
+                let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+                found.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+            });
+        }
+        found.into_iter().collect()
+    }
+
+    /// Sends a signal to every process in the groups.
+    pub(super) fn signal(&self, signal: i32) {
+        for pid in self.processes() {
+            let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) else { continue };
+            // What has ended needs no signal.
+            let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { continue };
+            let _ = signal_pidfd(process.as_fd(), signal);
+        }
+    }
+
+    /// Kills every process in the groups, and removes those that were made for the container.
+    pub(super) fn destroy(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        let own = |group: &&Group| group.made && group.path.exists();
+        if self.groups.iter().any(|group| own(&group)) {
+            let _ = self.freeze(false);
+            while !self.processes().is_empty() && Instant::now() < deadline {
+                self.signal(libc::SIGKILL);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        for group in self.groups.iter().filter(own) {
+            loop {
+                match remove_tree(&group.path) {
+                    Ok(()) => break,
+                    // The kernel takes a moment to account the last process out.
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                    Err(error) => return Err(Error::file("remove the control group", &group.path)(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all processes stand still.
+    pub(super) fn is_frozen(&self) -> bool {
+        let (controller, file, word) = if self.unified { ("", "cgroup.freeze", "1") } else { ("freezer", "freezer.state", "FROZEN") };
+        let Some(group) = self.of(controller) else { return false };
+        std::fs::read_to_string(group.join(file)).is_ok_and(|text| text.trim() == word)
+    }
+
+    /// Makes all processes stand still, or go on.
+    pub(super) fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        let none = || Error::Unsupported("the container has no control group that can be frozen".to_owned());
+        let group = self.of("freezer").ok_or_else(none)?;
+        let (file, word) = match (self.unified, frozen) {
+            (true, true) => ("cgroup.freeze", "1"),
+            (true, false) => ("cgroup.freeze", "0"),
+            (false, true) => ("freezer.state", "FROZEN"),
+            (false, false) => ("freezer.state", "THAWED"),
+        };
+        let path = group.join(file);
+        std::fs::write(&path, word).map_err(Error::file("write", &path))?;
+        let (report, line) = match (self.unified, frozen) {
+            (true, true) => ("cgroup.events", "frozen 1"),
+            (true, false) => ("cgroup.events", "frozen 0"),
+            (false, _) => (file, word),
+        };
+        let (report, deadline) = (group.join(report), Instant::now() + PATIENCE);
+        loop {
+            let text = std::fs::read_to_string(&report).map_err(Error::file("read", &report))?;
+            if text.lines().any(|found| found == line) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::file("wait for", &report)(io::Error::from(io::ErrorKind::TimedOut)));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// The hierarchies that are mounted: the v1 ones, or the one of v2.
+fn hierarchies(unified: bool) -> Vec<Hierarchy> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in mounts.lines() {
+        let Some((fields, rest)) = line.split_once(" - ") else { continue };
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let rest: Vec<&str> = rest.split(' ').collect();
+        let ([_, _, _, root, mount, ..], [kind, .., options]) = (&fields[..], &rest[..]) else { continue };
+        if *kind != if unified { "cgroup2" } else { "cgroup" } || !mount.starts_with("/sys/fs/cgroup") {
+            continue;
+        }
+        let controllers: Vec<String> = if unified { Vec::new() } else { controllers(options) };
+        if found.iter().any(|known| known.controllers == controllers) {
+            continue;
+        }
+        found.push(Hierarchy { own: own_group(&own, &controllers, root), controllers, mount: PathBuf::from(mount) });
+    }
+    found
+}
+
+/// The controllers in the options of a v1 mount.
+fn controllers(options: &str) -> Vec<String> {
+    const OTHERS: [&str; 8] = ["rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "all", "none"];
+    let is_controller = |word: &&str| !OTHERS.contains(word) && !word.starts_with("release_agent");
+    options.split(',').filter(is_controller).map(str::to_owned).collect()
+}
+
+/// The group of this process in a hierarchy, of which the group `root` is mounted.
+fn own_group(text: &str, controllers: &[String], root: &str) -> PathBuf {
+    let path = text.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (names, path) = rest.split_once(':')?;
+        let same = if controllers.is_empty() {
+            names.is_empty()
+        } else {
+            names.split(',').any(|name| controllers.iter().any(|known| known == name))
+        };
+        same.then_some(path)
+    });
+    let path = Path::new(path.unwrap_or("/"));
+    let below = path.strip_prefix(root).or_else(|_| path.strip_prefix("/"));
+    below.map(Path::to_owned).unwrap_or_default()
+}
+
+/// Hands all controllers on to a v2 group, from the root down.
+fn hand_down(group: &Group) -> io::Result<()> {
+    let relative = group.path.strip_prefix(&group.mount).unwrap_or(Path::new(""));
+    let mut at = group.mount.clone();
+    for name in relative {
+        let words = |file: &str| std::fs::read_to_string(at.join(file)).unwrap_or_default();
+        let given: Vec<String> = words("cgroup.subtree_control").split_ascii_whitespace().map(str::to_owned).collect();
+        for controller in words("cgroup.controllers").split_ascii_whitespace().filter(|name| !given.iter().any(|known| known == name)) {
+            let add = || std::fs::write(at.join("cgroup.subtree_control"), format!("+{controller}"));
+            // Who asked for a limit of one that cannot be had is told when that is written.
+            match add() {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && vacate(&at).is_ok() => drop(add()),
+                _ => {}
+            }
+        }
+        at.push(name);
+    }
+    Ok(())
+}
+
+/// A v1 cpuset is born without CPUs and memory, at every level.
+fn fill_cpuset(group: &Group) -> io::Result<()> {
+    if !group.controllers.iter().any(|name| name == "cpuset") {
+        return Ok(());
+    }
+    let levels: Vec<&Path> = group.path.ancestors().take_while(|path| *path != group.mount).collect();
+    for level in levels.into_iter().rev() {
+        inherit(level, "cpuset.cpus")?;
+        inherit(level, "cpuset.mems")?;
+    }
+    Ok(())
+}
+
+/// Looks at a group and all below it, the deepest first.
+fn visit(group: &Path, look: &mut dyn FnMut(&Path)) {
+    let entries = std::fs::read_dir(group).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        visit(&entry.path(), look);
+    }
+    look(group);
+}
+
+/// Removes a group with those below it.
+fn remove_tree(group: &Path) -> io::Result<()> {
+    let mut result = Ok(());
+    visit(group, &mut |directory| match std::fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => result = Err(error),
+        _ => {}
+    });
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_group_is_found_below_what_is_mounted() {
+        let text = "4:memory:/a/b\n2:cpu,cpuacct:/c\n1:name=systemd:/d\n0::/e\n";
+        let of = |names: &[&str], root: &str| own_group(text, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), root);
+        assert_eq!(of(&["memory"], "/"), Path::new("a/b"));
+        assert_eq!(of(&["memory"], "/a"), Path::new("b"));
+        assert_eq!(of(&["cpu", "cpuacct"], "/"), Path::new("c"));
+        assert_eq!(of(&["name=systemd"], "/"), Path::new("d"));
+        assert_eq!(of(&[], "/"), Path::new("e"));
+    }
+
+    #[test]
+    fn options_of_mounts_are_no_controllers() {
+        assert_eq!(controllers("rw,xattr,name=systemd"), ["name=systemd"]);
+        assert_eq!(controllers("rw,cpu,cpuacct"), ["cpu", "cpuacct"]);
+    }
+
+    #[test]
+    fn a_path_that_leads_upwards_is_refused() {
+        assert!(Groups::plan("/a/../../b", "x").is_err());
+    }
+}

@@ -1,0 +1,195 @@
+//! Namespaces of a bundle's container: which are joined, which are made, and in which order.
+//!
+//! Those to join are opened before anything changes. Those of others are entered first, as a new user namespace would take the right to; where that right comes from the
+//! user namespace to join itself, they are tried again from inside of it. A new user namespace comes next, as all that are made after it belong to it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::Error;
+use super::config::{Config, IdMapping, TimeOffset};
+use crate::runtime::error::Failure;
+use crate::sys::process::unshare;
+
+const CLONE_NEWTIME: libc::c_int = 0x80;
+
+/// The kinds: the specification's word, the kernel's name and flag.
+const KINDS: [(&str, &str, libc::c_int); 8] = [
+    ("user", "user", libc::CLONE_NEWUSER),
+    ("network", "net", libc::CLONE_NEWNET),
+    ("ipc", "ipc", libc::CLONE_NEWIPC),
+    ("uts", "uts", libc::CLONE_NEWUTS),
+    ("cgroup", "cgroup", libc::CLONE_NEWCGROUP),
+    ("time", "time", CLONE_NEWTIME),
+    ("pid", "pid", libc::CLONE_NEWPID),
+    ("mount", "mnt", libc::CLONE_NEWNS),
+];
+
+/// A namespace that is joined.
+#[derive(Debug)]
+struct Joined {
+    name: String,
+    flag: libc::c_int,
+    fd: OwnedFd,
+}
+
+/// What is to become of all namespaces.
+#[derive(Debug, Default)]
+pub(super) struct Namespaces {
+    join: Vec<Joined>,
+    new: libc::c_int,
+    offsets: Vec<(String, TimeOffset)>,
+}
+
+impl Namespaces {
+    /// Those of a config; the ones to join are opened.
+    pub(super) fn open(config: &Config) -> Result<Namespaces, Error> {
+        let mut namespaces = Namespaces::default();
+        let mut seen = 0;
+        for namespace in &config.linux.namespaces {
+            let member = "linux.namespaces";
+            let kind = KINDS.iter().find(|(word, ..)| *word == namespace.kind);
+            let (word, _, flag) = kind.ok_or_else(|| Error::invalid(member, format!("`{}` is no kind of namespace", namespace.kind)))?;
+            if seen & flag != 0 {
+                return Err(Error::invalid(member, format!("`{word}` is there twice")));
+            }
+            seen |= flag;
+            if namespace.path.is_empty() {
+                namespaces.new |= flag;
+            } else {
+                namespaces.join.push(joined(word, *flag, &namespace.path)?);
+            }
+        }
+        if namespaces.new & libc::CLONE_NEWNS == 0 {
+            return Err(Error::invalid("linux.namespaces", "the container needs a mount namespace of its own"));
+        }
+        namespaces.offsets = config.linux.time_offsets.iter().map(|(clock, offset)| (clock.clone(), *offset)).collect();
+        Ok(namespaces)
+    }
+
+    /// Those of a process that are not this one's own.
+    pub(super) fn of_process(pid: u32) -> Result<Namespaces, Error> {
+        let mut join = Vec::new();
+        for (word, name, flag) in KINDS {
+            let (own, other) = (format!("/proc/self/ns/{name}"), format!("/proc/{pid}/ns/{name}"));
+            match (std::fs::read_link(own), std::fs::read_link(&other)) {
+                // Kernels without this kind have nothing to join.
+                (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {}
+                (Ok(own), Ok(theirs)) if own == theirs => {}
+                _ => join.push(joined(word, flag, &other)?),
+            }
+        }
+        Ok(Namespaces { join, ..Namespaces::default() })
+    }
+
+    /// Whether one of that kind is made.
+    pub(super) fn makes(&self, flag: libc::c_int) -> bool {
+        self.new & flag != 0
+    }
+
+    /// Whether the container is in another user namespace than its creator.
+    pub(super) fn has_users(&self) -> bool {
+        self.makes(libc::CLONE_NEWUSER) || self.join.iter().any(|joined| joined.flag == libc::CLONE_NEWUSER)
+    }
+
+    /// Enters them. `map` is called in the new user namespace, and returns when its IDs are mapped. A new PID namespace is for children only.
+    pub(super) fn enter(&self, map: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        let mut later = Vec::new();
+        let (users, others): (Vec<_>, Vec<_>) = self.join.iter().partition(|joined| joined.flag == libc::CLONE_NEWUSER);
+        // The mount namespace takes `/proc` away, so it comes last.
+        for joined in &others {
+            match join(joined) {
+                Err(_) if !users.is_empty() => later.push(*joined),
+                other => other.map_err(Failure::step("join the namespace", &joined.name))?,
+            }
+        }
+        for joined in &users {
+            join(joined).map_err(Failure::step("join the namespace", &joined.name))?;
+        }
+        for joined in later {
+            join(joined).map_err(Failure::step("join the namespace", &joined.name))?;
+        }
+        if self.makes(libc::CLONE_NEWUSER) {
+            unshare(libc::CLONE_NEWUSER).map_err(Failure::step("make", "a user namespace"))?;
+            map()?;
+        }
+        if self.has_users() {
+            become_root()?;
+        }
+        unshare(self.new & !libc::CLONE_NEWUSER).map_err(Failure::step("make", "namespaces"))?;
+        self.set_clocks()
+    }
+
+    fn set_clocks(&self) -> Result<(), Failure> {
+        const FILE: &str = "/proc/self/timens_offsets";
+        if !self.makes(CLONE_NEWTIME) {
+            return Ok(());
+        }
+        for (clock, offset) in &self.offsets {
+            std::fs::write(FILE, format!("{clock} {} {}", offset.secs, offset.nanosecs)).map_err(Failure::step("write", FILE))?;
+        }
+        Ok(())
+    }
+}
+
+fn joined(word: &str, flag: libc::c_int, path: &str) -> Result<Joined, Error> {
+    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(Error::file("open the namespace", path))?;
+    Ok(Joined { name: format!("{word} ({path})"), flag, fd })
+}
+
+fn join(joined: &Joined) -> io::Result<()> {
+    const KNOWN: [(libc::c_int, LinkNameSpaceType); 8] = [
+        (libc::CLONE_NEWUSER, LinkNameSpaceType::User),
+        (libc::CLONE_NEWNET, LinkNameSpaceType::Network),
+        (libc::CLONE_NEWIPC, LinkNameSpaceType::InterProcessCommunication),
+        (libc::CLONE_NEWUTS, LinkNameSpaceType::HostNameAndNISDomainName),
+        (libc::CLONE_NEWCGROUP, LinkNameSpaceType::ControlGroup),
+        (CLONE_NEWTIME, LinkNameSpaceType::Time),
+        (libc::CLONE_NEWPID, LinkNameSpaceType::ProcessID),
+        (libc::CLONE_NEWNS, LinkNameSpaceType::Mount),
+    ];
+    let kind = KNOWN.iter().find(|(flag, _)| *flag == joined.flag).map(|(_, kind)| *kind);
+    Ok(move_into_link_name_space(joined.fd.as_fd(), kind)?)
+}
+
+/// Takes the IDs of root in the user namespace that this process has just entered.
+fn become_root() -> Result<(), Failure> {
+    let fail = || Failure::step::<rustix::io::Errno>("become", "root of the user namespace");
+    match rustix::thread::set_thread_groups(&[]) {
+        // Where groups are denied, those that there are mean nothing inside.
+        Err(rustix::io::Errno::PERM) => {}
+        other => other.map_err(fail())?,
+    }
+    let gid = rustix::fs::Gid::from_raw(0);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail())?;
+    let uid = rustix::fs::Uid::from_raw(0);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(fail())
+}
+
+/// Maps the IDs of the user namespace that the process `pid` has just made.
+pub(super) fn map_ids(pid: u32, config: &Config) -> Result<(), Error> {
+    let write = |file: &str, mappings: &[IdMapping], helper: &'static str| -> Result<(), Error> {
+        let path = format!("/proc/{pid}/{file}");
+        let lines: Vec<String> = mappings.iter().map(|map| format!("{} {} {}", map.container, map.host, map.size)).collect();
+        match std::fs::write(&path, lines.join("\n")) {
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied && crate::runtime::rootless::run_id_map_helper(helper, pid, &lines) =>
+            {
+                Ok(())
+            }
+            other => other.map_err(Error::file("write", &path)),
+        }
+    };
+    if config.linux.gid_mappings.len() == 1 && config.linux.gid_mappings[0].size == 1 {
+        // A group that has less access than others could be left otherwise (user_namespaces(7)); only the privileged may map without that.
+        let path = format!("/proc/{pid}/setgroups");
+        if !rustix::process::geteuid().is_root() {
+            std::fs::write(&path, "deny").map_err(Error::file("write", &path))?;
+        }
+    }
+    write("gid_map", &config.linux.gid_mappings, "newgidmap")?;
+    write("uid_map", &config.linux.uid_mappings, "newuidmap")
+}

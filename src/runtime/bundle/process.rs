@@ -1,0 +1,245 @@
+//! The process of a bundle: from `process` of its config to what is applied, and how it is applied.
+//!
+//! All is prepared before anything changes: names become numbers, and what makes no sense is an error of `create`. The order in which it is applied is the kernel's, see
+//! `credentials`.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+
+use super::Error;
+use super::config::{CapabilityLists, Config, Process};
+use crate::path::RootPath;
+use crate::runtime::capabilities::Capabilities;
+use crate::runtime::credentials::{self, ProcessCapabilities};
+use crate::runtime::error::Failure;
+use crate::runtime::seccomp::Filter;
+use crate::runtime::spec::{Credentials, ProcessSpec, Resource, Rlimit, TerminalSize};
+use crate::runtime::{exec, init};
+use crate::sys::process::{clone_process, close_on_exec_from, exit_now, join_new_session_keyring, reap, reset_signals, set_personality};
+
+/// A process that is ready to be applied.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) spec: ProcessSpec,
+    pub(super) terminal: bool,
+    umask: Option<u32>,
+    capabilities: ProcessCapabilities,
+    filter: Option<Filter>,
+    apparmor: String,
+    selinux: String,
+    personality: Option<u64>,
+    /// Whether the caller's keys stay in reach.
+    pub(super) keep_keyring: bool,
+    /// How many descriptors beyond the standard ones are passed on.
+    pub(super) preserve_fds: u32,
+}
+
+impl Plan {
+    /// Prepares a process for a container with that config. Gives also what should be said about it.
+    pub(super) fn new(process: &Process, config: &Config) -> Result<(Plan, Vec<String>), Error> {
+        let mut warnings = Vec::new();
+        if process.args.is_empty() {
+            return Err(Error::invalid("process.args", "it must not be empty"));
+        }
+        if !process.cwd.starts_with('/') {
+            return Err(Error::invalid("process.cwd", format!("`{}` is not absolute", process.cwd)));
+        }
+        for (member, has) in [
+            ("process.scheduler", process.scheduler.is_some()),
+            ("process.ioPriority", process.io_priority.is_some()),
+            ("process.execCPUAffinity", process.exec_cpu_affinity.is_some()),
+        ] {
+            if has {
+                return Err(Error::invalid(member, "it is not supported"));
+            }
+        }
+        let missing = |file: &str| !std::path::Path::new(file).exists();
+        if !process.apparmor_profile.is_empty() && missing("/sys/kernel/security/apparmor") {
+            let reason = format!("the profile `{}` is asked for, but this kernel has no AppArmor", process.apparmor_profile);
+            return Err(Error::invalid("process.apparmorProfile", reason));
+        }
+        if !process.selinux_label.is_empty() && missing("/sys/fs/selinux/enforce") {
+            let reason = format!("the label `{}` is asked for, but this kernel has no SELinux", process.selinux_label);
+            return Err(Error::invalid("process.selinuxLabel", reason));
+        }
+        let mut spec = ProcessSpec::new(strings(&process.args), strings(&process.env));
+        spec.cwd = RootPath::new(&process.cwd);
+        spec.user = Credentials { uid: process.user.uid, gid: process.user.gid, additional_gids: process.user.additional_gids.clone() };
+        spec.terminal = process.console_size.map(|size| TerminalSize { rows: size.height, columns: size.width });
+        spec.no_new_privileges = process.no_new_privileges;
+        spec.rlimits = rlimits(process)?;
+        spec.oom_score_adjust = process.oom_score_adj;
+        let capabilities = capabilities(process.capabilities.as_ref(), &mut warnings);
+        let filter = match &config.linux.seccomp {
+            Some(seccomp) => super::seccomp::compile(seccomp, capabilities.bounding)?,
+            None => None,
+        };
+        let plan = Plan {
+            spec,
+            terminal: process.terminal,
+            umask: process.user.umask,
+            capabilities,
+            filter,
+            apparmor: process.apparmor_profile.clone(),
+            selinux: process.selinux_label.clone(),
+            personality: personality(config)?,
+            keep_keyring: false,
+            preserve_fds: 0,
+        };
+        Ok((plan, warnings))
+    }
+
+    /// Gives the process a home directory where the environment names none: that of its user, as others do.
+    pub(super) fn add_home(&mut self) {
+        if self.spec.env.iter().any(|entry| entry.as_encoded_bytes().starts_with(b"HOME=")) {
+            return;
+        }
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let home = passwd.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            (fields.get(2)?.parse() == Ok(self.spec.user.uid)).then(|| fields.get(5).map(|home| (*home).to_owned()))?
+        });
+        self.spec.env.push(format!("HOME={}", home.filter(|home| !home.is_empty()).unwrap_or_else(|| "/".to_owned())).into());
+    }
+
+    /// Finds out, as the user that it will be, whether the command can be executed: in a copy of this process, which keeps its own rights.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let (mut read, mut write) = std::io::pipe().map_err(Failure::step("make", "a pipe"))?;
+        match clone_process(0, None).map_err(Failure::step("fork", "to look for the command"))? {
+            crate::sys::process::Cloned::Child => {
+                let checked =
+                    self.give_up().and_then(|()| exec::prepare(&self.spec).and_then(|command| command.check()).map_err(Failure::Exec));
+                let told = match checked {
+                    Ok(()) => Ok(()),
+                    Err(failure) => serde_json::to_vec(&failure)
+                        .map_err(std::io::Error::from)
+                        .and_then(|bytes| std::io::Write::write_all(&mut write, &bytes)),
+                };
+                exit_now(i32::from(told.is_err()))
+            }
+            crate::sys::process::Cloned::Parent { pid, .. } => {
+                drop(write);
+                let mut said = Vec::new();
+                let heard = std::io::Read::read_to_end(&mut read, &mut said);
+                // A first process is told of children that it did not ask for as well; those are not waited for.
+                let _ = reap(pid);
+                match heard {
+                    Ok(0) | Err(_) => Ok(()),
+                    Ok(_) => Err(serde_json::from_slice(&said).unwrap_or(Failure::Clone { errno: libc::EPROTO })),
+                }
+            }
+        }
+    }
+
+    /// Gives up everything that the command must not have, except what only execution takes away.
+    fn give_up(&self) -> Result<(), Failure> {
+        credentials::limit_bounding_set(self.capabilities.bounding)?;
+        init::enter_cwd(&self.spec.cwd)?;
+        credentials::change_user(&self.spec)?;
+        credentials::set_capability_sets(self.capabilities)
+    }
+
+    /// Gives up what the command must not have, and becomes it.
+    pub(super) fn become_command(&self) -> Result<Infallible, Failure> {
+        credentials::set_limits(&self.spec)?;
+        if !self.keep_keyring {
+            // Kernels without keyrings have nothing to hide.
+            let _ = join_new_session_keyring();
+        }
+        if let Some(umask) = self.umask {
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask & 0o777));
+        } else {
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        }
+        if let Some(personality) = self.personality {
+            set_personality(personality).map_err(Failure::step("set", "the personality"))?;
+        }
+        self.set_labels()?;
+        reset_signals().map_err(Failure::step("reset", "signals"))?;
+        let load = |filter: &Filter| filter.load().map_err(Failure::step("load", "the system call filter"));
+        if let Some(filter) = self.filter.as_ref().filter(|_| !self.spec.no_new_privileges) {
+            // Loading needs CAP_SYS_ADMIN, which goes away with the user.
+            load(filter)?;
+        }
+        self.give_up()?;
+        let command = exec::prepare(&self.spec).map_err(Failure::Exec)?;
+        close_on_exec_from(3 + self.preserve_fds).map_err(Failure::step("close", "descriptors"))?;
+        if self.spec.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).map_err(Failure::step("forbid", "new privileges"))?;
+            if let Some(filter) = &self.filter {
+                load(filter)?;
+            }
+        }
+        Err(Failure::Exec(command.execute()))
+    }
+
+    fn set_labels(&self) -> Result<(), Failure> {
+        let write = |path: &str, text: &str| std::fs::write(path, text).map_err(Failure::step("write", path));
+        if !self.selinux.is_empty() {
+            write("/proc/self/attr/exec", &self.selinux)?;
+        }
+        if !self.apparmor.is_empty() {
+            let own = "/proc/self/attr/apparmor/exec";
+            let path = if std::path::Path::new(own).exists() { own } else { "/proc/self/attr/exec" };
+            write(path, &format!("exec {}", self.apparmor))?;
+        }
+        Ok(())
+    }
+}
+
+fn strings(list: &[String]) -> Vec<OsString> {
+    list.iter().map(OsString::from).collect()
+}
+
+fn rlimits(process: &Process) -> Result<Vec<Rlimit>, Error> {
+    let mut limits: Vec<Rlimit> = Vec::new();
+    for limit in &process.rlimits {
+        let name = limit.kind.strip_prefix("RLIMIT_").unwrap_or("").to_lowercase();
+        let resource: Resource = serde_json::from_value(name.into())
+            .map_err(|_| Error::invalid("process.rlimits", format!("`{}` is no limit that the kernel has", limit.kind)))?;
+        if limits.iter().any(|known| known.resource == resource) {
+            return Err(Error::invalid("process.rlimits", format!("`{}` is there twice", limit.kind)));
+        }
+        if limit.soft > limit.hard {
+            let reason = format!("`{}`: {} is above the hard limit, {}", limit.kind, limit.soft, limit.hard);
+            return Err(Error::invalid("process.rlimits", reason));
+        }
+        limits.push(Rlimit { resource, soft: limit.soft, hard: limit.hard });
+    }
+    Ok(limits)
+}
+
+fn capabilities(lists: Option<&CapabilityLists>, warnings: &mut Vec<String>) -> ProcessCapabilities {
+    let Some(lists) = lists else { return ProcessCapabilities::default() };
+    let mut set = |names: &[String]| {
+        let mut all = Capabilities::NONE;
+        for name in names {
+            match Capabilities::named(name).filter(|_| name != "ALL") {
+                Some(one) => all = all.union(one),
+                None => warnings.push(format!("the capability `{name}` is not known, and is not given")),
+            }
+        }
+        all
+    };
+    ProcessCapabilities {
+        bounding: set(&lists.bounding),
+        effective: set(&lists.effective),
+        inheritable: set(&lists.inheritable),
+        permitted: set(&lists.permitted),
+        ambient: set(&lists.ambient),
+    }
+}
+
+fn personality(config: &Config) -> Result<Option<u64>, Error> {
+    const PER_LINUX: u64 = 0;
+    const PER_LINUX32: u64 = 8;
+    let Some(personality) = &config.linux.personality else { return Ok(None) };
+    if let Some(flag) = personality.flags.first() {
+        return Err(Error::invalid("linux.personality.flags", format!("`{flag}` is not known")));
+    }
+    match personality.domain.as_str() {
+        "LINUX" => Ok(Some(PER_LINUX)),
+        "LINUX32" => Ok(Some(PER_LINUX32)),
+        other => Err(Error::invalid("linux.personality.domain", format!("`{other}` is neither LINUX nor LINUX32"))),
+    }
+}

@@ -1,0 +1,760 @@
+//! `strake oci`: what the OCI runtime specification promises of a runtime, checked from outside; and the engines that call one.
+//!
+//! The verbs are called as engines call them, on bundles of our own. What is expected comes from the specification's text and, where that is silent, from what runc does.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::common::terminal::Terminal;
+use crate::common::{Done, Run, World, able, bases, wait_for};
+
+/// A bundle with busybox as its root, and a runtime's root of its own.
+struct Bundle {
+    world: World,
+    config: Value,
+}
+
+/// The bundle with that command.
+#[track_caller]
+fn bundle(command: &str) -> Option<Bundle> {
+    if !able(&["docker-registry"]) {
+        return None;
+    }
+    let world = World::new();
+    let dir = world.path("bundle");
+    std::fs::create_dir_all(dir.join("rootfs")).unwrap();
+    Run::new("tar", ["-C".as_ref(), dir.join("rootfs").as_os_str(), "-xf".as_ref(), bases().join("busybox.tar").as_os_str()]).ok();
+    world.strake(["oci", "spec", "--bundle", "bundle"]).ok();
+    let mut config: Value = serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["sh", "-c", command]);
+    Some(Bundle { world, config })
+}
+
+impl Bundle {
+    fn dir(&self) -> PathBuf {
+        self.world.path("bundle")
+    }
+
+    fn rootfs(&self, name: &str) -> PathBuf {
+        self.dir().join("rootfs").join(name)
+    }
+
+    fn save(&self) -> &Bundle {
+        std::fs::write(self.dir().join("config.json"), self.config.to_string()).unwrap();
+        self
+    }
+
+    fn oci(&self, args: &[&str]) -> Run {
+        let root = self.world.path("oci");
+        self.world.strake(["oci", "--root", root.to_str().unwrap()]).arg_all(args)
+    }
+
+    /// What the container's process wrote.
+    fn output(&self) -> String {
+        std::fs::read_to_string(self.world.path("output")).unwrap_or_default()
+    }
+
+    /// Makes the container `id`. Its streams go to files, as pipes would be open as long as it lives.
+    #[track_caller]
+    fn create(&self, id: &str, flags: &[&str]) -> Done {
+        self.save();
+        let output = std::fs::File::options().create(true).append(true).open(self.world.path("output")).unwrap();
+        let log = self.world.path("log.json");
+        let _ = std::fs::remove_file(&log);
+        let root = self.world.path("oci");
+        let global =
+            ["oci", "--root", root.to_str().unwrap(), "--log", log.to_str().unwrap(), "--log-format", "json", "create", "--bundle"];
+        let mut run = self.world.strake(global).arg(self.dir()).arg_all(flags).arg(id);
+        let command = run.command();
+        let status = command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output).status().unwrap();
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        let messages: Vec<String> =
+            said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["msg"].as_str().unwrap().to_owned()).collect();
+        Done::of("create", status.code().unwrap(), messages.join("\n"))
+    }
+
+    #[track_caller]
+    fn created(&self, id: &str) {
+        let done = self.create(id, &[]);
+        assert_eq!(done.code, 0, "{done}\n{}", self.output());
+    }
+
+    #[track_caller]
+    fn state(&self, id: &str) -> Value {
+        serde_json::from_str(&self.oci(&["state", id]).ok().stdout).unwrap()
+    }
+
+    fn status(&self, id: &str) -> String {
+        self.state(id)["status"].as_str().unwrap().to_owned()
+    }
+
+    /// Runs the command to its end, and gives what it wrote.
+    #[track_caller]
+    fn runs(&self) -> String {
+        self.save();
+        let done = self.oci(&["run", "--bundle", self.dir().to_str().unwrap(), "c"]).run();
+        assert_eq!(done.code, 0, "{done}");
+        done.stdout
+    }
+
+    /// Nothing is left of the container.
+    #[track_caller]
+    fn is_gone(&self, id: &str) {
+        self.oci(&["state", id]).fails().says(&["does not exist"]);
+        assert!(!self.world.path("oci").join(id).exists());
+        assert_eq!(groups(id), Vec::<PathBuf>::new());
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let ids = self.oci(&["list", "-q"]).run().stdout;
+        for id in ids.split_whitespace() {
+            self.oci(&["delete", "--force", id]).run();
+        }
+    }
+}
+
+/// The control groups whose name is that.
+fn groups(id: &str) -> Vec<PathBuf> {
+    let mut todo = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
+    let mut found = Vec::new();
+    while let Some((dir, depth)) = todo.pop() {
+        for entry in
+            std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        {
+            if entry.file_name() == id {
+                found.push(entry.path());
+            }
+            if depth < 4 {
+                todo.push((entry.path(), depth + 1));
+            }
+        }
+    }
+    found
+}
+
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
+}
+
+#[test]
+fn a_container_lives_as_the_specification_says() {
+    let Some(mut bundle) = bundle("echo ran >> /ran; exec sleep 1000") else { return };
+    bundle.config["root"]["readonly"] = json!(false);
+    bundle.config["annotations"] = json!({"com.example.key": "value"});
+    let pid_file = bundle.world.path("pid");
+    let done = bundle.create("life", &["--pid-file", pid_file.to_str().unwrap()]);
+    assert_eq!(done.code, 0, "{done}");
+
+    // Created: the process is there, and has run nothing.
+    let state = bundle.state("life");
+    assert_eq!(
+        (&state["id"], &state["status"], &state["annotations"]["com.example.key"]),
+        (&json!("life"), &json!("created"), &json!("value"))
+    );
+    assert_eq!(state["bundle"], json!(bundle.dir().canonicalize().unwrap()));
+    assert!(state["ociVersion"].as_str().unwrap().starts_with("1."));
+    let pid = state["pid"].as_u64().unwrap();
+    assert_eq!(std::fs::read_to_string(&pid_file).unwrap(), pid.to_string());
+    assert!(Path::new(&format!("/proc/{pid}")).exists() && !bundle.rootfs("ran").exists());
+    let again = bundle.create("life", &[]);
+    assert_eq!(again.code, 1);
+    again.says(&["`life` exists already"]);
+    bundle.oci(&["delete", "life"]).fails().says(&["cannot delete the container `life`: it is created"]);
+
+    // What happens to the document from now on does not matter.
+    bundle.config["process"]["args"] = json!(["nothing"]);
+    bundle.save();
+    bundle.oci(&["start", "life"]).ok();
+    wait_for("the command", 60, || bundle.rootfs("ran").exists());
+    assert_eq!((bundle.status("life").as_str(), bundle.state("life")["pid"].as_u64()), ("running", Some(pid)));
+    bundle.oci(&["start", "life"]).fails().says(&["it is running"]);
+    bundle.oci(&["delete", "life"]).fails().says(&["it is running"]);
+    assert_eq!(std::fs::read_to_string(bundle.rootfs("ran")).unwrap(), "ran\n", "once, whoever asks");
+
+    bundle.oci(&["kill", "life", "KILL"]).ok();
+    wait_for("the end", 60, || bundle.status("life") == "stopped");
+    bundle.oci(&["kill", "life"]).fails().says(&["container not running"]);
+    bundle.oci(&["start", "life"]).fails().says(&["it is stopped"]);
+    bundle.oci(&["exec", "life", "true"]).fails();
+    bundle.oci(&["delete", "life"]).ok();
+    bundle.is_gone("life");
+    bundle.oci(&["delete", "life"]).fails().says(&["does not exist"]);
+    bundle.oci(&["delete", "--force", "life"]).ok();
+    for id in ["", "a/b", "..", "a b"] {
+        assert_eq!(bundle.create(id, &[]).code, 1, "{id:?}");
+    }
+}
+
+#[test]
+fn a_container_that_only_was_made_can_be_killed_and_removed() {
+    let Some(bundle) = bundle("true") else { return };
+    bundle.created("k1");
+    bundle.oci(&["kill", "k1", "TERM"]).ok();
+    wait_for("the end", 60, || bundle.status("k1") == "stopped");
+    bundle.oci(&["delete", "k1"]).ok();
+    bundle.is_gone("k1");
+    bundle.created("k2");
+    let list: Value = serde_json::from_str(&bundle.oci(&["list", "--format", "json"]).ok().stdout).unwrap();
+    assert_eq!((&list[0]["id"], &list[0]["status"]), (&json!("k2"), &json!("created")));
+    bundle.oci(&["delete", "--force", "k2"]).ok();
+    bundle.is_gone("k2");
+}
+
+#[test]
+fn hooks_run_in_their_order_where_they_belong() {
+    let Some(mut bundle) = bundle("echo command >> /log") else { return };
+    bundle.config["root"]["readonly"] = json!(false);
+    let log = bundle.rootfs("log");
+    let hook = |name: &str, log: &str| {
+        let script = format!(
+            "state=$(cat); echo {name} $(echo \"$state\" | grep -o '\"status\":\"[a-z]*\"') $(readlink /proc/self/ns/mnt) $A >> {log}"
+        );
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["A=only", "PATH=/bin:/usr/bin"], "timeout": 60}])
+    };
+    let host = log.to_str().unwrap().to_owned();
+    bundle.config["hooks"] = json!({
+        "prestart": hook("prestart", &host),
+        "createRuntime": hook("createRuntime", &host),
+        "createContainer": hook("createContainer", &host),
+        "startContainer": hook("startContainer", "/log"),
+        "poststart": hook("poststart", &host),
+        "poststop": hook("poststop", &host),
+    });
+    bundle.created("hooks");
+    let said = |from: usize| std::fs::read_to_string(&log).unwrap_or_default().lines().skip(from).map(str::to_owned).collect::<Vec<_>>();
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap().to_str().unwrap().to_owned();
+    let pid = bundle.state("hooks")["pid"].as_u64().unwrap();
+    let inner = std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap().to_str().unwrap().to_owned();
+    let line = |name: &str, status: &str, ns: &str| format!("{name} \"status\":\"{status}\" {ns} only");
+    let expected =
+        [line("prestart", "creating", &own), line("createRuntime", "creating", &own), line("createContainer", "creating", &inner)];
+    assert_eq!(said(0), expected);
+    bundle.oci(&["start", "hooks"]).ok();
+    wait_for("the end", 60, || bundle.status("hooks") == "stopped");
+    let mut rest = said(3);
+    assert_eq!(rest.remove(0), line("startContainer", "created", &inner));
+    // The command runs while the next hooks do.
+    rest.retain(|line| line != "command");
+    assert!(rest.len() == 1 && rest[0].starts_with("poststart \"status\":\""), "{rest:?}");
+    bundle.oci(&["delete", "hooks"]).ok();
+    assert_eq!(said(0).last(), Some(&line("poststop", "stopped", &own)));
+}
+
+#[test]
+fn a_hook_that_fails_ends_what_it_belongs_to() {
+    let Some(mut bundle) = bundle("echo ran") else { return };
+    for (moment, says) in
+        [("prestart", "prestart hook"), ("createRuntime", "createRuntime hook"), ("createContainer", "createContainer hook")]
+    {
+        bundle.config["hooks"] = json!({moment: [{"path": "/bin/sh", "args": ["sh", "-c", "echo because >&2; exit 7"]}]});
+        let done = bundle.create("failing", &[]);
+        assert_eq!(done.code, 1, "{done}");
+        done.says(&[says, "it exited with 7", "because"]);
+        bundle.is_gone("failing");
+    }
+    bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]});
+    bundle.create("failing", &[]).says(&["ran longer than 1 s"]);
+    bundle.is_gone("failing");
+    bundle.config["hooks"] = json!({"startContainer": [{"path": "/bin/false"}]});
+    bundle.created("failing");
+    bundle.oci(&["start", "failing"]).fails().says(&["startContainer hook", "it exited with 1"]);
+    wait_for("the end", 60, || bundle.status("failing") == "stopped");
+    assert_eq!(bundle.output(), "", "the command has not run");
+    bundle.oci(&["delete", "failing"]).ok();
+    // Those after the start are only told of.
+    bundle.config["hooks"] = json!({"poststart": [{"path": "/bin/false"}], "poststop": [{"path": "/bin/false"}]});
+    bundle.created("warned");
+    bundle.oci(&["start", "warned"]).ok().says(&["poststart hook"]);
+    bundle.oci(&["delete", "--force", "warned"]).ok().says(&["poststop hook"]);
+    bundle.is_gone("warned");
+}
+
+#[test]
+fn the_process_is_as_its_config_says() {
+    let facts = "id -u; id -g; id -G; umask; pwd; echo $A-$HOME; ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj; grep -E 'Cap|NoNew' /proc/self/status; uname -m";
+    let Some(mut bundle) = bundle(facts) else { return };
+    let process = &mut bundle.config["process"];
+    process["user"] = json!({"uid": 65534, "gid": 50, "additionalGids": [7, 8], "umask": 0o27});
+    process["cwd"] = json!("/tmp");
+    process["env"] = json!(["PATH=/bin", "A=1"]);
+    process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]);
+    process["oomScoreAdj"] = json!(321);
+    process["noNewPrivileges"] = json!(false);
+    // Numbers 0, 5 and 13: chown, kill, net_raw.
+    process["capabilities"] = json!({
+        "bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW", "CAP_OF_THE_FUTURE"],
+        "permitted": ["CAP_CHOWN", "CAP_KILL"],
+        "inheritable": ["CAP_CHOWN", "CAP_NET_RAW"],
+        "effective": ["CAP_CHOWN"],
+        "ambient": ["CAP_CHOWN"],
+    });
+    bundle.config["linux"]["personality"] = json!({"domain": "LINUX32"});
+    let said = bundle.runs();
+    let said = lines(&said);
+    assert_eq!(said[..9], ["65534", "50", "50 7 8", "0027", "/tmp", "1-/home", "100", "200", "321"]);
+    let set = |name: &str| u64::from_str_radix(said.iter().find_map(|line| line.strip_prefix(name)).unwrap().trim(), 16).unwrap();
+    // What is ambient is all that an ordinary user has after an execution.
+    assert_eq!((set("CapBnd:"), set("CapPrm:"), set("CapEff:"), set("CapInh:"), set("CapAmb:")), (0x2021, 1, 1, 0x2001, 1));
+    assert!(said.contains(&"NoNewPrivs:\t0"));
+    assert_eq!(said.last(), Some(&if cfg!(target_arch = "x86_64") { "i686" } else { "armv8l" }));
+}
+
+#[test]
+fn the_file_system_is_as_the_config_says() {
+    let script = "touch /root-file 2>/dev/null && echo writable; cat /hidden/file; ls /hidden-dir; touch /fixed/x 2>/dev/null && echo fixed is writable; \
+        cat /bound/file; touch /bound/x 2>/dev/null && echo bound is writable; touch /bound/below/x 2>/dev/null && echo below is writable; \
+        touch /all/below/x 2>/dev/null && echo all is writable; cat /memory/inner/file; cat /up/hosts; touch /memory/x 2>/dev/null && echo memory is writable; \
+        stat -c '%a %U' /dev/mine; ls -l /dev/null | cut -c1-10; readlink /dev/ptmx /dev/stdin; cat /proc/sys/kernel/msgmax; hostname; cat /proc/sys/kernel/domainname; \
+        echo x > /proc/sys/kernel/msgmax || true; [ -s /proc/kcore ] && echo kcore; ls /sys/firmware";
+    let Some(mut bundle) = bundle(script) else { return };
+    for (file, text) in [("hidden/file", "secret"), ("hidden-dir/file", "secret"), ("fixed/file", ""), ("up/hosts", "copied up\n")] {
+        std::fs::create_dir_all(bundle.rootfs(file).parent().unwrap()).unwrap();
+        std::fs::write(bundle.rootfs(file), text).unwrap();
+    }
+    let source = bundle.world.path("source");
+    std::fs::create_dir_all(source.join("below")).unwrap();
+    std::fs::write(source.join("file"), "from the host\n").unwrap();
+    Run::new("mount", ["-t", "tmpfs", "below", source.join("below").to_str().unwrap()]).ok();
+    let from = source.to_str().unwrap();
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.extend([
+        json!({"destination": "/bound", "source": from, "options": ["rbind", "ro"]}),
+        json!({"destination": "/all", "type": "none", "source": from, "options": ["rbind", "rro"]}),
+        json!({"destination": "/memory", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "size=1m"]}),
+        json!({"destination": "/memory/inner/file", "source": source.join("file"), "options": ["bind"]}),
+        json!({"destination": "/up", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}),
+    ]);
+    bundle.config["linux"]["maskedPaths"] = json!(["/hidden/file", "/hidden-dir", "/proc/kcore", "/sys/firmware", "/not/there"]);
+    bundle.config["linux"]["readonlyPaths"] = json!(["/fixed", "/proc/sys"]);
+    bundle.config["linux"]["devices"] =
+        json!([{"path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 1, "gid": 2}]);
+    bundle.config["linux"]["sysctl"] = json!({"kernel.msgmax": "4242"});
+    bundle.config["hostname"] = json!("inside");
+    bundle.config["domainname"] = json!("example.test");
+    let said = bundle.runs();
+    Run::new("umount", [source.join("below")]).ok();
+    let expected = [
+        "from the host",
+        // Read-only holds for the mount itself, unless it is said of all below.
+        "below is writable",
+        "from the host",
+        "copied up",
+        "640 daemon",
+        "crw-rw-rw-",
+        "pts/ptmx",
+        "/proc/self/fd/0",
+        "4242",
+        "inside",
+        "example.test",
+    ];
+    assert_eq!(lines(&said), expected);
+}
+
+#[test]
+fn namespaces_are_made_or_joined_as_asked() {
+    let Some(mut bundle) = bundle("exec sleep 1000") else { return };
+    bundle.created("first");
+    bundle.oci(&["start", "first"]).ok();
+    let pid = bundle.state("first")["pid"].as_u64().unwrap();
+    let link = |pid: u64, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+    let own = u64::from(std::process::id());
+    assert!(["pid", "net", "ipc", "uts", "mnt", "cgroup"].iter().all(|kind| link(pid, kind) != link(own, kind)));
+    let path = |kind: &str| format!("/proc/{pid}/ns/{kind}");
+    bundle.config["linux"]["namespaces"] = json!([
+        {"type": "mount"}, {"type": "uts"},
+        {"type": "pid", "path": path("pid")}, {"type": "network", "path": path("net")}, {"type": "ipc", "path": path("ipc")},
+    ]);
+    bundle.created("second");
+    bundle.oci(&["start", "second"]).ok();
+    let second = bundle.state("second")["pid"].as_u64().unwrap();
+    assert!(["pid", "net", "ipc"].iter().all(|kind| link(second, kind) == link(pid, kind)));
+    assert!(["mnt", "uts"].iter().all(|kind| link(second, kind) != link(pid, kind)));
+    assert_eq!(link(second, "cgroup"), link(own, "cgroup"), "of what is not named, the caller's");
+    let ps = bundle.oci(&["exec", "second", "ps"]).ok().stdout;
+    assert!(ps.lines().filter(|line| line.contains("sleep 1000")).count() == 2, "{ps}");
+    bundle.oci(&["delete", "--force", "second"]).ok();
+    assert_eq!(bundle.status("first"), "running");
+    let wrong = json!([{"type": "mount"}, {"type": "network", "path": "/not/there"}]);
+    bundle.config["hostname"] = json!("");
+    bundle.config["linux"]["namespaces"] = wrong;
+    bundle.create("third", &[]).says(&["/not/there", "o such file or directory"]);
+    bundle.is_gone("third");
+}
+
+#[test]
+fn a_user_namespace_has_the_ids_of_the_config() {
+    let Some(mut bundle) = bundle("id -u; cat /proc/self/uid_map; touch /tmp/made; echo x > /dev/null && echo null works") else { return };
+    bundle.config["root"]["readonly"] = json!(false);
+    let mut namespaces = bundle.config["linux"]["namespaces"].as_array().unwrap().clone();
+    namespaces.push(json!({"type": "user"}));
+    bundle.config["linux"]["namespaces"] = namespaces.into();
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+    bundle.config["linux"]["uidMappings"] = map.clone();
+    bundle.config["linux"]["gidMappings"] = map;
+    // Others must be able to get to the root file system.
+    for dir in bundle.rootfs("").ancestors().take_while(|dir| dir.starts_with(bundle.world.path(""))) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let said = bundle.runs();
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert_eq!(words, ["0", "0", "100000", "1000", "null", "works"]);
+    assert_eq!(std::fs::metadata(bundle.rootfs("tmp/made")).unwrap().uid(), 100_000);
+}
+
+#[test]
+fn limits_hold_can_be_changed_and_leave_nothing() {
+    let Some(mut bundle) = bundle("exec sleep 1000") else { return };
+    let id = format!("limits-{}", std::process::id());
+    bundle.config["linux"]["cgroupsPath"] = json!(format!("/strake-tests/{id}"));
+    bundle.config["linux"]["resources"] = json!({
+        "memory": {"limit": 32 << 20, "reservation": 16 << 20},
+        "cpu": {"shares": 512, "quota": 50_000, "period": 100_000},
+        "pids": {"limit": 20},
+        "devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}],
+    });
+    bundle.created(&id);
+    bundle.oci(&["start", &id]).ok();
+    let places = groups(&id);
+    assert!(!places.is_empty());
+    let read = |files: [&str; 2]| {
+        let found = places.iter().flat_map(|dir| files.map(|file| dir.join(file))).find(|path| path.exists()).unwrap();
+        std::fs::read_to_string(found).unwrap().trim().to_owned()
+    };
+    assert_eq!(read(["memory.limit_in_bytes", "memory.max"]), (32 << 20).to_string());
+    assert_eq!(read(["pids.max", "pids.max"]), "20");
+    assert!(["50000", "50000 100000"].contains(&read(["cpu.cfs_quota_us", "cpu.max"]).as_str()));
+    // A device that no rule allows cannot be opened, whoever makes it.
+    bundle.config["process"]["capabilities"] = json!(null);
+    let made = bundle
+        .oci(&["exec", "--cap", "CAP_MKNOD", &id, "sh", "-c", "mknod /dev/shm/kmsg c 1 11; mknod /dev/kmem c 1 2; cat /dev/kmem"])
+        .fails();
+    assert!(made.stderr.contains("Operation not permitted"), "{made}");
+    std::fs::write(bundle.world.path("resources"), json!({"memory": {"limit": 64 << 20}}).to_string()).unwrap();
+    bundle.oci(&["update", "--resources", "resources", &id]).ok();
+    bundle.oci(&["update", "--pids-limit", "30", &id]).ok();
+    assert_eq!((read(["memory.limit_in_bytes", "memory.max"]), read(["pids.max", "pids.max"])), ((64 << 20).to_string(), "30".to_owned()));
+    let stats: Value = serde_json::from_str(&bundle.oci(&["events", "--stats", &id]).ok().stdout).unwrap();
+    assert_eq!((&stats["data"]["pids"]["limit"], &stats["data"]["memory"]["usage"]["limit"]), (&json!(30), &json!(64 << 20)));
+    let ps: Vec<u64> = serde_json::from_str(&bundle.oci(&["ps", "--format", "json", &id]).ok().stdout).unwrap();
+    assert_eq!(ps, [bundle.state(&id)["pid"].as_u64().unwrap()]);
+    bundle.oci(&["pause", &id]).ok();
+    assert_eq!(bundle.status(&id), "paused");
+    bundle.oci(&["exec", &id, "true"]).fails().says(&["paused"]);
+    bundle.oci(&["resume", &id]).ok();
+    assert_eq!(bundle.status(&id), "running");
+    bundle.oci(&["pause", &id]).ok();
+    bundle.oci(&["delete", "--force", &id]).ok();
+    bundle.is_gone(&id);
+}
+
+#[test]
+fn the_filter_of_the_config_is_loaded() {
+    let Some(mut bundle) = bundle("mkdir /tmp/x; chmod 700 /tmp; chmod 755 /tmp; grep Seccomp: /proc/self/status") else { return };
+    bundle.config["root"]["readonly"] = json!(false);
+    for no_new_privileges in [false, true] {
+        bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        bundle.config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64"],
+            "syscalls": [
+                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 39},
+                {"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 1, "value": 0o700, "op": "SCMP_CMP_EQ"}]},
+                {"names": ["fchmodat"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 2, "value": 0o700, "op": "SCMP_CMP_EQ"}]},
+            ],
+        });
+        bundle.save();
+        let done = bundle.oci(&["run", "--bundle", bundle.dir().to_str().unwrap(), "filtered"]).ok();
+        assert_eq!(done.stdout, "Seccomp:\t2\n");
+        done.says(&["Directory not empty", "Operation not permitted"]);
+        assert_eq!(done.stderr.lines().count(), 2, "{done}");
+    }
+    bundle.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_SING"});
+    bundle.create("wrong", &[]).says(&["SCMP_ACT_SING"]);
+    bundle.is_gone("wrong");
+}
+
+#[test]
+fn a_create_that_is_killed_leaves_what_delete_removes() {
+    let Some(mut bundle) = bundle("true") else { return };
+    bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]});
+    bundle.save();
+    for force in [true, false] {
+        let flags = ["create", "--bundle", bundle.dir().to_str().unwrap(), "cut"].map(str::to_owned);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let mut create = bundle.oci(&flags).start();
+        wait_for("the hook", 60, || Run::new("pgrep", ["-P", &create.id().to_string(), "-f", "sleep 1000"]).run().code == 0);
+        assert_eq!(bundle.status("cut"), "creating");
+        bundle.oci(&["start", "cut"]).fails().says(&["it is creating"]);
+        let inner = Run::new("pgrep", ["-P", &create.id().to_string()]).ok().stdout;
+        if !force {
+            create.kill().unwrap();
+            create.wait().unwrap();
+            // The hook is the host's; what was to become the container is gone.
+            let left = || {
+                inner
+                    .split_whitespace()
+                    .filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "strake"))
+                    .count()
+            };
+            wait_for("the container's processes", 60, || left() == 0);
+            assert_eq!(bundle.status("cut"), "stopped");
+            bundle.oci(&["delete", "cut"]).ok();
+        } else {
+            bundle.oci(&["delete", "--force", "cut"]).ok();
+            create.wait().unwrap();
+        }
+        for pid in inner
+            .split_whitespace()
+            .filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep"))
+        {
+            Run::new("kill", [pid]).run();
+        }
+        bundle.is_gone("cut");
+    }
+    // Before it said anything at all, and after something damaged what it said.
+    std::fs::create_dir_all(bundle.world.path("oci/empty")).unwrap();
+    bundle.oci(&["delete", "--force", "empty"]).ok();
+    bundle.config["hooks"] = json!({});
+    bundle.created("damaged");
+    let pid = bundle.state("damaged")["pid"].as_u64().unwrap();
+    std::fs::write(bundle.world.path("oci/damaged/state.json"), "{").unwrap();
+    bundle.oci(&["delete", "--force", "damaged"]).ok();
+    Run::new("kill", ["-9", &pid.to_string()]).run();
+    assert!(!bundle.world.path("oci/damaged").exists());
+    for path in groups("damaged") {
+        wait_for("its group to be empty", 60, || std::fs::remove_dir(&path).is_ok());
+    }
+}
+
+#[test]
+fn commands_are_executed_in_a_running_container() {
+    let Some(bundle) = bundle("exec sleep 1000") else { return };
+    bundle.created("e");
+    bundle.oci(&["start", "e"]).ok();
+    let done = bundle
+        .oci(&[
+            "exec",
+            "--cwd",
+            "/tmp",
+            "--user",
+            "7:8",
+            "--env",
+            "A=b",
+            "e",
+            "sh",
+            "-c",
+            "pwd; id -u; id -g; echo $A; cat /proc/1/comm; exit 9",
+        ])
+        .run();
+    assert_eq!((done.code, done.stdout.as_str()), (9, "/tmp\n7\n8\nb\nsleep\n"));
+    assert_eq!(bundle.oci(&["exec", "e", "cat"]).stdin("through a pipe").ok().stdout, "through a pipe");
+    let missing = bundle.oci(&["exec", "e", "nothing-there"]).run();
+    assert_eq!(missing.code, 255);
+    missing.says(&["executable file not found in $PATH"]);
+    // As engines do it: the process in a file, its number in another, and nobody waits.
+    let process = json!({"args": ["sh", "-c", "echo $$ > /dev/shm/pid; exec sleep 500"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"]});
+    std::fs::write(bundle.world.path("process.json"), process.to_string()).unwrap();
+    bundle.oci(&["exec", "--detach", "--process", "process.json", "--pid-file", "exec.pid", "e"]).start().wait().unwrap();
+    let pid = std::fs::read_to_string(bundle.world.path("exec.pid")).unwrap();
+    wait_for("the command", 60, || {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("sleep\x00500"))
+    });
+    let pids: Vec<u64> = serde_json::from_str(&bundle.oci(&["ps", "--format", "json", "e"]).ok().stdout).unwrap();
+    assert!(pids.contains(&pid.parse().unwrap()), "it is in the container's groups: {pids:?}");
+    bundle.oci(&["kill", "--all", "e", "KILL"]).ok();
+    wait_for("the end", 60, || bundle.status("e") == "stopped");
+}
+
+#[test]
+fn terminals_work_in_the_foreground_and_by_socket() {
+    let Some(mut bundle) = bundle("read line; echo got $line; stty size; tty") else { return };
+    bundle.config["process"]["terminal"] = json!(true);
+    bundle.config["process"]["consoleSize"] = json!({"height": 11, "width": 22});
+    let done = bundle.create("t", &[]);
+    assert_eq!(done.code, 1);
+    done.says(&["--console-socket"]);
+    bundle.is_gone("t");
+    // By socket, as engines do.
+    let path = bundle.world.short().join("console");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let done = bundle.create("t", &["--console-socket", path.to_str().unwrap()]);
+    assert_eq!(done.code, 0, "{done}");
+    let master = receive(&listener.accept().unwrap().0);
+    bundle.oci(&["start", "t"]).ok();
+    rustix::io::write(&master, b"typed\n").unwrap();
+    let mut seen = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(length @ 1..) = rustix::io::read(&master, &mut buffer) {
+        seen.extend_from_slice(&buffer[..length]);
+    }
+    let seen = String::from_utf8(seen).unwrap();
+    assert!(seen.ends_with("got typed\r\n11 22\r\n/dev/console\r\n") || seen.ends_with("got typed\r\n11 22\r\n/dev/pts/0\r\n"), "{seen:?}");
+    bundle.oci(&["delete", "--force", "t"]).ok();
+    // At the user's own terminal.
+    bundle.save();
+    let mut terminal = Terminal::start(bundle.oci(&["run", "--bundle", bundle.dir().to_str().unwrap(), "u"]), 24, 80);
+    terminal.type_in("by hand\n");
+    terminal.expect("got by hand");
+    assert!(terminal.child.wait().unwrap().success());
+    bundle.is_gone("u");
+}
+
+/// The descriptor that comes over a connection.
+fn receive(stream: &std::os::unix::net::UnixStream) -> std::os::fd::OwnedFd {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [0; 64];
+    rustix::net::recvmsg(stream, &mut [std::io::IoSliceMut::new(&mut bytes)], &mut control, rustix::net::RecvFlags::CMSG_CLOEXEC).unwrap();
+    let mut found = control.drain().filter_map(|message| match message {
+        rustix::net::RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    found.next().unwrap()
+}
+
+#[test]
+fn what_cannot_be_is_told_to_the_caller() {
+    let Some(mut bundle) = bundle("true") else { return };
+    let original = bundle.config.clone();
+    let cases: [(&str, Value, &str); 9] = [
+        ("/process/args", json!(["nothing-there"]), "executable file not found in $PATH"),
+        ("/process/args", json!(["/nothing/there"]), "no such file or directory"),
+        ("/process/args", json!(["/etc/passwd"]), "permission denied"),
+        ("/process/args", json!([]), "process.args"),
+        ("/process/cwd", json!("relative"), "process.cwd"),
+        ("/process/rlimits", json!([{"type": "RLIMIT_FUN", "soft": 1, "hard": 1}]), "RLIMIT_FUN"),
+        ("/root/path", json!("nowhere"), "nowhere"),
+        ("/linux/namespaces", json!([{"type": "mount"}, {"type": "space"}]), "space"),
+        ("/ociVersion", json!("3.0"), "ociVersion"),
+    ];
+    for (pointer, value, says) in cases {
+        bundle.config = original.clone();
+        *bundle.config.pointer_mut(pointer).unwrap() = value;
+        let done = bundle.create("wrong", &[]);
+        assert_eq!(done.code, 1, "{pointer}");
+        done.says(&[says]);
+        bundle.is_gone("wrong");
+    }
+    std::fs::write(bundle.dir().join("config.json"), "{").unwrap();
+    bundle.oci(&["create", "--bundle", "bundle", "wrong"]).fails().says(&["config.json"]);
+    bundle.oci(&["--systemd-cgroup", "create", "--bundle", "bundle", "wrong"]).fails().says(&["cgroupfs"]);
+    bundle.oci(&["kill", "wrong", "NOSUCH"]).fails().says(&["NOSUCH"]);
+    let features: Value = serde_json::from_str(&bundle.oci(&["features"]).ok().stdout).unwrap();
+    assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("user")));
+}
+
+/// podman with a store of its own and this program as its runtime, where there is an image `bb`.
+struct Podman {
+    world: World,
+}
+
+impl Podman {
+    fn new() -> Option<Podman> {
+        if !able(&["docker-registry", "podman", "conmon"]) {
+            return None;
+        }
+        let world = World::new();
+        // By this name the program is an OCI runtime.
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_strake"), world.path("strake-oci")).unwrap();
+        let podman = Podman { world };
+        podman.podman(&["import", bases().join("busybox.tar").to_str().unwrap(), "bb"]).ok();
+        Some(podman)
+    }
+
+    fn podman(&self, args: &[&str]) -> Run {
+        let (root, run, tmp, runtime) =
+            (self.world.path("peer"), self.world.short().join("run"), self.world.short().join("tmp"), self.world.path("strake-oci"));
+        let mut run = Run::new(
+            "podman",
+            ["--root".as_ref(), root.as_os_str(), "--runroot".as_ref(), run.as_os_str(), "--tmpdir".as_ref(), tmp.as_os_str()],
+        )
+        .arg_all(&["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime"])
+        .arg(runtime)
+        .arg_all(args);
+        run.command().env("TMPDIR", self.world.path(""));
+        run
+    }
+
+    fn run(&self, flags: &[&str], command: &[&str]) -> Run {
+        // Limits that are not above the machine's own: what podman would choose itself is not allowed everywhere.
+        let usual = ["run", "--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"];
+        self.podman(&[&usual[..], flags, &["bb"], command].concat())
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        self.podman(&["rm", "-af", "-t", "0"]).run();
+    }
+}
+
+#[test]
+fn podman_runs_containers_on_it() {
+    let Some(podman) = Podman::new() else { return };
+    let said = |flags: &[&str], script: &str| podman.run(&[&["--rm"], flags].concat(), &["sh", "-c", script]).ok().stdout;
+    assert_eq!(podman.run(&["--rm"], &["sh", "-c", "exit 3"]).run().code, 3);
+    assert_eq!(podman.run(&["--rm"], &["nothing-there"]).run().code, 127);
+    assert_eq!(podman.run(&["--rm"], &["/etc/passwd"]).run().code, 126);
+    assert_eq!(said(&["--user", "65534:50"], "id -u; id -g"), "65534\n50\n");
+    assert_eq!(
+        said(&["--cap-drop", "all", "--security-opt", "no-new-privileges"], "grep -E 'CapBnd|NoNew|Seccomp:' /proc/self/status")
+            .replace('\t', " "),
+        "CapBnd: 0000000000000000\nNoNewPrivs: 1\nSeccomp: 2\n"
+    );
+    assert_eq!(said(&["--read-only"], "touch /x 2>/dev/null || echo refused; touch /tmp/x && echo there"), "refused\nthere\n");
+    let volume = podman.world.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("file"), "of the host\n").unwrap();
+    let mount = format!("{}:/v:ro", volume.display());
+    assert_eq!(
+        said(&["-v", &mount, "--tmpfs", "/etc:size=1m"], "cat /v/file; touch /v/x 2>/dev/null || echo refused; grep -c root /etc/passwd"),
+        "of the host\nrefused\n1\n"
+    );
+    let limits = said(
+        &["--memory", "20m", "--pids-limit", "9"],
+        "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max 2>/dev/null || cat memory.max pids.max",
+    );
+    assert_eq!(limits, "20971520\n9\n");
+    if std::path::Path::new("/usr/libexec/podman/catatonit").exists() {
+        assert!(
+            said(&["--init"], "cat /proc/1/comm").contains("catatonit") || said(&["--init"], "cat /proc/1/comm").contains("podman-init")
+        );
+    }
+    assert_eq!(podman.run(&["--rm", "-i"], &["cat"]).stdin("input").ok().stdout, "input");
+}
+
+#[test]
+fn podman_manages_containers_on_it() {
+    let Some(podman) = Podman::new() else { return };
+    // Its streams are conmon's, so nothing here waits for its end.
+    podman.run(&["-d", "--name", "d"], &["sh", "-c", "echo started; trap 'echo ending; exit 5' TERM; while :; do sleep 0.1; done"]).ok();
+    assert_eq!(podman.podman(&["exec", "d", "sh", "-c", "echo inside; exit 9"]).run().code, 9);
+    assert_eq!(podman.podman(&["exec", "-i", "d", "cat"]).stdin("input").ok().stdout, "input");
+    assert_eq!(podman.podman(&["exec", "d", "nothing-there"]).run().code, 127);
+    let mut terminal = Terminal::start(podman.podman(&["exec", "-it", "d", "sh"]), 24, 80);
+    terminal.type_in("tty; exit 4\n");
+    terminal.expect("/dev/pts/");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(4));
+    podman.podman(&["pause", "d"]).ok();
+    podman.podman(&["unpause", "d"]).ok();
+    wait_for("the output", 60, || podman.podman(&["logs", "d"]).ok().stdout == "started\n");
+    podman.podman(&["stop", "-t", "60", "d"]).ok();
+    assert_eq!(podman.podman(&["wait", "d"]).ok().stdout, "5\n");
+    assert_eq!(podman.podman(&["logs", "d"]).ok().stdout, "started\nending\n");
+    podman.podman(&["start", "d"]).ok();
+    podman.podman(&["kill", "d"]).ok();
+    assert_eq!(podman.podman(&["wait", "d"]).ok().stdout, "137\n");
+    podman.podman(&["rm", "-f", "d"]).ok();
+    let mut terminal = Terminal::start(podman.run(&["--rm", "-it"], &["sh", "-c", "read line; echo got $line; stty size"]), 31, 90);
+    terminal.type_in("words\n");
+    terminal.expect("got words");
+    terminal.expect("31 90");
+    assert!(terminal.child.wait().unwrap().success());
+}
