@@ -69,6 +69,7 @@ fn set_up(
     let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Replace)?;
     adjust_oom_score(spec)?;
     if spec.init {
+        reaper::take_name();
         match clone_process(0, None).map_err(Failure::step("fork", "the init process"))? {
             Cloned::Parent { pid, .. } => reaper::run(pid),
             Cloned::Child => {}
@@ -124,6 +125,7 @@ fn join(spec: &SandboxSpec, process: &OwnedFd, groups: &[PathBuf]) -> Result<(),
     let mut group = Cgroup::existing(groups)?;
     rustix::thread::move_into_thread_name_spaces(process.as_fd(), first).map_err(fail())?;
     // The root and its `/proc` come last: what is outside of the PID namespace does not find itself in that `/proc`.
+    reaper::take_name();
     let mut cloned = clone_process(0, group.unified());
     if cloned.is_err() && group.join_instead()? {
         cloned = clone_process(0, None);

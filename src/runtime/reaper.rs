@@ -9,13 +9,17 @@ use nix::unistd::Pid;
 
 use crate::sys::process::{block_signals, close_from, exit_now};
 
+/// Takes the name by which the command sees its init; before the command is cloned, so that it never sees another.
+pub(super) fn take_name() {
+    let _ = rustix::thread::set_name(c"strake-init");
+}
+
 /// Waits for the command with the process ID `command` and ends as it did: with its code, or 128 and the signal's number.
 pub(super) fn run(command: u32) -> ! {
     let command = Pid::from_raw(command as i32);
     if block_signals().is_err() || close_from(0, &[]).is_err() {
         exit_now(125);
     }
-    let _ = rustix::thread::set_name(c"strake-init");
     loop {
         if let Some(code) = reap(command) {
             // The kernel kills everything else in the PID namespace.

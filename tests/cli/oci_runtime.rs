@@ -265,7 +265,7 @@ fn a_hook_that_fails_ends_what_it_belongs_to() {
     bundle.created("failing");
     bundle.oci(&["start", "failing"]).fails().says(&["startContainer hook", "it exited with 1"]);
     wait_for("the end", 60, || bundle.status("failing") == "stopped");
-    assert_eq!(bundle.output(), "", "the command has not run");
+    assert!(!bundle.output().lines().any(|line| line == "ran"), "the command has not run");
     bundle.oci(&["delete", "failing"]).ok();
     // Those after the start are only told of.
     bundle.config["hooks"] = json!({"poststart": [{"path": "/bin/false"}], "poststop": [{"path": "/bin/false"}]});
@@ -310,7 +310,7 @@ fn the_file_system_is_as_the_config_says() {
     let script = "touch /root-file 2>/dev/null && echo writable; cat /hidden/file; ls /hidden-dir; touch /fixed/x 2>/dev/null && echo fixed is writable; \
         cat /bound/file; touch /bound/x 2>/dev/null && echo bound is writable; touch /bound/below/x 2>/dev/null && echo below is writable; \
         touch /all/below/x 2>/dev/null && echo all is writable; cat /memory/inner/file; cat /up/hosts; touch /memory/x 2>/dev/null && echo memory is writable; \
-        stat -c '%a %U' /dev/mine; ls -l /dev/null | cut -c1-10; readlink /dev/ptmx /dev/stdin; cat /proc/sys/kernel/msgmax; hostname; cat /proc/sys/kernel/domainname; \
+        stat -c '%a %U' /dev/mine; ls -l /dev/null | cut -c1-10; readlink /dev/ptmx; readlink /dev/stdin; cat /proc/sys/kernel/msgmax; hostname; cat /proc/sys/kernel/domainname; \
         echo x > /proc/sys/kernel/msgmax || true; [ -s /proc/kcore ] && echo kcore; ls /sys/firmware";
     let Some(mut bundle) = bundle(script) else { return };
     for (file, text) in [("hidden/file", "secret"), ("hidden-dir/file", "secret"), ("fixed/file", ""), ("up/hosts", "copied up\n")] {
@@ -402,6 +402,7 @@ fn a_user_namespace_has_the_ids_of_the_config() {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
+    Run::new("chown", ["-R", "100000:100000", bundle.rootfs("").to_str().unwrap()]).ok();
     let said = bundle.runs();
     let words: Vec<&str> = said.split_whitespace().collect();
     assert_eq!(words, ["0", "0", "100000", "1000", "null", "works"]);
@@ -500,7 +501,10 @@ fn a_create_that_is_killed_leaves_what_delete_removes() {
             let left = || {
                 inner
                     .split_whitespace()
-                    .filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "strake"))
+                    .filter(|pid| {
+                        std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                            .is_ok_and(|stat| stat.contains("(strake) ") && !stat.contains(") Z "))
+                    })
                     .count()
             };
             wait_for("the container's processes", 60, || left() == 0);

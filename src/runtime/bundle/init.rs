@@ -187,9 +187,11 @@ fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd
     streams.install(&plan.spec)?;
     plan.add_home();
     plan.check()?;
+    // Before `create` is told: who has made the container may send a signal at once.
+    let signals = SignalPipe::install(&ENDING).map_err(Failure::step("catch", "signals"))?;
     say(socket, &Message::Ready);
     wait_for_go(socket);
-    let starter = wait_for_start(&listener)?;
+    let starter = wait_for_start(&listener, signals)?;
     let mut run = || {
         state.status = Status::Created;
         say(starter.as_fd(), &Message::Started);
@@ -227,11 +229,12 @@ fn set_names(namespaces: &Namespaces, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for who starts the command. A first process has no signals that end it unless it catches them, so those that a user sends are caught meanwhile.
-fn wait_for_start(listener: &OwnedFd) -> Result<OwnedFd, Failure> {
+/// What ends a container that waits for its start. No signal ends a first process unless it catches it.
+const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
+
+/// Waits for who starts the command, or for a signal that ends this process.
+fn wait_for_start(listener: &OwnedFd, signals: SignalPipe) -> Result<OwnedFd, Failure> {
     let fail = || Failure::step::<rustix::io::Errno>("wait for", "the start");
-    let caught = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
-    let signals = SignalPipe::install(&caught).map_err(Failure::step("catch", "signals"))?;
     loop {
         let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         match poll(&mut fds, None) {

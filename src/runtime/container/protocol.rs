@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn foreign_bytes_are_refused() {
-        for bytes in [&[9, 0, 0, 0, 0][..], &[1, 255, 255, 255, 255], &[4, 1, 0, 0, 0, 7], &[0, 1, 0, 0, 0, 0], &[8, 1, 0, 0, 0, 7]] {
+        for bytes in [&[99, 0, 0, 0, 0][..], &[1, 255, 255, 255, 255], &[4, 1, 0, 0, 0, 7], &[0, 1, 0, 0, 0, 0], &[8, 1, 0, 0, 0, 7]] {
             let mut incoming = Incoming::default();
             incoming.push(bytes);
             assert_eq!(incoming.next_of_client(), Err(Broken), "{bytes:?}");
