@@ -127,9 +127,8 @@ fn make(
     };
     let state = record.report(Status::Creating, 0);
     let new = New { config, filesystem, state: state.clone(), listener, no_pivot: options.no_pivot };
-    let (ours, theirs) = pair()?;
-    let first = begin(Setup { namespaces, plan, socket: theirs, new: Some(new) })?;
-    let mut conversation = Conversation { socket: ours, first, init: None, console, terminal: None, config, state: Some(state) };
+    let (first, socket) = begin(|socket| Setup { namespaces, plan, socket, new: Some(new) })?;
+    let mut conversation = Conversation { socket, first, init: None, console, terminal: None, config, state: Some(state) };
     let made = record.groups.join(first).and_then(|()| conversation.run()).and_then(|pid| {
         record.init = ProcessName::of(pid);
         dir.write_record(record)?;
@@ -183,9 +182,8 @@ pub fn exec(containers: &Containers, id: &str, process: &Process, options: &Exec
         return Err(not_running());
     }
     let console = console(plan.terminal, options.console_socket.as_deref())?;
-    let (ours, theirs) = pair()?;
-    let first = begin(Setup { namespaces, plan, socket: theirs, new: None })?;
-    let mut conversation = Conversation { socket: ours, first, init: None, console, terminal: None, config: &config, state: None };
+    let (first, socket) = begin(|socket| Setup { namespaces, plan, socket, new: None })?;
+    let mut conversation = Conversation { socket, first, init: None, console, terminal: None, config: &config, state: None };
     let made = record.groups.join(first).and_then(|()| conversation.run()).and_then(|pid| {
         if let Some(path) = &options.pid_file {
             replace(path, pid.to_string().as_bytes(), 0o644)?;
@@ -222,16 +220,18 @@ fn console(terminal: bool, socket: Option<&Path>) -> Result<Option<UnixStream>, 
     }
 }
 
-fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(Error::kernel("make a socket"))
-}
-
-/// Clones the first process. What becomes of the container later is a child of this one, which takes in what its children leave.
-fn begin(setup: Setup<'_>) -> Result<u32, Error> {
+/// Clones the first process, which gets the other end of the socket that is returned. What becomes of the container later is a child of this one, which takes in what its children leave.
+fn begin<'a>(setup: impl FnOnce(OwnedFd) -> Setup<'a>) -> Result<(u32, OwnedFd), Error> {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(Error::kernel("make a socket"))?;
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).map_err(Error::kernel("become the parent of the container"))?;
     match clone_process(0, None).map_err(Error::kernel("clone the container's first process"))? {
-        Cloned::Child => init::first(setup),
-        Cloned::Parent { pid, .. } => Ok(pid),
+        Cloned::Child => {
+            // With a copy of this end, it would not hear that this process is gone.
+            drop(ours);
+            init::first(setup(theirs))
+        }
+        Cloned::Parent { pid, .. } => Ok((pid, ours)),
     }
 }
 
