@@ -22,7 +22,7 @@ use crate::runtime::container::LocalIo;
 /// By which names this program is an OCI runtime.
 const NAMES: [&str; 2] = ["strake-oci", "strake-runtime"];
 
-/// What stands behind flags that belong to `strake`, where `oci` is not looked for.
+// What stands behind flags that belong to `strake`, where `oci` is not looked for.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Misplaced {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
