@@ -150,9 +150,9 @@ fn streams(terminal: bool) -> Result<Streams, Failure> {
     let stdio = match terminal {
         true => Stdio::Terminal,
         false => Stdio::Descriptors {
-            stdin: std::io::stdin().as_fd().try_clone_to_owned().map_err(fail())?,
-            stdout: std::io::stdout().as_fd().try_clone_to_owned().map_err(fail())?,
-            stderr: std::io::stderr().as_fd().try_clone_to_owned().map_err(fail())?,
+            stdin: rustix::stdio::stdin().try_clone_to_owned().map_err(fail())?,
+            stdout: rustix::stdio::stdout().try_clone_to_owned().map_err(fail())?,
+            stderr: rustix::stdio::stderr().try_clone_to_owned().map_err(fail())?,
         },
     };
     Streams::prepare(stdio)
