@@ -239,7 +239,8 @@ fn an_interrupted_pull_ends_at_once_and_says_so_with_its_status() {
     // A registry that takes the request and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("{}/x:1", silent.local_addr().unwrap());
-    let mut child = World::new().strake(["pull", &name]).start();
+    let world = World::new();
+    let mut child = world.strake(["pull", &name]).start();
     let _connection = silent.accept().unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     let asked = std::time::Instant::now();
