@@ -8,7 +8,7 @@
 //! Containers may be on several networks, each with a bridge of its own, and with names, by which the containers of one find each other.
 //!
 //! There is no daemon: the first process that opens a network makes its bridge and its table of the packet filter, the last one to close it removes both, and
-//! what a killed process leaves behind is used again by the next, or removed by [`sweep`]. All processes must name the same run directory, one for each network
+//! what a killed process leaves behind is used again by the next, or removed by [`sweep()`]. All processes must name the same run directory, one for each network
 //! (`/run/strake/net` for the default bridge, `/run/strake/nets/ID` for others); `lease.rs` has the layout.
 //!
 //! This folder starts no external programs and touches no table but its own. Apart from that it changes one thing of the host, and leaves it so: IP forwarding is
