@@ -58,6 +58,9 @@ pub const BRIDGE: &str = "strake0";
 const PORT_PREFIX: &str = "strk";
 /// Used where the host has no default route to take it from.
 const ETHERNET_MTU: u32 = 1500;
+/// The link-local address of a bridge with IPv6, beside the one that the kernel makes: that one counts only after a second or two, and until then the kernel drops what it
+/// should forward to a container whose hardware address it must ask for.
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 64);
 
 /// The network of this host's sandboxes, open. Clones are the same network; the last one to go closes it.
 #[derive(Clone, Debug)]
@@ -300,8 +303,10 @@ fn make_bridge(netlink: &mut Netlink, host: &Host, plan: &NetworkPlan) -> Result
     netlink.request(links::add_address(link, gateway)).map_err(Error::kernel(format!("give `{name}` the address {gateway}")))?;
     if let Some(v6) = plan.v6 {
         let address = Ipv6Net::new(v6.gateway, v6.net.prefix);
-        let added = netlink.request(links::add_ipv6_address(link, address));
-        added.map_err(Error::kernel(format!("give `{name}` the address {address}")))?;
+        for address in [address, LINK_LOCAL].iter().take(if v6.gateway.is_unicast_link_local() { 1 } else { 2 }) {
+            let added = netlink.request(links::add_ipv6_address(link, *address));
+            added.map_err(Error::kernel(format!("give `{name}` the address {address}")))?;
+        }
     }
     Ok((link, gateway))
 }
