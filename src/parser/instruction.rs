@@ -68,7 +68,8 @@ pub(super) fn read(lexer: &mut Lexer<'_>, mut scope: Scope<'_>, statements: &mut
     let Some(layout) = layout(&mut scope, whole.clone()) else {
         return Read { keyword: None, keyword_span };
     };
-    let read = Read { keyword: Some(layout.keyword), keyword_span };
+    let keyword = layout.keyword;
+    let read = Read { keyword: Some(keyword), keyword_span };
     let inner = match layout.keyword == Keyword::Onbuild && !layout.rest.is_empty() {
         true => trigger_layout(&mut scope, layout.rest.clone()),
         false => Inner::None,
@@ -92,7 +93,7 @@ pub(super) fn read(lexer: &mut Lexer<'_>, mut scope: Scope<'_>, statements: &mut
         _ => onbuild(&mut scope, layout, None, heredocs, end),
     };
     if let Some(instruction) = instruction {
-        let keyword = Spanned::new(scope.text(first).into(), keyword_span);
+        let keyword = Spanned::new(keyword.as_written(scope.text(first)), keyword_span);
         let span = Span::new(line.whole.start(), end);
         statements.push(Statement { instruction, keyword, span, line: text, comment: line.comment() });
     }
@@ -310,7 +311,8 @@ fn onbuild(scope: &mut Scope<'_>, outer: Layout, inner: Option<Layout>, heredocs
     let statement = inner.and_then(|inner| {
         scope.keyword = inner.keyword.name();
         scope.trigger = true;
-        let keyword = Spanned::new(scope.text(inner.keyword_range.clone()).into(), scope.span(inner.keyword_range.clone()));
+        let keyword =
+            Spanned::new(inner.keyword.as_written(scope.text(inner.keyword_range.clone())), scope.span(inner.keyword_range.clone()));
         let original = with_bodies(&scope.line.text[outer.rest], &heredocs);
         let instruction = instruction(scope, inner, heredocs);
         let span = Span::new(keyword.span.start(), end);

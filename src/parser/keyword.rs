@@ -1,5 +1,6 @@
 //! The keywords of instructions.
 
+use super::ast::Text;
 use super::words;
 
 /// The keyword of an instruction.
@@ -90,12 +91,21 @@ impl Keyword {
         }
     }
 
+    /// The keyword as it was written, without a copy where that is in capitals.
+    pub(super) fn as_written(self, written: &str) -> Text {
+        if written == self.name() { Text::new_static(self.name()) } else { written.into() }
+    }
+
     /// The keyword that is written so, in any case.
     pub(super) fn find(written: &str) -> Option<Keyword> {
         let same_length = BY_LENGTH.get(written.len()).copied().unwrap_or_default();
         let first = written.as_bytes().first()?.to_ascii_uppercase();
-        let same_first = |keyword: &Keyword| keyword.name().as_bytes()[0] == first;
-        let plain = same_length.iter().copied().filter(same_first).find(|keyword| written.eq_ignore_ascii_case(keyword.name()));
+        let is_it = |keyword: &Keyword| {
+            let name = keyword.name();
+            // Mostly it is written in capitals.
+            name.as_bytes()[0] == first && (name == written || name.eq_ignore_ascii_case(written))
+        };
+        let plain = same_length.iter().copied().find(is_it);
         if plain.is_some() || written.is_ascii() {
             return plain;
         }

@@ -77,7 +77,9 @@ impl Line {
             let at = if range.start == 0 { self.offset(0) } else { self.offset(range.start - 1) + 1 };
             return Span::new(at, at);
         }
-        Span::new(self.offset(range.start), self.offset(range.end - 1) + 1)
+        let (start, contiguous) = self.place(range.start);
+        let end = if range.end <= contiguous { start + range.len() } else { self.offset(range.end - 1) + 1 };
+        Span::new(start, end)
     }
 
     /// Where a range of the text was written, if it stands there just so.
@@ -87,8 +89,14 @@ impl Line {
 
     /// Where a byte of the text was written.
     fn offset(&self, at: usize) -> usize {
-        let index = self.pieces.partition_point(|piece| piece.text <= at).saturating_sub(1);
-        self.pieces.get(index).map_or(0, |piece| piece.file + (at - piece.text))
+        self.place(at).0
+    }
+
+    /// Where a byte of the text was written, and up to which one the text goes on there as in the file.
+    fn place(&self, at: usize) -> (usize, usize) {
+        let behind = self.pieces.partition_point(|piece| piece.text <= at).max(1);
+        let contiguous = self.pieces.get(behind).map_or(self.text.len(), |next| next.text);
+        (self.pieces.get(behind - 1).map_or(0, |piece| piece.file + (at - piece.text)), contiguous)
     }
 }
 

@@ -15,9 +15,11 @@ pub(super) fn is_blank_byte(byte: u8) -> bool {
     is_blank(char::from(byte))
 }
 
-/// As `str::trim_start`; mostly there is nothing to do.
+/// As `str::trim_start`; mostly there is nothing to do, or a few blanks to pass over.
 pub(super) fn trim_start(text: &str) -> &str {
-    if text.as_bytes().first().is_some_and(u8::is_ascii_graphic) { text } else { text.trim_start() }
+    let bytes = text.as_bytes();
+    let blanks = bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    if bytes.get(blanks).is_some_and(u8::is_ascii_graphic) { &text[blanks..] } else { text.trim_start() }
 }
 
 /// As `str::trim_end`; mostly there is nothing to do.
