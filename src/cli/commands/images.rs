@@ -13,6 +13,7 @@ use crate::cli::{Global, report, settler};
 use crate::engine::{Engine, Error, HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 use crate::oci::{ImageConfig, ImageId, Platform, Reference, ReferenceError};
 
+use super::several::{Failures, show};
 use super::{exit, prune, until_interrupted, with_engine};
 
 // Flags of `strake images`.
@@ -295,7 +296,7 @@ pub(in crate::cli) fn tag(global: &Global, args: TagArgs) -> ExitCode {
 pub(in crate::cli) fn rmi(global: &Global, args: RmiArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let removal = if args.force { Removal::Forced } else { Removal::Careful };
-        let (mut failure, mut deleted) = (None, false);
+        let (mut failures, mut deleted) = (Failures::default(), false);
         for image in &args.images {
             match engine.remove_image(image, removal) {
                 Ok(removed) => {
@@ -309,18 +310,13 @@ pub(in crate::cli) fn rmi(global: &Global, args: RmiArgs) -> ExitCode {
                         }
                     }
                 }
-                // The others are removed all the same; the last failure is told at the end, the ones before it now.
-                Err(error) => {
-                    if let Some(earlier) = failure.replace(error) {
-                        report::error(&earlier);
-                    }
-                }
+                Err(error) => failures.add(error),
             }
         }
         if deleted && !args.no_prune {
             engine.prune(&crate::engine::PruneOptions::default())?;
         }
-        failure.map_or(Ok(()), Err)
+        failures.end()
     }))
 }
 
@@ -352,7 +348,7 @@ pub(in crate::cli) fn inspect_containers(global: &Global, args: InspectArgs) -> 
 
 fn inspect_all(global: &Global, args: InspectArgs, named: Named) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
-        let (mut found, mut failure) = (Vec::new(), None);
+        let (mut found, mut failures) = (Vec::new(), Failures::default());
         for name in &args.names {
             let looked = match args.remote {
                 true => inspect_remote(&engine, name, args.platform.clone()).await,
@@ -360,23 +356,11 @@ fn inspect_all(global: &Global, args: InspectArgs, named: Named) -> ExitCode {
             };
             match looked {
                 Ok(value) => found.push(value),
-                Err(error) => {
-                    if let Some(earlier) = failure.replace(error) {
-                        report::error(&earlier);
-                    }
-                }
+                Err(error) => failures.add(error),
             }
         }
-        match &args.format {
-            None => report::result(&serde_json::to_string_pretty(&found).unwrap_or_default()),
-            Some(Format::Json) => report::result(&Value::Array(found).to_string()),
-            Some(format) => {
-                for value in &found {
-                    report::result(&format.render(value)?);
-                }
-            }
-        }
-        failure.map_or(Ok(()), Err)
+        show(found, args.format.as_ref())?;
+        failures.end()
     }))
 }
 

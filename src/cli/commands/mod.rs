@@ -39,6 +39,7 @@ pub(super) mod registry;
 pub(super) mod remote;
 pub(super) mod run;
 pub(super) mod search;
+mod several;
 mod step_flags;
 pub(super) mod system;
 pub(super) mod transfer;

@@ -19,7 +19,7 @@ use super::containers::open;
 use super::exit;
 use super::network_flags::mac_address;
 use super::prune::until;
-use super::volume::report_earlier;
+use super::several::{Failures, show};
 
 // Flags of `strake network`.
 #[derive(Debug, Args)]
@@ -333,27 +333,19 @@ fn member_value(network: &NetworkInfo, member: &crate::engine::NetworkMember) ->
 }
 
 fn inspect(engine: &Engine, args: &InspectArgs) -> Result<(), Error> {
-    let (mut found, mut failure) = (Vec::new(), None);
+    let (mut found, mut failures) = (Vec::new(), Failures::default());
     for name in &args.networks {
         match engine.network(name) {
             Ok(network) => found.push(value(&network)),
-            Err(error) => failure = report_earlier(failure, error),
+            Err(error) => failures.add(error),
         }
     }
-    match &args.format {
-        None => report::result(&serde_json::to_string_pretty(&found).unwrap_or_default()),
-        Some(Format::Json) => report::result(&Value::Array(found).to_string()),
-        Some(format) => {
-            for value in &found {
-                report::result(&format.render(value)?);
-            }
-        }
-    }
-    failure.map_or(Ok(()), Err)
+    show(found, args.format.as_ref())?;
+    failures.end()
 }
 
 fn remove(engine: &Engine, args: &RmArgs) -> Result<(), Error> {
-    let mut failure = None;
+    let mut failures = Failures::default();
     for name in &args.networks {
         let removed = match engine.network(name) {
             Ok(network) => engine.remove_network(&network).map(|()| true),
@@ -363,10 +355,10 @@ fn remove(engine: &Engine, args: &RmArgs) -> Result<(), Error> {
         match removed {
             Ok(true) => report::result(name),
             Ok(false) => {}
-            Err(error) => failure = report_earlier(failure, error),
+            Err(error) => failures.add(error),
         }
     }
-    failure.map_or(Ok(()), Err)
+    failures.end()
 }
 
 /// The filters of `strake system prune`, as they are for networks.

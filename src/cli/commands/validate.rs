@@ -14,6 +14,7 @@ use crate::engine::{ArchiveFormat, Bad, Depth, Error, Place, ValidateRequest, Va
 use crate::oci::Platform;
 
 use super::places::{place, stored_place};
+use super::several::Failures;
 use super::{exit, until_interrupted, with_engine};
 
 // Flags of `strake validate`.
@@ -47,7 +48,7 @@ pub(in crate::cli) struct ValidateArgs {
 pub(in crate::cli) fn run(global: &Global, args: ValidateArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let usage = |message| Error::Usage { message, hint: None };
-        let (mut failure, read) = (None, if args.remote { place } else { stored_place });
+        let (mut failures, read) = (Failures::default(), if args.remote { place } else { stored_place });
         let mut places = args.images.iter().map(|text| read(text).map_err(usage)).collect::<Result<Vec<Place>, Error>>()?;
         let archive = |path: &PathBuf| Place::Archive { path: path.clone(), format: ArchiveFormat::Docker, name: None };
         places.extend(args.tarball.iter().map(archive));
@@ -55,13 +56,11 @@ pub(in crate::cli) fn run(global: &Global, args: ValidateArgs) -> ExitCode {
             let depth = if args.fast { Depth::Documents } else { Depth::Bytes };
             let request = ValidateRequest { place, platform: args.platform.clone(), depth };
             let outcome = until_interrupted(engine.validate(&request)).await.and_then(|found| show(&args, &request.place, &found));
-            if let Err(error) = outcome
-                && let Some(earlier) = failure.replace(error)
-            {
-                report::error(&earlier);
+            if let Err(error) = outcome {
+                failures.add(error);
             }
         }
-        failure.map_or(Ok(()), Err)
+        failures.end()
     }))
 }
 

@@ -15,6 +15,7 @@ use crate::engine::{Engine, Error, VolumeInfo};
 use super::container_flags::labels;
 use super::containers::open;
 use super::exit;
+use super::several::{Failures, show};
 
 // Flags of `strake volume`.
 #[derive(Debug, Args)]
@@ -195,36 +196,20 @@ fn value(volume: &VolumeInfo) -> Value {
 }
 
 fn inspect(engine: &Engine, args: &InspectArgs) -> Result<(), Error> {
-    let (mut found, mut failure) = (Vec::new(), None);
+    let (mut found, mut failures) = (Vec::new(), Failures::default());
     for name in &args.names {
         match engine.volume(name) {
             Ok(volume) => found.push(value(&volume)),
-            Err(error) => failure = report_earlier(failure, error),
+            Err(error) => failures.add(error),
         }
     }
-    match &args.format {
-        None => report::result(&serde_json::to_string_pretty(&found).unwrap_or_default()),
-        Some(Format::Json) => report::result(&Value::Array(found).to_string()),
-        Some(format) => {
-            for value in &found {
-                report::result(&format.render(value)?);
-            }
-        }
-    }
-    failure.map_or(Ok(()), Err)
-}
-
-/// Tells of the failure before the last; the last one is the command's.
-pub(super) fn report_earlier(earlier: Option<Error>, error: Error) -> Option<Error> {
-    if let Some(earlier) = earlier {
-        report::error(&earlier);
-    }
-    Some(error)
+    show(found, args.format.as_ref())?;
+    failures.end()
 }
 
 fn remove(engine: &Engine, args: &RmArgs) -> Result<(), Error> {
     let all = engine.volumes()?;
-    let mut failure = None;
+    let mut failures = Failures::default();
     for name in &args.names {
         let removed = match all.iter().find(|volume| volume.record.name == *name) {
             None if args.force => Ok(()),
@@ -233,10 +218,10 @@ fn remove(engine: &Engine, args: &RmArgs) -> Result<(), Error> {
         };
         match removed {
             Ok(()) => report::result(name),
-            Err(error) => failure = report_earlier(failure, error),
+            Err(error) => failures.add(error),
         }
     }
-    failure.map_or(Ok(()), Err)
+    failures.end()
 }
 
 /// Removes volumes that no container uses, and says which; gives how many bytes that freed.
