@@ -8,7 +8,7 @@ pub use crate::image::archive::ArchiveFormat;
 use crate::image::copy::{Source, Target, Wanted, all_to_store, collect, to_registry};
 use crate::image::import::import;
 pub use crate::image::load::Loaded;
-use crate::image::load::load;
+use crate::image::load::{LoadFor, load, load_root};
 use crate::image::{export, pull, push};
 use crate::oci::{Descriptor, Digest, ImageConfig, ManifestOrIndex, MediaType, Platform, Reference};
 use crate::progress::{Progress, StepOutcome, StepProgress};
@@ -58,6 +58,8 @@ pub struct PushOutcome {
 pub struct SaveRequest {
     /// The images: names, IDs or the beginnings of IDs.
     pub images: Vec<String>,
+    /// Those for which platform; `None` are those that the names stand for.
+    pub platform: Option<Platform>,
     /// For whom the archive is.
     pub format: ArchiveFormat,
     /// Where it goes; `-` is standard output.
@@ -187,17 +189,38 @@ impl Engine {
         Ok(Some(Descriptor::new(media_type, digest, bytes.len() as u64)))
     }
 
-    /// Pushes an image under its name.
+    /// The image that is meant, for `platform` where one is named: the one that is here, or one of the index that the name was pulled with.
+    async fn image_for(&self, text: &str, platform: Option<&Platform>) -> Result<ImageRecord, Error> {
+        let image = self.image(text)?;
+        let Some(platform) = platform.filter(|platform| !image.platform.matches(platform)) else { return Ok(image) };
+        let index = text.parse::<Reference>().ok().map(|reference| self.stored_index(&reference)).transpose()?.flatten();
+        if let Some(index) = index {
+            let (store, wanted) = (self.store.clone(), platform.clone());
+            let failed = |source| Error::Image { action: "read", name: text.to_owned(), source };
+            let other = blocking(move || Ok::<_, Error>(load_root(&store, &index, &wanted))).await?.map_err(failed)?;
+            if other.platform.matches(platform) {
+                return Ok(other);
+            }
+        }
+        let message = format!("`{text}` is here for {}, and not for {platform}", image.platform);
+        let hint = Some("`strake pull --all-platforms` keeps the images for all platforms".to_owned());
+        Err(Error::Usage { message, hint })
+    }
+
+    /// Pushes an image under its name; where `platform` is named, the one for that.
     ///
     /// # Errors
     /// No such image, the registry, the store.
-    pub async fn push(&self, reference: &Reference, progress: &Progress) -> Result<PushOutcome, Error> {
+    pub async fn push(&self, reference: &Reference, platform: Option<&Platform>, progress: &Progress) -> Result<PushOutcome, Error> {
         if reference.digest().is_some() {
             let hint = Some("name a tag: the digest follows from the image".to_owned());
             return Err(Error::Usage { message: format!("cannot push `{}` by its digest", reference.written()), hint });
         }
         let _lease = self.hold().await?;
-        let Some(image) = self.store.resolve(reference)? else { return Err(self.no_image(reference.written())?) };
+        if self.store.resolve(reference)?.is_none() {
+            return Err(self.no_image(reference.written())?);
+        }
+        let image = self.image_for(&reference.to_string(), platform).await?;
         let manifest = self.push_image(reference, &image, progress).await?;
         // Should somebody have moved the name meanwhile, it is theirs.
         if self.store.resolve(reference)?.is_some_and(|now| now.id == image.id) {
@@ -246,9 +269,9 @@ impl Engine {
         let _lease = self.hold().await?;
         let mut images: Vec<(ImageRecord, Vec<Reference>)> = Vec::new();
         for text in &request.images {
-            let image = self.image(text)?;
-            let known = self.store.names_of(&image.id)?;
+            let known = self.store.names_of(&self.image(text)?.id)?;
             let name = text.parse::<Reference>().ok().filter(|name| known.contains(name));
+            let image = self.image_for(text, request.platform.as_ref()).await?;
             match images.iter_mut().find(|(other, _)| other.id == image.id) {
                 Some((_, names)) => names.extend(name.filter(|name| !names.contains(name))),
                 None => images.push((image, name.into_iter().collect())),
@@ -262,17 +285,18 @@ impl Engine {
         .await
     }
 
-    /// Loads the images of an archive; `-` is standard input.
+    /// Loads the images of an archive; `-` is standard input. Where `platform` is named, those for it alone.
     ///
     /// # Errors
     /// The archive, the store.
-    pub async fn load(&self, source: PathBuf) -> Result<Vec<Loaded>, Error> {
+    pub async fn load(&self, source: PathBuf, platform: Option<Platform>) -> Result<Vec<Loaded>, Error> {
         let _lease = self.hold().await?;
         let store = self.store.clone();
         blocking(move || {
             let archive = open_input(&source)?;
             let failed = |error| Error::Image { action: "load", name: source.display().to_string(), source: error };
-            load(&store, archive, &Platform::host()).map_err(failed)
+            let wanted = platform.map_or_else(|| LoadFor::Preferred(Platform::host()), LoadFor::Only);
+            load(&store, archive, &wanted).map_err(failed)
         })
         .await
     }

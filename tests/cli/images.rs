@@ -96,12 +96,9 @@ fn all_tags_of_a_repository_are_pulled_and_pushed() {
     assert_eq!(names(&other), [name("app:1"), name("app:2")]);
 }
 
-#[test]
-fn all_platforms_are_pulled_listed_and_pushed_on() {
-    if !able(&["docker-registry", "skopeo"]) {
-        return;
-    }
-    let (maker, registry) = (World::new(), Registry::empty());
+/// The name of an image for three platforms, one of them this machine's.
+fn several_platforms(registry: &Registry) -> String {
+    let maker = World::new();
     let name = registry.name("app:multi");
     let mut images = vec!["index".to_owned(), "create".into(), "-q".into(), "-t".into(), name.clone()];
     for platform in ["linux/amd64", "linux/arm64", "linux/arm/v6"] {
@@ -111,7 +108,17 @@ fn all_platforms_are_pulled_listed_and_pushed_on() {
         images.push(one);
     }
     maker.strake(images).ok();
-    let digest = maker.strake(["digest", &name]).ok().stdout;
+    name
+}
+
+#[test]
+fn all_platforms_are_pulled_listed_and_pushed_on() {
+    if !able(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let registry = Registry::empty();
+    let name = several_platforms(&registry);
+    let digest = World::new().strake(["digest", &name]).ok().stdout;
     // By variant: what runs on arm/v7 is the image for arm/v6.
     let world = World::new();
     world.strake(["pull", "-q", "--platform", "linux/arm/v7", &name]).ok();
@@ -138,6 +145,37 @@ fn all_platforms_are_pulled_listed_and_pushed_on() {
     world.strake(["push", "-q", "--all-platforms", &copy]).ok();
     assert_eq!(world.strake(["digest", &copy]).ok().stdout, digest);
     world.strake(["validate", "--remote", &copy]).ok();
+}
+
+#[test]
+fn one_platform_of_several_is_saved_loaded_and_pushed() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let registry = Registry::empty();
+    let name = several_platforms(&registry);
+    let platform = |world: &World| world.strake(["images", "--format", "{{.Repository}}:{{.Tag}} {{.Platform}}"]).ok().stdout;
+    let (world, directory) = (World::new(), tempfile::tempdir().unwrap());
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    world.strake(["pull", "-q", "--all-platforms", &name]).ok();
+    world.strake(["save", "--platform", "linux/arm64", "-o", &file("one.tar"), &name]).ok();
+    let reader = World::new();
+    reader.strake(["load", "-q", "-i", &file("one.tar")]).ok();
+    assert_eq!(platform(&reader), format!("{name} linux/arm64\n"));
+    world.strake(["save", "--platform", "linux/s390x", "-o", &file("none.tar"), &name]).fails().says(&["linux/s390x", "--all-platforms"]);
+    // Of an archive with all of them.
+    world.strake(["copy", "-q", "--all", &format!("store:{name}"), &format!("oci-archive:{}:{name}", file("all.tar"))]).ok();
+    let reader = World::new();
+    reader.strake(["load", "-i", &file("all.tar"), "--platform", "linux/s390x"]).fails().says(&["no image for linux/s390x"]);
+    assert_eq!(platform(&reader), "");
+    reader.strake(["load", "-q", "-i", &file("all.tar"), "--platform", "linux/arm/v6"]).ok();
+    assert!(platform(&reader).ends_with(" linux/arm/v6\n"));
+    // The name in the registry stands for that one afterwards.
+    world.strake(["push", "-q", "--platform", "linux/arm64", "--all-platforms", &name]).fails().says(&["cannot be used with"]);
+    world.strake(["push", "-q", "--platform", "linux/arm64", &name]).ok();
+    let reader = World::new();
+    reader.strake(["pull", "-q", &name]).ok();
+    assert_eq!(platform(&reader), format!("{name} linux/arm64\n"));
 }
 
 #[test]

@@ -43,8 +43,11 @@ pub(in crate::cli) struct PushArgs {
     #[arg(short, long)]
     all_tags: bool,
     /// Send the index that the image was pulled with by `pull --all-platforms`, and all its images
-    #[arg(long)]
+    #[arg(long, conflicts_with = "platform")]
     all_platforms: bool,
+    /// Send the image for this platform [default: the one that the name stands for]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// Show nothing but the image's name
     #[arg(short, long)]
     quiet: bool,
@@ -81,6 +84,9 @@ pub(in crate::cli) struct SaveArgs {
     /// The file to write [default: standard output]
     #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
     output: PathBuf,
+    /// The images for this platform [default: those that the names stand for]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// Who is to read the archive
     #[arg(long, value_enum, default_value = "docker-archive")]
     format: SaveFormat,
@@ -101,6 +107,9 @@ pub(in crate::cli) struct LoadArgs {
     /// The archive, compressed or not [default: standard input]
     #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
     input: PathBuf,
+    /// Only the images for this platform [default: all, for this machine where there are several]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// Show nothing but names and IDs
     #[arg(short, long)]
     quiet: bool,
@@ -179,7 +188,7 @@ pub(in crate::cli) fn push(global: &Global, args: PushArgs) -> ExitCode {
             let progress = progress(mode(args.quiet));
             let outcome = match args.all_platforms {
                 true => until_interrupted(engine.push_all(&name, &progress)).await?,
-                false => until_interrupted(engine.push(&name, &progress)).await?,
+                false => until_interrupted(engine.push(&name, args.platform.as_ref(), &progress)).await?,
             };
             drop(progress);
             if args.quiet {
@@ -204,7 +213,7 @@ pub(in crate::cli) fn save(global: &Global, args: SaveArgs) -> ExitCode {
             SaveFormat::DockerArchive => ArchiveFormat::Docker,
             SaveFormat::OciArchive => ArchiveFormat::Oci,
         };
-        until_interrupted(engine.save(SaveRequest { images: args.images, format, dest: args.output })).await
+        until_interrupted(engine.save(SaveRequest { images: args.images, platform: args.platform, format, dest: args.output })).await
     }))
 }
 
@@ -215,7 +224,7 @@ pub(in crate::cli) fn load(global: &Global, args: LoadArgs) -> ExitCode {
         return exit(Err(Error::Usage { message: "an archive is not read from a terminal".into(), hint }));
     }
     exit(with_engine(global, None, |engine| async move {
-        let images = until_interrupted(engine.load(args.input)).await?;
+        let images = until_interrupted(engine.load(args.input, args.platform)).await?;
         settler::finish(engine).await?;
         for loaded in images {
             let what: Vec<String> = match loaded.names.as_slice() {

@@ -71,8 +71,18 @@ pub(super) struct DockerEntry {
     pub(super) layers: Option<Vec<String>>,
 }
 
-/// Loads all images of an archive. Where one has several platforms, `platform` is taken, or else what there is.
-pub fn load(store: &Store, archive: impl Read + Send + 'static, platform: &Platform) -> Result<Vec<Loaded>, Error> {
+/// Which images of an archive are loaded.
+#[derive(Clone, Debug)]
+pub enum LoadFor {
+    /// All; where one has several platforms, this one is taken, or else what there is.
+    Preferred(Platform),
+    /// Those for this platform.
+    Only(Platform),
+}
+
+/// Loads images of an archive.
+pub fn load(store: &Store, archive: impl Read + Send + 'static, wanted: &LoadFor) -> Result<Vec<Loaded>, Error> {
+    let (LoadFor::Preferred(platform) | LoadFor::Only(platform)) = wanted;
     let spooled = spool(store, archive)?;
     fault_point("load:spooled");
     let mut plans = match spooled.document("index.json") {
@@ -91,6 +101,20 @@ pub fn load(store: &Store, archive: impl Read + Send + 'static, platform: &Platf
     }
     if plans.is_empty() {
         return Err(bad("it has no image".into()));
+    }
+    if let LoadFor::Only(platform) = wanted {
+        let (mut fitting, mut found) = (Vec::new(), Vec::new());
+        for plan in plans {
+            let of = config_of(store, &plan)?.platform();
+            match of.matches(platform) {
+                true => fitting.push(plan),
+                false => found.push(of.to_string()),
+            }
+        }
+        plans = fitting;
+        if plans.is_empty() {
+            return Err(Error::NoPlatform { name: "archive".to_owned(), wanted: platform.clone(), found });
+        }
     }
     plans.into_iter().map(|plan| load_one(store, plan)).collect()
 }
@@ -176,16 +200,28 @@ fn add_docker_entry(store: &Store, spooled: &Spooled, entry: &DockerEntry, plans
     Ok(())
 }
 
-fn load_one(store: &Store, plan: Plan) -> Result<Loaded, Error> {
-    let name = plan.names.first().map_or_else(|| plan.config.to_string(), Reference::familiar);
-    for digest in plan.layers.iter().map(|layer| &layer.digest).chain([&plan.config]) {
-        if store.blob_size(digest)?.is_none() {
-            return Err(bad(format!("the blob {digest} of `{name}` is missing")));
-        }
+impl Plan {
+    /// What the image is called in messages.
+    fn name(&self) -> String {
+        self.names.first().map_or_else(|| self.config.to_string(), Reference::familiar)
+    }
+}
+
+fn config_of(store: &Store, plan: &Plan) -> Result<ImageConfig, Error> {
+    if store.blob_size(&plan.config)?.is_none() {
+        return Err(bad(format!("the blob {} of `{}` is missing", plan.config, plan.name())));
     }
     let bytes = store.read_blob(&plan.config, MAX_JSON)?;
-    let digest = plan.config.clone();
-    let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|source| Error::Config { name: name.clone(), digest, source })?;
+    serde_json::from_slice(&bytes).map_err(|source| Error::Config { name: plan.name(), digest: plan.config.clone(), source })
+}
+
+fn load_one(store: &Store, plan: Plan) -> Result<Loaded, Error> {
+    let (name, config) = (plan.name(), config_of(store, &plan)?);
+    for layer in &plan.layers {
+        if store.blob_size(&layer.digest)?.is_none() {
+            return Err(bad(format!("the blob {} of `{name}` is missing", layer.digest)));
+        }
+    }
     let diff_ids = config.rootfs.diff_ids.clone();
     if diff_ids.len() != plan.layers.len() {
         return Err(Error::LayerCount { name, layers: plan.layers.len(), diff_ids: diff_ids.len() });

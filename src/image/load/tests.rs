@@ -50,13 +50,13 @@ fn manifest_json(config: &str, tags: &[&str], layers: &[&str]) -> Vec<u8> {
 
 #[track_caller]
 fn loaded(store: &Store, archive: Vec<u8>) -> Vec<Loaded> {
-    load(store, Cursor::new(archive), &Platform::host()).unwrap()
+    load(store, Cursor::new(archive), &LoadFor::Preferred(Platform::host())).unwrap()
 }
 
 #[track_caller]
 fn refused(archive: Vec<u8>) -> String {
     let (_dir, store) = store();
-    let error = load(&store, Cursor::new(archive), &Platform::host()).unwrap_err();
+    let error = load(&store, Cursor::new(archive), &LoadFor::Preferred(Platform::host())).unwrap_err();
     assert!(store.images().unwrap().is_empty(), "nothing may be left of a refused image");
     error.to_string()
 }
@@ -155,7 +155,7 @@ fn a_blob_that_is_not_what_its_name_says_is_refused() {
     let hex = Digest::sha256(b"good").hex();
     let archive = tar(&[(&format!("blobs/sha256/{hex}"), b"evil"), ("index.json", br#"{"schemaVersion":2,"manifests":[]}"#)]);
     let (_dir, store) = store();
-    assert!(matches!(load(&store, Cursor::new(archive), &Platform::host()), Err(Error::Store(_))));
+    assert!(matches!(load(&store, Cursor::new(archive), &LoadFor::Preferred(Platform::host())), Err(Error::Store(_))));
     assert!(store.blob_size(&Digest::sha256(b"good")).unwrap().is_none());
 }
 
