@@ -21,11 +21,18 @@ pub(super) fn finish_later(engine: &Engine) -> Result<(), Error> {
     if engine.store().is_settled()? {
         return Ok(());
     }
-    // The first process of a container, and often the shell that it is, takes all others with it. And a test that kills this process means this one.
-    if env::fault_points_are_armed() || std::process::id() == 1 || parent_id() == 1 || !start(engine.store().root()) {
+    if !start(engine.store().root()) {
         engine.finish(true)?;
     }
     Ok(())
+}
+
+/// Has the database's log written back where it is long: commands about containers write to it and make nothing that must be durable, and each command reads all of it.
+pub(super) fn shorten_log(engine: &Engine) {
+    if engine.store().has_long_log() {
+        // Where nothing runs in the background, SQLite does it in the end.
+        start(engine.store().root());
+    }
 }
 
 /// [`finish_later`] for who must not block.
@@ -33,7 +40,12 @@ pub(super) async fn finish(engine: Engine) -> Result<(), Error> {
     crate::task::blocking(move || finish_later(&engine)).await
 }
 
+/// Starts the process; not where it would not outlive this one.
 fn start(root: &Path) -> bool {
+    // The first process of a container, and often the shell that it is, takes all others with it. And a test that kills this process means this one.
+    if env::fault_points_are_armed() || std::process::id() == 1 || parent_id() == 1 {
+        return false;
+    }
     let mut command = Command::new("/proc/self/exe");
     command.arg(SETTLER).arg(root).env_clear().current_dir("/");
     // In a group of its own: an interrupt that is meant for the next command does not stop it.

@@ -287,7 +287,7 @@ impl Database {
 
     /// Moves what the log holds into the database where it is long: the first process to open the database reads all of the log.
     pub(crate) fn checkpoint_if_long(&self) -> Result<(), Error> {
-        if self.read_only.is_some() || self.log_length().is_none_or(|length| length < LOG_LENGTH) {
+        if !self.has_long_log() {
             return Ok(());
         }
         let _writer = self.queue();
@@ -296,6 +296,11 @@ impl Database {
         self.read("write the log back", |connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))?;
         fault_point("database:after-checkpoint");
         Ok(())
+    }
+
+    /// Whether there is something to move.
+    pub(crate) fn has_long_log(&self) -> bool {
+        self.read_only.is_none() && self.log_length().is_some_and(|length| length >= LOG_LENGTH)
     }
 
     /// How long the log is, if there is one: only a store that nobody has written to yet has none.

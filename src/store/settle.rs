@@ -89,9 +89,14 @@ impl Store {
         Ok(Unsettled { blobs: self.fresh_blobs()?, ..rows })
     }
 
-    /// Whether there is nothing in the store that a power cut would take.
+    /// Whether [`Store::settle`] has nothing to do: there is nothing in the store that a power cut would take, and the database's log is short.
     pub fn is_settled(&self) -> Result<bool, Error> {
-        Ok(self.unsettled()?.is_empty())
+        Ok(!self.has_long_log() && self.unsettled()?.is_empty())
+    }
+
+    /// Whether the database's log is so long that reading it takes a while: the first of the processes that have the database open does that.
+    pub fn has_long_log(&self) -> bool {
+        self.database().has_long_log()
     }
 
     pub(crate) fn fresh_blobs(&self) -> Result<Vec<Digest>, Error> {

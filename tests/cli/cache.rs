@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
-use crate::common::World;
+use crate::common::{World, processes, wait_for};
 
 fn world() -> Option<World> {
     let world = crate::common::world()?;
@@ -24,6 +24,21 @@ fn a_second_build_runs_nothing_and_makes_the_same_image() {
     for (title, outcome) in steps {
         assert_eq!(outcome, "CACHED", "{title}: {second}");
     }
+}
+
+#[test]
+fn a_build_with_nothing_to_do_writes_nothing() {
+    let Some(world) = world() else { return };
+    let build = || world.build(DOCKERFILE, &["-t", "app"]).ok();
+    // Every command reads what stands in the log: it must not grow.
+    let log = || std::fs::metadata(world.root().join("meta.db-wal")).unwrap();
+    build();
+    build();
+    wait_for("the flush", 60, || processes(&world.root()).is_empty());
+    let before = log();
+    build();
+    build();
+    assert_eq!((log().len(), log().modified().unwrap()), (before.len(), before.modified().unwrap()));
 }
 
 #[test]

@@ -48,6 +48,25 @@ fn a_container_is_made_without_being_started_and_restarted_with_its_files() {
 }
 
 #[test]
+fn what_containers_write_does_not_pile_up_in_the_databases_log() {
+    let Some(world) = world() else { return };
+    let log = || std::fs::metadata(world.root().join("meta.db-wal")).unwrap().len();
+    let (mut before, mut written) = (log(), 0);
+    // Until as much was written as is to be written back at the latest, twice.
+    while written < 256 << 10 {
+        let id = world.strake(["create", "localhost/busybox", "true"]).ok().stdout;
+        world.strake(["rm", id.trim()]).ok();
+        let now = log();
+        written += now.saturating_sub(before);
+        before = now;
+    }
+    wait_for("a short log", 60, || {
+        world.strake(["ps"]).ok();
+        log() < 128 << 10
+    });
+}
+
+#[test]
 fn a_paused_container_stands_still_until_it_goes_on_or_is_killed() {
     let Some(world) = world() else { return };
     let script = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.01; done";

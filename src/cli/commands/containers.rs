@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::cli::format::{Format, format};
 use crate::cli::render::size as shown_size;
 use crate::cli::table::{Table, age_in_words, ago, cut, date, tame};
-use crate::cli::{Global, env, report};
+use crate::cli::{Global, env, report, settler};
 use crate::engine::{ContainerInfo, Engine, Error};
 use crate::runtime::container::{HealthStatus, LogOptions, LogStream, Mode, NetworkRequest, State, StdinMode};
 use crate::runtime::network::builtin_id;
@@ -187,7 +187,9 @@ pub(super) fn time(text: &str) -> Result<Timestamp, String> {
 
 /// Opens the engine for what needs neither an asynchronous runtime nor sandboxes.
 pub(super) fn open(global: &Global) -> Result<Engine, Error> {
-    Engine::open(env::engine_options(global), None)
+    let engine = Engine::open(env::engine_options(global), None)?;
+    settler::shorten_log(&engine);
+    Ok(engine)
 }
 
 /// Does something to each container, tells its name as the user wrote it, and goes on after a failure.

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::{Global, env, report};
-use crate::engine::{Engine, Error, ExecOptions};
+use crate::cli::{Global, report};
+use crate::engine::{Error, ExecOptions};
 
 use super::container_flags::{terminal_size, variables};
+use super::containers::open;
 use super::detach_keys::detach_keys;
 use super::run::{self, failure_code};
 
@@ -81,7 +82,7 @@ fn start(global: &Global, args: ExecArgs) -> Result<u8, Error> {
     if args.interactive && args.tty && !args.detach && !std::io::stdin().is_terminal() {
         return Err(run::no_terminal());
     }
-    let engine = Engine::open(env::engine_options(global), None)?;
+    let engine = open(global)?;
     let info = engine.container(&args.container)?;
     let options = ExecOptions {
         env: variables(&args.env_file, &args.env)?,

@@ -17,6 +17,7 @@ use crate::runtime::container::{self, Attachment, LocalIo, Mode, Outcome, PumpOp
 
 use super::build::BuildArgs;
 use super::container_flags::{ContainerFlags, Pull};
+use super::containers::open;
 use super::exec::{DetachKeys, detach_keys_value};
 
 /// The exit status of `run` where Strake itself failed.
@@ -113,7 +114,7 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
             }
         }
     };
-    let engine = Engine::open(env::engine_options(global), None)?;
+    let engine = open(global)?;
     let (interactive, tty, rm, cidfile) = (container.interactive, container.tty, container.rm, container.cidfile.clone());
     let stdin = match (interactive, detach) {
         (false, _) => StdinMode::Closed,
@@ -193,7 +194,7 @@ pub(in crate::cli) fn create(global: &Global, args: CreateArgs) -> ExitCode {
             let hint = Some("build it first: `strake build -t NAME CONTEXT`".to_owned());
             return Err(Error::Usage { message: "--build is a flag of `strake run`".to_owned(), hint });
         }
-        let engine = Engine::open(env::engine_options(global), None)?;
+        let engine = open(global)?;
         let (stdin, cidfile) =
             (if args.container.interactive { StdinMode::Once } else { StdinMode::Closed }, args.container.cidfile.clone());
         let info = make(&engine, args.container, None, stdin)?;

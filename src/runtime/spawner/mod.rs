@@ -16,6 +16,7 @@ mod server;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -54,6 +55,8 @@ pub struct Spawner {
     pid: u32,
     /// `None` only while it is dropped.
     socket: Option<OwnedFd>,
+    /// Whether it was asked for a sandbox.
+    is_used: AtomicBool,
 }
 
 impl Spawner {
@@ -67,7 +70,7 @@ impl Spawner {
                 drop(ours);
                 exit_now(if server::serve(theirs).is_ok() { 0 } else { 1 })
             }
-            Cloned::Parent { pid, .. } => Ok(Spawner { pid, socket: Some(ours) }),
+            Cloned::Parent { pid, .. } => Ok(Spawner { pid, socket: Some(ours), is_used: AtomicBool::new(false) }),
         }
     }
 
@@ -80,6 +83,7 @@ impl Spawner {
     /// spec are absolute.
     pub fn spawn(&self, spec: &SandboxSpec, io: SandboxIo) -> Result<Running> {
         let common = self.socket.as_ref().ok_or(Error::SpawnerGone)?;
+        self.is_used.store(true, Ordering::Relaxed);
         let fail = |error: io::Error| Error::Spawner("reach", error);
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
@@ -121,8 +125,11 @@ impl Spawner {
 impl Drop for Spawner {
     fn drop(&mut self) {
         self.socket.take();
-        // It ends when it has killed what is left, which takes no longer than that.
-        let _ = reap(self.pid);
+        // It ends when it has killed what is left, which takes no longer than that. Where there is nothing, nobody waits: that is a third of a millisecond, and many
+        // on a busy machine.
+        if *self.is_used.get_mut() {
+            let _ = reap(self.pid);
+        }
     }
 }
 
