@@ -94,7 +94,7 @@ impl Client {
     /// # Errors
     /// Certificates that cannot be read.
     pub async fn connection(&self, url: &Url) -> Result<reqwest::Client, Error> {
-        self.inner.connections.client(url, &self.inner.options, Trust::Checked).await
+        Ok(self.inner.connections.client(url, &self.inner.options, Trust::Checked).await?.http)
     }
 
     /// Takes what registries (`Warning: 299`) and credential helpers want the user to know, each once.

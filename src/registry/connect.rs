@@ -7,14 +7,16 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::sync::{Mutex, OnceCell};
 use url::Url;
@@ -33,19 +35,34 @@ pub(super) enum Trust {
     Anyone,
 }
 
+/// A HTTP client for servers of one kind.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    pub(super) http: reqwest::Client,
+    /// Whether a server asked for a certificate. With TLS 1.3 it breaks the connection if it does not like what it got, and its reason may be lost.
+    is_asked: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Whether a server asked for a certificate of ours.
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Relaxed)
+    }
+}
+
 /// HTTP clients by what they must trust.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    plain: OnceCell<reqwest::Client>,
+    plain: OnceCell<Connection>,
     roots: OnceCell<Arc<RootCertStore>>,
-    usual: OnceCell<reqwest::Client>,
+    usual: OnceCell<Connection>,
     /// For `host` or `host:port` with certificates of their own, or none to check.
-    special: Mutex<HashMap<(String, Trust), Option<reqwest::Client>>>,
+    special: Mutex<HashMap<(String, Trust), Option<Connection>>>,
 }
 
 impl Connections {
     /// The client for `url`.
-    pub(super) async fn client(&self, url: &Url, options: &ClientOptions, trust: Trust) -> Result<reqwest::Client, Error> {
+    pub(super) async fn client(&self, url: &Url, options: &ClientOptions, trust: Trust) -> Result<Connection, Error> {
         if url.scheme() == "http" {
             let plain = || async { build(options, tls_config(RootCertStore::empty(), None)) };
             return self.plain.get_or_try_init(plain).await.cloned();
@@ -72,10 +89,10 @@ impl Connections {
         self.usual.get_or_try_init(|| async { build(options, tls_config(RootCertStore::clone(&roots), None)) }).await.cloned()
     }
 
-    async fn special_client(&self, authority: &str, options: &ClientOptions, trust: Trust) -> Result<Option<reqwest::Client>, Error> {
+    async fn special_client(&self, authority: &str, options: &ClientOptions, trust: Trust) -> Result<Option<Connection>, Error> {
         if trust == Trust::Anyone || options.skip_tls_verify.iter().any(|pattern| matches_host(pattern, authority)) {
             let mut config = tls_config(RootCertStore::empty(), None)?;
-            config.dangerous().set_certificate_verifier(Arc::new(TrustEveryone(provider())));
+            config.tls.dangerous().set_certificate_verifier(Arc::new(TrustEveryone(provider())));
             return build(options, Ok(config)).map(Some);
         }
         let named = options.certificates.get(authority).cloned();
@@ -93,7 +110,7 @@ impl Connections {
         let mut config = tls_config(roots.clone(), folder.identity)?;
         let bad = |error: rustls::client::VerifierBuilderError| Error::BadOption { option: "certificate", value: error.to_string() };
         let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().map_err(bad)?;
-        config.dangerous().set_certificate_verifier(Arc::new(SelfSigned { usual, known: folder.authorities }));
+        config.tls.dangerous().set_certificate_verifier(Arc::new(SelfSigned { usual, known: folder.authorities }));
         build(options, Ok(config)).map(Some)
     }
 
@@ -126,22 +143,46 @@ fn provider() -> Arc<CryptoProvider> {
 
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn tls_config(roots: RootCertStore, identity: Option<Identity>) -> Result<ClientConfig, Error> {
-    let bad = |error: rustls::Error| Error::BadOption { option: "client certificate", value: error.to_string() };
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(bad)?;
-    let builder = builder.with_root_certificates(roots);
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(bad)?,
-    };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+/// How a client does TLS.
+struct TlsConfig {
+    tls: ClientConfig,
+    is_asked: Arc<AtomicBool>,
 }
 
-fn build(options: &ClientOptions, tls: Result<ClientConfig, Error>) -> Result<reqwest::Client, Error> {
+/// What we show to servers that ask who we are.
+#[derive(Debug)]
+struct ShowIdentity {
+    identity: Option<Arc<CertifiedKey>>,
+    is_asked: Arc<AtomicBool>,
+}
+
+impl ResolvesClientCert for ShowIdentity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.is_asked.store(true, Ordering::Relaxed);
+        self.identity.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.identity.is_some()
+    }
+}
+
+fn tls_config(roots: RootCertStore, identity: Option<Identity>) -> Result<TlsConfig, Error> {
+    let bad = |error: rustls::Error| Error::BadOption { option: "client certificate", value: error.to_string() };
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(bad)?;
+    let identity = identity.map(|(chain, key)| CertifiedKey::from_der(chain, key, &provider())).transpose().map_err(bad)?;
+    let is_asked = Arc::new(AtomicBool::new(false));
+    let shown = ShowIdentity { identity: identity.map(Arc::new), is_asked: is_asked.clone() };
+    let mut tls = builder.with_root_certificates(roots).with_client_cert_resolver(Arc::new(shown));
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsConfig { tls, is_asked })
+}
+
+fn build(options: &ClientOptions, config: Result<TlsConfig, Error>) -> Result<Connection, Error> {
+    let TlsConfig { tls, is_asked } = config?;
     let loopback = [SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0)];
     let mut builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls?)
+        .tls_backend_preconfigured(tls)
         .user_agent(&options.user_agent)
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
@@ -159,7 +200,7 @@ fn build(options: &ClientOptions, tls: Result<ClientConfig, Error>) -> Result<re
         let chooser = Chooser::new(&options.proxies)?;
         builder = builder.proxy(reqwest::Proxy::custom(move |url| chooser.choose(url)));
     }
-    builder.build().map_err(Error::Setup)
+    Ok(Connection { http: builder.build().map_err(Error::Setup)?, is_asked })
 }
 
 /// What a folder of `certs.d` holds.

@@ -234,6 +234,8 @@ pub enum TransportCause {
     NotTls,
     /// The server's certificate or the TLS handshake.
     Tls,
+    /// The server asked for a certificate of ours, and there it ended.
+    Identity,
     /// The connection broke, or what arrived is not HTTP.
     Broken,
 }
@@ -244,6 +246,7 @@ impl fmt::Display for TransportCause {
             TransportCause::Connect => "cannot connect",
             TransportCause::NotTls => "the server does not speak TLS",
             TransportCause::Tls => "the TLS connection failed",
+            TransportCause::Identity => "the server asks for a client certificate, and took none or not the one it got",
             TransportCause::Broken => "the connection broke",
         })
     }
@@ -326,7 +329,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Status(error) => matches!(error.status, 408 | 429 | 500 | 502 | 503 | 504),
-            Error::Transport { cause, .. } => matches!(cause, TransportCause::Connect | TransportCause::Broken),
+            Error::Transport { cause, .. } => matches!(cause, TransportCause::Connect | TransportCause::Identity | TransportCause::Broken),
             Error::Timeout { .. } | Error::Cut { .. } => true,
             _ => false,
         }
@@ -351,6 +354,9 @@ impl Error {
                 "if the registry's certificate comes from a private authority, put the authority's certificate in `certs.d/{}/ca.crt`",
                 authority(url)
             )),
+            Error::Transport { cause: TransportCause::Identity, url, .. } => {
+                Some(format!("put the certificate and its key in `certs.d/{0}/client.cert` and `certs.d/{0}/client.key`", authority(url)))
+            }
             Error::NoRootCertificates { .. } => {
                 Some("install the package `ca-certificates`, or set SSL_CERT_FILE to a file with root certificates".to_owned())
             }

@@ -254,7 +254,10 @@ impl Client {
                 Ok(plain)
             }
             Err(Error::Transport { cause: TransportCause::Broken, .. }) => match self.dispatch(&ping(&tls).map_err(bad)?, None).await {
-                Ok(_) | Err(Error::Transport { cause: TransportCause::Tls, .. } | Error::NoRootCertificates { .. }) => Ok(tls),
+                Ok(_)
+                | Err(Error::Transport { cause: TransportCause::Tls | TransportCause::Identity, .. } | Error::NoRootCertificates { .. }) => {
+                    Ok(tls)
+                }
                 Err(_) => Ok(plain),
             },
             Err(error) => Err(error),
@@ -314,8 +317,8 @@ impl Client {
     async fn exchange(&self, call: &Call, url: Url, headers: HeaderMap) -> Result<Reply, Error> {
         let anyone = call.insecure && url.host_str() == call.url.host_str();
         let trust = if anyone { Trust::Anyone } else { Trust::Checked };
-        let http = self.inner.connections.client(&url, &self.inner.options, trust).await?;
-        let mut request = http.request(call.method.clone(), url.clone()).headers(headers);
+        let connection = self.inner.connections.client(&url, &self.inner.options, trust).await?;
+        let mut request = connection.http.request(call.method.clone(), url.clone()).headers(headers);
         let flow = Arc::new(Flow::default());
         match &call.payload {
             Payload::None if matches!(call.method, Method::GET | Method::HEAD | Method::DELETE) => {}
@@ -364,7 +367,12 @@ impl Client {
         }
         match result {
             Ok(response) => Ok(Reply { method: call.method.clone(), url, response }),
-            Err(source) => Err(transport_error(&call.method, &url, source)),
+            Err(source) => Err(match transport_error(&call.method, &url, source) {
+                Error::Transport { method, url, cause: TransportCause::Broken | TransportCause::Tls, source } if connection.is_asked() => {
+                    Error::Transport { method, url, cause: TransportCause::Identity, source }
+                }
+                other => other,
+            }),
         }
     }
 

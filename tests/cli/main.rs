@@ -52,4 +52,5 @@ mod sharing;
 mod space;
 mod ssh;
 mod terminals;
+mod tls;
 mod validate;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,22 +19,34 @@ pub(crate) struct Registry {
 impl Registry {
     /// An empty one.
     pub(crate) fn empty() -> Registry {
-        Registry::start(false, "")
+        Registry::start(false, |_| String::new())
     }
 
     /// One with the bases in it: `busybox:latest` and `minbase:bookworm`.
     pub(crate) fn with_bases() -> Registry {
-        Registry::start(true, "")
+        Registry::start(true, |_| String::new())
     }
 
     /// An empty one that knows the user `tester` with the password `pass-word`.
     pub(crate) fn with_password() -> Registry {
         let secret = Run::new("htpasswd", ["-Bbn", "tester", "pass-word"]).ok().stdout;
-        Registry::start(false, &secret)
+        Registry::start(false, |dir| {
+            let file = dir.join("htpasswd");
+            std::fs::write(&file, &secret).unwrap();
+            format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display())
+        })
     }
 
-    fn start(bases_too: bool, htpasswd: &str) -> Registry {
-        let parent = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tmp");
+    /// An empty one with this certificate and its key, which wants a certificate of its clients that `authority` has signed.
+    pub(crate) fn with_certificates(certificate: &Path, key: &Path, authority: Option<&Path>) -> Registry {
+        let clients = authority.map_or_else(String::new, |file| format!(", clientcas: [{}]", file.display()));
+        // A line of the entry `http`, which the file ends with.
+        Registry::start(false, |_| format!("    tls: {{certificate: {}, key: {}{clients}}}\n", certificate.display(), key.display()))
+    }
+
+    /// `more` gives further lines of the settings; it is told a directory for files.
+    fn start(bases_too: bool, more: impl Fn(&Path) -> String) -> Registry {
+        let parent = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tmp");
         std::fs::create_dir_all(&parent).unwrap();
         let dir = tempfile::Builder::new().prefix("registry-").tempdir_in(parent).unwrap();
         let storage = dir.path().join("storage");
@@ -47,14 +60,10 @@ impl Registry {
             let address = format!("127.0.0.1:{port}");
             let mut config = format!(
                 "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-                 http: {{addr: \"{address}\"}}\n",
+                 http:\n    addr: \"{address}\"\n",
                 storage.display()
             );
-            if !htpasswd.is_empty() {
-                let file = dir.path().join("htpasswd");
-                std::fs::write(&file, htpasswd).unwrap();
-                config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
-            }
+            config += &more(dir.path());
             let file = dir.path().join("config.yml");
             std::fs::write(&file, config).unwrap();
             let mut command = Command::new("docker-registry");
