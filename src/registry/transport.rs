@@ -131,7 +131,7 @@ impl Reply {
     pub(super) async fn chunk(&mut self, idle: Duration) -> Result<Option<Bytes>, Error> {
         match tokio::time::timeout(idle, self.response.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(source)) => Err(transport_error(&self.method, &self.url, source)),
+            Ok(Err(source)) => Err(transport_error(&self.method, &self.url, source, false)),
             Err(_) => Err(Error::Timeout { method: self.method.to_string(), url: self.safe_url(), after: idle }),
         }
     }
@@ -367,12 +367,7 @@ impl Client {
         }
         match result {
             Ok(response) => Ok(Reply { method: call.method.clone(), url, response }),
-            Err(source) => Err(match transport_error(&call.method, &url, source) {
-                Error::Transport { method, url, cause: TransportCause::Broken | TransportCause::Tls, source } if connection.is_asked() => {
-                    Error::Transport { method, url, cause: TransportCause::Identity, source }
-                }
-                other => other,
-            }),
+            Err(source) => Err(transport_error(&call.method, &url, source, connection.is_asked())),
         }
     }
 
@@ -621,16 +616,19 @@ async fn open_slice(slice: &Slice, flow: Arc<Flow>) -> Result<impl Stream<Item =
     }))
 }
 
-/// Says what broke. The client's own message loses its URL, which may carry a signature.
-pub(super) fn transport_error(method: &Method, url: &Url, error: reqwest::Error) -> Error {
+/// Says what broke. The client's own message loses its URL, which may carry a signature. `is_asked` says whether the server wanted a certificate of ours.
+pub(super) fn transport_error(method: &Method, url: &Url, error: reqwest::Error, is_asked: bool) -> Error {
     let error = error.without_url();
     if error.is_builder() {
         return Error::Setup(error);
     }
     let cause = match tls_error(&error) {
         Some(rustls::Error::InvalidMessage(_)) => TransportCause::NotTls,
+        // What we say of its certificate comes before what it says of ours.
+        Some(rustls::Error::AlertReceived(_)) if is_asked => TransportCause::Identity,
         Some(_) => TransportCause::Tls,
         None if error.is_connect() => TransportCause::Connect,
+        None if is_asked => TransportCause::Identity,
         None => TransportCause::Broken,
     };
     Error::Transport { method: method.to_string(), url: SafeUrl::new(url.as_str()), cause, source: error }
