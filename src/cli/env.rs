@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::diag::Secret;
 use crate::engine::{DoctorRequest, EngineOptions, Error, NetworkFiles, RegistrySettings};
 use crate::registry::{ClientOptions, CredentialFiles, Proxies, RegistriesFiles};
+use crate::runtime::network::Program;
 use crate::task::{FAULT_POINTS, FaultPlan};
 
 use super::Global;
@@ -40,7 +41,7 @@ const PROXIES: [[&str; 2]; 3] = [["HTTP_PROXY", "http_proxy"], ["HTTPS_PROXY", "
 const CONTAINERS_REGISTRIES_CONF: &str = "CONTAINERS_REGISTRIES_CONF";
 /// How progress is shown; `--progress` wins.
 pub(super) const PROGRESS: &str = "BUILDKIT_PROGRESS";
-/// Where credential helpers are looked for.
+/// Where credential helpers are looked for, and programs that carry packets.
 const PATH: &str = "PATH";
 /// What terminal this is; `dumb` is one without colours and without a cursor that moves.
 const TERM: &str = "TERM";
@@ -204,12 +205,13 @@ pub(super) fn engine_options(global: &Global) -> EngineOptions {
         registry_settings,
         max_layer_size: text(MAX_LAYER_SIZE),
         network: network_files(),
+        programs: program_dirs(),
     }
 }
 
 /// What `strake doctor` is asked about.
 pub(super) fn doctor_request(global: &Global) -> DoctorRequest {
-    let EngineOptions { root, credentials, registries, .. } = engine_options(global);
+    let EngineOptions { root, credentials, registries, programs, .. } = engine_options(global);
     let settings = credentials
         .docker_config
         .into_iter()
@@ -217,7 +219,7 @@ pub(super) fn doctor_request(global: &Global) -> DoctorRequest {
         .chain(registries.asked)
         .chain(registries.user)
         .chain(registries.system);
-    DoctorRequest { root, rootless: global.rootless, settings: settings.collect() }
+    DoctorRequest { root, rootless: global.rootless, settings: settings.collect(), programs }
 }
 
 /// Where a registry keeps what it has, if the command line does not say.
@@ -246,8 +248,18 @@ fn credential_files(home: &std::path::Path) -> CredentialFiles {
         docker_config: Some(docker.join("config.json")),
         auth_json,
         inline: text(DOCKER_AUTH_CONFIG).map(Secret::new),
-        helper_dirs: std::env::var_os(PATH).map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
+        helper_dirs: program_dirs(),
     }
+}
+
+/// Where programs are looked for.
+fn program_dirs() -> Vec<PathBuf> {
+    std::env::var_os(PATH).map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+/// The programs that may carry a container's packets.
+pub(super) fn network_programs() -> Vec<Program> {
+    Program::find(&program_dirs())
 }
 
 fn network_files() -> NetworkFiles {

@@ -194,7 +194,7 @@ pub fn main() -> ExitCode {
     }
     let mut args = std::env::args_os();
     let program = args.next();
-    if let Some(code) = supervisor(&mut args).or_else(settler::settler) {
+    if let Some(code) = supervisor(&mut args).or_else(network_service).or_else(settler::settler) {
         return code;
     }
     if let Some(code) = commands::oci::main(program.as_deref()) {
@@ -302,9 +302,15 @@ fn supervisor(args: &mut impl Iterator<Item = OsString>) -> Option<ExitCode> {
     }
     args.next();
     let rest: Vec<OsString> = args.collect();
-    let code = supervisor_main(rest.clone());
+    let code = supervisor_main(rest.clone(), &env::network_programs());
     commands::run::after_supervisor(&rest);
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Runs this process as the service of a build step's network, if that is what it was started for.
+fn network_service() -> Option<ExitCode> {
+    use crate::runtime::network::{SERVICE, service_main};
+    (std::env::args_os().nth(1)? == SERVICE).then(service_main).map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

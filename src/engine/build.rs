@@ -275,7 +275,7 @@ impl Engine {
             epoch: epoch.filter(|_| request.reproducible),
             checksums: Arc::new(SeenMemo::new(StoreMemo(self.store.clone(), AtomicU64::new(0)))),
             sources,
-            network: networks(&self.options.run_dir, &self.options.network, progress, &request.steps.extra_hosts),
+            network: networks(&self.options, progress, &request.steps.extra_hosts),
             secrets: request.secrets,
             steps: request.steps,
             failed: request.failed,

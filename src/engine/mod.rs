@@ -100,6 +100,8 @@ pub struct EngineOptions {
     pub max_layer_size: Option<String>,
     /// The host's files about names.
     pub network: NetworkFiles,
+    /// The directories of programs that may carry packets of containers and steps.
+    pub programs: Vec<PathBuf>,
 }
 
 /// What the user's own settings say of registries.

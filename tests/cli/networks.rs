@@ -12,13 +12,13 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::common::{Done, Run, World, able, processes, wait_for, world};
 
-const UPLINK: &str = "203.0.113.2";
-const OUTSIDE: &str = "203.0.113.1";
-const UPLINK6: &str = "2001:db8:113::2";
-const OUTSIDE6: &str = "2001:db8:113::1";
+pub(crate) const UPLINK: &str = "203.0.113.2";
+pub(crate) const OUTSIDE: &str = "203.0.113.1";
+pub(crate) const UPLINK6: &str = "2001:db8:113::2";
+pub(crate) const OUTSIDE6: &str = "2001:db8:113::1";
 
 #[track_caller]
-fn sh(script: &str) -> String {
+pub(crate) fn sh(script: &str) -> String {
     let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -31,15 +31,7 @@ fn on_a_host(test: impl FnOnce(&World) + Send + 'static) {
     }
     let host = std::thread::spawn(move || {
         let Some(world) = world() else { return };
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
-        mount(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-        sh(&format!(
-            "ip link set lo up; ip netns add outside; ip link add up0 type veth peer name out0 netns outside
-             ip addr add {UPLINK}/24 dev up0; ip -6 addr add {UPLINK6}/64 dev up0 nodad; ip link set up0 up
-             ip -n outside link set lo up; ip -n outside addr add {OUTSIDE}/24 dev out0; ip -n outside -6 addr add {OUTSIDE6}/64 dev out0 nodad
-             ip -n outside link set out0 up; ip route add default via {OUTSIDE}; ip -6 route add default via {OUTSIDE6}"
-        ));
+        become_a_host();
         test(&world);
     });
     if let Err(panic) = host.join() {
@@ -47,8 +39,21 @@ fn on_a_host(test: impl FnOnce(&World) + Send + 'static) {
     }
 }
 
+/// Makes this thread a host of its own, with an outside.
+pub(crate) fn become_a_host() {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    mount(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    sh(&format!(
+        "ip link set lo up; ip netns add outside; ip link add up0 type veth peer name out0 netns outside
+         ip addr add {UPLINK}/24 dev up0; ip -6 addr add {UPLINK6}/64 dev up0 nodad; ip link set up0 up
+         ip -n outside link set lo up; ip -n outside addr add {OUTSIDE}/24 dev out0; ip -n outside -6 addr add {OUTSIDE6}/64 dev out0 nodad
+         ip -n outside link set out0 up; ip route add default via {OUTSIDE}; ip -6 route add default via {OUTSIDE6}"
+    ));
+}
+
 /// Runs `work` in another network namespace.
-fn in_netns<T: Send + 'static>(path: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn in_netns<T: Send + 'static>(path: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let netns = std::fs::File::open(path).unwrap();
     let worker = std::thread::spawn(move || {
         setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
@@ -57,7 +62,7 @@ fn in_netns<T: Send + 'static>(path: &str, work: impl FnOnce() -> T + Send + 'st
     worker.join().unwrap()
 }
 
-fn outside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn outside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     in_netns("/run/netns/outside", work)
 }
 
@@ -90,7 +95,10 @@ fn exec(world: &World, name: &str, script: &str) -> Done {
 
 /// A server in a container that tells each caller the address it sees, and then says back what it hears until the caller has said all.
 fn serve_tcp(world: &World, container: &str, port: u16) {
-    let listener = inside(world, container, move || TcpListener::bind(("::", port)).unwrap());
+    tell_callers(inside(world, container, move || TcpListener::bind(("::", port)).unwrap()));
+}
+
+pub(crate) fn tell_callers(listener: TcpListener) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -105,7 +113,11 @@ fn serve_tcp(world: &World, container: &str, port: u16) {
 }
 
 fn serve_udp(world: &World, container: &str, port: u16) {
-    let socket = inside(world, container, move || UdpSocket::bind(("::", port)).unwrap());
+    echo(inside(world, container, move || UdpSocket::bind(("::", port)).unwrap()));
+}
+
+/// Says back every datagram.
+pub(crate) fn echo(socket: UdpSocket) {
     std::thread::spawn(move || {
         let mut buffer = [0; 2048];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
@@ -115,7 +127,7 @@ fn serve_udp(world: &World, container: &str, port: u16) {
 }
 
 /// What a server of [`serve_tcp`] at `address` says of the caller; nothing where there is none.
-fn ask(address: &str) -> Option<String> {
+pub(crate) fn ask(address: &str) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(2)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.write_all(b"ping").ok()?;
@@ -125,7 +137,7 @@ fn ask(address: &str) -> Option<String> {
     heard.strip_suffix("\nping").map(str::to_owned)
 }
 
-fn ask_udp(address: &str) -> bool {
+pub(crate) fn ask_udp(address: &str) -> bool {
     let to: SocketAddr = address.parse().unwrap();
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).unwrap();
@@ -663,8 +675,11 @@ fn without_root_ports_and_networks_are_refused_with_the_reason() {
     std::fs::copy(env!("CARGO_BIN_EXE_strake"), dir.join("strake")).unwrap();
     std::fs::copy(crate::common::bases().join("busybox.tar"), dir.join("busybox.tar")).unwrap();
     let strake = |args: &[&str]| {
-        let run = Run::new("setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(dir.join("strake")).arg_all(args);
-        run.env("HOME", dir).env("XDG_RUNTIME_DIR", dir.join("run")).env("STRAKE_ROOT", dir.join("store")).dir("/")
+        let setpriv = crate::common::which("setpriv").unwrap();
+        let run =
+            Run::new(setpriv.to_str().unwrap(), ["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(dir.join("strake")).arg_all(args);
+        // Neither pasta nor slirp4netns is there.
+        run.env("HOME", dir).env("XDG_RUNTIME_DIR", dir.join("run")).env("STRAKE_ROOT", dir.join("store")).env("PATH", dir).dir("/")
     };
     let import = strake(&["import", "-c", "CMD [\"sh\"]", dir.join("busybox.tar").to_str().unwrap(), "localhost/busybox"]).run();
     if import.stderr.contains("user namespace") {
@@ -679,6 +694,8 @@ fn without_root_ports_and_networks_are_refused_with_the_reason() {
         assert_eq!(refused.code, 125, "{refused}");
         refused.says(&["without root", "hint: run as root"]);
     }
+    strake(&["run", "--rm", "-p", "8080:80", "localhost/busybox", "true"]).fails().says(&["pasta", "slirp4netns", "passt"]);
+    strake(&["run", "--rm", "--network", "pasta", "localhost/busybox", "true"]).fails().says(&["`pasta` is not in the PATH", "passt"]);
     strake(&["network", "rm", "front", "closed"]).ok();
     assert_eq!(strake(&["ps", "-aq"]).ok().stdout, "");
 }

@@ -232,7 +232,9 @@ impl Engine {
     pub fn start_container(&self, info: &ContainerInfo, mode: Mode) -> Result<Started, Error> {
         // The process outlives this one, and must find the store to remove its container.
         self.check_networks(info)?;
-        let env = vec![("STRAKE_ROOT".into(), self.store().root().as_os_str().to_owned())];
+        let mut env = vec![("STRAKE_ROOT".into(), self.store().root().as_os_str().to_owned())];
+        // Where programs are that may carry the container's packets.
+        env.extend(std::env::join_paths(&self.options().programs).ok().map(|path| ("PATH".into(), path)));
         let starter = Starter { env, ..Starter::default() };
         fault_point("container:starting");
         let started = starter.start(&info.dir, mode).map_err(|source| info.failed("start", source));

@@ -9,7 +9,9 @@ use crate::path::RootPath;
 use crate::runtime::MountSpec;
 use crate::runtime::Sharing;
 use crate::runtime::container::{EndpointSpec, NameSettings, NetworkRequest};
-use crate::runtime::network::{DEFAULT_NETWORK, EndpointRequest, PortRequest, Protocol, ResolvMode, hosts_file, resolv_conf_of};
+use crate::runtime::network::{
+    Carrier, DEFAULT_NETWORK, EndpointRequest, NetworkPlan, PortRequest, Protocol, ResolvMode, hosts_file, resolv_conf_of,
+};
 use crate::store::ContainerRecord;
 
 use super::super::{Engine, Error};
@@ -100,6 +102,9 @@ impl Engine {
                 let endpoints: Result<Vec<EndpointSpec>, Error> =
                     choices.iter().map(|choice| self.endpoint(&choice.network, &choice.request)).collect();
                 let endpoints = endpoints?;
+                if let (Some(carrier), true) = (endpoints.iter().find_map(|endpoint| endpoint.plan.carrier()), endpoints.len() > 1) {
+                    return Err(usage(format!("a container cannot be on the network `{}` and on others", carrier.name()), None));
+                }
                 for (at, endpoint) in endpoints.iter().enumerate() {
                     if endpoints[..at].iter().any(|other| other.plan.id == endpoint.plan.id) {
                         return Err(usage(format!("the network `{}` is named twice", endpoint.plan.name), None));
@@ -116,7 +121,10 @@ impl Engine {
     /// # Errors
     /// There is no such network, or it cannot give what is asked for.
     pub(in crate::engine) fn endpoint(&self, network: &str, request: &EndpointRequest) -> Result<EndpointSpec, Error> {
-        let network = self.network(network)?;
+        let network = match (self.network(network), Carrier::parse(network)) {
+            (Err(Error::Usage { .. }), Some(carrier)) => return carried(carrier, request),
+            (network, _) => network?,
+        };
         let config = &network.config;
         let name = &config.plan.name;
         if config.driver != "bridge" {
@@ -188,6 +196,15 @@ impl Engine {
         }
         Ok(mounts)
     }
+}
+
+/// A place on a network that a program makes, for one container.
+fn carried(carrier: Carrier, request: &EndpointRequest) -> Result<EndpointSpec, Error> {
+    if *request != (EndpointRequest { mac: request.mac, ..EndpointRequest::default() }) {
+        let message = format!("a container has neither aliases nor addresses of its choice with --network {}", carrier.name());
+        return Err(usage(message, None));
+    }
+    Ok(EndpointSpec { plan: NetworkPlan::carried(carrier), run_dir: std::path::PathBuf::new(), request: request.clone() })
 }
 
 /// What belongs to the network cannot be said where it is another container's.

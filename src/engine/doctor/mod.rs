@@ -21,6 +21,8 @@ pub struct DoctorRequest {
     pub rootless: bool,
     /// Files about registries that are read where they are there.
     pub settings: Vec<PathBuf>,
+    /// Where programs are looked for.
+    pub programs: Vec<PathBuf>,
 }
 
 /// How something is.
@@ -68,7 +70,7 @@ pub fn examine(request: &DoctorRequest) -> Vec<Finding> {
     let mut all = kernel::findings(request.rootless);
     all.extend(users::findings(request.rootless));
     all.extend(groups::findings(request.rootless));
-    all.extend(network::findings(request.rootless));
+    all.extend(network::findings(request));
     all.extend(places::findings(request));
     all
 }

@@ -1,21 +1,31 @@
-//! Networks: a bridge of one's own with NAT as root, a helper without.
+//! Networks: a bridge of one's own with NAT as root, a program that carries packets without.
 
-use super::{Finding, program};
-use crate::runtime::network::{Network, Unavailable};
+use super::{DoctorRequest, Finding};
+use crate::runtime::network::{Carrier, Network, Program, Unavailable, probe_tun};
 
-pub(super) fn findings(rootless: bool) -> Vec<Finding> {
-    if rootless {
-        return vec![match ["pasta", "slirp4netns"].into_iter().find(|name| program(name).is_some()) {
-            Some(name) => Finding::ok("network", format!("`{name}` is installed")),
-            None => Finding::warn(
-                "network",
-                "neither pasta nor slirp4netns is installed: containers use the host's network",
-                "apt-get install passt",
-            ),
-        }];
-    }
-    vec![match Network::probe() {
+pub(super) fn findings(request: &DoctorRequest) -> Vec<Finding> {
+    vec![if request.rootless { carried(request) } else { bridge() }]
+}
+
+fn bridge() -> Finding {
+    match Network::probe() {
         Ok(()) => Finding::ok("network", "a private one with nf_tables and a bridge"),
         Err(Unavailable { reason, hint }) => Finding::warn("network", format!("{reason}: containers use the host's network"), hint),
-    }]
+    }
+}
+
+fn carried(request: &DoctorRequest) -> Finding {
+    let Some(program) = Program::find(&request.programs).into_iter().next() else {
+        let found = "neither pasta nor slirp4netns is in the PATH: containers use the host's network and cannot publish ports";
+        let fix = format!("apt-get install {} (or {})", Carrier::Pasta.package(), Carrier::Slirp4netns.package());
+        return Finding::warn("network", found, fix);
+    };
+    match probe_tun() {
+        Ok(()) => Finding::ok("network", format!("a private one by `{}`", program.path.display())),
+        Err(Unavailable { reason, hint }) => Finding::warn(
+            "network",
+            format!("{reason}, so `{}` is of no use: containers use the host's network", program.carrier.name()),
+            hint,
+        ),
+    }
 }

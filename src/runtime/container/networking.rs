@@ -15,8 +15,9 @@ use super::supervisor::StartError;
 use super::{ContainerSpec, Error, HostAddress, NetworkRequest, load_spec, load_state};
 use crate::runtime::NetworkMode;
 use crate::runtime::network::{
-    self, BoundPort, DNS_ADDRESS, EndpointRequest, EndpointState, Namespace, Network, NetworkPlan, ResolvFlags, ResolvMode, Service,
-    ServiceRequest, Settings, builtin_id, hosts_file, name_servers, resolv_conf_of,
+    self, Behind, BoundPort, Carrier, DNS_ADDRESS, EndpointRequest, EndpointState, Namespace, Network, NetworkPlan, Program, ResolvFlags,
+    ResolvMode, Service, ServiceRequest, Settings, Userspace, builtin_id, carried_resolv_conf, host_address, hosts_file, is_for_us,
+    name_servers, no_program, probe_tun, resolv_conf_of,
 };
 
 /// A place on a network that a container is to have.
@@ -64,6 +65,12 @@ impl NameSettings {
         resolv_conf_of(&text, mode, &self.resolv, own_server.then_some(IpAddr::V4(DNS_ADDRESS)))
     }
 
+    /// The same where a program carries the container's packets: our own server knows all of the host's, also those at its loopback.
+    fn resolv_conf_of_carried(&self) -> String {
+        let text = std::fs::read_to_string(&self.resolv_conf.0).unwrap_or_default();
+        carried_resolv_conf(&text, &self.resolv)
+    }
+
     fn servers(&self) -> Vec<IpAddr> {
         name_servers(&std::fs::read_to_string(&self.resolv_conf.0).unwrap_or_default(), &self.resolv)
     }
@@ -78,6 +85,8 @@ enum Kind {
     /// That of another container.
     Joined(OwnedFd),
     Own(Box<Namespace>),
+    /// One that a program connects with the host's; the service has it.
+    Carried(Box<EndpointState>),
 }
 
 /// A running container's network. Dropped in this order: who serves it, then all places on networks.
@@ -89,22 +98,38 @@ pub(super) struct Networked {
 
 impl Networked {
     /// Makes what the spec asks for.
-    pub(super) fn set_up(dir: &ContainerDir, spec: &ContainerSpec, warnings: &mut Vec<String>) -> Result<Networked, StartError> {
-        let kind = match &spec.network {
+    pub(super) fn set_up(
+        dir: &ContainerDir,
+        spec: &ContainerSpec,
+        programs: &[Program],
+        warnings: &mut Vec<String>,
+    ) -> Result<Networked, StartError> {
+        let mut networked = Networked::default();
+        networked.kind = match &spec.network {
             NetworkRequest::Host => Kind::Host,
             NetworkRequest::None => Kind::None,
             NetworkRequest::Container { id, dir } => Kind::Joined(namespace_of(id, dir)?),
-            NetworkRequest::Networks(endpoints) => match own(endpoints, spec) {
-                Ok(namespace) => Kind::Own(Box::new(namespace)),
-                // A container that only wants to be on some network goes on with the host's.
-                Err(network::Error::Unavailable(why)) if is_plain(endpoints, spec) => {
-                    warnings.push(format!("{why}: using the host's network"));
-                    Kind::Host
+            NetworkRequest::Networks(endpoints) => {
+                let asked = endpoints.iter().find_map(|endpoint| endpoint.plan.carrier());
+                let made = match asked {
+                    Some(carrier) => networked.carry_by(carrier, programs, &endpoints[0], spec),
+                    None => match own(endpoints, spec) {
+                        Ok(namespace) => Ok(Kind::Own(Box::new(namespace))),
+                        Err(network::Error::Unavailable(why)) => networked.carry_instead(why, programs, endpoints, spec),
+                        Err(error) => Err(error),
+                    },
+                };
+                match made {
+                    Ok(kind) => kind,
+                    // A container that only wants to be on some network goes on with the host's.
+                    Err(network::Error::Unavailable(why)) if asked.is_none() && is_plain(endpoints, spec) => {
+                        warnings.push(format!("{why}: using the host's network"));
+                        Kind::Host
+                    }
+                    Err(error) => return Err(StartError::Network(error)),
                 }
-                Err(error) => return Err(StartError::Network(error)),
-            },
+            }
         };
-        let mut networked = Networked { service: None, kind };
         if let Kind::Own(namespace) = &mut networked.kind {
             if let Some(why) = namespace.no_way_out() {
                 warnings.push(format!("nothing leads out of the container's network: {why} ({})", why.hint));
@@ -118,6 +143,58 @@ impl Networked {
         Ok(networked)
     }
 
+    /// Has that program connect the container.
+    fn carry_by(
+        &mut self,
+        carrier: Carrier,
+        programs: &[Program],
+        endpoint: &EndpointSpec,
+        spec: &ContainerSpec,
+    ) -> Result<Kind, network::Error> {
+        let programs: Vec<Program> = programs.iter().filter(|program| program.carrier == carrier).cloned().collect();
+        if programs.is_empty() {
+            return Err(network::Error::Unavailable(no_program(Some(carrier))));
+        }
+        self.carry(programs, endpoint, spec)
+    }
+
+    /// Has some program connect a container that is on the shared bridge where that can be. `why` it cannot.
+    fn carry_instead(
+        &mut self,
+        why: network::Unavailable,
+        programs: &[Program],
+        endpoints: &[EndpointSpec],
+        spec: &ContainerSpec,
+    ) -> Result<Kind, network::Error> {
+        match endpoints {
+            [endpoint] if endpoint.plan.is_default() && is_for_us() => match programs {
+                [] => Err(network::Error::Unavailable(no_program(None))),
+                programs => self.carry(programs.to_vec(), endpoint, spec),
+            },
+            _ => Err(network::Error::Unavailable(why)),
+        }
+    }
+
+    fn carry(&mut self, programs: Vec<Program>, endpoint: &EndpointSpec, spec: &ContainerSpec) -> Result<Kind, network::Error> {
+        probe_tun().map_err(network::Error::Unavailable)?;
+        let behind = Behind::Program(Userspace { programs, mac: endpoint.request.mac });
+        let request = ServiceRequest { container: &spec.id, ports: &spec.ports, publish_at: None, behind };
+        let service = Service::start(&request, &Settings::of_carried(spec.names.servers()))?;
+        let Some((place, _)) = service.place() else { return Err(network::Error::ServiceEnded) };
+        let state = EndpointState {
+            network: endpoint.plan.id.clone(),
+            name: endpoint.plan.name.clone(),
+            address: place.address,
+            gateway: place.gateway,
+            ipv6: place.ipv6,
+            ipv6_gateway: None,
+            mac: place.mac,
+            link: network::CARRIED_LINK.to_owned(),
+        };
+        self.service = Some(service);
+        Ok(Kind::Carried(Box::new(state)))
+    }
+
     /// Starts the process that serves ports and names, or tells it what has changed; where there is nothing to serve there is none.
     fn serve(&mut self, spec: &ContainerSpec) -> Result<(), network::Error> {
         let Kind::Own(namespace) = &mut self.kind else { return Ok(()) };
@@ -126,12 +203,12 @@ impl Networked {
         let settings = settings(namespace, spec);
         match &self.service {
             Some(service) => service.update(&settings),
-            None if spec.ports.is_empty() && settings.directories.is_empty() => Ok(()),
+            None if spec.ports.is_empty() && !settings.names => Ok(()),
             None => {
                 let publish_at = namespace.networks().find(|plan| !plan.internal).and_then(|plan| plan.publish_at);
                 // With no network that leads out there is nothing that could be published.
                 let ports = if settings.target.is_some() { &spec.ports[..] } else { &[] };
-                let request = ServiceRequest { container: &spec.id, ports, publish_at, netns: namespace.fd() };
+                let request = ServiceRequest { container: &spec.id, ports, publish_at, behind: Behind::Bridge(namespace.fd()) };
                 self.service = Some(Service::start(&request, &settings)?);
                 Ok(())
             }
@@ -144,8 +221,12 @@ impl Networked {
         (spec.name, spec.network) = (new.name, new.network);
         let NetworkRequest::Networks(wanted) = &spec.network else { return Ok(()) };
         let Kind::Own(namespace) = &mut self.kind else {
-            // It has the host's network in place of one of its own, and keeps it until its next start.
-            return if is_plain(wanted, spec) { Ok(()) } else { Err(StartError::NoOwnNetwork) };
+            // It has the host's network in place of one of its own, and keeps it until its next start, or one that cannot change.
+            let same = match &self.kind {
+                Kind::Carried(state) => matches!(&wanted[..], [endpoint] if endpoint.plan.id == state.network),
+                _ => is_plain(wanted, spec),
+            };
+            return if same { Ok(()) } else { Err(StartError::NoOwnNetwork) };
         };
         let there: Vec<EndpointState> = namespace.endpoints().cloned().collect();
         for gone in there.iter().filter(|state| !wanted.iter().any(|endpoint| endpoint.plan.id == state.network)) {
@@ -172,7 +253,7 @@ impl Networked {
         match self.kind {
             Kind::Host => NetworkMode::Host,
             Kind::None => NetworkMode::None,
-            Kind::Joined(_) | Kind::Own(_) => NetworkMode::Joined,
+            Kind::Joined(_) | Kind::Own(_) | Kind::Carried(_) => NetworkMode::Joined,
         }
     }
 
@@ -181,6 +262,10 @@ impl Networked {
         match &self.kind {
             Kind::Joined(netns) => netns.as_fd().try_clone_to_owned().map(Some),
             Kind::Own(namespace) => namespace.fd().try_clone_to_owned().map(Some),
+            Kind::Carried(_) => {
+                let netns = self.service.as_ref().and_then(Service::place).map(|(_, netns)| netns.try_clone_to_owned());
+                netns.transpose()
+            }
             Kind::Host | Kind::None => Ok(None),
         }
     }
@@ -188,6 +273,7 @@ impl Networked {
     pub(super) fn endpoints(&self) -> Vec<EndpointState> {
         match &self.kind {
             Kind::Own(namespace) => namespace.endpoints().cloned().collect(),
+            Kind::Carried(state) => vec![EndpointState::clone(state)],
             _ => Vec::new(),
         }
     }
@@ -212,6 +298,7 @@ impl Networked {
             Kind::None => tell(spec, action, &builtin_id("none"), "none", "null"),
             Kind::Joined(_) => {}
             Kind::Own(namespace) => namespace.endpoints().for_each(|state| tell(spec, action, &state.network, &state.name, "bridge")),
+            Kind::Carried(state) => tell(spec, action, &state.network, &state.name, "bridge"),
         }
     }
 
@@ -230,6 +317,12 @@ impl Networked {
                     std::iter::once(IpAddr::V4(state.address.address)).chain(state.ipv6.map(|net| IpAddr::V6(net.address)))
                 });
                 (addresses.collect(), namespace.endpoints().next().map(|state| IpAddr::V4(state.gateway)))
+            }
+            (Kind::Carried(state), _) => {
+                write("resolv.conf", spec.names.resolv_conf_of_carried())?;
+                let addresses = [Some(IpAddr::V4(state.address.address)), state.ipv6.map(|net| IpAddr::V6(net.address))];
+                // What the host offers is at its own address: the gateway is the program's.
+                (addresses.into_iter().flatten().collect(), host_address().or(Some(IpAddr::V4(state.gateway))))
             }
             // It was to have one of its own.
             (Kind::Host, NetworkRequest::Networks(_)) => (Vec::new(), None),
@@ -288,6 +381,7 @@ fn settings(namespace: &Namespace, spec: &ContainerSpec) -> Settings {
     Settings {
         target: namespace.target(),
         direct: namespace.no_way_out().is_none(),
+        names: endpoints.iter().any(|endpoint| !endpoint.plan.is_default()),
         directories: named.map(|endpoint| (endpoint.plan.name.clone(), endpoint.run_dir.clone())).collect(),
         // What may not go out does not ask those who may, either.
         dns_servers: if leads_out { spec.names.servers() } else { Vec::new() },

@@ -26,6 +26,7 @@ use super::start::{Mode, Report};
 use super::state::{self, ContainerDir, State};
 use super::streams::{Streams, null};
 use super::{ContainerSpec, Error, load_spec, pause, shared};
+use crate::runtime::network::Program;
 use crate::runtime::{self, SandboxIo, launch, network};
 use crate::sys::{process, signals};
 
@@ -47,8 +48,8 @@ pub(super) enum StartError {
 }
 
 /// The supervisor's `main`: `args` are those after [`SUPERVISOR`](super::SUPERVISOR). The process has one thread and has opened nothing yet: all descriptors but the
-/// standard ones are closed. Gives the exit code of the process.
-pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> i32 {
+/// standard ones are closed. `programs` may carry the container's packets. Gives the exit code of the process.
+pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, programs: &[Program]) -> i32 {
     let mut args = args.into_iter();
     let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return 125 };
     // What leaked through the starter (a CI runner's pipe, whose end it waits for) must not stay open as long as the container runs. Without it, it does.
@@ -59,7 +60,7 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let _ = signals::ignore(nix::sys::signal::Signal::SIGPIPE);
     let first = if mode == Mode::Attached.name() { take_stdin().ok() } else { None };
     let dir = ContainerDir::new(&dir);
-    match run(&dir, first) {
+    match run(&dir, first, programs) {
         Ok(()) => 0,
         Err(error) => {
             let code = match &error {
@@ -96,10 +97,10 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The whole life of the container, with all its restarts.
-fn run(dir: &ContainerDir, first: Option<UnixStream>) -> Result<(), StartError> {
+fn run(dir: &ContainerDir, first: Option<UnixStream>, programs: &[Program]) -> Result<(), StartError> {
     let lock = dir.lock()?;
     let mut spec = load_spec(dir.path())?;
-    let begun = listen(dir).map_err(StartError::from).and_then(|listener| start(dir, &spec, listener, 0));
+    let begun = listen(dir).map_err(StartError::from).and_then(|listener| start(dir, &spec, programs, listener, 0));
     let mut running = begun.inspect_err(|error| record_failure(dir, error, 0))?;
     let mut clients: Vec<Client> = first.into_iter().map(Client::starter).collect();
     let mut restarts = Restarts::new();
@@ -150,7 +151,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>) -> Result<(), StartError> 
             let _ = std::fs::remove_file(dir.file("attach.sock"));
             return Ok(());
         }
-        match start(dir, &spec, listener, restarts.count) {
+        match start(dir, &spec, programs, listener, restarts.count) {
             Ok(again) => running = again,
             Err(error) => {
                 record_failure(dir, &error, restarts.count);
@@ -195,11 +196,17 @@ struct Running {
     health: Option<Monitor>,
 }
 
-fn start(dir: &ContainerDir, spec: &ContainerSpec, listener: UnixListener, restarts: u32) -> Result<Running, StartError> {
+fn start(
+    dir: &ContainerDir,
+    spec: &ContainerSpec,
+    programs: &[Program],
+    listener: UnixListener,
+    restarts: u32,
+) -> Result<Running, StartError> {
     let log = LogWriter::open(&dir.log(), spec.log)?;
     let mut sandbox = spec.sandbox.clone();
     let mut warnings = Vec::new();
-    let network = Networked::set_up(dir, spec, &mut warnings)?;
+    let network = Networked::set_up(dir, spec, programs, &mut warnings)?;
     sandbox.network = network.mode();
     let streams = Streams::new(spec.tty, spec.stdin).map_err(|error| StartError::Kernel("make pipes", error))?;
     let (inner, ends) = streams.split();

@@ -30,7 +30,7 @@ extern "C" fn supervise_if_asked() {
     let line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
     let mut args = line.split(|byte| *byte == 0).map(|arg| OsString::from_vec(arg.to_vec())).skip(1);
     if args.next().is_some_and(|arg| arg == SUPERVISOR) {
-        crate::sys::process::exit_now(supervisor_main(args));
+        crate::sys::process::exit_now(supervisor_main(args, &[]));
     }
 }
 

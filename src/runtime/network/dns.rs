@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::DNS_ADDRESS;
+
 /// What network the reader of the file is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResolvMode<'a> {
@@ -81,6 +83,12 @@ pub fn resolv_conf_of(host: &str, mode: ResolvMode<'_>, flags: &ResolvFlags, ser
         lines.push(format!("options {}", options.join(" ")));
     }
     lines.join("\n") + "\n"
+}
+
+/// That of a sandbox whose packets a program carries: the user's servers, else our own ([`DNS_ADDRESS`]), which asks those of [`name_servers`] from the host's network.
+pub fn carried_resolv_conf(host: &str, flags: &ResolvFlags) -> String {
+    let servers = if flags.servers.is_empty() { vec![DNS_ADDRESS.into()] } else { flags.servers.clone() };
+    resolv_conf_of(host, ResolvMode::Private { alternative: None }, &ResolvFlags { servers, ..flags.clone() }, None)
 }
 
 /// The servers that a DNS server in the host's network asks: the user's, else all of the host's, also those at its loopback.
@@ -165,6 +173,14 @@ mod tests {
         assert_eq!(name_servers(STUB, &none), ["127.0.0.53".parse::<IpAddr>().unwrap()]);
         assert_eq!(name_servers(STUB, &flags), flags.servers);
         assert_eq!(name_servers("", &none).len(), 2);
+    }
+
+    #[test]
+    fn whose_packets_a_program_carries_asks_our_server_unless_the_user_names_others() {
+        let none = ResolvFlags::default();
+        assert_eq!(carried_resolv_conf(STUB, &none), "nameserver 127.0.0.11\nsearch corp.example\noptions edns0 trust-ad\n");
+        let flags = ResolvFlags { servers: vec!["1.2.3.4".parse().unwrap()], ..none };
+        assert_eq!(carried_resolv_conf("nameserver 10.0.0.2\n", &flags), "nameserver 1.2.3.4\n");
     }
 
     #[test]

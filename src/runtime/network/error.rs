@@ -94,6 +94,16 @@ pub enum Error {
         port: String,
         /// Why not.
         reason: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The program that was to carry a container's packets cannot.
+    #[error("`{program}` cannot connect the container with the host's network: {words}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// What it says.
+        words: String,
     },
     /// The process that serves ports and names is gone.
     #[error("the process that serves the container's ports and names ended early")]
@@ -114,7 +124,8 @@ impl Error {
         match self {
             Error::Unavailable(why) => Some(why.hint.clone()),
             Error::NoSubnet => Some("use the host's network with `--network=host`".to_owned()),
-            Error::Port { .. } => Some("stop what listens there, or publish another port".to_owned()),
+            Error::Port { hint, .. } => Some(hint.clone()),
+            Error::Program { .. } => Some("use the host's network with `--network=host`, or none with `--network=none`".to_owned()),
             Error::Overlap { .. } => Some("make the network again with another `--subnet`".to_owned()),
             Error::ForeignLink { .. } => Some("name another with `-o com.docker.network.bridge.name=`".to_owned()),
             _ => None,

@@ -57,6 +57,8 @@ pub(super) struct Link {
     pub(super) name: String,
     pub(super) mtu: u32,
     pub(super) group: u32,
+    /// Zeros where it has none.
+    pub(super) mac: [u8; 6],
 }
 
 /// A hardware address made from an IPv4 address: what takes an address over needs no new neighbour entries.
@@ -87,6 +89,7 @@ pub(super) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
             name: attributes.text(IFLA_IFNAME)?.to_owned(),
             mtu: attributes.number(IFLA_MTU)?,
             group: attributes.number(IFLA_GROUP).unwrap_or(0),
+            mac: attributes.value(IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default(),
         })
     };
     Ok(replies.iter().filter(|reply| reply.kind == RTM_NEWLINK).filter_map(parse).collect())

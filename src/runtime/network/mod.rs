@@ -11,7 +11,9 @@
 //! what a killed process leaves behind is used again by the next, or removed by [`sweep()`]. All processes must name the same run directory, one for each network
 //! (`/run/strake/net` for the default bridge, `/run/strake/nets/ID` for others); `lease.rs` has the layout.
 //!
-//! This folder starts no external programs and touches no table but its own. Apart from that it changes one thing of the host, and leaves it so: IP forwarding is
+//! Where the host's network cannot be changed, a program of the user's may carry a namespace's packets instead (`userspace`).
+//!
+//! Apart from that program this folder starts none, and touches no table but its own. Apart from that it changes one thing of the host, and leaves it so: IP forwarding is
 //! switched on.
 
 mod attach;
@@ -31,22 +33,24 @@ mod rules;
 mod serve;
 mod subnet;
 mod sweep;
+mod userspace;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use attach::{EndpointRequest, EndpointState, Namespace};
-pub use dns::{ResolvFlags, ResolvMode, hosts_file, name_servers, resolv_conf, resolv_conf_of};
+pub use dns::{ResolvFlags, ResolvMode, carried_resolv_conf, hosts_file, name_servers, resolv_conf, resolv_conf_of};
 pub use error::{Error, Unavailable};
 pub use netns::Netns;
 pub use plan::{DEFAULT_NETWORK, NetworkPlan, Subnet, builtin_id};
 pub use pool::NetnsPool;
 pub use ports::{BoundPort, PortRequest, Protocol, parse_publish};
 pub use publish::Target;
-pub use serve::{DNS_ADDRESS, Service, ServiceRequest, Settings};
+pub use serve::{Behind, DNS_ADDRESS, SERVICE, Service, ServiceRequest, Settings, service_main};
 pub use subnet::{Ipv4Net, Ipv6Net, NotANetwork};
 pub use sweep::{forget, free_subnet, shared_subnet, sweep};
+pub use userspace::{CARRIED_LINK, Carrier, Place, Program, Userspace, host_address, is_for_us, no_program, probe_tun};
 
 use crate::sys::netlink::Netlink;
 use lease::{AddressLease, Lock, RunDir};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use super::links::GROUP;
-use super::{BRIDGE, Ipv4Net, Ipv6Net, nat};
+use super::{BRIDGE, Carrier, Ipv4Net, Ipv6Net, nat};
 
 /// How many digits of a network's ID stand in the names of what it has on the host: what fits into a link's name.
 const DIGITS: usize = 12;
@@ -74,7 +74,17 @@ impl NetworkPlan {
         }
     }
 
-    /// Whether it is [`NetworkPlan::default_bridge`].
+    /// The network that a program makes for one container.
+    pub fn carried(carrier: Carrier) -> NetworkPlan {
+        NetworkPlan { id: builtin_id(carrier.name()), name: carrier.name().to_owned(), ..NetworkPlan::default_bridge() }
+    }
+
+    /// Which program makes it, where one does in any case.
+    pub fn carrier(&self) -> Option<Carrier> {
+        Carrier::parse(&self.name).filter(|carrier| builtin_id(carrier.name()) == self.id)
+    }
+
+    /// Whether it has neither names nor addresses that could be asked for: [`NetworkPlan::default_bridge`], or one that a program makes.
     pub fn is_default(&self) -> bool {
         self.v4.is_none()
     }

@@ -152,6 +152,14 @@ fn range(text: &str) -> Result<Option<(u16, u16)>, String> {
     if first <= last { Ok(Some((first, last))) } else { Err(format!("the range {text} is empty")) }
 }
 
+/// The setting of a network namespace that says from which port on anybody may listen.
+const UNPRIVILEGED_SETTING: &str = "net.ipv4.ip_unprivileged_port_start";
+
+fn first_unprivileged() -> u16 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    text.trim().parse().unwrap_or(1024)
+}
+
 /// A socket at a published port.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -202,14 +210,19 @@ fn take(request: &PortRequest, anywhere: Option<IpAddr>) -> Result<Vec<Listener>
         }
         _ => address.to_string(),
     };
+    let mut hint = "stop what listens there, or publish another port".to_owned();
     let reason = match errno {
         Errno::ADDRINUSE if candidates.len() > 1 => "none of them is free on this host".to_owned(),
         Errno::ADDRINUSE => "it is in use on this host".to_owned(),
         Errno::ADDRNOTAVAIL => format!("this host does not have the address {}", address.ip()),
-        Errno::ACCESS | Errno::PERM => "not permitted: ports below 1024 are root's".to_owned(),
+        Errno::ACCESS | Errno::PERM => {
+            let first = first_unprivileged();
+            hint = format!("publish a port from {first} on, or allow it as root: `sysctl -w {UNPRIVILEGED_SETTING}={}`", address.port());
+            format!("not permitted: ports below {first} are root's ({UNPRIVILEGED_SETTING})")
+        }
         other => io::Error::from(other).to_string(),
     };
-    Err(Error::Port { port: format!("{shown} ({})", request.protocol.word()), reason })
+    Err(Error::Port { port: format!("{shown} ({})", request.protocol.word()), reason, hint })
 }
 
 fn take_at(request: &PortRequest, addresses: &[IpAddr], port: u16) -> Result<Vec<Listener>, (IpAddr, Errno)> {

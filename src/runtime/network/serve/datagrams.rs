@@ -13,6 +13,7 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
 };
 
+use super::inside::Reach;
 use super::poller::{Poller, Token, Watched};
 
 /// How long a conversation may be silent.
@@ -61,18 +62,24 @@ impl Sessions {
     }
 
     /// Passes on what has come to a published port.
-    pub(super) fn incoming(&mut self, listener: u32, socket: &OwnedFd, to: Option<SocketAddr>, buffer: &mut [u8], poller: &Poller) {
+    pub(super) fn incoming(
+        &mut self,
+        (listener, socket): (u32, &OwnedFd),
+        (reach, to): (&Reach, Option<SocketAddr>),
+        buffer: &mut [u8],
+        poller: &Poller,
+    ) {
         for _ in 0..TURNS {
             let Ok((length, from, local)) = receive(socket, buffer) else { return };
             let (Some(from), Some(to)) = (from, to) else { continue };
-            let Some(session) = self.session(Peer { listener, from, local }, to, poller) else { continue };
+            let Some(session) = self.session(Peer { listener, from, local }, (reach, to), poller) else { continue };
             session.heard = Instant::now();
             // A datagram may get lost.
             let _ = session.socket.io.send(&buffer[..length]);
         }
     }
 
-    fn session(&mut self, peer: Peer, to: SocketAddr, poller: &Poller) -> Option<&mut Session> {
+    fn session(&mut self, peer: Peer, (reach, to): (&Reach, SocketAddr), poller: &Poller) -> Option<&mut Session> {
         if let Some(id) = self.by_peer.get(&peer) {
             return self.sessions.get_mut(id);
         }
@@ -80,9 +87,8 @@ impl Sessions {
             let oldest = self.sessions.iter().min_by_key(|(_, session)| session.heard).map(|(id, _)| *id)?;
             self.close(oldest);
         }
-        let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
-        let socket = UdpSocket::bind((any, 0)).ok()?;
-        socket.set_nonblocking(true).and_then(|()| socket.connect(to)).ok()?;
+        let socket = UdpSocket::from(reach.socket(to, false).ok()?);
+        socket.connect(to).ok()?;
         while self.sessions.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
         }

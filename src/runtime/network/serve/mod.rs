@@ -8,11 +8,15 @@
 //!     |   (socket closes: exit)     |<== connections ========================>| ports
 //! ```
 //!
-//! It stays in the host's network namespace, where the ports and the other DNS servers are, and reaches the container over the bridge. It ends with the supervisor,
+//! Where a program carries the container's packets (`userspace`), the service makes the namespace, starts the program, and has a process inside (`inside.rs`) that makes
+//! its sockets there. Build steps have such a service as well, without ports: as they are started by a process with threads, that one is this binary again.
+//!
+//! It stays in the host's network namespace, where the ports and the other DNS servers are, and reaches the container over the bridge, or by sockets from inside. It ends with the supervisor,
 //! however that ends, and with it its ports, its tables and its sockets.
 
 mod datagrams;
 mod dns;
+mod inside;
 mod message;
 mod poller;
 mod relay;
@@ -21,17 +25,25 @@ mod run;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use super::Error;
 use super::ports::{BoundPort, PortRequest};
 use super::publish::Target;
+use super::userspace::{Carrier, Place, Userspace};
+use super::{Error, Unavailable};
+use crate::runtime::wire;
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap, signal_pidfd};
 
 /// Where a container finds its DNS server.
 pub const DNS_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 11);
+
+/// How long its own processes may take to end.
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// The longest message between the two.
 const MAX_MESSAGE: usize = 128 << 10;
@@ -43,10 +55,19 @@ pub struct Settings {
     pub target: Option<Target>,
     /// Whether packets from outside may be led there by the packet filter.
     pub direct: bool,
-    /// The networks whose names count, and their run directories; with none there is no DNS server.
+    /// Whether there is a DNS server.
+    pub names: bool,
+    /// The networks whose names count, and their run directories.
     pub directories: Vec<(String, PathBuf)>,
     /// The servers that know all other names.
     pub dns_servers: Vec<IpAddr>,
+}
+
+impl Settings {
+    /// Those of a container whose packets a program carries: all names are other servers'.
+    pub fn of_carried(dns_servers: Vec<IpAddr>) -> Settings {
+        Settings { names: true, dns_servers, ..Settings::default() }
+    }
 }
 
 /// What does not.
@@ -58,15 +79,40 @@ pub struct ServiceRequest<'a> {
     pub ports: &'a [PortRequest],
     /// Where those are that name no address; `None` is everywhere.
     pub publish_at: Option<IpAddr>,
-    /// The container's network namespace.
-    pub netns: BorrowedFd<'a>,
+    /// What is between the container and the host.
+    pub behind: Behind<'a>,
+}
+
+/// What is between a container and the host.
+#[derive(Clone, Debug)]
+pub enum Behind<'a> {
+    /// A bridge; this is the container's network namespace.
+    Bridge(BorrowedFd<'a>),
+    /// A program, in a namespace that the service makes.
+    Program(Userspace),
 }
 
 /// What the service says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Report {
-    Ready(Vec<BoundPort>),
-    Port { port: String, reason: String },
+    /// With a place comes the descriptor of its namespace.
+    Ready {
+        ports: Vec<BoundPort>,
+        place: Option<Place>,
+    },
+    Port {
+        port: String,
+        reason: String,
+        hint: String,
+    },
+    Program {
+        program: String,
+        words: String,
+    },
+    Unavailable {
+        reason: String,
+        hint: String,
+    },
     Failed(String),
 }
 
@@ -77,6 +123,9 @@ pub struct Service {
     pid: u32,
     pidfd: OwnedFd,
     ports: Vec<BoundPort>,
+    place: Option<(Place, OwnedFd)>,
+    /// Whether it has processes of its own, which it ends.
+    has_children: bool,
 }
 
 impl Service {
@@ -90,18 +139,51 @@ impl Service {
         match clone_process(0, None).map_err(Error::kernel("start the process that serves ports and names"))? {
             Cloned::Child => {
                 drop(control);
-                let _ = close_from(3, &[theirs.as_fd(), request.netns]);
+                let _ = match &request.behind {
+                    Behind::Bridge(netns) => close_from(3, &[theirs.as_fd(), netns.as_fd()]),
+                    Behind::Program(_) => close_from(3, &[theirs.as_fd()]),
+                };
                 let _ = rustix::thread::set_name(c"strake-net");
                 run::run(request, settings, &theirs);
                 exit_now(0)
             }
             Cloned::Parent { pid, pidfd } => {
                 drop(theirs);
-                let mut service = Service { control, pid, pidfd, ports: Vec::new() };
-                service.ports = service.hear()?;
-                Ok(service)
+                let has_children = matches!(request.behind, Behind::Program(_));
+                Service { control, pid, pidfd, ports: Vec::new(), place: None, has_children }.begun()
             }
         }
+    }
+
+    /// Starts one without ports for a caller with threads, by executing this binary again.
+    ///
+    /// # Errors
+    /// The program cannot do it ([`Error::Program`]).
+    pub fn spawn(wanted: &Userspace, settings: &Settings) -> Result<Service, Error> {
+        let failed = |error: std::io::Error| Error::kernel("start the process that serves a network")(error);
+        let (control, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| failed(errno.into()))?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(SERVICE).env_clear().current_dir("/");
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().map_err(failed)?;
+        // Holds a copy of the other end, whose close must be seen.
+        drop(command);
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
+        let service = Service { control, pid: child.id(), pidfd, ports: Vec::new(), place: None, has_children: true };
+        tell(&service.control, &(wanted, settings), None).map_err(|_| Error::ServiceEnded)?;
+        service.begun()
+    }
+
+    fn begun(mut self) -> Result<Service, Error> {
+        (self.ports, self.place) = self.hear()?;
+        Ok(self)
+    }
+
+    /// What the container got, and its network namespace, where a program carries its packets.
+    pub fn place(&self) -> Option<(&Place, BorrowedFd<'_>)> {
+        self.place.as_ref().map(|(place, netns)| (place, netns.as_fd()))
     }
 
     /// The ports that it has taken.
@@ -111,42 +193,66 @@ impl Service {
 
     /// Tells it what has changed, and returns when it has taken that in.
     pub fn update(&self, settings: &Settings) -> Result<(), Error> {
-        tell(&self.control, settings).map_err(|_| Error::ServiceEnded)?;
+        tell(&self.control, settings, None).map_err(|_| Error::ServiceEnded)?;
         self.hear().map(drop)
     }
 
-    fn hear(&self) -> Result<Vec<BoundPort>, Error> {
-        match listen(&self.control) {
-            Ok(Some(Report::Ready(ports))) => Ok(ports),
-            Ok(Some(Report::Port { port, reason })) => Err(Error::Port { port, reason }),
-            Ok(Some(Report::Failed(reason))) => {
+    fn hear(&self) -> Result<Heard, Error> {
+        let Ok(Some((message, mut descriptors))) = wire::receive(self.control.as_fd(), MAX_MESSAGE) else {
+            return Err(Error::ServiceEnded);
+        };
+        match serde_json::from_slice(&message) {
+            Ok(Report::Ready { ports, place }) => Ok((ports, place.zip(descriptors.pop()))),
+            Ok(Report::Port { port, reason, hint }) => Err(Error::Port { port, reason, hint }),
+            Ok(Report::Program { program, words }) => {
+                Err(Error::Program { program: Carrier::parse(&program).map_or("the program", Carrier::name), words })
+            }
+            Ok(Report::Unavailable { reason, hint }) => Err(Error::Unavailable(Unavailable { reason, hint })),
+            Ok(Report::Failed(reason)) => {
                 Err(Error::Kernel { step: "serve the container's ports and names".to_owned(), source: std::io::Error::other(reason) })
             }
-            Ok(None) | Err(_) => Err(Error::ServiceEnded),
+            Err(_) => Err(Error::ServiceEnded),
         }
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It has nothing to tidy up that the kernel does not.
+        if self.has_children {
+            let _ = shutdown(&self.control, Shutdown::Both);
+            let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&PATIENCE));
+        }
+        // It has nothing else to tidy up that the kernel does not.
         let _ = signal_pidfd(self.pidfd.as_fd(), libc::SIGKILL);
         let _ = reap(self.pid);
     }
 }
 
-fn tell(socket: impl AsFd, message: &impl Serialize) -> std::io::Result<()> {
-    let bytes = serde_json::to_vec(message)?;
-    rustix::io::retry_on_intr(|| send(&socket, &bytes, SendFlags::NOSIGNAL))?;
-    Ok(())
+/// The first argument by which `main` knows that this process is the service of a network ([`Service::spawn`]).
+pub const SERVICE: &str = "strake-network";
+
+/// The `main` of such a process, which has one thread. Its standard input is the socket to whoever started it.
+pub fn service_main() {
+    let _ = close_from(3, &[]);
+    // An interrupt is meant for the build, which ends this process when it is done with it.
+    let _ = rustix::process::setsid();
+    let _ = crate::sys::signals::ignore(nix::sys::signal::Signal::SIGPIPE);
+    let Ok(control) = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3) else { return };
+    let Ok(Some((wanted, settings))) = listen::<(Userspace, Settings)>(&control) else { return };
+    let request = ServiceRequest { container: "", ports: &[], publish_at: None, behind: Behind::Program(wanted) };
+    run::run(&request, &settings, &control);
+}
+
+/// What a service has made: its ports, and where a program carries the container's packets what that got, with its namespace.
+type Heard = (Vec<BoundPort>, Option<(Place, OwnedFd)>);
+
+fn tell(socket: &OwnedFd, message: &impl Serialize, descriptor: Option<&OwnedFd>) -> std::io::Result<()> {
+    let descriptors: Vec<BorrowedFd<'_>> = descriptor.iter().map(|fd| fd.as_fd()).collect();
+    wire::send(socket.as_fd(), &serde_json::to_vec(message)?, &descriptors)
 }
 
 /// The next message; `None` at the end.
-fn listen<T: serde::de::DeserializeOwned>(socket: impl AsFd) -> std::io::Result<Option<T>> {
-    let mut buffer = vec![0; MAX_MESSAGE];
-    let (length, _) = rustix::io::retry_on_intr(|| recv(&socket, &mut buffer[..], RecvFlags::empty()))?;
-    match length {
-        0 => Ok(None),
-        length => Ok(Some(serde_json::from_slice(&buffer[..length])?)),
-    }
+fn listen<T: serde::de::DeserializeOwned>(socket: &OwnedFd) -> std::io::Result<Option<T>> {
+    let received = wire::receive(socket.as_fd(), MAX_MESSAGE)?;
+    Ok(received.map(|(message, _)| serde_json::from_slice(&message)).transpose()?)
 }

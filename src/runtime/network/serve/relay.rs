@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{SendFlags, Shutdown, connect, sockopt};
 
 use super::poller::{BROKEN, Interest, Poller, READ, Token, WRITE, Watched};
 
@@ -37,10 +37,15 @@ const CLIENT: usize = 0;
 const SERVER: usize = 1;
 
 impl Relay {
-    /// Passes `client` on to the server at `to`, which hears `first` before all that the client goes on to say.
-    pub(super) fn new(client: OwnedFd, to: SocketAddr, first: Vec<u8>, token: Token, poller: &Poller) -> io::Result<Relay> {
-        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let server = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    /// Passes `client` on over the socket `server`, which is still to be connected, to the server at `to`. That hears `first` before all that the client goes on to say.
+    pub(super) fn new(
+        client: OwnedFd,
+        server: OwnedFd,
+        to: SocketAddr,
+        first: Vec<u8>,
+        token: Token,
+        poller: &Poller,
+    ) -> io::Result<Relay> {
         match connect(&server, &to) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(errno) => return Err(errno.into()),

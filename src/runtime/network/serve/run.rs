@@ -1,7 +1,6 @@
 //! The life of the service: it takes the ports, then waits for everything at once.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -16,10 +15,13 @@ use super::super::ports::{self, BoundPort, Listener, Protocol};
 use super::super::publish::{PortTables, redirect_dns};
 use super::datagrams::{self, Sessions};
 use super::dns::{self, Kinds, Turn};
+use super::inside::{Inside, Reach};
 use super::poller::{Interest, Poller, Token, Watched};
 use super::relay::Relay;
-use super::{DNS_ADDRESS, Report, ServiceRequest, Settings, listen, tell};
-use crate::runtime::network::Error;
+use super::{Behind, DNS_ADDRESS, Report, ServiceRequest, Settings, listen, tell};
+use crate::runtime::network::netns::own_netns;
+use crate::runtime::network::userspace::{self, Addresses, Starting};
+use crate::runtime::network::{Error, Place, Target, Unavailable};
 use crate::sys::netlink::Netlink;
 
 const CONTROL: u8 = 0;
@@ -44,17 +46,24 @@ pub(super) fn run(request: &ServiceRequest<'_>, settings: &Settings, control: &O
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let mut work = match Work::begin(request, control) {
         Ok(work) => work,
-        Err(error) => return drop(tell(control, &failure(error))),
+        Err(error) => return drop(tell(control, &failure(error), None)),
     };
-    let report = work.apply(settings);
-    if tell(control, &report).is_ok() {
+    // While the program gets ready the rest is made.
+    let report = match work.apply(settings) {
+        Report::Ready { .. } => work.connect(&request.behind).unwrap_or_else(failure),
+        failed => failed,
+    };
+    let namespace = work.place.as_ref().map(|_| &work.netns);
+    if tell(control, &report, namespace).is_ok() {
         work.serve(control);
     }
 }
 
 fn failure(error: Error) -> Report {
     match error {
-        Error::Port { port, reason } => Report::Port { port, reason },
+        Error::Port { port, reason, hint } => Report::Port { port, reason, hint },
+        Error::Program { program, words } => Report::Program { program: program.to_owned(), words },
+        Error::Unavailable(Unavailable { reason, hint }) => Report::Unavailable { reason, hint },
         other => {
             let source = std::error::Error::source(&other).map_or_else(String::new, |source| format!(": {source}"));
             Report::Failed(format!("{other}{source}"))
@@ -67,6 +76,9 @@ struct Work {
     poller: Poller,
     _control: Watched<OwnedFd>,
     netns: OwnedFd,
+    reach: Reach,
+    starting: Option<(Starting, Addresses)>,
+    place: Option<Place>,
     ports: Vec<(BoundPort, Watched<OwnedFd>)>,
     tables: Option<PortTables>,
     settings: Settings,
@@ -91,12 +103,32 @@ impl Work {
             ports.push((port, Watched::reading(socket, token, &poller).map_err(failed())?));
         }
         let watched = Watched::reading(control.try_clone().map_err(failed())?, Token::new(CONTROL, 0), &poller).map_err(failed())?;
-        // A kernel that cannot have tables of this kind has the process alone.
-        let tables = if ports.is_empty() { None } else { PortTables::new(request.container).ok() };
+        let (mut starting, mut tables) = (None, None);
+        let (netns, reach) = match &request.behind {
+            Behind::Bridge(namespace) => {
+                if !ports.is_empty() {
+                    // A kernel that cannot have tables of this kind has the process alone.
+                    tables = PortTables::new(request.container).ok();
+                }
+                (namespace.try_clone_to_owned().map_err(failed())?, Reach::Bridge)
+            }
+            Behind::Program(wanted) => {
+                let inside = Inside::begin()?;
+                let namespace = inside.namespace().map_err(Error::namespace)?;
+                userspace::bind(&namespace)?;
+                let addresses = Addresses::choose()?;
+                let program = wanted.programs.first().ok_or(Error::ServiceEnded)?;
+                starting = Some((Starting::new(program, addresses, wanted.mac)?, addresses));
+                (namespace, Reach::Inside(inside))
+            }
+        };
         Ok(Work {
             poller,
             _control: watched,
-            netns: request.netns.try_clone_to_owned().map_err(failed())?,
+            netns,
+            reach,
+            starting,
+            place: None,
             ports,
             tables,
             settings: Settings::default(),
@@ -114,6 +146,8 @@ impl Work {
             self.sessions.clear();
         }
         self.settings = settings.clone();
+        // Where the container is known here only.
+        self.settings.target = settings.target.clone().or_else(|| self.place.as_ref().map(target));
         let ports: Vec<BoundPort> = self.ports.iter().map(|(port, _)| *port).collect();
         if let Some(tables) = &mut self.tables {
             let target = settings.target.as_ref().filter(|_| settings.direct);
@@ -121,7 +155,7 @@ impl Work {
                 tracing::debug!(%error, "packets from outside go through the process");
             }
         }
-        if !settings.directories.is_empty() && self.dns.is_none() {
+        if settings.names && self.dns.is_none() {
             match self.open_dns() {
                 Ok(server) => self.dns = Some(server),
                 Err(error) => return failure(error),
@@ -135,7 +169,29 @@ impl Work {
                 Err(error) => return failure(error),
             }
         }
-        Report::Ready(ports)
+        Report::Ready { ports, place: self.place.clone() }
+    }
+
+    /// Waits until the program carries packets, where there is one; where it cannot, the next one is tried.
+    fn connect(&mut self, behind: &Behind<'_>) -> Result<Report, Error> {
+        let ports = self.ports.iter().map(|(port, _)| *port).collect();
+        let (Some((starting, addresses)), Behind::Program(wanted)) = (self.starting.take(), behind) else {
+            return Ok(Report::Ready { ports, place: None });
+        };
+        let mut outcome = starting.wait();
+        for program in wanted.programs.iter().skip(1) {
+            if outcome.is_err() {
+                // What the first one said counts where none can do it.
+                outcome = Starting::new(program, addresses, wanted.mac).and_then(Starting::wait).or(outcome);
+            }
+        }
+        outcome?;
+        if let Reach::Inside(inside) = &self.reach {
+            let place = inside.look(addresses).map_err(Error::kernel("look at the container's link"))?;
+            self.settings.target = Some(target(&place));
+            self.place = Some(place);
+        }
+        Ok(Report::Ready { ports, place: self.place.clone() })
     }
 
     /// Makes the DNS server's sockets, which are the container's.
@@ -143,12 +199,17 @@ impl Work {
         let enter = |netns: &OwnedFd| {
             setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::kernel("enter a network namespace")(errno.into()))
         };
-        let path = std::path::Path::new("/proc/thread-self/ns/net");
-        let own = File::open(path).map(OwnedFd::from).map_err(Error::file("open", path))?;
-        enter(&self.netns)?;
-        let sockets = dns_sockets().map_err(Error::kernel(format!("listen at {DNS_ADDRESS}")));
-        enter(&own)?;
-        let (datagrams, listener) = sockets?;
+        let listening = || Error::kernel(format!("listen at {DNS_ADDRESS}"));
+        let (datagrams, listener) = match &self.reach {
+            Reach::Inside(inside) => inside.dns_sockets().map_err(listening())?,
+            Reach::Bridge => {
+                let own = own_netns()?;
+                enter(&self.netns)?;
+                let sockets = dns_sockets().map_err(listening());
+                enter(&own)?;
+                sockets?
+            }
+        };
         dns::Server::new(datagrams, listener, DNS, &self.poller).map_err(Error::kernel("wait for questions"))
     }
 
@@ -161,7 +222,7 @@ impl Work {
                 if token.kind == CONTROL {
                     let Ok(Some(settings)) = listen::<Settings>(control) else { return };
                     let report = self.apply(&settings);
-                    if tell(control, &report).is_err() {
+                    if tell(control, &report, None).is_err() {
                         return;
                     }
                 } else {
@@ -192,7 +253,10 @@ impl Work {
             kind if kind == DNS.client => {
                 let turn = dns.map(|dns| dns.on_client(token.id, &mut self.buffer, &self.poller));
                 if let Some(Turn::Passes(client, server, first)) = turn {
-                    self.relay(client, server, first);
+                    // Other servers are asked from the host's namespace.
+                    if let Ok(socket) = Reach::Bridge.socket(server, true) {
+                        self.relay(client, socket, server, first);
+                    }
                 }
             }
             _ => {}
@@ -204,7 +268,7 @@ impl Work {
         let Some((port, socket)) = self.ports.get(index as usize) else { return };
         let to = address(&self.settings, port);
         if port.protocol == Protocol::Udp {
-            self.sessions.incoming(index, &socket.io, to, &mut self.buffer, &self.poller);
+            self.sessions.incoming((index, &socket.io), (&self.reach, to), &mut self.buffer, &self.poller);
             return;
         }
         let mut clients = Vec::new();
@@ -221,20 +285,26 @@ impl Work {
             }
         }
         for client in clients {
-            if let Some(to) = to {
-                self.relay(client, to, Vec::new());
+            if let Some((to, server)) = to.and_then(|to| Some((to, self.reach.socket(to, true).ok()?))) {
+                self.relay(client, server, to, Vec::new());
             }
         }
     }
 
-    fn relay(&mut self, client: OwnedFd, to: SocketAddr, first: Vec<u8>) {
+    fn relay(&mut self, client: OwnedFd, server: OwnedFd, to: SocketAddr, first: Vec<u8>) {
         while self.relays.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
         }
-        if let Ok(relay) = Relay::new(client, to, first, Token::new(RELAY, self.next), &self.poller) {
+        if let Ok(relay) = Relay::new(client, server, to, first, Token::new(RELAY, self.next), &self.poller) {
             self.relays.insert(self.next, relay);
         }
     }
+}
+
+/// Where the ports of a container lead whose packets a program carries: it has an IPv6 address without having asked for one, so that its servers may know nothing of that.
+fn target(place: &Place) -> Target {
+    let v4 = Some(place.address.address).filter(|address| !address.is_unspecified());
+    Target { bridge: String::new(), v4, v6: place.ipv6.filter(|_| v4.is_none()).map(|net| net.address) }
 }
 
 /// Where a port leads: to the container's address of the same family, where it has one, else to that of the other.
@@ -247,7 +317,7 @@ fn address(settings: &Settings, port: &BoundPort) -> Option<SocketAddr> {
 
 /// The sockets of a DNS server of this network namespace: at any port, to which port 53 leads, so that the container may have a DNS server of its own; at port 53
 /// itself where that cannot be.
-fn dns_sockets() -> std::io::Result<(UdpSocket, TcpListener)> {
+pub(super) fn dns_sockets() -> std::io::Result<(UdpSocket, TcpListener)> {
     let redirected = || -> std::io::Result<(UdpSocket, TcpListener)> {
         let listener = TcpListener::bind((DNS_ADDRESS, 0))?;
         let port = listener.local_addr()?.port();
