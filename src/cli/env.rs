@@ -41,7 +41,7 @@ const PROXIES: [[&str; 2]; 3] = [["HTTP_PROXY", "http_proxy"], ["HTTPS_PROXY", "
 const CONTAINERS_REGISTRIES_CONF: &str = "CONTAINERS_REGISTRIES_CONF";
 /// How progress is shown; `--progress` wins.
 pub(super) const PROGRESS: &str = "BUILDKIT_PROGRESS";
-/// Where credential helpers are looked for, and programs that carry packets.
+/// Where credential helpers and other programs are looked for.
 const PATH: &str = "PATH";
 /// What terminal this is; `dumb` is one without colours and without a cursor that moves.
 const TERM: &str = "TERM";
@@ -253,7 +253,7 @@ fn credential_files(home: &std::path::Path) -> CredentialFiles {
 }
 
 /// Where programs are looked for.
-fn program_dirs() -> Vec<PathBuf> {
+pub(super) fn program_dirs() -> Vec<PathBuf> {
     std::env::var_os(PATH).map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 

@@ -197,6 +197,18 @@ impl Cgroup {
         Ok(group)
     }
 
+    /// The groups that another runtime is about to make in these directories. They are removed with this value, as far as they are there.
+    pub(super) fn adopt(directories: Vec<PathBuf>) -> Cgroup {
+        let memory_hierarchy = Path::new(ROOT).join(if is_unified() { "" } else { "memory" });
+        let memory = directories.iter().find(|directory| directory.starts_with(&memory_hierarchy)).cloned();
+        Cgroup { directories, unified: None, joins: Vec::new(), memory }
+    }
+
+    /// The groups of [`Cgroup::adopt`] have been made, as far as they ever will.
+    pub(super) fn adopted(&mut self) {
+        self.directories.retain(|directory| directory.exists());
+    }
+
     /// Where the groups are.
     pub(super) fn directories(&self) -> &[PathBuf] {
         &self.directories
@@ -290,6 +302,16 @@ fn unified_base() -> PathBuf {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).map(|path| root.join(path.strip_suffix(LEAF).unwrap_or(path)));
     own.filter(|own| writable(own)).unwrap_or(root)
+}
+
+/// The `cgroupsPath` of a container that another runtime makes.
+pub(super) fn path_for_others(spec: Option<&CgroupSpec>, id: &str) -> String {
+    let parent = match spec.and_then(|spec| spec.parent.as_deref()) {
+        Some(parent) => PathBuf::from(parent.trim_matches('/')),
+        None if is_unified() => unified_base().strip_prefix(ROOT).unwrap_or(Path::new("")).join(PARENT),
+        None => PathBuf::from(PARENT),
+    };
+    format!("/{}", parent.join(id).display())
 }
 
 /// Changes the limits of a running sandbox, whose groups are in these directories.
@@ -439,7 +461,7 @@ fn write_setting(directory: &Path, setting: &Setting) -> Result<(), Failure> {
 }
 
 /// What swap may be used together with memory: as much again, unless said otherwise.
-fn memory_and_swap(spec: &CgroupSpec, memory: u64) -> Option<u64> {
+pub(super) fn memory_and_swap(spec: &CgroupSpec, memory: u64) -> Option<u64> {
     match spec.memory_swap {
         Some(u64::MAX) => None,
         Some(total) => Some(total.max(memory)),
@@ -563,7 +585,7 @@ fn legacy_settings(spec: &CgroupSpec) -> Vec<Setting> {
 }
 
 /// Microseconds of CPU time (`None` is no limit) in each period, and that period.
-fn bandwidth(spec: &CgroupSpec) -> Option<(Option<u64>, u64)> {
+pub(super) fn bandwidth(spec: &CgroupSpec) -> Option<(Option<u64>, u64)> {
     match (spec.cpu_millis, spec.cpu_quota, spec.cpu_period) {
         (None, None, None) => None,
         (Some(millis), ..) => Some((Some(quota(millis)), PERIOD)),

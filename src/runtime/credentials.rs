@@ -71,6 +71,11 @@ pub(super) fn limit_bounding_set(keep: Capabilities) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What this process may do itself, and so the most that it can give to others.
+pub(super) fn held() -> Capabilities {
+    rustix::thread::capabilities(None).map_or(Capabilities::ALL, |sets| Capabilities::from_bits(sets.permitted.bits()))
+}
+
 /// Becomes the user, keeping the permitted set for [`set_final_capabilities`].
 pub(super) fn change_user(process: &ProcessSpec) -> Result<(), Failure> {
     let user = &process.user;

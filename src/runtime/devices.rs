@@ -31,7 +31,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// What is not a device of the host's `/dev`, or is the sandbox's own.
-const NOT_SHARED: [&str; 13] =
+pub(super) const NOT_SHARED: [&str; 13] =
     ["pts", "shm", "mqueue", "fd", "console", "ptmx", "stdin", "stdout", "stderr", "log", "core", "hugepages", "initctl"];
 
 /// Mounts and fills `/dev`.

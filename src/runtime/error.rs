@@ -62,6 +62,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Another OCI runtime could not start it.
+    #[error("{message}")]
+    Foreign {
+        /// The exit code that it stands for.
+        code: u8,
+        /// What the other runtime said, with its name.
+        message: String,
+    },
     /// User namespaces cannot be used.
     #[error("cannot set up a user namespace: {step}")]
     UserNamespace {
@@ -89,7 +97,7 @@ impl Error {
             Error::UserNamespace { .. } => Some(
                 "check /proc/sys/user/max_user_namespaces, and on Ubuntu /proc/sys/kernel/apparmor_restrict_unprivileged_userns (0 allows them)".into(),
             ),
-            Error::Invalid(_) | Error::Spawner(..) | Error::SpawnerGone | Error::Process { .. } => None,
+            Error::Invalid(_) | Error::Spawner(..) | Error::SpawnerGone | Error::Process { .. } | Error::Foreign { .. } => None,
         }
     }
 
@@ -97,6 +105,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Exec(error) => error.exit_code(),
+            Error::Foreign { code, .. } => *code,
             _ => 125,
         }
     }
@@ -216,6 +225,8 @@ pub(super) enum Failure {
     Cgroup { path: String, errno: i32 },
     /// A spec that makes no sense.
     Invalid { spec: bool },
+    /// Another runtime failed.
+    Foreign { code: u8, message: String },
 }
 
 /// What a limit is on; a closed set, so that it can cross processes.
@@ -259,6 +270,7 @@ impl From<Failure> for Error {
             Failure::Clone { errno } => Error::Clone(io::Error::from_raw_os_error(errno)),
             Failure::Limit { what, reason } => Error::Limit { what: what.name(), reason },
             Failure::Cgroup { path, errno } => Error::Cgroup { path: path.into(), source: io::Error::from_raw_os_error(errno) },
+            Failure::Foreign { code, message } => Error::Foreign { code, message },
             Failure::Invalid { spec: true } => Error::Invalid("the description cannot be read"),
             Failure::Invalid { spec: false } => Error::Invalid("a descriptor that the description needs is missing"),
         }

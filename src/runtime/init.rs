@@ -36,7 +36,12 @@ pub(super) fn filter(spec: &SandboxSpec) -> Option<Filter> {
 /// Sets the sandbox up and executes its command. Never returns.
 pub(super) fn run(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<&Cgroup>, filter: Option<&Filter>, status: OwnedFd) -> ! {
     let Err(failure) = set_up(spec, io, cgroup, filter, &status);
-    if let Ok(message) = serde_json::to_vec(&failure) {
+    fail(&failure, &status)
+}
+
+/// Tells the parent why there will be no command.
+pub(super) fn fail(failure: &Failure, status: &OwnedFd) -> ! {
+    if let Ok(message) = serde_json::to_vec(failure) {
         let _ = wire::send(status.as_fd(), &message, &[]);
     }
     exit_now(125)
@@ -56,7 +61,7 @@ fn set_up(
     }
     if let Some(process) = &io.join {
         let stdio = terminal::Streams::prepare(io.stdio)?;
-        join(spec, process, &io.join_cgroups)?;
+        join(spec.process.oom_score_adjust, process, &io.join_cgroups)?;
         let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Keep)?;
         stdio.install(&spec.process)?;
         return become_process(spec, filter, status);
@@ -67,7 +72,7 @@ fn set_up(
     let stdio = terminal::Streams::prepare(stdio)?;
     mount_world(spec, mount_fds, shared.shm)?;
     let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Replace)?;
-    adjust_oom_score(spec)?;
+    adjust_oom_score(spec.process.oom_score_adjust)?;
     if spec.init {
         reaper::take_name();
         match clone_process(0, None).map_err(Failure::step("fork", "the init process"))? {
@@ -80,7 +85,7 @@ fn set_up(
 }
 
 /// The kernel kills this process when its parent ends. A parent that ended before is seen by its side of the socket.
-fn die_with_parent(status: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn die_with_parent(status: &OwnedFd) -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(Failure::step("bind to", "the parent"))?;
     let mut poll = [rustix::event::PollFd::new(status, rustix::event::PollFlags::empty())];
@@ -117,7 +122,7 @@ fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
 
 /// Enters the namespaces of another sandbox's process. The caller's process stays outside of the PID namespace, as it cannot change its own, and reaps for the
 /// one that goes on inside.
-fn join(spec: &SandboxSpec, process: &OwnedFd, groups: &[PathBuf]) -> Result<(), Failure> {
+pub(super) fn join(oom_score: Option<i32>, process: &OwnedFd, groups: &[PathBuf]) -> Result<(), Failure> {
     let fail = || Failure::step::<Errno>("join", "the namespaces of the sandbox");
     let (first, last) = foreign_namespaces(process).map_err(Failure::step("look at", "the namespaces of the sandbox"))?;
     // Nothing that runs there may look into this process while it still holds what is the host's.
@@ -137,15 +142,14 @@ fn join(spec: &SandboxSpec, process: &OwnedFd, groups: &[PathBuf]) -> Result<(),
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(fail())?;
     group.join()?;
     // While `/proc` is still the host's: the sandbox may have put anything in the place of its own.
-    adjust_oom_score(spec)?;
+    adjust_oom_score(oom_score)?;
     rustix::thread::move_into_thread_name_spaces(process.as_fd(), last).map_err(fail())
 }
 
 /// The namespaces of a process that are not this one's own, which rootless may be the host's and cannot be joined again: those to enter at first, and those to enter at
 /// last. To the latter belongs that of control groups, as from inside there is no way into a group.
 fn foreign_namespaces(process: &OwnedFd) -> std::io::Result<(ThreadNameSpaceType, ThreadNameSpaceType)> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
-    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).ok_or(std::io::ErrorKind::InvalidData)?.trim();
+    let pid = pid_of(process)?;
     let differs = |name: &str, kind: ThreadNameSpaceType| -> std::io::Result<ThreadNameSpaceType> {
         let (own, other) = (std::fs::read_link(format!("/proc/self/ns/{name}"))?, std::fs::read_link(format!("/proc/{pid}/ns/{name}"))?);
         Ok(if own == other { ThreadNameSpaceType::empty() } else { kind })
@@ -156,6 +160,13 @@ fn foreign_namespaces(process: &OwnedFd) -> std::io::Result<(ThreadNameSpaceType
         | differs("pid", ThreadNameSpaceType::PROCESS_ID)?;
     let last = differs("cgroup", ThreadNameSpaceType::CONTROL_GROUP)? | differs("mnt", ThreadNameSpaceType::MOUNT)?;
     Ok((first, last))
+}
+
+/// The number that a process has here, by its descriptor.
+pub(super) fn pid_of(process: &OwnedFd) -> std::io::Result<u32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    Ok(number.ok_or(std::io::ErrorKind::InvalidData)?)
 }
 
 fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>, shm: Option<OwnedFd>) -> Result<(), Failure> {
@@ -171,8 +182,8 @@ fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>, shm: Option<OwnedFd>) -
     rootfs::pivot(&root)
 }
 
-fn adjust_oom_score(spec: &SandboxSpec) -> Result<(), Failure> {
-    let Some(score) = spec.process.oom_score_adjust else { return Ok(()) };
+fn adjust_oom_score(score: Option<i32>) -> Result<(), Failure> {
+    let Some(score) = score else { return Ok(()) };
     std::fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(Failure::step("write", "/proc/self/oom_score_adj"))
 }
 

@@ -2,6 +2,8 @@
 //!
 //! [`begin`] returns as soon as init exists, so that one process can have many sandboxes on their way; [`launch`] waits until the command runs.
 
+use std::convert::Infallible;
+use std::io::PipeReader;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -25,6 +27,10 @@ pub struct Child {
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
+    /// The process that counts, where this one is only its parent and ends as it does.
+    process: Option<(u32, OwnedFd)>,
+    /// Where that parent leaves what its control groups counted, before they are removed.
+    usage: Option<PipeReader>,
     /// Whether its other processes outlive PID 1, so that they are killed by their group.
     outlived: bool,
     exit: Option<Exit>,
@@ -47,7 +53,44 @@ pub(super) enum Progress {
 /// Starts a sandbox and returns when its command runs. The caller must have a single thread (the [`Spawner`](super::Spawner) is for all others);
 /// host paths in the spec are absolute.
 pub fn launch(spec: &SandboxSpec, io: SandboxIo) -> Result<Child> {
-    let mut progress = Progress::Starting(begin(spec, io)?);
+    wait_started(begin(spec, io)?)
+}
+
+/// The message that carries a descriptor of the process that counts, and the answer to it.
+pub(super) const PROCESS: &[u8] = b"process";
+
+/// Starts a process with the life `life`, which is to be the parent of a sandbox that is made in another way: it sends what init sends (the terminal, a [`Failure`], or the
+/// end of the stream when the command runs), and [`PROCESS`]. `cgroup` is what is removed after its end, and `usage` where it says what that has counted. The caller must have
+/// a single thread.
+pub(super) fn launch_other(
+    namespaces: u64,
+    cgroup: Option<Cgroup>,
+    usage: Option<PipeReader>,
+    io: SandboxIo,
+    life: impl FnOnce(SandboxIo, Option<&Cgroup>, &OwnedFd) -> std::result::Result<Infallible, Failure>,
+) -> Result<Child> {
+    let fail = |errno: std::io::Error| Failure::Clone { errno: errno.raw_os_error().unwrap_or(libc::EIO) };
+    let (status, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
+    match clone_process(namespaces, None).map_err(fail)? {
+        Cloned::Child => {
+            drop(status);
+            let Err(failure) = life(io, cgroup.as_ref(), &theirs);
+            init::fail(&failure, &theirs)
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(theirs);
+            // With our copy of where `usage` is written to, whose end is waited for.
+            drop(life);
+            close_streams(io);
+            let child = Child { pid, pidfd, terminal: None, cgroup, process: None, usage, outlived: false, exit: None };
+            wait_started(Starting { child, status })
+        }
+    }
+}
+
+fn wait_started(starting: Starting) -> Result<Child> {
+    let mut progress = Progress::Starting(starting);
     loop {
         progress = match progress {
             Progress::Starting(starting) => starting.advance(),
@@ -92,7 +135,7 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
             close_streams(io);
-            Ok(Starting { child: Child { pid, pidfd, terminal: None, cgroup, outlived, exit: None }, status })
+            Ok(Starting { child: Child { pid, pidfd, terminal: None, cgroup, process: None, usage: None, outlived, exit: None }, status })
         }
     }
 }
@@ -123,6 +166,15 @@ impl Starting {
                 self.child.terminal = descriptors.pop();
                 Progress::Starting(self)
             }
+            Ok(Some((message, mut descriptors))) if message == PROCESS => {
+                let process = descriptors.pop().and_then(|process| Some((init::pid_of(&process).ok()?, process)));
+                let Some(process) = process else { return Progress::Failed(Failure::Clone { errno: libc::ESRCH }) };
+                self.child.process = Some(process);
+                self.child.cgroup.iter_mut().for_each(Cgroup::adopted);
+                // It may be reaped from here on.
+                let _ = wire::send(self.status.as_fd(), PROCESS, &[]);
+                Progress::Starting(self)
+            }
             Ok(Some((message, _))) => Progress::Failed(serde_json::from_slice(&message).unwrap_or(Failure::Clone { errno: libc::EPROTO })),
             Err(error) => Progress::Failed(Failure::Clone { errno: error.raw_os_error().unwrap_or(libc::EIO) }),
         }
@@ -130,19 +182,20 @@ impl Starting {
 
     /// Kills the sandbox, whatever it is doing.
     pub(super) fn kill(&self) {
-        let _ = self.child.kill(libc::SIGKILL);
+        let _ = kill(self.child.pidfd.as_fd(), self.child.pid, libc::SIGKILL);
     }
 }
 
 impl Child {
     /// The process ID of the sandbox's PID 1, as seen from here.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.process.as_ref().map_or(self.pid, |(pid, _)| *pid)
     }
 
     /// Sends `signal` to PID 1. One that has ended already is no failure.
     pub fn kill(&self, signal: i32) -> Result<()> {
-        kill(self.pidfd.as_fd(), self.pid, signal)
+        let (pid, pidfd) = self.process.as_ref().map_or((self.pid, &self.pidfd), |(pid, pidfd)| (*pid, pidfd));
+        kill(pidfd.as_fd(), pid, signal)
     }
 
     /// The other side of the terminal, once.
@@ -163,7 +216,8 @@ impl Child {
         if let Some(group) = self.cgroup.as_ref().filter(|_| self.outlived) {
             group.kill_all();
         }
-        let (peak, oom_killed) = self.cgroup.as_ref().map_or((None, false), Cgroup::memory_usage);
+        let counted = || self.cgroup.as_ref().map_or((None, false), Cgroup::memory_usage);
+        let (peak, oom_killed) = self.usage.take().and_then(|usage| serde_json::from_reader(usage).ok()).unwrap_or_else(counted);
         let exit = Exit {
             status: reaped.status.map_or_else(ExitStatus::Signal, ExitStatus::Code),
             peak_memory: peak.or(Some(reaped.max_rss)),
@@ -196,7 +250,7 @@ pub(super) fn kill(pidfd: BorrowedFd<'_>, pid: u32, signal: i32) -> Result<()> {
 }
 
 impl AsFd for Child {
-    /// Becomes readable when PID 1 has ended.
+    /// Becomes readable when all has ended. Also what further commands join: the sandbox, or the parent of one that was made in another way.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
@@ -205,7 +259,7 @@ impl AsFd for Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.exit.is_none() {
-            let _ = self.kill(libc::SIGKILL);
+            let _ = kill(self.pidfd.as_fd(), self.pid, libc::SIGKILL);
             let _ = self.wait();
         }
     }

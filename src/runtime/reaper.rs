@@ -3,6 +3,8 @@
 //! It runs this program's code with the caller's privileges but owns nothing: no descriptors, nothing to write to. It keeps its capabilities on purpose:
 //! a process that has fewer cannot trace it or reach the program's binary through `/proc/1/exe` (ptrace(2), "ptrace access mode checking").
 
+use std::os::fd::BorrowedFd;
+
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -16,14 +18,19 @@ pub(super) fn take_name() {
 
 /// Waits for the command with the process ID `command` and ends as it did: with its code, or 128 and the signal's number.
 pub(super) fn run(command: u32) -> ! {
+    // The kernel kills everything else in the PID namespace.
+    exit_now(wait_for(command, &[]))
+}
+
+/// Waits for the command and gives how it ended. Of this process's descriptors only those of `keep` stay open.
+pub(super) fn wait_for(command: u32, keep: &[BorrowedFd<'_>]) -> i32 {
     let command = Pid::from_raw(command as i32);
-    if block_signals().is_err() || close_from(0, &[]).is_err() {
+    if block_signals().is_err() || close_from(0, keep).is_err() {
         exit_now(125);
     }
     loop {
         if let Some(code) = reap(command) {
-            // The kernel kills everything else in the PID namespace.
-            exit_now(code);
+            return code;
         }
         match SigSet::all().wait() {
             Ok(Signal::SIGCHLD) | Err(_) => {}

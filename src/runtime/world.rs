@@ -152,31 +152,50 @@ fn mount_sys(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes one mount of the spec.
-fn apply(root: &RootDir, spec: &SandboxSpec, mount: &MountSpec, sources: &mut Sources, done: &[&RootPath]) -> Result<(), Failure> {
-    let path = mount.target();
+/// Detached mounts of what the spec mounts, each with what is to be changed of it, in the order of the spec's mounts; of an overlay all of it.
+pub(super) fn detached(spec: &SandboxSpec) -> Result<Vec<Detached>, Failure> {
+    let mut sources = Sources::open(spec, Vec::new())?;
     let nodev = spec.privileges != Privileges::Insecure;
+    spec.mounts.iter().map(|mount| whole(mount, &mut sources, nodev)).collect()
+}
+
+/// One mount of the spec.
+fn whole(mount: &MountSpec, sources: &mut Sources, nodev: bool) -> Result<Detached, Failure> {
     let mut next = || sources.0.pop_front().ok_or(Failure::Invalid { spec: false });
-    let Detached { mount: detached, change } = match mount {
-        MountSpec::Bind { read_only, recursive, propagation, options, .. } => {
-            let propagation = match propagation {
-                Propagation::Private => libc::MS_PRIVATE,
-                Propagation::Slave => libc::MS_SLAVE,
-                Propagation::Shared => libc::MS_SHARED,
-            };
-            let change = Change { set: attributes(*options, *read_only, nodev), propagation, recursive: *recursive };
-            Detached { mount: next()?.mount, change }
-        }
-        MountSpec::Tmpfs { size, mode, owner, read_only, options, .. } => {
+    Ok(match mount {
+        MountSpec::Bind { .. } => Detached { mount: next()?.mount, change: change_of(mount, nodev) },
+        MountSpec::Tmpfs { target, size, mode, owner, read_only, options } => {
             let (mode, uid, gid) = (format!("{mode:o}"), owner.0.to_string(), owner.1.to_string());
             let size = size.map(|size| size.to_string());
             let mut values = vec![("mode", Some(mode.as_str())), ("uid", Some(uid.as_str())), ("gid", Some(gid.as_str()))];
             values.extend(size.as_deref().map(|size| ("size", Some(size))));
             let attributes = MountAttrFlags::from_bits_retain(attributes(*options, *read_only, nodev) as u32);
-            let mount = new_filesystem("tmpfs", &values, attributes).map_err(Failure::step("mount tmpfs on", path))?;
+            let mount = new_filesystem("tmpfs", &values, attributes).map_err(Failure::step("mount tmpfs on", target))?;
             Detached { mount, change: Change::default() }
         }
-        MountSpec::Overlay { rootfs, subpath, .. } => select(next()?, subpath, rootfs.is_writable())?,
+        MountSpec::Overlay { .. } => next()?,
+    })
+}
+
+/// What a bind mount is to be like.
+fn change_of(mount: &MountSpec, nodev: bool) -> Change {
+    let MountSpec::Bind { read_only, recursive, propagation, options, .. } = mount else { return Change::default() };
+    let propagation = match propagation {
+        Propagation::Private => libc::MS_PRIVATE,
+        Propagation::Slave => libc::MS_SLAVE,
+        Propagation::Shared => libc::MS_SHARED,
+    };
+    Change { set: attributes(*options, *read_only, nodev), propagation, recursive: *recursive }
+}
+
+/// Makes one mount of the spec.
+fn apply(root: &RootDir, spec: &SandboxSpec, mount: &MountSpec, sources: &mut Sources, done: &[&RootPath]) -> Result<(), Failure> {
+    let path = mount.target();
+    let nodev = spec.privileges != Privileges::Insecure;
+    let source = whole(mount, sources, nodev)?;
+    let Detached { mount: detached, change } = match mount {
+        MountSpec::Overlay { rootfs, subpath, .. } => select(source, subpath, rootfs.is_writable())?,
+        MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => source,
     };
     let target = Target { root, path, links: TargetLinks::Follow };
     let at = match target.open_outside_of_proc() {

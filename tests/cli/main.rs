@@ -46,6 +46,7 @@ mod reproducible;
 mod rootless_networks;
 mod run_limits;
 mod run_semantics;
+mod runtimes;
 mod sandbox;
 mod seccomp;
 mod secrets;

@@ -18,6 +18,7 @@ use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, TerminalSize}
 
 use super::isolation_flags::IsolationFlags;
 use super::network_flags::NetworkFlags;
+use super::runtime_flag::runtime;
 use super::step_flags::{check_limits, cpu_period, cpu_quota, cpu_shares, memory_swap, number_list, ulimit};
 
 // What a container is.
@@ -79,6 +80,9 @@ pub(super) struct ContainerFlags {
     /// Run a small init as PID 1, which forwards signals and reaps processes
     #[arg(long)]
     init: bool,
+    /// The OCI runtime that runs it, such as `runc` or `crun`: a name in PATH, or a path [default: strake]
+    #[arg(long, value_name = "RUNTIME")]
+    runtime: Option<String>,
     /// Mount the root file system read-only
     #[arg(long)]
     read_only: bool,
@@ -420,6 +424,7 @@ impl ContainerFlags {
             auto_remove: self.rm,
             mounts: self.volume.into_iter().chain(self.mount).chain(self.tmpfs).collect(),
             volumes_from: self.volumes_from,
+            runtime: self.runtime.as_deref().map(runtime).transpose()?.flatten(),
             init: self.init,
             read_only: self.read_only,
             privileged: self.privileged,

@@ -38,6 +38,7 @@ pub(super) mod prune;
 pub(super) mod registry;
 pub(super) mod remote;
 pub(super) mod run;
+mod runtime_flag;
 pub(super) mod search;
 mod several;
 mod step_flags;

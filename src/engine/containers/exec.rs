@@ -10,6 +10,7 @@ use crate::runtime::{Credentials, TerminalSize};
 use crate::store::view::MergedView;
 
 use super::super::{Engine, Error};
+use super::prepare::unable;
 use super::{ContainerInfo, names};
 
 /// What is to run in a container.
@@ -63,6 +64,9 @@ impl Engine {
         }
         for (name, value) in &options.env {
             set(&mut process.env, name, value.as_deref());
+        }
+        if let Some(runtime) = &spec.runtime {
+            runtime.can_execute(&process).map_err(|why| unable(runtime, &why))?;
         }
         let request = ExecRequest {
             id: names::random_hex()?,

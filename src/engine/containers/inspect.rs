@@ -101,6 +101,7 @@ impl Engine {
             "CapDrop": drop,
             "SecurityOpt": security(spec),
             "ReadonlyRootfs": spec.sandbox.read_only_root,
+            "Runtime": spec.runtime.as_ref().map_or("strake", |runtime| runtime.name.as_str()),
             "Init": spec.sandbox.init,
             "ShmSize": spec.sandbox.shm_size,
             "Memory": limits.memory.unwrap_or(0),

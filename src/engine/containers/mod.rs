@@ -37,7 +37,7 @@ use crate::runtime::container::{
     StdinMode,
 };
 use crate::runtime::network::{PortRequest, ResolvFlags};
-use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Namespaces, Rlimit, SystemPaths, TerminalSize};
+use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, ForeignRuntime, Namespaces, Rlimit, SystemPaths, TerminalSize};
 use crate::task::fault_point;
 
 use super::{Engine, Error};
@@ -107,6 +107,8 @@ pub struct RunRequest {
     pub publish: Vec<PortRequest>,
     /// Whether all ports that it listens at are.
     pub publish_all: bool,
+    /// Who runs it; `None` is our own runtime.
+    pub runtime: Option<ForeignRuntime>,
     /// Whether PID 1 is a small init.
     pub init: bool,
     /// Whether its root is read-only.
@@ -180,6 +182,7 @@ impl RunRequest {
             ports: Vec::new(),
             publish: Vec::new(),
             publish_all: false,
+            runtime: None,
             init: false,
             read_only: false,
             privileged: false,
@@ -304,6 +307,11 @@ impl Engine {
     /// Removes a container that does not run.
     fn discard_container(&self, info: &ContainerInfo, volumes: bool) -> Result<(), Error> {
         container::forget_pause(&info.record.id);
+        if let Some(spec) = &info.spec
+            && let Some(runtime) = &spec.runtime
+        {
+            runtime.forget(&spec.id, &spec.sandbox);
+        }
         self.store().remove_container(&info.record.id)?;
         fault_point("container:removed");
         self.event("container", "destroy", info, &[]);

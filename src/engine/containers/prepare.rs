@@ -10,7 +10,7 @@ use crate::oci::RuntimeConfig;
 use crate::parser::signals;
 use crate::path::RootPath;
 use crate::runtime::container::{self, ContainerSpec};
-use crate::runtime::{Credentials, DEFAULT_SHM_SIZE, MountSpec, Privileges, ProcessSpec, SandboxSpec};
+use crate::runtime::{Credentials, DEFAULT_SHM_SIZE, ForeignRuntime, MountSpec, Privileges, ProcessSpec, SandboxSpec};
 use crate::store::view::MergedView;
 use crate::store::{ContainerRecord, Error as StoreError};
 use crate::sys::OverlayUpper;
@@ -140,6 +140,9 @@ impl Engine {
         if let Some(domain) = &request.domain {
             sandbox.sysctls.push(("kernel.domainname".to_owned(), domain.clone()));
         }
+        if let Some(runtime) = &request.runtime {
+            runtime.can_run(&sandbox).map_err(|why| unable(runtime, &why))?;
+        }
         let spec = self.spec(request, image, record, sandbox, network);
         fault_point("container:prepared");
         container::create(&dir, &spec).map_err(|source| Error::Container { action: "make", name: record.name.clone(), source })
@@ -169,6 +172,7 @@ impl Engine {
             network: network.request,
             ports: network.ports,
             names: network.names,
+            runtime: request.runtime.clone(),
             labels: merge::labels(config, request),
             written: merge::written(config, request),
             ..ContainerSpec::new(&record.id, &record.name, sandbox)
@@ -196,6 +200,11 @@ impl Engine {
         }
         Ok(shared)
     }
+}
+
+/// What another runtime cannot do.
+pub(super) fn unable(runtime: &ForeignRuntime, why: &str) -> Error {
+    Error::Usage { message: format!("the OCI runtime `{}` cannot do that: {why}", runtime.name), hint: None }
 }
 
 /// Gives the writable layer's root what the image says of `/`: in an overlay, the topmost directory counts.

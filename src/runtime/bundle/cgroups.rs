@@ -183,6 +183,18 @@ impl Groups {
     }
 }
 
+/// The directories of the groups that any runtime makes for a container with this `cgroupsPath`, which is absolute.
+pub(in crate::runtime) fn planned_groups(cgroups_path: &str) -> Vec<PathBuf> {
+    let groups = Groups::plan(cgroups_path, "").map(|groups| groups.groups).unwrap_or_default();
+    let mut found: Vec<PathBuf> = groups.into_iter().map(|group| group.path).collect();
+    // The v2 hierarchy beside those of v1, which some runtimes use as well.
+    let beside = Path::new("/sys/fs/cgroup/unified");
+    if !is_unified() && beside.is_dir() {
+        found.push(beside.join(cgroups_path.trim_start_matches('/')));
+    }
+    found
+}
+
 /// The hierarchies that are mounted: the v1 ones, or the one of v2.
 fn hierarchies(unified: bool) -> Vec<Hierarchy> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

@@ -358,22 +358,22 @@ pub struct Resources {
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<DeviceRule>,
     /// Memory.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub memory: Memory,
     /// CPU time.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub cpu: Cpu,
     /// Processes.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub pids: Pids,
     /// Disks.
-    #[serde(rename = "blockIO", deserialize_with = "nullable")]
+    #[serde(rename = "blockIO", deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub block_io: BlockIo,
     /// Huge pages.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub hugepage_limits: Vec<HugepageLimit>,
     /// Marks of packets.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub network: NetworkClass,
     /// Remote direct memory access.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
@@ -575,6 +575,11 @@ pub struct Rdma {
     /// Objects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hca_objects: Option<u32>,
+}
+
+/// Whether there is nothing in it. Some runtimes take a part that is there for a wish, whatever it holds.
+fn is_default<T: Default + PartialEq>(part: &T) -> bool {
+    *part == T::default()
 }
 
 /// Takes `null` for the default.

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! `config.rs` is the document, `check.rs` what of it is refused, `create.rs` and `init.rs` the two sides of making a container, `control.rs` the rest of its life, and
-//! `state.rs` what is on record. Nothing here knows images or our own containers.
+//! `state.rs` what is on record. `of_sandbox.rs` is for the other way round: one of our sandboxes as a config for another runtime. Nothing else here knows images or our own containers.
 
 mod cgroups;
 mod check;
@@ -27,6 +27,7 @@ mod foreground;
 mod hooks;
 mod init;
 mod namespaces;
+mod of_sandbox;
 mod options;
 mod process;
 mod resources;
@@ -35,10 +36,12 @@ mod state;
 mod stats;
 mod template;
 
+pub(super) use cgroups::planned_groups;
 pub use config::{CapabilityLists, Config, ConsoleSize, Mount, Namespace, Process, Resources, RlimitEntry, Root, User};
 pub use control::{delete, kill, list, pause, processes, resume, start, state, stats, update};
 pub use create::{CreateOptions, ExecOptions, Made, create, exec, process_of};
 pub use error::Error;
 pub use foreground::wait;
+pub(super) use of_sandbox::{Surroundings, of_sandbox, process_of_sandbox};
 pub use state::{Containers, OCI_VERSION, Report, Status};
 pub use template::{features, template};

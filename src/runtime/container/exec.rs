@@ -29,7 +29,7 @@ use super::state::ContainerDir;
 use super::streams::Streams;
 use super::supervisor::{StartError, chain, journal};
 use super::{ContainerSpec, LogDriver, LogSettings, StdinMode};
-use crate::runtime::{Privileges, ProcessSpec, SandboxIo, launch};
+use crate::runtime::{Child, Privileges, ProcessSpec, SandboxIo, SandboxSpec, foreign, launch};
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap};
 
 /// The largest request that a supervisor takes: more than the kernel lets a process have as arguments and environment.
@@ -135,8 +135,20 @@ impl Execs {
 /// The container that a command enters.
 #[derive(Debug)]
 pub(super) struct Joined<'a> {
-    pub(super) process: &'a crate::runtime::Child,
+    pub(super) process: &'a Child,
     pub(super) spec: &'a ContainerSpec,
+}
+
+impl Joined<'_> {
+    /// Starts the process of `sandbox` in the container, by whatever runtime that has.
+    pub(super) fn launch(&self, sandbox: &SandboxSpec, io: SandboxIo) -> Result<Child, StartError> {
+        let process = self.process.as_fd().try_clone_to_owned().map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
+        let io = SandboxIo { join: Some(process), join_cgroups: self.process.cgroups().to_vec(), ..io };
+        Ok(match &self.spec.runtime {
+            None => launch(sandbox, io)?,
+            Some(runtime) => foreign::exec(runtime, &self.spec.id, sandbox, io)?,
+        })
+    }
 }
 
 /// The life of the copy.
@@ -165,15 +177,11 @@ fn serve(request: &ExecRequest, client: &mut Client, control: UnixStream, contai
     };
     let streams = streams.map_err(|error| StartError::Kernel("make pipes", error))?;
     let (inner, ends) = streams.split();
-    let process = container.process.as_fd().try_clone_to_owned();
-    let mut io = SandboxIo::new(inner);
-    io.join = Some(process.map_err(|error| StartError::Kernel("duplicate a descriptor", error))?);
-    io.join_cgroups = container.process.cgroups().to_vec();
     let line: Vec<_> = request.process.args.iter().map(|word| word.to_string_lossy()).collect();
     let id = ("execID", request.id.clone());
     let happened = |action: &str| journal(container.spec, &format!("{action}: {}", line.join(" ")), std::slice::from_ref(&id));
     happened("exec_create");
-    let child = launch(&sandbox, io)?;
+    let child = container.launch(&sandbox, SandboxIo::new(inner))?;
     happened("exec_start");
     client.send(&ServerFrame::Started(child.pid()));
     let settings = LogSettings { driver: LogDriver::None, ..LogSettings::default() };

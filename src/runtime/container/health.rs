@@ -20,7 +20,7 @@ use super::state::{self, ContainerDir};
 use super::streams::null;
 use super::supervisor::{StartError, chain};
 use super::{Error, pause};
-use crate::runtime::{SandboxIo, Stdio, launch, wire};
+use crate::runtime::{SandboxIo, Stdio, wire};
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap, signal_pidfd};
 
 /// How many probes are remembered.
@@ -245,10 +245,7 @@ fn probe(check: &HealthCheck, container: &Joined<'_>) -> Result<(i32, Vec<u8>), 
     let (output, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("make a pipe")(errno.into()))?;
     let stdout = write.try_clone().map_err(failed("duplicate a descriptor"))?;
     let stdin = null().map_err(failed("open /dev/null"))?;
-    let mut io = SandboxIo::new(Stdio::Descriptors { stdin, stdout, stderr: write });
-    io.join = Some(container.process.as_fd().try_clone_to_owned().map_err(failed("duplicate a descriptor"))?);
-    io.join_cgroups = container.process.cgroups().to_vec();
-    let mut child = launch(&sandbox, io)?;
+    let mut child = container.launch(&sandbox, SandboxIo::new(Stdio::Descriptors { stdin, stdout, stderr: write }))?;
     let (mut kept, mut buffer, mut open) = (Vec::new(), vec![0; OUTPUT], true);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -18,6 +18,14 @@ fn stat(pid: u32) -> Option<Stat> {
     Some(Stat { parent })
 }
 
+/// Whether a process is the first one of a PID namespace that is not the reader's.
+fn is_first(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let numbers: Vec<&str> = numbers.split_whitespace().collect();
+    numbers.len() > 1 && numbers.last() == Some(&"1")
+}
+
 /// In how many PID namespaces a process is. Which ones may be asked by its owner's namespace only; this by anyone.
 fn depth(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -26,14 +34,17 @@ fn depth(pid: u32) -> usize {
 
 /// All processes of the container whose PID 1 is the host's process `pid`, in ascending order; none where it has ended.
 pub fn processes_of(pid: u32) -> Vec<u32> {
-    let Some(Stat { parent: supervisor }) = stat(pid) else { return Vec::new() };
+    let Some(Stat { parent }) = stat(pid) else { return Vec::new() };
+    // Another runtime's container has a guardian in a namespace of its own between it and the supervisor.
+    let guarded = is_first(parent) && is_first(pid);
+    let Some(supervisor) = (if guarded { stat(parent).map(|guardian| guardian.parent) } else { Some(parent) }) else { return Vec::new() };
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let all = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for (child, stat) in all.filter_map(|child| Some((child, stat(child)?))) {
         children.entry(stat.parent).or_default().push(child);
     }
-    let mut outside = depth(supervisor);
+    let mut outside = depth(parent);
     let (mut found, mut seen, mut todo) = (Vec::new(), HashSet::new(), vec![supervisor]);
     // One that shares the host's processes is known by its descendants only.
     if depth(pid) == outside {

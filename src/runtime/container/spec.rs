@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{EndpointSpec, HealthCheck, NameSettings};
-use crate::runtime::SandboxSpec;
 use crate::runtime::network::PortRequest;
+use crate::runtime::{ForeignRuntime, SandboxSpec};
 
 /// A container, as kept in `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ pub struct ContainerSpec {
     /// How it finds names, and by which others find it.
     #[serde(default)]
     pub names: NameSettings,
+    /// Who runs it; `None` is our own runtime.
+    #[serde(default)]
+    pub runtime: Option<ForeignRuntime>,
 }
 
 /// What a container was made of, for display, and for what is made of the container.
@@ -127,6 +130,7 @@ impl ContainerSpec {
             journal: None,
             ports: Vec::new(),
             names: NameSettings::default(),
+            runtime: None,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! <dir>/hosts          /etc/hosts of the container, where it has a private network
 //! <dir>/container.log  output; older parts are container.log.1, .2, ...
 //! <dir>/health.json    Health, where the container is probed; replaced by renaming
+//! <dir>/runtime        where another runtime of the container works, in a mount namespace of its own: empty from outside
 //! <dir>/execs/<ID>     an empty file for each command that runs in it beside its own
 //! ```
 //!

@@ -18,16 +18,17 @@ use rustix::fs::Mode as FileMode;
 use super::exec::Execs;
 use super::health::Monitor;
 use super::journal::{Journal, Recorded};
-use super::log::LogWriter;
+use super::log::{LogStream, LogWriter};
 use super::networking::Networked;
 use super::restart::{Restarts, wait_out};
 use super::serve::{Client, Container, Ended, Served, Service};
 use super::start::{Mode, Report};
 use super::state::{self, ContainerDir, State};
-use super::streams::{Streams, null};
+use super::streams::{Ends, Streams, null};
 use super::{ContainerSpec, Error, load_spec, pause, shared};
+use crate::runtime::foreign::{self, Guarded};
 use crate::runtime::network::Program;
-use crate::runtime::{self, SandboxIo, launch, network};
+use crate::runtime::{self, Child, SandboxIo, SandboxSpec, launch, network};
 use crate::sys::{process, signals};
 
 /// What keeps a start from succeeding.
@@ -213,7 +214,7 @@ fn start(
     let mut io = SandboxIo::new(inner);
     io.netns = network.netns().map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
     io.shared = shared::open(dir, &sandbox.namespaces)?;
-    let child = launch(&sandbox, io)?;
+    let child = launched(dir, spec, &sandbox, io, &ends)?;
     let (pid, cgroups) = (child.pid(), child.cgroups().to_vec());
     let container = Served::new(child, ends, spec.stdin, Some(listener), log)?;
     let started_at = Timestamp::now().to_string();
@@ -233,6 +234,13 @@ fn start(
     journal(spec, "start", &[]);
     report(&Report::Started { pid, warnings });
     Ok(Running { container, started_at, network, health })
+}
+
+/// Starts the container by its runtime.
+fn launched(dir: &ContainerDir, spec: &ContainerSpec, sandbox: &SandboxSpec, io: SandboxIo, ends: &Ends) -> Result<Child, runtime::Error> {
+    let Some(runtime) = &spec.runtime else { return launch(sandbox, io) };
+    let stderr = ends.outputs.iter().find(|output| output.stream == LogStream::Stderr).map(|output| &output.fd);
+    foreign::start(&Guarded { runtime, id: &spec.id, sandbox, dir: &dir.file("runtime"), stderr }, io)
 }
 
 /// Our standard input as the first client's connection; `/dev/null` takes its place, so that nothing we start can have it.

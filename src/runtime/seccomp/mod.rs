@@ -17,6 +17,7 @@
 
 mod bpf;
 mod builtin;
+mod document;
 mod profile;
 mod rules;
 mod tables;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::capabilities::Capabilities;
 use crate::sys::process::BpfInstruction;
 use bpf::{ARCH, NUMBER, Verdict, act, if_at_least, if_equal, load, tree};
+pub(super) use document::{default_document, document};
 pub use profile::{SeccompHost, SeccompProfile, SeccompProfileError};
 pub use rules::SeccompRules;
 use rules::{Comparison, Condition, SeccompAction};
