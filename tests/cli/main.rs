@@ -43,6 +43,7 @@ mod registry;
 mod remote;
 mod remote_contexts;
 mod reproducible;
+mod rootless_files;
 mod rootless_networks;
 mod run_limits;
 mod run_semantics;

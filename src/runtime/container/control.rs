@@ -113,6 +113,15 @@ pub fn exec(dir: &Path, request: &ExecRequest) -> Result<(u32, Attachment), Erro
     }
 }
 
+/// The root directory of a running container, which its supervisor can open where this process is in another user namespace.
+pub(super) fn root(dir: &Path) -> Result<OwnedFd, Error> {
+    let stream = connect(dir)?;
+    send(&stream, &ClientFrame::Root)?;
+    let _ = stream.set_read_timeout(Some(PROMPT));
+    let answer = crate::runtime::wire::receive(stream.as_fd(), 16).map_err(Error::socket("hear from"))?;
+    answer.and_then(|(_, mut descriptors)| descriptors.pop()).ok_or_else(|| Error::NotRunning { dir: dir.to_owned() })
+}
+
 /// The IDs of the commands that run in a running container beside its own.
 pub fn execs(dir: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(dir.join("execs")) else { return Vec::new() };

@@ -11,6 +11,8 @@
 //!     |   <-- Started or Failed ----------------|
 //!     |-- Networks                              |     config.json names other networks
 //!     |   <-- Networks (how that went) ---------|
+//!     |-- Root                                  |     the container's root directory is wanted
+//!     |   <-- Root, with a descriptor ----------|     and nothing else is said over this connection
 //!     |-- ToExec(ID, frame)                     |---> passed on to that process, over another connection
 //!     |   <-- Exited, then closes --------------|     after the last byte of output, to every client, subscribed or not
 //! ```
@@ -41,6 +43,8 @@ pub(super) enum ClientFrame<'a> {
     ToExec(&'a [u8; EXEC_ID], &'a [u8]),
     /// The container's networks or names have changed in its spec.
     Networks,
+    /// The container's root directory is wanted, as a descriptor.
+    Root,
 }
 
 /// The length of a command's ID.
@@ -83,6 +87,7 @@ impl<'a> ClientFrame<'a> {
             ClientFrame::Exec => frame(out, 7, &[]),
             ClientFrame::ToExec(id, inner) => frame(out, 8, &[id.as_slice(), inner].concat()),
             ClientFrame::Networks => frame(out, 9, &[]),
+            ClientFrame::Root => frame(out, 10, &[]),
         }
     }
 
@@ -100,6 +105,7 @@ impl<'a> ClientFrame<'a> {
             (7, []) => Ok(ClientFrame::Exec),
             (8, bytes) => bytes.split_first_chunk().map(|(id, inner)| ClientFrame::ToExec(id, inner)).ok_or(Broken),
             (9, []) => Ok(ClientFrame::Networks),
+            (10, []) => Ok(ClientFrame::Root),
             _ => Err(Broken),
         }
     }

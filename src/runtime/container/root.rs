@@ -1,14 +1,14 @@
 //! The files of a container, as it sees them itself, for whoever copies them in or out.
 //!
-//! Those of a container that runs are reached through the root of its first process; those of another are mounted for this process alone, while the container's lock
+//! Those of a container that runs are reached through the root of its first process, which rootless its supervisor must open; those of another are mounted for this process alone, while the container's lock
 //! keeps it from being started. Either way all paths are to be resolved by the kernel inside of that root: the container may change its links at any time.
 
 use std::path::Path;
 
 use super::state::{ContainerDir, RunLock, start_ticks};
-use super::{Error, State, load_spec, load_state};
+use super::{Error, State, control, load_spec, load_state};
 use crate::runtime;
-use crate::sys::RootDir;
+use crate::sys::{RootDir, descriptor_path};
 
 /// The root of a container's files.
 #[derive(Debug)]
@@ -28,11 +28,19 @@ impl ContainerRoot {
 /// Opens the files of the container in `dir`. For one that does not run this process, which must have one thread, gets a mount namespace of its own.
 ///
 /// # Errors
-/// They cannot be mounted, or reached: those of a container that runs in another user namespace than this process cannot.
+/// They cannot be mounted, or reached.
 pub fn open_root(dir: &Path) -> Result<ContainerRoot, Error> {
     if let State::Running { pid, start_ticks: started, .. } = load_state(dir)? {
         let path = Path::new("/proc").join(pid.to_string()).join("root");
-        let root = RootDir::open(&path).map_err(Error::file("open", &path))?;
+        let root = match RootDir::open(&path) {
+            // Rootless, each command is in a user namespace of its own.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                let given = control::root(dir)?;
+                RootDir::open(&descriptor_path(&given))
+            }
+            other => other,
+        };
+        let root = root.map_err(Error::file("open", &path))?;
         // The process may have ended, and another have its number.
         if start_ticks(pid) != Some(started) {
             return Err(Error::NotRunning { dir: dir.to_owned() });

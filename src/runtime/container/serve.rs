@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode as FileMode, OFlags};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::termios::Winsize;
@@ -22,7 +23,7 @@ use super::state::ContainerDir;
 use super::streams::{Ends, Output};
 use super::supervisor::{StartError, chain, journal};
 use super::{ContainerSpec, StdinMode};
-use crate::runtime::{Child, TerminalSize};
+use crate::runtime::{Child, TerminalSize, wire};
 
 /// How far a client may fall behind, in bytes.
 pub(super) const CLIENT_BACKLOG: usize = 1 << 20;
@@ -469,6 +470,11 @@ impl Service {
                         }
                     }
                 }
+                Ok(Some(ClientFrame::Root)) => {
+                    give_root(client, self.child.pid());
+                    client.gone = true;
+                    break;
+                }
                 Ok(Some(ClientFrame::Detach)) => (client.gives_input, client.starter) = (false, false),
                 Ok(Some(ClientFrame::RequestPart(bytes))) if client.request.len() + bytes.len() <= MAX_REQUEST => {
                     client.request.extend_from_slice(bytes);
@@ -531,6 +537,14 @@ impl Service {
         leftover.serve(Some(deadline));
         leftover.clients.retain(|client| client.starter);
         leftover
+    }
+}
+
+/// Sends the container's root directory, which only its parent's user namespace reaches. One that has just ended has none.
+fn give_root(client: &Client, pid: u32) {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Ok(root) = rustix::fs::open(format!("/proc/{pid}/root"), flags, FileMode::empty()) {
+        let _ = wire::send(client.stream.as_fd(), b"root", &[root.as_fd()]);
     }
 }
 
