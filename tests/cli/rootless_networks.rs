@@ -171,6 +171,11 @@ fn a_container_has_a_network_of_its_own_and_the_way_out_by_either_program() {
         for (flags, expected) in [(&[][..], "pas"), (&["--network", "slirp4netns"], "slirp4netns"), (&["--network", "pasta"], "pas")] {
             user.strake(&[&["run", "-d", "--name", "one"][..], flags, &["localhost/busybox", "sleep", "1000"]].concat()).ok();
             assert!(carriers().iter().any(|comm| comm.starts_with(expected)), "{flags:?}: {:?}", carriers());
+            user.strake(&["run", "--rm", "--network", "container:one", "localhost/busybox", "true"]).fails().says(&[
+                "user namespace",
+                "without root",
+                "hint:",
+            ]);
             let shown = user.shown("{{.HostConfig.NetworkMode}} {{.NetworkSettings.IPAddress}}", "one");
             assert!(shown.starts_with(flags.get(1).unwrap_or(&"bridge")), "{shown}");
             user.strake(&["rm", "-f", "one"]).ok();

@@ -14,8 +14,8 @@ use super::step_flags::{host_address, split_host};
 // How a container reaches others, and is reached.
 #[derive(Debug, Args)]
 pub(super) struct NetworkFlags {
-    /// The network: `bridge`, `host`, `none`, `container:NAME`, or one of `strake network`, perhaps with options (`NAME,alias=…,ip=…,ip6=…,mac-address=…`; may be given
-    /// several times)
+    /// The network: `bridge`, `host`, `none`, `container:NAME`, `pasta`, `slirp4netns`, or one of `strake network`, perhaps with options
+    /// (`NAME,alias=…,ip=…,ip6=…,mac-address=…`; may be given several times)
     #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = network)]
     network: Vec<Chosen>,
     /// A name by which other containers of the network find this one (may be given several times)

@@ -393,7 +393,13 @@ fn namespace_of(id: &str, dir: &Path) -> Result<OwnedFd, StartError> {
     let short = id.get(..12).unwrap_or(id);
     let refused = |reason| StartError::Join { container: short.to_owned(), reason };
     let Ok(State::Running { pid, start_ticks, .. }) = load_state(dir) else { return Err(refused("it does not run")) };
-    let netns = File::open(format!("/proc/{pid}/ns/net")).map_err(|_| refused("its namespace cannot be opened"))?;
+    let netns = File::open(format!("/proc/{pid}/ns/net")).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied if is_for_us() => StartError::Network(network::Error::Unavailable(network::Unavailable {
+            reason: format!("the container {short} is in a user namespace of its own, which others cannot enter without root"),
+            hint: "run both as root, or publish a port of the other".to_owned(),
+        })),
+        _ => refused("its namespace cannot be opened"),
+    })?;
     // Opened first, then asked whose it is: another process may have the number by now.
     if state::start_ticks(pid) != Some(start_ticks) {
         return Err(refused("it has just ended"));
