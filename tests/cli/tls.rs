@@ -97,7 +97,9 @@ fn tunnel(to: String) -> (u16, Arc<Mutex<Vec<String>>>) {
                     }
                     head.push(line.trim_end().to_owned());
                 }
-                log.lock().unwrap().push(head.first().cloned().unwrap_or_default());
+                // A connection that was opened ahead and not used says nothing.
+                let Some(first) = head.first() else { return };
+                log.lock().unwrap().push(first.clone());
                 if !head.iter().any(|line| line.eq_ignore_ascii_case("proxy-authorization: Basic dXNlcjpwcm94eS1wYXNz")) {
                     let _ = client.write_all(b"HTTP/1.1 407 who are you\r\nContent-Length: 0\r\n\r\n");
                     return;
