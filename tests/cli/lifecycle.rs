@@ -31,20 +31,21 @@ fn listing(archive: &[u8]) -> Vec<String> {
 #[test]
 fn a_container_is_made_without_being_started_and_restarted_with_its_files() {
     let Some(world) = world() else { return };
+    // No name here is the beginning of an ID.
     let script = "echo run >> /runs; wc -l < /runs; exec sleep 1000";
-    let id = world.strake(["create", "--name", "c", "localhost/busybox", "sh", "-c", script]).ok().stdout;
-    assert_eq!(shown(&world, "{{.State.Status}} {{.Id}}", "c"), format!("created {}", id.trim()));
-    assert_eq!(world.strake(["start", "c"]).ok().stdout, "c\n");
-    wait_for("the first line", 20, || world.strake(["logs", "c"]).ok().stdout == "1\n");
-    assert_eq!(world.strake(["restart", "-t", "0", "c"]).ok().stdout, "c\n");
-    wait_for("the second line", 20, || world.strake(["logs", "c"]).ok().stdout == "1\n2\n");
-    world.strake(["rename", "c", "d"]).ok();
-    assert_eq!(shown(&world, "{{.Name}}", "d"), "/d");
-    world.strake(["inspect", "c"]).fails().says(&["`c`"]);
-    sleeper(&world, "e", &[]);
-    world.strake(["rename", "e", "d"]).fails().says(&["`d`"]);
-    assert_eq!(world.strake(["port", "d"]).ok().stdout, "");
-    world.strake(["port", "d", "80"]).fails().says(&["80/tcp"]);
+    let id = world.strake(["create", "--name", "old", "localhost/busybox", "sh", "-c", script]).ok().stdout;
+    assert_eq!(shown(&world, "{{.State.Status}} {{.Id}}", "old"), format!("created {}", id.trim()));
+    assert_eq!(world.strake(["start", "old"]).ok().stdout, "old\n");
+    wait_for("the first line", 20, || world.strake(["logs", "old"]).ok().stdout == "1\n");
+    assert_eq!(world.strake(["restart", "-t", "0", "old"]).ok().stdout, "old\n");
+    wait_for("the second line", 20, || world.strake(["logs", "old"]).ok().stdout == "1\n2\n");
+    world.strake(["rename", "old", "new"]).ok();
+    assert_eq!(shown(&world, "{{.Name}}", "new"), "/new");
+    world.strake(["inspect", "old"]).fails().says(&["`old`"]);
+    sleeper(&world, "third", &[]);
+    world.strake(["rename", "third", "new"]).fails().says(&["`new`"]);
+    assert_eq!(world.strake(["port", "new"]).ok().stdout, "");
+    world.strake(["port", "new", "80"]).fails().says(&["80/tcp"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `strake network`: networks on which containers find each other by name.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use crate::runtime::network::EndpointRequest;
 use super::container_flags::labels;
 use super::containers::open;
 use super::exit;
-use super::network_flags::mac_address;
+use super::network_flags::AddressFlags;
 use super::prune::until;
 use super::several::{Failures, show};
 
@@ -123,15 +123,8 @@ struct ConnectArgs {
     /// A name by which others on the network find it (may be given several times)
     #[arg(long, value_name = "NAME")]
     alias: Vec<String>,
-    /// Its IPv4 address there
-    #[arg(long, value_name = "ADDRESS")]
-    ip: Option<Ipv4Addr>,
-    /// Its IPv6 address there
-    #[arg(long, value_name = "ADDRESS")]
-    ip6: Option<Ipv6Addr>,
-    /// Its hardware address there
-    #[arg(long, value_name = "ADDRESS", value_parser = mac_address)]
-    mac_address: Option<[u8; 6]>,
+    #[command(flatten)]
+    addresses: AddressFlags,
 }
 
 // Flags of `strake network disconnect`.
@@ -235,7 +228,8 @@ pub(in crate::cli) fn run(global: &Global, args: NetworkArgs) -> ExitCode {
         NetworkCommand::Ls(args) => list(&engine, &args),
         NetworkCommand::Inspect(args) => inspect(&engine, &args),
         NetworkCommand::Connect(args) => {
-            let request = EndpointRequest { ipv4: args.ip, ipv6: args.ip6, mac: args.mac_address, aliases: args.alias };
+            let mut request = EndpointRequest { aliases: args.alias, ..EndpointRequest::default() };
+            args.addresses.add_to(&mut request);
             engine.connect_network(&args.network, &args.container, &request)
         }
         NetworkCommand::Disconnect(args) => engine.disconnect_network(&args.network, &args.container),

@@ -11,6 +11,33 @@ use crate::runtime::network::{DEFAULT_NETWORK, EndpointRequest, PortRequest, Res
 
 use super::step_flags::{host_address, split_host};
 
+// What a container is to have on a network.
+#[derive(Debug, Args)]
+pub(super) struct AddressFlags {
+    /// The IPv4 address on the network
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// The IPv6 address on the network
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<Ipv6Addr>,
+    /// The hardware address on the network
+    #[arg(long, value_name = "ADDRESS", value_parser = mac_address)]
+    mac_address: Option<[u8; 6]>,
+}
+
+impl AddressFlags {
+    fn is_empty(&self) -> bool {
+        self.ip.is_none() && self.ip6.is_none() && self.mac_address.is_none()
+    }
+
+    /// Adds to what is asked for already; that counts more.
+    pub(super) fn add_to(&self, request: &mut EndpointRequest) {
+        request.ipv4 = request.ipv4.or(self.ip);
+        request.ipv6 = request.ipv6.or(self.ip6);
+        request.mac = request.mac.or(self.mac_address);
+    }
+}
+
 // How a container reaches others, and is reached.
 #[derive(Debug, Args)]
 pub(super) struct NetworkFlags {
@@ -21,15 +48,8 @@ pub(super) struct NetworkFlags {
     /// A name by which other containers of the network find this one (may be given several times)
     #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
     network_alias: Vec<String>,
-    /// The IPv4 address on the network
-    #[arg(long, value_name = "ADDRESS")]
-    ip: Option<Ipv4Addr>,
-    /// The IPv6 address on the network
-    #[arg(long, value_name = "ADDRESS")]
-    ip6: Option<Ipv6Addr>,
-    /// The hardware address on the network
-    #[arg(long, value_name = "ADDRESS", value_parser = mac_address)]
-    mac_address: Option<[u8; 6]>,
+    #[command(flatten)]
+    addresses: AddressFlags,
     /// A port that is reached at this machine's addresses: `[[IP:]HOST[-LAST]:]CONTAINER[-LAST][/tcp|udp]`; without a host's port, or with 0, any that is free (may be
     /// given several times)
     #[arg(short, long, value_name = "PORT", value_parser = parse_publish)]
@@ -113,7 +133,7 @@ fn endpoint_option(request: &mut EndpointRequest, key: &str, value: &str) -> Res
 }
 
 /// Reads a hardware address; one of a group is none of a container.
-pub(super) fn mac_address(text: &str) -> Result<[u8; 6], String> {
+fn mac_address(text: &str) -> Result<[u8; 6], String> {
     let part = |part: &str| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2);
     let bytes: Option<Vec<u8>> = text.split([':', '-']).map(part).collect();
     let bytes = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
@@ -153,14 +173,13 @@ impl NetworkFlags {
             let hint = "put both on a network: `strake network create NAME`, and `--network NAME` for each";
             return Err(usage("--link is not supported", Some(hint)));
         }
-        let has_options = !self.network_alias.is_empty() || self.ip.is_some() || self.ip6.is_some() || self.mac_address.is_some();
+        let has_options = !self.network_alias.is_empty() || !self.addresses.is_empty();
         request.network = chosen(&self.network)?;
         match &mut request.network {
             RunNetwork::Networks(choices) if has_options => {
                 let Some(first) = choices.first_mut() else { return Ok(()) };
-                let known = &mut first.request;
-                known.aliases.extend(self.network_alias);
-                (known.ipv4, known.ipv6, known.mac) = (known.ipv4.or(self.ip), known.ipv6.or(self.ip6), known.mac.or(self.mac_address));
+                first.request.aliases.extend(self.network_alias);
+                self.addresses.add_to(&mut first.request);
             }
             RunNetwork::Networks(_) => {}
             _ if has_options => {
