@@ -292,9 +292,11 @@ impl Engine {
         let info = self.container(container)?;
         let known = self.network(network).map(|network| network.config.plan.id);
         self.change_networks(&info, "disconnect", |endpoints| {
-            let is_meant = |name: &str, id: &str| known.as_ref().map_or(name == network || id == network, |known| known == id);
+            // A name goes before the beginning of an ID, also that of a network which is gone.
+            let named = endpoints.iter().find(|endpoint| endpoint.plan.name == network || endpoint.plan.id == network);
+            let meant = named.map(|endpoint| endpoint.plan.id.clone()).or_else(|| known.as_ref().ok().cloned());
             let before = endpoints.len();
-            endpoints.retain(|endpoint| !is_meant(&endpoint.plan.name, &endpoint.plan.id));
+            endpoints.retain(|endpoint| Some(&endpoint.plan.id) != meant.as_ref());
             if endpoints.len() < before {
                 return Ok(());
             }

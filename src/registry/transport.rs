@@ -627,22 +627,38 @@ pub(super) fn transport_error(method: &Method, url: &Url, error: reqwest::Error,
         // What we say of its certificate comes before what it says of ours.
         Some(rustls::Error::AlertReceived(_)) if is_asked => TransportCause::Identity,
         Some(_) => TransportCause::Tls,
+        // A server that closes at our certificate may do so while we still shake hands, and its alert may be lost.
+        None if is_asked && (!error.is_connect() || is_cut(&error)) => TransportCause::Identity,
         None if error.is_connect() => TransportCause::Connect,
-        None if is_asked => TransportCause::Identity,
         None => TransportCause::Broken,
     };
     Error::Transport { method: method.to_string(), url: SafeUrl::new(url.as_str()), cause, source: error }
 }
 
-/// The TLS error in a chain of errors; `io::Error` hides what it wraps from the chain.
+/// The TLS error in a chain of errors.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    find_cause(error, &|_: &rustls::Error| true)
+}
+
+/// Whether a connection that stood was closed by the other end.
+fn is_cut(error: &(dyn std::error::Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let cut = |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
+    find_cause(error, &cut).is_some()
+}
+
+/// The first error of a type in a chain of errors for which `is_it` holds; `io::Error` hides what it wraps from the chain.
+fn find_cause<'a, E>(error: &'a (dyn std::error::Error + 'static), is_it: &dyn Fn(&E) -> bool) -> Option<&'a E>
+where
+    E: std::error::Error + 'static,
+{
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        if let Some(found) = error.downcast_ref::<E>().filter(|found| is_it(found)) {
             return Some(found);
         }
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(found) = inner.and_then(|inner| tls_error(inner as &(dyn std::error::Error + 'static))) {
+        if let Some(found) = inner.and_then(|inner| find_cause(inner as &(dyn std::error::Error + 'static), is_it)) {
             return Some(found);
         }
         next = error.source();

@@ -505,6 +505,14 @@ fn networks_are_apart_and_internal_ones_closed() {
         world.strake(["start", "three"]).fails().says(&["`b`", "`three`"]);
         world.strake(["network", "disconnect", "-f", "b", "three"]).ok();
         world.strake(["start", "three"]).ok();
+        // Its name is meant, also where another's ID begins so.
+        let begins = world.strake(["network", "inspect", "-f", "{{slice .Id 0 4}}", "a"]).ok().stdout;
+        world.strake(["network", "create", begins.trim()]).ok();
+        world.strake(["network", "connect", begins.trim(), "three"]).ok();
+        world.strake(["stop", "-t", "0", "three"]).ok();
+        world.strake(["network", "rm", begins.trim()]).ok();
+        world.strake(["network", "disconnect", "-f", begins.trim(), "three"]).ok();
+        world.strake(["start", "three"]).ok();
     });
 }
 

@@ -155,12 +155,12 @@ fn a_terminal_is_drawn_within_its_size_and_keeps_a_transcript() {
 #[test]
 fn the_last_line_sums_up_a_build_unless_it_is_quiet() {
     let Some(world) = world() else { return };
-    let text = "FROM localhost/busybox\nRUN sleep 0.3\nRUN echo hi > /hi\n";
+    let text = "FROM localhost/busybox\nRUN sleep 3\nRUN echo hi > /hi\n";
     let line =
         |stderr: &str| stderr.lines().find(|line| line.starts_with("built in ") || line.starts_with("failed after ")).map(str::to_owned);
     let first = line(&world.build(text, &[]).ok().stderr).unwrap();
     assert!(
-        first.contains("2 steps run") && first.contains("slowest") && first.contains("RUN sleep 0.3") && first.contains("image "),
+        first.contains("2 steps run") && first.contains("slowest") && first.contains("RUN sleep 3") && first.contains("image "),
         "{first}"
     );
     assert!(line(&world.build(text, &[]).ok().stderr).unwrap().contains("3 steps cached"));

@@ -214,8 +214,9 @@ fn networks_ports_and_names_are_ours() {
             stream.read_exact(&mut text).is_ok() && &text == b"hello\n"
         });
         assert_eq!(world.strake(["exec", runtime, "cat", "/proc/sys/net/ipv4/ip_default_ttl"]).ok().stdout, "99\n");
-        let own = world.strake(["exec", runtime, "ip", "addr", "show", "eth0"]).ok().stdout;
-        let shared = run(&world, runtime, &["--rm", "--network", &format!("container:{runtime}")], &["ip", "addr", "show", "eth0"]).ok();
+        let own = world.strake(["exec", runtime, "ip", "-4", "addr", "show", "eth0"]).ok().stdout;
+        let shared =
+            run(&world, runtime, &["--rm", "--network", &format!("container:{runtime}")], &["ip", "-4", "addr", "show", "eth0"]).ok();
         assert_eq!(shared.stdout, own);
         let none = run(
             &world,
@@ -230,7 +231,7 @@ fn networks_ports_and_names_are_ours() {
         assert_eq!(Path::new(host.stdout.trim()), namespace);
         // Our own container joins it.
         let ours = world
-            .strake(["run", "--rm", "--network", &format!("container:{runtime}"), "localhost/busybox", "ip", "addr", "show", "eth0"])
+            .strake(["run", "--rm", "--network", &format!("container:{runtime}"), "localhost/busybox", "ip", "-4", "addr", "show", "eth0"])
             .ok();
         assert_eq!(ours.stdout, own);
     }
