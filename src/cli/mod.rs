@@ -43,8 +43,8 @@ struct Global {
     /// Do not check the certificate of this registry (may be given several times)
     #[arg(long, global = true, value_name = "HOST")]
     tls_skip_verify: Vec<String>,
-    /// Whether an ordinary user runs this: who that was cannot be told any more once this process is root in a user namespace.
-    #[arg(skip = !rustix::process::geteuid().is_root())]
+    /// Whether this runs without the rights of root, whatever its name: that cannot be told any more once this process is root in a user namespace.
+    #[arg(skip = !crate::runtime::is_root())]
     rootless: bool,
 }
 
@@ -219,12 +219,8 @@ pub fn main() -> ExitCode {
         Command::Build(args) => args.is_call(),
         _ => false,
     };
-    if arguments.global.rootless
-        && !only_reads
-        && let Err(error) = crate::runtime::enter_user_namespace()
-    {
-        report::error(&crate::engine::Error::Runtime(error));
-        return ExitCode::FAILURE;
+    if !only_reads {
+        crate::runtime::establish();
     }
     match arguments.command {
         Command::Build(args) => commands::build::run(&arguments.global, *args),

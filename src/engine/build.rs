@@ -280,6 +280,7 @@ impl Engine {
             steps: request.steps,
             failed: request.failed,
             emptied: Mutex::default(),
+            confinement_told: std::sync::Once::new(),
             logs: self.store.build_logs()?,
             progress: progress.clone(),
             lease,

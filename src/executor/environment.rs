@@ -129,6 +129,8 @@ pub struct Environment {
     pub failed: Option<FailedSlot>,
     /// The cache mounts that this build has emptied, for `--no-cache`.
     pub emptied: Mutex<HashSet<[u8; 32]>>,
+    /// Done once it has been said what sandboxes lack here.
+    pub confinement_told: std::sync::Once,
     /// Where whole logs of steps are kept.
     pub logs: BuildLogs,
     /// Where progress goes.

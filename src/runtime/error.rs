@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::situation::{Obstacle, obstacle};
+
 /// Why a sandbox could not be started or watched.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -70,6 +72,14 @@ pub enum Error {
         /// What the other runtime said, with its name.
         message: String,
     },
+    /// There are no namespaces to be had, so there is no sandbox.
+    #[error("processes cannot be put into a sandbox here: {reason}")]
+    NoSandbox {
+        /// What is in the way.
+        reason: String,
+        /// The change that mends it.
+        fix: String,
+    },
     /// User namespaces cannot be used.
     #[error("cannot set up a user namespace: {step}")]
     UserNamespace {
@@ -85,6 +95,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Exec(error) => error.hint(),
+            Error::NoSandbox { fix, .. } => Some(format!("{fix}; `strake doctor` says more")),
             Error::Setup { step, source, .. } => setup_hint(step, source),
             Error::Clone(source) => match source.raw_os_error() {
                 Some(libc::EPERM) => Some("creating namespaces needs root, or user namespaces for rootless use".into()),
@@ -225,6 +236,8 @@ pub(super) enum Failure {
     Cgroup { path: String, errno: i32 },
     /// A spec that makes no sense.
     Invalid { spec: bool },
+    /// There are no namespaces.
+    NoSandbox { reason: String, fix: String },
     /// Another runtime failed.
     Foreign { code: u8, message: String },
 }
@@ -253,6 +266,12 @@ impl LimitKind {
 }
 
 impl Failure {
+    /// That there are no namespaces, with the reason. To be made by a process with one thread.
+    pub(super) fn no_sandbox() -> Failure {
+        let Obstacle { reason, fix } = obstacle();
+        Failure::NoSandbox { reason, fix }
+    }
+
     /// A failed step, for `map_err`.
     pub(super) fn step<E: Into<io::Error>>(step: impl Into<String>, path: impl fmt::Display) -> impl FnOnce(E) -> Failure {
         move |error| {
@@ -270,6 +289,7 @@ impl From<Failure> for Error {
             Failure::Clone { errno } => Error::Clone(io::Error::from_raw_os_error(errno)),
             Failure::Limit { what, reason } => Error::Limit { what: what.name(), reason },
             Failure::Cgroup { path, errno } => Error::Cgroup { path: path.into(), source: io::Error::from_raw_os_error(errno) },
+            Failure::NoSandbox { reason, fix } => Error::NoSandbox { reason, fix },
             Failure::Foreign { code, message } => Error::Foreign { code, message },
             Failure::Invalid { spec: true } => Error::Invalid("the description cannot be read"),
             Failure::Invalid { spec: false } => Error::Invalid("a descriptor that the description needs is missing"),

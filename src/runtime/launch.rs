@@ -14,7 +14,7 @@ use super::error::Failure;
 use super::io::Stdio;
 use super::namespaces::PidNamespace;
 use super::spec::{CgroupSpec, NetworkMode};
-use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, terminal, wire, world};
+use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, situation, terminal, warden, wire, world};
 use crate::sys::process::{Cloned, ProcessIo, clone_process, reap, signal_pidfd, wait_for_end};
 
 /// Long enough for any failure: paths are bounded by the kernel.
@@ -29,6 +29,8 @@ pub struct Child {
     cgroup: Option<Cgroup>,
     /// The process that counts, where this one is only its parent and ends as it does.
     process: Option<(u32, OwnedFd)>,
+    /// The end of a connection whose closing tells that parent to end everything, where it is a [`warden`].
+    life: Option<OwnedFd>,
     /// Where that parent leaves what its control groups counted, before they are removed.
     usage: Option<PipeReader>,
     /// Whether its other processes outlive PID 1, so that they are killed by their group.
@@ -83,7 +85,7 @@ pub(super) fn launch_other(
             // With our copy of where `usage` is written to, whose end is waited for.
             drop(life);
             close_streams(io);
-            let child = Child { pid, pidfd, terminal: None, cgroup, process: None, usage, outlived: false, exit: None };
+            let child = Child { pid, pidfd, terminal: None, cgroup, process: None, life: None, usage, outlived: false, exit: None };
             wait_started(Starting { child, status })
         }
     }
@@ -111,33 +113,62 @@ pub fn update_limits(directories: &[PathBuf], limits: &CgroupSpec) -> Result<()>
 /// Makes a sandbox's init.
 pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Result<Starting, Failure> {
     let fail = |errno: std::io::Error| Failure::Clone { errno: errno.raw_os_error().unwrap_or(libc::EIO) };
+    if !situation::can_mount_roots() {
+        return Err(Failure::no_sandbox());
+    }
     io.mount_fds = world::copy_descriptors(spec, &io.mount_fds)?;
     // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
     let filter = init::filter(spec);
+    let guarded = if io.join.is_some() { None } else { warden::guarded(spec) };
+    let (spec, is_guarded) = (guarded.as_ref().unwrap_or(spec), guarded.is_some());
     let outlived = io.join.is_none() && spec.namespaces.shares_processes();
     let mut cgroup = if io.join.is_some() { None } else { Cgroup::prepare(spec.cgroup.as_ref(), outlived)? };
-    let namespaces = if io.join.is_some() { 0 } else { namespaces(spec) };
     let (status, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
-    let shared = PidNamespace::enter(io.shared.pid.as_ref())?;
-    let mut cloned = clone_process(namespaces, cgroup.as_ref().and_then(Cgroup::unified));
-    if let (Err(_), Some(group)) = (&cloned, &mut cgroup)
-        && group.join_instead()?
-    {
-        cloned = clone_process(namespaces, None);
-    }
-    match cloned.map_err(fail)? {
+    let mut life = None;
+    let cloned = if is_guarded {
+        let ends = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let (ours, warden) = ends.map_err(|errno| fail(errno.into()))?;
+        let cloned = clone_process(0, None).map_err(fail)?;
+        if matches!(cloned, Cloned::Child) {
+            drop((ours, status));
+            warden::run(spec, io, cgroup, filter.as_ref(), theirs, warden)
+        }
+        life = Some(ours);
+        cloned
+    } else {
+        clone_init(spec, &io, &mut cgroup)?
+    };
+    match cloned {
         Cloned::Child => {
-            std::mem::forget(shared);
             drop(status);
             init::run(spec, io, cgroup.as_ref(), filter.as_ref(), theirs)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
             close_streams(io);
-            Ok(Starting { child: Child { pid, pidfd, terminal: None, cgroup, process: None, usage: None, outlived, exit: None }, status })
+            let child = Child { pid, pidfd, terminal: None, cgroup, process: None, life, usage: None, outlived, exit: None };
+            Ok(Starting { child, status })
         }
     }
+}
+
+/// Makes the process that becomes init, in its namespaces and its group; both processes return.
+pub(super) fn clone_init(spec: &SandboxSpec, io: &SandboxIo, cgroup: &mut Option<Cgroup>) -> std::result::Result<Cloned, Failure> {
+    let fail = |errno: std::io::Error| Failure::Clone { errno: errno.raw_os_error().unwrap_or(libc::EIO) };
+    let namespaces = if io.join.is_some() { 0 } else { namespaces(spec) };
+    let shared = PidNamespace::enter(io.shared.pid.as_ref())?;
+    let mut cloned = clone_process(namespaces, cgroup.as_ref().and_then(Cgroup::unified));
+    if let (Err(_), Some(group)) = (&cloned, cgroup)
+        && group.join_instead()?
+    {
+        cloned = clone_process(namespaces, None);
+    }
+    let cloned = cloned.map_err(fail)?;
+    if matches!(cloned, Cloned::Child) {
+        std::mem::forget(shared);
+    }
+    Ok(cloned)
 }
 
 fn namespaces(spec: &SandboxSpec) -> u64 {
@@ -182,7 +213,7 @@ impl Starting {
 
     /// Kills the sandbox, whatever it is doing.
     pub(super) fn kill(&self) {
-        let _ = kill(self.child.pidfd.as_fd(), self.child.pid, libc::SIGKILL);
+        self.child.end();
     }
 }
 
@@ -196,6 +227,22 @@ impl Child {
     pub fn kill(&self, signal: i32) -> Result<()> {
         let (pid, pidfd) = self.process.as_ref().map_or((self.pid, &self.pidfd), |(pid, pidfd)| (*pid, pidfd));
         kill(pidfd.as_fd(), pid, signal)
+    }
+
+    /// Kills all of it. A warden is told to do that itself.
+    fn end(&self) {
+        match &self.life {
+            Some(life) => drop(rustix::net::shutdown(life, rustix::net::Shutdown::Both)),
+            None => drop(kill(self.pidfd.as_fd(), self.pid, libc::SIGKILL)),
+        }
+    }
+
+    /// What further commands join: the sandbox, or the parent of one that was made in another way.
+    pub(super) fn joinable(&self) -> BorrowedFd<'_> {
+        match (&self.life, &self.process) {
+            (Some(_), Some((_, process))) => process.as_fd(),
+            _ => self.pidfd.as_fd(),
+        }
     }
 
     /// The other side of the terminal, once.
@@ -250,7 +297,7 @@ pub(super) fn kill(pidfd: BorrowedFd<'_>, pid: u32, signal: i32) -> Result<()> {
 }
 
 impl AsFd for Child {
-    /// Becomes readable when all has ended. Also what further commands join: the sandbox, or the parent of one that was made in another way.
+    /// Becomes readable when all has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
@@ -259,7 +306,7 @@ impl AsFd for Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.exit.is_none() {
-            let _ = kill(self.pidfd.as_fd(), self.pid, libc::SIGKILL);
+            self.end();
             let _ = self.wait();
         }
     }

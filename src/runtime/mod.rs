@@ -38,9 +38,11 @@ mod reaper;
 mod rootfs;
 mod rootless;
 mod seccomp;
+mod situation;
 mod spawner;
 mod spec;
 mod terminal;
+mod warden;
 mod wire;
 mod world;
 
@@ -53,9 +55,9 @@ pub use io::{SandboxIo, Stdio};
 pub use launch::{Child, launch, update_limits};
 pub use namespaces::{Namespaces, SharedNamespaces, Sharing};
 pub use plan::{MountPointKind, mount_targets};
-use rootless::in_initial_user_namespace;
 pub use rootless::{IdMap, enter_user_namespace};
 pub use seccomp::{SeccompHost, SeccompProfile, SeccompProfileError, SeccompRules};
+pub use situation::{Obstacle, SHARED_PROCESSES, Situation, can_mount_roots, establish, is_root, obstacle, shares_processes};
 pub use spawner::{Running, Spawner};
 pub use spec::{
     BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, MountOptions, MountSpec, NetworkMode, Privileges, ProcessSpec,

@@ -1,19 +1,25 @@
 //! Root without root: makes this process root of a user namespace of its own, so that everything else works as it does for root, as far as the kernel lets it.
 //!
-//! With `newuidmap` and `newgidmap` and a range in `/etc/subuid` and `/etc/subgid` images keep their owners. Without them only the caller's own ID is mapped,
-//! to 0: files of other owners cannot be made then, and groups cannot be set. The helpers are set-user-ID programs that must run outside of the namespace,
-//! so a copy of this process waits there for the namespace to exist.
+//! Root of a container without privileges maps every ID to itself, and so loses nothing. Others have, with `newuidmap` and `newgidmap`, a range of `/etc/subuid` and
+//! `/etc/subgid`, and images keep their owners. Without them only the caller's own ID is mapped, to 0: files of other owners cannot be made then, and groups cannot be set.
+//! Whoever maps must be outside of the namespace (the helpers are set-user-ID programs, root's own capabilities count there only), so a copy of this process waits there for
+//! the namespace to exist.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::thread::CapabilitySet;
+
 use super::{Error, Result};
+use crate::sys::privilege;
 use crate::sys::process::{Cloned, clone_process, exit_now, reap, unshare};
 
 /// Which IDs a user namespace has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdMap {
+    /// All of those around it, each as itself.
+    All,
     /// 0 is the caller, and so many further IDs are its subordinate ones.
     Ranges {
         /// Subordinate user IDs.
@@ -36,14 +42,14 @@ pub fn enter_user_namespace() -> Result<IdMap> {
         move |source: io::Error| Error::UserNamespace { step, source }
     };
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let ranges = plan(uid);
+    let plan = Plan::of(uid);
     let (mut wait, mut go) = io::pipe().map_err(fail("make a pipe"))?;
     let parent = std::process::id();
     let helper = match clone_process(0, None).map_err(fail("start a helper"))? {
         Cloned::Child => {
             drop(go);
             let told = wait.read_exact(&mut [0]).is_ok();
-            let mapped = told && ranges.as_ref().is_some_and(|ranges| ranges.apply(parent, uid, gid));
+            let mapped = told && plan.apply(parent, uid, gid);
             exit_now(i32::from(!mapped))
         }
         Cloned::Parent { pid, .. } => pid,
@@ -55,8 +61,9 @@ pub fn enter_user_namespace() -> Result<IdMap> {
     drop(go);
     let mapped = reap(helper).is_ok_and(|helper| helper.status == Ok(0));
     unshared?;
-    match ranges {
-        Some(ranges) if mapped => Ok(IdMap::Ranges { users: ranges.users.1, groups: ranges.groups.1 }),
+    match plan {
+        Plan::All { .. } if mapped => Ok(IdMap::All),
+        Plan::Ranges(ranges) if mapped => Ok(IdMap::Ranges { users: ranges.users.1, groups: ranges.groups.1 }),
         _ => {
             map_single(uid, gid)?;
             Ok(IdMap::Single)
@@ -73,12 +80,6 @@ fn map_single(uid: u32, gid: u32) -> Result<()> {
     write("/proc/self/setgroups", "deny".to_owned())?;
     write("/proc/self/gid_map", format!("0 {gid} 1"))?;
     write("/proc/self/uid_map", format!("0 {uid} 1"))
-}
-
-/// Whether this process is in the user namespace of the machine itself, where root is root.
-pub(super) fn in_initial_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Has `newuidmap` or `newgidmap` map IDs (lines of `inside outside count`) of a new user namespace; says whether it is there and did so.
@@ -101,7 +102,52 @@ struct Ranges {
     newgidmap: PathBuf,
 }
 
-fn plan(uid: u32) -> Option<Ranges> {
+/// How IDs are to be mapped from outside of the namespace.
+enum Plan {
+    /// Lines of the maps, which root writes by itself.
+    All {
+        users: String,
+        groups: String,
+    },
+    Ranges(Ranges),
+    /// There is nothing to be done from outside.
+    Nothing,
+}
+
+impl Plan {
+    fn of(uid: u32) -> Plan {
+        let needed = CapabilitySet::SETUID | CapabilitySet::SETGID;
+        if uid == 0 && privilege::effective().contains(needed) {
+            let identity = |path: &str| std::fs::read_to_string(path).map(|map| identity_map(&map));
+            if let (Ok(users), Ok(groups)) = (identity("/proc/self/uid_map"), identity("/proc/self/gid_map")) {
+                return Plan::All { users, groups };
+            }
+        }
+        ranges(uid).map_or(Plan::Nothing, Plan::Ranges)
+    }
+
+    /// Maps the IDs of the process `pid`, which is in the new namespace; says whether that was done.
+    fn apply(&self, pid: u32, uid: u32, gid: u32) -> bool {
+        let write = |name: &str, text: &str| std::fs::write(format!("/proc/{pid}/{name}"), text).is_ok();
+        match self {
+            Plan::All { users, groups } => write("gid_map", groups) && write("uid_map", users),
+            Plan::Ranges(ranges) => ranges.apply(pid, uid, gid),
+            Plan::Nothing => false,
+        }
+    }
+}
+
+/// A map that gives each ID of a user namespace with the map `map` (lines of `inside outside count`) as itself to one inside of it.
+fn identity_map(map: &str) -> String {
+    let lines = map.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (inside, count) = (fields.next()?, fields.nth(1)?);
+        Some(format!("{inside} {inside} {count}\n"))
+    });
+    lines.collect()
+}
+
+fn ranges(uid: u32) -> Option<Ranges> {
     let name = std::fs::read_to_string("/etc/passwd").ok().and_then(|text| user_name(&text, uid).map(str::to_owned));
     let range = |path: &str| sub_range(&std::fs::read_to_string(path).ok()?, name.as_deref(), uid);
     Some(Ranges {
@@ -148,6 +194,12 @@ impl Ranges {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_id_that_is_there_becomes_itself() {
+        assert_eq!(identity_map("         0          0 4294967295\n"), "0 0 4294967295\n");
+        assert_eq!(identity_map(" 0 1000 1\n 1 100000 65536\n"), "0 0 1\n1 1 65536\n");
+    }
 
     #[test]
     fn the_largest_range_of_the_user_is_taken() {

@@ -14,7 +14,6 @@ use super::error::Failure;
 use super::mounts::{
     Change, Target, TargetLinks, attach, change_and_attach, clone_host_mount, clone_mount, descriptor_path, mount_new, new_filesystem,
 };
-use super::namespaces::Sharing;
 use super::plan::{is_made_by_runtime, mount_point_kind};
 use super::rootfs::{Detached, RootOptions, mount_detached};
 use super::spec::{BindSource, MountOptions, MountSpec, Privileges, Propagation, SandboxSpec, SystemPaths};
@@ -120,8 +119,8 @@ fn guarded() -> MountAttrFlags {
 fn mount_proc(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
     let proc = RootPath::new("/proc");
     match mount_new(root, &proc, "proc", &[], guarded()) {
-        // The host's processes belong to another user namespace (rootless): the host's view is the right one.
-        Err(Failure::Step { errno: libc::EPERM, .. }) if spec.namespaces.pid == Sharing::Host => mount_hosts(root, &proc, 0),
+        // The host's processes belong to another user namespace (rootless): the host's view is the right one. So it is of a container whose processes are the host's.
+        Err(Failure::Step { errno: libc::EPERM, .. }) if spec.namespaces.shares_processes() => mount_hosts(root, &proc, 0),
         other => other,
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::Access;
 use rustix::io::Errno;
 
+use crate::sys::privilege;
 use crate::task::fault_point;
 
 use super::database::Database;
@@ -146,10 +147,7 @@ impl Store {
     /// Whether overlay attributes are in `user.overlay.*`: so where this process is not root of the initial user namespace, as the kernel then
     /// refuses `trusted.*`.
     pub fn userxattr(&self) -> bool {
-        *self.inner.userxattr.get_or_init(|| {
-            let all_ids = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
-            !(rustix::process::geteuid().is_root() && all_ids)
-        })
+        *self.inner.userxattr.get_or_init(|| !(privilege::is_root() && privilege::in_initial_user_namespace()))
     }
 
     pub(crate) fn layout(&self) -> &Layout {

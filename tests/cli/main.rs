@@ -31,6 +31,7 @@ mod interop;
 mod isolation;
 mod kill;
 mod lifecycle;
+mod locked_down;
 mod networks;
 mod oci_runtime;
 mod on_error;

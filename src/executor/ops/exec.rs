@@ -17,7 +17,7 @@ use crate::path::RootPath;
 use crate::progress::{StepProgress, StepUsage, Stream};
 use crate::runtime::{
     BindSource, Credentials, Exit, MountOptions, MountSpec, NetworkMode as SandboxNetwork, Privileges, ProcessSpec, Propagation, Running,
-    SandboxIo, SandboxSpec, Stdio,
+    SHARED_PROCESSES, SandboxIo, SandboxSpec, Stdio, shares_processes,
 };
 use crate::store::view::MergedView;
 use crate::store::{ActiveSnapshot, CacheMount, MountSharing, SnapshotId};
@@ -442,6 +442,9 @@ fn supervise(
     let mut io = SandboxIo::new(Stdio::Descriptors { stdin: stdin.into(), stdout: out_write.into(), stderr: err_write.into() });
     io.netns = netns;
     let sandbox = |source| Error::Sandbox { step: Box::new(step.clone()), source };
+    if shares_processes() {
+        environment.confinement_told.call_once(|| environment.progress.warn(SHARED_PROCESSES));
+    }
     let mut running = environment.spawner.spawn(spec, io).map_err(sandbox)?;
     std::thread::scope(|scope| {
         scope.spawn(|| forward(out_read, Stream::Stdout, progress, log));

@@ -123,7 +123,7 @@ fn make(
         bundle: &bundle,
         rootfs: &rootfs,
         groups: &groups,
-        in_user_namespace: namespaces.has_users() || !runtime::in_initial_user_namespace(),
+        in_user_namespace: namespaces.has_users() || !crate::sys::privilege::in_initial_user_namespace(),
     };
     let state = record.report(Status::Creating, 0);
     let new = New { config, filesystem, state: state.clone(), listener, no_pivot: options.no_pivot };

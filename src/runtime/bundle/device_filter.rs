@@ -29,7 +29,7 @@ pub(super) fn attach(groups: &Groups, rules: &[DeviceRule]) -> Result<(), Error>
     let group = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(Error::file("open the control group", path))?;
     match attach_device_filter(&group, &program(rules)) {
         // In a user namespace nobody may, and what devices there are is decided by what is mounted.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !crate::runtime::in_initial_user_namespace() => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !crate::sys::privilege::in_initial_user_namespace() => Ok(()),
         other => other.map_err(Error::file("set the rules for devices of", path)),
     }
 }

@@ -285,7 +285,9 @@ fn write_devices(groups: &Groups, rules: &[DeviceRule]) -> Result<(), Error> {
         let path = group.join(if rule.allow { "devices.allow" } else { "devices.deny" });
         match std::fs::write(&path, rule_text(rule)) {
             // In a user namespace nobody may, and what devices there are is decided by what is mounted.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !crate::runtime::in_initial_user_namespace() => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !crate::sys::privilege::in_initial_user_namespace() => {
+                return Ok(());
+            }
             other => other.map_err(Error::file("write", &path))?,
         }
     }

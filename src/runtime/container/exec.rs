@@ -142,7 +142,7 @@ pub(super) struct Joined<'a> {
 impl Joined<'_> {
     /// Starts the process of `sandbox` in the container, by whatever runtime that has.
     pub(super) fn launch(&self, sandbox: &SandboxSpec, io: SandboxIo) -> Result<Child, StartError> {
-        let process = self.process.as_fd().try_clone_to_owned().map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
+        let process = self.process.joinable().try_clone_to_owned().map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
         let io = SandboxIo { join: Some(process), join_cgroups: self.process.cgroups().to_vec(), ..io };
         Ok(match &self.spec.runtime {
             None => launch(sandbox, io)?,
@@ -153,7 +153,7 @@ impl Joined<'_> {
 
 /// The life of the copy.
 fn run(request: &ExecRequest, mut client: Client, control: UnixStream, container: &Joined<'_>) -> ! {
-    let _ = close_from(3, &[client.as_fd(), control.as_fd(), container.process.as_fd()]);
+    let _ = close_from(3, &[client.as_fd(), control.as_fd(), container.process.joinable()]);
     let _ = rustix::thread::set_name(c"strake-exec");
     let Err(error) = serve(request, &mut client, control, container);
     let code = if let StartError::Sandbox(error) = &error { error.exit_code() } else { 125 };

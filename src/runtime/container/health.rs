@@ -221,7 +221,7 @@ impl Monitor {
 
 /// The life of the probe's process.
 fn run(check: &HealthCheck, container: &Joined<'_>, mut write: std::io::PipeWriter) -> ! {
-    let _ = close_from(3, &[write.as_fd(), container.process.as_fd()]);
+    let _ = close_from(3, &[write.as_fd(), container.process.joinable()]);
     let _ = rustix::thread::set_name(c"strake-health");
     let start = Timestamp::now().to_string();
     let (exit_code, output) = match probe(check, container) {

@@ -28,7 +28,7 @@ use super::streams::{Ends, Streams, null};
 use super::{ContainerSpec, Error, load_spec, pause, shared};
 use crate::runtime::foreign::{self, Guarded};
 use crate::runtime::network::Program;
-use crate::runtime::{self, Child, SandboxIo, SandboxSpec, launch, network};
+use crate::runtime::{self, Child, SandboxIo, SandboxSpec, Sharing, launch, network};
 use crate::sys::{process, signals};
 
 /// What keeps a start from succeeding.
@@ -209,6 +209,9 @@ fn start(
     let mut warnings = Vec::new();
     let network = Networked::set_up(dir, spec, programs, &mut warnings)?;
     sandbox.network = network.mode();
+    if sandbox.namespaces.pid == Sharing::Own && runtime::shares_processes() {
+        warnings.push(runtime::SHARED_PROCESSES.to_owned());
+    }
     let streams = Streams::new(spec.tty, spec.stdin).map_err(|error| StartError::Kernel("make pipes", error))?;
     let (inner, ends) = streams.split();
     let mut io = SandboxIo::new(inner);

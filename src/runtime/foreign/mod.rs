@@ -25,7 +25,6 @@ use serde::{Deserialize, Serialize};
 
 use super::bundle::planned_groups;
 use super::cgroup::{Cgroup, path_for_others};
-use super::in_initial_user_namespace;
 use super::namespaces::Sharing;
 use super::spec::{ProcessSpec, SandboxSpec};
 use super::wire;
@@ -49,7 +48,7 @@ impl ForeignRuntime {
     /// # Errors
     /// A sentence without its end, for the user.
     pub fn can_run(&self, sandbox: &SandboxSpec) -> Result<(), String> {
-        if !in_initial_user_namespace() {
+        if !crate::sys::privilege::in_initial_user_namespace() {
             return Err("it needs root: without, containers are in a user namespace that only their own runtime knows".to_owned());
         }
         if sandbox.namespaces.pid != Sharing::Own {

@@ -171,7 +171,7 @@ fn advance(mut sandbox: Sandbox, groups: &mut Vec<(Cgroup, u32)>) -> Option<Sand
                 Progress::Starting(starting) => State::Starting(starting),
                 Progress::Running(mut child) => {
                     let terminal = child.take_terminal();
-                    let mut descriptors = vec![child.as_fd()];
+                    let mut descriptors = vec![child.joinable()];
                     descriptors.extend(terminal.as_ref().map(AsFd::as_fd));
                     send(&sandbox.socket, &Report::Started { pid: child.pid() }, &descriptors);
                     State::Running(child)

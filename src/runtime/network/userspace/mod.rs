@@ -199,7 +199,7 @@ pub fn no_program(wanted: Option<Carrier>) -> Unavailable {
 
 /// Whether programs are of use to this process: it is root of a user namespace only.
 pub fn is_for_us() -> bool {
-    !crate::runtime::in_initial_user_namespace()
+    !crate::sys::privilege::in_initial_user_namespace()
 }
 
 #[cfg(test)]

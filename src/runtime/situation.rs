@@ -1,0 +1,192 @@
+//! What the kernel, and a container around this process, let it do: found out once, at the start, before there is any thread.
+//!
+//! Root with CAP_SYS_ADMIN mounts and makes namespaces. Whoever lacks that becomes root of a user namespace of its own ([`establish`]), where those are allowed. Where they are
+//! not, everything works that needs no sandbox, and what needs one says why there is none ([`obstacle`]).
+
+use std::sync::OnceLock;
+
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
+use rustix::thread::CapabilitySet;
+
+use super::mounts::new_filesystem;
+use super::rootless::{IdMap, enter_user_namespace};
+use crate::sys::privilege;
+use crate::sys::process::{Cloned, clone_process, exit_now, reap};
+
+pub use crate::sys::privilege::is_root;
+
+/// What a process may do with sandboxes, the most at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Situation {
+    /// It is root, and makes namespaces and mounts.
+    Root,
+    /// It is root of a user namespace of its own.
+    UserNamespace(IdMap),
+    /// It has no namespaces.
+    Bare,
+}
+
+/// Why there are no namespaces, or less than usual of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What is in the way.
+    pub reason: String,
+    /// The change that mends it.
+    pub fix: String,
+}
+
+/// What is to be said, once, where [`shares_processes`].
+pub const SHARED_PROCESSES: &str = "no processes of their own for sandboxes, which see those around them and each other's: the kernel refuses a new /proc while parts of the present one are covered (docker run --security-opt systempaths=unconfined, in Kubernetes procMount: Unmasked)";
+
+/// Becomes as much of root as the kernel allows. Call it before threads exist; the [`Spawner`](super::Spawner) and all sandboxes must be started afterwards.
+pub fn establish() -> Situation {
+    if privilege::is_root() {
+        shares_processes();
+        return Situation::Root;
+    }
+    // There is no way back out of a namespace that proves to be of no use. Root by name has another way of running a step, so it looks first.
+    if rustix::process::geteuid().is_root() && trial() != Trial::Fine {
+        return Situation::Bare;
+    }
+    match enter_user_namespace() {
+        Ok(map) => {
+            shares_processes();
+            Situation::UserNamespace(map)
+        }
+        Err(_) => Situation::Bare,
+    }
+}
+
+/// Whether the root file system of a sandbox can be mounted by this process; otherwise it has to be a directory with all files in it.
+pub fn can_mount_roots() -> bool {
+    privilege::may_mount()
+}
+
+/// Whether sandboxes share the processes of their surroundings: in a user namespace the kernel mounts a new `/proc` only where the one that is there shows everything, and a PID
+/// namespace without its own `/proc` misleads programs. Asked at first while there is one thread, it is tried out; the answer is kept.
+pub fn shares_processes() -> bool {
+    static SHARES: OnceLock<bool> = OnceLock::new();
+    let find_out = || {
+        let visible = || std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| shows_everything(&mounts));
+        privilege::may_mount() && !privilege::in_initial_user_namespace() && !visible() && !mounts_proc()
+    };
+    *SHARES.get_or_init(find_out)
+}
+
+/// Whether nothing of `/proc` is covered or read-only, by the text of `/proc/self/mountinfo`. (Others in the tree, and empty directories that are covered, are not looked at: then it is tried.)
+fn shows_everything(mountinfo: &str) -> bool {
+    let mut mounts = mountinfo.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        Some((fields.nth(4)?, fields.next()?))
+    });
+    let is_empty_place = |path: &str| path == "/proc/sys/fs/binfmt_misc";
+    mounts.all(|(path, options)| match path.strip_prefix("/proc") {
+        Some("") => options.split(',').any(|option| option == "rw"),
+        Some(rest) if rest.starts_with('/') => is_empty_place(path),
+        _ => true,
+    })
+}
+
+/// Mounts a new `/proc` nowhere, in a process that ends.
+fn mounts_proc() -> bool {
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    match clone_process((libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64, None) {
+        Ok(Cloned::Child) => exit_now(i32::from(new_filesystem("proc", &[], flags).is_err())),
+        Ok(Cloned::Parent { pid, .. }) => reap(pid).is_ok_and(|ended| ended.status == Ok(0)),
+        Err(_) => false,
+    }
+}
+
+/// How far a process of its own got with a user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trial {
+    Fine,
+    NoNamespace,
+    NoMounts,
+}
+
+fn trial() -> Trial {
+    const NO_MOUNTS: i32 = 2;
+    let try_out = || {
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        match enter_user_namespace().map(|_| rustix::mount::mount_change("/", private)) {
+            Ok(Ok(())) => 0,
+            Ok(Err(_)) => NO_MOUNTS,
+            Err(_) => 1,
+        }
+    };
+    match clone_process(0, None) {
+        Ok(Cloned::Child) => exit_now(try_out()),
+        Ok(Cloned::Parent { pid, .. }) => match reap(pid).map(|ended| ended.status) {
+            Ok(Ok(0)) => Trial::Fine,
+            Ok(Ok(code)) if i32::from(code) == NO_MOUNTS => Trial::NoMounts,
+            _ => Trial::NoNamespace,
+        },
+        Err(_) => Trial::NoNamespace,
+    }
+}
+
+/// What keeps this process, which has no namespaces, from having some.
+pub fn obstacle() -> Obstacle {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().trim_end_matches('\0').to_owned();
+    let because = |reason: &str, fix: &str| Obstacle { reason: reason.to_owned(), fix: fix.to_owned() };
+    if read("/proc/sys/user/max_user_namespaces") == "0" {
+        return because("the number of user namespaces is limited to 0", "sysctl -w user.max_user_namespaces=15000");
+    }
+    if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" {
+        return because("only root may make user namespaces", "sysctl -w kernel.unprivileged_userns_clone=1");
+    }
+    if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" {
+        let fix = "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0";
+        return because("AppArmor keeps programs without a profile from using user namespaces", fix);
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root && !privilege::effective().contains(CapabilitySet::SETFCAP) && rustix::process::getuid().is_root() && user_namespaces_open()
+    {
+        return because(
+            "root without CAP_SETFCAP cannot be root of a user namespace",
+            "run as another user (docker run --user 1000), or give --cap-add SETFCAP",
+        );
+    }
+    let profile = read("/proc/self/attr/current");
+    if profile.ends_with("(enforce)") && user_namespaces_open() {
+        let reason = format!("the AppArmor profile `{profile}` of the container around this forbids mounts");
+        return Obstacle {
+            reason,
+            fix: "docker run --security-opt apparmor=unconfined, in Kubernetes appArmorProfile: {type: Unconfined}".to_owned(),
+        };
+    }
+    if read("/proc/self/status").lines().any(|line| line.starts_with("Seccomp:") && line.trim_end().ends_with('2')) {
+        let fix = "docker run --security-opt seccomp=unconfined, in Kubernetes seccompProfile: {type: Unconfined}";
+        return because("the system call filter of the container around this forbids user namespaces", fix);
+    }
+    because(
+        "the kernel, or a container around this, refuses user namespaces",
+        "give the surrounding container CAP_SYS_ADMIN and a filter that allows unshare and mount, such as `--privileged`",
+    )
+}
+
+/// Whether a user namespace can be made at all, whatever it is good for.
+fn user_namespaces_open() -> bool {
+    match clone_process(libc::CLONE_NEWUSER as u64, None) {
+        Ok(Cloned::Child) => exit_now(0),
+        Ok(Cloned::Parent { pid, .. }) => reap(pid).is_ok(),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_covered_part_of_proc_is_seen() {
+        let line = |path: &str, options: &str| format!("30 25 0:22 / {path} {options},nosuid - proc proc rw\n");
+        let plain = line("/", "rw") + &line("/proc", "rw") + &line("/proc/sys/fs/binfmt_misc", "rw") + &line("/process", "ro");
+        assert!(shows_everything(&plain));
+        for more in [line("/proc/kcore", "rw"), line("/proc/sys", "ro")] {
+            assert!(!shows_everything(&(plain.clone() + &more)), "{more}");
+        }
+        assert!(!shows_everything(&line("/proc", "ro")));
+    }
+}
