@@ -627,8 +627,8 @@ pub(super) fn transport_error(method: &Method, url: &Url, error: reqwest::Error,
         // What we say of its certificate comes before what it says of ours.
         Some(rustls::Error::AlertReceived(_)) if is_asked => TransportCause::Identity,
         Some(_) => TransportCause::Tls,
-        // A server that closes at our certificate may do so while we still shake hands, and its alert may be lost.
-        None if is_asked && (!error.is_connect() || is_cut(&error)) => TransportCause::Identity,
+        // A server that closes at our certificate may do so before the connection counts as made, and its alert may be lost.
+        None if is_asked && (!error.is_connect() || was_connected(&error)) => TransportCause::Identity,
         None if error.is_connect() => TransportCause::Connect,
         None => TransportCause::Broken,
     };
@@ -640,11 +640,11 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
     find_cause(error, &|_: &rustls::Error| true)
 }
 
-/// Whether a connection that stood was closed by the other end.
-fn is_cut(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether a failure to connect came after the other end had answered: it then closed the connection, of which the system tells in few ways.
+fn was_connected(error: &(dyn std::error::Error + 'static)) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let cut = |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
-    find_cause(error, &cut).is_some()
+    let system = find_cause(error, &|_: &io::Error| true);
+    system.is_none_or(|error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
 }
 
 /// The first error of a type in a chain of errors for which `is_it` holds; `io::Error` hides what it wraps from the chain.
