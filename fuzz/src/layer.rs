@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use strake::image::layer::{Applied, ApplyOptions, Devices, LayerOptions, apply, write_layer};
-use strake::store::view::LayerStack;
+use strake::store::view::{LayerStack, Marks};
 use tar::{EntryType, Header};
 
 use crate::cost;
@@ -64,7 +64,7 @@ impl Place {
     fn unpack(&self, stream: &[u8]) -> Result<Applied, strake::image::layer::Error> {
         let options = ApplyOptions {
             devices: if rustix::process::geteuid().is_root() { Devices::Create } else { Devices::Skip },
-            userxattr: !rustix::process::geteuid().is_root(),
+            marks: if rustix::process::geteuid().is_root() { Marks::Trusted } else { Marks::User },
             max_unpacked_size: 1 << 20,
             max_entries: 10_000,
             ..ApplyOptions::default()
@@ -80,7 +80,7 @@ impl Place {
 
     fn written(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let options = LayerOptions { userxattr: !rustix::process::geteuid().is_root(), ..LayerOptions::default() };
+        let options = LayerOptions { marks: if rustix::process::geteuid().is_root() { Marks::Trusted } else { Marks::User }, ..LayerOptions::default() };
         let stack = LayerStack::from(Vec::<PathBuf>::new());
         write_layer(&self.0.join("layer"), &stack, &mut out, &options).expect("what was unpacked can be written");
         out

@@ -8,6 +8,10 @@
 //! [gc]
 //! # After a build, the cache is pruned by itself down to this.
 //! max-used-space = "50GB"
+//!
+//! [storage]
+//! # The files of root file systems are copied, even where the kernel could mount overlays.
+//! driver = "copy"
 //! ```
 //!
 //! What the file knows not is an error that names the line, so that no setting is ever ignored.
@@ -19,7 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::engine::{Error, GcSettings, RegistrySettings, parse_bytes};
+use crate::engine::{Error, GcSettings, RegistrySettings, StorageDriver, parse_bytes};
 use crate::registry::CertificateFiles;
 
 /// What the file says.
@@ -32,6 +36,9 @@ pub(super) struct Config {
     /// What is kept of the build cache.
     #[serde(default)]
     pub(super) gc: GcConfig,
+    /// How root file systems are made.
+    #[serde(default)]
+    pub(super) storage: StorageConfig,
     /// Single registries, by `host[:port]`.
     #[serde(default)]
     registry: BTreeMap<String, RegistryConfig>,
@@ -80,6 +87,19 @@ struct TransferConfig {
 pub(super) struct BuildConfig {
     /// `--reproducible`.
     pub(super) reproducible: Option<bool>,
+}
+
+/// `[storage]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StorageConfig {
+    /// `overlay` or `copy`.
+    #[serde(default, deserialize_with = "driver")]
+    pub(super) driver: Option<StorageDriver>,
+}
+
+fn driver<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StorageDriver>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 /// `[gc]`: what `strake prune --help` says of the options with the same names.
@@ -204,6 +224,14 @@ mod tests {
         let some = GcSettings { reserved_space: Some(2 << 30), max_used_space: Some(5), min_free_space: None };
         assert_eq!(gc("[gc]\nreserved-space = \"2GB\"\nmax-used-space = 5"), Some(some));
         assert_eq!(gc("[gc]\nenabled = false"), None);
+    }
+
+    #[test]
+    fn a_storage_driver_is_one_that_there_is() {
+        let driver = |text: &str| Config::parse(text).map(|config| config.storage.driver);
+        assert_eq!(driver("[storage]"), Ok(None));
+        assert_eq!(driver("[storage]\ndriver = \"vfs\""), Ok(Some(StorageDriver::Copy)));
+        assert_eq!(driver("[storage]\ndriver = \"zfs\"").unwrap_err().0, 2);
     }
 
     #[test]

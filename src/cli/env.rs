@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::diag::Secret;
-use crate::engine::{DoctorRequest, EngineOptions, Error, NetworkFiles, RegistrySettings};
+use crate::engine::{DoctorRequest, EngineOptions, Error, NetworkFiles, RegistrySettings, StorageDriver};
 use crate::registry::{ClientOptions, CredentialFiles, Proxies, RegistriesFiles};
 use crate::runtime::network::Program;
 use crate::task::{FAULT_POINTS, FaultPlan};
@@ -25,6 +25,8 @@ const CONFIG: &str = "STRAKE_CONFIG";
 const REPRODUCIBLE: &str = "STRAKE_REPRODUCIBLE";
 /// The time of a build, for `--build-arg SOURCE_DATE_EPOCH`; the flag wins.
 const SOURCE_DATE_EPOCH: &str = crate::engine::SOURCE_DATE_EPOCH;
+/// How root file systems are made: `overlay` or `copy`; this wins over the settings.
+const STORAGE_DRIVER: &str = "STRAKE_STORAGE_DRIVER";
 /// The home directory.
 const HOME: &str = "HOME";
 /// The directory of Docker's `config.json`.
@@ -141,6 +143,20 @@ pub(super) fn reproducible() -> Result<bool, Error> {
     }
 }
 
+/// How root file systems are made, where somebody says so: by the environment, or else by the settings.
+///
+/// # Errors
+/// No such driver, and settings that cannot be read.
+fn storage_driver() -> Result<Option<StorageDriver>, Error> {
+    match text(STORAGE_DRIVER) {
+        Some(name) => {
+            let hint = Some("leave it out to have strake find out what works".to_owned());
+            name.parse().map(Some).map_err(|reason| Error::Usage { message: format!("{STORAGE_DRIVER}: {reason}"), hint })
+        }
+        None => Ok(config()?.storage.driver),
+    }
+}
+
 /// The user's settings.
 ///
 /// # Errors
@@ -206,6 +222,7 @@ pub(super) fn engine_options(global: &Global) -> EngineOptions {
         max_layer_size: text(MAX_LAYER_SIZE),
         network: network_files(),
         programs: program_dirs(),
+        storage_driver,
     }
 }
 
@@ -219,7 +236,9 @@ pub(super) fn doctor_request(global: &Global) -> DoctorRequest {
         .chain(registries.asked)
         .chain(registries.user)
         .chain(registries.system);
-    DoctorRequest { root, rootless: global.rootless, settings: settings.collect(), programs }
+    // What is wrong with the settings is said by whoever needs them.
+    let storage_driver = storage_driver().ok().flatten();
+    DoctorRequest { root, rootless: global.rootless, settings: settings.collect(), programs, storage_driver }
 }
 
 /// Where a registry keeps what it has, if the command line does not say.

@@ -194,7 +194,7 @@ pub fn main() -> ExitCode {
     }
     let mut args = std::env::args_os();
     let program = args.next();
-    if let Some(code) = supervisor(&mut args).or_else(network_service).or_else(settler::settler) {
+    if let Some(code) = supervisor(&mut args).or_else(network_service).or_else(overlay_trial).or_else(settler::settler) {
         return code;
     }
     if let Some(code) = commands::oci::main(program.as_deref()) {
@@ -307,6 +307,12 @@ fn supervisor(args: &mut impl Iterator<Item = OsString>) -> Option<ExitCode> {
 fn network_service() -> Option<ExitCode> {
     use crate::runtime::network::{SERVICE, service_main};
     (std::env::args_os().nth(1)? == SERVICE).then(service_main).map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs this process as a trial of an overlay, if that is what it was started for.
+fn overlay_trial() -> Option<ExitCode> {
+    use crate::runtime::{TRIAL, trial_main};
+    (std::env::args_os().nth(1)? == TRIAL).then(|| ExitCode::from(trial_main(std::env::args_os().skip(2))))
 }
 
 #[cfg(test)]

@@ -268,6 +268,7 @@ impl Engine {
             cache_layers: fetcher.clone(),
             tell_steps: !request.cache_to.is_empty(),
             explain: request.explain,
+            roots: self.roots()?,
             spawner,
             context: context.tree.clone(),
             named_contexts: open_named(&given, &graph)?,

@@ -291,5 +291,5 @@ fn stated_bases(image: &Draft) -> (Option<BasePlace>, Option<BasePlace>) {
 /// The files of a stack of layers.
 pub(super) fn view(store: &Store, snapshots: &[SnapshotId]) -> Result<MergedView, Error> {
     let layers: Vec<_> = snapshots.iter().rev().map(|id| store.snapshot_path(*id)).collect();
-    MergedView::new(layers, store.userxattr()).map_err(|source| Error::Io { action: "open", path: "the image's files".into(), source })
+    MergedView::new(layers, store.marks()).map_err(|source| Error::Io { action: "open", path: "the image's files".into(), source })
 }

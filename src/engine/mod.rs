@@ -24,6 +24,7 @@ mod network;
 mod networks;
 mod outputs;
 mod remote;
+mod root_driver;
 mod search;
 mod serve;
 mod sources;
@@ -45,6 +46,7 @@ pub use crate::store::{
     GcSettings, LoggedBuild, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, RecordFilterError, StoreUsage, UsageRecord,
 };
 
+pub use crate::executor::RootDriver;
 pub use crate::graph::SOURCE_DATE_EPOCH;
 pub use crate::image::Error as ImageError;
 pub use crate::image::load::Layout;
@@ -73,6 +75,7 @@ pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
 pub use networks::{NetworkConfig, NetworkInfo, NetworkMember, NetworkRequestOptions};
 pub use outputs::{Compression, CompressionSpec, Destination, Output, OutputTimes, Packing, Push};
+pub use root_driver::StorageDriver;
 pub use search::FoundRepository;
 pub use serve::{Collected, RegistryAccess, RegistryEvent, RegistryEvents, RegistryServer, ServeRequest, bind_registry, collect_registry};
 pub use space::SpaceUsage;
@@ -98,6 +101,8 @@ pub struct EngineOptions {
     pub registry_settings: fn() -> Result<RegistrySettings, Error>,
     /// To how much a layer may unpack, as the user wrote it.
     pub max_layer_size: Option<String>,
+    /// How root file systems are made, where the user says so. Asked when one is first needed, as registries are.
+    pub storage_driver: fn() -> Result<Option<StorageDriver>, Error>,
     /// The host's files about names.
     pub network: NetworkFiles,
     /// The directories of programs that may carry packets of containers and steps.
@@ -164,6 +169,12 @@ impl Engine {
         }
         let settings = (self.options.registry_settings)()?;
         registries(&self.options, &settings)?.long_names(reference).map_err(set_up_failed)
+    }
+
+    /// Makes root file systems for a build.
+    fn roots(&self) -> Result<crate::executor::Roots, Error> {
+        let (store, wanted) = (self.store.clone(), (self.options.storage_driver)()?);
+        Ok(crate::executor::Roots::new(move || root_driver::choose(&store, wanted)))
     }
 
     /// Ends a command: makes durable what it `changed`, or, where it only looked, notes what was used.

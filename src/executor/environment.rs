@@ -17,7 +17,7 @@ use crate::runtime::Spawner;
 use crate::store::{BuildLogs, Lease, SnapshotId, Store};
 use crate::task::CancellationToken;
 
-use super::{Error, FailedSlot, StepSettings};
+use super::{Error, FailedSlot, Roots, StepSettings};
 
 /// Files that come from elsewhere.
 pub trait Sources: Send + Sync {
@@ -104,6 +104,8 @@ pub struct Environment {
     pub tell_steps: bool,
     /// Whether what became of each step's lookup is told.
     pub explain: bool,
+    /// Makes the root file systems of RUN steps.
+    pub roots: Roots,
     /// Starts sandboxes.
     pub spawner: Arc<Spawner>,
     /// The build context, where there is one.

@@ -101,7 +101,7 @@ pub(super) fn complete_one(store: &Store, id: SnapshotId, below: &[SnapshotId]) 
     if let (Some(diff_id), Some(tar_size)) = (diff_id, tar_size) {
         return Ok(Layer { diff_id, tar_size, created_at });
     }
-    let options = LayerOptions { latest_time: None, userxattr: store.userxattr() };
+    let options = LayerOptions { latest_time: None, marks: store.marks() };
     let written = diff_id_only(&store.snapshot_path(id), &store.layers_below(id, below)?, &options)
         .map_err(|source| Error::Layer { layer: format!("of `{description}`"), source })?;
     store.set_diff_id(id, &written.diff_id, written.size)?;

@@ -19,7 +19,7 @@ const NAMED: usize = 3;
 /// The store; files that cannot be read are what is wrong.
 pub fn snapshot_fault(store: &Store, snapshot: &CommittedSnapshot) -> Result<Option<String>, Error> {
     let (Some(diff_id), Some(below)) = (&snapshot.diff_id, store.stack_below(snapshot.id)?) else { return Ok(None) };
-    let options = LayerOptions { latest_time: None, userxattr: store.userxattr() };
+    let options = LayerOptions { latest_time: None, marks: store.marks() };
     let path = store.snapshot_path(snapshot.id);
     let lower = store.layers_below(snapshot.id, &below)?;
     let actual = match diff_id_only(&path, &lower, &options) {
@@ -68,7 +68,7 @@ fn unpack_again(store: &Store, diff_id: &DiffId, below: &[SnapshotId]) -> Result
             continue;
         }
         let lower: Vec<_> = below.iter().rev().map(|id| store.snapshot_path(*id)).collect();
-        let inherited = inherit_directories(&active.fs_path(), &applied.implied_directories, &lower, store.userxattr());
+        let inherited = inherit_directories(&active.fs_path(), &applied.implied_directories, &lower, store.marks());
         if inherited.is_ok() {
             return Ok(Some((blob, active)));
         }

@@ -240,7 +240,7 @@ fn flatten(at: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::view::MergedView;
+    use crate::store::view::{Marks, MergedView};
 
     #[test]
     fn each_kind_of_difference_is_found_by_name() {
@@ -261,7 +261,7 @@ mod tests {
         std::fs::write(other.path().join("content"), "longer").unwrap();
         std::fs::remove_dir(other.path().join("dir")).unwrap();
         std::fs::write(other.path().join("dir"), "now a file").unwrap();
-        let view = |dir: &tempfile::TempDir| MergedView::new(vec![dir.path().to_owned()], false).unwrap();
+        let view = |dir: &tempfile::TempDir| MergedView::new(vec![dir.path().to_owned()], Marks::Trusted).unwrap();
         let found = compare_files(&view(&one), &view(&other), Times::Ignore).unwrap();
         let show = |found: &FileDifference| {
             let changes: Vec<_> = found.changes.iter().map(|change| change.field.as_str()).collect();

@@ -309,7 +309,7 @@ pub(super) fn commit_layer(
         return Ok(known);
     }
     let lower: Vec<_> = below.iter().rev().map(|id| store.snapshot_path(*id)).collect();
-    inherit_directories(&active.fs_path(), &applied.implied_directories, &lower, store.userxattr())
+    inherit_directories(&active.fs_path(), &applied.implied_directories, &lower, store.marks())
         .map_err(|source| Error::Layer { layer: applied.diff_id.to_string(), source })?;
     let meta = SnapshotMeta {
         diff_id: Some(applied.diff_id.clone()),
@@ -446,7 +446,7 @@ pub(super) fn apply_options(store: &Store) -> ApplyOptions {
     // Only root of the machine makes devices; the others get images without them rather than none.
     let devices = if store.userxattr() { Devices::Skip } else { Devices::Create };
     let max_unpacked_size = store.layer_limit().unwrap_or(usual.max_unpacked_size);
-    ApplyOptions { userxattr: store.userxattr(), devices, max_unpacked_size, ..usual }
+    ApplyOptions { marks: store.marks(), devices, max_unpacked_size, ..usual }
 }
 
 /// Reads what arrives, and writes it to the blob on the way.

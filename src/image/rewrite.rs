@@ -52,7 +52,7 @@ fn rewrite_one(
     let failed = |source| Error::Layer { layer: format!("snapshot {id}"), source };
     let paths = |ids: &[SnapshotId]| ids.iter().rev().map(|id| store.snapshot_path(*id)).collect::<Vec<_>>();
     let (layer, lower) = (store.snapshot_path(id), store.layers_below(id, &snapshots[..position])?);
-    let options = LayerOptions { latest_time: Some(latest), userxattr: store.userxattr() };
+    let options = LayerOptions { latest_time: Some(latest), marks: store.marks() };
     // A layer is what it is in comparison with those below: only where these are the same can it be the same itself.
     if below == &snapshots[..position] && &diff_id_only(&layer, &lower, &options).map_err(failed)?.diff_id == original {
         return Ok(id);
@@ -61,7 +61,7 @@ fn rewrite_one(
     let pipe = |source| Error::Io { action: "make", path: "a pipe".into(), source };
     let (reader, writer) = std::io::pipe().map_err(pipe)?;
     let devices = if store.userxattr() { Devices::Skip } else { Devices::Create };
-    let apply_options = ApplyOptions { userxattr: store.userxattr(), devices, ..ApplyOptions::default() };
+    let apply_options = ApplyOptions { marks: store.marks(), devices, ..ApplyOptions::default() };
     let applied = std::thread::scope(|scope| {
         let written = scope.spawn(|| write_layer(&layer, &lower, &mut BufWriter::with_capacity(1 << 20, writer), &options));
         let applied = apply(reader, &active.fs_path(), &apply_options);
@@ -74,7 +74,7 @@ fn rewrite_one(
         }
     });
     let applied = applied.map_err(failed)?;
-    inherit_directories(&active.fs_path(), &applied.implied_directories, &paths(below), store.userxattr()).map_err(failed)?;
+    inherit_directories(&active.fs_path(), &applied.implied_directories, &paths(below), store.marks()).map_err(failed)?;
     let description = store.snapshot(id)?.map(|snapshot| snapshot.description).unwrap_or_default();
     Ok(active.commit(SnapshotMeta { diff_id: None, size: applied.unpacked_size, description })?.id)
 }

@@ -42,6 +42,7 @@ mod situation;
 mod spawner;
 mod spec;
 mod terminal;
+mod trial;
 mod warden;
 mod wire;
 mod world;
@@ -63,7 +64,7 @@ pub use spec::{
     BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, MountOptions, MountSpec, NetworkMode, Privileges, ProcessSpec,
     Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize, Throttle, ThrottleKind,
 };
-
+pub use trial::{TRIAL, trial_main, try_mount};
 pub use world::{MASKED, READ_ONLY};
 
 /// A result of this folder.

@@ -3,6 +3,8 @@
 //! ```text
 //! <root>/                       0711, so that processes in a user namespace can reach a snapshot
 //!   version                     the store's format, in decimal; written last when a store is made
+//!   marks                       `native` or `portable`, and the device: which marks the layers have
+//!   overlay                     the circumstances under which the kernel was found to mount overlays of the layers
 //!   meta.db, -wal, -shm         SQLite: names, images, snapshots, cache records, containers, volumes, networks, checksums
 //!   blobs/<algorithm>/<hex>     settled blobs: whole and durable
 //!   fresh/<boot id>/            made since this boot and not yet settled; another boot's directory is garbage
@@ -60,6 +62,14 @@ impl Layout {
 
     pub(crate) fn version(&self) -> PathBuf {
         self.root.join("version")
+    }
+
+    pub(crate) fn marks(&self) -> PathBuf {
+        self.root.join("marks")
+    }
+
+    pub(crate) fn overlay(&self) -> PathBuf {
+        self.root.join("overlay")
     }
 
     pub(crate) fn database(&self) -> PathBuf {

@@ -21,6 +21,7 @@ use super::layout::{DIRECTORIES, Layout, directory_mode};
 use super::lease::LeaseFile;
 use super::lock::KeyLock;
 use super::stacks::KeptStack;
+use super::view::Marks;
 use super::{Error, FORMAT, SnapshotId};
 
 /// A store on disk. Cheap to clone; any number of threads and processes may use one store.
@@ -36,6 +37,7 @@ struct Inner {
     /// Why nothing can be written, where that is so.
     read_only: Option<Errno>,
     userxattr: OnceLock<bool>,
+    marks: OnceLock<Marks>,
     used: Mutex<Used>,
     leases: Mutex<Vec<Weak<LeaseFile>>>,
     stacks: Mutex<Vec<KeptStack>>,
@@ -101,6 +103,7 @@ impl Store {
             database,
             read_only,
             userxattr: OnceLock::new(),
+            marks: OnceLock::new(),
             used: Mutex::default(),
             leases: Mutex::default(),
             stacks: Mutex::default(),
@@ -148,6 +151,11 @@ impl Store {
     /// refuses `trusted.*`.
     pub fn userxattr(&self) -> bool {
         *self.inner.userxattr.get_or_init(|| !(privilege::is_root() && privilege::in_initial_user_namespace()))
+    }
+
+    /// The marks that layers of this store have. Found out once for each file system that it is on: a store that ever had portable ones keeps to them.
+    pub fn marks(&self) -> Marks {
+        *self.inner.marks.get_or_init(|| self.find_marks(if self.userxattr() { Marks::User } else { Marks::Trusted }))
     }
 
     pub(crate) fn layout(&self) -> &Layout {

@@ -71,6 +71,17 @@ pub(crate) fn remove_tree(path: &Path) -> Result<u64, Error> {
     }
 }
 
+/// Removes the file or tree `name` in an open directory. What does not exist is no error.
+pub(crate) fn remove_tree_at(directory: impl AsFd, name: &std::ffi::OsStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => {}
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(errno.into()),
+    }
+    let path = std::path::Path::new(&crate::sys::descriptor_path(&directory)).join(name);
+    remove_tree(&path).map(drop).map_err(io::Error::other)
+}
+
 /// One removal under way.
 struct Removal {
     freed: u64,

@@ -150,6 +150,19 @@ impl ActiveSnapshot {
         self.path.join("scratch")
     }
 
+    /// Takes away what was written to the layer so far.
+    ///
+    /// # Errors
+    /// What cannot be read or removed.
+    pub fn clear(&self) -> Result<(), Error> {
+        let path = self.fs_path();
+        let failed = || Error::io("read", &path);
+        for entry in std::fs::read_dir(&path).map_err(failed())? {
+            remove_tree(&entry.map_err(failed())?.path())?;
+        }
+        Ok(())
+    }
+
     /// Makes it a committed snapshot. The layer must not be mounted or written any more.
     pub fn commit(mut self, meta: SnapshotMeta) -> Result<CommittedSnapshot, Error> {
         remove_tree(&self.work_path())?;

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::view::{GrowingStack, LayerStack, MergedView, opaque_attribute};
+use super::view::{GrowingStack, LayerStack, MergedView};
 use super::{Error, SnapshotId, Store};
 
 /// Up to this depth asking each layer costs less than listing it.
@@ -20,7 +20,7 @@ pub(super) struct KeptStack {
 impl Store {
     /// The files of a stack of committed snapshots (bottom first).
     pub fn view(&self, snapshots: &[SnapshotId]) -> Result<MergedView, Error> {
-        let opened = MergedView::new(self.stack(snapshots)?, self.userxattr());
+        let opened = MergedView::new(self.stack(snapshots)?, self.marks());
         opened.map_err(|source| self.layer_error(snapshots, source))
     }
 
@@ -40,7 +40,7 @@ impl Store {
         };
         if let Some(new) = snapshots.get(chosen.snapshots.len()..).filter(|new| !new.is_empty()) {
             let paths = new.iter().map(|id| self.snapshot_path(*id));
-            chosen.stack.grow(paths, opaque_attribute(self.userxattr())).map_err(|source| self.layer_error(snapshots, source))?;
+            chosen.stack.grow(paths, self.marks()).map_err(|source| self.layer_error(snapshots, source))?;
             chosen.snapshots.extend(new);
         }
         let stack = chosen.stack.stack(snapshots.len());

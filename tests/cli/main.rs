@@ -44,6 +44,7 @@ mod registry;
 mod remote;
 mod remote_contexts;
 mod reproducible;
+mod rootfs_fallback;
 mod rootless_files;
 mod rootless_networks;
 mod run_limits;

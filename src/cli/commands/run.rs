@@ -11,7 +11,7 @@ use clap::{Args, Parser, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
-use crate::engine::{ContainerInfo, Engine, Error, Healed, RunImage};
+use crate::engine::{ContainerInfo, Engine, Error, Healed, RootDriver, RunImage};
 use crate::oci::Platform;
 use crate::runtime::container::{self, Attachment, LocalIo, Mode, Outcome, PumpOptions, StdinMode};
 
@@ -183,6 +183,9 @@ fn make(engine: &Engine, flags: ContainerFlags, built: Option<String>, stdin: St
     if let Some(path) = flags.cidfile.as_ref().filter(|path| path.exists()) {
         let message = format!("the file `{}` of --cidfile exists", path.display());
         return Err(Error::Usage { message, hint: Some("remove it, or name another".into()) });
+    }
+    if let RootDriver::Copy { why: Some(why) } = engine.root_driver()? {
+        report::tell(&format!("warning: the files of the container's root file system are copied, which takes time and space: {why}"));
     }
     engine.create_container(&flags.request(name, stdin)?, &image)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::image::assemble::{Dates, assemble};
@@ -10,7 +10,7 @@ use crate::image::layer::{ApplyOptions, LayerOptions, apply, write_layer, write_
 use crate::oci::{HistoryEntry, ImageConfig, ImageId, Platform, Reference, RuntimeConfig};
 use crate::path::RootPath;
 use crate::runtime::container::ContainerSpec;
-use crate::store::view::MergedView;
+use crate::store::view::{MergedView, is_whiteout_metadata};
 use crate::store::{ImageRecord, SnapshotMeta};
 use crate::sys::tree::{Kind, Metadata, Tree};
 
@@ -58,16 +58,18 @@ impl Engine {
     /// What a container has changed of its image's files, by path.
     pub fn container_changes(&self, info: &ContainerInfo) -> Result<Vec<FileChange>, Error> {
         let image = self.store().view(&info.record.snapshots)?;
-        let upper = info.dir.join("fs");
+        let layer = self.container_layer(info)?;
+        let upper = &layer.path;
         let mut found = BTreeMap::new();
         let failed = |source| Error::Io { action: "read", path: upper.clone(), source };
-        compare(&upper, &RootPath::root(), &image, &mut found).map_err(failed)?;
+        compare(upper, &RootPath::root(), &image, &mut found).map_err(failed)?;
         Ok(found.into_values().collect())
     }
 
     /// Writes all files of a container, without what is mounted in it, as a tar archive.
     pub fn export_container(&self, info: &ContainerInfo, out: &mut impl Write) -> Result<(), Error> {
-        let view = self.container_view(info)?;
+        let layer = self.container_layer(info)?;
+        let view = self.view_with(&layer.path, info)?;
         let failed = |source| Error::Output { to: "the archive".to_owned(), source };
         write_rootfs_tar(&view, out, None)
             .map_err(|source| failed(crate::image::Error::Layer { layer: info.record.name.clone(), source }))?;
@@ -97,16 +99,17 @@ impl Engine {
         let layer_failed = |source| failed(crate::image::Error::Layer { layer: info.record.name.clone(), source });
         let active = store.prepare()?;
         let target = active.fs_path();
-        let (upper, lower) = (info.dir.join("fs"), store.stack(&info.record.snapshots)?);
+        let changes = self.container_layer(info)?;
+        let (upper, lower) = (changes.path.clone(), store.stack(&info.record.snapshots)?);
         let (read, mut write) = std::io::pipe().map_err(|source| Error::Io { action: "make", path: "a pipe".into(), source })?;
-        let options = LayerOptions { latest_time: None, userxattr: store.userxattr() };
+        let options = LayerOptions { latest_time: None, marks: store.marks() };
         let (written, applied) = std::thread::scope(|scope| {
             let writer = scope.spawn(move || {
                 let written = write_layer(&upper, &lower, &mut write, &options);
                 drop(write);
                 written
             });
-            let applied = apply(read, &target, &ApplyOptions { userxattr: store.userxattr(), ..ApplyOptions::default() });
+            let applied = apply(read, &target, &ApplyOptions { marks: store.marks(), ..ApplyOptions::default() });
             (writer.join(), applied)
         });
         let written = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(layer_failed)?;
@@ -157,9 +160,9 @@ fn compare(upper: &Path, path: &RootPath, image: &MergedView, found: &mut BTreeM
         let Ok(metadata) = entry.metadata() else { continue };
         let below = image.metadata(&path)?;
         let kind = match &below {
-            None if is_whiteout(&metadata) => continue,
+            None if is_whiteout_metadata(&metadata) => continue,
             None => ChangeKind::Added,
-            Some(_) if is_whiteout(&metadata) => ChangeKind::Deleted,
+            Some(_) if is_whiteout_metadata(&metadata) => ChangeKind::Deleted,
             Some(_) => ChangeKind::Changed,
         };
         let same_directory = metadata.is_dir() && below.as_ref().is_some_and(|below| is_same_directory(&metadata, below));
@@ -179,10 +182,6 @@ fn compare(upper: &Path, path: &RootPath, image: &MergedView, found: &mut BTreeM
 
 fn note(found: &mut BTreeMap<RootPath, FileChange>, path: &RootPath, kind: ChangeKind) {
     found.insert(path.clone(), FileChange { kind, path: path.clone() });
-}
-
-fn is_whiteout(metadata: &std::fs::Metadata) -> bool {
-    metadata.file_type().is_char_device() && metadata.rdev() == 0
 }
 
 fn is_same_directory(upper: &std::fs::Metadata, below: &Metadata) -> bool {

@@ -7,7 +7,6 @@ use crate::executor::ops::lookup_user;
 use crate::path::RootPath;
 use crate::runtime::container::{self, Attachment, ExecRequest, State};
 use crate::runtime::{Credentials, TerminalSize};
-use crate::store::view::MergedView;
 
 use super::super::{Engine, Error};
 use super::prepare::unable;
@@ -93,14 +92,6 @@ impl Engine {
             return Err(Error::Usage { message: format!("cannot {action} the container `{name}`: it is restarting"), hint });
         }
         if info.is_running() { Ok(()) } else { Err(not_running(info)) }
-    }
-
-    /// The files of a container as they are now, without what is mounted in it.
-    pub(super) fn container_view(&self, info: &ContainerInfo) -> Result<MergedView, Error> {
-        let upper = info.dir.join("fs");
-        let mut layers = vec![upper.clone()];
-        layers.extend(info.record.snapshots.iter().rev().map(|id| self.store().snapshot_path(*id)));
-        MergedView::new(layers, self.store().userxattr()).map_err(|source| Error::Io { action: "read", path: upper, source })
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod archive;
 mod changes;
+mod copied;
 mod copy_files;
 mod events;
 mod exec;

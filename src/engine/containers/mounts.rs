@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::executor::RootDriver;
 use crate::executor::ops::{self, CopyRequest, CopySource};
 use crate::path::RootPath;
 use crate::runtime::{BindSource, MountOptions, MountSpec, Propagation};
@@ -311,8 +312,8 @@ pub(super) fn bind(source: PathBuf, target: RootPath, is_file: bool, read_only: 
 }
 
 impl Engine {
-    /// Makes what a request needs (volumes, directories) and gives the mount.
-    pub(super) fn mount(&self, request: &MountRequest, image: &Arc<MergedView>) -> Result<MountSpec, Error> {
+    /// Makes what a request of the container in `dir` needs (volumes, directories) and gives the mount.
+    pub(super) fn mount(&self, request: &MountRequest, image: &Arc<MergedView>, dir: &Path) -> Result<MountSpec, Error> {
         match request {
             MountRequest::Bind { source, target, read_only, propagation, recursive, create } => {
                 let failed = |action| move |error| Error::Io { action, path: source.clone(), source: error };
@@ -332,7 +333,7 @@ impl Engine {
                     options: MountOptions::default(),
                 })
             }
-            MountRequest::Image { image, subpath, target } => self.image_mount(image, subpath, target),
+            MountRequest::Image { image, subpath, target } => self.image_mount(image, subpath, target, dir),
             MountRequest::Volume { name, target, read_only, copy, subpath, labels } => {
                 let (name, anonymous) = match name {
                     Some(name) => (name.clone(), false),
@@ -367,8 +368,8 @@ impl Engine {
 }
 
 impl Engine {
-    /// The files of an image that is here.
-    fn image_mount(&self, image: &str, subpath: &RootPath, target: &RootPath) -> Result<MountSpec, Error> {
+    /// The files of an image that is here, for the container in `dir`.
+    fn image_mount(&self, image: &str, subpath: &RootPath, target: &RootPath, dir: &Path) -> Result<MountSpec, Error> {
         let found = self.local_image(image, None)?.ok_or_else(|| Error::NoSuchImage { name: image.to_owned() })?;
         let view = ops::view(self.store(), &found.snapshots)?;
         let read = |source| Error::Prepare(ops::Error::ReadBase { path: subpath.clone(), source });
@@ -376,12 +377,11 @@ impl Engine {
         let Some(metadata) = view.metadata(&at).map_err(read)? else {
             return Err(Error::Usage { message: format!("the image `{image}` has no `{subpath}`"), hint: None });
         };
-        Ok(MountSpec::Overlay {
-            rootfs: self.store().rootfs(&found.snapshots, None, None),
-            subpath: at,
-            target: target.clone(),
-            is_file: metadata.kind != Kind::Directory,
-        })
+        let rootfs = match self.root_driver()? {
+            RootDriver::Overlay => self.store().rootfs(&found.snapshots, None, None),
+            RootDriver::Copy { .. } => self.copy_mounted_image(dir, &found.snapshots)?,
+        };
+        Ok(MountSpec::Overlay { rootfs, subpath: at, target: target.clone(), is_file: metadata.kind != Kind::Directory })
     }
 }
 

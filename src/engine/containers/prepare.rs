@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::executor::RootDriver;
 use crate::executor::ops::{self, Owner, ProcessUser, lookup_user, make_dir, stubs::make_stubs};
 use crate::oci::RuntimeConfig;
 use crate::parser::signals;
@@ -106,7 +107,7 @@ impl Engine {
             let asked_for = request.mounts.iter().any(|asked| asked.target() == mount.target());
             // A volume of the image gives way to one of another container.
             if asked_for || !shared.iter().any(|shared| shared.target() == mount.target()) {
-                made.push(self.mount(&mount, &view)?);
+                made.push(self.mount(&mount, &view, &dir)?);
             }
         }
         let mut all = self.name_files(&network, &dir, &hostname)?;
@@ -137,6 +138,9 @@ impl Engine {
         };
         sandbox.seccomp = request.seccomp.filter(sandbox.privileges)?;
         make_stubs(&view, &upper, &stubs, &sandbox)?;
+        if self.root_driver()? != RootDriver::Overlay {
+            sandbox.rootfs = self.copy_container_root(&dir, &image.snapshots, (&upper, &stubs))?;
+        }
         if let Some(domain) = &request.domain {
             sandbox.sysctls.push(("kernel.domainname".to_owned(), domain.clone()));
         }

@@ -63,7 +63,7 @@ impl Engine {
 
     /// The bytes of what a container has written.
     pub fn container_size(&self, info: &super::ContainerInfo) -> u64 {
-        bytes_below(&info.dir.join("fs"))
+        self.container_layer(info).map_or(0, |layer| bytes_below(&layer.path))
     }
 
     /// Makes a volume; without a name it gets one of 64 digits. One that is there stays as it is. Gives the name.

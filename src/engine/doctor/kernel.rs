@@ -20,10 +20,13 @@ pub(super) fn findings(rootless: bool) -> Vec<Finding> {
     match trial {
         0 => all.push(Finding::ok("overlayfs", if rootless { "can be mounted in a user namespace" } else { "can be mounted" })),
         NO_OVERLAY if rootless => {
-            let found = "the kernel refuses to mount it in a user namespace";
-            all.push(Finding::missing("overlayfs", found, "boot Linux 5.11 or newer, or run as root"));
+            let found = "the kernel refuses to mount it in a user namespace: the files of each root file system are copied";
+            all.push(Finding::warn("overlayfs", found, "boot Linux 5.11 or newer, or run as root"));
         }
-        NO_OVERLAY => all.push(Finding::missing("overlayfs", "the kernel refuses to mount it", "modprobe overlay")),
+        NO_OVERLAY => {
+            let found = "the kernel refuses to mount it: the files of each root file system are copied";
+            all.push(Finding::warn("overlayfs", found, "modprobe overlay"));
+        }
         _ => {}
     }
     all.push(seccomp());

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::StorageDriver;
+
 /// Who asks, and about which places.
 #[derive(Clone, Debug)]
 pub struct DoctorRequest {
@@ -23,6 +25,8 @@ pub struct DoctorRequest {
     pub settings: Vec<PathBuf>,
     /// Where programs are looked for.
     pub programs: Vec<PathBuf>,
+    /// How root file systems are made, where the user says so.
+    pub storage_driver: Option<StorageDriver>,
 }
 
 /// How something is.
@@ -72,7 +76,26 @@ pub fn examine(request: &DoctorRequest) -> Vec<Finding> {
     all.extend(groups::findings(request.rootless));
     all.extend(network::findings(request));
     all.extend(places::findings(request));
+    all.push(roots(request, &all));
     all
+}
+
+/// How root file systems are made, which follows from what was found.
+fn roots(request: &DoctorRequest, all: &[Finding]) -> Finding {
+    let name = "root file systems";
+    match request.storage_driver {
+        Some(StorageDriver::Overlay) => return Finding::ok(name, "overlays, as the settings say"),
+        Some(StorageDriver::Copy) => return Finding::ok(name, "copied, as the settings say"),
+        None => {}
+    }
+    let against =
+        all.iter().find(|finding| matches!(finding.name, "overlayfs" | "store's file system") && finding.verdict == Verdict::Warn);
+    match against {
+        Some(Finding { name: what, fix, .. }) => {
+            Finding::warn(name, format!("copied, because of what is said of `{what}`"), fix.clone().unwrap_or_default())
+        }
+        None => Finding::ok(name, "overlays, mounted by the kernel"),
+    }
 }
 
 /// The text of a file of the kernel's; nothing where it is not there.

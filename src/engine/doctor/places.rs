@@ -9,7 +9,7 @@ use super::{DoctorRequest, Finding};
 /// Too little for most images.
 const LITTLE: u64 = 2 << 30;
 
-/// File systems by the numbers of statfs(2): what overlayfs cannot write to, or what the database of the store is not safe on.
+/// File systems by the numbers of statfs(2): what overlayfs cannot write to (then files are copied), or what the database of the store is not safe on.
 const UNFIT: [(i64, &str, &str); 9] = [
     (0x9fa0, "proc", "it keeps no files"),
     (0x6265_6572, "sysfs", "it keeps no files"),
@@ -41,6 +41,10 @@ fn store(root: &Path) -> Vec<Finding> {
     if let Ok(stat) = rustix::fs::statfs(there) {
         let unfit = UNFIT.iter().find(|(number, ..)| *number == stat.f_type);
         all.push(match unfit {
+            Some((_, name, why)) if why.contains("overlay") => {
+                let found = format!("{name}: {why}; the files of each root file system are copied, which takes time and space");
+                Finding::warn("store's file system", found, elsewhere)
+            }
             Some((_, name, why)) => Finding::missing("store's file system", format!("{name}: {why}"), elsewhere),
             None => Finding::ok("store's file system", file_system(there).unwrap_or_else(|| format!("{:#x}", stat.f_type))),
         });

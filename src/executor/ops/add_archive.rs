@@ -13,13 +13,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
-use super::content::ContentCopier;
 use super::copy::{Copied, CopyRequest, Owner};
 use super::error::{BadEntry, Error};
 use super::fill::{Filler, NewFile};
 use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
 use crate::image::layer::{KnownFiles, Member, MemberKind, TarReader, decompressor};
 use crate::path::RootPath;
+use crate::store::ContentCopier;
 use crate::sys::tree::{Kind, Metadata, Tree};
 
 /// How large an extended header may be: paths and attributes have kernel limits far below.

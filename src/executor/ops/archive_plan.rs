@@ -17,13 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as AtomicOrdering};
 
 use super::add_archive::{MAX_HEADER, entry_path};
-use super::content::write_all;
 use super::crew;
 use super::error::Error;
 use super::layer_diff::LayerDiff;
 use super::upper::{Attributes, Existing, Over, Upper, UpperDir};
 use crate::image::layer::{Compression, DirectoryHead, Error as LayerError, LayerEntries, Member, MemberKind, TarReader, sniff};
 use crate::path::RootPath;
+use crate::store::write_all;
 
 /// A larger archive is not read twice.
 const MAX_ARCHIVE: u64 = 256 << 20;

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use super::add_archive;
 use super::archive_plan::Plan;
-use super::content::{ContentCopier, write_all};
 use super::error::Error;
 use super::layer_diff::LayerDiff;
 use super::select::{SourceRoot, select};
@@ -23,6 +22,7 @@ use crate::context::IgnoreRules;
 use crate::image::layer::{KnownFiles, LayerEntries, LayerOptions, LayerStream, LayerWritten, Member, diff_id_knowing};
 use crate::path::RootPath;
 use crate::store::view::MergedView;
+use crate::store::{ContentCopier, write_all};
 use crate::sys::tree::{DirEntry, Kind, LastLink, Tree, resolve};
 
 /// A user and a group, by number.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::path::RootPath;
+use crate::store::view::is_whiteout_stat;
 use crate::sys::inode::Xattrs;
 use crate::sys::tree::{DirEntry, Metadata, Tree};
 
@@ -108,7 +109,8 @@ fn limit_entries(dir: &OwnedFd, seconds: i64) -> io::Result<Vec<OsString>> {
 
 fn limit_one(dir: &OwnedFd, name: &Path, seconds: i64) -> io::Result<FileType> {
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if (stat.st_mtime, stat.st_mtime_nsec) > (seconds, 0) {
+    // What says that something is deleted has no time; that of a pipe is part of what it says.
+    if (stat.st_mtime, stat.st_mtime_nsec) > (seconds, 0) && !is_whiteout_stat(&stat) {
         let last_modification = Timespec { tv_sec: seconds, tv_nsec: 0 };
         let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification };
         rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;

@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::executor::roots::CopiedTree;
 use crate::executor::ssh::AgentSocket;
 use crate::executor::{Environment, Error, StepFailure, StepSettings};
 use crate::graph::{CacheSharing, ExecMountKind, ExecOp, NetworkMode, SOURCE_DATE_EPOCH, SecurityMode, Step};
@@ -48,7 +49,8 @@ pub fn run(
     progress: &StepProgress,
 ) -> Result<SnapshotId, Error> {
     let failed = |source| Error::Files { step: Box::new(step.clone()), source, hint: None };
-    if base.len() >= MAX_LAYERS {
+    let copied = environment.roots.are_copied(&environment.progress);
+    if base.len() >= MAX_LAYERS && !copied {
         let reason = format!("its root file system has {} layers, and overlayfs takes {MAX_LAYERS} at most", base.len());
         return Err(refused(step, reason, "join RUN instructions, or start from an image with fewer layers"));
     }
@@ -63,15 +65,17 @@ pub fn run(
     let time = environment.epoch.map(|seconds| (seconds, 0));
     make_dir(&tree, &active.fs_path(), &op.workdir, Owner { uid: 0, gid: 0 }, 0o755, time).map_err(failed)?;
 
+    let mut root = copied.then(|| environment.roots.take(&environment.store, base)).transpose()?;
     let scratch = Scratch::new(&active)?;
     let mut held = Held::default();
     let hostname = op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned());
     let network = (environment.network)(op.network, &hostname)?;
     let mounts = plan_mounts(environment, step, op, inputs, &network, &scratch, &mut held)?;
-    let mut spec = SandboxSpec::new(
-        environment.store.rootfs(base, Some(&active), Some(&scratch.stubs)),
-        process(op, &user, &held.env, environment.epoch),
-    );
+    let rootfs = match &root {
+        Some(root) => root.mount(false),
+        None => environment.store.rootfs(base, Some(&active), Some(&scratch.stubs)),
+    };
+    let mut spec = SandboxSpec::new(rootfs, process(op, &user, &held.env, environment.epoch));
     spec.volatile = true;
     spec.hostname = hostname;
     spec.mounts = mounts;
@@ -90,6 +94,9 @@ pub fn run(
             limit_times(&path, seconds).map_err(|source| Error::Io { action: "set the times of files in", path, source })?;
         }
     }
+    if let Some(root) = &mut root {
+        root.complete(&active.fs_path(), &scratch.stubs)?;
+    }
 
     let started = Instant::now();
     let log = StepLog::create(environment, step)?;
@@ -99,7 +106,7 @@ pub fn run(
     if let Ok(exit) = &outcome {
         progress.measured(usage(exit));
     }
-    let files = StepFiles { active, _held: held, _network: network.guard };
+    let files = StepFiles { active, root, _held: held, _network: network.guard };
     if !matches!(&outcome, Ok(exit) if exit.status.success()) {
         if let (Some(slot), false) = (&environment.failed, matches!(outcome, Err(Error::Cancelled))) {
             let (spawner, lease) = (environment.spawner.clone(), environment.lease.clone());
@@ -108,9 +115,16 @@ pub fn run(
         let memory_limit = environment.steps.cgroup.memory;
         return Err(Error::Step(Box::new(failure(step, &outcome?, started.elapsed(), log, memory_limit))));
     }
-    let layer = files.into_layer();
+    let (layer, mut root) = files.into_layer();
     scratch.remove()?;
-    commit(layer, step, 0, environment.epoch)
+    if let Some(root) = &mut root {
+        root.collect(&tree, &layer, environment.epoch)?;
+    }
+    let id = commit(layer, step, 0, environment.epoch)?;
+    if let Some(root) = root {
+        environment.roots.keep([base, &[id]].concat(), root)?;
+    }
+    Ok(id)
 }
 
 /// What a command used.
@@ -134,14 +148,16 @@ fn shell_of(op: &ExecOp) -> Option<String> {
 /// The writable layer of a step, and what must be there while something runs on it.
 pub(super) struct StepFiles {
     active: ActiveSnapshot,
+    /// The copied files that it runs on, where they are copied.
+    root: Option<CopiedTree>,
     _held: Held,
     _network: Option<Box<dyn Send>>,
 }
 
 impl StepFiles {
     /// The layer, once nothing runs on it.
-    fn into_layer(self) -> ActiveSnapshot {
-        self.active
+    fn into_layer(self) -> (ActiveSnapshot, Option<CopiedTree>) {
+        (self.active, self.root)
     }
 }
 
@@ -158,6 +174,7 @@ struct Held {
     /// By name: a step that mounts one twice holds it once, or it would wait for itself.
     cache_mounts: Vec<(String, CacheMount)>,
     snapshots: Vec<ActiveSnapshot>,
+    copies: Vec<Arc<CopiedTree>>,
     agents: Vec<AgentSocket>,
     env: Vec<(String, Vec<u8>)>,
 }
@@ -376,6 +393,15 @@ fn bind_input(
 ) -> Result<MountSpec, Error> {
     let tree = view(&environment.store, input)?;
     let (subpath, is_file) = find(&tree, source, step)?;
+    if environment.roots.are_copied(&environment.progress) {
+        let copy = match writable {
+            true => Arc::new(environment.roots.writable(&environment.store, input)?),
+            false => environment.roots.read_only(&environment.store, input)?,
+        };
+        let rootfs = copy.mount(!writable);
+        held.copies.push(copy);
+        return Ok(MountSpec::Overlay { rootfs, subpath, target, is_file });
+    }
     let upper = if writable { Some(environment.store.prepare()?) } else { None };
     if let Some(active) = &upper {
         // What is seen of the mount's own directory is that of the writable layer.

@@ -185,7 +185,7 @@ impl Worker<'_> {
 
     fn fill(&mut self, file: NewFile) -> Result<(), Error> {
         let NewFile { directory, name, fd, attributes, content } = file;
-        super::content::write_all(&fd, &content).map_err(|error| directory.write_error(&name, error))?;
+        crate::store::write_all(&fd, &content).map_err(|error| directory.write_error(&name, error))?;
         self.upper.finish_file(&directory, &name, &fd, &attributes)?;
         if let Some(known) = &mut self.known
             && attributes.xattrs.is_empty()

@@ -7,7 +7,6 @@ mod add_archive;
 mod archive_plan;
 #[cfg(test)]
 mod archive_tests;
-mod content;
 mod copy;
 mod crew;
 mod dates;

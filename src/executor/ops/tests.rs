@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::*;
 use crate::image::layer::{LayerOptions, diff_id_only};
 use crate::path::RootPath;
-use crate::store::view::MergedView;
 use crate::store::view::fixture::{Overlay, can_mount, listing, plant};
+use crate::store::view::{Marks, MergedView};
 
 /// A base, a source, and an empty layer.
 pub(super) struct Bench {
@@ -41,7 +41,7 @@ impl Bench {
     }
 
     pub(super) fn view(&self) -> MergedView {
-        MergedView::new(self.base.clone(), false).unwrap()
+        MergedView::new(self.base.clone(), Marks::Trusted).unwrap()
     }
 
     pub(super) fn run(&self, instruction: &str) -> Result<Copied, Error> {
@@ -74,7 +74,7 @@ impl Bench {
             unpack,
             created_time: None,
         };
-        let tree: Arc<dyn crate::sys::tree::Tree> = Arc::new(MergedView::new(vec![self.source()], false).unwrap());
+        let tree: Arc<dyn crate::sys::tree::Tree> = Arc::new(MergedView::new(vec![self.source()], Marks::Trusted).unwrap());
         for word in words {
             match word.split_once('=').unwrap_or((word, "")) {
                 ("--chown", owner) => {
@@ -486,7 +486,7 @@ fn open_descriptors_below(path: &Path) -> usize {
 #[test]
 fn selection_is_what_is_copied() {
     let bench = Bench::new(&[], "f 0644 a/x X\nf 0644 a/y Y\nl l a/x");
-    let tree = MergedView::new(vec![bench.source()], false).unwrap();
+    let tree = MergedView::new(vec![bench.source()], Marks::Trusted).unwrap();
     let roots = |pattern, parents| -> Vec<(String, String)> {
         let found = select(&tree, pattern, parents).unwrap();
         found.into_iter().map(|root| (root.path.to_string(), root.name.to_string_lossy().into_owned())).collect()

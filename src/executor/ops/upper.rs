@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use super::error::Error;
 use crate::image::layer::DirectoryHead;
 use crate::path::RootPath;
-use crate::store::view::{MergedDir, MergedView};
+use crate::store::view::{MergedDir, MergedView, pipe_time};
 use crate::sys::inode::{self, Xattrs};
 use crate::sys::tree::{Kind, Metadata};
 use crate::sys::{Links, RootDir};
@@ -232,7 +232,7 @@ impl<'a> Upper<'a> {
             let stat = rustix::fs::fstat(&fd).map_err(|error| parent.write_error(name, error.into()))?;
             setgid = stat.st_mode & 0o2000 != 0;
         }
-        if lower.is_some() && inode::has_xattr(&fd, self.base.opaque_attribute(), b"y").map_err(read_error)? {
+        if lower.is_some() && self.base.marks().is_opaque(&fd).map_err(read_error)? {
             lower = None;
         }
         Ok(self.opened(parent, name, fd, lower, setgid, last))
@@ -285,7 +285,8 @@ impl<'a> Upper<'a> {
             rustix::fs::openat(fd, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         })?;
         if base_has_directory == Some(true) {
-            inode::set_xattr(&fd, self.base.opaque_attribute().as_ref(), b"y").map_err(|error| parent.write_error(name, error))?;
+            let here = Path::new(".");
+            self.base.marks().set_opaque_at(fd.as_fd(), here).map_err(|error| parent.write_error(name, error))?;
         }
         Ok(self.opened(parent, name, fd, None, false, Some(new.clone())))
     }
@@ -353,7 +354,11 @@ impl<'a> Upper<'a> {
         let fd = directory.fd.as_fd();
         self.shared
             .set_xattrs(&attributes.xattrs, &directory.path.join(name), |attribute, value| inode::set_xattr_at(fd, name, attribute, value));
-        let times = times(attributes.mtime, false, self.shared.begun);
+        let mtime = match attributes.mtime {
+            Mtime::At(time) if kind == Kind::Fifo => Mtime::At(pipe_time(attributes.mode, time)),
+            other => other,
+        };
+        let times = times(mtime, false, self.shared.begun);
         rustix::fs::utimensat(&directory.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
     }
 

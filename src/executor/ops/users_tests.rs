@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::store::view::MergedView;
+use crate::store::view::{Marks, MergedView};
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nbuilder:x:1000:1001::/home/builder:/bin/sh\nhomeless:x:55:56:::\n";
 const GROUP: &str = "root:x:0:\nstaff:x:50:builder,root\nwheel:x:10:builder\nbuilders:x:1001:builder\n";
@@ -14,7 +14,7 @@ fn with_root_file_system<T>(passwd: &str, group: &str, look: impl FnOnce(&Merged
     fs::create_dir(directory.path().join("etc")).unwrap();
     fs::write(directory.path().join("etc/passwd"), passwd).unwrap();
     fs::write(directory.path().join("etc/group"), group).unwrap();
-    look(&MergedView::new(vec![directory.path().to_owned()], false).unwrap())
+    look(&MergedView::new(vec![directory.path().to_owned()], Marks::Trusted).unwrap())
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn user_files_are_only_read_inside_and_only_if_they_are_files() {
     let directory = tempfile::tempdir().unwrap();
     let etc = directory.path().join("etc");
     fs::create_dir(&etc).unwrap();
-    let view = || MergedView::new(vec![directory.path().to_owned()], false).unwrap();
+    let view = || MergedView::new(vec![directory.path().to_owned()], Marks::Trusted).unwrap();
     assert_eq!(lookup_user(&view(), "root").unwrap_err().to_string(), "no user `root` in `/etc/passwd`");
     assert_eq!(lookup_user(&view(), "").unwrap().uid, 0);
     // An absolute link is inside: this machine's users are not found.

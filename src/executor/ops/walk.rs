@@ -8,7 +8,6 @@ use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::content::ContentCopier;
 use super::copy::{ChmodRule, Owner};
 use super::crew;
 use super::error::Error;
@@ -18,6 +17,7 @@ use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
 use crate::context::{DirectoryState, FileStamp, IgnoreRules};
 use crate::image::layer::{DirectoryHead, LayerEntries};
 use crate::path::RootPath;
+use crate::store::ContentCopier;
 use crate::sys::inode::Xattrs;
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
 

@@ -46,11 +46,11 @@ fn merge(store: &Store, snapshots: &[SnapshotId]) -> Result<SnapshotId, Error> {
     let failed = |source| Error::Layer { layer: "of all layers".into(), source };
     let io = |action| move |source| Error::Io { action, path: "the image's files".into(), source };
     let layers: Vec<_> = snapshots.iter().rev().map(|id| store.snapshot_path(*id)).collect();
-    let tree = MergedView::new(layers.clone(), store.userxattr()).map_err(io("open"))?;
+    let tree = MergedView::new(layers.clone(), store.marks()).map_err(io("open"))?;
     let active = store.prepare()?;
     let (reader, writer) = std::io::pipe().map_err(io("pass on"))?;
     let devices = if store.userxattr() { Devices::Skip } else { Devices::Create };
-    let options = ApplyOptions { userxattr: store.userxattr(), devices, ..ApplyOptions::default() };
+    let options = ApplyOptions { marks: store.marks(), devices, ..ApplyOptions::default() };
     let applied = std::thread::scope(|scope| {
         let written = scope.spawn(|| write_rootfs_tar(&tree, &mut BufWriter::with_capacity(1 << 20, writer), None));
         let applied = apply(reader, &active.fs_path(), &options);
@@ -64,7 +64,7 @@ fn merge(store: &Store, snapshots: &[SnapshotId]) -> Result<SnapshotId, Error> {
     });
     let applied = applied.map_err(failed)?;
     // The archive has no entry for the root.
-    inherit_directories(&active.fs_path(), &[RootPath::root()], &layers, store.userxattr()).map_err(failed)?;
+    inherit_directories(&active.fs_path(), &[RootPath::root()], &layers, store.marks()).map_err(failed)?;
     let meta = SnapshotMeta { diff_id: None, size: applied.unpacked_size, description: "all layers of an image".to_owned() };
     Ok(active.commit(meta)?.id)
 }

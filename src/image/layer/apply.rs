@@ -17,6 +17,7 @@ use rustix::fs::FileType;
 
 use crate::oci::DiffId;
 use crate::path::RootPath;
+use crate::store::view::Marks;
 use crate::task::fault_point;
 
 use super::tar_reader::{Member, MemberKind, TarReader};
@@ -44,8 +45,8 @@ pub enum Devices {
 /// How to unpack a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplyOptions {
-    /// Whether overlay attributes are in `user.overlay.*` (rootless) instead of `trusted.overlay.*`.
-    pub userxattr: bool,
+    /// The marks that the layer gets.
+    pub marks: Marks,
     /// What to do with device nodes.
     pub devices: Devices,
     /// How many bytes the files may have together, holes included.
@@ -59,7 +60,7 @@ pub struct ApplyOptions {
 impl Default for ApplyOptions {
     fn default() -> ApplyOptions {
         ApplyOptions {
-            userxattr: false,
+            marks: Marks::Trusted,
             devices: Devices::Create,
             max_unpacked_size: 1 << 40,
             max_entries: 20_000_000,
@@ -91,7 +92,7 @@ pub struct Applied {
 pub fn apply(tar: impl Read, target: &Path, options: &ApplyOptions) -> Result<Applied, Error> {
     let mut unpacker = Unpacker {
         tar: TarReader::new(tar, options.max_header_size),
-        target: Target::open(target, options.userxattr, options.max_entries)?,
+        target: Target::open(target, options.marks, options.max_entries)?,
         options,
         unpacked_size: 0,
         entries: 0,

@@ -24,14 +24,14 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use crate::oci::DiffId;
 use crate::path::RootPath;
-use crate::store::view::LayerStack;
+use crate::store::view::{LayerStack, Marks, is_whiteout_stat};
 use crate::sys::{Links, RootDir, xattr};
 
 use super::known::{KnownFile, KnownFiles};
-use super::lower::{Found, LowerLayers, is_whiteout};
+use super::lower::{Found, LowerLayers};
 use super::record::{Batch, Content, Head, SMALL};
 use super::tar_writer::TarWriter;
-use super::{Error, Xattrs, is_overlay_attribute, overlay_attribute};
+use super::{Error, Xattrs, is_overlay_attribute};
 
 /// How many batches may wait to be written.
 const AHEAD: usize = 4;
@@ -44,8 +44,8 @@ const MAX_OPEN: usize = 64;
 pub struct LayerOptions {
     /// Times later than this (seconds since the epoch) become this.
     pub latest_time: Option<i64>,
-    /// Whether overlay attributes are in `user.overlay.*` (rootless) instead of `trusted.overlay.*`.
-    pub userxattr: bool,
+    /// The marks of the layers.
+    pub marks: Marks,
 }
 
 /// A layer that was written.
@@ -117,7 +117,6 @@ pub(super) struct Differ {
     layer: RootDir,
     lower: LowerLayers,
     options: LayerOptions,
-    opaque: OsString,
     /// The directories on the way to the current entry; none at the end.
     levels: Vec<Level>,
     /// Those of them that are not written yet, because nothing in them changed so far.
@@ -158,9 +157,8 @@ impl Differ {
         let fail = |source| Error::Entry { action: "open", path: RootPath::root(), root: layer.to_owned(), source };
         let mut differ = Differ {
             layer: RootDir::open(layer).map_err(fail)?,
-            lower: LowerLayers::new(lower, options.userxattr),
+            lower: LowerLayers::new(lower, options.marks),
             options: options.clone(),
-            opaque: overlay_attribute("opaque", options.userxattr).into(),
             levels: Vec::new(),
             pending: Vec::new(),
             links: HashMap::new(),
@@ -224,7 +222,7 @@ impl Differ {
         let seen = self.look(self.layer.as_fd(), &name, kind, &path)?;
         let is_directory = FileType::from_raw_mode(seen.stat.st_mode) == FileType::Directory;
         match &below {
-            _ if is_directory || is_whiteout(&seen.stat) => Err(Error::Changed { path }),
+            _ if is_directory || is_whiteout_stat(&seen.stat) => Err(Error::Changed { path }),
             Some(found) if self.same(&path, &seen, found)? => Ok(()),
             _ => self.note(path, seen),
         }
@@ -273,7 +271,7 @@ impl Differ {
             return Ok(None);
         }
         let seen = self.look(directory, name, kind, &path)?;
-        if is_whiteout(&seen.stat) {
+        if is_whiteout_stat(&seen.stat) {
             if below.is_some() {
                 self.whiteout(&level.path, name.to_bytes());
             }
@@ -452,12 +450,12 @@ impl Differ {
             return Ok(Seen { stat, xattrs, opaque, fd: Some(fd) });
         }
         let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.fail(path, errno))?;
-        if is_whiteout(&stat) {
+        if is_whiteout_stat(&stat) {
             return Ok(Seen { stat, xattrs: Vec::new(), opaque: false, fd: None });
         }
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let opaque = is_directory
-            && super::is_opaque(&self.layer, path.relative(), self.options.userxattr).map_err(|source| self.fail(path, source))?;
+            && self.options.marks.is_opaque_at(self.layer.as_fd(), path.relative()).map_err(|source| self.fail(path, source))?;
         Ok(Seen { stat, xattrs: layer_xattrs(&self.layer, path)?, opaque, fd: None })
     }
 
@@ -465,7 +463,9 @@ impl Differ {
     fn attributes(&self, path: &RootPath, fd: &OwnedFd) -> Result<(Xattrs, bool), Error> {
         let fail = |source| self.fail(path, source);
         let names = xattr::list_open(fd).map_err(fail)?;
-        let opaque = names.contains(&self.opaque) && xattr::get_open(fd, &self.opaque).map_err(fail)?.as_deref() == Some(b"y");
+        // Most entries have no attributes at all.
+        let marked = !names.is_empty() || !self.options.marks.are_native();
+        let opaque = marked && self.options.marks.is_opaque(fd).map_err(fail)?;
         Ok((select(path, names, |name| xattr::get_open(fd, name).map_err(fail))?, opaque))
     }
 

@@ -16,6 +16,7 @@ use rustix::fs::FileType;
 use crate::oci::DiffId;
 use crate::path::RootPath;
 use crate::progress::Meter;
+use crate::store::view::Marks;
 use crate::sys::tree::{Kind, Metadata, Tree};
 
 use super::diff::in_layers;
@@ -109,8 +110,13 @@ pub struct Copied {
 
 /// Writes all of `tree` into the directory `destination`, which exists and may hold other things. The directory's own metadata stays.
 pub fn copy_tree_to_dir(tree: &dyn Tree, destination: &Path, options: &CopyOptions) -> Result<Copied, Error> {
-    let mut copier =
-        Copier { tree, target: Target::open(destination, false, u64::MAX)?, options, links: HashMap::new(), copied: Copied::default() };
+    let mut copier = Copier {
+        tree,
+        target: Target::open(destination, Marks::Trusted, u64::MAX)?,
+        options,
+        links: HashMap::new(),
+        copied: Copied::default(),
+    };
     walk(tree, |path, metadata| copier.copy(path, metadata))?;
     copier.target.finish(None)?;
     Ok(copier.copied)

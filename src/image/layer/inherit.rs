@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use crate::path::RootPath;
+use crate::store::view::Marks;
 use crate::sys::{Links, RootDir, xattr};
 
 use super::lower::LowerLayers;
@@ -26,12 +27,12 @@ pub struct Inherited {
 
 /// Gives each of the directories `implied` of the layer `target` the metadata of its counterpart in `lower` (topmost first). Call it with parents before
 /// children, as [`super::apply()`] reports them.
-pub fn inherit_directories(target: &Path, implied: &[RootPath], lower: &[PathBuf], userxattr: bool) -> Result<Inherited, Error> {
+pub fn inherit_directories(target: &Path, implied: &[RootPath], lower: &[PathBuf], marks: Marks) -> Result<Inherited, Error> {
     let mut out = Inherited::default();
     if implied.is_empty() || lower.is_empty() {
         return Ok(out);
     }
-    let layers = LowerLayers::new(&lower.to_vec().into(), userxattr);
+    let layers = LowerLayers::new(&lower.to_vec().into(), marks);
     let root = RootDir::open(target).map_err(|source| fail("open", &RootPath::root(), target, source))?;
     // Children first: copying changes no times, but a directory without permissions closes the way to its children.
     for path in implied.iter().rev() {

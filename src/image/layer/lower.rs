@@ -10,11 +10,11 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::path::RootPath;
-use crate::store::view::{LayerStack, Listed};
+use crate::store::view::{LayerStack, Listed, Marks, is_whiteout_stat};
 use crate::sys::tree::Kind;
 use crate::sys::{Links, RootDir, xattr};
 
-use super::{Error, is_opaque};
+use super::Error;
 
 /// Layers, topmost first. One is opened when it is first asked.
 pub(super) struct LowerLayers {
@@ -22,7 +22,7 @@ pub(super) struct LowerLayers {
     opened: Vec<OnceCell<RootDir>>,
     /// Those that have to be asked what they have.
     unlisted: Vec<usize>,
-    userxattr: bool,
+    marks: Marks,
 }
 
 /// What shows through at a path.
@@ -42,9 +42,9 @@ enum Answer {
 }
 
 impl LowerLayers {
-    pub(super) fn new(stack: &LayerStack, userxattr: bool) -> LowerLayers {
+    pub(super) fn new(stack: &LayerStack, marks: Marks) -> LowerLayers {
         let opened = (0..stack.len()).map(|_| OnceCell::new()).collect();
-        LowerLayers { stack: stack.clone(), opened, unlisted: stack.unlisted(), userxattr }
+        LowerLayers { stack: stack.clone(), opened, unlisted: stack.unlisted(), marks }
     }
 
     /// The indexes of all layers, which is where the root directory is merged from.
@@ -124,7 +124,7 @@ impl LowerLayers {
                 Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(self.fail(layer, path, errno)),
             };
-            if is_whiteout(&stat) {
+            if is_whiteout_stat(&stat) {
                 break;
             }
             let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -170,7 +170,7 @@ impl LowerLayers {
             .open_at(path.relative(), OFlags::PATH | OFlags::NOFOLLOW, Mode::empty(), Links::Refuse)
             .and_then(|fd| Ok(rustix::fs::fstat(fd)?));
         let missing = match stat {
-            Ok(stat) if is_whiteout(&stat) => return Ok(Answer::Hidden),
+            Ok(stat) if is_whiteout_stat(&stat) => return Ok(Answer::Hidden),
             Ok(stat) => return Ok(Answer::Found(stat)),
             Err(error) => error,
         };
@@ -198,15 +198,10 @@ impl LowerLayers {
     }
 
     fn opaque(&self, layer: usize, path: &RootPath) -> Result<bool, Error> {
-        is_opaque(self.root(layer)?, path.relative(), self.userxattr).map_err(|source| self.fail(layer, path, source))
+        self.marks.is_opaque_at(self.root(layer)?.as_fd(), path.relative()).map_err(|source| self.fail(layer, path, source))
     }
 
     pub(super) fn fail(&self, layer: usize, path: &RootPath, source: impl Into<std::io::Error>) -> Error {
         Error::Entry { action: "read", path: path.clone(), root: self.stack.layer(layer).unwrap_or_default(), source: source.into() }
     }
-}
-
-/// Whether this is overlayfs' mark of a deletion.
-pub(super) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }

@@ -1,8 +1,7 @@
 //! Layers: everything between a layer's directory and its tar stream or blob.
 //!
-//! A layer's directory is in overlay form: a whiteout is a character device 0/0, and a directory that hides the one below carries
-//! `trusted.overlay.opaque=y` (`user.overlay.opaque` in a user namespace). [`apply()`] makes such a directory of a tar stream without knowing the
-//! layers below; [`write_layer`] makes a tar stream of it again, and there the layers below decide what is a change.
+//! A layer's directory is in overlay form: it has marks ([`crate::store::view::Marks`]) of what is deleted and of directories that hide those below.
+//! [`apply()`] makes such a directory of a tar stream without knowing the layers below; [`write_layer`] makes a tar stream of it again, and there the layers below decide what is a change.
 //!
 //! All of it blocks, uses memory that does not depend on the size of files, and takes tar streams as hostile. The same tree gives the same bytes, whatever
 //! the number of cores and the sizes of reads: golden digests in the tests pin them.
@@ -36,27 +35,13 @@ pub use known::KnownFiles;
 pub use stream::{DirectoryHead, LayerEntries, LayerStream};
 pub(crate) use tar_reader::{Member, MemberKind, TarReader};
 
-use std::os::fd::AsFd;
-use std::path::Path;
-
 /// Extended attributes: names and values.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// The name that overlayfs keeps an attribute under.
-fn overlay_attribute(name: &str, userxattr: bool) -> String {
-    format!("{}.overlay.{name}", if userxattr { "user" } else { "trusted" })
-}
 
 /// Whether an attribute belongs to overlayfs itself and so is never part of a layer. One taken from a tar stream could redirect a
 /// directory to another.
 fn is_overlay_attribute(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
-}
-
-/// Whether the directory `path` hides what is below it.
-fn is_opaque(dir: impl AsFd, path: &Path, userxattr: bool) -> std::io::Result<bool> {
-    let name = overlay_attribute("opaque", userxattr);
-    Ok(crate::sys::xattr::get(dir.as_fd(), path, name.as_ref())?.as_deref() == Some(b"y"))
 }
 
 #[cfg(test)]

@@ -18,9 +18,10 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTI
 use rustix::io::Errno;
 
 use crate::path::RootPath;
+use crate::store::view::{Marks, pipe_time};
 use crate::sys::{RootDir, xattr};
 
-use super::{Error, Xattrs, overlay_attribute};
+use super::{Error, Xattrs};
 
 /// How many open directories are remembered.
 const CACHED: usize = 24;
@@ -51,7 +52,7 @@ struct Directory {
 /// The directory that a layer is unpacked into.
 pub(super) struct Target {
     root: RootDir,
-    userxattr: bool,
+    marks: Marks,
     root_fd: Rc<OwnedFd>,
     cache: Vec<(RootPath, Rc<OwnedFd>)>,
     next_slot: usize,
@@ -74,7 +75,7 @@ pub(super) struct Parent {
 
 impl Target {
     /// Opens the directory `path`, in which up to `max_entries` directories may be made.
-    pub(super) fn open(path: &Path, userxattr: bool, max_entries: u64) -> Result<Target, Error> {
+    pub(super) fn open(path: &Path, marks: Marks, max_entries: u64) -> Result<Target, Error> {
         let fail = |source| Error::Entry { action: "open", path: RootPath::root(), root: path.to_owned(), source };
         let root = RootDir::open(path).map_err(fail)?;
         let fd = root.open_at(Path::new("."), OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), crate::sys::Links::Refuse).map_err(fail)?;
@@ -85,7 +86,7 @@ impl Target {
         directories.insert(RootPath::root(), Directory { attributes: None, late_xattrs: Vec::new() });
         Ok(Target {
             root,
-            userxattr,
+            marks,
             root_fd: Rc::new(fd),
             cache: Vec::new(),
             next_slot: 0,
@@ -294,6 +295,12 @@ impl Target {
         attributes: &Attributes,
     ) -> Result<(), Error> {
         let device = rustix::fs::makedev(rdev.0, rdev.1);
+        if kind == FileType::CharacterDevice && rdev == (0, 0) {
+            // Layers that were packed from an overlay's own directory have these: to the kernel they are no devices but deletions.
+            return self.whiteout(path);
+        }
+        let mtime = if kind == FileType::Fifo { pipe_time(attributes.mode, attributes.mtime) } else { attributes.mtime };
+        let attributes = &Attributes { mtime, ..*attributes };
         self.with_room(parent, path, |target| {
             let made = rustix::fs::mknodat(&parent.fd, last_name(path), kind, Mode::RUSR | Mode::WUSR, device);
             made.map_err(|errno| match (kind, errno) {
@@ -328,7 +335,7 @@ impl Target {
     pub(super) fn whiteout(&mut self, path: &RootPath) -> Result<(), Error> {
         let (parent, path) = self.locate(path)?;
         self.with_room(&parent, &path, |target| {
-            let made = rustix::fs::mknodat(&parent.fd, last_name(&path), FileType::CharacterDevice, Mode::empty(), 0);
+            let made = target.marks.make_whiteout(parent.fd.as_fd(), last_name(&path));
             made.map_err(|errno| target.fail("create", &path, errno))
         })?;
         self.charge(&path)?;
@@ -339,14 +346,12 @@ impl Target {
     /// Makes the directory `path` hide the one below it.
     pub(super) fn set_opaque(&mut self, path: &RootPath) -> Result<(), Error> {
         let directory = self.directory(path, true)?;
-        let name = overlay_attribute("opaque", self.userxattr);
-        let set = xattr::set(directory.fd.as_fd(), Path::new("."), name.as_ref(), b"y");
+        let set = self.marks.set_opaque_at(directory.fd.as_fd(), Path::new("."));
         set.map_err(|source| self.fail("hide what is below", path, source))
     }
 
     fn set_opaque_at(&self, parent: &Parent, path: &RootPath) -> Result<(), Error> {
-        let name = overlay_attribute("opaque", self.userxattr);
-        let set = xattr::set(parent.fd.as_fd(), Path::new(last_name(path)), name.as_ref(), b"y");
+        let set = self.marks.set_opaque_at(parent.fd.as_fd(), Path::new(last_name(path)));
         set.map_err(|source| self.fail("hide what is below", path, source))
     }
 

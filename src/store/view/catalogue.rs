@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::Marks;
 use super::directory::for_each_entry;
 use crate::path::RootPath;
 use crate::sys::tree::Kind;
-use crate::sys::{Links, RootDir, inode};
+use crate::sys::{Links, RootDir};
 
 /// A layer with more entries is not listed.
 const MAX_ENTRIES_OF_LAYER: usize = 4096;
@@ -72,15 +73,15 @@ impl Catalogue {
         }
     }
 
-    /// Puts a layer on top. `opaque` is the attribute that marks a directory as opaque.
-    pub(super) fn push(&mut self, layer: PathBuf, opaque: &str) -> io::Result<()> {
-        self.push_within(MAX_ENTRIES.saturating_sub(self.entries).min(MAX_ENTRIES_OF_LAYER), layer, opaque)
+    /// Puts a layer on top. `marks` are those of the layer.
+    pub(super) fn push(&mut self, layer: PathBuf, marks: Marks) -> io::Result<()> {
+        self.push_within(MAX_ENTRIES.saturating_sub(self.entries).min(MAX_ENTRIES_OF_LAYER), layer, marks)
     }
 
     /// The same; the layer is listed if it has at most `room` entries.
-    pub(super) fn push_within(&mut self, room: usize, layer: PathBuf, opaque: &str) -> io::Result<()> {
+    pub(super) fn push_within(&mut self, room: usize, layer: PathBuf, marks: Marks) -> io::Result<()> {
         let at = self.layers.len();
-        match list(&layer, opaque, room)? {
+        match list(&layer, marks, room)? {
             Some(entries) => {
                 self.entries += entries.len();
                 for (directory, name, what) in entries {
@@ -117,7 +118,7 @@ fn below(layers: &[(usize, Listed)], height: usize) -> &[(usize, Listed)] {
 type Entry = (RootPath, OsString, Listed);
 
 /// The entries of a layer, if there are at most `room`.
-fn list(layer: &Path, opaque: &str, room: usize) -> io::Result<Option<Vec<Entry>>> {
+fn list(layer: &Path, marks: Marks, room: usize) -> io::Result<Option<Vec<Entry>>> {
     let root = RootDir::open(layer).map_err(|error| io::Error::new(error.kind(), format!("layer {}: {error}", layer.display())))?;
     let mut entries: Vec<Entry> = Vec::new();
     // Directories, and where their own entries are.
@@ -127,7 +128,7 @@ fn list(layer: &Path, opaque: &str, room: usize) -> io::Result<Option<Vec<Entry>
         let fd = root.open_at(directory.relative(), flags, Mode::empty(), Links::Refuse)?;
         // On the root the mark means nothing.
         if let Some(own) = own
-            && inode::has_xattr(&fd, opaque, b"y")?
+            && marks.is_opaque(&fd)?
         {
             entries[own].2 = Listed::Opaque;
         }

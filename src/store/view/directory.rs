@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::catalogue::Listed;
 use super::listed::ListedDir;
+use super::marks::{Marks, is_whiteout};
 use crate::sys::inode;
 use crate::sys::tree::{DirEntry, Kind, Metadata};
 
@@ -142,7 +143,7 @@ impl MergedDir {
     }
 
     /// Merges the directories called `name`. The lowest layer's is not asked whether it is opaque: there is nothing to hide.
-    pub(super) fn merge_child(&self, name: &OsStr, opaque: &str) -> io::Result<Option<MergedDir>> {
+    pub(super) fn merge_child(&self, name: &OsStr, marks: Marks) -> io::Result<Option<MergedDir>> {
         let (mut parts, mut first) = (Vec::new(), None);
         let mut lowest = self.listed.as_ref().map_or(0, ListedDir::lowest);
         let mut listed = self.listed.as_ref().map_or_else(Vec::new, |listed| listed.all(name)).into_iter().peekable();
@@ -156,7 +157,7 @@ impl MergedDir {
             match rustix::fs::openat(fd, name, flags, Mode::empty()) {
                 Ok(child) => {
                     let is_last = position + 1 == self.parts.len() && listed.peek().is_none();
-                    open = is_last || !inode::has_xattr(&child, opaque, b"y")?;
+                    open = is_last || !marks.is_opaque(&child)?;
                     parts.push((*layer, child));
                 }
                 Err(Errno::NOENT) => {}
@@ -228,11 +229,6 @@ fn merge_listed(
     true
 }
 
-/// Whether an entry of a layer says that there is nothing.
-fn is_whiteout(metadata: &Metadata) -> bool {
-    metadata.kind == Kind::CharDevice && metadata.rdev == (0, 0)
-}
-
 /// Calls `visit` with each name and its kind, `None` for a whiteout.
 pub(super) fn for_each_entry(directory: impl AsFd, mut visit: impl FnMut(&[u8], Option<Kind>)) -> io::Result<()> {
     // A descriptor of its own: the offset of the cached one would be shared between threads.
@@ -246,8 +242,8 @@ pub(super) fn for_each_entry(directory: impl AsFd, mut visit: impl FnMut(&[u8], 
             continue;
         }
         let kind = match inode::kind(entry.file_type()) {
-            Some(kind) if kind != Kind::CharDevice => Some(kind),
-            // A device may be a whiteout, and some file systems do not say what an entry is.
+            Some(kind) if !matches!(kind, Kind::CharDevice | Kind::Fifo) => Some(kind),
+            // A device or a pipe may be a whiteout, and some file systems do not say what an entry is.
             _ => {
                 let metadata = inode::metadata(&rustix::fs::statat(&fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?)?;
                 (!is_whiteout(&metadata)).then_some(metadata.kind)

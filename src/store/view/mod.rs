@@ -11,6 +11,7 @@ mod directory;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod listed;
+mod marks;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub(crate) use catalogue::Listed;
 use directory::LayerDir;
 pub use directory::MergedDir;
 use listed::ListedDir;
+pub use marks::{Marks, is_whiteout, is_whiteout_metadata, is_whiteout_stat, pipe_time};
 pub(crate) use stack::GrowingStack;
 pub use stack::LayerStack;
 
@@ -38,15 +40,14 @@ pub use stack::LayerStack;
 #[derive(Debug)]
 pub struct MergedView {
     layers: LayerStack,
-    opaque: &'static str,
+    marks: Marks,
     root: Arc<MergedDir>,
     cache: DirectoryCache,
 }
 
 impl MergedView {
-    /// Opens a stack of layers. `userxattr` tells whether opaque directories are marked by `user.overlay.opaque` (rootless) instead of
-    /// `trusted.overlay.opaque`. No layers at all make an empty root directory.
-    pub fn new(layers: impl Into<LayerStack>, userxattr: bool) -> io::Result<MergedView> {
+    /// Opens a stack of layers. No layers at all make an empty root directory.
+    pub fn new(layers: impl Into<LayerStack>, marks: Marks) -> io::Result<MergedView> {
         let layers = layers.into();
         let unlisted = layers.unlisted();
         let mut parts = Vec::with_capacity(unlisted.len());
@@ -58,13 +59,13 @@ impl MergedView {
             parts.push((*index, fd));
         }
         let root = MergedDir::new(parts, ListedDir::root(&layers, &unlisted));
-        Ok(MergedView { layers, opaque: opaque_attribute(userxattr), root: Arc::new(root), cache: DirectoryCache::default() })
+        Ok(MergedView { layers, marks, root: Arc::new(root), cache: DirectoryCache::default() })
     }
 
     /// A view of nothing, one empty root directory, to write a layer above that is mounted like these.
     pub fn without_layers(&self) -> MergedView {
         let root = Arc::new(MergedDir::new(Vec::new(), None));
-        MergedView { layers: Vec::new().into(), opaque: self.opaque, root, cache: DirectoryCache::default() }
+        MergedView { layers: Vec::new().into(), marks: self.marks, root, cache: DirectoryCache::default() }
     }
 
     /// The layers.
@@ -72,9 +73,9 @@ impl MergedView {
         &self.layers
     }
 
-    /// The extended attribute that marks a directory as opaque in these layers.
-    pub fn opaque_attribute(&self) -> &'static str {
-        self.opaque
+    /// The marks of these layers.
+    pub fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// The root directory.
@@ -114,7 +115,7 @@ impl MergedView {
 
     /// The directory `name` in `parent`, which must be a directory of this view. Does not touch the cache of paths: for walks that hold the parent anyway.
     pub fn subdirectory(&self, parent: &MergedDir, name: &std::ffi::OsStr) -> io::Result<Option<Arc<MergedDir>>> {
-        Ok(parent.merge_child(name, self.opaque)?.map(Arc::new))
+        Ok(parent.merge_child(name, self.marks)?.map(Arc::new))
     }
 
     /// The layer that gives the entry at `path` its metadata and content: its index from the top, and the entry's path on the host. That path is for reports and
@@ -152,11 +153,6 @@ impl MergedView {
     fn existing_parent(&self, path: &RootPath) -> io::Result<Arc<MergedDir>> {
         self.parent(path)?.ok_or_else(|| rustix::io::Errno::NOENT.into())
     }
-}
-
-/// The attribute that marks a directory as opaque.
-pub(crate) fn opaque_attribute(userxattr: bool) -> &'static str {
-    if userxattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
 }
 
 impl Tree for MergedView {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use super::Marks;
 use super::catalogue::{Catalogue, Listed};
 use crate::path::RootPath;
 
@@ -96,10 +97,10 @@ impl LayerStack {
 pub(crate) struct GrowingStack(Arc<RwLock<Catalogue>>);
 
 impl GrowingStack {
-    /// Puts layers on top, lowest first. `opaque` is the attribute that marks a directory as opaque.
-    pub(crate) fn grow(&self, layers: impl Iterator<Item = PathBuf>, opaque: &str) -> io::Result<()> {
+    /// Puts layers on top, lowest first. `marks` are theirs.
+    pub(crate) fn grow(&self, layers: impl Iterator<Item = PathBuf>, marks: Marks) -> io::Result<()> {
         let mut catalogue = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        layers.into_iter().try_for_each(|layer| catalogue.push(layer, opaque))
+        layers.into_iter().try_for_each(|layer| catalogue.push(layer, marks))
     }
 
     /// A stack of layers (topmost first) of which some are listed, by index from the bottom, with others above it.
@@ -108,7 +109,7 @@ impl GrowingStack {
         let mut catalogue = Catalogue::default();
         for (at, layer) in layers.iter().rev().chain(above).enumerate() {
             let room = if is_listed(at) { usize::MAX } else { 0 };
-            catalogue.push_within(room, layer.clone(), "trusted.overlay.opaque").unwrap();
+            catalogue.push_within(room, layer.clone(), Marks::Trusted).unwrap();
         }
         GrowingStack(Arc::new(RwLock::new(catalogue))).stack(layers.len())
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::fixture::{Overlay, can_mount, listing, plant};
-use super::{GrowingStack, MergedView};
+use super::{GrowingStack, Marks, MergedView};
 use crate::path::RootPath;
 use crate::sys::tree::{Kind, Tree};
 
@@ -57,7 +57,7 @@ fn same_as_kernel(texts: &[&str]) {
     let partly = |is_listed: fn(usize) -> bool| GrowingStack::partly_listed(&layers, std::slice::from_ref(&above), is_listed);
     let stacks = [layers.clone().into(), partly(|_| true), partly(|at| at % 2 == 0), partly(|at| at % 2 == 1)];
     for stack in stacks {
-        let view = MergedView::new(stack, false).unwrap();
+        let view = MergedView::new(stack, Marks::Trusted).unwrap();
         assert_eq!(view_listing(&view), expected, "{texts:#?} {:?}", view.layers());
         let root = view.metadata(&RootPath::root()).unwrap().unwrap();
         assert_eq!(root.mode, fs::metadata(overlay.root()).unwrap().mode() & 0o7777);
@@ -95,7 +95,7 @@ fn shows_what_overlayfs_shows() {
 fn a_path_through_a_link_does_not_exist() {
     let directory = tempfile::tempdir().unwrap();
     let layers = layers(directory.path(), &["f 0644 real/file 1\nl link real\nl absolute /etc"]);
-    let view = MergedView::new(layers, false).unwrap();
+    let view = MergedView::new(layers, Marks::Trusted).unwrap();
     for path in ["/link/file", "/absolute/passwd", "/real/file/x", "/missing/x"] {
         assert_eq!(view.metadata(&RootPath::new(path)).unwrap(), None, "{path}");
         assert!(view.open(&RootPath::new(path)).is_err(), "{path}");
@@ -108,7 +108,7 @@ fn a_path_through_a_link_does_not_exist() {
 fn tells_which_layer_an_entry_comes_from() {
     let directory = tempfile::tempdir().unwrap();
     let layers = layers(directory.path(), &["f 0644 a/top 1", "f 0644 a/low 1"]);
-    let view = MergedView::new(layers.clone(), false).unwrap();
+    let view = MergedView::new(layers.clone(), Marks::Trusted).unwrap();
     assert_eq!(view.layer_of(&RootPath::new("/a/top")).unwrap(), Some((0, layers[0].join("a/top"))));
     assert_eq!(view.layer_of(&RootPath::new("/a/low")).unwrap(), Some((1, layers[1].join("a/low"))));
     assert_eq!(view.layer_of(&RootPath::new("/a/none")).unwrap(), None);
@@ -122,7 +122,7 @@ fn many_directories_need_few_descriptors() {
     for index in 0..2000 {
         fs::create_dir(layers[0].join("x").join(index.to_string())).unwrap();
     }
-    let view = MergedView::new(layers, false).unwrap();
+    let view = MergedView::new(layers, Marks::Trusted).unwrap();
     let before = fs::read_dir("/proc/self/fd").unwrap().count();
     for index in 0..2000 {
         view.directory(&RootPath::new(format!("/x/{index}"))).unwrap().unwrap();
@@ -133,7 +133,7 @@ fn many_directories_need_few_descriptors() {
 
 #[test]
 fn a_view_without_layers_is_an_empty_root() {
-    let view = MergedView::new(Vec::new(), false).unwrap();
+    let view = MergedView::new(Vec::new(), Marks::Trusted).unwrap();
     assert_eq!(view.read_dir(&RootPath::root()).unwrap(), []);
     assert_eq!(view.metadata(&RootPath::root()).unwrap().unwrap().kind, Kind::Directory);
     assert_eq!(view.metadata(&RootPath::new("/x")).unwrap(), None);

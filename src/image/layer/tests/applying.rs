@@ -253,7 +253,7 @@ fn an_implied_directory_takes_the_metadata_of_the_layers_below() {
     let implied = applied.unwrap().implied_directories;
     let layers = [middle.path().to_owned(), lower.path().to_owned()];
     set_mode(middle.path(), 0o711);
-    let inherited = inherit_directories(&target, &implied, &layers, false).unwrap();
+    let inherited = inherit_directories(&target, &implied, &layers, Marks::Trusted).unwrap();
     assert_eq!(inherited, Inherited { inherited: 3, over_links: vec![RootPath::new("/lib")] });
     assert_eq!(describe(&target)[Path::new("srv/data")], describe(lower.path())[Path::new("srv/data")]);
     assert_eq!(target.metadata().unwrap().mode() & 0o7777, 0o711, "the topmost layer that has it counts");
@@ -275,7 +275,7 @@ fn what_a_middle_layer_hides_is_not_inherited() {
     make_whiteout(&middle.path().join("c"));
     let (_temp, target, applied) = unpack(&Stream::default().file("a/b/f", "x").file("c/d/f", "x").end());
     let layers = [middle.path().to_owned(), lower.path().to_owned()];
-    inherit_directories(&target, &applied.unwrap().implied_directories, &layers, false).unwrap();
+    inherit_directories(&target, &applied.unwrap().implied_directories, &layers, Marks::Trusted).unwrap();
     for name in ["a/b", "c/d"] {
         assert_eq!(target.join(name).metadata().unwrap().mode() & 0o7777, 0o755, "{name}");
     }

@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, UTIME_
 use tar::{EntryType, Header};
 
 use super::{Applied, ApplyOptions, Error, LayerOptions, apply, write_layer};
-use crate::store::view::GrowingStack;
+use crate::store::view::{GrowingStack, Marks};
 
 /// Whether the test can run; prints why where it cannot.
 #[track_caller]

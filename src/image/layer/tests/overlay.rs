@@ -91,7 +91,7 @@ fn a_layer_made_of_an_upper_directory_gives_the_same_tree_again() {
 
     let stream = written(&upper, &[&base]);
     let (_temp, again, applied) = unpack(&stream);
-    inherit_directories(&again, &applied.unwrap().implied_directories, std::slice::from_ref(&base), false).unwrap();
+    inherit_directories(&again, &applied.unwrap().implied_directories, std::slice::from_ref(&base), Marks::Trusted).unwrap();
     let Some(overlay) = Overlay::mount(&at("merged2"), &[&again, &base], None) else { return };
     assert_eq!(describe(&overlay.0), expected);
     drop(overlay);

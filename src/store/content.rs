@@ -22,7 +22,7 @@ const SMALL: usize = 32 * 1024;
 
 /// What each pair of file systems has been found to be able to do.
 #[derive(Debug, Default)]
-pub(super) struct ContentCopier {
+pub(crate) struct ContentCopier {
     known: Mutex<HashMap<u64, Means>>,
 }
 
@@ -38,7 +38,7 @@ enum Means {
 
 impl ContentCopier {
     /// Copies all of `from`, which is on the device `device` and has `size` bytes, into the empty file `to`.
-    pub(super) fn copy(&self, from: &mut File, device: u64, size: u64, to: &OwnedFd) -> io::Result<u64> {
+    pub(crate) fn copy(&self, from: &mut File, device: u64, size: u64, to: &OwnedFd) -> io::Result<u64> {
         if size == 0 {
             return Ok(0);
         }
@@ -64,7 +64,7 @@ impl ContentCopier {
     }
 
     /// The same for a small file, whose bytes are appended to `kept` on the way. `None` where nothing was done: the file systems share content.
-    pub(super) fn copy_keeping(
+    pub(crate) fn copy_keeping(
         &self,
         from: &File,
         (device, size): (u64, u64),
@@ -95,7 +95,7 @@ impl ContentCopier {
 }
 
 /// Writes all of `bytes` to where `file` stands.
-pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(file, bytes) {
             Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),

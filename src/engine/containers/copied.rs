@@ -1,0 +1,93 @@
+//! Containers whose root file system is a copy, since the kernel mounts no overlays for them.
+//!
+//! All their files are in `root` of the container's directory, with what the user finds there first; `copied` beside it tells what that was. What a container has changed is found
+//! when somebody asks, and written as a layer that goes when it has been looked at.
+
+use std::path::{Path, PathBuf};
+
+use crate::executor::RootDriver;
+use crate::store::view::MergedView;
+use crate::store::{ActiveSnapshot, CopiedRoot, SnapshotId};
+use crate::sys::RootfsMount;
+
+use super::super::{Engine, Error, root_driver};
+use super::ContainerInfo;
+
+/// The directory with all files.
+const ROOT: &str = "root";
+
+/// What is remembered of how they were.
+const RECORD: &str = "copied";
+
+/// What a container has changed, as a layer's directory.
+pub(super) struct ContainerLayer {
+    pub(super) path: PathBuf,
+    _made: Option<ActiveSnapshot>,
+}
+
+impl Engine {
+    /// How root file systems are made here.
+    ///
+    /// # Errors
+    /// The user's settings cannot be read.
+    pub fn root_driver(&self) -> Result<RootDriver, Error> {
+        Ok(root_driver::choose(self.store(), (self.options().storage_driver)()?))
+    }
+
+    /// Copies the root file system of a container, with `upper` above its image and the mount points `stubs`.
+    pub(super) fn copy_container_root(
+        &self,
+        dir: &Path,
+        snapshots: &[SnapshotId],
+        (upper, stubs): (&Path, &Path),
+    ) -> Result<RootfsMount, Error> {
+        let path = dir.join(ROOT);
+        std::fs::create_dir(&path).map_err(|source| Error::Io { action: "make", path: path.clone(), source })?;
+        let mut root = self.store().copy_root(snapshots, &path)?;
+        root.put(upper)?;
+        root.put_stubs(stubs)?;
+        root.settle()?;
+        root.save(&dir.join(RECORD))?;
+        Ok(RootfsMount::Bind { source: path, read_only: false })
+    }
+
+    /// Copies the files of an image that a container mounts.
+    pub(super) fn copy_mounted_image(&self, dir: &Path, snapshots: &[SnapshotId]) -> Result<RootfsMount, Error> {
+        let path = (0..).map(|number| dir.join(format!("image-{number}"))).find(|path| !path.exists()).unwrap_or_default();
+        std::fs::create_dir(&path).map_err(|source| Error::Io { action: "make", path: path.clone(), source })?;
+        self.store().copy_root(snapshots, &path)?;
+        Ok(RootfsMount::Bind { source: path, read_only: true })
+    }
+
+    /// What a container has changed.
+    pub(super) fn container_layer(&self, info: &ContainerInfo) -> Result<ContainerLayer, Error> {
+        let root = info.dir.join(ROOT);
+        if !root.exists() {
+            return Ok(ContainerLayer { path: info.dir.join("fs"), _made: None });
+        }
+        let copied = CopiedRoot::open(self.store(), &root, &info.dir.join(RECORD))?;
+        let made = self.store().prepare()?;
+        copied.changes(&self.store().view(&info.record.snapshots)?, &made.fs_path(), None)?;
+        Ok(ContainerLayer { path: made.fs_path(), _made: Some(made) })
+    }
+
+    /// The files of a container as they are now, to look something up; what is mounted in it is not among them.
+    pub(super) fn container_view(&self, info: &ContainerInfo) -> Result<MergedView, Error> {
+        let root = info.dir.join(ROOT);
+        match root.exists() {
+            true => self.view_of(vec![root]),
+            false => self.view_with(&info.dir.join("fs"), info),
+        }
+    }
+
+    /// The files of a container with `layer` for what it has changed.
+    pub(super) fn view_with(&self, layer: &Path, info: &ContainerInfo) -> Result<MergedView, Error> {
+        let below = info.record.snapshots.iter().rev().map(|id| self.store().snapshot_path(*id));
+        self.view_of(std::iter::once(layer.to_owned()).chain(below).collect())
+    }
+
+    fn view_of(&self, layers: Vec<PathBuf>) -> Result<MergedView, Error> {
+        let path = layers.first().cloned().unwrap_or_default();
+        MergedView::new(layers, self.store().marks()).map_err(|source| Error::Io { action: "read", path, source })
+    }
+}

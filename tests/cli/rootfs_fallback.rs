@@ -1,0 +1,259 @@
+//! Stores where the kernel mounts no overlays: on an overlay itself, as in a container that a CI job runs in. Builds give the same layers there, and containers are what they are
+//! elsewhere, by way of copies. The kernel's own overlays, on the disk beside it, say what is right.
+
+use std::path::PathBuf;
+
+use crate::common::{Run, World, able, processes, wait_for};
+
+/// An overlay at the store's place.
+struct Overlay {
+    at: PathBuf,
+}
+
+impl Overlay {
+    fn mount(world: &World) -> Overlay {
+        let at = world.root();
+        let name = |name: &str| world.path("overlay").join(name);
+        for path in [at.clone(), name("lower"), name("upper"), name("work")] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", name("lower").display(), name("upper").display(), name("work").display());
+        Run::new("mount", ["-t", "overlay", "overlay", "-o", &options]).arg(&at).ok();
+        Overlay { at }
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        Run::new("umount", ["-l"]).arg(&self.at).run();
+    }
+}
+
+/// A world whose store is on an overlay and has `localhost/busybox`. The overlay goes before the world, and so do its containers.
+fn on_overlay() -> Option<(Containers, World)> {
+    able(&["docker-registry", "mount"]).then(|| {
+        let world = World::new();
+        let overlay = Overlay::mount(&world);
+        world.busybox();
+        (Containers { _overlay: overlay, root: world.root() }, world)
+    })
+}
+
+/// Removes all containers before the overlay goes.
+struct Containers {
+    _overlay: Overlay,
+    root: PathBuf,
+}
+
+impl Drop for Containers {
+    fn drop(&mut self) {
+        let strake = |args: &[&str]| Run::new(env!("CARGO_BIN_EXE_strake"), args).env("STRAKE_ROOT", &self.root).run();
+        for id in strake(&["ps", "-aq"]).stdout.split_whitespace() {
+            strake(&["rm", "-f", id]);
+        }
+    }
+}
+
+const EPOCH: &str = "SOURCE_DATE_EPOCH=1700000000";
+
+/// Commands that do to files what can be done to them, with what lies below them.
+const NASTY: &str = r"FROM localhost/busybox AS base
+RUN mkdir -p /t/gone/deep /t/again/sub /t/dir-to-file /t/dir-to-link/x /t/keep/kept /t/mode /t/owned /t/moved/in /t/touched /t/sticky \
+ && echo 1 > /t/gone/deep/f && echo 1 > /t/again/old && echo 1 > /t/again/sub/f && echo 1 > /t/dir-to-file/f \
+ && echo 1 > /t/file-to-dir && ln -s keep /t/link-to-dir && echo 1 > /t/keep/kept/f && echo 1 > /t/moved/in/f \
+ && echo one > /t/l1 && ln /t/l1 /t/l2 && ln /t/l1 /t/owned/l3 && echo x > /t/alone && echo s > /t/suid && chmod 4755 /t/suid \
+ && mknod /t/null c 1 3 && mkfifo /t/pipe && dd if=/dev/zero of=/t/sparse bs=1 count=1 seek=3000000 2>/dev/null \
+ && chmod 1777 /t/sticky && chown 12:34 /t/owned && chmod 700 /t/mode && mkdir /t/many && for i in $(seq 300); do echo $i > /t/many/$i; done
+COPY ctx /t/copied
+RUN rm -r /t/gone && rm -r /t/again && mkdir /t/again && echo 2 > /t/again/new \
+ && rm -r /t/dir-to-file && echo 2 > /t/dir-to-file && rm -r /t/dir-to-link && ln -s /t/keep /t/dir-to-link \
+ && rm /t/file-to-dir && mkdir -p /t/file-to-dir/sub && rm /t/link-to-dir && mkdir /t/link-to-dir && echo 2 > /t/link-to-dir/f \
+ && chmod 755 /t/mode && chown -R 1:2 /t/owned /t/l1 && mv /t/moved /t/away && touch /t/touched/x && rm /t/touched/x \
+ && ln /t/alone /t/alone2 && rm /t/l2 && rm /t/pipe && rm /t/null && mkfifo -m 0 /t/odd && mknod /t/zero c 1 5 && chmod 755 /t/suid \
+ && echo end >> /t/sparse && rm /t/many/7 && echo seven > /t/many/77 && cp -p /t/many/8 /t/many/new && mv /t/many/new /t/many/8 \
+ && mkdir -p /t/copied/d && echo 2 > /t/copied/a && mkdir -m 700 -p /a/b/c && echo deep > /a/b/c/d && mkdir -p /run && echo run > /run/kept && echo h > /etc/motd
+RUN --mount=type=cache,target=/cache/made --mount=type=tmpfs,target=/tmpfs echo x > /cache/made/x && echo y > /tmpfs/y && echo z > /t/z
+RUN test ! -e /cache && test ! -e /tmpfs && rm /t/z && test ! -e /t/gone && test ! -e /t/again/old && test -e /t/many/9
+WORKDIR /made/by/workdir
+RUN echo here > file && rm -rf /t/many && cp -a /t/away /t/back
+FROM localhost/busybox
+COPY --from=base /t /t
+RUN --mount=type=bind,from=base,source=/t,target=/base cp /base/alone /seen && ! touch /base/x
+RUN --mount=type=bind,from=base,target=/base,rw echo w > /base/t/alone && cat /base/t/alone > /written
+RUN --mount=type=bind,from=base,source=/t,target=/base cmp /base/alone /t/alone && rm -r /t/away
+";
+
+fn nasty(world: &World) -> Vec<serde_json::Value> {
+    world.write("ctx/a", "1").write("ctx/b", "1").write("Dockerfile", NASTY);
+    let mut ids = Vec::new();
+    for target in ["base", ""] {
+        let mut args = vec!["--reproducible", "--build-arg", EPOCH];
+        if !target.is_empty() {
+            args.extend(["--target", target]);
+        }
+        let image = world.image(NASTY, &args);
+        ids.push(image.config["rootfs"]["diff_ids"].clone());
+    }
+    ids
+}
+
+/// What a build says of how it makes root file systems.
+fn told(stderr: &str) -> usize {
+    stderr.matches("are copied, which takes time and space").count()
+}
+
+#[test]
+fn layers_are_the_same_on_a_disk_on_an_overlay_and_by_choice() {
+    let Some((overlay, world)) = on_overlay() else { return };
+    let plain = World::new();
+    plain.busybox();
+    let right = nasty(&plain);
+    assert_eq!(told(&plain.build_as_it_is(&["--no-cache"]).ok().stderr), 0);
+    assert_eq!(nasty(&world), right, "on an overlay");
+    let again = world.build_as_it_is(&["--no-cache"]).ok();
+    assert_eq!(told(&again.stderr), 1, "{again}");
+    again.says(&["STRAKE_ROOT"]);
+    // By choice, where the kernel could do better: nothing to warn of.
+    let chosen = World::new();
+    chosen.busybox();
+    std::fs::create_dir_all(chosen.path("home/.config/strake")).unwrap();
+    std::fs::write(chosen.path("home/.config/strake/config.toml"), "[storage]\ndriver = \"copy\"\n").unwrap();
+    assert_eq!(nasty(&chosen), right, "by choice");
+    assert_eq!(told(&chosen.build_as_it_is(&["--no-cache"]).ok().stderr), 0);
+    // What is in the stores is what the digests say, and what moves between them stays that.
+    let archive = plain.path("moved.tar");
+    plain.build_as_it_is(&["-t", "localhost/nasty", "--target", "base"]).ok();
+    plain.strake(["save", "-o", archive.to_str().unwrap(), "localhost/nasty"]).ok();
+    world.strake(["load", "-i", archive.to_str().unwrap()]).ok();
+    for world in [&world, &chosen] {
+        let check = world.strake(["system", "check"]).ok();
+        assert!(check.stdout.contains("is good"), "{check}");
+        let seen = world.strake(["run", "--rm", "--network", "none", "localhost/busybox", "true"]);
+        seen.env("STRAKE_STORAGE_DRIVER", "nonsense").fails().says(&["STRAKE_STORAGE_DRIVER", "overlay or copy"]);
+    }
+    let listing = "cd /t && find . | sort && cat again/new dir-to-file many/77 2>&1; stat -c '%n %u:%g %a' owned mode owned/l3; stat -c '%n %h' alone alone2";
+    let see = |world: &World| world.strake(["run", "--rm", "--network", "none", "localhost/nasty", "sh", "-c", listing]).ok().stdout;
+    assert_eq!(see(&world), see(&plain));
+    drop(overlay);
+}
+
+#[test]
+fn a_container_on_an_overlay_is_like_any_other() {
+    let Some((overlay, world)) = on_overlay() else { return };
+    let strake = |args: &[&str]| world.strake(args);
+    world
+        .build(
+            "FROM localhost/busybox\nRUN mkdir /data /d && echo of-image > /data/f && echo 1 > /d/old && echo 1 > /gone\n",
+            &["-t", "localhost/app"],
+        )
+        .ok();
+    let script = "echo mine > /mine; rm /gone; rm -r /d; mkdir /d; echo 2 > /d/new; echo up; exec sleep 1000";
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "--network",
+        "none",
+        "-v",
+        "vol:/data",
+        "--mount",
+        "type=image,source=localhost/app,target=/other",
+        "localhost/app",
+        "sh",
+        "-c",
+        script,
+    ];
+    let done = strake(&run).ok();
+    assert_eq!(told(&done.stderr), 1, "{done}");
+    wait_for("the container", 60, || strake(&["logs", "one"]).ok().stdout == "up\n");
+    let inside = "cat /mine /data/f /other/gone; touch /other/x 2>/dev/null || echo read-only; ls /d";
+    assert_eq!(strake(&["exec", "one", "sh", "-c", inside]).ok().stdout, "mine\nof-image\n1\nread-only\nnew\n");
+    // No mount point and no file of the sandbox counts as a change.
+    let diff = strake(&["diff", "one"]).ok().stdout;
+    for line in ["A /mine", "D /gone", "A /d/new"] {
+        assert!(diff.lines().any(|found| found == line), "{line}: {diff}");
+    }
+    for word in ["/other", "/etc/hosts", "/proc", "/dev", "/bin"] {
+        assert!(!diff.contains(word), "{word}: {diff}");
+    }
+    std::fs::write(world.path("note"), "copied in").unwrap();
+    strake(&["cp", "note", "one:/d/note"]).ok();
+    strake(&["restart", "-t", "0", "one"]).ok();
+    wait_for("the restart", 60, || strake(&["logs", "one"]).ok().stdout == "up\nup\n");
+    strake(&["stop", "-t", "0", "one"]).ok();
+    strake(&["cp", "one:/mine", "back"]).ok();
+    assert_eq!(std::fs::read_to_string(world.path("back")).unwrap(), "mine\n");
+    strake(&["commit", "one", "localhost/committed"]).ok();
+    let kept = [
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--read-only",
+        "localhost/committed",
+        "sh",
+        "-c",
+        "cat /mine; ls /d /other; test ! -e /gone; touch /x",
+    ];
+    let done = strake(&kept).fails();
+    assert!(done.stdout.starts_with("mine\n") && done.stdout.contains("new") && done.stderr.contains("Read-only"), "{done}");
+    strake(&["export", "-o", "all.tar", "one"]).ok();
+    let listed = Run::new("tar", ["-tf"]).arg(world.path("all.tar")).ok().stdout;
+    assert!(
+        listed.lines().any(|line| line == "d/new") && !listed.lines().any(|line| line == "gone" || line.starts_with("other")),
+        "{listed}"
+    );
+    strake(&["rm", "one"]).ok();
+    strake(&["build", "--test", "cat /mine && echo x > /tested", "-"]).stdin("FROM localhost/committed\n").ok();
+    strake(&["system", "check", "-q"]).ok();
+    drop(overlay);
+}
+
+#[test]
+fn a_build_that_was_killed_leaves_copies_that_prune_removes() {
+    let Some((overlay, world)) = on_overlay() else { return };
+    world.write("Dockerfile", "FROM localhost/busybox\nRUN echo 1 > /one\nRUN echo ready > /two && sleep 1000\n");
+    let mut child = world.build_as_it_is(&[]).start();
+    let snapshots = world.root().join("snapshots");
+    let copies = || {
+        let all = std::fs::read_dir(&snapshots).unwrap().flatten().map(|entry| entry.path());
+        all.filter(|path| path.join("fs/bin/busybox").exists() && path.file_name().unwrap().to_string_lossy().starts_with("new-")).count()
+    };
+    let begun = || std::fs::read_dir(&snapshots).unwrap().flatten().any(|entry| entry.path().join("fs/two").exists());
+    wait_for("the second step", 120, begun);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_for("the end of the step", 60, || processes(&world.root()).is_empty());
+    assert!(copies() > 0);
+    world.strake(["system", "check", "-q"]).ok();
+    world.strake(["prune"]).ok();
+    assert_eq!(copies(), 0);
+    world.build("FROM localhost/busybox\nRUN echo 1 > /one\nRUN cat /one > /three\n", &[]).ok();
+    assert_eq!(copies(), 0, "copies go with the build");
+    drop(overlay);
+}
+
+#[test]
+fn a_pipe_of_an_image_that_looks_like_the_mark_of_a_deletion_is_a_pipe() {
+    let Some((overlay, world)) = on_overlay() else { return };
+    let plain = World::new();
+    plain.busybox();
+    for world in [&world, &plain] {
+        let pipe = world.path("evil");
+        Run::new("mkfifo", ["-m", "0"]).arg(&pipe).ok();
+        Run::new("touch", ["-d", "@226377737"]).arg(&pipe).ok();
+        Run::new("tar", ["-cf"]).arg(world.context().join("evil.tar")).arg("-C").arg(world.path("")).arg("evil").ok();
+        let text = "FROM localhost/busybox AS first\nRUN echo 1 > /evil\nADD evil.tar /\nRUN test -p /evil\nFROM scratch\nADD evil.tar /\n";
+        world.build(text, &["-t", "localhost/evil", "--target", "first"]).ok();
+        assert_eq!(world.image(text, &[]).tree()["evil"].kind, "fifo");
+        // Unpacked as a layer that came from elsewhere, too.
+        world.strake(["save", "-o", "evil.tar", "localhost/evil"]).ok();
+        world.strake(["rmi", "-f", "localhost/evil"]).ok();
+        world.strake(["prune", "-a", "-f"]).run();
+        world.strake(["load", "-i", "evil.tar"]).ok();
+        world.strake(["run", "--rm", "--network", "none", "localhost/evil", "test", "-p", "/evil"]).ok();
+    }
+    drop(overlay);
+}
