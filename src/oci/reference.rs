@@ -86,8 +86,11 @@ impl Reference {
     }
 
     /// The name as Docker shows it: without `docker.io/` and `library/`, without the tag.
+    ///
+    /// A repository of Docker Hub that would be taken for one of another registry (`docker.io/localhost/app`) keeps its registry, as it would not be the same name.
     pub fn familiar_name(&self) -> String {
-        if self.registry != DOCKER_HUB {
+        let begins_with_registry = || self.repository.split_once('/').is_some_and(|(first, _)| is_registry(first));
+        if self.registry != DOCKER_HUB || begins_with_registry() {
             return self.name();
         }
         let short = self.repository.strip_prefix("library/").filter(|rest| !rest.contains('/'));
@@ -262,7 +265,6 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
         Some((_, tag)) => (&rest[..rest.len() - tag.len() - 1], Some(tag)),
         None => (rest, None),
     };
-    let is_registry = |part: &str| part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase());
     let (registry, qualified, repository) = match name.split_once('/') {
         Some((registry, repository)) if is_registry(registry) => (registry, true, repository),
         _ => (DOCKER_HUB, false, name),
@@ -286,6 +288,11 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
         return Err(format!("`{tag}` is no tag: use up to 128 letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`"));
     }
     Ok(Parts { text, registry, qualified, repository, tag, digest })
+}
+
+/// Whether what stands before the first slash of a name is a registry, and not the beginning of a repository of Docker Hub.
+fn is_registry(part: &str) -> bool {
+    part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase())
 }
 
 /// Whether this is a host name or address, perhaps with a port.
@@ -365,6 +372,9 @@ mod tests {
         assert_eq!(familiar("docker.io/library/debian:12"), "debian:12");
         assert_eq!(familiar("acme/app"), "acme/app:latest");
         assert_eq!(familiar("localhost:5000/app"), "localhost:5000/app:latest");
+        // Without it they would be names of other registries.
+        assert_eq!(familiar("docker.io/localhost/app"), "docker.io/localhost/app:latest");
+        assert_eq!(familiar("docker.io/e.x/app"), "docker.io/e.x/app:latest");
     }
 
     #[test]
