@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::path::RootPath;
 use crate::progress::Progress;
+use crate::runtime::{SandboxSpec, mount_targets};
 use crate::store::view::MergedView;
-use crate::store::{ActiveSnapshot, CopiedRoot, Error, SnapshotId, Store};
+use crate::store::{ActiveSnapshot, CopiedRoot, Error, SnapshotId, Store, Watched};
 use crate::sys::RootfsMount;
 
 /// How many trees wait for another step.
@@ -60,6 +62,17 @@ impl CopiedTree {
         self.root.put(layer)?;
         self.root.put_stubs(stubs)?;
         self.root.settle()
+    }
+
+    /// Looks at what is put aside where the mounts of `spec` are put into the tree itself.
+    pub(crate) fn watch(&self, spec: &SandboxSpec) -> Result<Watched, Error> {
+        let targets: Vec<RootPath> = mount_targets(spec).into_iter().map(|(target, _)| target).collect();
+        self.root.watch(&targets)
+    }
+
+    /// What was watched, and is as it was, has not been changed by the command.
+    pub(crate) fn overlook(&mut self, watched: &Watched) {
+        self.root.overlook(watched);
     }
 
     /// Writes what a command has changed to `layer`, instead of what is there. Nothing in it is later than `latest` (seconds since the epoch).

@@ -18,6 +18,8 @@ pub struct StepSettings {
     pub rlimits: Vec<Rlimit>,
     /// `--memory` and the like, and `--cgroup-parent`.
     pub cgroup: CgroupSpec,
+    /// Whether steps run by chroot(2) alone, without namespaces and mounts.
+    pub chroot: bool,
     /// `--ssh`: agents by their IDs.
     pub ssh: BTreeMap<String, SshAgent>,
 }

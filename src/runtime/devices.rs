@@ -87,6 +87,27 @@ fn open_dir(root: &RootDir, path: &RootPath) -> Result<OwnedFd, Failure> {
     Target { root, path, links: TargetLinks::Refuse }.open().map_err(Failure::step("open", path))
 }
 
+/// Makes the default devices, and what else programs expect, in a plain directory. Where no device works (`nodev`), there is a file in the place of `null` and nothing in
+/// that of the others.
+pub(super) fn fill_plain(dir: &OwnedFd) -> Result<(), Failure> {
+    let mode = Mode::from_raw_mode(0o666);
+    for (name, major, minor) in DEFAULT {
+        let (shown, device) = (format!("/dev/{name}"), rustix::fs::makedev(major, minor));
+        rustix::fs::mknodat(dir, name, FileType::CharacterDevice, mode, device).map_err(Failure::step("make the device", &shown))?;
+    }
+    if rustix::fs::openat(dir, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).is_err() {
+        for (name, ..) in DEFAULT {
+            rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty()).map_err(Failure::step("remove the device", name))?;
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        rustix::fs::openat(dir, "null", flags, mode).map_err(Failure::step("make", "/dev/null"))?;
+    }
+    for (name, target) in LINKS.into_iter().filter(|(name, _)| *name != "ptmx") {
+        rustix::fs::symlinkat(target, dir, name).map_err(Failure::step("link", name))?;
+    }
+    rustix::fs::mkdirat(dir, "shm", Mode::from_raw_mode(0o1777)).map_err(Failure::step("make", "/dev/shm"))
+}
+
 /// Mounts the nodes on empty files.
 fn add_default_devices(root: &RootDir, nodes: Option<OwnedFd>) -> Result<(), Failure> {
     for (name, _, _) in DEFAULT {

@@ -91,6 +91,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// That there is no sandbox to be had here, and why.
+    pub fn no_sandbox() -> Error {
+        Failure::no_sandbox().into()
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {

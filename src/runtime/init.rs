@@ -13,6 +13,7 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 use super::cgroup::Cgroup;
+use super::chroot::Stage;
 use super::error::Failure;
 use super::io::SandboxIo;
 use super::namespaces::Sharing;
@@ -22,6 +23,7 @@ use super::terminal::Console;
 use super::world::Sources;
 use super::{credentials, exec, namespaces, reaper, rootfs, seccomp, terminal, wire, world};
 use crate::path::RootPath;
+use crate::sys::privilege;
 use crate::sys::process::{Cloned, clone_process, close_on_exec_from, exit_now, reset_signals, unshare};
 
 /// The system call filter that the spec asks for.
@@ -45,6 +47,41 @@ pub(super) fn fail(failure: &Failure, status: &OwnedFd) -> ! {
         let _ = wire::send(status.as_fd(), &message, &[]);
     }
     exit_now(125)
+}
+
+/// Executes the command in the root of `stage`, in no namespace of its own. Never returns.
+pub(super) fn run_on_stage(
+    spec: &SandboxSpec,
+    io: SandboxIo,
+    stage: &Stage,
+    groups: Option<&Cgroup>,
+    filter: Option<&Filter>,
+    status: &OwnedFd,
+) -> ! {
+    let Err(failure) = set_up_on_stage(spec, io, stage, groups, filter, status);
+    fail(&failure, status)
+}
+
+fn set_up_on_stage(
+    spec: &SandboxSpec,
+    io: SandboxIo,
+    stage: &Stage,
+    groups: Option<&Cgroup>,
+    filter: Option<&Filter>,
+    status: &OwnedFd,
+) -> Result<Infallible, Failure> {
+    die_with_parent(status)?;
+    reset_signals().map_err(Failure::step("reset", "signals"))?;
+    groups.map_or(Ok(()), Cgroup::join)?;
+    let stdio = terminal::Streams::prepare(io.stdio)?.open_terminal(&spec.process, status.as_fd(), Console::Keep)?;
+    adjust_oom_score(spec.process.oom_score_adjust)?;
+    stdio.install(&spec.process)?;
+    // There will be no list of them any more.
+    close_on_exec_from(3).map_err(Failure::step("close", "descriptors"))?;
+    stage.enter()?;
+    // Whoever may not do it otherwise may with "no new privileges", which is not for steps to have unasked. The filter of the container around this holds in any case.
+    let filter = filter.filter(|_| spec.process.no_new_privileges || privilege::may_mount());
+    become_process(spec, filter, status)
 }
 
 fn set_up(

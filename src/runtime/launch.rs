@@ -13,7 +13,7 @@ use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::io::Stdio;
 use super::namespaces::PidNamespace;
-use super::spec::{CgroupSpec, NetworkMode};
+use super::spec::{CgroupSpec, Isolation, NetworkMode};
 use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, situation, terminal, warden, wire, world};
 use crate::sys::process::{Cloned, ProcessIo, clone_process, reap, signal_pidfd, wait_for_end};
 
@@ -33,6 +33,8 @@ pub struct Child {
     life: Option<OwnedFd>,
     /// Where that parent leaves what its control groups counted, before they are removed.
     usage: Option<PipeReader>,
+    /// What went wrong after the end of the command, where that is known.
+    failure: Option<Failure>,
     /// Whether its other processes outlive PID 1, so that they are killed by their group.
     outlived: bool,
     exit: Option<Exit>,
@@ -85,7 +87,8 @@ pub(super) fn launch_other(
             // With our copy of where `usage` is written to, whose end is waited for.
             drop(life);
             close_streams(io);
-            let child = Child { pid, pidfd, terminal: None, cgroup, process: None, life: None, usage, outlived: false, exit: None };
+            let child =
+                Child { pid, pidfd, terminal: None, cgroup, process: None, life: None, usage, failure: None, outlived: false, exit: None };
             wait_started(Starting { child, status })
         }
     }
@@ -113,10 +116,13 @@ pub fn update_limits(directories: &[PathBuf], limits: &CgroupSpec) -> Result<()>
 /// Makes a sandbox's init.
 pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Result<Starting, Failure> {
     let fail = |errno: std::io::Error| Failure::Clone { errno: errno.raw_os_error().unwrap_or(libc::EIO) };
-    if !situation::can_mount_roots() {
-        return Err(Failure::no_sandbox());
+    // There is nothing of it that could be entered.
+    if spec.isolation == Isolation::Namespaces || io.join.is_some() {
+        if !situation::can_mount_roots() {
+            return Err(Failure::no_sandbox());
+        }
+        io.mount_fds = world::copy_descriptors(spec, &io.mount_fds)?;
     }
-    io.mount_fds = world::copy_descriptors(spec, &io.mount_fds)?;
     // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
     let filter = init::filter(spec);
     let guarded = if io.join.is_some() { None } else { warden::guarded(spec) };
@@ -147,7 +153,7 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
             close_streams(io);
-            let child = Child { pid, pidfd, terminal: None, cgroup, process: None, life, usage: None, outlived, exit: None };
+            let child = Child { pid, pidfd, terminal: None, cgroup, process: None, life, usage: None, failure: None, outlived, exit: None };
             Ok(Starting { child, status })
         }
     }
@@ -172,6 +178,9 @@ pub(super) fn clone_init(spec: &SandboxSpec, io: &SandboxIo, cgroup: &mut Option
 }
 
 fn namespaces(spec: &SandboxSpec) -> u64 {
+    if spec.isolation != Isolation::Namespaces {
+        return 0;
+    }
     let flags = libc::CLONE_NEWNS | spec.namespaces.clone_flags();
     let network = if spec.network == NetworkMode::None { libc::CLONE_NEWNET } else { 0 };
     (flags | network) as u64
@@ -263,6 +272,11 @@ impl Child {
         if let Some(group) = self.cgroup.as_ref().filter(|_| self.outlived) {
             group.kill_all();
         }
+        // The warden has closed its side by ending.
+        self.failure = self.life.as_ref().and_then(warden::last_words);
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone().into());
+        }
         let counted = || self.cgroup.as_ref().map_or((None, false), Cgroup::memory_usage);
         let (peak, oom_killed) = self.usage.take().and_then(|usage| serde_json::from_reader(usage).ok()).unwrap_or_else(counted);
         let exit = Exit {
@@ -280,6 +294,11 @@ impl Child {
     /// The directories of its control groups, where it has any of its own.
     pub fn cgroups(&self) -> &[PathBuf] {
         self.cgroup.as_ref().map_or(&[], Cgroup::directories)
+    }
+
+    /// What went wrong after the end of the command, once.
+    pub(super) fn take_failure(&mut self) -> Option<Failure> {
+        self.failure.take()
     }
 
     /// The groups, for a parent that has no time to wait until they can be removed.

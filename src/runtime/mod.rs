@@ -19,6 +19,7 @@
 pub mod bundle;
 mod capabilities;
 mod cgroup;
+mod chroot;
 pub mod container;
 mod credentials;
 mod devices;
@@ -58,11 +59,14 @@ pub use namespaces::{Namespaces, SharedNamespaces, Sharing};
 pub use plan::{MountPointKind, mount_targets};
 pub use rootless::{IdMap, enter_user_namespace};
 pub use seccomp::{SeccompHost, SeccompProfile, SeccompProfileError, SeccompRules};
-pub use situation::{Obstacle, SHARED_PROCESSES, Situation, can_mount_roots, establish, is_root, obstacle, shares_processes};
+pub use situation::{
+    CHROOT, Obstacle, SHARED_PROCESSES, Situation, can_chroot, can_mount_roots, establish, foresee, is_root, missing_capabilities,
+    obstacle, shares_processes, situation,
+};
 pub use spawner::{Running, Spawner};
 pub use spec::{
-    BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, MountOptions, MountSpec, NetworkMode, Privileges, ProcessSpec,
-    Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize, Throttle, ThrottleKind,
+    BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, Isolation, MountOptions, MountSpec, NetworkMode, Privileges,
+    ProcessSpec, Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize, Throttle, ThrottleKind,
 };
 pub use trial::{TRIAL, trial_main, try_mount};
 pub use world::{MASKED, READ_ONLY};

@@ -1,17 +1,18 @@
 //! What the kernel, and a container around this process, let it do: found out once, at the start, before there is any thread.
 //!
 //! Root with CAP_SYS_ADMIN mounts and makes namespaces. Whoever lacks that becomes root of a user namespace of its own ([`establish`]), where those are allowed. Where they are
-//! not, everything works that needs no sandbox, and what needs one says why there is none ([`obstacle`]).
+//! not, root by name can run steps by chroot(2) alone, and everybody all that needs no sandbox; what needs one says why there is none ([`obstacle`]).
 
 use std::sync::OnceLock;
 
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use rustix::thread::CapabilitySet;
 
+use super::capabilities::Capabilities;
 use super::mounts::new_filesystem;
 use super::rootless::{IdMap, enter_user_namespace};
-use crate::sys::privilege;
 use crate::sys::process::{Cloned, clone_process, exit_now, reap};
+use crate::sys::{owner, privilege};
 
 pub use crate::sys::privilege::is_root;
 
@@ -22,7 +23,9 @@ pub enum Situation {
     Root,
     /// It is root of a user namespace of its own.
     UserNamespace(IdMap),
-    /// It has no namespaces.
+    /// It has no namespaces, but can change the root directory of a process.
+    Chroot,
+    /// It has none of that.
     Bare,
 }
 
@@ -38,28 +41,90 @@ pub struct Obstacle {
 /// What is to be said, once, where [`shares_processes`].
 pub const SHARED_PROCESSES: &str = "no processes of their own for sandboxes, which see those around them and each other's: the kernel refuses a new /proc while parts of the present one are covered (docker run --security-opt systempaths=unconfined, in Kubernetes procMount: Unmasked)";
 
+/// What is to be said, once, where steps run by chroot(2) alone.
+pub const CHROOT: &str = "steps and containers are not isolated, neither from each other nor from the container around this: they run by chroot alone, with its processes and its network, and without /proc and /sys";
+
+static SITUATION: OnceLock<Situation> = OnceLock::new();
+
+/// What [`establish`] has found.
+pub fn situation() -> Option<Situation> {
+    SITUATION.get().copied()
+}
+
+/// What [`establish`] would find and whether [`shares_processes`] would hold then, found out in a process that ends. The calling process must have one thread.
+pub fn foresee() -> (Situation, bool) {
+    let all = [
+        Situation::Root,
+        Situation::UserNamespace(IdMap::All),
+        Situation::UserNamespace(IdMap::Ranges { users: 0, groups: 0 }),
+        Situation::UserNamespace(IdMap::Single),
+        Situation::Chroot,
+        Situation::Bare,
+    ];
+    let kind = |situation: Situation| match situation {
+        Situation::UserNamespace(IdMap::Ranges { .. }) => 2,
+        other => all.iter().position(|known| *known == other).unwrap_or(5),
+    };
+    let code = match clone_process(0, None) {
+        Ok(Cloned::Child) => {
+            let found = kind(establish());
+            exit_now((found * 2 + usize::from(shares_processes())) as i32)
+        }
+        Ok(Cloned::Parent { pid, .. }) => reap(pid).ok().and_then(|ended| ended.status.ok()),
+        Err(_) => None,
+    };
+    let code = usize::from(code.unwrap_or(10));
+    (all.get(code / 2).copied().unwrap_or(Situation::Bare), code % 2 == 1)
+}
+
 /// Becomes as much of root as the kernel allows. Call it before threads exist; the [`Spawner`](super::Spawner) and all sandboxes must be started afterwards.
 pub fn establish() -> Situation {
+    *SITUATION.get_or_init(|| {
+        let found = become_root();
+        if matches!(found, Situation::Chroot | Situation::Bare) {
+            obstacle();
+        }
+        found
+    })
+}
+
+fn become_root() -> Situation {
     if privilege::is_root() {
         shares_processes();
         return Situation::Root;
     }
     // There is no way back out of a namespace that proves to be of no use. Root by name has another way of running a step, so it looks first.
-    if rustix::process::geteuid().is_root() && trial() != Trial::Fine {
-        return Situation::Bare;
+    if rustix::process::geteuid().is_root() && !trial() {
+        return if can_chroot() { Situation::Chroot } else { Situation::Bare };
     }
     match enter_user_namespace() {
         Ok(map) => {
             shares_processes();
             Situation::UserNamespace(map)
         }
-        Err(_) => Situation::Bare,
+        Err(_) => {
+            owner::stand_in_for_root();
+            Situation::Bare
+        }
     }
 }
 
 /// Whether the root file system of a sandbox can be mounted by this process; otherwise it has to be a directory with all files in it.
 pub fn can_mount_roots() -> bool {
     privilege::may_mount()
+}
+
+/// Whether a process can be given another root directory, and all that goes with it: users, owners of files, devices.
+pub fn can_chroot() -> bool {
+    rustix::process::geteuid().is_root() && missing_capabilities().next().is_none()
+}
+
+/// The names of the capabilities that [`can_chroot`] wants and this process has not.
+pub fn missing_capabilities() -> impl Iterator<Item = &'static str> {
+    let users = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::CHOWN;
+    let files = CapabilitySet::SYS_CHROOT | CapabilitySet::MKNOD | CapabilitySet::FOWNER | CapabilitySet::DAC_OVERRIDE;
+    let wanted = users | files;
+    Capabilities::from_bits((wanted - privilege::effective()).bits()).names()
 }
 
 /// Whether sandboxes share the processes of their surroundings: in a user namespace the kernel mounts a new `/proc` only where the one that is there shows everything, and a PID
@@ -97,37 +162,26 @@ fn mounts_proc() -> bool {
     }
 }
 
-/// How far a process of its own got with a user namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trial {
-    Fine,
-    NoNamespace,
-    NoMounts,
-}
-
-fn trial() -> Trial {
-    const NO_MOUNTS: i32 = 2;
+/// Makes a user namespace and tries to mount there, in a process that ends; says whether that went well.
+fn trial() -> bool {
     let try_out = || {
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        match enter_user_namespace().map(|_| rustix::mount::mount_change("/", private)) {
-            Ok(Ok(())) => 0,
-            Ok(Err(_)) => NO_MOUNTS,
-            Err(_) => 1,
-        }
+        enter_user_namespace().is_ok() && rustix::mount::mount_change("/", private).is_ok()
     };
     match clone_process(0, None) {
-        Ok(Cloned::Child) => exit_now(try_out()),
-        Ok(Cloned::Parent { pid, .. }) => match reap(pid).map(|ended| ended.status) {
-            Ok(Ok(0)) => Trial::Fine,
-            Ok(Ok(code)) if i32::from(code) == NO_MOUNTS => Trial::NoMounts,
-            _ => Trial::NoNamespace,
-        },
-        Err(_) => Trial::NoNamespace,
+        Ok(Cloned::Child) => exit_now(i32::from(!try_out())),
+        Ok(Cloned::Parent { pid, .. }) => reap(pid).is_ok_and(|ended| ended.status == Ok(0)),
+        Err(_) => false,
     }
 }
 
-/// What keeps this process, which has no namespaces, from having some.
+/// What keeps this process, which has no namespaces, from having some. Found out by [`establish`], while there is one thread.
 pub fn obstacle() -> Obstacle {
+    static OBSTACLE: OnceLock<Obstacle> = OnceLock::new();
+    OBSTACLE.get_or_init(find_obstacle).clone()
+}
+
+fn find_obstacle() -> Obstacle {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().trim_end_matches('\0').to_owned();
     let because = |reason: &str, fix: &str| Obstacle { reason: reason.to_owned(), fix: fix.to_owned() };
     if read("/proc/sys/user/max_user_namespaces") == "0" {
@@ -157,7 +211,12 @@ pub fn obstacle() -> Obstacle {
         };
     }
     if read("/proc/self/status").lines().any(|line| line.starts_with("Seccomp:") && line.trim_end().ends_with('2')) {
-        let fix = "docker run --security-opt seccomp=unconfined, in Kubernetes seccompProfile: {type: Unconfined}";
+        let fix = match is_root {
+            true => "docker run --security-opt seccomp=unconfined, in Kubernetes seccompProfile: {type: Unconfined}",
+            false => {
+                "docker run --security-opt seccomp=unconfined, in Kubernetes seccompProfile: {type: Unconfined}; or run as root, for RUN steps by chroot"
+            }
+        };
         return because("the system call filter of the container around this forbids user namespaces", fix);
     }
     because(

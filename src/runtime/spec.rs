@@ -51,6 +51,9 @@ pub struct SandboxSpec {
     pub system_paths: SystemPaths,
     /// The control group; `None` goes without limits, and uses one only where that is cheap.
     pub cgroup: Option<CgroupSpec>,
+    /// How the process is kept apart from what is around it.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// Whether PID 1 is a small init that forwards signals and reaps orphans, with the process as its child.
     pub init: bool,
 }
@@ -77,9 +80,24 @@ impl SandboxSpec {
             seccomp: Seccomp::Default,
             system_paths: SystemPaths::Masked,
             cgroup: None,
+            isolation: Isolation::Namespaces,
             init: false,
         }
     }
+}
+
+/// How a process is kept apart from what is around it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// By namespaces and mounts.
+    #[default]
+    Namespaces,
+    /// By its root directory alone. That holds all files, and what would be mounted is put into it for as long as the process runs.
+    Chroot {
+        /// Which of the mounts, by number, are directories that may be moved there and back, as nobody else uses them meanwhile, or files whose copy may be written.
+        lent: Vec<usize>,
+    },
 }
 
 /// The process that a sandbox runs.

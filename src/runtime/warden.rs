@@ -15,17 +15,20 @@ use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::cgroup::Cgroup;
+use super::chroot::Stage;
 use super::error::Failure;
 use super::io::SandboxIo;
 use super::launch::{self, PROCESS};
 use super::namespaces::Sharing;
 use super::seccomp::Filter;
+use super::spec::Isolation;
 use super::{SandboxSpec, init, situation, wire};
 use crate::sys::process::{Cloned, close_from, exit_now, reset_signals};
 
 /// The spec of a sandbox that needs a warden, with what differs from what was asked for; `None` where it needs none.
 pub(super) fn guarded(spec: &SandboxSpec) -> Option<SandboxSpec> {
-    if spec.namespaces.pid != Sharing::Own || !situation::shares_processes() {
+    let in_namespaces = spec.isolation == Isolation::Namespaces;
+    if in_namespaces && (spec.namespaces.pid != Sharing::Own || !situation::shares_processes()) {
         return None;
     }
     let mut spec = spec.clone();
@@ -35,19 +38,49 @@ pub(super) fn guarded(spec: &SandboxSpec) -> Option<SandboxSpec> {
 
 /// The life of the warden: makes the sandbox's init, and watches over it. `life` is closed on the other side when all is to end.
 pub(super) fn run(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<Cgroup>, filter: Option<&Filter>, status: OwnedFd, life: OwnedFd) -> ! {
-    let (command, signals) = match start(spec, io, cgroup, filter, &status) {
+    let stage = match spec.isolation {
+        Isolation::Namespaces => Ok(None),
+        Isolation::Chroot { .. } => Stage::set_up(spec).map(Some),
+    };
+    let started = stage.and_then(|stage| match start(spec, io, stage.as_ref(), cgroup, filter, &status) {
+        Ok((command, signals)) => Ok((stage, command, signals)),
+        Err(failure) => {
+            let _ = stage.map_or(Ok(()), Stage::take_down);
+            Err(failure)
+        }
+    });
+    let (stage, command, signals) = match started {
         Ok(started) => started,
         Err(failure) => init::fail(&failure, &status),
     };
-    let _ = close_from(0, &[life.as_fd(), signals.as_fd()]);
+    let mut keep = vec![life.as_fd(), signals.as_fd()];
+    keep.extend(stage.iter().flat_map(Stage::descriptors));
+    let _ = close_from(0, &keep);
     // Closed above, like all else.
     std::mem::forget(status);
-    watch(command, &life, &signals)
+    let end = watch(command, &life, &signals);
+    end_all();
+    if let Some(Err(failure)) = stage.map(Stage::take_down) {
+        let _ = rustix::net::send(&life, &serde_json::to_vec(&failure).unwrap_or_default(), rustix::net::SendFlags::NOSIGNAL);
+    }
+    match end {
+        Some(WaitStatus::Exited(_, code)) => exit_now(code),
+        Some(WaitStatus::Signaled(_, signal, _)) => end_by(signal),
+        _ => end_by(Signal::SIGKILL),
+    }
+}
+
+/// What the warden at the other side of `life`, which has ended, had to say of a failure.
+pub(super) fn last_words(life: &OwnedFd) -> Option<Failure> {
+    let mut buffer = [0; 16 << 10];
+    let (length, _) = rustix::net::recv(life, &mut buffer, rustix::net::RecvFlags::DONTWAIT).ok()?;
+    serde_json::from_slice(&buffer[..length]).ok()
 }
 
 fn start(
     spec: &SandboxSpec,
     io: SandboxIo,
+    stage: Option<&Stage>,
     mut cgroup: Option<Cgroup>,
     filter: Option<&Filter>,
     status: &OwnedFd,
@@ -57,8 +90,10 @@ fn start(
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Failure::step("adopt", "the orphans of a sandbox"))?;
     let child = match launch::clone_init(spec, &io, &mut cgroup)? {
         Cloned::Child => {
+            if let Some(stage) = stage {
+                init::run_on_stage(spec, io, stage, cgroup.as_ref(), filter, status);
+            }
             let theirs = status.try_clone().map_err(Failure::step("copy", "a descriptor"))?;
-            // Its parent is the one that tells it, and this number is not to be closed twice.
             init::run(spec, io, cgroup.as_ref(), filter, theirs)
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
@@ -75,16 +110,16 @@ fn start(
     Ok((Pid::from_raw(pid.cast_signed()), signals))
 }
 
-/// Waits for the command, or for the end of who wanted it, and ends as the command did when nothing of it is left.
-fn watch(command: Pid, life: &OwnedFd, signals: &SignalFd) -> ! {
-    let end = loop {
+/// Waits for the command, or for the end of who wanted it; gives how the command ended.
+fn watch(command: Pid, life: &OwnedFd, signals: &SignalFd) -> Option<WaitStatus> {
+    loop {
         if let Some(end) = reap_until(command) {
-            break Some(end);
+            return Some(end);
         }
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(life, PollFlags::IN)];
         let _ = poll(&mut fds, None);
         if !fds[1].revents().is_empty() {
-            break None;
+            return None;
         }
         while let Ok(Some(signal)) = signals.read_signal() {
             match Signal::try_from(signal.ssi_signo.cast_signed()) {
@@ -92,12 +127,6 @@ fn watch(command: Pid, life: &OwnedFd, signals: &SignalFd) -> ! {
                 Ok(signal) => drop(kill(command, signal)),
             }
         }
-    };
-    end_all();
-    match end {
-        Some(WaitStatus::Exited(_, code)) => exit_now(code),
-        Some(WaitStatus::Signaled(_, signal, _)) => end_by(signal),
-        _ => end_by(Signal::SIGKILL),
     }
 }
 

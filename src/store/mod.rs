@@ -47,7 +47,7 @@ pub use check::{BlobUse, CheckDepth, Leftover, Problem, Rebuilt, Record, StoreCh
 pub use checksum::FileStamp;
 pub use container::ContainerRecord;
 pub(crate) use content::{ContentCopier, write_all};
-pub use copied::CopiedRoot;
+pub use copied::{CopiedRoot, Watched};
 pub use error::Error;
 pub use filter::{RecordFilter, RecordFilterError};
 pub use image::{ImageRecord, RemoteManifest};

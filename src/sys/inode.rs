@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use rustix::fs::{FileType, Stat, XattrFlags};
 use rustix::io::Errno;
 
+use super::owner;
 use super::tree::{Kind, Metadata};
 
 /// Extended attributes: names and values, sorted by name.
@@ -33,11 +34,12 @@ pub fn kind(file_type: FileType) -> Option<Kind> {
 /// Turns the kernel's answer into ours.
 pub fn metadata(stat: &Stat) -> io::Result<Metadata> {
     let kind = kind(FileType::from_raw_mode(stat.st_mode)).ok_or(Errno::INVAL)?;
+    let (uid, gid) = owner::of(stat);
     Ok(Metadata {
         kind,
         mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
+        uid,
+        gid,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
         ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),

@@ -8,6 +8,7 @@ pub mod inode;
 mod mount;
 pub mod mount_attr;
 pub mod netlink;
+pub mod owner;
 pub mod privilege;
 pub mod process;
 mod root_dir;

@@ -10,7 +10,7 @@ fn prepared() -> Option<World> {
     std::fs::create_dir(world.path("inner")).unwrap();
     std::fs::set_permissions(world.path("inner"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::copy(bases().join("busybox.tar"), world.context().join("busybox.tar")).unwrap();
-    world.write("file", "of the context").write("secret", "hush");
+    world.write("file", "of the context").write("secret", "xyzzy-4711").write(".dockerignore", "secret\n");
     Some(world)
 }
 
@@ -31,7 +31,7 @@ const DOCKERFILE: &str = "FROM scratch
 ADD busybox.tar /
 COPY --chown=1000:1001 file /data/file
 RUN --mount=type=cache,target=/cache echo kept >> /cache/log && cat /cache/log > /log
-RUN --mount=type=secret,id=s,target=/run/secrets/s test \"$(cat /run/secrets/s)\" = hush
+RUN --mount=type=secret,id=s,target=/run/secrets/s test $(cat /run/secrets/s | wc -c) = 10
 RUN --mount=type=bind,target=/ctx,rw touch /ctx/new && cp /ctx/file /copied
 RUN --mount=type=tmpfs,target=/scratch touch /scratch/gone
 RUN (setsid sleep 4242 &) ; mkdir /home/user && chown 1000:1000 /home/user && chmod 2750 /home/user
@@ -45,7 +45,7 @@ RUN rm /log && ln -s /copied /link
 /// Builds what `DOCKERFILE` says, and shows the ID, the processes that are left and what a container of it says.
 const SCRIPT: &str = "strake build --progress plain --reproducible --secret id=s,src=secret -t localhost/t . || exit 1
 strake images -q --no-trunc localhost/t
-ps | grep -c '[s]leep 4242'
+ps -o args | grep -c '^sleep 4242'
 strake run --rm --network host localhost/t sh -c 'cat /home/user/me; stat -c %u:%g /data/file; test ! -e /log && echo no log'";
 
 /// The ID that the same build gives root of this machine, and the end of its line.
@@ -87,8 +87,9 @@ fn with_a_proc_that_shows_everything_steps_have_their_own_processes() {
 fn no_process_outlives_its_step_or_its_container_there() {
     let Some(world) = prepared() else { return };
     world.write("Dockerfile", "FROM scratch\nADD busybox.tar /\nRUN (setsid sh -c 'sleep 4243 & sleep 4243' &) ; sleep 4243\n");
-    let script = "started() { for i in $(seq 1 300); do test $(ps | grep -c '[s]leep 4243') = 3 && return; sleep 0.1; done; echo never; }
-gone() { for i in $(seq 1 300); do test $(ps | grep -c '[s]leep 4243') = 0 && echo none && return; sleep 0.1; done; ps; }
+    let script =
+        "started() { for i in $(seq 1 300); do test $(ps -o args | grep -c '^sleep 4243') = 3 && return; sleep 0.1; done; echo never; }
+gone() { for i in $(seq 1 300); do test $(ps -o args | grep -c '^sleep 4243') = 0 && echo none && return; sleep 0.1; done; ps; }
 for signal in INT KILL; do strake build . > /dev/null 2>&1 & build=$!; started; kill -$signal $build; gone; done
 printf 'FROM scratch\\nADD busybox.tar /\\n' > /tmp/Dockerfile; strake build -q -t localhost/b -f /tmp/Dockerfile . > /dev/null
 strake run -d --name c --network host localhost/b sh -c '(setsid sleep 4243 &) ; sleep 4243 & exec sleep 4243' > /dev/null; started
@@ -104,4 +105,104 @@ fn limits_that_cannot_be_had_there_are_an_error_that_names_them() {
     let done = inside(&world, &["--security-opt", "seccomp=unconfined"], "strake build -m 64m .");
     assert_ne!(done.code, 0);
     done.says(&["cgroup"]).omits(&["panicked"]);
+}
+
+#[test]
+fn without_user_namespaces_another_user_needs_a_sandbox_for_run_only() {
+    let Some(world) = prepared() else { return };
+    world.write("Dockerfile", "FROM scratch\nCOPY file /a/b/file\nADD file /added\nENV A=1\nWORKDIR /w\n");
+    world.write("Dockerfile.run", "FROM localhost/plain\nRUN true\n");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let script = "strake build -q -t localhost/plain . > /dev/null && strake tag localhost/plain localhost:4567/plain || exit 1
+strake registry serve --addr 127.0.0.1:4567 --storage /tmp/registry > /dev/null 2>&1 & server=$!
+for i in $(seq 1 300); do strake push -q localhost:4567/plain 2>/dev/null && break; sleep 0.1; done
+strake rmi -f localhost/plain localhost:4567/plain > /dev/null; strake pull -q localhost:4567/plain > /dev/null && echo pulled
+strake copy localhost:4567/plain localhost:4567/other > /dev/null 2>&1 && echo copied
+strake save -o /tmp/a.tar localhost:4567/plain && strake load -q -i /tmp/a.tar > /dev/null && echo loaded
+strake inspect localhost:4567/plain | grep -c '\"A=1\"'; strake tag localhost:4567/plain localhost/plain
+kill $server; strake build --progress plain -f Dockerfile.run ."
+        .replace("4567", &port.to_string());
+    let done = inside(&world, &["--user", "1000:1000"], &script);
+    assert!(done.stdout.contains("pulled\ncopied\nloaded\n1\n"), "{done}");
+    assert_ne!(done.code, 0, "{done}");
+    // What is missing, and what to do.
+    done.says(&["RUN true", "system call filter", "seccomp=unconfined", "strake doctor"]).omits(&["Operation not permitted"]);
+}
+
+#[test]
+fn by_docker_s_defaults_root_runs_steps_by_chroot() {
+    let Some(world) = prepared() else { return };
+    world.write("Dockerfile", DOCKERFILE);
+    let (build, _) = SCRIPT.split_once("strake run").unwrap();
+    // What a step leaves behind, whether it fails or not: nothing of its secret, and all of its cache.
+    let script = format!(
+        "{build}
+printf 'FROM scratch\\nADD busybox.tar /\\nRUN --mount=type=secret,id=s --mount=type=cache,target=/cache echo more >> /cache/log && test -s /run/secrets/s && false\\n' > /tmp/D
+strake build --progress plain --secret id=s,src=secret -f /tmp/D . > /dev/null 2>&1 && echo it worked
+printf 'FROM scratch\\nADD busybox.tar /\\nRUN --mount=type=cache,target=/cache cp /cache/log /log\\n' > /tmp/D
+strake build -q -o type=local,dest=/tmp/out -f /tmp/D . > /dev/null && cat /tmp/out/log; ls -A /tmp/out/dev
+find /store/s -type f -size -40k ! -path '*/bin/*' | xargs grep -l xyzzy-4711"
+    );
+    let done = inside(&world, &[], &script);
+    let id = id_outside(&world);
+    assert_eq!(done.stdout, format!("{id}0\nkept\nmore\n"), "{done}");
+    assert_eq!(done.stderr.matches("not isolated").count(), 1, "{done}");
+}
+
+#[test]
+fn a_step_by_chroot_is_told_what_it_cannot_have() {
+    let Some(world) = prepared() else { return };
+    for (line, named) in [
+        ("RUN --network=none true", "without network"),
+        ("RUN --mount=type=cache,id=c,target=/a --mount=type=cache,id=c,target=/b true", "/b"),
+    ] {
+        world.write("Dockerfile", format!("FROM scratch\nADD busybox.tar /\n{line}\n"));
+        let done = inside(&world, &[], "strake build --progress plain .");
+        assert_ne!(done.code, 0, "{done}");
+        done.says(&[named, "chroot alone", "seccomp=unconfined"]);
+    }
+}
+
+#[test]
+fn a_container_runs_by_chroot_while_it_is_waited_for() {
+    let Some(world) = prepared() else { return };
+    world.write("Dockerfile", "FROM scratch\nADD busybox.tar /\nRUN mkdir /home/user && chown 7 /home/user\n");
+    let script = "strake build -q -t localhost/b . > /dev/null 2>&1 || exit 1
+strake run --rm -e X=1 -w /home/user -u 7:8 --tmpfs /scratch localhost/b sh -c 'touch here /scratch/there && echo $X $(id -u) $(pwd); (setsid sleep 4244 &) ; exit 3'
+echo $?; ps -o args | grep -c '^sleep 4244'; strake ps -aq
+for flags in '-v /ctx:/there' --read-only '--network none'; do strake run --rm $flags localhost/b true && echo $flags worked; done
+strake run localhost/b true && echo it stayed";
+    let done = inside(&world, &[], script);
+    assert_eq!(done.stdout, "1 7 /home/user\n3\n0\n", "{done}");
+    done.says(&["not isolated", "/there", "read-only", "network", "run --rm"]).omits(&["panicked"]);
+}
+
+#[test]
+fn isolation_can_be_insisted_on() {
+    let Some(world) = world() else { return };
+    let dockerfile = "FROM localhost/busybox\nRUN --mount=type=cache,target=/cache touch /cache/x && id -u > /id && chown 7:8 /id\nRUN test ! -e /cache/x && rm /id && echo a > /etc/passwd\n";
+    let mut ids = Vec::new();
+    for isolation in ["oci", "chroot", "default"] {
+        ids.push(world.build(dockerfile, &["-q", "--no-cache", "--reproducible", "--isolation", isolation]).ok().stdout);
+    }
+    assert!(ids[0] == ids[1] && ids[1] == ids[2], "{ids:?}");
+    world.build(dockerfile, &["--isolation=rootless"]).fails().says(&["--isolation=rootless", "doctor"]);
+    world.build(dockerfile, &["--isolation=hyperv"]).fails().says(&["chroot"]);
+}
+
+#[test]
+fn the_doctor_names_the_level() {
+    let Some(world) = prepared() else { return };
+    let unconfined = ["--security-opt", "seccomp=unconfined"];
+    for (flags, user, code, said) in [
+        (&unconfined[..], "0", 0, "in a user namespace with all ids"),
+        (&unconfined[..], "1000:1000", 0, "in a user namespace with one id"),
+        (&[][..], "0", 0, "chroot alone"),
+        (&[][..], "1000:1000", 1, "no RUN steps"),
+    ] {
+        let flags = [flags, &["--user", user]].concat();
+        let done = inside(&world, &flags, "strake doctor");
+        assert!(done.code == code && done.stdout.contains(said), "{flags:?}: {done}");
+        assert_eq!(done.stdout.contains("--security-opt seccomp=unconfined"), flags.len() == 2, "{done}");
+    }
 }

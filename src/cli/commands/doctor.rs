@@ -41,10 +41,13 @@ pub(in crate::cli) fn run(global: &Global, args: &DoctorArgs) -> ExitCode {
                 }
             }
             report::result(&table.render());
-            report::result(if works {
+            let limited = findings.iter().any(|finding| finding.name == "namespaces" && finding.verdict == Verdict::Warn);
+            report::result(if works && limited {
+                "\nbuilds work here, and containers that are removed at their end"
+            } else if works {
                 "\nbuilds and containers work here"
             } else {
-                "\nbuilds and containers do not work here until what is missing is there"
+                "\nnot everything works here until what is missing is there"
             });
         }
     }

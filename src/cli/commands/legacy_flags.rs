@@ -17,8 +17,6 @@ pub(super) struct LegacyFlags {
     compress: Option<bool>,
     #[arg(long, hide = true, value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     squash: Option<bool>,
-    #[arg(long, hide = true, value_parser = isolation)]
-    isolation: Option<String>,
     #[arg(long, hide = true)]
     security_opt: Vec<String>,
     #[arg(long, hide = true)]
@@ -50,13 +48,6 @@ impl LegacyFlags {
         }
         found.into_iter().map(str::to_owned).collect()
     }
-}
-
-fn isolation(text: &str) -> Result<String, String> {
-    if text.is_empty() || text == "default" {
-        return Ok(text.to_owned());
-    }
-    Err("Linux has no isolation but `default`".into())
 }
 
 /// `--attest`: only what says that there shall be none.

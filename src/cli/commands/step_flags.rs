@@ -14,7 +14,7 @@ use crate::engine::{Error, parse_bytes};
 use crate::executor::{SshAgent, SshSource, StepSettings};
 use crate::graph::{Entitlements, NetworkMode};
 use crate::runtime::container::HostAddress;
-use crate::runtime::{CgroupSpec, Resource, Rlimit};
+use crate::runtime::{CgroupSpec, Resource, Rlimit, Situation, can_chroot, situation};
 
 // Flags about RUN steps.
 #[derive(Debug, Default, Args)]
@@ -31,6 +31,9 @@ pub(super) struct StepFlags {
     /// An SSH agent for RUN --mount=type=ssh: `ID[=SOCKET|KEY[,KEY…]]`, where `default` alone is the agent of SSH_AUTH_SOCK (may be given several times)
     #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY…]]", value_parser = ssh)]
     ssh: Vec<(String, Vec<PathBuf>)>,
+    /// How RUN steps are kept apart: `oci` (namespaces, as root), `rootless` (namespaces, in a user namespace), `chroot`, or `default`, which is the most of these that can be had
+    #[arg(long, value_name = "KIND", value_parser = isolation, default_value = "default")]
+    isolation: Isolation,
     /// The size of /dev/shm in RUN steps [default: 64m]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     shm_size: Option<u64>,
@@ -68,6 +71,55 @@ pub(super) struct StepFlags {
     /// The memory nodes that RUN steps may use, such as `0,1`
     #[arg(long, value_name = "LIST", value_parser = number_list)]
     cpuset_mems: Option<String>,
+}
+
+/// `--isolation`, in the words of buildah and of `docker build`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Isolation {
+    #[default]
+    Default,
+    Oci,
+    Rootless,
+    Chroot,
+}
+
+fn isolation(text: &str) -> Result<Isolation, String> {
+    match text {
+        "" | "default" => Ok(Isolation::Default),
+        "oci" => Ok(Isolation::Oci),
+        "rootless" => Ok(Isolation::Rootless),
+        "chroot" => Ok(Isolation::Chroot),
+        _ => Err("expected `default`, `oci`, `rootless` or `chroot`".to_owned()),
+    }
+}
+
+impl Isolation {
+    /// Whether steps run by chroot alone.
+    ///
+    /// # Errors
+    /// What was asked for cannot be had.
+    fn is_chroot(self) -> Result<bool, Error> {
+        let found = situation();
+        let possible = match self {
+            Isolation::Default => return Ok(found == Some(Situation::Chroot)),
+            Isolation::Oci => found == Some(Situation::Root),
+            Isolation::Rootless => matches!(found, Some(Situation::UserNamespace(_))),
+            Isolation::Chroot => can_chroot(),
+        };
+        if possible {
+            return Ok(self == Isolation::Chroot);
+        }
+        let reason = match self {
+            Isolation::Rootless if found == Some(Situation::Root) => "`--isolation=rootless` is for other users than root",
+            Isolation::Chroot => "`--isolation=chroot` needs root with the capabilities that containers have by default",
+            Isolation::Oci => "`--isolation=oci` needs root with CAP_SYS_ADMIN",
+            Isolation::Rootless | Isolation::Default => "`--isolation=rootless` needs user namespaces",
+        };
+        Err(Error::Usage {
+            message: reason.to_owned(),
+            hint: Some("leave it out, and see `strake doctor` for what can be had here".to_owned()),
+        })
+    }
 }
 
 /// `--network`.
@@ -114,6 +166,7 @@ impl StepFlags {
             rlimits.push(*limit);
         }
         Ok(StepSettings {
+            chroot: self.isolation.is_chroot()?,
             extra_hosts: self
                 .add_host
                 .iter()

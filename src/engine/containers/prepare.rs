@@ -11,7 +11,10 @@ use crate::oci::RuntimeConfig;
 use crate::parser::signals;
 use crate::path::RootPath;
 use crate::runtime::container::{self, ContainerSpec};
-use crate::runtime::{Credentials, DEFAULT_SHM_SIZE, ForeignRuntime, MountSpec, Privileges, ProcessSpec, SandboxSpec};
+use crate::runtime::{
+    Credentials, DEFAULT_SHM_SIZE, ForeignRuntime, Isolation, MountSpec, Privileges, ProcessSpec, SandboxSpec, Situation, can_mount_roots,
+    obstacle, situation,
+};
 use crate::store::view::MergedView;
 use crate::store::{ContainerRecord, Error as StoreError};
 use crate::sys::OverlayUpper;
@@ -137,8 +140,15 @@ impl Engine {
             false => Privileges::Default { add: request.cap_add, drop: request.cap_drop },
         };
         sandbox.seccomp = request.seccomp.filter(sandbox.privileges)?;
-        make_stubs(&view, &upper, &stubs, &sandbox)?;
-        if self.root_driver()? != RootDriver::Overlay {
+        let by_chroot = situation() == Some(Situation::Chroot);
+        if by_chroot {
+            sandbox.isolation = unmounted(request, &sandbox, &dir)?;
+        } else if !can_mount_roots() {
+            return Err(Error::Runtime(crate::runtime::Error::no_sandbox()));
+        } else {
+            make_stubs(&view, &upper, &stubs, &sandbox)?;
+        }
+        if by_chroot || self.root_driver()? != RootDriver::Overlay {
             sandbox.rootfs = self.copy_container_root(&dir, &image.snapshots, (&upper, &stubs))?;
         }
         if let Some(domain) = &request.domain {
@@ -204,6 +214,18 @@ impl Engine {
         }
         Ok(shared)
     }
+}
+
+/// How a container runs by chroot alone: only while somebody waits for it, as nothing of it can be found again. The files about names and addresses are copied into its root.
+fn unmounted(request: &RunRequest, sandbox: &SandboxSpec, dir: &Path) -> Result<Isolation, Error> {
+    if !request.auto_remove {
+        let message =
+            "where there are no namespaces, a container runs by chroot alone and has to be removed at its end (`run --rm`)".to_owned();
+        return Err(Error::Usage { message, hint: Some(obstacle().fix) });
+    }
+    let own = |mount: &MountSpec| mounts::bind_path(mount).is_some_and(|path| path.parent() == Some(dir));
+    let lent = sandbox.mounts.iter().enumerate().filter(|(_, mount)| own(mount)).map(|(number, _)| number).collect();
+    Ok(Isolation::Chroot { lent })
 }
 
 /// What another runtime cannot do.

@@ -4,35 +4,62 @@ use rustix::fs::CWD;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use super::{Finding, read};
+use crate::runtime::{IdMap, Obstacle, Situation, establish, obstacle};
 use crate::sys::process::{Cloned, clone_process, exit_now, reap, unshare};
 
-/// What a trial ends with, beside 0.
-const NO_NAMESPACES: i32 = 1;
-const NO_OVERLAY: i32 = 2;
-
-pub(super) fn findings(rootless: bool) -> Vec<Finding> {
-    let mut all = vec![version()];
-    let trial = try_out(rootless);
-    all.push(match trial {
-        NO_NAMESPACES => no_namespaces(rootless),
-        _ => Finding::ok("namespaces", if rootless { "can be made, in a user namespace" } else { "can be made" }),
-    });
-    match trial {
-        0 => all.push(Finding::ok("overlayfs", if rootless { "can be mounted in a user namespace" } else { "can be mounted" })),
-        NO_OVERLAY if rootless => {
-            let found = "the kernel refuses to mount it in a user namespace: the files of each root file system are copied";
-            all.push(Finding::warn("overlayfs", found, "boot Linux 5.11 or newer, or run as root"));
-        }
-        NO_OVERLAY => {
-            let found = "the kernel refuses to mount it: the files of each root file system are copied";
-            all.push(Finding::warn("overlayfs", found, "modprobe overlay"));
-        }
-        _ => {}
+pub(super) fn findings(situation: Situation, shares_processes: bool) -> Vec<Finding> {
+    let mut all = vec![version(), level(situation)];
+    if shares_processes {
+        let fix = "docker run --security-opt systempaths=unconfined, in Kubernetes procMount: Unmasked";
+        let found = "sandboxes see those around them and each other's, as parts of this /proc are covered and the kernel mounts no new one";
+        all.push(Finding::warn("processes", found, fix));
     }
+    all.extend(overlays(situation));
     all.push(seccomp());
     all.push(hashing());
     all.push(foreign_programs());
     all
+}
+
+/// What steps and containers can be kept apart by.
+fn level(situation: Situation) -> Finding {
+    let name = "namespaces";
+    let Obstacle { reason, fix } = match situation {
+        Situation::Root => return Finding::ok(name, "can be made, as root"),
+        Situation::UserNamespace(IdMap::All) => return Finding::ok(name, "can be made, in a user namespace with all ids"),
+        Situation::UserNamespace(IdMap::Ranges { .. }) => {
+            return Finding::ok(name, "can be made, in a user namespace with subordinate ids");
+        }
+        Situation::UserNamespace(IdMap::Single) => return Finding::ok(name, "can be made, in a user namespace with one id"),
+        Situation::Chroot | Situation::Bare => obstacle(),
+    };
+    if situation == Situation::Chroot {
+        return Finding::warn(
+            name,
+            format!("cannot be made: {reason}; so RUN steps run by chroot alone, and containers only with `run --rm`"),
+            fix,
+        );
+    }
+    let found = format!("cannot be made: {reason}; so there are no RUN steps and no containers, and all else works");
+    Finding::missing(name, found, fix)
+}
+
+fn overlays(situation: Situation) -> Option<Finding> {
+    let rootless = match situation {
+        Situation::Root => false,
+        Situation::UserNamespace(_) => true,
+        Situation::Chroot | Situation::Bare => return None,
+    };
+    Some(match (try_out(rootless), rootless) {
+        (true, true) => Finding::ok("overlayfs", "can be mounted in a user namespace"),
+        (true, false) => Finding::ok("overlayfs", "can be mounted"),
+        (false, true) => Finding::warn(
+            "overlayfs",
+            "the kernel refuses to mount it in a user namespace, so root file systems are copied",
+            "boot Linux 5.11 or newer, or run as root",
+        ),
+        (false, false) => Finding::warn("overlayfs", "the kernel refuses to mount it, so root file systems are copied", "modprobe overlay"),
+    })
 }
 
 fn version() -> Finding {
@@ -52,32 +79,19 @@ fn version() -> Finding {
     }
 }
 
-/// Makes namespaces and mounts an overlay in a process that ends with them.
-fn try_out(rootless: bool) -> i32 {
+/// Mounts an overlay in a process that ends with it, and says whether that went well.
+fn try_out(rootless: bool) -> bool {
     match clone_process(0, None) {
-        Ok(Cloned::Child) => exit_now(trial(rootless)),
-        Ok(Cloned::Parent { pid, .. }) => reap(pid).ok().and_then(|reaped| reaped.status.ok()).map_or(NO_NAMESPACES, i32::from),
-        Err(_) => NO_NAMESPACES,
+        Ok(Cloned::Child) => exit_now(i32::from(!trial(rootless))),
+        Ok(Cloned::Parent { pid, .. }) => reap(pid).is_ok_and(|ended| ended.status == Ok(0)),
+        Err(_) => false,
     }
 }
 
-fn trial(rootless: bool) -> i32 {
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let user = if rootless { libc::CLONE_NEWUSER } else { 0 };
-    let all = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
-    if unshare(user | all).is_err() {
-        return NO_NAMESPACES;
-    }
-    if rootless {
-        let maps = [("setgroups", "deny".to_owned()), ("gid_map", format!("0 {gid} 1")), ("uid_map", format!("0 {uid} 1"))];
-        if maps.into_iter().any(|(file, text)| std::fs::write(format!("/proc/self/{file}"), text).is_err()) {
-            return NO_NAMESPACES;
-        }
-    }
-    if rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).is_err() {
-        return NO_NAMESPACES;
-    }
-    if overlay(rootless).is_ok() { 0 } else { NO_OVERLAY }
+fn trial(rootless: bool) -> bool {
+    establish();
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    unshare(libc::CLONE_NEWNS).is_ok() && rustix::mount::mount_change("/", private).is_ok() && overlay(rootless).is_ok()
 }
 
 /// Mounts an overlay on a file system in memory that only this process sees.
@@ -92,23 +106,6 @@ fn overlay(rootless: bool) -> rustix::io::Result<()> {
     let read_only = c"lowerdir=/tmp/lower:/tmp/upper,userxattr";
     let mount = |options: &std::ffi::CStr| rustix::mount::mount("overlay", "/tmp/merged", "overlay", MountFlags::empty(), options);
     if rootless { mount(with_user).or_else(|_| mount(read_only)) } else { mount(upper) }
-}
-
-fn no_namespaces(rootless: bool) -> Finding {
-    let found = |why: &str| format!("cannot be made: {why}");
-    if read("/proc/sys/user/max_user_namespaces") == "0" && rootless {
-        let why = found("the number of user namespaces is limited to 0");
-        return Finding::missing("namespaces", why, "sysctl -w user.max_user_namespaces=15000");
-    }
-    if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" && rootless {
-        return Finding::missing("namespaces", found("only root may make user namespaces"), "sysctl -w kernel.unprivileged_userns_clone=1");
-    }
-    if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" && rootless {
-        let why = found("AppArmor keeps programs without a profile from using user namespaces");
-        return Finding::missing("namespaces", why, "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0");
-    }
-    let fix = "give the surrounding container CAP_SYS_ADMIN and a filter that allows unshare and mount, such as `--privileged`";
-    Finding::missing("namespaces", found("the kernel, or a container around this, refuses"), fix)
 }
 
 fn seccomp() -> Finding {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::StorageDriver;
+use crate::runtime::{Situation, foresee};
 
 /// Who asks, and about which places.
 #[derive(Clone, Debug)]
@@ -71,12 +72,16 @@ impl Finding {
 
 /// Looks at this machine. The calling process must have one thread.
 pub fn examine(request: &DoctorRequest) -> Vec<Finding> {
-    let mut all = kernel::findings(request.rootless);
-    all.extend(users::findings(request.rootless));
+    let (situation, shares_processes) = foresee();
+    let mut all = kernel::findings(situation, shares_processes);
+    all.extend(users::findings(situation));
     all.extend(groups::findings(request.rootless));
     all.extend(network::findings(request));
     all.extend(places::findings(request));
-    all.push(roots(request, &all));
+    // Elsewhere there are none, or what has no namespaces has no mounts either.
+    if matches!(situation, Situation::Root | Situation::UserNamespace(_)) {
+        all.push(roots(request, &all));
+    }
     all
 }
 

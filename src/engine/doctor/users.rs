@@ -3,10 +3,15 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::{Finding, program, read};
+use crate::runtime::{IdMap, Situation, missing_capabilities};
 
-pub(super) fn findings(rootless: bool) -> Vec<Finding> {
-    if !rootless {
-        return vec![Finding::ok("user", "root")];
+pub(super) fn findings(situation: Situation) -> Vec<Finding> {
+    match situation {
+        Situation::Root => return vec![Finding::ok("user", "root")],
+        Situation::UserNamespace(IdMap::All) | Situation::Chroot => {
+            return vec![Finding::ok("user", "root, without the capability CAP_SYS_ADMIN: all ids can be used")];
+        }
+        Situation::UserNamespace(_) | Situation::Bare => {}
     }
     let uid = rustix::process::geteuid().as_raw();
     let passwd = read("/etc/passwd");
@@ -16,6 +21,14 @@ pub(super) fn findings(rootless: bool) -> Vec<Finding> {
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
     let shown = name.clone().unwrap_or_else(|| uid.to_string());
+    if uid == 0 {
+        let lacks: Vec<String> = missing_capabilities().map(|name| format!("--cap-add {name}")).collect();
+        return vec![Finding::warn(
+            "user",
+            "root by name, without the capabilities that are wanted for RUN steps",
+            format!("docker run {}", lacks.join(" ")),
+        )];
+    }
     vec![Finding::ok("user", format!("{shown} ({uid}), without root")), ranges(uid, name.as_deref(), &shown), helpers()]
 }
 

@@ -17,8 +17,8 @@ use crate::graph::{CacheSharing, ExecMountKind, ExecOp, NetworkMode, SOURCE_DATE
 use crate::path::RootPath;
 use crate::progress::{StepProgress, StepUsage, Stream};
 use crate::runtime::{
-    BindSource, Credentials, Exit, MountOptions, MountSpec, NetworkMode as SandboxNetwork, Privileges, ProcessSpec, Propagation, Running,
-    SHARED_PROCESSES, SandboxIo, SandboxSpec, Stdio, shares_processes,
+    BindSource, Credentials, Exit, Isolation, MountOptions, MountSpec, NetworkMode as SandboxNetwork, Privileges, ProcessSpec, Propagation,
+    Running, SHARED_PROCESSES, SandboxIo, SandboxSpec, Stdio, can_mount_roots, shares_processes,
 };
 use crate::store::view::MergedView;
 use crate::store::{ActiveSnapshot, CacheMount, MountSharing, SnapshotId};
@@ -28,7 +28,7 @@ use super::dates::limit_times;
 use super::failed::FailedStep;
 use super::step::{commit, view};
 use super::stubs::{make_stubs, repeat};
-use super::{Owner, ProcessUser, lookup_user, make_dir};
+use super::{Owner, ProcessUser, lookup_user, make_dir, unmounted};
 
 /// The host name in a RUN step, as BuildKit sets it.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -49,7 +49,13 @@ pub fn run(
     progress: &StepProgress,
 ) -> Result<SnapshotId, Error> {
     let failed = |source| Error::Files { step: Box::new(step.clone()), source, hint: None };
-    let copied = environment.roots.are_copied(&environment.progress);
+    let chroot = environment.steps.chroot;
+    if chroot {
+        unmounted::check(environment, step, op)?;
+    } else if !can_mount_roots() {
+        return Err(Error::Sandbox { step: Box::new(step.clone()), source: crate::runtime::Error::no_sandbox() });
+    }
+    let copied = chroot || environment.roots.are_copied(&environment.progress);
     if base.len() >= MAX_LAYERS && !copied {
         let reason = format!("its root file system has {} layers, and overlayfs takes {MAX_LAYERS} at most", base.len());
         return Err(refused(step, reason, "join RUN instructions, or start from an image with fewer layers"));
@@ -69,7 +75,7 @@ pub fn run(
     let scratch = Scratch::new(&active)?;
     let mut held = Held::default();
     let hostname = op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned());
-    let network = (environment.network)(op.network, &hostname)?;
+    let network = if chroot { unmounted::network(environment, &hostname)? } else { (environment.network)(op.network, &hostname)? };
     let mounts = plan_mounts(environment, step, op, inputs, &network, &scratch, &mut held)?;
     let rootfs = match &root {
         Some(root) => root.mount(false),
@@ -88,14 +94,20 @@ pub fn run(
         spec.privileges = Privileges::Insecure;
     }
     apply(&environment.steps, &mut spec);
-    make_stubs(&tree, &active.fs_path(), &scratch.stubs, &spec).map_err(failed)?;
+    if chroot {
+        spec.isolation = Isolation::Chroot { lent: unmounted::lent(&spec.mounts, held.cache_mounts.iter().map(|(_, cache)| cache.path())) };
+    } else {
+        make_stubs(&tree, &active.fs_path(), &scratch.stubs, &spec).map_err(failed)?;
+    }
     if let Some(seconds) = environment.epoch {
         for path in [active.fs_path(), scratch.stubs.clone(), scratch.files.clone()] {
             limit_times(&path, seconds).map_err(|source| Error::Io { action: "set the times of files in", path, source })?;
         }
     }
+    let mut aside = None;
     if let Some(root) = &mut root {
         root.complete(&active.fs_path(), &scratch.stubs)?;
+        aside = chroot.then(|| root.watch(&spec)).transpose()?;
     }
 
     let started = Instant::now();
@@ -118,6 +130,7 @@ pub fn run(
     let (layer, mut root) = files.into_layer();
     scratch.remove()?;
     if let Some(root) = &mut root {
+        aside.iter().for_each(|aside| root.overlook(aside));
         root.collect(&tree, &layer, environment.epoch)?;
     }
     let id = commit(layer, step, 0, environment.epoch)?;
@@ -354,6 +367,8 @@ fn take_cache_mounts(
             continue;
         }
         let sharing = match sharing {
+            // It is moved into the root of the step, so nobody else can have it meanwhile.
+            CacheSharing::Shared if environment.steps.chroot => MountSharing::Locked,
             CacheSharing::Shared => MountSharing::Shared,
             CacheSharing::Private => MountSharing::Private,
             CacheSharing::Locked => MountSharing::Locked,
@@ -393,7 +408,7 @@ fn bind_input(
 ) -> Result<MountSpec, Error> {
     let tree = view(&environment.store, input)?;
     let (subpath, is_file) = find(&tree, source, step)?;
-    if environment.roots.are_copied(&environment.progress) {
+    if environment.steps.chroot || environment.roots.are_copied(&environment.progress) {
         let copy = match writable {
             true => Arc::new(environment.roots.writable(&environment.store, input)?),
             false => environment.roots.read_only(&environment.store, input)?,
@@ -468,7 +483,7 @@ fn supervise(
     let mut io = SandboxIo::new(Stdio::Descriptors { stdin: stdin.into(), stdout: out_write.into(), stderr: err_write.into() });
     io.netns = netns;
     let sandbox = |source| Error::Sandbox { step: Box::new(step.clone()), source };
-    if shares_processes() {
+    if spec.isolation == Isolation::Namespaces && shares_processes() {
         environment.confinement_told.call_once(|| environment.progress.warn(SHARED_PROCESSES));
     }
     let mut running = environment.spawner.spawn(spec, io).map_err(sandbox)?;

@@ -24,6 +24,7 @@ mod step;
 pub(crate) mod stubs;
 #[cfg(test)]
 mod tests;
+mod unmounted;
 mod upper;
 mod users;
 #[cfg(test)]

@@ -23,7 +23,7 @@ use super::upper::{Attributes, Mtime, Over, Upper, UpperDir};
 use crate::context::{ChecksumMemo, FileStamp};
 use crate::path::RootPath;
 use crate::sys::tree::Metadata;
-use crate::sys::{Links, RootDir, inode};
+use crate::sys::{Links, RootDir, inode, owner};
 
 /// Starts every list.
 const HEADER: &[u8] = b"strake sources 1\n";
@@ -198,7 +198,7 @@ fn is_same(directory: &OwnedFd, name: &OsStr, size: u64, attributes: &Attributes
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && u64::try_from(stat.st_size) == Ok(size)
         && stat.st_mode & 0o7777 == attributes.mode
-        && (stat.st_uid, stat.st_gid) == (attributes.uid, attributes.gid)
+        && owner::of(&stat) == (attributes.uid, attributes.gid)
         && (stat.st_mtime, i64::try_from(stat.st_mtime_nsec)) == (seconds, Ok(i64::from(nanoseconds)))
 }
 

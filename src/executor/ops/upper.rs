@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::error::Error;
@@ -25,7 +25,7 @@ use crate::path::RootPath;
 use crate::store::view::{MergedDir, MergedView, pipe_time};
 use crate::sys::inode::{self, Xattrs};
 use crate::sys::tree::{Kind, Metadata};
-use crate::sys::{Links, RootDir};
+use crate::sys::{Links, RootDir, owner};
 
 /// What an entry of the new layer gets.
 #[derive(Clone, Debug)]
@@ -134,8 +134,7 @@ impl<'a> Upper<'a> {
             shared: Arc::clone(&shared),
             parent: None,
         });
-        let process = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Ok(Upper { base, tree, root, shared, umask: umask(), process })
+        Ok(Upper { base, tree, root, shared, umask: umask(), process: owner::own() })
     }
 
     pub(super) fn root(&self) -> Arc<UpperDir> {
@@ -330,7 +329,9 @@ impl<'a> Upper<'a> {
         let failed = |error: Errno| directory.write_error(name, error.into());
         let owned = (attributes.uid, attributes.gid) == self.process && !directory.setgid;
         if !owned {
-            rustix::fs::fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid))).map_err(failed)?;
+            let (uid, gid) = owner::for_kernel(attributes.uid, attributes.gid);
+            let refused = |errno| directory.write_error(name, owner::explain(errno, attributes.uid, attributes.gid));
+            rustix::fs::fchown(fd, uid, gid).map_err(refused)?;
         }
         // After the owner: changing that clears set-user-ID. What the process's mask took away is given back.
         if attributes.mode & (0o7000 | self.umask) != 0 {
@@ -346,8 +347,9 @@ impl<'a> Upper<'a> {
     /// Gives a link or node its attributes.
     pub(super) fn finish_node(&self, directory: &UpperDir, name: &OsStr, kind: Kind, attributes: &Attributes) -> Result<(), Error> {
         let failed = |error: Errno| directory.write_error(name, error.into());
-        let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-        rustix::fs::chownat(&directory.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let (uid, gid) = owner::for_kernel(attributes.uid, attributes.gid);
+        let refused = |errno| directory.write_error(name, owner::explain(errno, attributes.uid, attributes.gid));
+        rustix::fs::chownat(&directory.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(refused)?;
         if kind != Kind::Symlink {
             rustix::fs::chmodat(&directory.fd, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty()).map_err(failed)?;
         }
@@ -516,7 +518,7 @@ impl Mtime {
 
 fn is_kept(directory: &OwnedFd, head: &DirectoryHead) -> bool {
     let Ok(stat) = rustix::fs::fstat(directory) else { return false };
-    (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid, stat.st_mtime) == (head.mode, head.uid, head.gid, head.mtime)
+    (stat.st_mode & 0o7777, owner::of(&stat), stat.st_mtime) == (head.mode, (head.uid, head.gid), head.mtime)
 }
 
 impl Shared {
@@ -541,7 +543,8 @@ impl Shared {
 }
 
 fn set_directory(fd: &OwnedFd, path: &RootPath, attributes: &Attributes, changed: bool, shared: &Shared) -> io::Result<()> {
-    rustix::fs::fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
+    let (uid, gid) = owner::for_kernel(attributes.uid, attributes.gid);
+    rustix::fs::fchown(fd, uid, gid).map_err(|errno| owner::explain(errno, attributes.uid, attributes.gid))?;
     rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
     shared.set_xattrs(&attributes.xattrs, path, |attribute, value| inode::set_xattr(fd, attribute, value));
     Ok(rustix::fs::futimens(fd, &times(attributes.mtime, changed, shared.begun))?)

@@ -25,7 +25,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use crate::oci::DiffId;
 use crate::path::RootPath;
 use crate::store::view::{LayerStack, Marks, is_whiteout_stat};
-use crate::sys::{Links, RootDir, xattr};
+use crate::sys::{Links, RootDir, owner, xattr};
 
 use super::known::{KnownFile, KnownFiles};
 use super::lower::{Found, LowerLayers};
@@ -203,7 +203,7 @@ impl Differ {
             Some(found) => {
                 let stat = &found.stat;
                 FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-                    && (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (head.mode, head.uid, head.gid)
+                    && (stat.st_mode & 0o7777, owner::of(stat)) == (head.mode, (head.uid, head.gid))
                     && head.xattrs == layer_xattrs(self.lower.root(found.layer)?, &head.path)?
             }
             None => false,

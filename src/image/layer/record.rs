@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Stat};
 
 use crate::path::RootPath;
+use crate::sys::owner;
 
 use super::tar_writer::{Entry, EntryKind, TarWriter};
 use super::{Error, Xattrs};
@@ -38,7 +39,8 @@ pub(super) struct Head {
 impl Head {
     pub(super) fn new(path: &RootPath, stat: &Stat, xattrs: Xattrs, latest_time: Option<i64>) -> Head {
         let mtime = latest_time.map_or(stat.st_mtime, |latest| stat.st_mtime.min(latest));
-        Head { path: path.clone(), mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs }
+        let (uid, gid) = owner::of(stat);
+        Head { path: path.clone(), mode: stat.st_mode & 0o7777, uid, gid, mtime, xattrs }
     }
 
     pub(super) fn entry<'a>(&'a self, kind: EntryKind<'a>) -> Entry<'a> {

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::path::RootPath;
 use crate::store::view::{Marks, pipe_time};
-use crate::sys::{RootDir, xattr};
+use crate::sys::{RootDir, owner, xattr};
 
 use super::{Error, Xattrs};
 
@@ -242,7 +242,7 @@ impl Target {
 
     /// The owner of what this process makes.
     pub(super) fn own_owner() -> (u32, u32) {
-        (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+        owner::own()
     }
 
     /// Creates an empty file for writing.
@@ -266,7 +266,7 @@ impl Target {
         xattrs: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<u64, Error> {
         if self.own != Some((attributes.uid, attributes.gid)) {
-            let (uid, gid) = owner(attributes);
+            let (uid, gid) = kernel_owner(attributes);
             rustix::fs::fchown(file, uid, gid).map_err(|errno| self.fail("change the owner of", path, errno))?;
         }
         rustix::fs::fchmod(file, Mode::from_raw_mode(attributes.mode)).map_err(|errno| self.fail("change the mode of", path, errno))?;
@@ -381,7 +381,7 @@ impl Target {
         if self.own == Some((attributes.uid, attributes.gid)) {
             return Ok(());
         }
-        let (uid, gid) = owner(attributes);
+        let (uid, gid) = kernel_owner(attributes);
         let set = rustix::fs::chownat(&parent.fd, last_name(path), uid, gid, AtFlags::SYMLINK_NOFOLLOW);
         set.map_err(|errno| self.fail("change the owner of", path, errno))
     }
@@ -470,8 +470,8 @@ fn last_name(path: &RootPath) -> &OsStr {
     path.file_name().unwrap_or(OsStr::new("."))
 }
 
-fn owner(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))
+fn kernel_owner(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {
+    owner::for_kernel(attributes.uid, attributes.gid)
 }
 
 fn times(attributes: &Attributes) -> Timestamps {

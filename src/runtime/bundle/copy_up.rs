@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::sys::descriptor_path;
 
 /// Copies everything below the directory `from` (opened as a path) into the directory `to`, and the metadata of `from` itself. No link is followed.
-pub(super) fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+pub(in crate::runtime) fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let stat = rustix::fs::fstat(from)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return Err(Errno::NOTDIR.into());

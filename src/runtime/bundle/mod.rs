@@ -39,6 +39,7 @@ mod template;
 pub(super) use cgroups::planned_groups;
 pub use config::{CapabilityLists, Config, ConsoleSize, Mount, Namespace, Process, Resources, RlimitEntry, Root, User};
 pub use control::{delete, kill, list, pause, processes, resume, start, state, stats, update};
+pub(in crate::runtime) use copy_up::copy_up;
 pub use create::{CreateOptions, ExecOptions, Made, create, exec, process_of};
 pub use error::Error;
 pub use foreground::wait;

@@ -28,7 +28,7 @@ use super::streams::{Ends, Streams, null};
 use super::{ContainerSpec, Error, load_spec, pause, shared};
 use crate::runtime::foreign::{self, Guarded};
 use crate::runtime::network::Program;
-use crate::runtime::{self, Child, SandboxIo, SandboxSpec, Sharing, launch, network};
+use crate::runtime::{self, Child, Isolation, SandboxIo, SandboxSpec, Sharing, launch, network};
 use crate::sys::{process, signals};
 
 /// What keeps a start from succeeding.
@@ -211,6 +211,9 @@ fn start(
     sandbox.network = network.mode();
     if sandbox.namespaces.pid == Sharing::Own && runtime::shares_processes() {
         warnings.push(runtime::SHARED_PROCESSES.to_owned());
+    }
+    if sandbox.isolation != Isolation::Namespaces {
+        warnings.push(runtime::CHROOT.to_owned());
     }
     let streams = Streams::new(spec.tty, spec.stdin).map_err(|error| StartError::Kernel("make pipes", error))?;
     let (inner, ends) = streams.split();

@@ -188,6 +188,7 @@ impl Running {
                 self.exit = Some(exit.clone());
                 Ok(exit)
             }
+            (Report::Failed(failure), _) => Err(failure.into()),
             _ => Err(Error::SpawnerGone),
         }
     }

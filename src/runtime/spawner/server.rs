@@ -184,9 +184,8 @@ fn advance(mut sandbox: Sandbox, groups: &mut Vec<(Cgroup, u32)>) -> Option<Sand
             Some(sandbox)
         }
         State::Running(mut child) => {
-            if let Ok(exit) = child.wait() {
-                send(&sandbox.socket, &Report::Exited(exit), &[]);
-            }
+            let report = child.wait().ok().map(Report::Exited).or_else(|| child.take_failure().map(Report::Failed));
+            report.iter().for_each(|report| send(&sandbox.socket, report, &[]));
             groups.extend(child.take_cgroup().map(|group| (group, TRIES)));
             None
         }

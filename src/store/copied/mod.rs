@@ -13,6 +13,7 @@
 mod changes;
 mod entry;
 mod lay;
+mod overlook;
 mod record;
 mod stubs;
 
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use super::view::Marks;
 use super::{Error, SnapshotId, Store};
 use crate::path::RootPath;
+pub use overlook::Watched;
 use record::Record;
 
 /// The error that `path` of the tree `root` cannot be had.
