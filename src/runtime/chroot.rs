@@ -280,7 +280,8 @@ impl Stage {
                 let _ = rustix::fs::futimens(&directory, &times);
             }
         }
-        let _ = rustix::fs::rmdir(&self.aside);
+        // Most often it is empty, or not even there.
+        let _ = std::fs::remove_dir_all(&self.aside);
         failed.map_or(Ok(()), Err)
     }
 }
@@ -302,7 +303,11 @@ impl Place {
             }
         }
         match &self.before {
-            Some(kept) => Ok(rustix::fs::renameat(CWD, aside.join(kept), &self.parent, &self.name)?),
+            Some(kept) => match rustix::fs::renameat(CWD, aside.join(kept), &self.parent, &self.name) {
+                // The command has removed the directory, and so what was in it.
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
             None => Ok(()),
         }
     }

@@ -206,3 +206,22 @@ fn the_doctor_names_the_level() {
         assert_eq!(done.stdout.contains("--security-opt seccomp=unconfined"), flags.len() == 2, "{done}");
     }
 }
+
+#[test]
+fn what_a_step_by_chroot_does_to_its_mounts_reaches_nobody() {
+    let Some(world) = world() else { return };
+    world.write("from/kept", "as it was").write("Dockerfile", "FROM localhost/busybox\nRUN mkdir -p /opt/a && echo own > /opt/a/file && touch -d '2001-02-03 04:05:06' /opt/a/file /opt/a /opt\nRUN --mount=type=cache,id=c,target=/cache echo one > /cache/x\nRUN --mount=type=cache,id=c,target=/cache rm -r /cache && ln -s /etc /cache\nRUN --mount=type=cache,id=c,target=/cache test -z \"$(ls -A /cache)\" && test ! -e /etc/x\nRUN --mount=type=bind,source=from,target=/opt/a,rw echo other > /opt/a/kept && rm -f /opt/a/file; test ! -e /opt/a/file\nRUN --mount=type=tmpfs,target=/opt/a/deep/down mv /opt /moved\nRUN rm -r /etc\n");
+    let archive = world.path("image.oci.tar");
+    let output = format!("type=oci,dest={}", archive.display());
+    world.build_as_it_is(&["--isolation=chroot", "--network=host", "--allow=network.host", "-o", &output]).ok();
+    let image = crate::common::Image::oci_archive(&archive);
+    let tree = image.tree();
+    let names: Vec<&str> = tree
+        .keys()
+        .map(String::as_str)
+        .filter(|name| name.starts_with("moved") || name.starts_with("opt") || name.starts_with("cache"))
+        .collect();
+    assert_eq!(names, ["moved", "moved/a", "moved/a/file"]);
+    assert!(!tree.contains_key("etc/hosts") && !tree.contains_key("dev/null"), "{:?}", tree.keys());
+    assert_eq!(std::fs::read_to_string(world.context().join("from/kept")).unwrap(), "as it was");
+}

@@ -75,8 +75,9 @@ pub fn examine(request: &DoctorRequest) -> Vec<Finding> {
     let (situation, shares_processes) = foresee();
     let mut all = kernel::findings(situation, shares_processes);
     all.extend(users::findings(situation));
-    all.extend(groups::findings(request.rootless));
-    all.extend(network::findings(request));
+    // Root by name in a container asks whoever runs that; an ordinary user the system.
+    all.extend(groups::findings(request.rootless && !rustix::process::geteuid().is_root()));
+    all.extend(network::findings(request, situation));
     all.extend(places::findings(request));
     // Elsewhere there are none, or what has no namespaces has no mounts either.
     if matches!(situation, Situation::Root | Situation::UserNamespace(_)) {

@@ -1,10 +1,17 @@
 //! Networks: a bridge of one's own with NAT as root, a program that carries packets without.
 
 use super::{DoctorRequest, Finding};
+use crate::runtime::Situation;
 use crate::runtime::network::{Carrier, Network, Program, Unavailable, probe_tun};
 
-pub(super) fn findings(request: &DoctorRequest) -> Vec<Finding> {
-    vec![if request.rootless { carried(request) } else { bridge() }]
+pub(super) fn findings(request: &DoctorRequest, situation: Situation) -> Vec<Finding> {
+    match situation {
+        Situation::Root => vec![bridge()],
+        Situation::UserNamespace(_) => vec![carried(request)],
+        Situation::Chroot => vec![Finding::ok("network", "that of the container around this, for steps too")],
+        // Nothing runs that could have one.
+        Situation::Bare => Vec::new(),
+    }
 }
 
 fn bridge() -> Finding {
