@@ -37,10 +37,11 @@ pub(super) fn choose(store: &Store, wanted: Option<StorageDriver>) -> RootDriver
         Some(StorageDriver::Copy) => return RootDriver::Copy { why: None },
         None => {}
     }
-    let copy = |why: String| RootDriver::Copy { why: Some(why) };
+    // What that means is said of the steps and containers themselves.
     if !can_mount_roots() {
-        return copy("this process may mount nothing; `strake doctor` says what it lacks".to_owned());
+        return RootDriver::Copy { why: None };
     }
+    let copy = |why: String| RootDriver::Copy { why: Some(why) };
     let root = store.root().display();
     let elsewhere = "put the store on a volume or another disk with --root or STRAKE_ROOT";
     if !store.marks().are_native() {

@@ -163,7 +163,8 @@ impl Error {
                 Some("device nodes need root on the host; they cannot be made in a user namespace".to_owned())
             }
             (Error::Entry { action: "change the owner of", .. }, Errno::INVAL | Errno::PERM) => {
-                Some("the owner is outside of this user's range in /etc/subuid and /etc/subgid".to_owned())
+                let way = "it takes root, or a range in /etc/subuid and /etc/subgid; `strake copy` moves images without unpacking them";
+                Some(way.to_owned())
             }
             _ => None,
         }
