@@ -148,6 +148,17 @@ fn a_removed_container_leaves_nothing() {
 }
 
 #[test]
+fn a_container_that_removes_itself_can_be_stopped() {
+    let Some(world) = world() else { return };
+    for round in 0..6 {
+        let name = format!("c{round}");
+        world.strake(["run", "-d", "--rm", "--network", "none", "--name", &name, "localhost/busybox", "sleep", "1000"]).ok();
+        assert_eq!(world.strake(["stop", "-t", "0", &name]).ok().stdout, format!("{name}\n"));
+    }
+    wait_for("the last one to be gone", 20, || world.strake(["ps", "-aq"]).ok().stdout.is_empty());
+}
+
+#[test]
 fn the_network_is_none_or_the_hosts() {
     let Some(world) = world() else { return };
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
