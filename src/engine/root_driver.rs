@@ -32,20 +32,23 @@ impl FromStr for StorageDriver {
 
 /// Chooses for the layers in `store`. Where overlays have been mounted before, that is believed; else it is tried.
 pub(super) fn choose(store: &Store, wanted: Option<StorageDriver>) -> RootDriver {
-    match wanted {
-        Some(StorageDriver::Overlay) => return RootDriver::Overlay,
-        Some(StorageDriver::Copy) => return RootDriver::Copy { why: None },
-        None => {}
+    if wanted == Some(StorageDriver::Copy) {
+        return RootDriver::Copy { why: None };
     }
     // What that means is said of the steps and containers themselves.
-    if !can_mount_roots() {
+    if wanted.is_none() && !can_mount_roots() {
         return RootDriver::Copy { why: None };
     }
     let copy = |why: String| RootDriver::Copy { why: Some(why) };
     let root = store.root().display();
     let elsewhere = "put the store on a volume or another disk with --root or STRAKE_ROOT";
     if !store.marks().are_native() {
-        return copy(format!("the file system of the store `{root}` cannot keep what overlays consist of; {elsewhere}"));
+        let why = "is, or was begun, on a file system that cannot keep what overlays consist of";
+        return copy(format!("the store `{root}` {why}; {elsewhere}"));
+    }
+    // Whoever wants overlays where they cannot be mounted is told so by the kernel.
+    if wanted == Some(StorageDriver::Overlay) {
+        return RootDriver::Overlay;
     }
     let circumstances = circumstances();
     if store.mounts_overlays(&circumstances) {
@@ -69,19 +72,9 @@ fn trial(store: &Store) -> Result<(), Option<std::io::Error>> {
     let active = store.prepare().map_err(|_| None)?;
     let rootfs: RootfsMount = store.rootfs(&[], Some(&active), None);
     try_mount(&rootfs).map_err(|error| {
-        let refusals = [
-            libc::EINVAL,
-            libc::EPERM,
-            libc::EACCES,
-            libc::ENODEV,
-            libc::EOPNOTSUPP,
-            libc::ENOSYS,
-            libc::EXDEV,
-            libc::ELOOP,
-            libc::EREMOTE,
-            libc::ESTALE,
-        ];
-        Some(error).filter(|error| error.raw_os_error().is_some_and(|errno| refusals.contains(&errno)))
+        // What has nothing to do with overlays; their refusals have any number, EIO on FUSE among them.
+        let others = [libc::ENOENT, libc::ENOMEM, libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE, libc::EROFS];
+        Some(error).filter(|error| error.raw_os_error().is_some_and(|errno| !others.contains(&errno)))
     })
 }
 

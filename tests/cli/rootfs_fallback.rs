@@ -257,3 +257,34 @@ fn a_pipe_of_an_image_that_looks_like_the_mark_of_a_deletion_is_a_pipe() {
     }
     drop(overlay);
 }
+
+#[test]
+fn where_the_kernel_refuses_an_overlay_that_is_found_out_by_trying() {
+    if !able(&["docker-registry", "mount"]) || crate::common::which("fuse-overlayfs").is_none() {
+        eprintln!("skipped: needs fuse-overlayfs");
+        return;
+    }
+    let (world, plain) = (World::new(), World::new());
+    let at = world.root();
+    let name = |name: &str| world.path(name).display().to_string();
+    for path in [name("lower"), name("upper"), name("work"), at.display().to_string()] {
+        std::fs::create_dir_all(path).unwrap();
+    }
+    // A file system that has all that marks need, and that overlayfs takes for one of another machine.
+    let options = format!("lowerdir={},upperdir={},workdir={}", name("lower"), name("upper"), name("work"));
+    Run::new("fuse-overlayfs", ["-o", &options]).arg(&at).ok();
+    let mounted = Overlay { at };
+    let text = "FROM localhost/busybox\nRUN mkdir /d && echo 1 > /d/f && echo 1 > /g\nRUN rm /g && rm -r /d && mkdir /d && echo 2 > /d/g\n";
+    let ids = [&world, &plain].map(|world| {
+        world.busybox();
+        let done = world.build(text, &["--reproducible", "--build-arg", EPOCH]).ok();
+        let copied = world.root() == mounted.at;
+        assert_eq!(told(&done.stderr), usize::from(copied), "{done}");
+        if copied {
+            done.says(&["the kernel mounts no overlay on the store"]);
+        }
+        world.image(text, &["--reproducible", "--build-arg", EPOCH]).config["rootfs"]["diff_ids"].clone()
+    });
+    assert_eq!(ids[0], ids[1]);
+    drop(mounted);
+}
