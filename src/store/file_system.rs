@@ -10,6 +10,9 @@ use super::layout::random_name;
 use super::view::Marks;
 use crate::sys::RootDir;
 
+/// The number of FUSE in statfs(2).
+const FUSE: i64 = 0x6573_5546;
+
 impl Store {
     /// The marks of this store, where those of overlayfs would be `native`.
     ///
@@ -30,7 +33,9 @@ impl Store {
         // Not among the snapshots, where somebody may be clearing up.
         let (Ok(directory), Ok(name)) = (RootDir::open(self.root()), random_name()) else { return native };
         let name = format!("marks-{name}");
-        let marks = match native.can_be_kept(directory.as_fd(), name.as_ref()) {
+        // What FUSE has is another program's: one that overlays directories itself takes such marks for its own. Nor does the kernel mount overlays on it.
+        let is_fuse = rustix::fs::fstatfs(&directory).is_ok_and(|stat| stat.f_type == FUSE);
+        let marks = match !is_fuse && native.can_be_kept(directory.as_fd(), name.as_ref()) {
             true => native,
             false if Marks::Portable.can_be_kept(directory.as_fd(), name.as_ref()) => Marks::Portable,
             false => return native,

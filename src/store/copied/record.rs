@@ -149,7 +149,8 @@ impl Record {
     }
 }
 
-/// When a directory was made; the same for all where the file system does not tell.
+/// When a directory was made; the same for all where the file system does not tell. There one that took the place of another, and got its number again, passes for the same with all
+/// its entries deleted: another layer, which makes the same tree.
 fn birth(directory: &OwnedFd) -> (i64, i64) {
     let found = rustix::fs::statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME);
     let known = found.ok().filter(|found| StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME));

@@ -2,8 +2,8 @@
 //!
 //! Overlayfs has a character device 0/0 for a deletion (a whiteout), and an attribute for a directory that hides the one below it (an opaque one). Not every file
 //! system can keep them: an overlay lets nobody make that device, and some have no attributes. There a deletion is an empty pipe without permissions and with
-//! a time that no other has, and an opaque directory holds such a pipe called `.wh..wh..opq`, a name that no entry of a layer can have. Both are recognised by
-//! `stat` alone, and a deletion in either form is one in every store, so that a store may be moved. What an image brings is kept from looking like that
+//! a time that no other has, and an opaque directory holds such a pipe called `.strake-opaque`. (The names that layers as archives have for this will not do: fuse-overlayfs
+//! would take them, and the device, for marks of its own.) Both are recognised by `stat` alone, and a deletion in either form is one in every store, so that a store may be moved. What an image brings is kept from looking like that
 //! ([`pipe_time`]); a command that makes such a pipe deletes a file of its own image.
 
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ use crate::sys::{inode, xattr};
 const PIPE_TIME: (i64, u32) = (226_377_737, 0);
 
 /// What an opaque directory holds where there is no attribute for it.
-const OPAQUE: &str = ".wh..wh..opq";
+const OPAQUE: &str = ".strake-opaque";
 
 const TRUSTED: &str = "trusted.overlay.opaque";
 const USER: &str = "user.overlay.opaque";
@@ -75,7 +75,7 @@ impl Marks {
             Marks::Trusted => xattr::set(directory, path, TRUSTED.as_ref(), b"y"),
             Marks::User => xattr::set(directory, path, USER.as_ref(), b"y"),
             Marks::Portable => match make_pipe(directory, &path.join(OPAQUE)) {
-                Err(Errno::EXIST) => Ok(()),
+                Err(Errno::EXIST) if self.is_opaque_at(directory, path)? => Ok(()),
                 other => Ok(other?),
             },
         }
@@ -98,6 +98,7 @@ impl Marks {
             return false;
         }
         let kept = self.set_opaque_at(directory, path).is_ok() && self.is_opaque_at(directory, path).unwrap_or(false);
+        let _ = rustix::fs::unlinkat(directory, path.join(OPAQUE), AtFlags::empty());
         let _ = rustix::fs::unlinkat(directory, path, AtFlags::REMOVEDIR);
         kept
     }
