@@ -312,6 +312,7 @@ impl Engine {
         if let Some(command) = &request.test {
             self.test_image(&versions[0].image, command, &cancelled, progress).await?;
         }
+        self.name_versions(&versions).await?;
         self.deliver(&mut versions, epoch, &request.tags, &outputs, progress).await?;
         // There is always an output, and what the first one is of is the result.
         let mut delivered = versions.swap_remove(0);

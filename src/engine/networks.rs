@@ -326,7 +326,7 @@ impl Engine {
         }
         match container::change_networks(&info.dir) {
             // It has ended meanwhile.
-            Ok(()) | Err(container::Error::NotRunning { .. }) => Ok(()),
+            Ok(()) | Err(container::Error::NotRunning) => Ok(()),
             Err(error) => {
                 // What it is stays as it was, and so do its places on networks.
                 let _ = save_spec(&info.dir, before).and_then(|()| container::change_networks(&info.dir));

@@ -188,6 +188,8 @@ struct VersionTimes {
 pub(super) struct Version {
     times: VersionTimes,
     snapshots: Vec<SnapshotId>,
+    /// Its names in the store, which it gets by [`Engine::name_versions`].
+    names: Vec<Reference>,
     /// The image, with its manifest where one was made.
     pub(super) image: ImageRecord,
     /// The manifest that was made last.
@@ -242,14 +244,27 @@ impl Engine {
                         Some(latest) => rewrite_times(&store, &snapshots, base_layers, latest)?,
                         None => snapshots,
                     };
-                    let image = assemble(&store, config, &snapshots, &names, times.dates)?;
-                    Ok(Version { times, snapshots, image, manifest: None })
+                    let image = assemble(&store, config, &snapshots, &[], times.dates)?;
+                    Ok(Version { times, snapshots, names, image, manifest: None })
                 };
                 make().map_err(failed)
             });
             versions.push(made.await?);
         }
         Ok(versions)
+    }
+
+    /// Gives each version the names that it is kept by in the store.
+    pub(super) async fn name_versions(&self, versions: &[Version]) -> Result<(), Error> {
+        let named: Vec<_> = versions.iter().map(|version| (version.image.id.clone(), version.names.clone())).collect();
+        let store = self.store.clone();
+        blocking(move || {
+            for (image, names) in named {
+                names.iter().try_for_each(|name| store.tag(name, &image, None).map(drop))?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Brings a result to all of its places, one after the other: local ones first, so that a registry that is down loses nothing.

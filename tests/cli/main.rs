@@ -19,6 +19,7 @@ mod crash;
 mod crowd;
 mod doctor;
 mod edit;
+mod endings;
 mod escapes;
 mod exec;
 mod failures;

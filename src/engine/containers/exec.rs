@@ -46,7 +46,11 @@ impl Engine {
         let mut process = spec.sandbox.process.clone();
         process.args = options.args.iter().map(OsString::from).collect();
         process.terminal = options.terminal;
-        if let Some(workdir) = &options.workdir {
+        if let Some(workdir) = options.workdir.as_deref().filter(|workdir| !workdir.is_empty()) {
+            if !workdir.starts_with('/') {
+                let message = format!("the working directory `{workdir}` is not an absolute path");
+                return Err(info.failed("run a command in", container::Error::Start { message, code: 126, hint: None }));
+            }
             process.cwd = RootPath::new(workdir);
         }
         let mut home = None;
@@ -75,8 +79,11 @@ impl Engine {
             stdin: options.stdin,
             detach: options.detach,
         };
-        let started = container::exec(&info.dir, &request);
-        let (_, attachment) = started.map_err(|source| info.failed("run a command in", source))?;
+        let (_, attachment) = container::exec(&info.dir, &request).map_err(|source| match source {
+            // It has just ended.
+            container::Error::NotRunning | container::Error::Gone => not_running(info),
+            source => info.failed("run a command in", source),
+        })?;
         Ok((request.id, attachment))
     }
 
@@ -88,11 +95,16 @@ impl Engine {
             return Err(Error::Usage { message: format!("cannot {action} the container `{name}`: it is paused"), hint });
         }
         if matches!(info.state, Some(State::Restarting { .. })) {
-            let hint = Some("wait until it runs".to_owned());
-            return Err(Error::Usage { message: format!("cannot {action} the container `{name}`: it is restarting"), hint });
+            return Err(restarting(info, action));
         }
         if info.is_running() { Ok(()) } else { Err(not_running(info)) }
     }
+}
+
+/// What is said of one that its restart policy is about to start again.
+pub(super) fn restarting(info: &ContainerInfo, action: &str) -> Error {
+    let message = format!("cannot {action} the container `{}`: it is restarting", info.record.name);
+    Error::Usage { message, hint: Some("wait until it runs".to_owned()) }
 }
 
 fn not_running(info: &ContainerInfo) -> Error {

@@ -32,25 +32,49 @@ pub enum Healed {
 }
 
 impl Engine {
-    /// Stops a container if it runs, and starts it again in the background. Gives what the user should know.
+    /// Stops a container if it runs, and starts it again in the background. Gives what the user should know. One that removes itself does not do so in between.
     pub fn restart_container(&self, info: &ContainerInfo, signal: Option<i32>, timeout: Option<Duration>) -> Result<Vec<String>, Error> {
-        self.stop_container(info, signal, timeout)?;
-        let warnings = self.start_container(info, Mode::Detached)?.warnings;
+        let removes_itself = info.spec.as_ref().is_some_and(|spec| spec.auto_remove);
+        if removes_itself {
+            self.set_auto_remove(info, false)?;
+        }
+        let started = self.stop_container(info, signal, timeout).and_then(|()| self.start_container(info, Mode::Detached));
+        if removes_itself {
+            self.set_auto_remove(info, true)?;
+            // It may have ended before it knew.
+            self.finish_container(&info.record.id)?;
+        }
+        let warnings = started?.warnings;
         self.event("container", "restart", info, &[]);
         Ok(warnings)
     }
 
+    /// Changes whether a container removes itself.
+    fn set_auto_remove(&self, info: &ContainerInfo, auto_remove: bool) -> Result<(), Error> {
+        let failed =
+            |source| if info.dir.exists() { info.failed("restart", source) } else { info.failed("restart", container::Error::Gone) };
+        let spec = container::load_spec(&info.dir).map_err(failed)?;
+        save_spec(&info.dir, &container::ContainerSpec { auto_remove, ..spec }).map_err(failed)
+    }
+
     /// Makes all processes of a container stand still.
     pub fn pause_container(&self, info: &ContainerInfo) -> Result<(), Error> {
-        let Some(State::Running { pid, cgroups, .. }) = &info.state else { return Err(not_in_state(info, "running")) };
         if info.is_paused() {
             return Err(Error::Usage { message: format!("the container `{}` is already paused", info.record.name), hint: None });
         }
-        container::pause(&info.record.id, *pid, cgroups).map_err(|source| {
+        self.must_run(info, "pause")?;
+        let Some(State::Running { pid, cgroups, .. }) = &info.state else { return Err(not_in_state(info, "running")) };
+        if let Err(source) = container::pause(&info.record.id, *pid, cgroups) {
             // Rather all of it than a part.
             let _ = container::unpause(&info.record.id, cgroups);
-            info.failed("pause", source)
-        })?;
+            return Err(match source {
+                container::Error::NotRunning if info.spec.as_ref().is_some_and(|spec| spec.restart != RestartPolicy::No) => {
+                    super::exec::restarting(info, "pause")
+                }
+                container::Error::NotRunning => not_in_state(info, "running"),
+                source => info.failed("pause", source),
+            });
+        }
         self.event("container", "pause", info, &[]);
         Ok(())
     }

@@ -63,6 +63,9 @@ impl ContainerInfo {
     }
 
     pub(super) fn failed(&self, action: &'static str, source: container::Error) -> Error {
-        Error::Container { action, name: self.record.name.clone(), source }
+        match source {
+            container::Error::Gone => Error::NoSuchContainer { name: self.record.name.clone() },
+            source => Error::Container { action, name: self.record.name.clone(), source },
+        }
     }
 }

@@ -30,7 +30,7 @@ mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::oci::Platform;
 use crate::runtime::container::{
@@ -58,6 +58,9 @@ pub use network::{NetworkChoice, RunNetwork};
 pub use security::SeccompRequest;
 pub use usage::{ContainerUsage, ProcessRow};
 pub use volumes::VolumeInfo;
+
+/// How long somebody else's start of a container is waited for.
+const STARTING: Duration = Duration::from_secs(30);
 
 /// What a container is to be, beyond what its image says.
 #[derive(Clone, Debug)]
@@ -246,8 +249,35 @@ impl Engine {
         started
     }
 
+    /// Starts a container unless it runs, or somebody else starts it at this moment: then it gives `None` once it runs.
+    ///
+    /// # Errors
+    /// It stands still, or cannot be started.
+    pub fn start_unless_running(&self, info: &ContainerInfo, mode: Mode) -> Result<Option<Started>, Error> {
+        let (mut now, begun) = (info.clone(), Instant::now());
+        loop {
+            if now.is_paused() {
+                self.must_run(&now, "start")?;
+            }
+            if now.is_alive() {
+                return Ok(None);
+            }
+            match self.start_container(&now, mode) {
+                // Whoever starts it may fail yet.
+                Err(Error::Container { source: container::Error::Running, .. }) if begun.elapsed() < STARTING => {
+                    now = self.container(&info.record.id)?
+                }
+                other => return other.map(Some),
+            }
+        }
+    }
+
     /// A connection to a running container that gets its output from now on.
+    ///
+    /// # Errors
+    /// The container does not run or stands still.
     pub fn attach_container(&self, info: &ContainerInfo) -> Result<Attachment, Error> {
+        self.must_run(info, "attach to")?;
         container::attach(&info.dir).map_err(|source| info.failed("attach to", source))
     }
 
@@ -271,11 +301,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Sends a signal to a container.
+    /// Sends a signal to a container, which goes on if it stands still.
     pub fn kill_container(&self, info: &ContainerInfo, signal: i32) -> Result<(), Error> {
-        container::kill(&info.dir, signal).map_err(|source| info.failed("send a signal to", source))?;
-        // What stands still could not be ended by it otherwise.
-        self.thaw(info)
+        container::kill(&info.dir, signal).map_err(|source| info.failed("send a signal to", source))
     }
 
     /// Waits for a container's end and gives its exit code.
@@ -319,7 +347,10 @@ impl Engine {
         {
             runtime.forget(&spec.id, &spec.sandbox);
         }
-        self.store().remove_container(&info.record.id)?;
+        if !self.store().remove_container(&info.record.id)? {
+            // Somebody else is at it, perhaps the container itself.
+            return Ok(());
+        }
         fault_point("container:removed");
         self.event("container", "destroy", info, &[]);
         let mounted = if volumes { info.spec.as_ref().map_or_else(Vec::new, |spec| self.volumes_of(spec)) } else { Vec::new() };

@@ -275,13 +275,9 @@ impl Pump<'_> {
             // A command in the container goes only with that, which ends it by SIGKILL.
             return Ok(Outcome::Exited { code: 137, oom_killed: false });
         }
-        control::wait(self.interrupts.dir)?;
-        match load_state(self.interrupts.dir)? {
-            State::Exited { code, oom_killed, .. } => Ok(Outcome::Exited { code, oom_killed }),
-            State::Created | State::Running { .. } | State::Restarting { .. } => {
-                Err(Error::NotRunning { dir: self.interrupts.dir.to_owned() })
-            }
-        }
+        let code = control::wait(self.interrupts.dir)?;
+        let oom_killed = matches!(load_state(self.interrupts.dir), Ok(State::Exited { oom_killed: true, .. }));
+        Ok(Outcome::Exited { code, oom_killed })
     }
 
     fn on_input(&mut self) -> Result<(), Error> {

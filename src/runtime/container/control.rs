@@ -24,12 +24,16 @@ pub fn attach(dir: &Path) -> Result<Attachment, Error> {
     Ok(Attachment::new(dir, stream))
 }
 
-/// Sends a signal to the container's PID 1; returns when it is sent.
+/// Sends a signal to the container's PID 1; returns when it is sent. A container that stands still goes on, as it could not hear it otherwise.
 pub fn kill(dir: &Path, signal: i32) -> Result<(), Error> {
     if !(1..=64).contains(&signal) {
         return Err(Error::NoSuchSignal(signal));
     }
-    tell(dir, &ClientFrame::Signal(signal))
+    tell(dir, &ClientFrame::Signal(signal))?;
+    match (load_state(dir), dir.file_name().and_then(|id| id.to_str())) {
+        (Ok(State::Running { cgroups, .. }), Some(id)) => super::pause::unpause(id, &cgroups),
+        _ => Ok(()),
+    }
 }
 
 /// Lets a running container take in what its spec says of networks and names, and returns when it has.
@@ -42,7 +46,7 @@ pub fn change_networks(dir: &Path) -> Result<(), Error> {
     let (mut incoming, mut buffer) = (Incoming::default(), [0; 4096]);
     loop {
         match stream.read(&mut buffer) {
-            Ok(0) => return Err(Error::NotRunning { dir: dir.to_owned() }),
+            Ok(0) => return Err(Error::NotRunning),
             Ok(length) => incoming.push(&buffer[..length]),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Error::socket("hear from")(error)),
@@ -54,7 +58,7 @@ pub fn change_networks(dir: &Path) -> Result<(), Error> {
                 return Err(Error::Networks { message: String::from_utf8_lossy(message).into_owned() });
             }
             // It has just ended.
-            Ok(Some(ServerFrame::Exited { .. })) => return Err(Error::NotRunning { dir: dir.to_owned() }),
+            Ok(Some(ServerFrame::Exited { .. })) => return Err(Error::NotRunning),
             Ok(Some(_)) | Err(_) => return Err(Error::socket("understand")(std::io::Error::from(std::io::ErrorKind::InvalidData))),
         }
     }
@@ -80,14 +84,18 @@ pub fn exec(dir: &Path, request: &ExecRequest) -> Result<(u32, Attachment), Erro
     let mut bytes = Vec::with_capacity(json.len() + 64);
     json.chunks(MAX_PAYLOAD).for_each(|piece| ClientFrame::RequestPart(piece).encode(&mut bytes));
     ClientFrame::Exec.encode(&mut bytes);
-    stream.write_all(&bytes).map_err(Error::socket("tell"))?;
+    stream.write_all(&bytes).map_err(|source| match source.kind() {
+        // It has ended before it took the connection.
+        std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => Error::NotRunning,
+        _ => Error::Socket { verb: "tell", source },
+    })?;
     // Byte by byte as far as this frame goes: what follows belongs to the attachment.
     let mut incoming = Incoming::default();
     let mut byte = [0; 1];
     let _ = stream.set_read_timeout(Some(PROMPT));
     loop {
         match stream.read(&mut byte) {
-            Ok(0) => return Err(Error::NotRunning { dir: dir.to_owned() }),
+            Ok(0) => return Err(Error::NotRunning),
             Ok(_) => incoming.push(&byte),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             // A command may take its time to start; a supervisor that stands still starts none.
@@ -95,7 +103,7 @@ pub fn exec(dir: &Path, request: &ExecRequest) -> Result<(u32, Attachment), Erro
                 Some((pid, _)) if is_stopped(pid) => return Err(Error::Stopped { pid }),
                 _ => continue,
             },
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Err(Error::NotRunning { dir: dir.to_owned() }),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Err(Error::NotRunning),
             Err(error) => return Err(Error::socket("hear from")(error)),
         }
         match incoming.next_of_server() {
@@ -119,7 +127,7 @@ pub(super) fn root(dir: &Path) -> Result<OwnedFd, Error> {
     send(&stream, &ClientFrame::Root)?;
     let _ = stream.set_read_timeout(Some(PROMPT));
     let answer = crate::runtime::wire::receive(stream.as_fd(), 16).map_err(Error::socket("hear from"))?;
-    answer.and_then(|(_, mut descriptors)| descriptors.pop()).ok_or_else(|| Error::NotRunning { dir: dir.to_owned() })
+    answer.and_then(|(_, mut descriptors)| descriptors.pop()).ok_or(Error::NotRunning)
 }
 
 /// The IDs of the commands that run in a running container beside its own.
@@ -130,9 +138,9 @@ pub fn execs(dir: &Path) -> Vec<String> {
 
 /// Asks the container to stop, kills it after a while, and gives its exit code. `None` takes the signal and the time that it was made with.
 pub fn stop(dir: &Path, signal: Option<i32>, timeout: Option<Duration>) -> Result<u8, Error> {
-    let spec = load_spec(dir)?;
+    let spec = load_spec(dir).map_err(|error| if dir.exists() { error } else { Error::Gone })?;
     let stream = match connect(dir) {
-        Err(Error::NotRunning { .. }) => return wait(dir),
+        Err(Error::NotRunning) => return wait(dir),
         other => other?,
     };
     send(&stream, &ClientFrame::Signal(signal.unwrap_or(spec.stop_signal)))?;
@@ -151,7 +159,7 @@ pub fn stop(dir: &Path, signal: Option<i32>, timeout: Option<Duration>) -> Resul
 /// How long a supervisor may take for what it does at once.
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// Ends a container whatever happens: by SIGKILL, or where its supervisor does not answer (somebody has stopped it), together with that.
+/// Ends a container whatever happens, and leaves alone what has ended or is gone: by SIGKILL, or where its supervisor does not answer (somebody has stopped it), together with that.
 pub fn destroy(dir: &Path) -> Result<(), Error> {
     match connect(dir) {
         Ok(stream) => {
@@ -159,7 +167,7 @@ pub fn destroy(dir: &Path) -> Result<(), Error> {
                 return Ok(());
             }
         }
-        Err(Error::NotRunning { .. }) if unlocked(dir, Duration::ZERO)? => return Ok(()),
+        Err(Error::NotRunning) if unlocked(dir, Duration::ZERO)? => return Ok(()),
         // It is starting, or ending.
         Err(_) if unlocked(dir, PROMPT)? => return Ok(()),
         Err(_) => {}
@@ -208,19 +216,20 @@ fn is_stopped(pid: i32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
 }
 
-/// Waits for the container's end and gives its exit code.
+/// Waits for the container's end and gives its exit code, also where it removes itself then.
 pub fn wait(dir: &Path) -> Result<u8, Error> {
-    ContainerDir::new(dir).wait_unlocked()?;
-    match load_state(dir)? {
-        State::Exited { code, .. } => Ok(code),
-        State::Created | State::Running { .. } | State::Restarting { .. } => Err(Error::NotRunning { dir: dir.to_owned() }),
+    let left = ContainerDir::new(dir).wait_unlocked()?;
+    match (load_state(dir), left) {
+        (Ok(State::Exited { code, .. }), _) | (Err(Error::Gone), Some(code)) => Ok(code),
+        (Ok(State::Created | State::Running { .. } | State::Restarting { .. }), _) => Err(Error::NotRunning),
+        (Err(error), _) => Err(error),
     }
 }
 
 pub(super) fn connect(dir: &Path) -> Result<UnixStream, Error> {
     let (_open, path) = ContainerDir::new(dir).socket()?;
     UnixStream::connect(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Error::NotRunning { dir: dir.to_owned() },
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Error::NotRunning,
         _ => Error::Socket { verb: "reach", source },
     })
 }

@@ -25,17 +25,14 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// The container runs already.
-    #[error("the container in `{}` is running", dir.display())]
-    Running {
-        /// Its directory.
-        dir: PathBuf,
-    },
+    #[error("the container is running")]
+    Running,
     /// The container does not run.
-    #[error("the container in `{}` is not running", dir.display())]
-    NotRunning {
-        /// Its directory.
-        dir: PathBuf,
-    },
+    #[error("the container is not running")]
+    NotRunning,
+    /// The container's directory has been removed.
+    #[error("the container is gone")]
+    Gone,
     /// The supervisor could not be started.
     #[error("cannot start the supervisor `{}`", program.display())]
     Spawn {
@@ -45,11 +42,8 @@ pub enum Error {
         source: io::Error,
     },
     /// The supervisor ended before it said anything.
-    #[error("the supervisor of `{}` ended without a word", dir.display())]
-    SupervisorDied {
-        /// The container's directory.
-        dir: PathBuf,
-    },
+    #[error("the container's supervisor ended without a word")]
+    SupervisorDied,
     /// The supervisor could not start the container.
     #[error("{message}")]
     Start {

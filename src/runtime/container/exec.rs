@@ -29,7 +29,7 @@ use super::state::ContainerDir;
 use super::streams::Streams;
 use super::supervisor::{StartError, chain, journal};
 use super::{ContainerSpec, LogDriver, LogSettings, StdinMode};
-use crate::runtime::{Child, Privileges, ProcessSpec, SandboxIo, SandboxSpec, foreign, launch};
+use crate::runtime::{self, Child, Privileges, ProcessSpec, SandboxIo, SandboxSpec, foreign, launch};
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap};
 
 /// The largest request that a supervisor takes: more than the kernel lets a process have as arguments and environment.
@@ -37,6 +37,9 @@ pub(super) const MAX_REQUEST: usize = 8 << 20;
 
 /// How long after the container's end its commands may take to be gone.
 const LAST: Duration = Duration::from_secs(1);
+
+/// How long after a failure the container's own end may become visible.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// A command that is to run in a running container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,11 +159,27 @@ fn run(request: &ExecRequest, mut client: Client, control: UnixStream, container
     let _ = close_from(3, &[client.as_fd(), control.as_fd(), container.process.joinable()]);
     let _ = rustix::thread::set_name(c"strake-exec");
     let Err(error) = serve(request, &mut client, control, container);
-    let code = if let StartError::Sandbox(error) = &error { error.exit_code() } else { 125 };
+    let code = match &error {
+        // As Docker has it: what the command's sandbox refuses (a working directory) means that it cannot be executed.
+        StartError::Sandbox(error) if error.exit_code() == 125 => 126,
+        StartError::Sandbox(error) => error.exit_code(),
+        _ => 125,
+    };
+    if !matches!(error, StartError::Sandbox(runtime::Error::Exec(_))) && has_ended(container) {
+        // Hanging up says that the container does not run.
+        exit_now(i32::from(code));
+    }
     let report = Report::Failed { code, message: chain(&error), hint: error.hint() };
     client.send(&ServerFrame::Failed(&serde_json::to_vec(&report).unwrap_or_default()));
     client.flush_to_the_end();
     exit_now(i32::from(code))
+}
+
+/// Whether the container has ended, or does so within a moment: what it takes with it goes before its end can be seen.
+fn has_ended(container: &Joined<'_>) -> bool {
+    let timeout = Timespec { tv_sec: 0, tv_nsec: MOMENT.subsec_nanos().into() };
+    let process = container.process.joinable();
+    matches!(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)), Ok(1..))
 }
 
 fn serve(request: &ExecRequest, client: &mut Client, control: UnixStream, container: &Joined<'_>) -> Result<Infallible, StartError> {

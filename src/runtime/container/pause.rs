@@ -33,8 +33,17 @@ pub fn is_paused(id: &str, groups: &[PathBuf]) -> bool {
 /// Stops all processes of a container, of which `pid` is the first.
 ///
 /// # Errors
-/// There is no freezer, or it takes too long.
+/// There is no freezer, or it takes too long. [`Error::NotRunning`]: the container has ended meanwhile.
 pub fn pause(id: &str, pid: u32, groups: &[PathBuf]) -> Result<(), Error> {
+    let frozen = freeze(id, pid, groups);
+    if Path::new(&format!("/proc/{pid}")).exists() {
+        return frozen;
+    }
+    forget(id);
+    Err(Error::NotRunning)
+}
+
+fn freeze(id: &str, pid: u32, groups: &[PathBuf]) -> Result<(), Error> {
     if is_unified() {
         let Some(group) = groups.iter().find(|group| group.join("cgroup.freeze").exists()) else { return Err(Error::NoFreezer) };
         write(&group.join("cgroup.freeze"), "1")?;
@@ -73,11 +82,15 @@ fn gather(group: &Path, pid: u32) -> Result<(), Error> {
 
 /// Lets a container go on. One that does not stand still is left alone.
 pub fn unpause(id: &str, groups: &[PathBuf]) -> Result<(), Error> {
-    for freeze in groups.iter().map(|group| group.join("cgroup.freeze")).filter(|freeze| freeze.exists()) {
-        write(&freeze, "0")?;
+    let unified = groups.iter().map(|group| (group.join("cgroup.freeze"), "0"));
+    for (file, word) in unified.chain([(legacy(id).join("freezer.state"), "THAWED")]) {
+        match write(&file, word) {
+            // There is no such group, or it has just gone with the container.
+            Err(_) if !file.exists() => {}
+            other => other?,
+        }
     }
-    let state = legacy(id).join("freezer.state");
-    if state.exists() { write(&state, "THAWED") } else { Ok(()) }
+    Ok(())
 }
 
 /// Removes the group of the v1 freezer of a container that has ended; lets what is left in it go on, so that it can end.

@@ -43,7 +43,7 @@ pub fn open_root(dir: &Path) -> Result<ContainerRoot, Error> {
         let root = root.map_err(Error::file("open", &path))?;
         // The process may have ended, and another have its number.
         if start_ticks(pid) != Some(started) {
-            return Err(Error::NotRunning { dir: dir.to_owned() });
+            return Err(Error::NotRunning);
         }
         return Ok(ContainerRoot { root, _lock: None });
     }

@@ -86,14 +86,29 @@ impl Started {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Report {
-    Started { pid: u32, warnings: Vec<String> },
-    Failed { code: u8, message: String, hint: Option<String> },
+    Started {
+        pid: u32,
+        warnings: Vec<String>,
+    },
+    Failed {
+        code: u8,
+        message: String,
+        hint: Option<String>,
+    },
+    /// Another supervisor has the container.
+    Running,
 }
 
 impl Starter {
     /// Starts the container in `dir`, and returns when its command runs or could not be started.
+    ///
+    /// # Errors
+    /// [`Error::Running`]: it runs, or somebody else is starting it.
     pub fn start(&self, dir: &Path, mode: Mode) -> Result<Started, Error> {
-        let dir = dir.canonicalize().map_err(Error::file("open", dir))?;
+        let dir = match dir.canonicalize() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::Gone),
+            other => other.map_err(Error::file("open", dir))?,
+        };
         let (attachment, stdin) = match mode {
             Mode::Detached => (None, Stdio::null()),
             Mode::Attached => {
@@ -117,9 +132,13 @@ impl Starter {
                 let _ = supervisor.wait();
                 Err(Error::Start { message, code, hint })
             }
+            Some(Report::Running) => {
+                let _ = supervisor.wait();
+                Err(Error::Running)
+            }
             None => {
                 let _ = supervisor.wait();
-                Err(Error::SupervisorDied { dir })
+                Err(Error::SupervisorDied)
             }
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! <dir>/config.json    ContainerSpec, replaced by renaming
 //! <dir>/state.json     State, replaced by renaming
-//! <dir>/lock           flock()ed by the supervisor from before the start until the exit is on record
+//! <dir>/lock           flock()ed by the supervisor from before the start until the exit is on record; then it holds the exit code
 //! <dir>/attach.sock    where the supervisor listens
 //! <dir>/hosts          /etc/hosts of the container, where it has a private network
 //! <dir>/container.log  output; older parts are container.log.1, .2, ...
@@ -15,7 +15,7 @@
 //! `state.json` may lie (its writer can be killed); the lock cannot. So a state that says "running" counts only while the lock is held.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -122,13 +122,19 @@ impl ContainerDir {
     /// A path of the socket that is short enough for a socket address however deep the directory is. Valid while the descriptor is open.
     pub(super) fn socket(&self) -> Result<(OwnedFd, PathBuf), Error> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(&self.path, flags, Mode::empty()).map_err(|e| Error::file("open", &self.path)(e.into()))?;
+        let dir = rustix::fs::open(&self.path, flags, Mode::empty()).map_err(|e| self.failed("open", &self.path)(e.into()))?;
         let path = descriptor_path(&dir).join("attach.sock");
         Ok((dir, path))
     }
 
     pub(super) fn write_state(&self, state: &State) -> Result<(), Error> {
         write(&self.file("state.json"), state)
+    }
+
+    /// A failure with a file of the directory; [`Error::Gone`] where there is no directory any more.
+    fn failed(&self, verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        let (failed, gone) = (Error::file(verb, path), !self.path.exists());
+        move |source| if gone && source.kind() == std::io::ErrorKind::NotFound { Error::Gone } else { failed(source) }
     }
 
     /// The lock file, opened. Only its owner may: anyone who can read it could lock it.
@@ -141,7 +147,7 @@ impl ContainerDir {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(Error::file("open", &path))?;
+            .map_err(|source| self.failed("open", &path)(source))?;
         Ok((file, path))
     }
 
@@ -151,9 +157,13 @@ impl ContainerDir {
         let begun = Instant::now();
         loop {
             match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-                Ok(()) => return Ok(RunLock(file)),
+                Ok(()) => {
+                    // What the run before has left.
+                    file.set_len(0).map_err(Error::file("write", &path))?;
+                    return Ok(RunLock(file));
+                }
                 Err(Errno::WOULDBLOCK) if begun.elapsed() < self.patience() => std::thread::sleep(Duration::from_millis(2)),
-                Err(Errno::WOULDBLOCK) => return Err(Error::Running { dir: self.path.clone() }),
+                Err(Errno::WOULDBLOCK) => return Err(Error::Running),
                 Err(errno) => return Err(Error::file("lock", &path)(errno.into())),
             }
         }
@@ -167,9 +177,12 @@ impl ContainerDir {
         }
     }
 
-    /// Whether a supervisor holds the lock.
+    /// Whether a supervisor holds the lock. Nobody holds that of a container that is gone.
     pub(super) fn is_locked(&self) -> Result<bool, Error> {
-        let (file, path) = self.lock_file()?;
+        let (file, path) = match self.lock_file() {
+            Err(Error::Gone) => return Ok(false),
+            other => other?,
+        };
         match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockShared)) {
             Ok(()) => drop(RunLock(file)),
             Err(Errno::WOULDBLOCK) => return Ok(true),
@@ -178,18 +191,29 @@ impl ContainerDir {
         Ok(false)
     }
 
-    /// Waits until no supervisor holds the lock.
-    pub(super) fn wait_unlocked(&self) -> Result<(), Error> {
-        let (file, path) = self.lock_file()?;
+    /// Waits until no supervisor holds the lock. Gives the exit code that the last one has left, which is known even where the container has removed itself since.
+    pub(super) fn wait_unlocked(&self) -> Result<Option<u8>, Error> {
+        let (mut file, path) = self.lock_file()?;
         rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockShared)).map_err(|e| Error::file("lock", &path)(e.into()))?;
+        let mut code = String::new();
+        let read = file.read_to_string(&mut code);
         drop(RunLock(file));
-        Ok(())
+        read.map_err(Error::file("read", &path))?;
+        Ok(code.parse().ok())
     }
 }
 
 /// The lock that makes a container "running". Released by name: a child that is just being started may have the descriptor too.
 #[derive(Debug)]
 pub(super) struct RunLock(File);
+
+impl RunLock {
+    /// Leaves the exit code for those who wait for the lock.
+    pub(super) fn leave(&self, code: u8) {
+        // Who waits has the state's file as well, unless the container removes itself.
+        let _ = (&self.0).rewind().and_then(|()| (&self.0).write_all(code.to_string().as_bytes()));
+    }
+}
 
 impl Drop for RunLock {
     fn drop(&mut self) {
@@ -220,13 +244,14 @@ pub fn load_spec(dir: &Path) -> Result<ContainerSpec, Error> {
 pub fn load_state(dir: &Path) -> Result<State, Error> {
     let dir = ContainerDir::new(dir);
     let path = dir.file("state.json");
-    let state: State = read(&path)?;
+    let gone = |error| if dir.path.exists() { error } else { Error::Gone };
+    let state: State = read(&path).map_err(gone)?;
     if !matches!(state, State::Running { .. } | State::Restarting { .. }) || dir.is_locked()? {
         return Ok(state);
     }
     // The lock is free: either the exit has just been recorded, or nobody is left to do it.
     let killed = Some("the supervisor was killed".to_owned());
-    Ok(match read(&path)? {
+    Ok(match read(&path).map_err(gone)? {
         State::Running { started_at, restarts, .. } => State::Exited {
             code: UNSEEN,
             oom_killed: false,
@@ -311,11 +336,41 @@ mod tests {
         let lock = container.lock().unwrap();
         container.write_state(&running()).unwrap();
         assert_eq!(load_state(dir.path()).unwrap(), running());
-        assert!(matches!(container.lock(), Err(Error::Running { .. })));
+        assert!(matches!(container.lock(), Err(Error::Running)));
         drop(lock);
         assert!(matches!(load_state(dir.path()).unwrap(), State::Exited { code: 137, finished_at: None, .. }));
-        container.wait_unlocked().unwrap();
+        assert_eq!(container.wait_unlocked().unwrap(), None);
         container.lock().unwrap();
+    }
+
+    #[test]
+    fn who_waits_learns_the_exit_code_of_what_has_been_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let container = ContainerDir::new(&dir.path().join("it"));
+        std::fs::create_dir(container.path()).unwrap();
+        let lock = container.lock().unwrap();
+        let waiter = std::thread::spawn({
+            let container = container.clone();
+            move || container.wait_unlocked().unwrap()
+        });
+        // It has the file open by then.
+        let holders = || {
+            std::fs::read_dir("/proc/self/fd")
+                .unwrap()
+                .flatten()
+                .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+                .filter(|path| path.ends_with("it/lock"))
+                .count()
+        };
+        while holders() < 2 {
+            std::thread::yield_now();
+        }
+        std::fs::remove_dir_all(container.path()).unwrap();
+        lock.leave(3);
+        drop(lock);
+        assert_eq!(waiter.join().unwrap(), Some(3));
+        assert!(matches!(container.wait_unlocked(), Err(Error::Gone)));
+        assert!(!container.is_locked().unwrap());
     }
 
     #[test]

@@ -63,6 +63,10 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, programs: &[Pro
     let dir = ContainerDir::new(&dir);
     match run(&dir, first, programs) {
         Ok(()) => 0,
+        Err(StartError::Container(Error::Running)) => {
+            report(&Report::Running);
+            125
+        }
         Err(error) => {
             let code = match &error {
                 StartError::Sandbox(error) => error.exit_code(),
@@ -134,6 +138,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, programs: &[Program]) -> R
         };
         let Some((delay, listener)) = restarts.next(spec.restart, &ended, began.elapsed()).zip(listener) else {
             record(dir, &exited(by_hand));
+            lock.leave(code);
             // Nobody can attach any more; who did hears of the end. From here on the container may be started again.
             let _ = std::fs::remove_file(dir.file("attach.sock"));
             let slow = service.say_goodbye(code, oom_killed);
@@ -149,6 +154,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, programs: &[Program]) -> R
         drop(network);
         if !wait_out(&listener, delay) {
             record(dir, &stopped);
+            lock.leave(code);
             let _ = std::fs::remove_file(dir.file("attach.sock"));
             return Ok(());
         }

@@ -160,7 +160,7 @@ fn output_and_exit_code_come_back_and_are_on_record() {
     let mut log = lab.log();
     log.sort();
     assert_eq!(log, ["err\n", "out\n"]);
-    assert!(matches!(kill(&lab.dir(), 9), Err(Error::NotRunning { .. })));
+    assert!(matches!(kill(&lab.dir(), 9), Err(Error::NotRunning)));
 }
 
 #[test]

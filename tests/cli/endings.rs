@@ -1,0 +1,189 @@
+//! What is asked of containers while they end, are removed, are started by somebody else, or stand still.
+
+use std::io::Read;
+use std::process::{Child, Output, Stdio};
+
+use crate::common::{Done, World, wait_for, world};
+
+/// Starts a container in the background that removes itself when it has ended.
+#[track_caller]
+fn passing(world: &World, name: &str, script: &str) {
+    world.strake(["run", "-d", "--rm", "--network", "none", "--name", name, "localhost/busybox", "sh", "-c", script]).ok();
+}
+
+#[track_caller]
+fn state(world: &World, name: &str) -> String {
+    world.strake(["inspect", "-f", "{{.State.Status}}", name]).ok().stdout.trim_end().to_owned()
+}
+
+/// A command that runs beside the test.
+fn beside(world: &World, args: &[&str]) -> Child {
+    let mut run = world.strake(args);
+    run.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// How such a command ended.
+fn ended(child: Child) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// That a message names no file of the store.
+#[track_caller]
+fn names_no_file(done: &Done, world: &World) {
+    assert!(!done.stderr.contains(world.root().to_str().unwrap()), "{done}");
+}
+
+/// Whether the machine can make containers stand still.
+fn paused(world: &World, name: &str) -> bool {
+    let done = world.strake(["pause", name]).run();
+    assert!(done.code == 0 || done.stderr.contains("freezer"), "{done}");
+    done.code == 0
+}
+
+#[test]
+fn who_waits_for_a_container_that_removes_itself_gets_its_exit_code() {
+    let Some(world) = world() else { return };
+    for code in 3..7 {
+        let name = format!("c{code}");
+        passing(&world, &name, &format!("while [ ! -e /go ]; do sleep 0.05; done; exit {code}"));
+        let waiters: Vec<Child> = (0..3).map(|_| beside(&world, &["wait", &name])).collect();
+        wait_for("the waiters", 60, || waiters.iter().all(|waiter| waits_for_a_lock(waiter.id())));
+        world.strake(["exec", &name, "touch", "/go"]).ok();
+        for waiter in waiters {
+            assert_eq!(ended(waiter), (Some(0), format!("{code}\n"), String::new()));
+        }
+    }
+    wait_for("the last one to be gone", 20, || world.strake(["ps", "-aq"]).ok().stdout.is_empty());
+    let late = world.strake(["wait", "c3"]).fails();
+    late.says(&["no such container", "`c3`"]);
+}
+
+/// Whether a process waits for a lock, as the kernel tells it.
+fn waits_for_a_lock(pid: u32) -> bool {
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| line.contains("->") && line.split_whitespace().any(|word| word == pid.to_string()))
+}
+
+#[test]
+fn the_log_of_a_container_can_be_followed_until_that_is_removed() {
+    let Some(world) = world() else { return };
+    world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sh", "-c", "echo ready; exec sleep 1000"]).ok();
+    let mut follower = beside(&world, &["logs", "-f", "c"]);
+    let mut first = [0; 6];
+    follower.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"ready\n");
+    world.strake(["rm", "-f", "c"]).ok();
+    assert_eq!(ended(follower), (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn a_container_that_removes_itself_is_restarted_and_still_removes_itself() {
+    let Some(world) = world() else { return };
+    passing(&world, "c", "echo run; trap 'exit 0' TERM; while :; do sleep 0.05; done");
+    wait_for("the first line", 20, || world.strake(["logs", "c"]).ok().stdout == "run\n");
+    assert_eq!(world.strake(["restart", "c"]).ok().stdout, "c\n");
+    wait_for("the second line", 20, || world.strake(["logs", "c"]).ok().stdout == "run\nrun\n");
+    world.strake(["stop", "c"]).ok();
+    wait_for("it to be gone", 20, || world.strake(["ps", "-aq"]).ok().stdout.is_empty());
+}
+
+#[test]
+fn a_paused_container_is_neither_attached_to_nor_started() {
+    let Some(world) = world() else { return };
+    world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sleep", "1000"]).ok();
+    if !paused(&world, "c") {
+        return;
+    }
+    let done = world.strake(["attach", "c"]).run();
+    assert_eq!(done.code, 1, "{done}");
+    done.says(&["`c`", "it is paused", "strake unpause c"]);
+    names_no_file(&done, &world);
+    assert_eq!(state(&world, "c"), "paused");
+}
+
+#[test]
+fn a_signal_that_is_passed_on_reaches_a_container_that_stands_still() {
+    let Some(world) = world() else { return };
+    let script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut run = beside(&world, &["run", "--name", "c", "localhost/busybox", "sh", "-c", script]);
+    let mut first = [0; 6];
+    run.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    if paused(&world, "c") {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(ended(run).0, Some(9));
+    } else {
+        world.strake(["kill", "c"]).ok();
+        ended(run);
+    }
+}
+
+#[test]
+fn a_command_in_a_container_that_ends_is_told_that_it_does_not_run() {
+    let Some(world) = world() else { return };
+    world.strake(["create", "--name", "c", "localhost/busybox", "sleep", "0.3"]).ok();
+    for _ in 0..3 {
+        world.strake(["start", "c"]).ok();
+        let done = loop {
+            let done = world.strake(["exec", "c", "true"]).run();
+            if done.code != 0 {
+                break done;
+            }
+        };
+        // A command that had begun is killed with the container.
+        if done.code != 137 {
+            assert_eq!(done.code, 1, "{done}");
+            done.says(&["`c` is not running", "strake start c"]);
+            names_no_file(&done, &world);
+        }
+        world.strake(["wait", "c"]).ok();
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_where_it_is_to_be_cannot_be_executed() {
+    let Some(world) = world() else { return };
+    world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sleep", "1000"]).ok();
+    for dir in ["/nosuch", "rel", "/etc/passwd"] {
+        let done = world.strake(["exec", "-w", dir, "c", "true"]).run();
+        assert_eq!(done.code, 126, "{done}");
+        done.says(&[dir]);
+    }
+    assert_eq!(world.strake(["exec", "-w", "/etc", "c", "pwd"]).ok().stdout, "/etc\n");
+}
+
+#[test]
+fn a_container_that_is_being_restarted_cannot_be_paused() {
+    let Some(world) = world() else { return };
+    world.strake(["run", "-d", "--restart", "always", "--name", "c", "localhost/busybox", "false"]).ok();
+    for _ in 0..20 {
+        let done = world.strake(["pause", "c"]).run();
+        if done.code == 0 {
+            world.strake(["unpause", "c"]).run();
+        } else if !done.stderr.contains("this machine has no freezer") {
+            done.says(&["cannot pause the container `c`: it is restarting"]);
+            names_no_file(&done, &world);
+        }
+    }
+    wait_for("it to be between two runs", 60, || state(&world, "c") == "restarting");
+    world.strake(["restart", "-t", "0", "c"]).ok();
+    world.strake(["rm", "-f", "c"]).ok();
+    assert_eq!(world.strake(["ps", "-aq"]).ok().stdout, "");
+}
+
+#[test]
+fn an_image_that_fails_its_test_gets_no_name() {
+    let Some(world) = world() else { return };
+    let names = || world.strake(["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok().stdout;
+    let before = names();
+    let text = "FROM localhost/busybox\nRUN echo it > /made\n";
+    for more in [&[][..], &["-q"], &["-t", "localhost/second:9"]] {
+        let flags: Vec<&str> = ["-t", "localhost/first:9", "--test", "exit 7"].iter().chain(more).copied().collect();
+        world.build(text, &flags).fails().says(&["status 7"]);
+        let named = |text: &str| text.lines().filter(|line| !line.contains("<none>")).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(named(&names()), named(&before));
+    }
+    world.build(text, &["-t", "localhost/first:9", "-t", "localhost/second:9", "--test", "test -e /made"]).ok();
+    assert!(["localhost/first:9", "localhost/second:9"].iter().all(|name| names().contains(name)), "{}", names());
+}
