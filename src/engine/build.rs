@@ -313,7 +313,7 @@ impl Engine {
             self.test_image(&versions[0].image, command, &cancelled, progress).await?;
         }
         self.name_versions(&versions).await?;
-        self.deliver(&mut versions, epoch, &request.tags, &outputs, progress).await?;
+        let named = self.deliver(&mut versions, epoch, &request.tags, &mut outputs, progress).await?;
         // There is always an output, and what the first one is of is the result.
         let mut delivered = versions.swap_remove(0);
         self.export_caches(&request.cache_to, &outcome.steps, &fetcher, progress).await?;
@@ -323,7 +323,8 @@ impl Engine {
             delivered.manifest = Some(blocking(move || ensure_manifest(&store, &image)).await.map_err(failed)?.descriptor);
         }
         let (image, manifest) = (delivered.image, delivered.manifest);
-        let names = kept_names(&outputs, &request.tags).unwrap_or_default();
+        let mut names = kept_names(&outputs, &request.tags).unwrap_or_default();
+        names.extend(named.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
         let given_names = given_names(&outputs, &request.tags);
         Ok(BuildOutcome { image, manifest, names, given_names, cached: outcome.cached, executed: outcome.executed })
     }

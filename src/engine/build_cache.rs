@@ -278,9 +278,7 @@ impl Engine {
         let mut options = super::client_options(self.options())?;
         options.retry = RetryPolicy { attempts: options.retry.attempts.min(CACHE_ATTEMPTS), ..options.retry };
         if repository.insecure {
-            let host = repository.reference.registry().to_string();
-            options.plain_http.push(host.clone());
-            options.skip_tls_verify.push(host);
+            options.insecure.push(repository.reference.registry().to_owned());
         }
         Client::new(options).map_err(|source| Error::Registry { action: "set up", name: "the registry client".into(), source })
     }

@@ -101,6 +101,11 @@ impl Engine {
     }
 
     async fn copy_now(&self, request: &CopyRequest, client: &Client, step: &StepProgress) -> Result<CopyOutcome, Failure> {
+        if request.referrers && matches!(&request.to, Place::Store(_) | Place::Archive { format: ArchiveFormat::Docker, .. }) {
+            let message = format!("`{}` keeps no referrers", request.to);
+            let hint = Some("leave `--referrers` out, or copy to a registry, to `oci:` or to `oci-archive:`".to_owned());
+            return Err(Failure::Other(Error::Usage { message, hint }));
+        }
         if let Place::Store(to) = &request.to {
             let image = self.copy_to_store(request, to, client, step).await?;
             let manifest = self.stored_manifest(&image).await?;
@@ -314,6 +319,16 @@ impl Engine {
     /// There is no such thing, or the registry refuses.
     pub async fn remote_delete(&self, reference: &Reference) -> Result<(), Error> {
         let failed = |source| Error::Registry { action: "delete", name: reference.written().to_owned(), source };
-        self.client()?.delete_manifest(reference).await.map_err(failed)
+        let client = self.client()?;
+        let Err(refusal) = client.delete_manifest(reference).await else { return Ok(()) };
+        // Many registries know of the deletion of manifests only.
+        if reference.digest().is_none()
+            && matches!(&refusal, crate::registry::Error::Status(error) if matches!(error.status, 400 | 405))
+            && let Ok(found) = client.fetch_manifest(reference).await
+        {
+            let by_digest = reference.only_digest(found.digest);
+            return Err(Error::TagDeletion { name: reference.written().to_owned(), by_digest: by_digest.familiar(), source: refusal });
+        }
+        Err(failed(refusal))
     }
 }

@@ -165,6 +165,17 @@ pub enum Error {
         /// Why.
         source: crate::runtime::SeccompProfileError,
     },
+    /// A registry does not delete tags.
+    #[error("cannot delete `{name}`")]
+    TagDeletion {
+        /// The tag.
+        name: String,
+        /// The manifest that it stands for.
+        by_digest: String,
+        /// What the registry says.
+        #[source]
+        source: crate::registry::Error,
+    },
     /// Something that was asked for makes no sense.
     #[error("{message}")]
     Usage {
@@ -249,6 +260,9 @@ impl Error {
             Error::Interrupted => Some("what a pull has fetched is kept: the same pull goes on from there".into()),
             Error::Rebase(refusal) => Some(refusal.hint().to_owned()),
             Error::Usage { hint, .. } => hint.clone(),
+            Error::TagDeletion { by_digest, .. } => {
+                Some(format!("this registry may delete by digest only: `strake delete {by_digest}`; all tags of that manifest go with it"))
+            }
             Error::Ssh { source, .. } => source.hint(),
             Error::Dockerfile { source, .. } | Error::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull => Some("free some space, or run `strake prune`".into()),
@@ -261,7 +275,11 @@ impl Error {
     /// Whose failure it is.
     pub fn class(&self) -> Class {
         match self {
-            Error::BaseImage { .. } | Error::Image { .. } | Error::Registry { .. } | Error::CacheExport { .. } => Class::Remote,
+            Error::BaseImage { .. }
+            | Error::Image { .. }
+            | Error::Registry { .. }
+            | Error::TagDeletion { .. }
+            | Error::CacheExport { .. } => Class::Remote,
             Error::Store(_) | Error::Runtime(_) | Error::Io { .. } | Error::Credentials(_) | Error::Server(_) => Class::Environment,
             _ => Class::User,
         }

@@ -74,7 +74,7 @@ pub use index::{AddOptions, IndexBase, IndexEdit, IndexOutcome, IndexRequest, Pl
 pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
 pub use networks::{NetworkConfig, NetworkInfo, NetworkMember, NetworkRequestOptions};
-pub use outputs::{Compression, CompressionSpec, Destination, Output, OutputTimes, Packing, Push};
+pub use outputs::{Compression, CompressionSpec, Destination, DigestNames, FileLayout, Output, OutputTimes, Packing, Push};
 pub use root_driver::StorageDriver;
 pub use search::FoundRepository;
 pub use serve::{Collected, RegistryAccess, RegistryEvent, RegistryEvents, RegistryServer, ServeRequest, bind_registry, collect_registry};
@@ -160,6 +160,13 @@ impl Engine {
     /// The registry client.
     pub fn client(&self) -> Result<Client, Error> {
         client_of(&self.options, &self.client)
+    }
+
+    /// A client that takes the registry of `reference` as it is: with any certificate, or without TLS.
+    fn insecure_client(&self, reference: &crate::oci::Reference) -> Result<Client, Error> {
+        let mut options = client_options(&self.options)?;
+        options.insecure.push(reference.registry().to_owned());
+        Client::new(options).map_err(set_up_failed)
     }
 
     /// What a name that was written without a registry may stand for at registries; other names are what they are.

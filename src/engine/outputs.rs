@@ -1,5 +1,6 @@
 //! What becomes of a build's result: files, archives, the store, registries.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::executor::ops;
@@ -7,7 +8,7 @@ use crate::image::archive::ArchiveFormat;
 use crate::image::assemble::{Dates, assemble, date};
 pub use crate::image::blobs::Packing;
 use crate::image::blobs::pack;
-use crate::image::export;
+use crate::image::export::{self, FileOptions};
 pub use crate::image::layer::{Compression, CompressionSpec};
 use crate::image::rewrite::rewrite_times;
 use crate::oci::{Descriptor, ImageConfig, Reference};
@@ -32,6 +33,30 @@ pub struct Output {
     pub packing: Packing,
     /// What becomes of times.
     pub times: OutputTimes,
+    /// Names with the digest.
+    pub by_digest: DigestNames,
+    /// Whether the registries that it is pushed to may have any certificate, or none and plain HTTP.
+    pub insecure: bool,
+    /// How files lie in a directory or archive of them.
+    pub files: FileLayout,
+}
+
+/// Names with the image's digest, which are known when it is packed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DigestNames {
+    /// `name-canonical`: the image is kept as `REPOSITORY@DIGEST` too, for each of its names.
+    pub canonical: bool,
+    /// `dangling-name-prefix`: an image without a name gets that of this repository at its digest.
+    pub prefix: Option<Reference>,
+}
+
+/// How files lie at their destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileLayout {
+    /// `platform-split`: they are in a directory named after the platform, such as `linux_amd64`.
+    pub split: bool,
+    /// `mode=delete`: what else there is in the directory is removed.
+    pub delete: bool,
 }
 
 /// What an output does to times.
@@ -94,7 +119,15 @@ impl Destination {
 
 impl From<Destination> for Output {
     fn from(to: Destination) -> Output {
-        Output { to, names: Vec::new(), packing: Packing::default(), times: OutputTimes::default() }
+        Output {
+            to,
+            names: Vec::new(),
+            packing: Packing::default(),
+            times: OutputTimes::default(),
+            by_digest: DigestNames::default(),
+            insecure: false,
+            files: FileLayout::default(),
+        }
     }
 }
 
@@ -130,6 +163,11 @@ impl Output {
         VersionTimes { dates: Dates { all: build, latest }, files: latest.filter(|_| self.times.rewrite && self.is_image()) }
     }
 
+    /// The repository that an image without any name is called after.
+    fn fallback(&self, tags: &[Reference]) -> Option<&Reference> {
+        self.by_digest.prefix.as_ref().filter(|_| self.names(tags).is_empty())
+    }
+
     fn names<'a>(&'a self, tags: &'a [Reference]) -> &'a [Reference] {
         if self.names.is_empty() { tags } else { &self.names }
     }
@@ -160,9 +198,17 @@ fn names_of<'a>(outputs: impl Iterator<Item = &'a Output>, tags: &'a [Reference]
 
 /// Refuses what cannot end well, before anything is built.
 pub(super) fn check(outputs: &[Output], tags: &[Reference]) -> Result<(), Error> {
-    if outputs.iter().any(|output| output.push() != Push::No && output.names(tags).is_empty()) {
+    if outputs.iter().any(|output| output.push() != Push::No && output.names(tags).is_empty() && output.fallback(tags).is_none()) {
         let hint = Some("add `-t REGISTRY/REPOSITORY:TAG`".to_owned());
         return Err(Error::Usage { message: "an image that is pushed needs a name".into(), hint });
+    }
+    for output in outputs.iter().filter(|output| output.files.delete) {
+        if let Destination::Local(dir) = &output.to
+            && std::fs::canonicalize(dir).is_ok_and(|dir| dir.parent().is_none())
+        {
+            let hint = Some("give a directory of its own as `dest=`".to_owned());
+            return Err(Error::Usage { message: "`mode=delete` would remove the whole file system".into(), hint });
+        }
     }
     outputs.iter().filter_map(|output| output.times.epoch.flatten()).try_for_each(|seconds| in_range(seconds).map(drop))?;
     let to_stdout = |output: &&Output| match &output.to {
@@ -267,32 +313,75 @@ impl Engine {
         .await
     }
 
-    /// Brings a result to all of its places, one after the other: local ones first, so that a registry that is down loses nothing.
+    /// Brings a result to all of its places, one after the other: local ones first, so that a registry that is down loses nothing. Gives the names with a
+    /// digest that it has in the store now; an output without a name gets the one that it asked for.
     pub(super) async fn deliver(
         &self,
         versions: &mut [Version],
         epoch: Option<i64>,
         tags: &[Reference],
-        outputs: &[Output],
+        outputs: &mut [Output],
         progress: &Progress,
-    ) -> Result<(), Error> {
-        let (pushed, local): (Vec<&Output>, Vec<&Output>) = outputs.iter().partition(|output| output.push() != Push::No);
+    ) -> Result<Vec<Reference>, Error> {
+        let mut named = Vec::new();
+        let (pushed, local): (Vec<&mut Output>, Vec<&mut Output>) = outputs.iter_mut().partition(|output| output.push() != Push::No);
         for output in local.into_iter().chain(pushed) {
             let times = output.version(epoch);
             let Some(version) = versions.iter_mut().find(|version| version.times == times) else { continue };
+            if output.by_digest.canonical || output.fallback(tags).is_some() {
+                named.extend(self.name_by_digest(version, output, tags, progress).await?);
+            }
             if output.push() != Push::No {
                 self.push_result(version, output, tags, progress).await?;
                 continue;
             }
             let (store, image, names) = (self.store.clone(), version.image.clone(), output.names(tags).to_vec());
             let (snapshots, output, progress) = (version.snapshots.clone(), output.clone(), progress.clone());
-            let time = output.epoch(epoch);
-            if let Some(manifest) = blocking(move || write(&store, &image, &snapshots, &names, &output, time, &progress)).await? {
+            let files = FileOptions {
+                time: output.epoch(epoch),
+                below: output.files.split.then(|| image.platform.to_string().replace('/', "_")),
+                delete: output.files.delete,
+            };
+            if let Some(manifest) = blocking(move || write(&store, &image, &snapshots, &names, &output, &files, &progress)).await? {
                 version.image.manifest = Some(manifest.digest.clone());
                 version.manifest = Some(manifest);
             }
         }
-        Ok(())
+        Ok(named)
+    }
+
+    /// Gives an image the names with its digest that an output asks for, and those of them in the store.
+    async fn name_by_digest(
+        &self,
+        version: &mut Version,
+        output: &mut Output,
+        tags: &[Reference],
+        progress: &Progress,
+    ) -> Result<Vec<Reference>, Error> {
+        let shown = output.fallback(tags).or(output.names(tags).first()).map_or("the image", Reference::written).to_owned();
+        let packed = self.settle(version, output, shown, progress).await?;
+        if let Some(prefix) = output.fallback(tags) {
+            output.names = vec![prefix.only_digest(packed.digest.clone())];
+        }
+        let keeps = output.keeps();
+        let names = output.names(tags).iter().filter(|_| keeps).map(|name| name.only_digest(packed.digest.clone()));
+        let names: Vec<Reference> = names.collect::<BTreeSet<_>>().into_iter().collect();
+        for name in &names {
+            self.store.tag(name, &version.image.id, Some(&packed.digest))?;
+        }
+        version.manifest = Some(packed);
+        Ok(names)
+    }
+
+    /// Packs an image as an output wants it.
+    async fn settle(&self, version: &mut Version, output: &Output, name: String, progress: &Progress) -> Result<Descriptor, Error> {
+        let (store, image, packing) = (self.store.clone(), version.image.clone(), output.packing.clone());
+        let phase = progress.phase("compress");
+        let packed = blocking(move || pack(&store, &image, &packing)).await;
+        drop(phase);
+        let packed = packed.map_err(|source| Error::Image { action: "pack", name, source })?.descriptor;
+        version.image.manifest = Some(packed.digest.clone());
+        Ok(packed)
     }
 
     async fn push_result(&self, delivered: &mut Version, output: &Output, tags: &[Reference], progress: &Progress) -> Result<(), Error> {
@@ -300,13 +389,7 @@ impl Engine {
         let by_digest = output.push() == Push::Digest;
         // Where layers need not be packed in a special way, each goes up as soon as it is compressed.
         if by_digest || !output.packing.is_default() {
-            let (store, image, packing, name) =
-                (self.store.clone(), delivered.image.clone(), output.packing.clone(), first.written().to_owned());
-            let phase = progress.phase("compress");
-            let packed = blocking(move || pack(&store, &image, &packing)).await;
-            drop(phase);
-            let packed = packed.map_err(|source| Error::Image { action: "pack", name, source })?;
-            delivered.image.manifest = Some(packed.descriptor.digest);
+            self.settle(delivered, output, first.written().to_owned(), progress).await?;
         }
         for name in output.names(tags) {
             let name = match &delivered.image.manifest {
@@ -314,7 +397,8 @@ impl Engine {
                 _ => name.clone(),
             };
             let phase = progress.phase("push");
-            let pushed = self.push_image(&name, &delivered.image, progress).await?;
+            let client = if output.insecure { self.insecure_client(&name)? } else { self.client()? };
+            let pushed = self.push_image(&client, &name, &delivered.image, progress).await?;
             drop(phase);
             // What is known to be in a registry need not be sent to its other repositories again.
             if output.keeps() && !by_digest && self.store.resolve(&name)?.is_some_and(|now| now.id == delivered.image.id) {
@@ -333,7 +417,7 @@ fn write(
     snapshots: &[SnapshotId],
     names: &[Reference],
     output: &Output,
-    time: Option<i64>,
+    files: &FileOptions,
     progress: &Progress,
 ) -> Result<Option<Descriptor>, Error> {
     let packed = || {
@@ -355,8 +439,8 @@ fn write(
     let archive =
         |format| packed().and_then(|image| export::to_packed_archive(store, &image, names, format, to, &meter).map(|()| Some(image)));
     let result = match &output.to {
-        Destination::Local(_) => export::to_directory(&view()?, to, time, &meter).map(|()| None),
-        Destination::Tar(_) => export::to_tar(&view()?, to, time, &meter).map(|()| None),
+        Destination::Local(_) => export::to_directory(&view()?, to, files, &meter).map(|()| None),
+        Destination::Tar(_) => export::to_tar(&view()?, to, files, &meter).map(|()| None),
         Destination::Oci(_) => archive(ArchiveFormat::Oci),
         Destination::Docker(_) => archive(ArchiveFormat::Docker),
         Destination::OciLayout(_) => {

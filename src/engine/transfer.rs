@@ -221,7 +221,7 @@ impl Engine {
             return Err(self.no_image(reference.written())?);
         }
         let image = self.image_for(&reference.to_string(), platform).await?;
-        let manifest = self.push_image(reference, &image, progress).await?;
+        let manifest = self.push_image(&self.client()?, reference, &image, progress).await?;
         // Should somebody have moved the name meanwhile, it is theirs.
         if self.store.resolve(reference)?.is_some_and(|now| now.id == image.id) {
             self.store.tag(reference, &image.id, Some(&manifest.digest))?;
@@ -230,10 +230,15 @@ impl Engine {
     }
 
     /// Sends an image to the registry of `reference`, under that name or digest.
-    pub(super) async fn push_image(&self, reference: &Reference, image: &ImageRecord, progress: &Progress) -> Result<Descriptor, Error> {
-        let client = self.client()?;
+    pub(super) async fn push_image(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        image: &ImageRecord,
+        progress: &Progress,
+    ) -> Result<Descriptor, Error> {
         let step = progress.start(format!("push {}", reference.familiar()), None);
-        let result = push::push(&client, &self.store, reference, image, &step).await;
+        let result = push::push(client, &self.store, reference, image, &step).await;
         step.finish(if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
         for warning in client.take_warnings() {
             progress.warn(warning);

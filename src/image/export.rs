@@ -1,5 +1,6 @@
 //! Results outside of the store: a directory, a tar archive of the files, archives of the image.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::AsRawFd;
@@ -9,30 +10,88 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::oci::Reference;
+use crate::path::RootPath;
 use crate::progress::Meter;
 use crate::store::{ImageRecord, Store};
-use crate::sys::tree::Tree;
+use crate::sys::tree::{Kind, Tree};
 use crate::task::fault_point;
 
 use super::Error;
 use super::archive::{ArchiveFormat, write_archive, write_layout, write_packed};
 use super::blobs::ImageManifest;
+use super::in_directory::InDirectory;
 use super::layer::{CopyOptions, copy_tree_to_dir, write_rootfs_tar};
 
-/// Writes the files into a directory, which is made where it is missing. All of them get the time `time` (seconds since the epoch), if there is one.
-pub fn to_directory(tree: &dyn Tree, dir: &Path, time: Option<i64>, meter: &Meter) -> Result<(), Error> {
-    std::fs::create_dir_all(dir).map_err(|source| Error::Io { action: "make", path: dir.to_owned(), source })?;
+/// How files are written.
+#[derive(Clone, Debug, Default)]
+pub struct FileOptions {
+    /// The time that all of them get (seconds since the epoch), instead of the one that each has.
+    pub time: Option<i64>,
+    /// A directory at the destination that they are put into.
+    pub below: Option<String>,
+    /// Whether what else there is in the directory is removed.
+    pub delete: bool,
+}
+
+impl FileOptions {
+    /// Hands `tree` to `write`, in its directory.
+    fn placed<T>(&self, tree: &dyn Tree, write: impl FnOnce(&dyn Tree) -> T) -> T {
+        match &self.below {
+            Some(name) => write(&InDirectory { tree, name: OsStr::new(name) }),
+            None => write(tree),
+        }
+    }
+}
+
+/// Writes the files into a directory, which is made where it is missing.
+pub fn to_directory(tree: &dyn Tree, dir: &Path, options: &FileOptions, meter: &Meter) -> Result<(), Error> {
+    options.placed(tree, |tree| {
+        std::fs::create_dir_all(dir).map_err(|source| Error::Io { action: "make", path: dir.to_owned(), source })?;
+        if options.delete {
+            remove_others(tree, dir)?;
+        }
+        fill(tree, dir, options.time, meter)
+    })
+}
+
+/// Removes what is in a directory and not in `tree`, or there as something else. Links are removed, never followed.
+fn remove_others(tree: &dyn Tree, dir: &Path) -> Result<(), Error> {
+    let mut pending = vec![RootPath::root()];
+    while let Some(at) = pending.pop() {
+        let here = dir.join(at.relative());
+        let failed = |source| Error::Io { action: "read", path: here.clone(), source };
+        for entry in std::fs::read_dir(&here).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = at.join(entry.file_name());
+            let is_directory = entry.file_type().map_err(failed)?.is_dir();
+            let exported = tree.metadata(&path).map_err(failed)?.map(|metadata| metadata.kind);
+            match exported {
+                Some(Kind::Directory) if is_directory => pending.push(path),
+                // Writing replaces it.
+                Some(Kind::File | Kind::Symlink | Kind::Fifo) if !is_directory => {}
+                _ => {
+                    let removed = if is_directory { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+                    removed.map_err(|source| Error::Io { action: "remove", path: entry.path(), source })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fill(tree: &dyn Tree, dir: &Path, time: Option<i64>, meter: &Meter) -> Result<(), Error> {
     let failed = |source| Error::Layer { layer: "of the result".into(), source };
     let options = CopyOptions { time, meter: Some(meter.clone()), ..CopyOptions::default() };
     copy_tree_to_dir(tree, dir, &options).map_err(failed)?;
     Ok(())
 }
 
-/// Writes the files as a tar archive; `-` is standard output. All of them get the time `time` (seconds since the epoch), if there is one.
-pub fn to_tar(tree: &dyn Tree, path: &Path, time: Option<i64>, meter: &Meter) -> Result<(), Error> {
+/// Writes the files as a tar archive; `-` is standard output.
+pub fn to_tar(tree: &dyn Tree, path: &Path, options: &FileOptions, meter: &Meter) -> Result<(), Error> {
     write_file(path, |out| {
-        write_rootfs_tar(tree, &mut Counted { out, meter }, time)
-            .map_err(|source| Error::Layer { layer: "of the result".into(), source })?;
+        let mut counted = Counted { out, meter };
+        let written = options.placed(tree, |tree| write_rootfs_tar(tree, &mut counted, options.time));
+        written.map_err(|source| Error::Layer { layer: "of the result".into(), source })?;
         Ok(())
     })
 }

@@ -17,6 +17,7 @@ mod error;
 pub mod export;
 pub mod import;
 pub mod imported;
+mod in_directory;
 pub mod index;
 pub mod layer;
 pub mod load;

@@ -10,7 +10,7 @@ use crate::oci::Reference;
 
 use super::connect::{Connections, Trust};
 use super::error::{Error, tame};
-use super::host::{Host, Hosts};
+use super::host::{Host, Hosts, matches_host};
 use super::options::{ClientOptions, RetryPolicy};
 use super::scrub::Sent;
 
@@ -111,14 +111,20 @@ impl Client {
 
     /// The registry `name` as a whole.
     pub(super) fn host(&self, name: &str) -> Arc<Host> {
-        let insecure = self.inner.options.registries.is_insecure(name);
+        let insecure = self.may_be_insecure(name, name);
         self.inner.hosts.get(name, insecure, self.inner.options.max_concurrency_per_host)
     }
 
     /// The registry of `reference`.
     pub(super) fn host_of(&self, reference: &Reference) -> Arc<Host> {
-        let insecure = self.inner.options.registries.is_insecure(&reference.to_string());
+        let insecure = self.may_be_insecure(reference.registry(), &reference.to_string());
         self.inner.hosts.get(reference.registry(), insecure, self.inner.options.max_concurrency_per_host)
+    }
+
+    /// Whether the registry `host` need prove nothing, for what is called `name`.
+    fn may_be_insecure(&self, host: &str, name: &str) -> bool {
+        let options = &self.inner.options;
+        options.insecure.iter().any(|pattern| matches_host(pattern, host)) || options.registries.is_insecure(name)
     }
 
     /// The URL of `rest` in the repository of `reference`: `…/v2/NAME/REST`.

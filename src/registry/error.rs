@@ -276,6 +276,8 @@ pub struct StatusError {
     pub registry: String,
     /// Whether we had credentials for it.
     pub had_credentials: bool,
+    /// Why a credential helper that was asked gave none.
+    pub helper_failure: Option<String>,
     /// What `Retry-After` asked for.
     pub retry_after: Option<Duration>,
 }
@@ -382,6 +384,14 @@ fn authority(url: &SafeUrl) -> String {
 
 fn status_hint(error: &StatusError) -> Option<String> {
     let registry = &error.registry;
+    match (error.status, &error.helper_failure) {
+        (401 | 403, Some(reason)) if !error.had_credentials => Some(format!("no credentials for `{registry}` were found: {reason}")),
+        _ => hint_of_status(error),
+    }
+}
+
+fn hint_of_status(error: &StatusError) -> Option<String> {
+    let registry = &error.registry;
     match error.status {
         401 | 403 if !error.had_credentials => Some(format!("no credentials for `{registry}` were found; run `strake login {registry}`")),
         401 => Some(format!("the credentials for `{registry}` were refused; run `strake login {registry}` again")),
@@ -444,6 +454,7 @@ mod tests {
             codes: parse_codes(body.as_bytes(), "application/json", str::to_owned),
             registry: "ghcr.io".into(),
             had_credentials: false,
+            helper_failure: None,
             retry_after: None,
         }))
     }

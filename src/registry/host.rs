@@ -31,6 +31,8 @@ pub(super) struct Host {
     pub(super) auth: tokio::sync::Mutex<AuthState>,
     /// Credentials by repository, looked up once each (a helper may be slow, or ask the user).
     pub(super) credentials: tokio::sync::Mutex<HashMap<String, Option<Credential>>>,
+    /// What a credential helper failed with.
+    pub(super) helper_failure: Mutex<Option<String>>,
 }
 
 /// All registries that were spoken to.
@@ -48,6 +50,7 @@ impl Hosts {
                 permits: Arc::new(Semaphore::new(permits.max(1))),
                 auth: tokio::sync::Mutex::default(),
                 credentials: tokio::sync::Mutex::default(),
+                helper_failure: Mutex::default(),
             })
         });
         host.clone()

@@ -19,6 +19,8 @@ pub struct ClientOptions {
     pub plain_http: Vec<String>,
     /// Registries whose certificates are not checked; patterns as above.
     pub skip_tls_verify: Vec<String>,
+    /// Registries that may have any certificate, and need not speak TLS: it is tried first. Patterns as above.
+    pub insecure: Vec<String>,
     /// What we call ourselves.
     pub user_agent: String,
     /// Folders in the form of Docker's `certs.d`: `<folder>/<host>/{*.crt, *.cert + *.key}`.
@@ -49,6 +51,7 @@ impl Default for ClientOptions {
             credentials: Credentials::default(),
             plain_http: Vec::new(),
             skip_tls_verify: Vec::new(),
+            insecure: Vec::new(),
             user_agent: concat!("strake/", env!("CARGO_PKG_VERSION")).to_owned(),
             certs_dirs: Vec::new(),
             certificates: BTreeMap::new(),

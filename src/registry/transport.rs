@@ -382,7 +382,9 @@ impl Client {
         let found = match blocking(move || credentials.lookup(&name, &path)).await? {
             Ok(found) => found,
             Err(error @ (credentials::Error::Helper { .. } | credentials::Error::HelperStart { .. })) => {
-                self.warn(format!("{error}; going on without credentials for `{}`", host.name));
+                let reason = error.whole();
+                self.warn(format!("{reason}; going on without credentials for `{}`", host.name));
+                *host.helper_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
                 None
             }
             Err(error) => return Err(Error::Credentials(error)),
@@ -494,7 +496,7 @@ impl Client {
         call.insecure = host.insecure && call.url.host_str().is_some_and(|at| without_port(&host.name) == at.trim_matches(['[', ']']));
         let authority = Authority { origin: &call.url, authorization: authorization.as_ref(), headers: &HeaderMap::new() };
         let reply = self.dispatch(&call, Some(authority)).await?;
-        let reply = self.check_status(reply, &host.name, had_credentials).await?;
+        let reply = self.check_status(reply, host, had_credentials).await?;
         let answer = reply.collect(self.inner.options.idle_timeout, TOKEN_LIMIT).await?;
         let granted = parse_token(&answer.url, &answer.body)?;
         self.inner.sent.add(&granted.value);
@@ -509,11 +511,11 @@ impl Client {
             return Ok(reply);
         }
         let had_credentials = host.credentials.lock().await.get(&call.repository).is_some_and(Option::is_some);
-        self.check_status(reply, &host.name, had_credentials).await
+        self.check_status(reply, host, had_credentials).await
     }
 
     /// Makes an error of every status but success.
-    async fn check_status(&self, reply: Reply, registry: &str, had_credentials: bool) -> Result<Reply, Error> {
+    async fn check_status(&self, reply: Reply, host: &Host, had_credentials: bool) -> Result<Reply, Error> {
         if reply.status().is_success() {
             return Ok(reply);
         }
@@ -529,8 +531,9 @@ impl Client {
             url,
             status,
             codes,
-            registry: registry.to_owned(),
+            registry: host.name.clone(),
             had_credentials,
+            helper_failure: host.helper_failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             retry_after,
         })))
     }

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use crate::common::{Registry, Run, World, able};
 
 /// A certificate for the registry of these tests and its key.
-struct Certificate {
-    certificate: PathBuf,
-    key: PathBuf,
+pub(crate) struct Certificate {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// Makes one that signs itself.
-fn certificate(world: &World, name: &str) -> Certificate {
+pub(crate) fn certificate(world: &World, name: &str) -> Certificate {
     let (certificate, key) = (world.path(&format!("{name}.crt")), world.path(&format!("{name}.key")));
     let request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj"];
     let names = "subjectAltName=IP:127.0.0.1,DNS:registry.invalid";

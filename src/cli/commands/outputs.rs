@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{Compression, CompressionSpec, Destination, Error, Output, OutputTimes, Packing, Push};
+use crate::engine::{Compression, CompressionSpec, Destination, DigestNames, Error, FileLayout, Output, OutputTimes, Packing, Push};
 use crate::oci::Reference;
 
 /// The keys of every output that is an image.
 const IMAGE_KEYS: &str =
     "name, compression, compression-level, force-compression, oci-mediatypes, source-date-epoch, rewrite-timestamp, annotation.KEY";
+
+/// The keys of images in the store and at registries only.
+const NAMED_KEYS: &str = "push, push-by-digest, registry.insecure, store, unpack, name-canonical, dangling-name-prefix";
 
 /// What a field of an output says, before it is known what kind of output it is.
 #[derive(Default)]
@@ -23,6 +26,10 @@ struct Fields {
     packing: Packing,
     times: OutputTimes,
     rewrite: Option<bool>,
+    prefix: Option<Reference>,
+    delete: bool,
+    /// A key that only directories and archives of files have.
+    file_key: Option<String>,
     /// A key that only images have.
     image_key: Option<String>,
 }
@@ -60,9 +67,20 @@ fn to_stdout(output: Output) -> Result<Output, String> {
 
 impl Fields {
     fn read(&mut self, key: &str, value: &str) -> Result<(), String> {
-        const SWITCHES: [&str; 7] = ["push", "push-by-digest", "store", "unpack", "tar", "force-compression", "oci-mediatypes"];
+        const SWITCHES: [&str; 9] = [
+            "push",
+            "push-by-digest",
+            "registry.insecure",
+            "name-canonical",
+            "store",
+            "unpack",
+            "tar",
+            "force-compression",
+            "oci-mediatypes",
+        ];
         if let Some(switch) = SWITCHES.into_iter().find(|switch| *switch == key) {
-            self.switches.insert(switch, boolean(key, value)?);
+            // Without a value they are on, as with BuildKit.
+            self.switches.insert(switch, value.is_empty() || boolean(key, value)?);
             if !matches!(switch, "tar") {
                 self.image_key = Some(key.to_owned());
             }
@@ -73,6 +91,18 @@ impl Fields {
             "dest" if value.is_empty() => return Err("`dest` has no value".into()),
             "dest" => self.dest = Some(value.into()),
             "source-date-epoch" => self.times.epoch = Some(seconds(key, value)?),
+            "platform-split" => {
+                self.switches.insert("platform-split", boolean(key, value)?);
+                self.file_key = Some(key.to_owned());
+            }
+            "mode" => {
+                self.delete = match value {
+                    "copy" => false,
+                    "delete" => true,
+                    _ => return Err(format!("`mode` is copy or delete, not `{value}`")),
+                };
+                self.file_key = Some(key.to_owned());
+            }
             "rewrite-timestamp" => self.rewrite = Some(boolean(key, value)?),
             _ => {
                 self.read_image_key(key, value)?;
@@ -95,11 +125,16 @@ impl Fields {
             "compression-level" => {
                 self.level = Some(value.parse().map_err(|_| format!("`compression-level` is a number, not `{value}`"))?);
             }
+            "dangling-name-prefix" => {
+                let named = format!("{value}:latest").parse();
+                self.prefix = Some(named.map_err(|_| format!("`dangling-name-prefix` is the name of a repository, not `{value}`"))?);
+            }
+            _ if settle(key, value)? => {}
             _ => match key.split_once('.').filter(|(kind, _)| kind.starts_with("annotation")) {
                 Some((kind, name)) => annotate(&mut self.packing, kind.strip_prefix("annotation").unwrap_or_default(), name, value)?,
                 None => {
                     return Err(format!(
-                        "the key `{key}` is not supported: expected type, dest, push, push-by-digest, store, tar, {IMAGE_KEYS}"
+                        "the key `{key}` is not supported: expected type, dest, tar, mode, platform-split, {NAMED_KEYS}, {IMAGE_KEYS}"
                     ));
                 }
             },
@@ -113,10 +148,27 @@ impl Fields {
         if let (false, Some(key)) = (is_image, &self.image_key) {
             return Err(format!("`{key}` is for images, not for `type={kind}`"));
         }
+        if let (false, Some(key)) = (matches!(kind.as_str(), "local" | "tar"), &self.file_key) {
+            return Err(format!("`{key}` is for files, not for `type={kind}`"));
+        }
+        if kind == "tar" && self.file_key.as_deref() == Some("mode") {
+            return Err("`mode` is for `type=local`, not for `type=tar`".into());
+        }
         self.check_times(&kind)?;
         let to = self.destination(&kind)?;
         self.pack()?;
-        Ok(Output { to, names: self.names, packing: self.packing, times: self.times })
+        let by_digest = DigestNames { canonical: self.switch("name-canonical", false), prefix: self.prefix.take() };
+        let insecure = self.switch("registry.insecure", false);
+        if !matches!(to, Destination::Image { .. }) && (insecure || by_digest != DigestNames::default()) {
+            let key = match (&by_digest.prefix, by_digest.canonical) {
+                (Some(_), _) => "dangling-name-prefix",
+                (None, true) => "name-canonical",
+                (None, false) => "registry.insecure",
+            };
+            return Err(format!("`{key}` is for images in the store and at registries, not for `type={kind}`"));
+        }
+        let files = FileLayout { split: self.switch("platform-split", false), delete: self.delete };
+        Ok(Output { to, names: self.names, packing: self.packing, times: self.times, by_digest, insecure, files })
     }
 
     fn check_times(&mut self, kind: &str) -> Result<(), String> {
@@ -183,6 +235,28 @@ impl Fields {
     }
 }
 
+/// Keys of BuildKit one of whose values asks for what happens here anyway, and the others for what does not exist: says whether `key` is one.
+fn settle(key: &str, value: &str) -> Result<bool, String> {
+    let only = |wanted: bool, why: &str| match boolean(key, value)? == wanted {
+        true => Ok(true),
+        false => Err(format!("`{key}={value}` is not supported: {why}")),
+    };
+    match key {
+        "prefer-nondist-layers" => only(false, "all layers are for distribution"),
+        "attestation-inline" => only(false, "no attestations are made"),
+        // The form of attestations, of which there are none in either.
+        "oci-artifact" => boolean(key, value).map(|_| true),
+        // So BuildKit spells it.
+        "danging-name-empty-only" => only(true, "`dangling-name-prefix` is for images without a name"),
+        "compatibility-version" => match value {
+            "30" => Ok(true),
+            "10" | "20" => Err(format!("`{key}={value}` is not supported: images have the form of 30")),
+            _ => Err(format!("`{key}` is 30, not `{value}`")),
+        },
+        _ => Ok(false),
+    }
+}
+
 fn check_types(packing: &Packing) -> Result<(), String> {
     if packing.docker_types && !(packing.annotations.is_empty() && packing.descriptor_annotations.is_empty()) {
         return Err("Docker's manifests have no annotations: leave `oci-mediatypes=false` out".into());
@@ -228,9 +302,9 @@ fn seconds(key: &str, value: &str) -> Result<Option<i64>, String> {
 }
 
 pub(super) fn boolean(key: &str, value: &str) -> Result<bool, String> {
-    match value.to_ascii_lowercase().as_str() {
-        "true" | "1" | "t" => Ok(true),
-        "false" | "0" | "f" => Ok(false),
+    match value {
+        "true" | "True" | "TRUE" | "1" | "t" | "T" => Ok(true),
+        "false" | "False" | "FALSE" | "0" | "f" | "F" => Ok(false),
         _ => Err(format!("`{key}` is true or false, not `{value}`")),
     }
 }
@@ -369,6 +443,46 @@ mod tests {
             "type=cacheonly,source-date-epoch=1",
             "type=cacheonly,rewrite-timestamp=true",
             "type=local,dest=d,rewrite-timestamp=false",
+        ] {
+            assert!(output(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_of_buildkit_are_read_or_refused_by_what_they_ask_for() {
+        let by_digest = |text: &str| output(text).unwrap().by_digest;
+        assert_eq!(by_digest("type=image,name-canonical=,push=true,name=a"), DigestNames { canonical: true, prefix: None });
+        assert_eq!(by_digest("type=image,dangling-name-prefix=r:5000/x").prefix.unwrap().name(), "r:5000/x");
+        assert!(output("type=registry,name=a,registry.insecure=T").unwrap().insecure);
+        assert_eq!(output("type=local,dest=d,mode=delete,platform-split=1").unwrap().files, FileLayout { split: true, delete: true });
+        for text in [
+            "type=image,compatibility-version=30,prefer-nondist-layers=0,attestation-inline=false,oci-artifact=true",
+            "type=oci,dest=f,name-canonical=false,registry.insecure=false,oci-artifact=false",
+            "type=image,dangling-name-prefix=x,danging-name-empty-only=true",
+            "type=tar,platform-split=false",
+            "type=local,dest=d,mode=copy",
+        ] {
+            assert!(output(text).is_ok(), "{text}");
+        }
+        for text in [
+            "type=image,compatibility-version=20",
+            "type=image,compatibility-version=31",
+            "type=image,prefer-nondist-layers=true",
+            "type=image,attestation-inline=1",
+            "type=image,danging-name-empty-only=false",
+            "type=image,name-canonical=yes",
+            "type=image,name-canonical=tRUE",
+            "type=image,dangling-name-prefix=a:1",
+            "type=image,dangling-name-prefix=",
+            "type=image,platform-split=true",
+            "type=image,mode=copy",
+            "type=cacheonly,mode=copy",
+            "type=oci,dest=f,name-canonical=true",
+            "type=oci,dest=f,dangling-name-prefix=x",
+            "type=local,dest=d,registry.insecure=false",
+            "type=local,dest=d,mode=move",
+            "type=local,dest=d,platform-split=",
+            "type=tar,mode=copy",
         ] {
             assert!(output(text).is_err(), "{text}");
         }

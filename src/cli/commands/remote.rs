@@ -30,7 +30,7 @@ pub(in crate::cli) struct CopyArgs {
     /// The image to choose from an index [default: this machine's platform]
     #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Copy what is about the image too: signatures, bills of materials and the like
+    /// Copy what is about the image too: signatures, bills of materials and the like (not to the store or a Docker archive, which keep none)
     #[arg(short, long)]
     referrers: bool,
     /// Copy every tag of a repository to another repository

@@ -1,12 +1,12 @@
 //! Credential helpers: `docker-credential-NAME`, a program that is asked over its standard input.
 //!
 //! Protocol: the action is the only argument; `get` and `erase` read the server's name, `store` reads JSON; the answer is on standard output, and what
-//! went wrong is there too. A helper may ask the user something, so its time limit is generous; but it has one.
+//! went wrong is there too, or on standard error. A helper may ask the user something, so its time limit is generous; but it has one.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// No answer of a helper is anywhere near this size.
 const OUTPUT_LIMIT: u64 = 1 << 20;
+
+/// How long to wait for the rest of standard error of a helper that has ended: a server that it started may keep it open.
+const COMPLAINT_LIMIT: Duration = Duration::from_millis(500);
 
 /// The user name by which helpers mark an identity token.
 pub(super) const TOKEN_USER: &str = "<token>";
@@ -126,6 +129,7 @@ impl Helper {
         let deadline = Instant::now() + self.time_limit;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take();
+        let complaint = child.stderr.take().map(complaint);
         let (sender, receiver) = mpsc::channel();
         let input = Secret::new(input.to_vec());
         std::thread::spawn(move || {
@@ -143,7 +147,11 @@ impl Helper {
         let output = output.map_err(|source| Error::HelperStart { helper: self.program.clone(), source })?;
         loop {
             match child.try_wait() {
-                Ok(Some(status)) => return Ok((status.success(), Secret::new(output))),
+                Ok(Some(status)) => {
+                    let silent = !status.success() && output.is_empty();
+                    let said = complaint.filter(|_| silent).and_then(|said| said.recv_timeout(COMPLAINT_LIMIT).ok());
+                    return Ok((status.success(), Secret::new(said.unwrap_or(output))));
+                }
                 Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
                 Ok(None) => return Err(self.too_slow(action, &mut child)),
                 Err(source) => return Err(Error::HelperStart { helper: self.program.clone(), source }),
@@ -155,7 +163,7 @@ impl Helper {
         let mut tries = 0;
         loop {
             let mut command = Command::new(&self.path);
-            command.arg(action).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+            command.arg(action).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             match command.spawn() {
                 // Another thread's child may briefly hold the file open for writing, right after it was installed.
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < 20 => {
@@ -173,4 +181,17 @@ impl Helper {
         let reason = format!("it did not end within {} s", self.time_limit.as_secs_f32());
         Error::Helper { helper: self.program.clone(), action, reason }
     }
+}
+
+/// Reads what a helper writes to standard error, so that it never waits for somebody to do so.
+fn complaint(mut stderr: ChildStderr) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut said = Vec::new();
+        let _ = (&mut stderr).take(OUTPUT_LIMIT).read_to_end(&mut said);
+        // Nobody listens where the helper succeeded, or said why on standard output.
+        let _ = sender.send(said);
+        let _ = io::copy(&mut stderr, &mut io::sink());
+    });
+    receiver
 }

@@ -133,6 +133,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The message with its cause, in one line.
+    pub(super) fn whole(&self) -> String {
+        match self {
+            Error::HelperStart { source, .. } if source.kind() == io::ErrorKind::NotFound => format!("{self}: it is not installed"),
+            Error::HelperStart { source, .. } => format!("{self}: {source}"),
+            _ => self.to_string(),
+        }
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {

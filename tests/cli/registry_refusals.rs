@@ -1,0 +1,72 @@
+//! What is said when a registry refuses, and what can be done about it.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::common::{Registry, World, able};
+
+#[test]
+fn a_credential_helper_that_fails_is_named_where_the_registry_refuses() {
+    if !able(&["docker-registry", "htpasswd"]) {
+        return;
+    }
+    let (world, private, public) = (World::new(), Registry::with_password(), Registry::empty());
+    let bin = world.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    for (name, script) in [
+        ("bad", "echo keychain locked; exit 1"),
+        ("loud", "echo keychain jammed >&2; exit 1"),
+        ("empty", "echo credentials not found in native keychain; exit 1"),
+    ] {
+        let path = bin.join(format!("docker-credential-{name}"));
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    let ask = |helper: &str, name: &str| {
+        std::fs::write(world.path("docker/config.json"), format!(r#"{{"credsStore":"{helper}"}}"#)).unwrap();
+        world.strake(["ls", name]).env("PATH", &path)
+    };
+    let name = private.name("x/y");
+    ask("bad", &name).fails().says(&["401", "docker-credential-bad", "keychain locked"]);
+    ask("loud", &name).fails().says(&["401", "docker-credential-loud", "keychain jammed"]);
+    ask("missing", &name).fails().says(&["401", "docker-credential-missing", "not installed"]);
+    // To know nothing of a registry is no failure.
+    ask("empty", &name).fails().says(&["401", "strake login"]).omits(&["docker-credential", "keychain"]);
+    // Nobody needs a helper at a registry that is open to all.
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-q", "-t", &public.name("x/y:1")]).ok();
+    world.strake(["push", "-q", &public.name("x/y:1")]).ok();
+    for helper in ["bad", "missing"] {
+        assert_eq!(ask(helper, &public.name("x/y")).ok().stdout, "1\n");
+    }
+}
+
+#[test]
+fn a_tag_that_cannot_be_deleted_is_told_by_its_digest() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let name = registry.name("app:1");
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-q", "--push", "-t", &name]).ok();
+    let digest = world.strake(["digest", &name]).ok().stdout;
+    let by_digest = registry.name(&format!("app@{}", digest.trim()));
+    world.strake(["delete", &name]).fails().says(&[&format!("`strake delete {by_digest}`"), "all tags of that manifest"]);
+    world.strake(["digest", &name]).ok();
+    world.strake(["delete", &by_digest]).ok();
+    world.strake(["digest", &name]).fails();
+}
+
+#[test]
+fn referrers_are_not_lost_where_the_destination_keeps_none() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let name = registry.name("app:1");
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-q", "--push", "-t", &name]).ok();
+    for to in ["store:app:1", "docker-archive:a.tar"] {
+        world.strake(["copy", "--referrers", &name, to]).fails().says(&[to, "keeps no referrers"]);
+        world.strake(["copy", &name, to]).ok();
+    }
+    world.strake(["copy", "--referrers", &name, "oci-archive:b.tar"]).ok();
+}
