@@ -306,7 +306,7 @@ pub fn copy(op: &CopyOp, base: &InputIdentity, sources: &[Option<InputIdentity>]
     }
     for (source, identity) in op.sources.iter().zip(sources) {
         match source {
-            CopySource::Path { pattern, .. } => components.add("source", pattern.clone()),
+            CopySource::Path { pattern, .. } => components.add("source", if op.parents { pattern } else { below_root(pattern) }.to_owned()),
             CopySource::Download { .. } => components.add("source", "download"),
             CopySource::Inline { name, content } => {
                 components.add("heredoc name", name.clone());
@@ -318,6 +318,15 @@ pub fn copy(op: &CopyOp, base: &InputIdentity, sources: &[Option<InputIdentity>]
         }
     }
     components
+}
+
+/// A source without what means the context's root: `./a` and `/a` are `a`. With `--parents` they are not: `/./` is where names begin.
+fn below_root(pattern: &str) -> &str {
+    let mut rest = pattern;
+    while let Some(shorter) = rest.strip_prefix("./").or_else(|| rest.strip_prefix('/')) {
+        rest = shorter;
+    }
+    if rest.is_empty() { pattern } else { rest }
 }
 
 /// What a `RUN` is made of. `inputs` holds what each input after the base is, by position (the base is `base`).
@@ -379,11 +388,18 @@ fn add_mount(components: &mut Components, target: &str, kind: &ExecMountKind, in
             }
         }
         ExecMountKind::Tmpfs { size } => components.add(name, format!("tmpfs {}", size.unwrap_or(0))),
-        ExecMountKind::Secret { id, env, file, required: _, mode, uid, gid } => {
-            components.add(name, format!("secret {id} {} {file} {mode:o} {uid}:{gid}", env.as_deref().unwrap_or("")));
+        ExecMountKind::Secret { id, env, file, required, mode, uid, gid } => {
+            components.add(name, format!("secret {id} {} {file} {mode:o} {uid}:{gid}{}", env.as_deref().unwrap_or(""), needed(*required)));
         }
-        ExecMountKind::Ssh { id, required: _, mode, uid, gid } => components.add(name, format!("ssh {id} {mode:o} {uid}:{gid}")),
+        ExecMountKind::Ssh { id, required, mode, uid, gid } => {
+            components.add(name, format!("ssh {id} {mode:o} {uid}:{gid}{}", needed(*required)));
+        }
     }
+}
+
+/// A step that fails without a secret is not one that ran without it.
+fn needed(required: bool) -> &'static str {
+    if required { " required" } else { "" }
 }
 
 #[cfg(test)]
@@ -479,6 +495,7 @@ mod tests {
             chown: None,
             chmod: None,
             parents: false,
+            with_way: false,
             exclude: Vec::new(),
             unpack: Unpack::Never,
             link,

@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod env;
 mod format;
+mod go_flags;
 mod render;
 mod report;
 mod settler;
@@ -17,13 +18,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub use render::ProgressMode;
 
 /// Builds Dockerfiles, moves the images and runs them. No daemon.
 #[derive(Debug, Parser)]
-#[command(name = "strake", version, disable_help_subcommand = true, arg_required_else_help = true, args_override_self = true)]
+#[command(name = "strake", version, arg_required_else_help = true, args_override_self = true)]
 struct Arguments {
     #[command(flatten)]
     global: Global,
@@ -200,7 +201,8 @@ pub fn main() -> ExitCode {
     if let Some(code) = commands::oci::main(program.as_deref()) {
         return code;
     }
-    let arguments = match Arguments::try_parse_from(program.into_iter().chain(std::env::args_os().skip(1))) {
+    let given = program.into_iter().chain(std::env::args_os().skip(1)).collect();
+    let arguments = match Arguments::try_parse_from(go_flags::normal(given, Arguments::command)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and versions go to standard output and are no failure; clap knows which is which.

@@ -290,7 +290,7 @@ fn checksum_selection(
         let hint = ops::missing_hint(&contexts_read(graph, id, environment), &source);
         Error::Files { step: Box::new(node.step.clone()), source, hint }
     };
-    let roots = ops::select(tree, pattern, op.parents).map_err(failed)?;
+    let roots = ops::select(tree, pattern, ops::Naming::of(op.parents, op.with_way)).map_err(failed)?;
     let mut hasher = blake3::Hasher::new();
     let (mut files, mut too_many) = (Vec::new(), false);
     for root in roots {

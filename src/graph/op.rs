@@ -297,6 +297,8 @@ pub struct CopyOp {
     pub chmod: Option<String>,
     /// `--parents`.
     pub parents: bool,
+    /// For a mount: with `parents`, the links on the way to a source are copied, too, and followed. No wildcards.
+    pub with_way: bool,
     /// `--exclude`.
     pub exclude: Vec<String>,
     /// Whether archives are unpacked.

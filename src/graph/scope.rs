@@ -107,8 +107,7 @@ impl<'a> BuildArgs<'a> {
     }
 }
 
-const WITHOUT_EFFECT: &[(&str, &str)] =
-    &[("BUILDKIT_INLINE_CACHE", "cache records inside of images"), ("BUILDKIT_MULTI_PLATFORM", "images for several platforms")];
+const WITHOUT_EFFECT: &[(&str, &str)] = &[("BUILDKIT_MULTI_PLATFORM", "images for several platforms")];
 
 const PROXIES: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
@@ -211,7 +210,7 @@ mod tests {
     #[test]
     fn arguments_that_are_off_or_empty_are_not_told_of() {
         let on = |value: &str| {
-            let values = BTreeMap::from([("BUILDKIT_INLINE_CACHE".to_owned(), value.to_owned())]);
+            let values = BTreeMap::from([("BUILDKIT_MULTI_PLATFORM".to_owned(), value.to_owned())]);
             BuildArgs::new(&values).without_effect().count()
         };
         assert_eq!((on("1"), on("true"), on("0"), on("false"), on("")), (1, 1, 0, 0, 0));

@@ -204,6 +204,12 @@ impl FromStr for Reference {
         if registry == DOCKER_HUB && !repository.contains('/') {
             repository.insert_str(0, "library/");
         }
+        if registry.len() + 1 + repository.len() > MAX_NAME {
+            return Err(ReferenceError {
+                text: text.to_owned(),
+                reason: format!("a name has at most {MAX_NAME} characters, with its registry"),
+            });
+        }
         let tag = parts.tag.map(str::to_owned);
         let target = match parts.digest()? {
             None => TagOrDigest::Tag(tag.unwrap_or_else(|| "latest".to_owned())),
@@ -271,9 +277,6 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
     };
     if !is_host(registry) {
         return Err(format!("`{registry}` is no host"));
-    }
-    if name.len() > MAX_NAME {
-        return Err(format!("a name has at most {MAX_NAME} characters"));
     }
     if let Some(part) = repository.split('/').find(|part| !is_path_component(part)) {
         return Err(match part {

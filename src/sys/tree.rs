@@ -114,6 +114,11 @@ pub enum LastLink {
 /// Resolves links in `path` inside the tree: absolute targets start at the tree's root and `..` cannot leave it. What does not exist is taken
 /// literally, so that the result may be created. Fails with `ELOOP` after 40 links.
 pub fn resolve(tree: &dyn Tree, path: &RootPath, last: LastLink) -> io::Result<RootPath> {
+    resolve_by(tree, path, last, |_| ())
+}
+
+/// As [`resolve`], and tells of each link that is followed where it is.
+pub fn resolve_by(tree: &dyn Tree, path: &RootPath, last: LastLink, mut followed: impl FnMut(&RootPath)) -> io::Result<RootPath> {
     let mut done = RootPath::root();
     let mut todo: Vec<OsString> = path.components().rev().map(OsStr::to_owned).collect();
     let mut links = 0;
@@ -131,6 +136,7 @@ pub fn resolve(tree: &dyn Tree, path: &RootPath, last: LastLink) -> io::Result<R
                 if links > MAX_LINKS {
                     return Err(rustix::io::Errno::LOOP.into());
                 }
+                followed(&next);
                 let target = tree.read_link(&next)?;
                 if target.as_encoded_bytes().first() == Some(&b'/') {
                     done = RootPath::root();

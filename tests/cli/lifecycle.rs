@@ -373,6 +373,7 @@ fn volumes_are_made_filled_shared_listed_and_removed() {
         .ok();
     assert_eq!(other.stdout, "shared\nro\n");
     world.strake(["run", "--rm", "--volumes-from", "c:ro", "localhost/busybox", "touch", "/data/x"]).fails();
+    world.strake(["run", "--rm", "--volumes-from", "c:rw", "localhost/busybox", "touch", "/named/x"]).fails().says(&["Read-only"]);
     world.strake(["volume", "rm", "named"]).fails().says(&["`c`"]);
     assert_eq!(world.strake(["ps", "-q", "--filter", "volume=named"]).ok().stdout.lines().count(), 1);
     assert_eq!(exec(&world, &["c", "cat", "/data/shared"]).stdout, "shared\n", "the other container's end took nothing away");
@@ -532,4 +533,31 @@ fn links_of_a_container_lead_nowhere_on_this_machine() {
     };
     world.strake(["cp", "-", "c:/tmp"]).stdin(hostile).run();
     assert!(!outside.join("out").exists());
+}
+
+#[test]
+fn command_lines_are_read_as_docker_reads_them() {
+    let Some(world) = world() else { return };
+    let run = |flags: &[&str], command: &[&str]| world.strake(["run"]).arg_all(flags).arg("localhost/busybox").arg_all(command);
+    let done =
+        run(&["--rm=true", "--init=false", "-it=false", "--tmpfs", "/t:uid=5,gid=6,size=10%,mode=700"], &["stat", "-c", "%u:%g %a", "/t"]);
+    assert_eq!(done.ok().stdout, "5:6 700\n");
+    assert_eq!(world.strake(["ps", "-aq"]).ok().stdout, "", "--rm=true removes it");
+    assert_eq!(run(&["--rm", "--entrypoint", "echo"], &["--", "-x", "--rm=false"]).ok().stdout, "-- -x --rm=false\n");
+    assert_eq!(run(&["--rm"], &["--", "echo"]).run().code, 127);
+    assert_eq!(run(&["--rm", "--shm-size", "0"], &["sh", "-c", "df -k /dev/shm | tail -1 | awk '{ print $2 }'"]).ok().stdout, "65536\n");
+    world.write("vars", "\u{feff}A=1\n  B=x y\n# no\n");
+    let file = world.context().join("vars");
+    let done = run(&["--rm", "--env-file", file.to_str().unwrap()], &["sh", "-c", "echo $A-$B"]);
+    assert_eq!(done.ok().stdout, "1-x y\n");
+    assert!(run(&["--rm", "--read-only"], &["sh", "-c", "echo x >> /etc/hosts"]).fails().stderr.contains("Read-only"));
+    run(&["--name", "said"], &["echo", "words"]).ok();
+    for (from, count) in [("2001-02-03", 1), ("2001-02-03T04:05", 1), ("981173100.25", 1), ("2999-01-01", 0)] {
+        let shown = world.strake(["logs", "--tail", "-1", "--since", from, "said"]).ok();
+        assert_eq!(shown.stdout.lines().count(), count, "{from}");
+    }
+    assert_ne!(world.strake(["ps", "-aq", "--filter", "ancestor=localhost/busybox:latest"]).ok().stdout, "");
+    world.write("vars", "C = 3\n");
+    let done = run(&["--rm", "--env-file", file.to_str().unwrap()], &["true"]).fails();
+    assert_eq!(done.says(&["`C `", "vars"]).code, 125);
 }

@@ -128,6 +128,56 @@ fn cache_mounts_are_seeded_once_have_their_owner_and_are_empty_without_the_cache
     let fresh = world.build(&text(3), &["--no-cache"]).ok();
     fresh.says(&["own 700 12:34", "again3 made3 one"]).omits(&["made1"]);
     world.build(&text(4), &[]).ok().says(&["again4 made3 made4 one"]);
+    // Without these options it is as the directory was.
+    let text = "FROM localhost/busybox AS s\nRUN mkdir -p /h/c && echo 1 > /h/c/f && chown -R 1000:1001 /h && chmod 711 /h/c\n\
+        FROM localhost/busybox\nUSER 1000:1001\nRUN --mount=type=cache,from=s,source=/h/c,target=/c touch /c/new && stat -c 'as %a %u:%g' /c && cat /c/f\n";
+    world.build(text, &["--no-cache"]).ok().says(&["as 711 1000:1001"]);
+}
+
+#[test]
+fn the_source_of_a_mount_is_found_through_links_of_the_context() {
+    let Some(world) = world() else { return };
+    world.write("real/dir/file", "inside").write("real/other", "other").write("named/to/x", "named");
+    let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, world.context().join(name)).unwrap();
+    link("real/dir", "link");
+    link("/real", "absolute");
+    link("../absolute/dir/file", "real/up");
+    link("to", "named/cur");
+    let text = "FROM localhost/busybox\n\
+        RUN --mount=type=bind,source=link,target=/a --mount=type=bind,source=absolute/dir,target=/b cat /a/file /b/file > /1\n\
+        RUN --mount=type=bind,source=real/up,target=/f --mount=type=bind,source=absolute,target=/c cat /f /c/other > /2\n\
+        RUN --mount=type=bind,from=named,source=cur,target=/n cat /n/x > /3\n";
+    let named = format!("named={}", world.context().join("named").display());
+    let image = world.image(text, &["--build-context", &named]);
+    let content = |layer: usize, path: &str| String::from_utf8(image.layers[layer][path].content.clone()).unwrap();
+    assert_eq!([content(1, "1"), content(2, "2"), content(3, "3")], ["insideinside", "insideother", "named"]);
+    // What the links lead to counts.
+    assert_eq!(world.build(text, &["--build-context", &named]).ok().step("[2/4]"), "CACHED");
+    world.write("real/dir/file", "changed");
+    let again = world.build(text, &["--build-context", &named]).ok();
+    assert_ne!(again.step("[2/4]"), "CACHED");
+    std::fs::remove_file(world.context().join("real/other")).unwrap();
+    link("absolute/nowhere", "broken");
+    let text = "FROM localhost/busybox\nRUN --mount=type=bind,source=broken,target=/a true\n";
+    world.build(text, &[]).fails().says(&["nowhere", "not found"]);
+}
+
+#[test]
+fn a_step_that_ran_without_a_secret_does_not_stand_for_one_that_needs_it() {
+    let Some(world) = world() else { return };
+    let text = |required: &str| format!("FROM localhost/busybox\nRUN --mount=type=secret,id=absent{required} echo ran > /ran\n");
+    world.build(&text(""), &[]).ok();
+    world.build(&text(",required"), &[]).fails().says(&["absent"]);
+}
+
+#[test]
+fn a_source_is_the_same_however_the_root_of_the_context_is_written() {
+    let Some(world) = world() else { return };
+    world.write("f", "x");
+    world.build("FROM scratch\nCOPY f /to/\n", &[]).ok();
+    for source in ["./f", "/f", ".//./f"] {
+        assert_eq!(world.build(&format!("FROM scratch\nCOPY {source} /to/\n"), &[]).ok().step("[1/1]"), "CACHED", "{source}");
+    }
 }
 
 #[test]

@@ -103,6 +103,9 @@ fn a_secret_is_in_the_step_and_nowhere_else() {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
     let image = Image::docker_archive(&archive);
     assert!(image.layers[1].is_empty(), "{:?}", image.layers[1].keys());
+    // With `type=env` the source is a variable.
+    let from_variable = world.build(text, &["--no-cache", "--secret", "id=token,type=env,src=OF_THE_TOKEN"]);
+    from_variable.env("OF_THE_TOKEN", secret).ok();
 }
 
 #[test]

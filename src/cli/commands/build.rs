@@ -148,7 +148,7 @@ enum BuildCommand {
 }
 
 /// A switch as Docker's flags have it: `--pull`, `--pull=false`.
-pub(super) fn boolean(text: &str) -> Result<bool, String> {
+pub(in crate::cli) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(true),
         "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(false),
@@ -474,7 +474,7 @@ fn labels(labels: &[String]) -> Result<Vec<(String, String)>, Error> {
     Ok(pairs)
 }
 
-/// `--secret id=NAME[,src=FILE|,env=VARIABLE]`; without a source it is the variable, else the file, of that name.
+/// `--secret id=NAME[,src=FILE|,env=VARIABLE]`; without a source it is the variable, else the file, of that name. With `type=env`, `src` is a variable, too.
 fn secrets(specs: &[String]) -> Result<BTreeMap<String, Secret<Vec<u8>>>, Error> {
     let mut secrets = BTreeMap::new();
     for spec in specs {
@@ -482,18 +482,21 @@ fn secrets(specs: &[String]) -> Result<BTreeMap<String, Secret<Vec<u8>>>, Error>
             message,
             hint: Some("write `--secret id=NAME,src=FILE` or `--secret id=NAME,env=VARIABLE`".into()),
         };
-        let (mut id, mut file, mut variable) = (None, None, None);
+        let (mut id, mut file, mut variable, mut kind) = (None, None, None, "");
         for field in spec.split(',') {
             match field.split_once('=') {
                 Some(("id", value)) => id = Some(value.to_owned()),
-                Some(("src" | "source", value)) => file = Some(PathBuf::from(value)),
+                Some(("src" | "source", value)) => file = Some(value.to_owned()),
                 Some(("env", value)) => variable = Some(value.to_owned()),
-                Some(("type", "file" | "env")) => {}
+                Some(("type", value @ ("file" | "env"))) => kind = value,
                 _ => return Err(usage(format!("the field `{field}` of a secret is not known"))),
             }
         }
         let id = id.ok_or_else(|| usage("a secret has no id".into()))?;
-        let value = match (file, variable) {
+        if kind == "env" && variable.is_none() {
+            variable = file.take();
+        }
+        let value = match (file.map(PathBuf::from), variable) {
             (Some(path), _) => std::fs::read(&path).map_err(|source| Error::Io { action: "read", path, source })?,
             (None, Some(name)) => {
                 env::variable(&name).ok_or_else(|| usage(format!("the variable `{name}` of the secret `{id}` is not set")))?.into_bytes()

@@ -474,7 +474,14 @@ pub(super) fn terminal_size(tty: bool) -> Option<TerminalSize> {
 pub(super) fn variables(files: &[PathBuf], flags: &[String]) -> Result<Vec<(String, Option<String>)>, Error> {
     let mut variables = Vec::new();
     for file in files {
-        variables.extend(lines(file)?.iter().map(|line| variable(line)).collect::<Result<Vec<_>, _>>()?);
+        for line in lines(file)? {
+            let name = line.split('=').next().unwrap_or_default();
+            if name.contains(char::is_whitespace) {
+                let message = format!("the variable `{name}` in `{}` has a blank in its name", file.display());
+                return Err(Error::Usage { message, hint: Some("write NAME=VALUE, without blanks around the `=`".into()) });
+            }
+            variables.push(variable(&line)?);
+        }
     }
     for entry in flags {
         variables.push(variable(entry)?);
@@ -498,6 +505,7 @@ fn variable(entry: &str) -> Result<(String, Option<String>), Error> {
 /// The lines of a file that are neither empty nor comments.
 fn lines(path: &PathBuf) -> Result<Vec<String>, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(lines.map(str::to_owned).collect())
 }

@@ -60,7 +60,7 @@ pub(in crate::cli) struct LogsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Only the last lines
-    #[arg(short = 'n', long, value_name = "NUMBER", default_value = "all")]
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value = "all", allow_negative_numbers = true)]
     tail: String,
     /// With the time of each line
     #[arg(short, long)]
@@ -173,16 +173,30 @@ fn filter(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Reads a point in time: RFC 3339, seconds since the epoch, or how long ago.
+/// Reads a point in time: RFC 3339, a date or a date with a time (of this machine's zone), seconds since the epoch, or how long ago.
 pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
-    if let Ok(seconds) = text.parse::<i64>() {
-        return Timestamp::from_second(seconds).map_err(|error| error.to_string());
+    if let Some(time) = seconds(text) {
+        return time;
+    }
+    if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
+        return time.to_zoned(jiff::tz::TimeZone::system()).map(|time| time.timestamp()).map_err(|error| error.to_string());
     }
     let ago: SignedDuration = text.parse().map_err(|_| format!("`{text}` is no time: expected RFC 3339, or a duration such as 10m"))?;
     Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
+}
+
+/// Reads `1700000000` or `1700000000.5`; `None` for what is neither.
+fn seconds(text: &str) -> Option<Result<Timestamp, String>> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let whole: i64 = whole.parse().ok()?;
+    if fraction.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let nanoseconds = format!("{fraction:0<9}").parse().ok()?;
+    Some(Timestamp::new(whole, nanoseconds).map_err(|error| error.to_string()))
 }
 
 /// Opens the engine for what needs neither an asynchronous runtime nor sandboxes.
@@ -325,8 +339,9 @@ pub(in crate::cli) fn logs(global: &Global, args: &LogsArgs) -> ExitCode {
 fn show_logs(global: &Global, args: &LogsArgs) -> Result<(), Error> {
     let tail = match args.tail.as_str() {
         "all" => None,
-        number => match number.parse() {
-            Ok(number) => Some(number),
+        number => match number.parse::<i64>() {
+            // As with Docker, fewer than none are all.
+            Ok(number) => usize::try_from(number).ok(),
             Err(_) => return Err(Error::Usage { message: format!("`{number}` is not a number of lines"), hint: None }),
         },
     };
@@ -427,6 +442,12 @@ fn has_volume(engine: &Engine, info: &ContainerInfo, wanted: &str) -> bool {
     engine.volumes_of(spec).iter().any(|name| name == wanted) || targets.any(|target| target == wanted)
 }
 
+/// Whether two names are of the same image.
+fn is_image(known: &str, wanted: &str) -> bool {
+    let reference = |name: &str| name.parse::<crate::oci::Reference>().ok();
+    known == wanted || reference(wanted).is_some_and(|wanted| reference(known) == Some(wanted))
+}
+
 /// The networks of a container: their IDs and names.
 fn networks(info: &ContainerInfo) -> Vec<(String, String)> {
     match info.spec.as_ref().map(|spec| &spec.network) {
@@ -461,7 +482,9 @@ fn matches(engine: &Engine, info: &ContainerInfo, filters: &[(String, String)]) 
             "name" => info.record.name.contains(value.trim_start_matches(['^', '/']).trim_end_matches('$')),
             "id" => info.record.id.starts_with(value),
             "status" => info.status() == value,
-            "ancestor" => spec.is_some_and(|spec| spec.image == value || spec.image_id.trim_start_matches("sha256:").starts_with(value)),
+            "ancestor" => {
+                spec.is_some_and(|spec| is_image(&spec.image, value) || spec.image_id.trim_start_matches("sha256:").starts_with(value))
+            }
             "health" => info.health.as_ref().map_or("none", |health| health.status.word()) == value,
             "volume" => has_volume(engine, info, value),
             "network" => is_on(info, value),

@@ -67,6 +67,8 @@ pub enum MountRequest {
         size: Option<u64>,
         /// The mode of its root.
         mode: u32,
+        /// The user and group of its root.
+        owner: (u32, u32),
         /// Whether writes are refused.
         read_only: bool,
         /// Whether programs on it can be run.
@@ -170,7 +172,7 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
             let size = fields.remove("tmpfs-size").map(bytes).transpose()?.filter(|size| *size > 0);
             let mode = fields.remove("tmpfs-mode").unwrap_or("1777");
             let mode = u32::from_str_radix(mode, 8).map_err(|_| format!("`{mode}` is not a mode"))?;
-            MountRequest::Tmpfs { target, size, mode, read_only, exec: false }
+            MountRequest::Tmpfs { target, size, mode, owner: (0, 0), read_only, exec: false }
         }
         "image" => {
             let image = source.ok_or("a mount of the type image needs `source=`")?.to_owned();
@@ -250,18 +252,33 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
 pub fn parse_tmpfs(text: &str) -> Result<MountRequest, String> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let target = absolute(target)?;
-    let (mut size, mut mode, mut read_only, mut exec) = (None, 0o1777, false, false);
+    let (mut size, mut mode, mut owner, mut read_only, mut exec) = (None, 0o1777, (0, 0), false, false);
+    let id = |value: &str| value.parse().map_err(|_| format!("`{value}` is not an ID"));
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=').unwrap_or((option, "")) {
-            ("size", value) => size = Some(bytes(value)?),
+            ("size", value) => size = Some(value.strip_suffix('%').map_or_else(|| bytes(value), part_of_memory)?),
+            ("uid", value) => owner.0 = id(value)?,
+            ("gid", value) => owner.1 = id(value)?,
             ("mode", value) => mode = u32::from_str_radix(value, 8).map_err(|_| format!("`{value}` is not a mode"))?,
             ("ro", "") => read_only = true,
             ("exec", "") => exec = true,
             ("rw" | "noexec" | "nosuid" | "nodev", "") => {}
-            (other, _) => return Err(format!("the option `{other}` is not supported: expected size=, mode=, ro, rw, exec or noexec")),
+            (other, _) => {
+                return Err(format!(
+                    "the option `{other}` is not supported: expected size=, mode=, uid=, gid=, ro, rw, exec, noexec, nosuid or nodev"
+                ));
+            }
         }
     }
-    Ok(MountRequest::Tmpfs { target, size, mode, read_only, exec })
+    Ok(MountRequest::Tmpfs { target, size, mode, owner, read_only, exec })
+}
+
+/// So many hundredths of this machine's memory, in bytes: a size of a tmpfs (tmpfs(5)).
+fn part_of_memory(percent: &str) -> Result<u64, String> {
+    let percent: u64 = percent.parse().map_err(|_| format!("`{percent}%` is not a size"))?;
+    let known = rustix::system::sysinfo();
+    let total = u128::from(known.totalram) * u128::from(known.mem_unit);
+    u64::try_from(total * u128::from(percent) / 100).map_err(|_| format!("`{percent}%` is too large"))
 }
 
 /// Reads a number of bytes: `64m`, `1g`, `4096`.
@@ -355,11 +372,11 @@ impl Engine {
                     Some(subpath) => below(&path, subpath, target, *read_only),
                 }
             }
-            MountRequest::Tmpfs { target, size, mode, read_only, exec } => Ok(MountSpec::Tmpfs {
+            MountRequest::Tmpfs { target, size, mode, owner, read_only, exec } => Ok(MountSpec::Tmpfs {
                 target: target.clone(),
                 size: *size,
                 mode: *mode,
-                owner: (0, 0),
+                owner: *owner,
                 read_only: *read_only,
                 options: MountOptions { nosuid: true, nodev: true, noexec: !exec },
             }),
@@ -491,7 +508,14 @@ mod tests {
         let tmpfs = parse_tmpfs("/t:size=64m,mode=700,exec").unwrap();
         assert_eq!(
             tmpfs,
-            MountRequest::Tmpfs { target: RootPath::new("/t"), size: Some(64 << 20), mode: 0o700, read_only: false, exec: true }
+            MountRequest::Tmpfs {
+                target: RootPath::new("/t"),
+                size: Some(64 << 20),
+                mode: 0o700,
+                owner: (0, 0),
+                read_only: false,
+                exec: true
+            }
         );
         assert!(parse_tmpfs("/t:what").is_err());
     }

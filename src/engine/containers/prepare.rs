@@ -114,6 +114,11 @@ impl Engine {
             }
         }
         let mut all = self.name_files(&network, &dir, &hostname)?;
+        for mount in &mut all {
+            if let MountSpec::Bind { read_only, .. } = mount {
+                *read_only = request.read_only;
+            }
+        }
         all.retain(|file| !made.iter().any(|mount| mount.target() == file.target()));
         all.extend(shared.into_iter().filter(|shared| !made.iter().any(|mount| mount.target() == shared.target())));
         all.extend(made.iter().cloned());
@@ -128,7 +133,7 @@ impl Engine {
         sandbox.mounts = all;
         sandbox.hostname = hostname;
         sandbox.read_only_root = request.read_only;
-        sandbox.shm_size = request.shm_size.unwrap_or(DEFAULT_SHM_SIZE);
+        sandbox.shm_size = request.shm_size.filter(|size| *size > 0).unwrap_or(DEFAULT_SHM_SIZE);
         sandbox.namespaces = self.namespaces(request)?;
         sandbox.init = request.init;
         sandbox.system_paths = request.system_paths;
@@ -204,7 +209,8 @@ impl Engine {
                 if own || shared.iter().any(|known| known.target() == mount.target()) {
                     continue;
                 }
-                let sealed = from.writable.map_or(*read_only, |writable| !writable);
+                // What is read-only there stays so.
+                let sealed = *read_only || from.writable == Some(false);
                 let mut mount = mount.clone();
                 if let MountSpec::Bind { read_only, .. } = &mut mount {
                     *read_only = sealed;

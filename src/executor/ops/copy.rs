@@ -14,7 +14,7 @@ use super::add_archive;
 use super::archive_plan::Plan;
 use super::error::Error;
 use super::layer_diff::LayerDiff;
-use super::select::{SourceRoot, select};
+use super::select::{Naming, SourceRoot, select};
 use super::share::Sharing;
 use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
 use super::walk::{Rules, Walk};
@@ -104,6 +104,8 @@ pub struct CopyRequest {
     pub chmod: Option<ChmodRule>,
     /// `--parents`.
     pub parents: bool,
+    /// With `parents`: links on the way to a source are copied, too, and followed. No wildcards.
+    pub with_way: bool,
     /// `--exclude`.
     pub exclude: Vec<String>,
     /// `--link`: the base is taken for empty, so that the layer does not depend on it.
@@ -124,6 +126,7 @@ impl CopyRequest {
             chown: None,
             chmod: None,
             parents: false,
+            with_way: false,
             exclude: Vec::new(),
             link: true,
             unpack: Unpack::Never,
@@ -243,7 +246,7 @@ fn copy_sources(
     for source in &request.sources {
         match source {
             CopySource::Tree { tree, pattern } => {
-                let roots = select(tree.as_ref(), pattern, request.parents)?;
+                let roots = select(tree.as_ref(), pattern, Naming::of(request.parents, request.with_way))?;
                 copier.is_alone = is_alone && roots.len() == 1;
                 copier.diff = diff.filter(|_| copier.is_alone);
                 for root in roots {

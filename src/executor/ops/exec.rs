@@ -440,18 +440,29 @@ fn find(tree: &MergedView, source: &str, step: &Step) -> Result<(RootPath, bool)
     }
 }
 
-/// Gives a new cache mount its owner and mode, and the files that it starts with.
+/// The mode, user and group of a cache mount that has none of these options.
+const NOTHING_ASKED: (u32, u32, u32) = (0o755, 0, 0);
+
+/// Gives a new cache mount its owner and mode, and the files that it starts with. A directory that it starts as keeps its own
+/// where nothing else is asked for.
 fn fill_cache_mount(
     environment: &Environment,
     step: &Step,
     path: &Path,
     seed: Option<&(usize, String)>,
     inputs: &[Vec<SnapshotId>],
-    (mode, uid, gid): (u32, u32, u32),
+    (mut mode, mut uid, mut gid): (u32, u32, u32),
 ) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
     if let Some((input, source)) = seed {
         let tree = view(&environment.store, &inputs[*input])?;
+        let (found, _) = find(&tree, source, step)?;
+        let failed = |source| Error::Io { action: "read the metadata of the mount's source for", path: path.to_owned(), source };
+        if let Some(own) =
+            tree.metadata(&found).map_err(failed)?.filter(|own| own.kind == Kind::Directory && (mode, uid, gid) == NOTHING_ASKED)
+        {
+            (mode, uid, gid) = (own.mode, own.uid, own.gid);
+        }
         let source = super::CopySource::Tree { tree: std::sync::Arc::new(tree), pattern: source.clone() };
         let created_time = environment.epoch.map(|seconds| (seconds, 0));
         let request = super::CopyRequest { created_time, ..super::CopyRequest::fill(source) };

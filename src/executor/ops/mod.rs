@@ -37,7 +37,7 @@ pub use error::{BadEntry, Error};
 pub use exec::TAIL_LINES;
 pub use failed::{FailedSlot, FailedStep, ShellError};
 pub use mkdir::make_dir;
-pub use select::{SourceRoot, select};
+pub use select::{Naming, SourceRoot, select};
 pub use share::Sharing;
 pub(super) use step::missing_hint;
 pub use step::{DiffIdWanted, copy_step, exclude_rules, mkdir_step, view};

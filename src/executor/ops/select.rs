@@ -2,7 +2,7 @@
 //!
 //! The cache makes its keys from this and [`copy`](super::copy()) copies this, so the two cannot disagree. A source that is a link is followed inside its
 //! tree and keeps the link's name; links further down are copied as they are. With `--parents`, names keep the directories below the pivot `/./`, `**` is
-//! any depth, and nothing is followed.
+//! any depth, and nothing is followed. What a mount wants of a context comes with all links that lead there.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -11,7 +11,7 @@ use super::error::Error;
 use crate::context::{self, Pattern};
 use crate::diag::did_you_mean;
 use crate::path::RootPath;
-use crate::sys::tree::{Kind, LastLink, Metadata, Tree, resolve};
+use crate::sys::tree::{Kind, LastLink, Metadata, Tree, resolve, resolve_by};
 
 /// Something that a source names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,11 +24,61 @@ pub struct SourceRoot {
     pub metadata: Metadata,
 }
 
-/// Resolves a source. Sorted; empty only for a wildcard that matches nothing.
-pub fn select(tree: &dyn Tree, pattern: &str, parents: bool) -> Result<Vec<SourceRoot>, Error> {
-    if parents {
-        return select_with_parents(tree, pattern);
+/// Which names things get at the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// Their last name.
+    Last,
+    /// With `--parents`.
+    Parents,
+    /// All of it, and the links on the way are there too.
+    Way,
+}
+
+impl Naming {
+    /// That of a copy.
+    pub fn of(parents: bool, with_way: bool) -> Naming {
+        match (parents, with_way) {
+            (_, true) => Naming::Way,
+            (true, false) => Naming::Parents,
+            (false, false) => Naming::Last,
+        }
     }
+}
+
+/// Resolves a source. Sorted; empty only for a wildcard that matches nothing.
+pub fn select(tree: &dyn Tree, pattern: &str, naming: Naming) -> Result<Vec<SourceRoot>, Error> {
+    match naming {
+        Naming::Last => select_last(tree, pattern),
+        Naming::Parents => select_with_parents(tree, pattern),
+        Naming::Way => select_way(tree, pattern),
+    }
+}
+
+/// A path and the links that are followed to it, each in its place, so that who looks for the path in a copy of them is led to the same files.
+fn select_way(tree: &dyn Tree, path: &str) -> Result<Vec<SourceRoot>, Error> {
+    let path = RootPath::new(path);
+    let read_error = |source| Error::Read { path: path.clone(), source };
+    let mut found = Vec::new();
+    let end = resolve_by(tree, &path, LastLink::Follow, |link| found.push(link.clone())).map_err(read_error)?;
+    if tree.metadata(&end).map_err(read_error)?.is_none() {
+        return Err(missing(tree, end));
+    }
+    // What lies in the end itself is copied with it.
+    found.retain(|link| !link.starts_with(&end));
+    found.push(end);
+    found.sort_unstable();
+    found.dedup();
+    let mut roots = Vec::with_capacity(found.len());
+    for path in found {
+        if let Some(metadata) = tree.metadata(&path).map_err(|source| Error::Read { path: path.clone(), source })? {
+            roots.push(SourceRoot { name: path.relative().as_os_str().to_owned(), path, metadata });
+        }
+    }
+    Ok(roots)
+}
+
+fn select_last(tree: &dyn Tree, pattern: &str) -> Result<Vec<SourceRoot>, Error> {
     let paths = match context::expand(tree, pattern) {
         Ok(paths) => paths,
         Err(context::Error::Missing { path }) => return Err(missing(tree, path)),
@@ -72,7 +122,7 @@ fn select_with_parents(tree: &dyn Tree, pattern: &str) -> Result<Vec<SourceRoot>
     let parts = rest_path.components().map(Part::new).collect::<Result<Vec<_>, _>>()?;
     let plain = parts.iter().all(|part| matches!(part, Part::Name(_)));
     let mut roots = Vec::new();
-    for base in select(tree, pivot, false)? {
+    for base in select_last(tree, pivot)? {
         let mut found: Vec<RootPath> = matches_below(tree, &base.path, &parts)?.into_iter().collect();
         if found.is_empty() && plain {
             return Err(missing(tree, RootPath::new(OsStr::new(pivot)).join(rest_path.relative())));

@@ -60,6 +60,7 @@ pub fn copy_step(
         chown: owner,
         chmod: op.chmod.as_deref().map(|text| chmod_rule(text, step)).transpose()?,
         parents: op.parents,
+        with_way: op.with_way,
         exclude: op.exclude.clone(),
         link: op.link,
         unpack: match op.unpack {

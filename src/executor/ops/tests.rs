@@ -69,6 +69,7 @@ impl Bench {
             chown: None,
             chmod: None,
             parents: false,
+            with_way: false,
             exclude: Vec::new(),
             link: false,
             unpack,
@@ -488,7 +489,7 @@ fn selection_is_what_is_copied() {
     let bench = Bench::new(&[], "f 0644 a/x X\nf 0644 a/y Y\nl l a/x");
     let tree = MergedView::new(vec![bench.source()], Marks::Trusted).unwrap();
     let roots = |pattern, parents| -> Vec<(String, String)> {
-        let found = select(&tree, pattern, parents).unwrap();
+        let found = select(&tree, pattern, Naming::of(parents, false)).unwrap();
         found.into_iter().map(|root| (root.path.to_string(), root.name.to_string_lossy().into_owned())).collect()
     };
     let pair = |path: &str, name: &str| (path.to_owned(), name.to_owned());

@@ -119,6 +119,7 @@ impl Lowering<'_, '_> {
             chown,
             chmod,
             parents: request.parents,
+            with_way: false,
             exclude,
             unpack: request.unpack,
             link,

@@ -223,6 +223,7 @@ impl Lowering<'_, '_> {
         }
         let op = CopyOp {
             parents: pattern != ".",
+            with_way: pattern != ".",
             sources: vec![CopySource::Path { input: 1, pattern: pattern.clone() }],
             destination: "/".into(),
             workdir: RootPath::root(),
