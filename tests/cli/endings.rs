@@ -66,6 +66,27 @@ fn waits_for_a_lock(pid: u32) -> bool {
 }
 
 #[test]
+fn a_container_that_removes_itself_can_be_removed_by_many_at_once() {
+    let Some(world) = world() else { return };
+    for round in 0..4 {
+        let name = format!("c{round}");
+        passing(&world, &name, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done");
+        let follower = beside(&world, &["logs", "-f", &name]);
+        let stopper = beside(&world, &["kill", "-s", "TERM", &name]);
+        let removers: Vec<Child> = (0..3).map(|_| beside(&world, &["rm", "-f", &name])).collect();
+        for remover in removers {
+            let (code, _, stderr) = ended(remover);
+            assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        }
+        let (code, _, stderr) = ended(follower);
+        // It may have come when nothing was left.
+        assert!(code == Some(0) || stderr.contains("no such container"), "{stderr}");
+        ended(stopper);
+        assert_eq!(world.strake(["ps", "-aq"]).ok().stdout, "");
+    }
+}
+
+#[test]
 fn the_log_of_a_container_can_be_followed_until_that_is_removed() {
     let Some(world) = world() else { return };
     world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sh", "-c", "echo ready; exec sleep 1000"]).ok();
@@ -89,16 +110,38 @@ fn a_container_that_removes_itself_is_restarted_and_still_removes_itself() {
 }
 
 #[test]
+fn a_running_container_is_started_already() {
+    let Some(world) = world() else { return };
+    let script = "while [ ! -e /go ]; do echo tick; sleep 0.05; done; echo late; exit 4";
+    world.strake(["create", "--name", "c", "localhost/busybox", "sh", "-c", script]).ok();
+    let starters: Vec<Child> = (0..3).map(|_| beside(&world, &["start", "c"])).collect();
+    for starter in starters {
+        assert_eq!(ended(starter), (Some(0), "c\n".to_owned(), String::new()));
+    }
+    assert_eq!(world.strake(["start", "c"]).ok().stdout, "c\n");
+    assert_eq!(world.strake(["inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "c"]).ok().stdout, "0 running\n");
+    let mut attached = beside(&world, &["start", "-a", "c"]);
+    let mut first = [0; 5];
+    attached.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"tick\n");
+    world.strake(["exec", "c", "touch", "/go"]).ok();
+    let (code, stdout, _) = ended(attached);
+    assert!(code == Some(4) && stdout.ends_with("late\n"), "{code:?} {stdout}");
+}
+
+#[test]
 fn a_paused_container_is_neither_attached_to_nor_started() {
     let Some(world) = world() else { return };
     world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sleep", "1000"]).ok();
     if !paused(&world, "c") {
         return;
     }
-    let done = world.strake(["attach", "c"]).run();
-    assert_eq!(done.code, 1, "{done}");
-    done.says(&["`c`", "it is paused", "strake unpause c"]);
-    names_no_file(&done, &world);
+    for args in [&["attach", "c"][..], &["start", "c"], &["start", "-a", "c"]] {
+        let done = world.strake(args).run();
+        assert_eq!(done.code, 1, "{done}");
+        done.says(&["`c`", "it is paused", "strake unpause c"]);
+        names_no_file(&done, &world);
+    }
     assert_eq!(state(&world, "c"), "paused");
 }
 

@@ -208,6 +208,16 @@ pub(super) fn open(global: &Global) -> Result<Engine, Error> {
 
 /// Does something to each container, tells its name as the user wrote it, and goes on after a failure.
 pub(super) fn each(global: &Global, names: &[String], work: impl Fn(&Engine, &ContainerInfo) -> Result<Option<String>, Error>) -> ExitCode {
+    each_found(global, names, false, work)
+}
+
+/// The same; one that is not there is no failure where `may_be_gone`, and nothing is told of it.
+fn each_found(
+    global: &Global,
+    names: &[String],
+    may_be_gone: bool,
+    work: impl Fn(&Engine, &ContainerInfo) -> Result<Option<String>, Error>,
+) -> ExitCode {
     let engine = match open(global) {
         Ok(engine) => engine,
         Err(error) => return super::exit(Err(error)),
@@ -216,6 +226,7 @@ pub(super) fn each(global: &Global, names: &[String], work: impl Fn(&Engine, &Co
     for name in names {
         match engine.container(name).and_then(|info| work(&engine, &info)) {
             Ok(said) => report::result(said.as_deref().unwrap_or(name)),
+            Err(Error::NoSuchContainer { .. }) if may_be_gone => {}
             Err(error) => {
                 report::error(&error);
                 code = ExitCode::FAILURE;
@@ -243,18 +254,8 @@ pub(in crate::cli) fn wait(global: &Global, args: &WaitArgs) -> ExitCode {
 
 /// Runs `strake rm`.
 pub(in crate::cli) fn rm(global: &Global, args: &RmArgs) -> ExitCode {
-    if !args.force {
-        return each(global, &args.containers, |engine, info| engine.remove_container(info, false, args.volumes).map(|()| None));
-    }
-    // Removing what is not there is done already.
-    let there = open(global).map(|engine| {
-        let known = |name: &&String| !matches!(engine.container(name), Err(Error::NoSuchContainer { .. }));
-        args.containers.iter().filter(known).cloned().collect::<Vec<_>>()
-    });
-    match there {
-        Ok(there) => each(global, &there, |engine, info| engine.remove_container(info, true, args.volumes).map(|()| None)),
-        Err(error) => super::exit(Err(error)),
-    }
+    // With -f, removing what is not there is done already.
+    each_found(global, &args.containers, args.force, |engine, info| engine.remove_container(info, args.force, args.volumes).map(|()| None))
 }
 
 /// Runs `strake start`.
@@ -269,7 +270,8 @@ pub(in crate::cli) fn start(global: &Global, args: &StartArgs) -> ExitCode {
             },
         };
         return each(global, &names, |engine, info| {
-            for warning in engine.start_container(info, Mode::Detached)?.warnings {
+            let started = engine.start_unless_running(info, Mode::Detached)?;
+            for warning in started.map_or_else(Vec::new, |started| started.warnings) {
                 report::tell(&format!("warning: {warning}"));
             }
             Ok(None)
@@ -283,8 +285,11 @@ pub(in crate::cli) fn start(global: &Global, args: &StartArgs) -> ExitCode {
         let info = engine.container(name)?;
         let tty = info.spec.as_ref().is_some_and(|spec| spec.tty);
         let held = crate::runtime::container::hold_signals();
-        let started = engine.start_container(&info, Mode::Attached)?;
-        let Some(attachment) = started.attachment else { return Ok(0) };
+        let attachment = match engine.start_unless_running(&info, Mode::Attached)? {
+            Some(started) => started.attachment,
+            None => Some(engine.attach_container(&engine.container(&info.record.id)?)?),
+        };
+        let Some(attachment) = attachment else { return Ok(0) };
         let outcome = pump(
             &engine,
             &info,
