@@ -249,7 +249,7 @@ fn a_killed_supervisor_takes_its_container_along_and_nobody_thinks_that_it_runs(
         spec.sandbox.process.user = Credentials { uid, gid: uid, additional_gids: Vec::new() };
         let mut started = lab.start(&spec, Mode::Detached);
         assert!(matches!(load_state(&lab.dir()).unwrap(), State::Running { pid, .. } if pid == started.pid));
-        assert!(matches!(Starter::default().start(&lab.dir(), Mode::Detached), Err(Error::Start { code: 125, .. })));
+        assert!(matches!(Starter::default().start(&lab.dir(), Mode::Detached), Err(Error::Running)));
         let supervisor = rustix::process::Pid::from_raw(supervisor_of(started.pid)).unwrap();
         rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
         eventually("the supervisor is gone", || started.reap());
