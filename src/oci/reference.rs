@@ -385,6 +385,9 @@ mod tests {
         for text in ["a:1:2", "host:x/a", "-h.io/a", "h.io:/a", "a..b", "a___b", "a_", "[::g]/a", &format!("h.io/{}", "a".repeat(260))] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
+        // The limit is that of the whole name, so that it can be written in full.
+        assert!("a".repeat(255 - "docker.io/library/".len()).parse::<Reference>().is_ok());
+        assert!("a".repeat(256 - "docker.io/library/".len()).parse::<Reference>().is_err());
         assert_eq!("[::1]:5000/a--b__c.d".parse::<Reference>().unwrap().registry(), "[::1]:5000");
         assert!(format!("a:{}", "t".repeat(129)).parse::<Reference>().is_err());
     }
