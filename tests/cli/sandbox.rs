@@ -1,6 +1,6 @@
 //! What a RUN step sees of the machine, and what of the sandbox it leaves behind: nothing.
 
-use crate::common::{Image, Registry, World, able, world};
+use crate::common::{Image, Registry, Run, World, able, wait_for, world};
 
 #[test]
 fn a_step_that_changes_nothing_has_an_empty_layer() {
@@ -103,6 +103,17 @@ fn a_secret_is_in_the_step_and_nowhere_else() {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
     let image = Image::docker_archive(&archive);
     assert!(image.layers[1].is_empty(), "{:?}", image.layers[1].keys());
+    // Nor is it on the disk while the command runs, where a power cut would leave it.
+    let text = "FROM localhost/busybox\nRUN --mount=type=secret,id=token sleep 5.43; test $(wc -c < /run/secrets/token) = 28\n";
+    let runs = || Run::new("pgrep", ["-fx", "sleep 5.43"]).run().code == 0;
+    std::thread::scope(|scope| {
+        let build = scope.spawn(|| world.build(text, &["--secret", &spec]).ok());
+        wait_for("the command", 30, runs);
+        wait_for("the secret to be gone", 30, || Run::new("grep", ["-rlF", secret]).arg(world.root()).run().stdout.is_empty());
+        assert!(runs(), "it was gone only when the command was");
+        build.join().unwrap();
+    });
+    let text = "FROM localhost/busybox\nRUN --mount=type=secret,id=token test $(wc -c < /run/secrets/token) = 28\n";
     // With `type=env` the source is a variable.
     let from_variable = world.build(text, &["--no-cache", "--secret", "id=token,type=env,src=OF_THE_TOKEN"]);
     from_variable.env("OF_THE_TOKEN", secret).ok();

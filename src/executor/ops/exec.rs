@@ -114,7 +114,13 @@ pub fn run(
     let log = StepLog::create(environment, step)?;
     let spare = environment.failed.as_ref().and(network.namespace.as_ref()).map(OwnedFd::try_clone).transpose();
     let spare = spare.map_err(|source| Error::Io { action: "copy", path: "a descriptor".into(), source })?;
-    let outcome = supervise(environment, step, &spec, network.namespace, progress, &log);
+    let mounted = || {
+        // A shell after a failure mounts them again.
+        if environment.failed.is_none() {
+            held.unname_secrets();
+        }
+    };
+    let outcome = supervise(environment, step, &spec, network.namespace, mounted, progress, &log);
     if let Ok(exit) = &outcome {
         progress.measured(usage(exit));
     }
@@ -190,6 +196,18 @@ struct Held {
     copies: Vec<Arc<CopiedTree>>,
     agents: Vec<AgentSocket>,
     env: Vec<(String, Vec<u8>)>,
+    /// The files of secrets.
+    secrets: Vec<PathBuf>,
+}
+
+impl Held {
+    /// Takes the names of secrets away. Mounted, a file stays for as long as the mount; without a name it is gone with that, whatever ends this process or machine.
+    fn unname_secrets(&self) {
+        for path in &self.secrets {
+            // One that stays is removed with the directory.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// Directories beside the writable layer, for what the sandbox needs and the layer must not have.
@@ -311,7 +329,8 @@ fn plan_mounts(
                         path: path.clone(),
                         source,
                     })?;
-                    mounts.push(bind_file(path, &target.to_string()));
+                    mounts.push(bind_file(path.clone(), &target.to_string()));
+                    held.secrets.push(path);
                 }
             }
             ExecMountKind::Ssh { id, required, mode, uid, gid } => {
@@ -484,6 +503,7 @@ fn supervise(
     step: &Step,
     spec: &SandboxSpec,
     netns: Option<OwnedFd>,
+    started: impl FnOnce(),
     progress: &StepProgress,
     log: &StepLog,
 ) -> Result<Exit, Error> {
@@ -498,6 +518,7 @@ fn supervise(
         environment.confinement_told.call_once(|| environment.progress.warn(SHARED_PROCESSES));
     }
     let mut running = environment.spawner.spawn(spec, io).map_err(sandbox)?;
+    started();
     std::thread::scope(|scope| {
         scope.spawn(|| forward(out_read, Stream::Stdout, progress, log));
         scope.spawn(|| forward(err_read, Stream::Stderr, progress, log));
