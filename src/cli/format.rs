@@ -16,6 +16,8 @@ pub(super) enum Format {
     Template(Template),
     /// Such lines in columns, which tabs part, under a line of titles.
     Table(Template),
+    /// What the command shows without a format (`table` alone).
+    Usual,
 }
 
 /// How wide a column is at least, and how far from the next, as in Docker's tables.
@@ -27,12 +29,20 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
     if text == "json" {
         return Ok(Format::Json);
     }
+    if text == "table" {
+        return Ok(Format::Usual);
+    }
     let own = text.strip_prefix("table").filter(|rest| rest.starts_with([' ', '\t']));
     let template = Template::parse(own.map_or(text, str::trim_start))?;
     if template.is_text() {
         return Err("expected `json`, or a template such as `{{.ID}}`".to_owned());
     }
     Ok(if own.is_some() { Format::Table(template) } else { Format::Template(template) })
+}
+
+/// The format that was given, unless that is what a command shows without one.
+pub(super) fn given(format: &Option<Format>) -> Option<&Format> {
+    format.as_ref().filter(|format| **format != Format::Usual)
 }
 
 impl Format {
@@ -42,7 +52,7 @@ impl Format {
     /// A field that the value does not have.
     pub(super) fn render(&self, value: &Value) -> Result<String, Error> {
         match self {
-            Format::Json => Ok(value.to_string()),
+            Format::Json | Format::Usual => Ok(value.to_string()),
             Format::Template(template) | Format::Table(template) => template.render(value).map_err(usage),
         }
     }

@@ -108,8 +108,8 @@ enum Command {
     Tag(commands::images::TagArgs),
     /// Remove images, or names of images
     Rmi(commands::images::RmiArgs),
-    /// Show all that is known of images
-    Inspect(commands::images::InspectArgs),
+    /// Show all that is known of containers, images, networks and volumes
+    Inspect(commands::inspect::InspectArgs),
     /// Show how an image came to be
     History(commands::images::HistoryArgs),
     /// Manage containers, in the words of `docker container`
@@ -252,7 +252,7 @@ pub fn main() -> ExitCode {
         Command::Images(args) => commands::images::images(&arguments.global, args),
         Command::Tag(args) => commands::images::tag(&arguments.global, args),
         Command::Rmi(args) => commands::images::rmi(&arguments.global, args),
-        Command::Inspect(args) => commands::images::inspect(&arguments.global, args),
+        Command::Inspect(args) => commands::inspect::inspect(&arguments.global, args),
         Command::History(args) => commands::images::history(&arguments.global, args),
         Command::Container(args) => commands::container::run(&arguments.global, args),
         Command::Volume(args) => commands::volume::run(&arguments.global, args),

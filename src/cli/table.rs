@@ -68,6 +68,11 @@ pub(super) fn date(time: SystemTime) -> String {
     format!("{} +0000 UTC", timestamp.strftime("%Y-%m-%d %H:%M:%S"))
 }
 
+/// A time as JSON has it: RFC 3339.
+pub(super) fn stamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
 /// At most `limit` characters of `text`, the last one an ellipsis where it is longer.
 pub(super) fn cut(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {

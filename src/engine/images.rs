@@ -39,6 +39,8 @@ pub struct ImageDetails {
     pub names: Vec<NamedAs>,
     /// Its config.
     pub config: ImageConfig,
+    /// When it got the latest of its names.
+    pub tagged_at: Option<SystemTime>,
 }
 
 /// One line of an image's history.
@@ -138,7 +140,8 @@ impl Engine {
         let Some(image) = self.find_image(text)? else { return Ok(None) };
         let config = self.config_of(&image)?;
         let names = self.named_as(self.store.names_of(&image.id)?)?;
-        Ok(Some(ImageDetails { image, names, config }))
+        let tagged_at = self.store.last_tagged(&image.id)?;
+        Ok(Some(ImageDetails { image, names, config, tagged_at }))
     }
 
     /// How an image came to be, newest first.

@@ -241,6 +241,9 @@ pub enum MountSpec {
         target: RootPath,
         /// The size limit in bytes; `None` is the kernel's (half of the memory).
         size: Option<u64>,
+        /// How many files it may have; `None` is the kernel's limit.
+        #[serde(default)]
+        inodes: Option<u64>,
         /// Permissions of its root directory.
         mode: u32,
         /// Owner and group of its root directory.

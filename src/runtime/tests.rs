@@ -333,8 +333,15 @@ fn mounts_of_the_spec_are_made_with_their_options() {
     let mut spec = rootfs.shell(script);
     spec.mounts.push(bind(&dir, "/wdir", true));
     let options = MountOptions { noexec: true, ..MountOptions::default() };
-    let tmpfs =
-        MountSpec::Tmpfs { target: RootPath::new("/tmp"), size: Some(1 << 20), mode: 0o1770, owner: (5, 6), read_only: false, options };
+    let tmpfs = MountSpec::Tmpfs {
+        target: RootPath::new("/tmp"),
+        size: Some(1 << 20),
+        inodes: None,
+        mode: 0o1770,
+        owner: (5, 6),
+        read_only: false,
+        options,
+    };
     spec.mounts.push(tmpfs);
     spec.mounts.push(bind(&dir, "/tmp/inner", false));
     spec.mounts.push(bind(&dir, "/dev/extra", false));

@@ -163,11 +163,12 @@ fn whole(mount: &MountSpec, sources: &mut Sources, nodev: bool) -> Result<Detach
     let mut next = || sources.0.pop_front().ok_or(Failure::Invalid { spec: false });
     Ok(match mount {
         MountSpec::Bind { .. } => Detached { mount: next()?.mount, change: change_of(mount, nodev) },
-        MountSpec::Tmpfs { target, size, mode, owner, read_only, options } => {
+        MountSpec::Tmpfs { target, size, inodes, mode, owner, read_only, options } => {
             let (mode, uid, gid) = (format!("{mode:o}"), owner.0.to_string(), owner.1.to_string());
-            let size = size.map(|size| size.to_string());
+            let (size, inodes) = (size.map(|size| size.to_string()), inodes.map(|inodes| inodes.to_string()));
             let mut values = vec![("mode", Some(mode.as_str())), ("uid", Some(uid.as_str())), ("gid", Some(gid.as_str()))];
             values.extend(size.as_deref().map(|size| ("size", Some(size))));
+            values.extend(inodes.as_deref().map(|inodes| ("nr_inodes", Some(inodes))));
             let attributes = MountAttrFlags::from_bits_retain(attributes(*options, *read_only, nodev) as u32);
             let mount = new_filesystem("tmpfs", &values, attributes).map_err(Failure::step("mount tmpfs on", target))?;
             Detached { mount, change: Change::default() }

@@ -82,6 +82,8 @@ impl Store {
 
     /// The container that a user means: by name, by ID or by the beginning of an ID. A beginning that fits several is an error.
     pub fn find_container(&self, text: &str) -> Result<Option<ContainerRecord>, Error> {
+        // Docker shows names with a slash in front.
+        let text = text.strip_prefix('/').unwrap_or(text);
         let mut found = self.database().read("look a container up", |db| {
             let named =
                 db.prepare_cached(&format!("{SELECT} WHERE id = ?1 OR name = ?1"))?.query_row([text], container_from_row).optional()?;

@@ -235,6 +235,15 @@ impl Store {
         })
     }
 
+    /// When an image got the latest of its names.
+    pub fn last_tagged(&self, id: &ImageId) -> Result<Option<SystemTime>, Error> {
+        self.database().read("look when an image was named", |db| {
+            let sql = "SELECT max(tagged_at) FROM names WHERE image = ?";
+            let time: Option<i64> = db.prepare_cached(sql)?.query_row([id.to_string()], |row| row.get(0))?;
+            Ok(time.map(from_micros))
+        })
+    }
+
     /// Takes a name away, and tells the image that it pointed at. The image stays.
     pub fn untag(&self, name: &Reference) -> Result<Option<ImageId>, Error> {
         let name = name.to_string();

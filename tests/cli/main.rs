@@ -17,6 +17,7 @@ mod containers;
 mod context_ls;
 mod crash;
 mod crowd;
+mod docker_compat;
 mod doctor;
 mod edit;
 mod endings;

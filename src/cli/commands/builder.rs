@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::render::size;
 use crate::cli::table::{Table, ago, date};
 use crate::cli::{Global, report};
@@ -59,7 +59,7 @@ fn du(global: &Global, args: DuArgs) -> ExitCode {
         records.retain(|record| args.filter.iter().all(|condition| holds(condition, record)));
         // The largest last, beside the sums.
         records.sort_by_key(|record| record.size);
-        if let Some(format) = &args.format {
+        if let Some(format) = given(&args.format) {
             return format.show(&records.iter().map(row).collect::<Vec<_>>(), &[]);
         }
         show(&records, args.verbose);

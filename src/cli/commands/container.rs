@@ -9,7 +9,7 @@ use crate::cli::{Global, report};
 use crate::engine::{ContainerInfo, Engine, Error};
 
 use super::containers::{self, open};
-use super::{container_files, container_views, exec, exit, images, life, ports, run};
+use super::{container_files, container_views, exec, exit, inspect, life, ports, run};
 
 // Flags of `strake container`.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ enum ContainerCommand {
     /// Write all files of a container to an archive
     Export(container_files::ExportArgs),
     /// Show all that is known of containers
-    Inspect(images::InspectArgs),
+    Inspect(inspect::ContainerInspectArgs),
     /// Send a signal to containers
     Kill(containers::KillArgs),
     /// Show what a container wrote
@@ -109,7 +109,7 @@ pub(in crate::cli) fn run(global: &Global, args: ContainerArgs) -> ExitCode {
         ContainerCommand::Diff(args) => container_views::diff(global, &args),
         ContainerCommand::Exec(args) => exec::exec(global, args),
         ContainerCommand::Export(args) => container_files::export(global, &args),
-        ContainerCommand::Inspect(args) => images::inspect_containers(global, args),
+        ContainerCommand::Inspect(args) => inspect::inspect_containers(global, args),
         ContainerCommand::Kill(args) => containers::kill(global, &args),
         ContainerCommand::Logs(args) => containers::logs(global, &args),
         ContainerCommand::Ls(args) => containers::ps(global, &args),

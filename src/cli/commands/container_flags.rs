@@ -13,13 +13,16 @@ use crate::engine::{
 use crate::oci::Platform;
 use crate::parser::{duration, signals};
 use crate::path::RootPath;
-use crate::runtime::container::{LogDriver, LogSettings, RestartPolicy, StdinMode};
-use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, Rlimit, TerminalSize};
+use crate::runtime::container::{RestartPolicy, StdinMode};
+use crate::runtime::{Capabilities, DeviceSpec, Rlimit, TerminalSize};
 
+use super::containers::patience;
 use super::isolation_flags::IsolationFlags;
+use super::limit_flags::LimitFlags;
+use super::log_flags::LogFlags;
 use super::network_flags::NetworkFlags;
 use super::runtime_flag::runtime;
-use super::step_flags::{check_limits, cpu_period, cpu_quota, cpu_shares, memory_swap, number_list, ulimit};
+use super::step_flags::ulimit;
 
 // What a container is.
 #[derive(Debug, Args)]
@@ -55,13 +58,13 @@ pub(super) struct ContainerFlags {
     #[arg(long, value_name = "CONTAINER", value_parser = parse_volumes_from)]
     volumes_from: Vec<VolumesFrom>,
     /// A file system in memory: `TARGET[:OPTIONS]` (may be given several times)
-    #[arg(long, value_name = "SPEC", value_parser = parse_tmpfs)]
-    tmpfs: Vec<MountRequest>,
-    /// The working directory
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(long, value_name = "SPEC", value_parser = tmpfs)]
+    tmpfs: Vec<(String, MountRequest)>,
+    /// The working directory, as a whole path
+    #[arg(short, long, value_name = "DIR", value_parser = directory)]
     workdir: Option<String>,
     /// The user: `NAME|UID[:GROUP|GID]`
-    #[arg(short, long, value_name = "USER")]
+    #[arg(short, long, value_name = "USER", allow_negative_numbers = true)]
     user: Option<String>,
     /// A group beside the user's, by name or number (may be given several times)
     #[arg(long, value_name = "GROUP")]
@@ -97,7 +100,7 @@ pub(super) struct ContainerFlags {
     cap_drop: Vec<Capabilities>,
     #[command(flatten)]
     isolation: IsolationFlags,
-    /// A device of this machine: `PATH[:TARGET[:rwm]]` (may be given several times)
+    /// A device of this machine, or all devices in a directory: `PATH[:TARGET[:rwm]]` (may be given several times)
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     device: Vec<DeviceSpec>,
     /// A kernel parameter of the container's namespaces (may be given several times)
@@ -125,18 +128,14 @@ pub(super) struct ContainerFlags {
     restart: RestartPolicy,
     #[command(flatten)]
     health: HealthFlags,
-    /// How its output is kept: `json-file`, `local` (which is the same here) or `none`
-    #[arg(long, value_name = "DRIVER", default_value = "json-file", value_parser = log_driver)]
-    log_driver: LogDriver,
-    /// `max-size=10m` begins a new log file after so many bytes, `max-file=3` keeps so many (may be given several times)
-    #[arg(long, value_name = "KEY=VALUE", value_parser = log_option)]
-    log_opt: Vec<LogOption>,
+    #[command(flatten)]
+    log: LogFlags,
     /// The signal that asks it to stop
     #[arg(long, value_name = "SIGNAL", value_parser = signal)]
     stop_signal: Option<i32>,
-    /// Seconds after that until it is killed
-    #[arg(long, value_name = "SECONDS")]
-    stop_timeout: Option<u64>,
+    /// Seconds after that until it is killed; `-1` is never
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = patience)]
+    stop_timeout: Option<Duration>,
     /// When to ask the registry for the image
     #[arg(long, value_enum, default_value = "missing")]
     pub(super) pull: Pull,
@@ -146,94 +145,15 @@ pub(super) struct ContainerFlags {
     /// Show no progress while the image is fetched
     #[arg(short, long)]
     pub(super) quiet: bool,
+    /// Something about the container that others read in `strake inspect` (may be given several times)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = annotation)]
+    annotation: Vec<(String, String)>,
     /// Write the container's ID to a file
     #[arg(long, value_name = "FILE")]
     pub(super) cidfile: Option<PathBuf>,
     /// Show how to use this command
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
-}
-
-// What it may use; also what `strake update` changes.
-#[derive(Clone, Debug, Args)]
-pub(super) struct LimitFlags {
-    /// The memory that it may use, such as `512m`
-    #[arg(short, long, value_name = "BYTES", value_parser = parse_bytes)]
-    memory: Option<u64>,
-    /// Memory and swap together; `-1` is any amount [default: twice the memory]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = memory_swap)]
-    memory_swap: Option<u64>,
-    /// The memory that it keeps when there is too little
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    memory_reservation: Option<u64>,
-    /// The processors that it may use, such as `1.5`
-    #[arg(long, value_name = "NUMBER", value_parser = cpus)]
-    cpus: Option<u64>,
-    /// Its share of CPU time when there is too little; 1024 is normal
-    #[arg(short, long, value_name = "NUMBER", value_parser = cpu_shares)]
-    cpu_shares: Option<u64>,
-    /// The period of --cpu-quota in microseconds
-    #[arg(long, value_name = "MICROSECONDS", value_parser = cpu_period)]
-    cpu_period: Option<u64>,
-    /// The CPU time in each period in microseconds
-    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true, value_parser = cpu_quota)]
-    cpu_quota: Option<u64>,
-    /// The processors that it may run on, such as `0-3,7`
-    #[arg(long, value_name = "CPUS", value_parser = number_list)]
-    cpuset_cpus: Option<String>,
-    /// The memory nodes that it may use
-    #[arg(long, value_name = "NODES", value_parser = number_list)]
-    cpuset_mems: Option<String>,
-    /// The number of processes that it may have; `-1` is any
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    pids_limit: Option<i64>,
-    /// Its weight among others at the disks: 10 to 1000; 0 is none
-    #[arg(long, value_name = "NUMBER", value_parser = blkio_weight)]
-    blkio_weight: Option<u64>,
-}
-
-impl LimitFlags {
-    /// Whether none is given.
-    pub(super) fn is_empty(&self) -> bool {
-        let numbers = [
-            self.blkio_weight,
-            self.memory,
-            self.memory_swap,
-            self.memory_reservation,
-            self.cpus,
-            self.cpu_shares,
-            self.cpu_period,
-            self.cpu_quota,
-        ];
-        numbers.iter().all(Option::is_none) && self.cpuset_cpus.is_none() && self.cpuset_mems.is_none() && self.pids_limit.is_none()
-    }
-
-    /// The limits, over those that there are.
-    pub(super) fn over(self, known: CgroupSpec) -> Result<CgroupSpec, Error> {
-        // Zero is how Docker's flags say "no limit".
-        let number = |flag: Option<u64>, known: Option<u64>| flag.or(known).filter(|value| *value > 0);
-        let pids = self.pids_limit.map_or(known.pids, |limit| u64::try_from(limit).ok().filter(|limit| *limit > 0));
-        let limits = CgroupSpec {
-            memory: number(self.memory, known.memory),
-            memory_swap: number(self.memory_swap, known.memory_swap),
-            memory_reservation: number(self.memory_reservation, known.memory_reservation),
-            cpu_millis: number(self.cpus, known.cpu_millis),
-            cpu_shares: number(self.cpu_shares, known.cpu_shares),
-            cpu_period: number(self.cpu_period, known.cpu_period),
-            cpu_quota: number(self.cpu_quota, known.cpu_quota),
-            cpuset_cpus: self.cpuset_cpus.or(known.cpuset_cpus),
-            cpuset_mems: self.cpuset_mems.or(known.cpuset_mems),
-            pids,
-            name: known.name,
-            parent: known.parent,
-            blkio_weight: number(self.blkio_weight, known.blkio_weight),
-            throttles: known.throttles,
-            swappiness: known.swappiness,
-            oom_kill_disable: known.oom_kill_disable,
-        };
-        check_limits(&limits)?;
-        Ok(limits)
-    }
 }
 
 // How its health is found out.
@@ -273,36 +193,6 @@ pub(super) enum Pull {
     Never,
 }
 
-/// `--log-opt`.
-#[derive(Clone, Copy, Debug)]
-enum LogOption {
-    MaxSize(Option<u64>),
-    MaxFile(u32),
-}
-
-fn log_driver(text: &str) -> Result<LogDriver, String> {
-    match text {
-        "json-file" | "local" => Ok(LogDriver::JsonFile),
-        "none" => Ok(LogDriver::None),
-        _ => Err("this log driver is not supported: expected json-file, local or none".to_owned()),
-    }
-}
-
-fn log_option(text: &str) -> Result<LogOption, String> {
-    match text.split_once('=') {
-        Some(("max-size", "-1")) => Ok(LogOption::MaxSize(None)),
-        Some(("max-size", size)) => match parse_bytes(size)? {
-            0 => Err("a log of 0 bytes holds nothing".to_owned()),
-            size => Ok(LogOption::MaxSize(Some(size))),
-        },
-        Some(("max-file", number)) => match number.parse() {
-            Ok(number @ 1..) => Ok(LogOption::MaxFile(number)),
-            _ => Err(format!("`{number}` is not a number of files: at least 1")),
-        },
-        _ => Err("expected max-size=BYTES or max-file=NUMBER".to_owned()),
-    }
-}
-
 /// Reads `--restart`.
 pub(super) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
     match text.split_once(':') {
@@ -321,6 +211,24 @@ pub(super) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
 fn positive(text: &str) -> Result<Duration, String> {
     let nanoseconds = duration::parse(text)?;
     u64::try_from(nanoseconds).map(Duration::from_nanos).map_err(|_| format!("`{text}` is negative"))
+}
+
+/// Reads `--tmpfs`, and keeps its options as they were written.
+fn tmpfs(text: &str) -> Result<(String, MountRequest), String> {
+    let options = text.split_once(':').map_or("", |(_, options)| options);
+    Ok((options.to_owned(), parse_tmpfs(text)?))
+}
+
+/// Reads `--workdir`.
+fn directory(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with('/') { Ok(text.to_owned()) } else { Err(format!("`{text}` is not an absolute path")) }
+}
+
+fn annotation(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
 }
 
 fn device(text: &str) -> Result<DeviceSpec, String> {
@@ -372,22 +280,6 @@ pub(super) fn signal(name: &str) -> Result<i32, String> {
     signals::number(name).ok_or_else(|| format!("there is no signal `{name}`"))
 }
 
-fn blkio_weight(text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(weight @ (0 | 10..=1000)) => Ok(weight),
-        _ => Err(format!("`{text}` is not a weight: 10 to 1000, or 0")),
-    }
-}
-
-/// Reads a number of processors, in thousandths.
-pub(super) fn cpus(text: &str) -> Result<u64, String> {
-    match text.parse::<f64>() {
-        Ok(0.0) => Ok(0),
-        Ok(number) if (0.001..=1_000_000.0).contains(&number) => Ok((number * 1000.0).round() as u64),
-        _ => Err(format!("`{text}` is not a number of processors")),
-    }
-}
-
 impl ContainerFlags {
     /// The container that is asked for, made of `image`.
     pub(super) fn request(self, image: String, stdin: StdinMode) -> Result<RunRequest, Error> {
@@ -397,21 +289,12 @@ impl ContainerFlags {
         }
         let union = |sets: &[Capabilities]| sets.iter().fold(Capabilities::NONE, |all, one| all.union(*one));
         let terminal = terminal_size(self.tty);
-        let mut log = LogSettings { driver: self.log_driver, ..LogSettings::default() };
-        for option in &self.log_opt {
-            match option {
-                LogOption::MaxSize(size) => log.max_size = *size,
-                LogOption::MaxFile(number) => log.max_files = *number,
-            }
-        }
-        if log.max_files > 1 && log.max_size.is_none() {
-            let hint = Some("a new file is begun when one is full: say when with --log-opt max-size=".to_owned());
-            return Err(Error::Usage { message: "--log-opt max-file needs max-size".to_owned(), hint });
-        }
+        let (log, log_options) = self.log.settings()?;
         let mut request = RunRequest {
             args: self.command,
             entrypoint: self.entrypoint,
-            name: self.name,
+            // Docker shows names with a slash in front, so scripts give them so.
+            name: self.name.map(|name| name.strip_prefix('/').map(str::to_owned).unwrap_or(name)),
             env: variables(&self.env_file, &self.env)?,
             labels: labels(&self.label_file, &self.label)?,
             workdir: self.workdir,
@@ -422,7 +305,11 @@ impl ContainerFlags {
             terminal,
             stdin,
             auto_remove: self.rm,
-            mounts: self.volume.into_iter().chain(self.mount).chain(self.tmpfs).collect(),
+            tmpfs_options: self.tmpfs.iter().map(|(options, mount)| (mount.target().to_string(), options.clone())).collect(),
+            mount_targets: self.mount.iter().map(|mount| mount.target().clone()).collect(),
+            mounts: self.volume.into_iter().chain(self.mount).chain(self.tmpfs.into_iter().map(|(_, mount)| mount)).collect(),
+            annotations: self.annotation.into_iter().collect(),
+            cidfile: self.cidfile.map_or_else(String::new, |path| path.display().to_string()),
             volumes_from: self.volumes_from,
             runtime: self.runtime.as_deref().map(runtime).transpose()?.flatten(),
             init: self.init,
@@ -439,8 +326,9 @@ impl ContainerFlags {
             restart: self.restart,
             health: self.health.request(),
             log,
+            log_options,
             stop_signal: self.stop_signal,
-            stop_timeout: self.stop_timeout.map(Duration::from_secs),
+            stop_timeout: self.stop_timeout,
             platform: self.platform,
             ..RunRequest::new(image)
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::table::Table;
 use crate::cli::{Global, report};
 use crate::engine::{ChangeKind, ContainerInfo, ContainerUsage, Engine, Error, ProcessRow};
@@ -231,7 +231,7 @@ fn earlier<'a>(before: &'a Seen, info: &ContainerInfo) -> Option<&'a ContainerUs
 }
 
 fn show_rows(rows: &[Value], args: &StatsArgs) -> Result<(), Error> {
-    if let Some(format) = &args.format {
+    if let Some(format) = given(&args.format) {
         return format.show(rows, &[("ID", "CONTAINER ID")]);
     }
     let mut table = Table::new(&["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"]);

@@ -9,7 +9,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::render::size as shown_size;
 use crate::cli::table::{Table, age_in_words, ago, cut, date, tame};
 use crate::cli::{Global, env, report, settler};
@@ -19,7 +19,8 @@ use crate::runtime::network::builtin_id;
 
 use super::container_flags::signal;
 use super::exec::{DetachKeys, detach_keys_value};
-use super::ports;
+use super::log_flags::details;
+use super::ports::{self, Ports};
 use super::run::{PumpFlags, failure_code, pump};
 
 // Flags of `strake ps`.
@@ -32,8 +33,8 @@ pub(in crate::cli) struct PsArgs {
     #[arg(short, long)]
     quiet: bool,
     /// The last ones made, whether they run or not
-    #[arg(short = 'n', long, value_name = "NUMBER")]
-    last: Option<usize>,
+    #[arg(short = 'n', long, value_name = "NUMBER", allow_negative_numbers = true)]
+    last: Option<i64>,
     /// The last one made
     #[arg(short, long)]
     latest: bool,
@@ -65,6 +66,9 @@ pub(in crate::cli) struct LogsArgs {
     /// With the time of each line
     #[arg(short, long)]
     timestamps: bool,
+    /// With the labels and variables that `--log-opt` chose when the container was made
+    #[arg(long)]
+    details: bool,
     /// Only lines of that time or later: RFC 3339, or `10m` for ten minutes ago
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<Timestamp>,
@@ -79,9 +83,9 @@ pub(in crate::cli) struct StopArgs {
     /// The containers
     #[arg(required = true)]
     containers: Vec<String>,
-    /// Seconds until they are killed [default: what they were made with]
-    #[arg(short, long = "time", visible_alias = "timeout", value_name = "SECONDS")]
-    time: Option<u64>,
+    /// Seconds until they are killed; `-1` is never [default: what they were made with]
+    #[arg(short, long = "time", visible_alias = "timeout", value_name = "SECONDS", allow_negative_numbers = true, value_parser = patience)]
+    time: Option<Duration>,
     /// The signal that asks them to stop [default: what they were made with]
     #[arg(short, long, value_parser = signal)]
     signal: Option<i32>,
@@ -165,8 +169,10 @@ fn filter(text: &str) -> Result<(String, String), String> {
         "health" if !["starting", "healthy", "unhealthy", "none"].contains(&value) => {
             Err(format!("`{value}` is no state of health: expected starting, healthy, unhealthy or none"))
         }
-        "name" | "id" | "status" | "health" | "label" | "ancestor" | "exited" | "before" | "since" | "volume" | "network" | "publish"
-        | "expose" => Ok((key.to_owned(), value.to_owned())),
+        "publish" | "expose" => Ports::parse(value).map(|_| (key.to_owned(), value.to_owned())),
+        "name" | "id" | "status" | "health" | "label" | "ancestor" | "exited" | "before" | "since" | "volume" | "network" => {
+            Ok((key.to_owned(), value.to_owned()))
+        }
         _ => Err(format!(
             "the filter `{key}` is not supported: expected name, id, status, health, label, ancestor, exited, before, since, volume, network, publish or expose"
         )),
@@ -197,6 +203,12 @@ fn seconds(text: &str) -> Option<Result<Timestamp, String>> {
     }
     let nanoseconds = format!("{fraction:0<9}").parse().ok()?;
     Some(Timestamp::new(whole, nanoseconds).map_err(|error| error.to_string()))
+}
+
+/// Reads how many seconds a container has to stop; fewer than none are any number.
+pub(super) fn patience(text: &str) -> Result<Duration, String> {
+    let seconds: i64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    Ok(u64::try_from(seconds).map_or(Duration::MAX, Duration::from_secs))
 }
 
 /// Opens the engine for what needs neither an asynchronous runtime nor sandboxes.
@@ -238,8 +250,7 @@ fn each_found(
 
 /// Runs `strake stop`.
 pub(in crate::cli) fn stop(global: &Global, args: &StopArgs) -> ExitCode {
-    let timeout = args.time.map(Duration::from_secs);
-    each(global, &args.containers, |engine, info| engine.stop_container(info, args.signal, timeout).map(|()| None))
+    each(global, &args.containers, |engine, info| engine.stop_container(info, args.signal, args.time).map(|()| None))
 }
 
 /// Runs `strake kill`.
@@ -352,10 +363,11 @@ fn show_logs(global: &Global, args: &LogsArgs) -> Result<(), Error> {
     };
     let engine = open(global)?;
     let info = engine.container(&args.container)?;
+    let details = if args.details { format!("{} ", details(&info)?) } else { String::new() };
     let options = LogOptions { follow: args.follow, tail, since: args.since, until: args.until };
     let (mut out, mut err) = (std::io::BufWriter::new(std::io::stdout().lock()), std::io::stderr().lock());
     engine.container_logs(&info, &options, &mut |record| {
-        let time = if args.timestamps { format!("{} ", record.time) } else { String::new() };
+        let time = if args.timestamps { format!("{} {details}", record.time) } else { details.clone() };
         let written = match record.stream {
             LogStream::Stdout => write!(out, "{time}{}", record.log).and_then(|()| if args.follow { out.flush() } else { Ok(()) }),
             // In the order of the log, where both go to one place.
@@ -375,7 +387,8 @@ pub(in crate::cli) fn ps(global: &Global, args: &PsArgs) -> ExitCode {
 
 fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
     let engine = open(global)?;
-    let last = if args.latest { Some(1) } else { args.last };
+    // As with Docker, fewer than one are those that run.
+    let last = if args.latest { Some(1) } else { args.last.and_then(|last| usize::try_from(last).ok()).filter(|last| *last > 0) };
     let by_state = args.filter.iter().any(|(key, _)| key == "status" || key == "exited");
     let all = args.all || last.is_some() || by_state;
     let bounds = bounds(&engine, &args.filter)?;
@@ -390,7 +403,7 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
         row["Mounts"] = mounts(&engine, &info, args.no_trunc).into();
         row["Size"] = if args.size { shown_size(engine.container_size(&info)) } else { "N/A".to_owned() }.into();
         let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-        match &args.format {
+        match given(&args.format) {
             _ if args.quiet => report::result(&field("ID")),
             Some(_) => rows.push(row),
             None => {
@@ -400,7 +413,7 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
             }
         }
     }
-    match &args.format {
+    match given(&args.format) {
         _ if args.quiet => {}
         Some(format) => format.show(&rows, &[("ID", "CONTAINER ID")])?,
         None => report::result(&table.render()),
@@ -493,8 +506,8 @@ fn matches(engine: &Engine, info: &ContainerInfo, filters: &[(String, String)]) 
             "health" => info.health.as_ref().map_or("none", |health| health.status.word()) == value,
             "volume" => has_volume(engine, info, value),
             "network" => is_on(info, value),
-            "publish" => ports::publishes(info, value),
-            "expose" => ports::exposes(info, value),
+            "publish" => Ports::parse(value).is_ok_and(|wanted| ports::publishes(info, &wanted)),
+            "expose" => Ports::parse(value).is_ok_and(|wanted| ports::exposes(info, &wanted)),
             "before" | "since" => true,
             "exited" => matches!(info.state, Some(State::Exited { code, .. }) if value.parse() == Ok(code)),
             _ => false,

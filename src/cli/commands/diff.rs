@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report, settler};
 use crate::engine::{Change, DiffRequest, Error, FileDifference, ImageDiff, Times};
@@ -70,7 +70,7 @@ pub(in crate::cli) fn run(global: &Global, args: DiffArgs) -> ExitCode {
 }
 
 fn show(args: &DiffArgs, request: &DiffRequest, found: &ImageDiff) -> Result<(), Error> {
-    match &args.format {
+    match given(&args.format) {
         _ if args.quiet => {}
         Some(format) => {
             let files: Vec<Value> = found.files.iter().map(file_value).collect();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::table::Table;
 use crate::cli::{Global, env, report};
 use crate::engine::{Verdict, examine};
@@ -22,7 +22,7 @@ pub(in crate::cli) struct DoctorArgs {
 pub(in crate::cli) fn run(global: &Global, args: &DoctorArgs) -> ExitCode {
     let findings = examine(&env::doctor_request(global));
     let works = findings.iter().all(|finding| finding.verdict != Verdict::Missing);
-    match &args.format {
+    match given(&args.format) {
         Some(format) => match format.render(&json!({ "Works": works, "Rootless": global.rootless, "Findings": findings })) {
             Ok(text) => report::result(&text),
             Err(error) => return super::exit(Err::<(), _>(error)),

@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::{Global, report};
 use crate::engine::{Error, Event, EventOptions};
 
@@ -69,7 +69,7 @@ pub(in crate::cli) fn events(global: &Global, args: &EventsArgs) -> ExitCode {
             if !matches(event, &args.filter) {
                 return true;
             }
-            match show(event, args.format.as_ref()) {
+            match show(event, given(&args.format)) {
                 Ok(line) => report::result(&line),
                 Err(error) => failure = Some(error),
             }

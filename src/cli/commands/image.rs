@@ -10,7 +10,7 @@ use crate::cli::{Global, report};
 use crate::engine::{Engine, Error, ImageSummary, PruneImages, PruneOptions, parse_time};
 use crate::task::blocking;
 
-use super::{exit, images, prune, transfer, with_engine};
+use super::{exit, images, inspect, prune, transfer, with_engine};
 
 // Flags of `strake image`.
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ enum ImageCommand {
     /// Remove images that nothing needs
     Prune(PruneArgs),
     /// Show all that is known of images
-    Inspect(images::InspectArgs),
+    Inspect(inspect::ImageInspectArgs),
     /// Show how an image came to be
     History(images::HistoryArgs),
     /// Give an image one more name
@@ -101,7 +101,7 @@ pub(in crate::cli) fn run(global: &Global, args: ImageArgs) -> ExitCode {
             report::result(&format!("Total reclaimed space: {}", size(freed)));
             Ok(())
         })),
-        ImageCommand::Inspect(args) => images::inspect_images(global, args),
+        ImageCommand::Inspect(args) => inspect::inspect_images(global, args),
         ImageCommand::History(args) => images::history(global, args),
         ImageCommand::Tag(args) => images::tag(global, args),
         ImageCommand::Pull(args) => transfer::pull(global, args),

@@ -1,4 +1,4 @@
-//! `strake images`, `tag`, `rmi`, `inspect` and `history`: the images that are here.
+//! `strake images`, `tag`, `rmi` and `history`: the images that are here.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -6,15 +6,15 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::render::size;
 use crate::cli::table::{Table, ago, cut, date, tame};
 use crate::cli::{Global, report, settler};
-use crate::engine::{Engine, Error, HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
-use crate::oci::{ImageConfig, ImageId, Platform, Reference, ReferenceError};
+use crate::engine::{Engine, Error, HistoryLine, ImageSummary, NamedAs, Removal, Removed, parse_time};
+use crate::oci::{ImageId, Reference};
 
-use super::several::{Failures, show};
-use super::{exit, prune, until_interrupted, with_engine};
+use super::several::Failures;
+use super::{exit, prune, with_engine};
 
 // Flags of `strake images`.
 #[derive(Debug, Args)]
@@ -94,23 +94,6 @@ pub(in crate::cli) struct RmiArgs {
     no_prune: bool,
 }
 
-// Flags of `strake inspect`.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct InspectArgs {
-    /// What to show: names, IDs or the beginnings of IDs
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<String>,
-    /// `json`, or a template such as `{{.Id}}` or `{{json .Config}}`
-    #[arg(short, long, value_parser = format)]
-    format: Option<Format>,
-    /// Look at images in their registries, without pulling them
-    #[arg(long)]
-    remote: bool,
-    /// With `--remote`: the image to choose from an index [default: this machine's platform]
-    #[arg(long, requires = "remote", value_name = "OS/ARCH")]
-    platform: Option<Platform>,
-}
-
 // Flags of `strake history`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HistoryArgs {
@@ -149,7 +132,7 @@ fn list(engine: &Engine, args: &ImagesArgs) -> Result<(), Error> {
         for named in names.into_iter().filter(|named| is_wanted(args, named.map(|named| &named.name))) {
             let row = image_row(&image, named, args.no_trunc);
             let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-            match &args.format {
+            match given(&args.format) {
                 _ if args.quiet => {
                     if !shown.contains(&image.image.id) {
                         shown.push(image.image.id.clone());
@@ -166,7 +149,7 @@ fn list(engine: &Engine, args: &ImagesArgs) -> Result<(), Error> {
             }
         }
     }
-    match &args.format {
+    match given(&args.format) {
         _ if args.quiet => {}
         Some(format) => format.show(&rows, &[("ID", "IMAGE ID")])?,
         None => report::result(&table.render()),
@@ -320,122 +303,6 @@ pub(in crate::cli) fn rmi(global: &Global, args: RmiArgs) -> ExitCode {
     }))
 }
 
-/// What a name may stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Named {
-    /// A container, or else an image.
-    Anything,
-    /// An image.
-    Image,
-    /// A container.
-    Container,
-}
-
-/// Runs `strake inspect`.
-pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
-    inspect_all(global, args, Named::Anything)
-}
-
-/// Runs `strake image inspect`.
-pub(in crate::cli) fn inspect_images(global: &Global, args: InspectArgs) -> ExitCode {
-    inspect_all(global, args, Named::Image)
-}
-
-/// Runs `strake container inspect`.
-pub(in crate::cli) fn inspect_containers(global: &Global, args: InspectArgs) -> ExitCode {
-    inspect_all(global, args, Named::Container)
-}
-
-fn inspect_all(global: &Global, args: InspectArgs, named: Named) -> ExitCode {
-    exit(with_engine(global, None, |engine| async move {
-        let (mut found, mut failures) = (Vec::new(), Failures::default());
-        for name in &args.names {
-            let looked = match args.remote {
-                true => inspect_remote(&engine, name, args.platform.clone()).await,
-                false => inspect_one(&engine, name, named),
-            };
-            match looked {
-                Ok(value) => found.push(value),
-                Err(error) => failures.add(error),
-            }
-        }
-        show(found, args.format.as_ref())?;
-        failures.end()
-    }))
-}
-
-/// What `name` means.
-fn inspect_one(engine: &Engine, name: &str, named: Named) -> Result<Value, Error> {
-    if named != Named::Image
-        && let Some(container) = engine.inspect_container(name)?
-    {
-        return Ok(container);
-    }
-    if named == Named::Container {
-        return Err(Error::NoSuchContainer { name: name.to_owned() });
-    }
-    if let Some(details) = engine.image_details(name)? {
-        return Ok(image_value(&details));
-    }
-    engine.image(name).map(|_| Value::Null)
-}
-
-/// What `name` means at its registry.
-async fn inspect_remote(engine: &Engine, name: &str, platform: Option<Platform>) -> Result<Value, Error> {
-    let usage = |error: ReferenceError| Error::Usage { message: error.to_string(), hint: None };
-    let name: Reference = name.parse().map_err(usage)?;
-    let image = until_interrupted(engine.remote_image(&name, &platform.unwrap_or_else(Platform::host))).await?;
-    let Some(config) = &image.config else {
-        let kind = image.manifest.artifact_type.as_deref().unwrap_or(image.manifest.config.media_type.as_str());
-        let message = format!("`{}` is not an image but an artifact of the type `{kind}`", name.written());
-        return Err(Error::Usage { message, hint: Some("`strake manifest` shows its manifest".to_owned()) });
-    };
-    let named = NamedAs { name: name.clone(), digest: Some(image.top.clone()) };
-    let size = image.manifest.layers.iter().map(|layer| layer.size).sum();
-    let (id, layers) = (image.manifest.config.digest.to_string(), json!(config.rootfs.diff_ids));
-    let mut value = docker_value(&id, &[named], config, size, &layers);
-    if let Some(object) = value.as_object_mut() {
-        object.insert("Manifest".to_owned(), json!(image.digest));
-        object.insert("Blobs".to_owned(), json!(image.manifest.layers));
-    }
-    Ok(value)
-}
-
-/// An image of the store in the form of `docker image inspect`.
-fn image_value(details: &ImageDetails) -> Value {
-    let ImageDetails { image, names, config } = details;
-    docker_value(&image.id.to_string(), names, config, image.size, &json!(image.diff_ids))
-}
-
-/// An image in the form of `docker image inspect`.
-fn docker_value(id: &str, names: &[NamedAs], config: &ImageConfig, size: u64, layers: &Value) -> Value {
-    let tags: Vec<String> = names.iter().filter(|named| named.name.digest().is_none()).map(|named| named.name.familiar()).collect();
-    let mut digests: Vec<String> = names
-        .iter()
-        .filter_map(|named| named.name.digest().or(named.digest.as_ref()).map(|digest| format!("{}@{digest}", named.name.familiar_name())))
-        .collect();
-    digests.dedup();
-    let comment = config.history.last().and_then(|entry| entry.comment.clone()).unwrap_or_default();
-    let mut value = json!({
-        "Id": id,
-        "RepoTags": tags,
-        "RepoDigests": digests,
-        "Parent": "",
-        "Comment": comment,
-        "Created": config.created.clone().unwrap_or_default(),
-        "Author": config.author.clone().unwrap_or_default(),
-        "Architecture": config.architecture,
-        "Os": config.os,
-        "Size": size,
-        "Config": config.config,
-        "RootFS": { "Type": config.rootfs.kind, "Layers": layers },
-    });
-    if let (Some(variant), Some(object)) = (&config.variant, value.as_object_mut()) {
-        object.insert("Variant".to_owned(), json!(variant));
-    }
-    value
-}
-
 /// Runs `strake history`.
 pub(in crate::cli) fn history(global: &Global, args: HistoryArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
@@ -446,7 +313,7 @@ pub(in crate::cli) fn history(global: &Global, args: HistoryArgs) -> ExitCode {
             let id = if at == 0 { shown_id(&image.id, args.no_trunc) } else { "<missing>".to_owned() };
             let row = history_row(line, id, &args);
             let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-            match &args.format {
+            match given(&args.format) {
                 _ if args.quiet => report::result(&field("ID")),
                 Some(_) => rows.push(row),
                 None => {
@@ -455,7 +322,7 @@ pub(in crate::cli) fn history(global: &Global, args: HistoryArgs) -> ExitCode {
                 }
             }
         }
-        match &args.format {
+        match given(&args.format) {
             _ if args.quiet => {}
             Some(format) => format.show(&rows, &[("ID", "IMAGE")])?,
             None => report::result(&table.render()),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, report};
 use crate::engine::{
@@ -366,7 +366,7 @@ fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
             Ok(ManifestOrIndex::Index(index)) => Some(*index),
             _ => None,
         };
-        match &args.format {
+        match given(&args.format) {
             _ if args.raw => report::output(|out| out.write_all(&found.bytes)),
             Some(format) => {
                 let lower = matches!(format, Format::Json);

@@ -9,9 +9,10 @@ use crate::cli::{Global, report};
 use crate::engine::{Error, UpdateRequest};
 use crate::runtime::container::RestartPolicy;
 
-use super::container_flags::{LimitFlags, restart_policy, signal};
-use super::containers::{each, open};
+use super::container_flags::{restart_policy, signal};
+use super::containers::{each, open, patience};
 use super::exit;
+use super::limit_flags::LimitFlags;
 
 // Flags of `strake restart`.
 #[derive(Debug, Args)]
@@ -22,9 +23,9 @@ pub(in crate::cli) struct RestartArgs {
     /// The signal that asks them to stop [default: what they were made with]
     #[arg(short, long, value_parser = signal)]
     signal: Option<i32>,
-    /// Seconds until they are killed [default: what they were made with]
-    #[arg(short, long = "timeout", visible_alias = "time", value_name = "SECONDS")]
-    time: Option<u64>,
+    /// Seconds until they are killed; `-1` is never [default: what they were made with]
+    #[arg(short, long = "timeout", visible_alias = "time", value_name = "SECONDS", allow_negative_numbers = true, value_parser = patience)]
+    time: Option<Duration>,
 }
 
 // Flags of `strake pause` and `strake unpause`.
@@ -59,9 +60,8 @@ pub(in crate::cli) struct UpdateArgs {
 
 /// Runs `strake restart`.
 pub(in crate::cli) fn restart(global: &Global, args: &RestartArgs) -> ExitCode {
-    let timeout = args.time.map(Duration::from_secs);
     each(global, &args.containers, |engine, info| {
-        for warning in engine.restart_container(info, args.signal, timeout)? {
+        for warning in engine.restart_container(info, args.signal, args.time)? {
             report::tell(&format!("warning: {warning}"));
         }
         Ok(None)

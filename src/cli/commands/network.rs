@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::table::{Table, tame};
 use crate::cli::{Global, report};
 use crate::engine::{Engine, Error, NetworkInfo, NetworkRequestOptions, endpoint_id, mac_text};
@@ -263,13 +263,13 @@ fn list(engine: &Engine, args: &LsArgs) -> Result<(), Error> {
     let mut rows = Vec::new();
     for network in engine.networks()?.into_iter().filter(|network| matches(network, &args.filter)) {
         let id = if args.no_trunc { network.config.plan.id.as_str() } else { network.short_id() };
-        match &args.format {
+        match given(&args.format) {
             _ if args.quiet => report::result(id),
             Some(_) => rows.push(row(&network, id)),
             None => table.row(vec![id.to_owned(), network.config.plan.name.clone(), network.config.driver.clone(), "local".to_owned()]),
         }
     }
-    match &args.format {
+    match given(&args.format) {
         _ if args.quiet => {}
         Some(format) => format.show(&rows, &[("ID", "NETWORK ID")])?,
         None => report::result(&table.render()),
@@ -287,7 +287,7 @@ fn row(network: &NetworkInfo, id: &str) -> Value {
 }
 
 /// A network in the shape that Docker gives it.
-fn value(network: &NetworkInfo) -> Value {
+pub(super) fn value(network: &NetworkInfo) -> Value {
     let (config, plan) = (&network.config, &network.config.plan);
     let mut pools = Vec::new();
     let pool = |subnet: String, range: Option<String>, gateway: String| {

@@ -100,16 +100,37 @@ pub(super) fn summary(info: &ContainerInfo) -> String {
     parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a container has published a port of that number, for `--filter publish=`.
-pub(super) fn publishes(info: &ContainerInfo, wanted: &str) -> bool {
-    let (ports, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let Some((first, last)) = first.parse::<u16>().ok().zip(last.parse::<u16>().ok()) else { return false };
-    published(info).iter().any(|port| port.protocol.word() == protocol && (first..=last).contains(&port.host_port))
+/// Whether a container publishes one of these ports of its own, for `--filter publish=`.
+pub(super) fn publishes(info: &ContainerInfo, wanted: &Ports) -> bool {
+    let asked = info.spec.iter().flat_map(|spec| &spec.ports).map(|port| (port.protocol.word(), port.container_port));
+    let bound = published(info).iter().map(|port| (port.protocol.word(), port.container_port));
+    asked.chain(bound).any(|(protocol, port)| wanted.overlap(protocol, (port, port)))
 }
 
-/// Whether it says that it listens at a port, for `--filter expose=`.
-pub(super) fn exposes(info: &ContainerInfo, wanted: &str) -> bool {
-    let wanted = if wanted.contains('/') { wanted.to_owned() } else { format!("{wanted}/tcp") };
-    info.spec.as_ref().is_some_and(|spec| spec.written.ports.contains(&wanted))
+/// Whether it says that it listens at one of these ports, for `--filter expose=`.
+pub(super) fn exposes(info: &ContainerInfo, wanted: &Ports) -> bool {
+    let known = info.spec.iter().flat_map(|spec| &spec.written.ports).filter_map(|text| Ports::parse(text).ok());
+    known.into_iter().any(|known| wanted.overlap(&known.protocol, (known.first, known.last)))
+}
+
+/// `80`, `80/udp` or `8000-8080/tcp`.
+pub(super) struct Ports {
+    first: u16,
+    last: u16,
+    protocol: String,
+}
+
+impl Ports {
+    /// Reads them.
+    pub(super) fn parse(text: &str) -> Result<Ports, String> {
+        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+        let numbers = first.parse().ok().zip(last.parse().ok()).filter(|(first, last)| first <= last);
+        let (first, last) = numbers.ok_or_else(|| format!("`{text}` is not a port: expected PORT[-PORT][/PROTOCOL]"))?;
+        Ok(Ports { first, last, protocol: protocol.to_lowercase() })
+    }
+
+    fn overlap(&self, protocol: &str, (first, last): (u16, u16)) -> bool {
+        protocol == self.protocol && first <= self.last && self.first <= last
+    }
 }

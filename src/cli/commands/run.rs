@@ -11,7 +11,7 @@ use clap::{Args, Parser, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
-use crate::engine::{ContainerInfo, Engine, Error, Healed, RootDriver, RunImage};
+use crate::engine::{ContainerInfo, Engine, Error, Healed, RootDriver, RunImage, RunRequest};
 use crate::oci::Platform;
 use crate::runtime::container::{self, Attachment, LocalIo, Mode, Outcome, PumpOptions, StdinMode};
 
@@ -121,7 +121,12 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         (true, false) => StdinMode::Once,
         (true, true) => StdinMode::Open,
     };
-    let info = make(&engine, container, built, stdin)?;
+    let attached = match (detach, attach.is_empty()) {
+        (true, _) => [false; 3],
+        (false, true) => [interactive, true, true],
+        (false, false) => [Stream::Stdin, Stream::Stdout, Stream::Stderr].map(|stream| attach.contains(&stream)),
+    };
+    let info = make(&engine, container, built, stdin, attached)?;
     let started = write_cidfile(cidfile, &info.record.id).and_then(|()| {
         let mode = if detach { Mode::Detached } else { Mode::Attached };
         // Signals that come before the container is there to get them wait until it is.
@@ -175,7 +180,13 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
 }
 
 /// Makes the container of the flags, of the image that was built for it, or of the one that they name.
-fn make(engine: &Engine, flags: ContainerFlags, built: Option<String>, stdin: StdinMode) -> Result<ContainerInfo, Error> {
+fn make(
+    engine: &Engine,
+    flags: ContainerFlags,
+    built: Option<String>,
+    stdin: StdinMode,
+    attached: [bool; 3],
+) -> Result<ContainerInfo, Error> {
     let name = built.clone().or_else(|| flags.image.clone()).unwrap_or_default();
     let wanted = Wanted { name: name.clone(), pull: flags.pull, platform: flags.platform.clone(), quiet: flags.quiet };
     let image = image(engine, &wanted)?;
@@ -187,7 +198,7 @@ fn make(engine: &Engine, flags: ContainerFlags, built: Option<String>, stdin: St
     if let RootDriver::Copy { why: Some(why) } = engine.root_driver()? {
         report::tell(&format!("warning: the files of the container's root file system are copied, which takes time and space: {why}"));
     }
-    engine.create_container(&flags.request(name, stdin)?, &image)
+    engine.create_container(&RunRequest { attached, ..flags.request(name, stdin)? }, &image)
 }
 
 /// Runs `strake create`.
@@ -200,7 +211,8 @@ pub(in crate::cli) fn create(global: &Global, args: CreateArgs) -> ExitCode {
         let engine = open(global)?;
         let (stdin, cidfile) =
             (if args.container.interactive { StdinMode::Once } else { StdinMode::Closed }, args.container.cidfile.clone());
-        let info = make(&engine, args.container, None, stdin)?;
+        let attached = [args.container.interactive, true, true];
+        let info = make(&engine, args.container, None, stdin, attached)?;
         write_cidfile(cidfile, &info.record.id)?;
         report::result(&info.record.id);
         Ok(())

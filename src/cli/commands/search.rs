@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::table::{Table, cut, tame};
 use crate::cli::{Global, report};
 use crate::engine::{Error, FoundRepository};
@@ -92,7 +92,7 @@ pub(in crate::cli) fn run(global: &Global, args: SearchArgs) -> ExitCode {
         let mut rows = Vec::new();
         for found in &found {
             let row = row(found, args.no_trunc);
-            match &args.format {
+            match given(&args.format) {
                 Some(_) => rows.push(row),
                 None => {
                     let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
@@ -101,7 +101,7 @@ pub(in crate::cli) fn run(global: &Global, args: SearchArgs) -> ExitCode {
                 }
             }
         }
-        match &args.format {
+        match given(&args.format) {
             Some(format) => format.show(&rows, &[]),
             None => {
                 report::result(&table.render());

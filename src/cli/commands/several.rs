@@ -29,7 +29,7 @@ impl Failures {
 /// Shows what an `inspect` found: an array, or each value by its format.
 pub(super) fn show(found: Vec<Value>, format: Option<&Format>) -> Result<(), Error> {
     match format {
-        None => report::result(&serde_json::to_string_pretty(&found).unwrap_or_default()),
+        None | Some(Format::Usual) => report::result(&serde_json::to_string_pretty(&found).unwrap_or_default()),
         Some(Format::Json) => report::result(&Value::Array(found).to_string()),
         Some(format) => {
             for value in &found {

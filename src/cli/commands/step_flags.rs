@@ -54,7 +54,7 @@ pub(super) struct StepFlags {
     #[arg(long, value_name = "BYTES", value_parser = memory_swap, allow_negative_numbers = true)]
     memory_swap: Option<u64>,
     /// The processors that each RUN step may use, such as `1.5`
-    #[arg(long, value_name = "NUMBER", value_parser = super::container_flags::cpus)]
+    #[arg(long, value_name = "NUMBER", value_parser = super::limit_flags::cpus)]
     cpus: Option<u64>,
     /// The share of CPU time of each RUN step when there is too little; 1024 is normal
     #[arg(short = 'c', long, value_name = "SHARES", value_parser = cpu_shares)]
@@ -242,6 +242,11 @@ pub(super) fn check_limits(limits: &CgroupSpec) -> Result<(), Error> {
         }
         _ => {}
     }
+    if let (Some(memory), Some(kept)) = (limits.memory, limits.memory_reservation)
+        && kept > memory
+    {
+        return refuse("--memory-reservation is more than --memory", "what is kept for it is a part of what it may use");
+    }
     if limits.cpu_millis.is_some() && (limits.cpu_period.is_some() || limits.cpu_quota.is_some()) {
         return refuse("--cpus and --cpu-period or --cpu-quota contradict each other", "give one or the other");
     }
@@ -358,7 +363,8 @@ fn cgroup_parent(text: &str) -> Result<String, String> {
 /// The least memory that Docker takes for a limit; with less no program starts.
 const LEAST_MEMORY: u64 = 6 << 20;
 
-fn memory(text: &str) -> Result<u64, String> {
+/// Reads a limit of memory.
+pub(super) fn memory(text: &str) -> Result<u64, String> {
     match parse_bytes(text)? {
         bytes if bytes > 0 && bytes < LEAST_MEMORY => Err("no command runs in less than 6m".into()),
         bytes => Ok(bytes),

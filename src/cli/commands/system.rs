@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::render::size;
 use crate::cli::table::{Table, ago, date};
 use crate::cli::{Global, report};
@@ -54,7 +54,7 @@ pub(in crate::cli) fn run(global: &Global, args: SystemArgs) -> ExitCode {
     };
     exit(with_engine(global, None, |engine| async move {
         let usage = blocking(move || engine.space_usage()).await?;
-        match (&args.format, args.verbose) {
+        match (given(&args.format), args.verbose) {
             (Some(format), true) => report::result(&format.render(&everything(&usage))?),
             (Some(format), false) => format.show(&kinds(&usage), &[])?,
             (None, true) => show_everything(&usage),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::render::size;
 use crate::cli::{Global, report};
 use crate::engine::{ArchiveFormat, Bad, Depth, Error, Place, ValidateRequest, Validation};
@@ -67,7 +67,7 @@ pub(in crate::cli) fn run(global: &Global, args: ValidateArgs) -> ExitCode {
 /// Shows what was found; damage is an error.
 fn show(args: &ValidateArgs, place: &Place, found: &Validation) -> Result<(), Error> {
     let name = place.to_string();
-    if let Some(format) = &args.format {
+    if let Some(format) = given(&args.format) {
         report::result(&format.render(&value(&name, found))?);
     } else {
         for bad in &found.bad {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::cli::format::{Format, format};
+use crate::cli::format::{Format, format, given};
 use crate::cli::render::size;
 use crate::cli::table::{Table, tame};
 use crate::cli::{Global, report};
@@ -164,13 +164,13 @@ fn list(engine: &Engine, args: &LsArgs) -> Result<(), Error> {
     let mut table = Table::new(&["DRIVER", "VOLUME NAME"]);
     let mut rows = Vec::new();
     for volume in engine.volumes()?.into_iter().filter(|volume| matches(volume, &args.filter)) {
-        match &args.format {
+        match given(&args.format) {
             _ if args.quiet => report::result(&volume.record.name),
             Some(_) => rows.push(row(&volume)),
             None => table.row(vec!["local".to_owned(), volume.record.name]),
         }
     }
-    match &args.format {
+    match given(&args.format) {
         _ if args.quiet => {}
         Some(format) => format.show(&rows, &[("Name", "VOLUME NAME")])?,
         None => report::result(&table.render()),
@@ -186,7 +186,8 @@ fn row(volume: &VolumeInfo) -> Value {
     })
 }
 
-fn value(volume: &VolumeInfo) -> Value {
+/// A volume in the shape that Docker gives it.
+pub(super) fn value(volume: &VolumeInfo) -> Value {
     let created = jiff::Timestamp::try_from(volume.record.created_at).unwrap_or_default();
     json!({
         "CreatedAt": created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), "Driver": "local",

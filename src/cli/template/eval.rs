@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::Failure;
+use super::absent;
 use super::functions;
 use super::parse::{Node, Pipeline, Term};
 
@@ -60,10 +61,10 @@ impl Run<'_> {
     fn one(&mut self, node: &Node, dot: &Value) -> Result<Left, Failure> {
         match node {
             Node::Text(text) => self.out.push_str(text),
-            Node::Show(pipeline) => {
-                let value = self.value(pipeline, dot)?;
-                functions::print(&value, &mut self.out);
-            }
+            Node::Show(pipeline) => match self.value(pipeline, dot)? {
+                Value::Null => self.out.push_str(absent::printed(path_of(pipeline))),
+                value => functions::print(&value, &mut self.out),
+            },
             Node::Assign { name, declare, pipeline } => {
                 let value = self.value(pipeline, dot)?;
                 match self.variables.iter_mut().rev().find(|(known, _)| known == name) {
@@ -204,10 +205,25 @@ impl Run<'_> {
                 None if self.purpose == Purpose::Header => return Ok(title(name).into()),
                 // Such maps have whatever keys somebody gave them, so that none is unknown.
                 None if at.is_object() && above.is_some_and(functions::is_map) => return Ok(Value::Null),
+                None if at.is_object() && depth + 1 == path.len() => match absent::absent(name, above) {
+                    Some(value) => return Ok(value),
+                    None => return Err(unknown(at, name, &path[..depth])),
+                },
                 None => return Err(unknown(at, name, &path[..depth])),
             };
         }
         Ok(at.clone())
+    }
+}
+
+/// The fields that a pipeline shows as they are; none where it does anything else.
+fn path_of(pipeline: &Pipeline) -> &[String] {
+    match pipeline.0.as_slice() {
+        [command] => match command.as_slice() {
+            [Term::Dot(fields) | Term::Variable(_, fields) | Term::Group(_, fields)] => fields,
+            _ => &[],
+        },
+        _ => &[],
     }
 }
 

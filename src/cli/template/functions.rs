@@ -85,10 +85,10 @@ pub(super) fn sorted(value: &Value) -> Vec<(&str, &Value)> {
     fields
 }
 
-/// A value as Go prints it: `text`, `[a b]`, `map[key:value]`.
+/// A value as Go prints it: `text`, `[a b]`, `map[key:value]`, `<nil>`.
 pub(super) fn print(value: &Value, out: &mut String) {
     match value {
-        Value::Null => out.push_str("<no value>"),
+        Value::Null => out.push_str("<nil>"),
         Value::String(text) => out.push_str(text),
         Value::Array(values) => {
             out.push('[');

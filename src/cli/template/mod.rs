@@ -3,6 +3,7 @@
 //! Not there: `define`, `template` and `block`, methods of Go's types but `.Label "KEY"`, and functions on functions. Values are JSON: numbers that are whole are Go's
 //! integers, `null` is a missing value.
 
+mod absent;
 mod eval;
 mod functions;
 mod parse;

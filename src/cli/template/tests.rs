@@ -29,12 +29,24 @@ fn fails(text: &str, expected: &str) {
 fn fields_are_printed_as_go_does() {
     check("{{.Id}}", "12ab");
     check("{{ .Id }}:{{.Size}}\\t!\\n", "12ab:7\t!\n");
-    check("{{.State.Running}} {{.Ratio}} {{.Config.Cmd}} {{.Args}} {{.State.Health}}", "true 1.5 [sh -c] [] <no value>");
+    check("{{.State.Running}} {{.Ratio}} {{.Config.Cmd}} {{.Args}} {{.State.Health}}", "true 1.5 [sh -c] [] <nil>");
     check("{{.Config.Labels}}", "map[a.b/c:dotted b:2]");
     check("{{json .Config.Env}}{{json .State.Health}}", r#"["A=1","B=two words"]null"#);
     check("{{$.Name}} {{(index .Mounts 0).Source}} {{.Config.Labels.b}} {{.Config.Labels.none}}", "/web /a 2 <no value>");
     check("{{/* nothing */}}a  {{- \" b \" -}}  c", "a b c");
     check("{{\"q\\\"\\t\"}}{{`raw\\n`}}{{true}}{{-3}}", "q\"\traw\\ntrue-3");
+}
+
+#[test]
+fn what_is_nothing_is_printed_by_its_type() {
+    // As the client of Docker 28 does with the structures of `docker inspect`.
+    check("{{.State.Health}} {{.Config.Healthcheck}} {{.SizeRw}}", "<nil> <nil> <nil>");
+    check("{{.Config.Entrypoint}} {{.Config.OnBuild}} {{.NetworkSettings.Ports.none}}", "[] [] <no value>");
+    check("{{.Config.Volumes}} {{.Config.Labels.none}} <{{.Config.StopSignal}}> {{.Config.Tty}}", "map[] <no value> <> false");
+    check("{{print .State.Health}} {{json .Config.Healthcheck}} {{len .Config.OnBuild}}", "<nil> null 0");
+    check("{{if .Config.Healthcheck}}yes{{else}}no{{end}}", "no");
+    fails("{{.State.Health.Status}}", "there is no field `Status` in `.State.Health`");
+    fails("{{.Entrypoint}}", "there is no field `Entrypoint`");
 }
 
 #[test]

@@ -1,24 +1,25 @@
 //! A container as JSON, in the shape that Docker gives it.
 
-use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::parser::signals;
-use crate::runtime::container::{self, ContainerSpec, HealthCheck, LogDriver, LogSettings, RestartPolicy, State, StdinMode};
-use crate::runtime::{Capabilities, MountSpec, Privileges};
+use crate::runtime::container::{self, ContainerSpec, HealthCheck, LogDriver, RestartPolicy, State, StdinMode};
+use crate::runtime::{Capabilities, Privileges};
 
 use super::super::{Engine, Error};
+use super::ContainerInfo;
 use super::inspect_isolation::isolation;
+use super::inspect_mounts::container_layers;
 use super::inspect_network::{extra_hosts, network_mode, network_settings, port_bindings, texts};
-use super::{ContainerInfo, mounts};
 
 /// The time of what has not happened.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl Engine {
-    /// All about the container that `text` means; `None` where there is none.
-    pub fn inspect_container(&self, text: &str) -> Result<Option<Value>, Error> {
+    /// All about the container that `text` means, with the sizes of its files where `sizes`; `None` where there is none.
+    pub fn inspect_container(&self, text: &str, sizes: bool) -> Result<Option<Value>, Error> {
         let Some(record) = self.store().find_container(text)? else { return Ok(None) };
         let info = ContainerInfo::load(self.store(), record);
         let mut value = json!({
@@ -30,6 +31,9 @@ impl Engine {
             "RestartCount": restarts(&info),
             "Driver": "overlay2",
             "Platform": "linux",
+            "MountLabel": "",
+            "ProcessLabel": "",
+            "AppArmorProfile": "",
             "ExecIDs": exec_ids(&info),
         });
         if let (Some(spec), Some(object)) = (&info.spec, value.as_object_mut()) {
@@ -42,39 +46,17 @@ impl Engine {
                 object.insert(key.into(), json!(info.dir.join(file)));
             }
             object.insert("HostConfig".into(), self.host_config(spec));
+            object.insert("GraphDriver".into(), container_layers(&info, spec));
+            if sizes {
+                let (written, whole) = self.container_sizes(&info);
+                object.insert("SizeRw".into(), json!(written));
+                object.insert("SizeRootFs".into(), json!(whole));
+            }
             object.insert("Mounts".into(), self.mounts_json(spec));
             object.insert("Config".into(), config(spec, &args));
             object.insert("NetworkSettings".into(), network_settings(&info, spec));
         }
         Ok(Some(value))
-    }
-
-    fn mounts_json(&self, spec: &ContainerSpec) -> Value {
-        let containers: Option<PathBuf> = self.store().container_dir(&spec.id).parent().map(Path::to_owned);
-        let list = spec.sandbox.mounts.iter().filter_map(|mount| match mount {
-            MountSpec::Bind { target, read_only, .. } => {
-                let path = mounts::bind_path(mount)?;
-                if path.parent().and_then(Path::parent) == containers.as_deref() {
-                    return None;
-                }
-                let target = target.to_string();
-                Some(match self.volume_of(path) {
-                    Some(name) => json!({
-                        "Type": "volume", "Name": name, "Source": path, "Destination": target, "Driver": "local", "Mode": "", "RW": !read_only, "Propagation": "",
-                    }),
-                    None => json!({
-                        "Type": "bind", "Source": path, "Destination": target, "Mode": if *read_only { "ro" } else { "" }, "RW": !read_only, "Propagation": "rprivate",
-                    }),
-                })
-            }
-            MountSpec::Tmpfs { target, read_only, .. } => Some(
-                json!({ "Type": "tmpfs", "Source": "", "Destination": target.to_string(), "Mode": "", "RW": !read_only, "Propagation": "" }),
-            ),
-            MountSpec::Overlay { target, .. } => {
-                Some(json!({ "Type": "image", "Source": "", "Destination": target.to_string(), "Mode": "", "RW": false, "Propagation": "" }))
-            }
-        });
-        Value::Array(list.collect())
     }
 
     fn host_config(&self, spec: &ContainerSpec) -> Value {
@@ -84,10 +66,11 @@ impl Engine {
             Privileges::Insecure => (Value::Null, Value::Null),
         };
         let isolation = isolation(spec);
-        let binds: Vec<String> = spec.sandbox.mounts.iter().filter_map(|mount| self.bind_text(mount)).collect();
+        let (written, list) = (&spec.written, |all: &Vec<String>| if all.is_empty() { Value::Null } else { json!(all) });
         let mut value = json!({
-            "Binds": binds,
-            "LogConfig": log_config(&spec.log),
+            "Binds": list(&written.binds),
+            "ContainerIDFile": written.cidfile,
+            "LogConfig": log_config(spec),
             "AutoRemove": spec.auto_remove,
             "NetworkMode": network_mode(spec),
             "PortBindings": port_bindings(&spec.ports),
@@ -96,6 +79,10 @@ impl Engine {
             "DnsOptions": spec.names.resolv.options,
             "ExtraHosts": extra_hosts(spec),
             "RestartPolicy": restart_policy(spec.restart),
+            "PublishAllPorts": written.publish_all,
+            "VolumesFrom": list(&written.volumes_from),
+            "GroupAdd": list(&written.group_add),
+            "Links": Value::Null,
             "Privileged": spec.sandbox.privileges == Privileges::Insecure,
             "CapAdd": add,
             "CapDrop": drop,
@@ -116,21 +103,33 @@ impl Engine {
             "PidsLimit": limits.pids,
         });
         if let Value::Object(fields) = &mut value {
+            fields.extend(never().into_iter().map(|(name, value)| (name.to_owned(), value)));
+            fields.extend((!written.tmpfs.is_empty()).then(|| ("Tmpfs".to_owned(), json!(written.tmpfs))));
+            fields.extend((!written.mounts.is_empty()).then(|| ("Mounts".to_owned(), json!(written.mounts))));
+            fields.extend((!written.annotations.is_empty()).then(|| ("Annotations".to_owned(), json!(written.annotations))));
             fields.extend(isolation);
         }
         value
     }
+}
 
-    /// `SOURCE:TARGET[:ro]` of a directory of the host or a named volume.
-    fn bind_text(&self, mount: &MountSpec) -> Option<String> {
-        let MountSpec::Bind { target, read_only, .. } = mount else { return None };
-        let path = mounts::bind_path(mount)?;
-        if path.starts_with(self.store().root().join("containers")) {
-            return None;
-        }
-        let source = self.volume_of(path).unwrap_or_else(|| path.display().to_string());
-        Some(format!("{source}:{target}{}", if *read_only { ":ro" } else { "" }))
-    }
+/// Fields of what containers here never have.
+fn never() -> [(&'static str, Value); 13] {
+    [
+        ("VolumeDriver", json!("")),
+        ("Cgroup", json!("")),
+        ("ConsoleSize", json!([0, 0])),
+        ("Isolation", json!("")),
+        ("CpuRealtimePeriod", json!(0)),
+        ("CpuRealtimeRuntime", json!(0)),
+        ("CpuCount", json!(0)),
+        ("CpuPercent", json!(0)),
+        ("IOMaximumIOps", json!(0)),
+        ("IOMaximumBandwidth", json!(0)),
+        ("BlkioWeightDevice", json!([])),
+        ("DeviceCgroupRules", Value::Null),
+        ("DeviceRequests", Value::Null),
+    ]
 }
 
 fn names(set: Capabilities) -> Value {
@@ -146,13 +145,15 @@ fn security(spec: &ContainerSpec) -> Value {
     if options.is_empty() { Value::Null } else { json!(options) }
 }
 
-fn log_config(log: &LogSettings) -> Value {
-    let mut config = serde_json::Map::new();
+fn log_config(spec: &ContainerSpec) -> Value {
+    let log = &spec.log;
+    let mut config: serde_json::Map<String, Value> =
+        spec.written.log_options.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     if let Some(size) = log.max_size {
-        config.insert("max-size".into(), json!(size.to_string()));
+        config.entry("max-size").or_insert_with(|| json!(size.to_string()));
     }
     if log.max_files > 1 {
-        config.insert("max-file".into(), json!(log.max_files.to_string()));
+        config.entry("max-file").or_insert_with(|| json!(log.max_files.to_string()));
     }
     json!({ "Type": if log.driver == LogDriver::None { "none" } else { "json-file" }, "Config": config })
 }
@@ -224,6 +225,9 @@ fn config(spec: &ContainerSpec, args: &[String]) -> Value {
         "Hostname": spec.sandbox.hostname,
         "Domainname": spec.names.domain.as_deref().unwrap_or_default(),
         "User": written.user,
+        "AttachStdin": written.attached[0],
+        "AttachStdout": written.attached[1],
+        "AttachStderr": written.attached[2],
         "Tty": spec.tty,
         "OpenStdin": spec.stdin != StdinMode::Closed,
         "StdinOnce": spec.stdin == StdinMode::Once,
@@ -234,12 +238,14 @@ fn config(spec: &ContainerSpec, args: &[String]) -> Value {
         "ExposedPorts": ports,
         "WorkingDir": process.cwd.to_string(),
         "Entrypoint": if written.entrypoint.is_empty() { Value::Null } else { json!(written.entrypoint) },
+        "OnBuild": if written.on_build.is_empty() { Value::Null } else { json!(written.on_build) },
         "Labels": spec.labels,
         "StopSignal": written.stop_signal.clone().or_else(|| signals::name(spec.stop_signal).map(|name| format!("SIG{name}"))).unwrap_or_else(|| spec.stop_signal.to_string()),
-        "StopTimeout": spec.stop_timeout.as_secs(),
+        "StopTimeout": if spec.stop_timeout == Duration::MAX { json!(-1) } else { json!(spec.stop_timeout.as_secs()) },
     });
-    if let (Some(check), Some(object)) = (&spec.health, value.as_object_mut()) {
-        object.insert("Healthcheck".into(), health_check(check));
+    if let Some(object) = value.as_object_mut() {
+        object.extend(spec.health.as_ref().map(|check| ("Healthcheck".to_owned(), health_check(check))));
+        object.extend((!written.shell.is_empty()).then(|| ("Shell".to_owned(), json!(written.shell))));
     }
     value
 }

@@ -95,8 +95,8 @@ pub(super) fn network_settings(info: &ContainerInfo, spec: &ContainerSpec) -> Va
     }
     let running = !bound.is_empty() || info.is_running();
     let shared = states.iter().find(|state| state.network == builtin_id("bridge"));
-    let mut value =
-        json!({ "Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": if running { ports(spec, bound) } else { json!({}) } });
+    let mut value = json!({ "Bridge": "", "SandboxID": "", "SandboxKey": "", "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null, "Ports": if running { ports(spec, bound) } else { json!({}) } });
     if let (Some(value), Value::Object(place)) = (value.as_object_mut(), place(shared)) {
         value.extend(place);
         value.insert("EndpointID".into(), json!(shared.map_or_else(String::new, |state| endpoint_id(&spec.id, &state.network))));

@@ -3,7 +3,7 @@
 use crate::oci::RuntimeConfig;
 use crate::runtime::container::Written;
 
-use super::RunRequest;
+use super::{MountRequest, RunRequest};
 
 /// Where commands are looked for in an image that does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -66,6 +66,7 @@ pub(super) fn written(config: &RuntimeConfig, request: &RunRequest) -> Written {
         Some(entrypoint) => vec![entrypoint.to_owned()],
     };
     let line = command(config, request);
+    let by_mount = |mount: &MountRequest| request.mount_targets.contains(mount.target());
     Written {
         command: line.get(entrypoint.len()..).unwrap_or_default().to_vec(),
         entrypoint,
@@ -77,6 +78,18 @@ pub(super) fn written(config: &RuntimeConfig, request: &RunRequest) -> Written {
         volumes: config.volumes.keys().cloned().collect(),
         security: security(request),
         stop_signal: Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
+        log_options: request.log_options.clone(),
+        annotations: request.annotations.clone(),
+        group_add: request.group_add.clone(),
+        volumes_from: request.volumes_from.iter().map(ToString::to_string).collect(),
+        publish_all: request.publish_all,
+        tmpfs: request.tmpfs_options.clone(),
+        binds: request.mounts.iter().filter(|mount| !by_mount(mount)).filter_map(MountRequest::bind_text).collect(),
+        mounts: request.mounts.iter().filter(|mount| by_mount(mount)).map(MountRequest::inspected).collect(),
+        cidfile: request.cidfile.clone(),
+        on_build: config.on_build.clone(),
+        shell: config.shell.clone(),
+        attached: request.attached,
     }
 }
 

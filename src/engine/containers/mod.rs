@@ -14,6 +14,7 @@ mod health;
 mod image;
 mod inspect;
 mod inspect_isolation;
+mod inspect_mounts;
 mod inspect_network;
 mod life;
 mod list;
@@ -33,6 +34,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::oci::Platform;
+use crate::path::RootPath;
 use crate::runtime::container::{
     self, Attachment, ContainerSpec, HostAddress, LogOptions, LogRecord, LogSettings, Mode, RestartPolicy, Started, Starter, State,
     StdinMode,
@@ -95,6 +97,10 @@ pub struct RunRequest {
     pub auto_remove: bool,
     /// Volumes, directories of the host and file systems in memory.
     pub mounts: Vec<MountRequest>,
+    /// The options of `--tmpfs` as they were written, by where each is mounted.
+    pub tmpfs_options: BTreeMap<String, String>,
+    /// Which of the mounts were asked for by `--mount`: where they are.
+    pub mount_targets: Vec<RootPath>,
     /// Containers whose volumes it gets.
     pub volumes_from: Vec<VolumesFrom>,
     /// The network.
@@ -151,10 +157,18 @@ pub struct RunRequest {
     pub health: HealthRequest,
     /// Where its output is kept.
     pub log: LogSettings,
+    /// The options of that as they were written.
+    pub log_options: BTreeMap<String, String>,
     /// The signal that asks it to stop.
     pub stop_signal: Option<i32>,
     /// How long after that it is killed.
     pub stop_timeout: Option<Duration>,
+    /// What others are to read of it.
+    pub annotations: BTreeMap<String, String>,
+    /// The file that its ID is written to, for display.
+    pub cidfile: String,
+    /// The streams that the command which makes it is attached to (input, output, errors), for display.
+    pub attached: [bool; 3],
     /// The platform that the image must have.
     pub platform: Option<Platform>,
 }
@@ -178,6 +192,8 @@ impl RunRequest {
             stdin: StdinMode::Closed,
             auto_remove: false,
             mounts: Vec::new(),
+            tmpfs_options: BTreeMap::new(),
+            mount_targets: Vec::new(),
             volumes_from: Vec::new(),
             network: RunNetwork::None,
             extra_hosts: Vec::new(),
@@ -206,8 +222,12 @@ impl RunRequest {
             restart: RestartPolicy::No,
             health: HealthRequest::default(),
             log: LogSettings::default(),
+            log_options: BTreeMap::new(),
             stop_signal: None,
             stop_timeout: None,
+            annotations: BTreeMap::new(),
+            cidfile: String::new(),
+            attached: [false; 3],
             platform: None,
         }
     }

@@ -65,6 +65,8 @@ pub enum MountRequest {
         target: RootPath,
         /// Its size in bytes.
         size: Option<u64>,
+        /// How many files it may have.
+        inodes: Option<u64>,
         /// The mode of its root.
         mode: u32,
         /// The user and group of its root.
@@ -129,28 +131,29 @@ fn propagation(text: &str) -> Option<Propagation> {
 
 /// Reads `--mount type=…,source=…,target=…`.
 pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
-    let mut fields: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut fields: BTreeMap<String, &str> = BTreeMap::new();
     let mut labels = BTreeMap::new();
-    for field in text.split(',') {
+    let written = quoted_fields(text)?;
+    for field in &written {
         let (key, value) = field.split_once('=').unwrap_or((field, ""));
-        let key = match key {
-            "src" => "source",
-            "dst" | "destination" => "target",
-            "ro" => "readonly",
-            key => key,
+        let key = match key.to_lowercase().as_str() {
+            "src" => "source".to_owned(),
+            "dst" | "destination" => "target".to_owned(),
+            "ro" => "readonly".to_owned(),
+            key => key.to_owned(),
         };
         if key == "volume-label" {
             let (name, value) = value.split_once('=').unwrap_or((value, ""));
             labels.insert(name.to_owned(), value.to_owned());
-        } else if fields.insert(key, value).is_some() {
+        } else if fields.insert(key.clone(), value).is_some() {
             return Err(format!("`{key}` is given twice"));
         }
     }
-    let kind = fields.remove("type").unwrap_or("volume");
+    let kind = fields.remove("type").unwrap_or("volume").to_lowercase();
     let target = absolute(fields.remove("target").ok_or("a mount needs `target=`")?)?;
     let source = fields.remove("source").filter(|source| !source.is_empty());
     let read_only = take_flag(&mut fields, "readonly")?.unwrap_or(false);
-    let mount = match kind {
+    let mount = match kind.as_str() {
         "bind" => {
             let source = source.ok_or("a mount of the type bind needs `source=`")?;
             let given = fields.remove("bind-propagation").unwrap_or("rprivate");
@@ -172,7 +175,7 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
             let size = fields.remove("tmpfs-size").map(bytes).transpose()?.filter(|size| *size > 0);
             let mode = fields.remove("tmpfs-mode").unwrap_or("1777");
             let mode = u32::from_str_radix(mode, 8).map_err(|_| format!("`{mode}` is not a mode"))?;
-            MountRequest::Tmpfs { target, size, mode, owner: (0, 0), read_only, exec: false }
+            MountRequest::Tmpfs { target, size, inodes: None, mode, owner: (0, 0), read_only, exec: false }
         }
         "image" => {
             let image = source.ok_or("a mount of the type image needs `source=`")?.to_owned();
@@ -188,8 +191,42 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
     }
 }
 
+/// The fields of a line with commas between; one with a comma in it stands in quotation marks, of which two are one in there (RFC 4180, as Docker reads it).
+fn quoted_fields(text: &str) -> Result<Vec<String>, String> {
+    let (mut fields, mut rest) = (Vec::new(), text);
+    loop {
+        let (field, left) = match rest.strip_prefix('"') {
+            None => rest.split_once(',').map_or((rest.to_owned(), None), |(field, left)| (field.to_owned(), Some(left))),
+            Some(mut inner) => {
+                let mut field = String::new();
+                loop {
+                    let (part, left) = inner.split_once('"').ok_or_else(|| format!("a quotation mark in `{text}` is not closed"))?;
+                    field.push_str(part);
+                    match left.strip_prefix('"') {
+                        Some(left) => {
+                            field.push('"');
+                            inner = left;
+                        }
+                        None if left.is_empty() => break (field, None),
+                        None => {
+                            let left =
+                                left.strip_prefix(',').ok_or_else(|| format!("a comma is missing behind a quotation mark in `{text}`"))?;
+                            break (field, Some(left));
+                        }
+                    }
+                }
+            }
+        };
+        fields.push(field);
+        match left {
+            Some(left) => rest = left,
+            None => return Ok(fields),
+        }
+    }
+}
+
 /// A key that is true where it has no value.
-fn take_flag(fields: &mut BTreeMap<&str, &str>, key: &str) -> Result<Option<bool>, String> {
+fn take_flag(fields: &mut BTreeMap<String, &str>, key: &str) -> Result<Option<bool>, String> {
     match fields.remove(key) {
         None => Ok(None),
         Some("" | "true" | "1") => Ok(Some(true)),
@@ -252,11 +289,13 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
 pub fn parse_tmpfs(text: &str) -> Result<MountRequest, String> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let target = absolute(target)?;
-    let (mut size, mut mode, mut owner, mut read_only, mut exec) = (None, 0o1777, (0, 0), false, false);
+    let (mut size, mut inodes, mut mode, mut owner, mut read_only, mut exec) = (None, None, 0o1777, (0, 0), false, false);
     let id = |value: &str| value.parse().map_err(|_| format!("`{value}` is not an ID"));
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=').unwrap_or((option, "")) {
             ("size", value) => size = Some(value.strip_suffix('%').map_or_else(|| bytes(value), part_of_memory)?),
+            ("nr_blocks", value) => size = Some(bytes(value)?.saturating_mul(PAGE)),
+            ("nr_inodes", value) => inodes = Some(bytes(value)?),
             ("uid", value) => owner.0 = id(value)?,
             ("gid", value) => owner.1 = id(value)?,
             ("mode", value) => mode = u32::from_str_radix(value, 8).map_err(|_| format!("`{value}` is not a mode"))?,
@@ -265,13 +304,16 @@ pub fn parse_tmpfs(text: &str) -> Result<MountRequest, String> {
             ("rw" | "noexec" | "nosuid" | "nodev", "") => {}
             (other, _) => {
                 return Err(format!(
-                    "the option `{other}` is not supported: expected size=, mode=, uid=, gid=, ro, rw, exec, noexec, nosuid or nodev"
+                    "the option `{other}` is not supported: expected size=, nr_blocks=, nr_inodes=, mode=, uid=, gid=, ro, rw, exec, noexec, nosuid or nodev"
                 ));
             }
         }
     }
-    Ok(MountRequest::Tmpfs { target, size, mode, owner, read_only, exec })
+    Ok(MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, exec })
 }
+
+/// The unit of `nr_blocks` (tmpfs(5)).
+const PAGE: u64 = 4096;
 
 /// So many hundredths of this machine's memory, in bytes: a size of a tmpfs (tmpfs(5)).
 fn part_of_memory(percent: &str) -> Result<u64, String> {
@@ -372,9 +414,10 @@ impl Engine {
                     Some(subpath) => below(&path, subpath, target, *read_only),
                 }
             }
-            MountRequest::Tmpfs { target, size, mode, owner, read_only, exec } => Ok(MountSpec::Tmpfs {
+            MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, exec } => Ok(MountSpec::Tmpfs {
                 target: target.clone(),
                 size: *size,
+                inodes: *inodes,
                 mode: *mode,
                 owner: *owner,
                 read_only: *read_only,
@@ -461,6 +504,9 @@ mod tests {
             create: false,
         };
         assert_eq!(shown("type=bind,src=/h,dst=/c,readonly,bind-propagation=rslave"), expected);
+        assert_eq!(shown("Type=BIND,SRC=/h,Dst=/c,ReadOnly,Bind-Propagation=rslave"), expected);
+        let MountRequest::Bind { source, .. } = shown("type=bind,\"source=/a,b\"\"c\",target=/c") else { panic!() };
+        assert_eq!(source, Path::new("/a,b\"c"));
         assert_eq!(shown("source=v,target=/c"), volume(Some("v"), "/c", false));
         assert_eq!(shown("type=volume,dst=/c,ro=true"), volume(None, "/c", true));
         let image = MountRequest::Image { image: "i".into(), subpath: RootPath::new("/x"), target: RootPath::new("/c") };
@@ -474,6 +520,7 @@ mod tests {
             "type=bind,src=/h,dst=/c,volume-label=a=b",
             "target=/a,target=/b",
             "source=v,target=c",
+            "type=bind,\"source=/h,target=/c",
         ];
         for text in wrong {
             assert!(parse_mount(text).is_err(), "{text}");
@@ -511,6 +558,7 @@ mod tests {
             MountRequest::Tmpfs {
                 target: RootPath::new("/t"),
                 size: Some(64 << 20),
+                inodes: None,
                 mode: 0o700,
                 owner: (0, 0),
                 read_only: false,

@@ -1,6 +1,6 @@
 //! Making a container: its row, its directory with all that the sandbox mounts, and its spec.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::parser::signals;
 use crate::path::RootPath;
 use crate::runtime::container::{self, ContainerSpec};
 use crate::runtime::{
-    Credentials, DEFAULT_SHM_SIZE, ForeignRuntime, Isolation, MountSpec, Privileges, ProcessSpec, SandboxSpec, Situation, can_mount_roots,
-    obstacle, situation,
+    Credentials, DEFAULT_SHM_SIZE, DeviceSpec, ForeignRuntime, Isolation, MountSpec, Privileges, ProcessSpec, SandboxSpec, Situation,
+    can_mount_roots, obstacle, situation,
 };
 use crate::store::view::MergedView;
 use crate::store::{ContainerRecord, Error as StoreError};
@@ -38,6 +38,7 @@ impl Engine {
             let message = format!("no command: the image `{}` names none", request.image);
             return Err(Error::Usage { message, hint: Some("name one after the image".into()) });
         }
+        must_not_meet(&request.mounts)?;
         let record = self.name_container(request, image)?;
         let mut made = Vec::new();
         match self.prepare(request, image, &record, &mut made) {
@@ -90,6 +91,7 @@ impl Engine {
         let config = &image.config.config;
         let view = Arc::new(ops::view(self.store(), &image.snapshots)?);
         let mut user = lookup_user(&*view, request.user.as_deref().unwrap_or(&config.user))?;
+        must_be_possible(&user)?;
         for group in &request.group_add {
             let gid = lookup_user(&*view, &format!("0:{group}"))?.gid;
             if !user.additional_gids.contains(&gid) {
@@ -137,7 +139,7 @@ impl Engine {
         sandbox.namespaces = self.namespaces(request)?;
         sandbox.init = request.init;
         sandbox.system_paths = request.system_paths;
-        sandbox.devices.clone_from(&request.devices);
+        sandbox.devices = devices(&request.devices);
         sandbox.sysctls.clone_from(&request.sysctls);
         sandbox.cgroup = request.limits.is_wanted().then(|| request.limits.clone());
         sandbox.privileges = match request.privileged {
@@ -232,6 +234,52 @@ fn unmounted(request: &RunRequest, sandbox: &SandboxSpec, dir: &Path) -> Result<
     let own = |mount: &MountSpec| mounts::bind_path(mount).is_some_and(|path| path.parent() == Some(dir));
     let lent = sandbox.mounts.iter().enumerate().filter(|(_, mount)| own(mount)).map(|(number, _)| number).collect();
     Ok(Isolation::Chroot { lent })
+}
+
+/// No two mounts are at one place, unless they are the same.
+fn must_not_meet(mounts: &[MountRequest]) -> Result<(), Error> {
+    for (at, mount) in mounts.iter().enumerate() {
+        if mounts[..at].iter().any(|earlier| earlier.target() == mount.target() && earlier != mount) {
+            let hint = Some("leave one of them out".to_owned());
+            return Err(Error::Usage { message: format!("duplicate mount point: `{}`", mount.target()), hint });
+        }
+    }
+    Ok(())
+}
+
+/// The largest number of a user or group, as Docker has it.
+const LARGEST_ID: u32 = i32::MAX.unsigned_abs();
+
+fn must_be_possible(user: &ProcessUser) -> Result<(), Error> {
+    if user.uid <= LARGEST_ID && user.gid <= LARGEST_ID {
+        return Ok(());
+    }
+    let message = format!("there is no user or group {}: the largest number is {LARGEST_ID}", user.uid.max(user.gid));
+    Err(Error::Usage { message, hint: None })
+}
+
+/// The devices that are asked for; for a directory, all that are in it.
+fn devices(asked: &[DeviceSpec]) -> Vec<DeviceSpec> {
+    let mut all = Vec::new();
+    let mut left: Vec<DeviceSpec> = asked.iter().rev().cloned().collect();
+    while let Some(device) = left.pop() {
+        let Ok(entries) = std::fs::read_dir(&device.source) else {
+            all.push(device);
+            continue;
+        };
+        let mut inner: Vec<DeviceSpec> = entries.flatten().filter_map(|entry| below(&device, &entry)).collect();
+        inner.sort_by(|one, other| other.source.cmp(&one.source));
+        left.extend(inner);
+    }
+    all
+}
+
+/// A device, or a directory, in the directory of `device`. Links are followed where they were named, and left alone in here.
+fn below(device: &DeviceSpec, entry: &std::fs::DirEntry) -> Option<DeviceSpec> {
+    let kind = entry.file_type().ok()?;
+    let name = entry.file_name();
+    let wanted = kind.is_dir() || kind.is_block_device() || kind.is_char_device();
+    wanted.then(|| DeviceSpec { source: entry.path(), target: device.target.join(&name) })
 }
 
 /// What another runtime cannot do.

@@ -66,6 +66,13 @@ impl Engine {
         self.container_layer(info).map_or(0, |layer| bytes_below(&layer.path))
     }
 
+    /// The bytes of what a container has written, and of all its files together.
+    pub fn container_sizes(&self, info: &super::ContainerInfo) -> (u64, u64) {
+        let written = self.container_size(info);
+        let image = info.record.image.as_ref().and_then(|id| self.store().image(id).ok().flatten());
+        (written, written + image.map_or(0, |image| image.size))
+    }
+
     /// Makes a volume; without a name it gets one of 64 digits. One that is there stays as it is. Gives the name.
     pub fn create_volume(&self, name: Option<&str>, labels: &BTreeMap<String, String>) -> Result<String, Error> {
         let (name, anonymous) = match name {

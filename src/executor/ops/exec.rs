@@ -307,6 +307,7 @@ fn plan_mounts(
             ExecMountKind::Tmpfs { size } => mounts.push(MountSpec::Tmpfs {
                 target,
                 size: *size,
+                inodes: None,
                 mode: 0o1777,
                 owner: (0, 0),
                 read_only: false,

@@ -259,7 +259,8 @@ fn tell_bytes(dir: &Path, frame: &[u8]) -> Result<(), Error> {
 
 /// Waits until the supervisor reports the exit or goes away; `false` when that takes longer than `timeout`.
 fn wait_exited(mut stream: &UnixStream, timeout: Option<Duration>) -> Result<bool, Error> {
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    // A time that is too long for the clock never comes.
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let (mut incoming, mut buffer) = (Incoming::default(), [0; 256]);
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

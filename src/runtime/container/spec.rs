@@ -89,6 +89,42 @@ pub struct Written {
     pub security: Vec<String>,
     /// The signal that asks it to stop, where it was named.
     pub stop_signal: Option<String>,
+    /// The options of the log.
+    #[serde(default)]
+    pub log_options: BTreeMap<String, String>,
+    /// What others are to read of it.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// The groups beside the user's own.
+    #[serde(default)]
+    pub group_add: Vec<String>,
+    /// The containers whose volumes it got: `NAME[:ro]`.
+    #[serde(default)]
+    pub volumes_from: Vec<String>,
+    /// Whether all ports that it listens at are published.
+    #[serde(default)]
+    pub publish_all: bool,
+    /// The options of its file systems in memory, by where each is mounted (`--tmpfs`).
+    #[serde(default)]
+    pub tmpfs: BTreeMap<String, String>,
+    /// What `-v` asked for: `SOURCE:TARGET[:OPTIONS]`.
+    #[serde(default)]
+    pub binds: Vec<String>,
+    /// What `--mount` asked for, in Docker's words.
+    #[serde(default)]
+    pub mounts: Vec<serde_json::Value>,
+    /// The file that its ID was written to.
+    #[serde(default)]
+    pub cidfile: String,
+    /// The triggers of its image.
+    #[serde(default)]
+    pub on_build: Vec<String>,
+    /// The shell of its image.
+    #[serde(default)]
+    pub shell: Vec<String>,
+    /// The streams that whoever made it was attached to: input, output, errors.
+    #[serde(default)]
+    pub attached: [bool; 3],
 }
 
 /// Whether a container is started again when it has ended.

@@ -1,0 +1,230 @@
+//! `strake inspect`, and `inspect` of images and containers: all that is known of things, as JSON in the shape that Docker gives it.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::cli::format::{Format, format};
+use crate::cli::table::stamp;
+use crate::cli::{Global, report};
+use crate::engine::{Engine, Error, ImageDetails, NamedAs};
+use crate::oci::{ImageConfig, Platform, Reference, ReferenceError};
+
+use super::several::{Failures, show};
+use super::{exit, network, until_interrupted, volume, with_engine};
+
+// Flags of `strake inspect`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InspectArgs {
+    #[command(flatten)]
+    image: ImageInspectArgs,
+    #[command(flatten)]
+    sizes: SizeFlag,
+    /// Only things of this kind [default: a container, or else an image, a network or a volume]
+    #[arg(long = "type", value_name = "KIND", value_enum, conflicts_with = "remote")]
+    kind: Option<Named>,
+}
+
+// Flags of `strake image inspect`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ImageInspectArgs {
+    /// What to show: names, IDs or the beginnings of IDs
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// `json`, or a template such as `{{.Id}}` or `{{json .Config}}`
+    #[arg(short, long, value_parser = format)]
+    format: Option<Format>,
+    /// Look at images in their registries, without pulling them
+    #[arg(long)]
+    remote: bool,
+    /// With `--remote`: the image to choose from an index [default: this machine's platform]
+    #[arg(long, requires = "remote", value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+}
+
+// Flags of `strake container inspect`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ContainerInspectArgs {
+    /// The containers: names, IDs or the beginnings of IDs
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// `json`, or a template such as `{{.Id}}` or `{{json .Config}}`
+    #[arg(short, long, value_parser = format)]
+    format: Option<Format>,
+    #[command(flatten)]
+    sizes: SizeFlag,
+}
+
+// What takes a while.
+#[derive(Clone, Copy, Debug, Args)]
+struct SizeFlag {
+    /// With the sizes of containers' files (`SizeRw` and `SizeRootFs`)
+    #[arg(short, long)]
+    size: bool,
+}
+
+/// What a name may stand for: `--type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Named {
+    /// A container
+    Container,
+    /// An image
+    Image,
+    /// A network
+    Network,
+    /// A volume
+    Volume,
+}
+
+/// Runs `strake inspect`.
+pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
+    let InspectArgs { image, sizes, kind } = args;
+    if image.remote {
+        return inspect_images(global, image);
+    }
+    inspect_all(global, image.names, image.format, sizes, kind)
+}
+
+/// Runs `strake image inspect`.
+pub(in crate::cli) fn inspect_images(global: &Global, args: ImageInspectArgs) -> ExitCode {
+    if !args.remote {
+        return inspect_all(global, args.names, args.format, SizeFlag { size: false }, Some(Named::Image));
+    }
+    exit(with_engine(global, None, |engine| async move {
+        let (mut found, mut failures) = (Vec::new(), Failures::default());
+        for name in &args.names {
+            match inspect_remote(&engine, name, args.platform.clone()).await {
+                Ok(value) => found.push(value),
+                Err(error) => failures.add(error),
+            }
+        }
+        show(found, args.format.as_ref())?;
+        failures.end()
+    }))
+}
+
+/// Runs `strake container inspect`.
+pub(in crate::cli) fn inspect_containers(global: &Global, args: ContainerInspectArgs) -> ExitCode {
+    inspect_all(global, args.names, args.format, args.sizes, Some(Named::Container))
+}
+
+fn inspect_all(global: &Global, names: Vec<String>, format: Option<Format>, sizes: SizeFlag, kind: Option<Named>) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move {
+        let (mut found, mut failures) = (Vec::new(), Failures::default());
+        for name in &names {
+            match inspect_one(&engine, name, kind, sizes) {
+                Ok(value) => found.push(value),
+                Err(error) => failures.add(error),
+            }
+        }
+        show(found, format.as_ref())?;
+        failures.end()
+    }))
+}
+
+/// What `name` means: the first of the kinds that has one.
+fn inspect_one(engine: &Engine, name: &str, kind: Option<Named>, sizes: SizeFlag) -> Result<Value, Error> {
+    let may_be = |asked| kind.is_none_or(|kind| kind == asked);
+    if may_be(Named::Container)
+        && let Some(container) = engine.inspect_container(name, sizes.size)?
+    {
+        return Ok(container);
+    }
+    if may_be(Named::Image)
+        && let Some(details) = engine.image_details(name)?
+    {
+        if sizes.size {
+            report::tell("warning: --size has no effect on images");
+        }
+        return Ok(image_value(engine, &details));
+    }
+    if may_be(Named::Network)
+        && let Ok(network) = engine.network(name)
+    {
+        return Ok(network::value(&network));
+    }
+    if may_be(Named::Volume)
+        && let Ok(volume) = engine.volume(name)
+    {
+        return Ok(volume::value(&volume));
+    }
+    Err(match kind {
+        Some(Named::Container) => Error::NoSuchContainer { name: name.to_owned() },
+        Some(Named::Image) => no_image(engine, name)?,
+        Some(Named::Network) => return engine.network(name).map(|network| network::value(&network)),
+        Some(Named::Volume) => return engine.volume(name).map(|volume| volume::value(&volume)),
+        None => Error::Usage { message: format!("no such object: `{name}`"), hint: no_image(engine, name)?.hint() },
+    })
+}
+
+/// Why there is no such image.
+fn no_image(engine: &Engine, name: &str) -> Result<Error, Error> {
+    match engine.image(name) {
+        Err(error) => Ok(error),
+        // It has come meanwhile.
+        Ok(_) => Err(Error::NoSuchImage { name: name.to_owned() }),
+    }
+}
+
+/// What `name` means at its registry.
+async fn inspect_remote(engine: &Engine, name: &str, platform: Option<Platform>) -> Result<Value, Error> {
+    let usage = |error: ReferenceError| Error::Usage { message: error.to_string(), hint: None };
+    let name: Reference = name.parse().map_err(usage)?;
+    let image = until_interrupted(engine.remote_image(&name, &platform.unwrap_or_else(Platform::host))).await?;
+    let Some(config) = &image.config else {
+        let kind = image.manifest.artifact_type.as_deref().unwrap_or(image.manifest.config.media_type.as_str());
+        let message = format!("`{}` is not an image but an artifact of the type `{kind}`", name.written());
+        return Err(Error::Usage { message, hint: Some("`strake manifest` shows its manifest".to_owned()) });
+    };
+    let named = NamedAs { name: name.clone(), digest: Some(image.top.clone()) };
+    let size = image.manifest.layers.iter().map(|layer| layer.size).sum();
+    let (id, layers) = (image.manifest.config.digest.to_string(), json!(config.rootfs.diff_ids));
+    let mut value = docker_value(&id, &[named], config, size, &layers);
+    if let Some(object) = value.as_object_mut() {
+        object.insert("Manifest".to_owned(), json!(image.digest));
+        object.insert("Blobs".to_owned(), json!(image.manifest.layers));
+    }
+    Ok(value)
+}
+
+/// An image of the store in the form of `docker image inspect`.
+fn image_value(engine: &Engine, details: &ImageDetails) -> Value {
+    let ImageDetails { image, names, config, tagged_at } = details;
+    let mut value = docker_value(&image.id.to_string(), names, config, image.size, &json!(image.diff_ids));
+    if let Some(object) = value.as_object_mut() {
+        object.insert("GraphDriver".to_owned(), engine.image_layers(image));
+        let tagged = tagged_at.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), stamp);
+        object.insert("Metadata".to_owned(), json!({ "LastTagTime": tagged }));
+    }
+    value
+}
+
+/// An image in the form of `docker image inspect`.
+fn docker_value(id: &str, names: &[NamedAs], config: &ImageConfig, size: u64, layers: &Value) -> Value {
+    let tags: Vec<String> = names.iter().filter(|named| named.name.digest().is_none()).map(|named| named.name.familiar()).collect();
+    let mut digests: Vec<String> = names
+        .iter()
+        .filter_map(|named| named.name.digest().or(named.digest.as_ref()).map(|digest| format!("{}@{digest}", named.name.familiar_name())))
+        .collect();
+    digests.dedup();
+    let comment = config.history.last().and_then(|entry| entry.comment.clone()).unwrap_or_default();
+    let mut value = json!({
+        "Id": id,
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Parent": "",
+        "Comment": comment,
+        "Created": config.created.clone().unwrap_or_default(),
+        "Author": config.author.clone().unwrap_or_default(),
+        "Architecture": config.architecture,
+        "Os": config.os,
+        "Size": size,
+        "Config": config.config,
+        "RootFS": { "Type": config.rootfs.kind, "Layers": layers },
+    });
+    if let (Some(variant), Some(object)) = (&config.variant, value.as_object_mut()) {
+        object.insert("Variant".to_owned(), json!(variant));
+    }
+    value
+}

@@ -1,0 +1,243 @@
+//! What scripts that were written for Docker's command line find here: the same fields, the same texts, the same answers to what is out of range. What is expected was seen with the client
+//! of Docker 28.
+
+use serde_json::Value;
+
+use crate::common::{World, world};
+
+#[track_caller]
+fn shown(world: &World, format: &str, name: &str) -> String {
+    world.strake(["inspect", "-f", format, name]).ok().stdout.trim_end_matches('\n').to_owned()
+}
+
+#[track_caller]
+fn inspected(world: &World, args: &[&str]) -> Value {
+    serde_json::from_str(&world.strake(std::iter::once(&"inspect").chain(args)).ok().stdout).unwrap()
+}
+
+#[test]
+fn a_container_is_inspected_with_the_fields_that_docker_has() {
+    let Some(world) = world() else { return };
+    world.strake(["volume", "create", "kept"]).ok();
+    world.strake(["create", "--name", "other", "-v", "kept:/kept", "localhost/busybox", "true"]).ok();
+    let flags = ["-P", "--group-add", "50", "--volumes-from", "other:ro", "--annotation", "com.example/a=b", "--log-opt", "max-size=10m"];
+    let mounts = ["-v", "/tmp:/t:ro", "-v", "/anonymous", "--tmpfs", "/scratch:size=1m", "--mount", "type=bind,src=/etc,dst=/m,readonly"];
+    let args = ["create", "--name", "c"].iter().chain(&flags).chain(&mounts).chain(&["localhost/busybox", "true"]);
+    world.strake(args).ok();
+    let found = &inspected(&world, &["--size", "c"])[0];
+    let host = &found["HostConfig"];
+    assert_eq!(host["PublishAllPorts"], true);
+    assert_eq!(host["GroupAdd"], serde_json::json!(["50"]));
+    assert_eq!(host["VolumesFrom"], serde_json::json!(["other:ro"]));
+    assert_eq!(host["Annotations"], serde_json::json!({ "com.example/a": "b" }));
+    assert_eq!(host["Binds"], serde_json::json!(["/tmp:/t:ro"]));
+    assert_eq!(host["Tmpfs"], serde_json::json!({ "/scratch": "size=1m" }));
+    let mount = serde_json::json!([{ "Type": "bind", "Source": "/etc", "Target": "/m", "ReadOnly": true }]);
+    assert_eq!(host["Mounts"], mount);
+    assert_eq!(host["LogConfig"], serde_json::json!({ "Type": "json-file", "Config": { "max-size": "10m" } }));
+    for key in ["Links", "Isolation", "ConsoleSize", "DeviceRequests", "VolumeDriver", "Cgroup"] {
+        assert!(host.as_object().unwrap().contains_key(key), "{key}");
+    }
+    for key in ["UpperDir", "LowerDir", "WorkDir"] {
+        let path = found["GraphDriver"]["Data"][key].as_str().unwrap();
+        assert!(path.split(':').all(|path| std::path::Path::new(path).is_dir()), "{key}: {path}");
+    }
+    assert_eq!(found["SizeRw"], 0);
+    assert!(found["SizeRootFs"].as_u64().unwrap() > 1 << 20, "{found}");
+    assert_eq!((&found["Config"]["AttachStdout"], &found["Config"]["AttachStdin"]), (&Value::Bool(true), &Value::Bool(false)));
+    assert!(inspected(&world, &["c"])[0].get("SizeRw").is_none());
+}
+
+#[test]
+fn a_running_containers_merged_tree_is_where_inspect_says() {
+    let Some(world) = world() else { return };
+    world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sh", "-c", "echo hello > /greeting; exec sleep 1000"]).ok();
+    let greeting = || std::fs::read_to_string(format!("{}/greeting", shown(&world, "{{.GraphDriver.Data.MergedDir}}", "c")));
+    crate::common::wait_for("the file", 20, || greeting().is_ok_and(|text| text == "hello\n"));
+}
+
+#[test]
+fn an_image_is_inspected_with_its_layers_and_when_it_was_tagged() {
+    let Some(world) = world() else { return };
+    let dockerfile = "FROM localhost/busybox\nONBUILD RUN true\nSHELL [\"/bin/ash\", \"-c\"]\nSTOPSIGNAL SIGINT\nHEALTHCHECK CMD true\nRUN echo x > /x\n";
+    world.build(dockerfile, &["-t", "localhost/i"]).ok();
+    let found = &inspected(&world, &["--type", "image", "localhost/i"])[0];
+    let config = &found["Config"];
+    assert_eq!(
+        (&config["OnBuild"][0], &config["Shell"][0], &config["StopSignal"]),
+        (&"RUN true".into(), &"/bin/ash".into(), &"SIGINT".into())
+    );
+    assert_eq!(config["Healthcheck"]["Test"], serde_json::json!(["CMD-SHELL", "true"]));
+    assert!(std::path::Path::new(found["GraphDriver"]["Data"]["UpperDir"].as_str().unwrap()).join("x").is_file(), "{found}");
+    let tagged: jiff::Timestamp = found["Metadata"]["LastTagTime"].as_str().unwrap().parse().unwrap();
+    assert!(jiff::Timestamp::now().duration_since(tagged).as_secs() < 600, "{tagged}");
+    // A container has what its image says, and templates print nothing as Go does.
+    world.strake(["create", "--name", "c", "localhost/i", "true"]).ok();
+    assert_eq!(shown(&world, "{{.Config.OnBuild}} {{.Config.Shell}} {{.State.Health}}", "c"), "[RUN true] [/bin/ash -c] <nil>");
+    world.strake(["create", "--name", "d", "localhost/busybox", "true"]).ok();
+    let nothing =
+        "{{.Config.Healthcheck}} {{.Config.Labels.x}} {{.HostConfig.CapAdd}} {{.HostConfig.Tmpfs}} {{.HostConfig.MemorySwappiness}}";
+    assert_eq!(shown(&world, nothing, "d"), "<nil> <no value> [] map[] <nil>");
+    assert_eq!(shown(&world, "{{.Config.Entrypoint}}|{{.Config.Volumes}}|{{.Config.User}}", "localhost/busybox"), "[]|map[]|");
+}
+
+#[test]
+fn names_of_all_kinds_are_inspected_together_and_missing_ones_are_told() {
+    let Some(world) = world() else { return };
+    world.strake(["volume", "create", "v"]).ok();
+    world.strake(["create", "--name", "c", "localhost/busybox", "true"]).ok();
+    let done = world.strake(["inspect", "none", "c", "nothing", "v", "localhost/busybox", "neither"]).run();
+    assert_eq!(done.code, 1, "{done}");
+    let found: Vec<Value> = serde_json::from_str(&done.stdout).unwrap();
+    let kinds: Vec<&str> = ["IPAM", "HostConfig", "Mountpoint", "RootFS"].into_iter().collect();
+    assert!(found.len() == 4 && found.iter().zip(kinds).all(|(value, key)| value.get(key).is_some()), "{done}");
+    done.says(&["error: no such object: `nothing`", "error: no such object: `neither`"]);
+    let done = world.strake(["inspect", "nothing"]).run();
+    assert_eq!((done.code, done.stdout.as_str()), (1, "[]\n"), "{done}");
+    for (kind, other, told) in [
+        ("container", "localhost/busybox", "no such container"),
+        ("image", "c", "no such image"),
+        ("network", "c", "no such network"),
+        ("volume", "c", "no such volume"),
+    ] {
+        let done = world.strake(["inspect", "--type", kind, other]).run();
+        assert_eq!((done.code, done.stdout.as_str()), (1, "[]\n"), "{done}");
+        done.says(&[told]);
+    }
+    assert_eq!(inspected(&world, &["--type=volume", "v"])[0]["Driver"], "local");
+    world.strake(["inspect", "-s", "localhost/busybox"]).ok().says(&["--size has no effect on images"]);
+}
+
+#[test]
+fn numbers_below_zero_are_values_of_flags_that_take_them() {
+    let Some(world) = world() else { return };
+    for name in ["a", "b"] {
+        world
+            .strake(["run", "-d", "--name", name, "localhost/busybox", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done"])
+            .ok();
+    }
+    world.strake(["create", "--name", "c", "--stop-timeout", "-1", "localhost/busybox", "true"]).ok();
+    let names = |args: &[&str]| {
+        let found = world.strake(["ps", "--format", "{{.Names}}"].iter().chain(args)).ok().stdout;
+        found.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!((names(&["-n", "0"]), names(&["-n", "-1"]), names(&["-n", "2"])), ("b a".into(), "b a".into(), "c b".into()));
+    assert_eq!(shown(&world, "{{.Config.StopTimeout}}", "c"), "-1");
+    world.strake(["stop", "-t", "-1", "a"]).ok();
+    assert_eq!(shown(&world, "{{.State.ExitCode}}", "a"), "7");
+    world.strake(["restart", "-t", "-1", "b"]).ok();
+    assert_eq!(shown(&world, "{{.State.Running}}", "b"), "true");
+    let table = world.strake(["ps", "-a", "--format", "table"]).ok().stdout;
+    assert_eq!(table, world.strake(["ps", "-a"]).ok().stdout);
+    assert!(table.starts_with("CONTAINER ID") && table.lines().count() == 4, "{table}");
+}
+
+#[test]
+fn details_of_a_log_are_the_labels_and_variables_that_were_chosen() {
+    let Some(world) = world() else { return };
+    let options = ["--log-opt", "labels=one,none", "--log-opt", "env-regex=^APP_", "--log-opt", "tag={{.Name}}/{{.ImageName}}"];
+    let has = ["--label", "one=a b", "--label", "two=2", "-e", "APP_X=1,2", "-e", "OTHER=x"];
+    let args = ["run", "--name", "c"].iter().chain(&options).chain(&has).chain(&["localhost/busybox", "echo", "hello"]);
+    world.strake(args).ok();
+    assert_eq!(world.strake(["logs", "-n", "all", "c"]).ok().stdout, "hello\n");
+    let details = "APP_X=1%2C2,one=a+b,tag=c%2Flocalhost%2Fbusybox";
+    assert_eq!(world.strake(["logs", "--details", "c"]).ok().stdout, format!("{details} hello\n"));
+    let timed = world.strake(["logs", "--details", "-t", "c"]).ok().stdout;
+    assert!(timed.ends_with(&format!("Z {details} hello\n")) && timed.starts_with("20"), "{timed}");
+    world.strake(["run", "--name", "d", "localhost/busybox", "echo", "hello"]).ok();
+    assert_eq!(world.strake(["logs", "--details", "d"]).ok().stdout, " hello\n");
+    world.strake(["create", "--log-opt", "colour=red", "localhost/busybox", "true"]).fails().says(&["`colour`"]);
+}
+
+#[test]
+fn what_is_out_of_range_is_refused_before_a_container_is_made() {
+    let Some(world) = world() else { return };
+    let there = std::thread::available_parallelism().unwrap().get();
+    let above = (there + 1000).to_string();
+    let refused: &[(&[&str], &str)] = &[
+        (&["-m", "5m"], "less than 6m"),
+        (&["--memory-reservation", "5m"], "less than 6m"),
+        (&["-m", "64m", "--memory-reservation", "65m"], "--memory-reservation is more"),
+        (&["-m", "64m", "--memory-swap", "32m"], "--memory-swap is less"),
+        (&["--memory-swap", "64m"], "--memory-swap needs --memory"),
+        (&["--cpus", &above], "above the number of processors"),
+        (&["--cpus", "-1"], "--cpus"),
+        (&["-w", "relative"], "not an absolute path"),
+        (&["-u", "2147483648"], "2147483648"),
+        (&["-u", "0:2147483648"], "2147483648"),
+        (&["-u", "-1"], "-1"),
+        (&["--ulimit", "nofile=10:5"], "soft limit"),
+        (&["--name", "//two"], "//two"),
+        (&["-v", "/tmp:/x", "-v", "/etc:/x/"], "duplicate mount point: `/x`"),
+        (&["-v", "/tmp:/x", "--tmpfs", "/x"], "duplicate mount point: `/x`"),
+        (&["-v", "/tmp:/x", "--mount", "type=bind,src=/etc,dst=/x"], "duplicate mount point: `/x`"),
+    ];
+    for (flags, told) in refused {
+        let done = world.strake(["run", "--rm"].iter().chain(*flags).chain(&["localhost/busybox", "true"])).run();
+        assert_eq!(done.code, 125, "{flags:?}: {done}");
+        done.says(&[told]);
+    }
+    assert_eq!(world.strake(["ps", "-aq"]).ok().stdout, "");
+    let allowed: &[&[&str]] = &[
+        &["-m", "6m"],
+        &["--pids-limit", "0"],
+        &["--pids-limit", "-1"],
+        &["-u", "2147483647"],
+        &["--shm-size", "0"],
+        &["-v", "/tmp:/x", "-v", "/tmp:/x"],
+    ];
+    for flags in allowed {
+        world.strake(["run", "--rm"].iter().chain(*flags).chain(&["localhost/busybox", "true"])).ok();
+    }
+    let size = world.strake(["run", "--rm", "--shm-size", "0", "localhost/busybox", "df", "-k", "/dev/shm"]).ok().stdout;
+    assert!(size.contains(" 65536 "), "{size}");
+    // A name as `inspect` shows it means the container, and gives it that name.
+    world.strake(["create", "--name", "/named", "localhost/busybox", "true"]).ok();
+    assert_eq!(shown(&world, "{{.Name}}", "/named"), "/named");
+    world.strake(["rm", "/named"]).ok();
+}
+
+#[test]
+fn mounts_are_read_as_docker_reads_them() {
+    let Some(world) = world() else { return };
+    let odd = world.path("a,b");
+    std::fs::create_dir(&odd).unwrap();
+    std::fs::write(odd.join("file"), "found").unwrap();
+    let mount = format!("TYPE=Bind,\"SRC={}\",Dst=/x,READONLY", odd.display());
+    let done = world.strake(["run", "--rm", "--mount", &mount, "localhost/busybox", "sh", "-c", "cat /x/file; touch /x/no"]).run();
+    assert_eq!((done.code, done.stdout.as_str()), (1, "found"), "{done}");
+    done.says(&["Read-only"]);
+    let options = "/x:nr_inodes=10,nr_blocks=100";
+    let mounts = world.strake(["run", "--rm", "--tmpfs", options, "localhost/busybox", "grep", " /x ", "/proc/mounts"]).ok().stdout;
+    assert!(mounts.contains("size=400k") && mounts.contains("nr_inodes=10"), "{mounts}");
+}
+
+#[test]
+fn a_directory_of_devices_gives_all_that_are_in_it() {
+    let Some(world) = world() else { return };
+    let dir = world.path("devices");
+    std::fs::create_dir_all(dir.join("more")).unwrap();
+    std::fs::write(dir.join("plain"), "").unwrap();
+    for (name, minor) in [("one", 3), ("more/two", 5)] {
+        crate::common::Run::new("mknod", ["-m", "666"]).arg(dir.join(name)).arg_all(&["c", "1", &minor.to_string()]).ok();
+    }
+    let device = format!("{}:/dev/all", dir.display());
+    let script = "head -c 2 /dev/all/more/two | od -An -tx1; echo lost > /dev/all/one; find /dev/all | sort";
+    let said = world.strake(["run", "--rm", "--device", &device, "localhost/busybox", "sh", "-c", script]).ok().stdout;
+    assert_eq!(said, " 00 00\n/dev/all\n/dev/all/more\n/dev/all/more/two\n/dev/all/one\n");
+}
+
+#[test]
+fn filters_by_port_take_ranges_of_the_containers_own_ports() {
+    let Some(world) = world() else { return };
+    world.strake(["create", "--name", "web", "-p", "127.0.0.1::80", "--expose", "7000-7010/udp", "localhost/busybox", "true"]).ok();
+    world.strake(["create", "--name", "plain", "localhost/busybox", "true"]).ok();
+    let names = |filter: &str| world.strake(["ps", "-a", "--format", "{{.Names}}", "--filter", filter]).ok().stdout;
+    for filter in ["publish=80", "publish=70-90/tcp", "expose=80/tcp", "expose=7005/udp", "expose=6000-7000/udp"] {
+        assert_eq!(names(filter), "web\n", "{filter}");
+    }
+    for filter in ["publish=81-90", "publish=7005/udp", "expose=7005", "expose=7011-7020/udp"] {
+        assert_eq!(names(filter), "", "{filter}");
+    }
+    world.strake(["ps", "--filter", "publish=90-80"]).fails().says(&["90-80"]);
+}
