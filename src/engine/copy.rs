@@ -218,6 +218,7 @@ impl Engine {
             Place::Registry(_) => unreachable!("copies from a registry are made above"),
         };
         self.store.tag(&name, &image.id, None).map_err(Error::from)?;
+        self.tagged(&image, &name);
         Ok(image)
     }
 

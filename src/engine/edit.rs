@@ -132,7 +132,11 @@ impl Engine {
             draft = self.apply_edit(draft, edit, client, step).await?;
         }
         let place = match to {
-            Target::Store(name) => return Ok(EditOutcome::Stored(draft.into_store(&self.store, name, step).await?)),
+            Target::Store(name) => {
+                let image = draft.into_store(&self.store, name.clone(), step).await?;
+                name.iter().for_each(|name| self.tagged(&image, name));
+                return Ok(EditOutcome::Stored(image));
+            }
             Target::Place(place) => place,
             Target::Digest(reference) => Place::Registry(reference),
         };

@@ -173,6 +173,7 @@ impl Engine {
     pub fn tag(&self, source: &str, name: &Reference) -> Result<(), Error> {
         let image = self.image(source)?;
         self.store.tag(name, &image.id, None)?;
+        self.tagged(&image, name);
         Ok(())
     }
 
@@ -192,12 +193,18 @@ impl Engine {
             && names.len() > 1
         {
             self.store.untag(&name)?;
+            self.done_to_image("untag", &image.id, self.labels_of(&image));
             return Ok(vec![Removed::Untagged(name)]);
         }
         if removal == Removal::Careful {
             self.check_unused(text, &image, &names)?;
         }
+        let labels = self.labels_of(&image);
         let names = self.store.remove_image(&image.id)?.unwrap_or_default();
+        for _ in &names {
+            self.done_to_image("untag", &image.id, labels.clone());
+        }
+        self.done_to_image("delete", &image.id, labels);
         let mut removed: Vec<Removed> = names.into_iter().map(Removed::Untagged).collect();
         removed.push(Removed::Deleted(image.id));
         Ok(removed)

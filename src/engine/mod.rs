@@ -17,6 +17,7 @@ mod doctor;
 mod edit;
 mod epoch;
 mod error;
+mod image_events;
 mod images;
 mod index;
 mod login;

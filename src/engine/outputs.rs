@@ -304,13 +304,15 @@ impl Engine {
     pub(super) async fn name_versions(&self, versions: &[Version]) -> Result<(), Error> {
         let named: Vec<_> = versions.iter().map(|version| (version.image.id.clone(), version.names.clone())).collect();
         let store = self.store.clone();
-        blocking(move || {
-            for (image, names) in named {
-                names.iter().try_for_each(|name| store.tag(name, &image, None).map(drop))?;
+        let named = blocking(move || {
+            for (image, names) in &named {
+                names.iter().try_for_each(|name| store.tag(name, image, None).map(drop))?;
             }
-            Ok(())
+            Ok::<_, Error>(named)
         })
-        .await
+        .await?;
+        named.iter().for_each(|(image, names)| self.tagged_all(image, names));
+        Ok(())
     }
 
     /// Brings a result to all of its places, one after the other: local ones first, so that a registry that is down loses nothing. Gives the names with a

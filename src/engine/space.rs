@@ -41,7 +41,9 @@ impl Engine {
         self.store.make_room();
         // Until a name is settled, the image that it had before is kept, as a power cut would give it back.
         self.store.settle()?;
-        Ok(self.store.prune(options)?)
+        let report = self.store.prune(options)?;
+        report.images.iter().for_each(|id| self.done_to_image("delete", id, std::collections::BTreeMap::new()));
+        Ok(report)
     }
 
     /// Applies the default rules to the build cache, if it may be near a limit; `None` where it is not. What

@@ -120,6 +120,7 @@ impl Engine {
                 request.platform
             ));
         }
+        self.transferred("pull", &image, reference);
         let up_to_date = before.is_some_and(|before| before.id == image.id);
         Ok(PullOutcome { image, name: reference.clone(), digest, up_to_date })
     }
@@ -169,6 +170,9 @@ impl Engine {
         }
         let failed = |source| Error::Image { action: "push", name: reference.written().to_owned(), source };
         result.map_err(failed)?;
+        if let Some(image) = self.store.resolve(reference)? {
+            self.transferred("push", &image, reference);
+        }
         Ok(PushOutcome { manifest: root })
     }
 
@@ -222,6 +226,7 @@ impl Engine {
         }
         let image = self.image_for(&reference.to_string(), platform).await?;
         let manifest = self.push_image(&self.client()?, reference, &image, progress).await?;
+        self.transferred("push", &image, reference);
         // Should somebody have moved the name meanwhile, it is theirs.
         if self.store.resolve(reference)?.is_some_and(|now| now.id == image.id) {
             self.store.tag(reference, &image.id, Some(&manifest.digest))?;
@@ -257,13 +262,16 @@ impl Engine {
         apply_changes(&mut config.config, &request.changes)?;
         let shown = request.source.display().to_string();
         let comment = request.message.unwrap_or_else(|| format!("Imported from {shown}"));
-        let (store, source, name) = (self.store.clone(), request.source, request.name);
-        blocking(move || {
+        let (store, source, name) = (self.store.clone(), request.source, request.name.clone());
+        let image = blocking(move || {
             let archive = open_input(&source)?;
             let failed = |source| Error::Image { action: "import", name: shown, source };
             import(&store, archive, config, &comment, name.as_ref()).map_err(failed)
         })
-        .await
+        .await?;
+        request.name.iter().for_each(|name| self.tagged(&image, name));
+        self.done_to_image("import", &image.id, self.labels_of(&image));
+        Ok(image)
     }
 
     /// Writes images to an archive. What is named is in there by that name; what is meant by its ID has none.
@@ -282,12 +290,14 @@ impl Engine {
                 None => images.push((image, name.into_iter().collect())),
             }
         }
-        let store = self.store.clone();
+        let (store, saved) = (self.store.clone(), images.iter().map(|(image, _)| image.clone()).collect::<Vec<_>>());
         blocking(move || {
             let failed = |source| Error::Output { to: request.dest.display().to_string(), source };
             export::to_archive(&store, &images, request.format, &request.dest).map_err(failed)
         })
-        .await
+        .await?;
+        saved.iter().for_each(|image| self.done_to_image("save", &image.id, self.labels_of(image)));
+        Ok(())
     }
 
     /// Loads the images of an archive; `-` is standard input. Where `platform` is named, those for it alone.
@@ -297,13 +307,15 @@ impl Engine {
     pub async fn load(&self, source: PathBuf, platform: Option<Platform>) -> Result<Vec<Loaded>, Error> {
         let _lease = self.hold().await?;
         let store = self.store.clone();
-        blocking(move || {
+        let loaded = blocking(move || {
             let archive = open_input(&source)?;
             let failed = |error| Error::Image { action: "load", name: source.display().to_string(), source: error };
             let wanted = platform.map_or_else(|| LoadFor::Preferred(Platform::host()), LoadFor::Only);
             load(&store, archive, &wanted).map_err(failed)
         })
-        .await
+        .await?;
+        loaded.iter().for_each(|loaded| self.done_to_image("load", &loaded.image.id, self.labels_of(&loaded.image)));
+        Ok(loaded)
     }
 
     /// Holds what the command makes until its end.

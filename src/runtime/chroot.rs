@@ -156,7 +156,7 @@ impl Stage {
                 let from = RootDir::open(source)?.open_at(subpath.relative(), OFlags::PATH, Mode::empty(), Links::Follow)?;
                 self.add_copy(parent, name, Path::new(&descriptor_path(&from)))
             }
-            MountSpec::Bind { .. } | MountSpec::Overlay { .. } => Err(Errno::NOTSUP.into()),
+            MountSpec::Bind { .. } | MountSpec::Overlay { .. } | MountSpec::Filesystem { .. } => Err(Errno::NOTSUP.into()),
         }
     }
 

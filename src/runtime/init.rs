@@ -103,11 +103,12 @@ fn set_up(
         stdio.install(&spec.process)?;
         return become_process(spec, filter, status);
     }
+    let filesystems = world::filesystems(spec)?;
     enter_namespaces(spec, &io)?;
     let SandboxIo { stdio, mount_fds, netns, shared, join: _, join_cgroups: _ } = io;
     drop(netns);
     let stdio = terminal::Streams::prepare(stdio)?;
-    mount_world(spec, mount_fds, shared.shm)?;
+    mount_world(spec, mount_fds, filesystems, shared.shm)?;
     let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Replace)?;
     adjust_oom_score(spec.process.oom_score_adjust)?;
     if spec.init {
@@ -206,8 +207,8 @@ pub(super) fn pid_of(process: &OwnedFd) -> std::io::Result<u32> {
     Ok(number.ok_or(std::io::ErrorKind::InvalidData)?)
 }
 
-fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>, shm: Option<OwnedFd>) -> Result<(), Failure> {
-    let sources = Sources::open(spec, copies)?;
+fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>, filesystems: Vec<OwnedFd>, shm: Option<OwnedFd>) -> Result<(), Failure> {
+    let sources = Sources::open(spec, copies, filesystems)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(Failure::step("make private", "/"))?;
     let devices = spec.privileges == Privileges::Insecure;

@@ -253,6 +253,22 @@ pub enum MountSpec {
         /// Options beyond these.
         options: MountOptions,
     },
+    /// A file system of a device or a server, mounted for this sandbox alone.
+    Filesystem {
+        /// Its type: `nfs`, `ext4`.
+        kind: String,
+        /// Its device, or what the type takes for one.
+        source: String,
+        /// What it is told: keys, most with a value.
+        options: Vec<(String, Option<String>)>,
+        /// Where.
+        #[serde(with = "wire::root_path")]
+        target: RootPath,
+        /// Whether writes are refused.
+        read_only: bool,
+        /// Options of the mount.
+        flags: MountOptions,
+    },
     /// An overlay of other directories, such as another image's root: read-only, unless it has a directory for the changes.
     Overlay {
         /// What is mounted.
@@ -273,7 +289,10 @@ impl MountSpec {
     /// Where it is mounted.
     pub fn target(&self) -> &RootPath {
         match self {
-            MountSpec::Bind { target, .. } | MountSpec::Tmpfs { target, .. } | MountSpec::Overlay { target, .. } => target,
+            MountSpec::Bind { target, .. }
+            | MountSpec::Tmpfs { target, .. }
+            | MountSpec::Filesystem { target, .. }
+            | MountSpec::Overlay { target, .. } => target,
         }
     }
 }

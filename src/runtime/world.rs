@@ -48,8 +48,9 @@ pub(super) struct Sources(VecDeque<Detached>);
 
 impl Sources {
     /// Opens the sources while the mounts still have the host's propagation, so that slaves get what the host mounts later.
-    pub(super) fn open(spec: &SandboxSpec, copies: Vec<OwnedFd>) -> Result<Sources, Failure> {
-        let mut copies = copies.into_iter();
+    /// `filesystems` are those of [`filesystems`].
+    pub(super) fn open(spec: &SandboxSpec, copies: Vec<OwnedFd>, filesystems: Vec<OwnedFd>) -> Result<Sources, Failure> {
+        let (mut copies, mut filesystems) = (copies.into_iter(), filesystems.into_iter());
         let mut sources = VecDeque::new();
         for mount in &spec.mounts {
             match mount {
@@ -65,11 +66,30 @@ impl Sources {
                     let writable = rootfs.is_writable();
                     sources.push_back(mount_detached(rootfs, RootOptions { read_only: !writable, volatile: writable, devices: false })?);
                 }
+                MountSpec::Filesystem { .. } => {
+                    let mount = filesystems.next().ok_or(Failure::Invalid { spec: false })?;
+                    sources.push_back(Detached { mount, change: Change::default() });
+                }
                 MountSpec::Tmpfs { .. } => {}
             }
         }
         Ok(Sources(sources))
     }
+}
+
+/// The file systems of devices and servers that the spec mounts, in its order. To be made where the host's files are seen, and for servers before another network is entered.
+pub(super) fn filesystems(spec: &SandboxSpec) -> Result<Vec<OwnedFd>, Failure> {
+    let nodev = spec.privileges != Privileges::Insecure;
+    let mut all = Vec::new();
+    for mount in &spec.mounts {
+        let MountSpec::Filesystem { kind, source, options, target, read_only, flags } = mount else { continue };
+        let mut values = vec![("source", Some(source.as_str()))];
+        values.extend(read_only.then_some(("ro", None)));
+        values.extend(options.iter().map(|(key, value)| (key.as_str(), value.as_deref())));
+        let attributes = MountAttrFlags::from_bits_retain(attributes(*flags, *read_only, nodev) as u32);
+        all.push(new_filesystem(kind, &values, attributes).map_err(Failure::step("mount the file system of the volume at", target))?);
+    }
+    Ok(all)
 }
 
 /// Copies of the mounts that the spec names by descriptor, in its order. To be made in the mount namespace that the descriptors are from: in another one
@@ -153,7 +173,7 @@ fn mount_sys(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
 
 /// Detached mounts of what the spec mounts, each with what is to be changed of it, in the order of the spec's mounts; of an overlay all of it.
 pub(super) fn detached(spec: &SandboxSpec) -> Result<Vec<Detached>, Failure> {
-    let mut sources = Sources::open(spec, Vec::new())?;
+    let mut sources = Sources::open(spec, Vec::new(), filesystems(spec)?)?;
     let nodev = spec.privileges != Privileges::Insecure;
     spec.mounts.iter().map(|mount| whole(mount, &mut sources, nodev)).collect()
 }
@@ -173,7 +193,7 @@ fn whole(mount: &MountSpec, sources: &mut Sources, nodev: bool) -> Result<Detach
             let mount = new_filesystem("tmpfs", &values, attributes).map_err(Failure::step("mount tmpfs on", target))?;
             Detached { mount, change: Change::default() }
         }
-        MountSpec::Overlay { .. } => next()?,
+        MountSpec::Overlay { .. } | MountSpec::Filesystem { .. } => next()?,
     })
 }
 
@@ -195,7 +215,7 @@ fn apply(root: &RootDir, spec: &SandboxSpec, mount: &MountSpec, sources: &mut So
     let source = whole(mount, sources, nodev)?;
     let Detached { mount: detached, change } = match mount {
         MountSpec::Overlay { rootfs, subpath, .. } => select(source, subpath, rootfs.is_writable())?,
-        MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => source,
+        MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } | MountSpec::Filesystem { .. } => source,
     };
     let target = Target { root, path, links: TargetLinks::Follow };
     let at = match target.open_outside_of_proc() {

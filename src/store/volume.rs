@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -16,6 +17,9 @@ use super::remove::{move_to_trash, remove_tree};
 use super::settle::file_names;
 use super::{Error, Store};
 
+/// The file with a volume's options, where it has any.
+const OPTIONS: &str = "options.json";
+
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeRecord {
@@ -25,13 +29,22 @@ pub struct VolumeRecord {
     pub anonymous: bool,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
+    /// Where its files are, if not here: the options of Docker's local driver.
+    pub options: BTreeMap<String, String>,
     /// When it was made.
     pub created_at: SystemTime,
 }
 
 impl Store {
     /// Makes a volume unless there is one of that name; says whether it is new.
-    pub fn ensure_volume(&self, name: &str, anonymous: bool, labels: &BTreeMap<String, String>) -> Result<bool, Error> {
+    /// Its `options` are kept in a file beside its own files.
+    pub fn ensure_volume(
+        &self,
+        name: &str,
+        anonymous: bool,
+        labels: &BTreeMap<String, String>,
+        options: &BTreeMap<String, String>,
+    ) -> Result<bool, Error> {
         check_name("volume", name)?;
         let _shared = self.lock_store(Kind::Shared)?;
         let dir = self.layout().volume(name);
@@ -42,6 +55,15 @@ impl Store {
         make_dir(&dir, 0o711)?;
         make_dir(&data, 0o755)?;
         set_mode(&data, 0o755)?;
+        let kept = dir.join(OPTIONS);
+        match options.is_empty() {
+            // What a killed command has left says nothing of this one.
+            true => drop(std::fs::remove_file(&kept)),
+            false => {
+                let write = |mut file: File| file.write_all(&serde_json::to_vec(options)?).and_then(|()| file.sync_all());
+                File::create(&kept).and_then(write).map_err(Error::io("write", &kept))?;
+            }
+        }
         fault_point("volume:made");
         // A volume of the user's outlives everything; one that was made for a container need not be more durable than the container.
         for path in [&dir, &self.layout().volumes()].into_iter().filter(|_| !anonymous) {
@@ -65,18 +87,34 @@ impl Store {
 
     /// The volume `name`, where there is one.
     pub fn volume(&self, name: &str) -> Result<Option<VolumeRecord>, Error> {
-        self.database().read("look a volume up", |db| {
-            let sql = "SELECT name, anonymous, labels, created_at FROM volumes WHERE name = ?";
-            db.prepare_cached(sql)?.query_row([name], volume_from_row).optional()
-        })
+        self.database()
+            .read("look a volume up", |db| {
+                let sql = "SELECT name, anonymous, labels, created_at FROM volumes WHERE name = ?";
+                db.prepare_cached(sql)?.query_row([name], volume_from_row).optional()
+            })
+            .and_then(|found| found.map(|volume| self.with_options(volume)).transpose())
+    }
+
+    fn with_options(&self, volume: VolumeRecord) -> Result<VolumeRecord, Error> {
+        let path = self.layout().volume(&volume.name).join(OPTIONS);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let options = serde_json::from_slice(&bytes).map_err(Error::io("read", &path))?;
+                Ok(VolumeRecord { options, ..volume })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(volume),
+            Err(error) => Err(Error::io("read", &path)(error)),
+        }
     }
 
     /// All volumes, by name.
     pub fn volumes(&self) -> Result<Vec<VolumeRecord>, Error> {
-        self.database().read("list the volumes", |db| {
-            let sql = "SELECT name, anonymous, labels, created_at FROM volumes ORDER BY name";
-            db.prepare_cached(sql)?.query_map([], volume_from_row)?.collect()
-        })
+        self.database()
+            .read("list the volumes", |db| {
+                let sql = "SELECT name, anonymous, labels, created_at FROM volumes ORDER BY name";
+                db.prepare_cached(sql)?.query_map([], volume_from_row)?.collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .and_then(|all| all.into_iter().map(|volume| self.with_options(volume)).collect())
     }
 
     /// Removes a volume with its files; false where there was none. Whether a container uses it is the caller's to know.
@@ -119,6 +157,7 @@ impl Store {
                 // Only what is empty can be removed so.
                 false => {
                     let dir = self.layout().volume(name);
+                    let _ = std::fs::remove_file(dir.join(OPTIONS));
                     let _ = std::fs::remove_dir(dir.join("_data")).and_then(|()| std::fs::remove_dir(dir));
                 }
             }
@@ -162,5 +201,5 @@ impl Store {
 fn volume_from_row(row: &Row<'_>) -> rusqlite::Result<VolumeRecord> {
     let labels = serde_json::from_str(row.get_ref(2)?.as_str()?)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, Box::new(error)))?;
-    Ok(VolumeRecord { name: row.get(0)?, anonymous: row.get(1)?, labels, created_at: from_micros(row.get(3)?) })
+    Ok(VolumeRecord { name: row.get(0)?, anonymous: row.get(1)?, labels, options: BTreeMap::new(), created_at: from_micros(row.get(3)?) })
 }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::common::{World, world};
+use crate::common::{Run, World, wait_for, world};
 
 #[track_caller]
 fn shown(world: &World, format: &str, name: &str) -> String {
@@ -53,7 +53,7 @@ fn a_running_containers_merged_tree_is_where_inspect_says() {
     let Some(world) = world() else { return };
     world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sh", "-c", "echo hello > /greeting; exec sleep 1000"]).ok();
     let greeting = || std::fs::read_to_string(format!("{}/greeting", shown(&world, "{{.GraphDriver.Data.MergedDir}}", "c")));
-    crate::common::wait_for("the file", 20, || greeting().is_ok_and(|text| text == "hello\n"));
+    wait_for("the file", 20, || greeting().is_ok_and(|text| text == "hello\n"));
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn what_is_out_of_range_is_refused_before_a_container_is_made() {
         (&["-u", "0:2147483648"], "2147483648"),
         (&["-u", "-1"], "-1"),
         (&["--ulimit", "nofile=10:5"], "soft limit"),
-        (&["--name", "//two"], "//two"),
+        (&["--name", "//two"], "`/two`"),
         (&["-v", "/tmp:/x", "-v", "/etc:/x/"], "duplicate mount point: `/x`"),
         (&["-v", "/tmp:/x", "--tmpfs", "/x"], "duplicate mount point: `/x`"),
         (&["-v", "/tmp:/x", "--mount", "type=bind,src=/etc,dst=/x"], "duplicate mount point: `/x`"),
@@ -219,7 +219,7 @@ fn a_directory_of_devices_gives_all_that_are_in_it() {
     std::fs::create_dir_all(dir.join("more")).unwrap();
     std::fs::write(dir.join("plain"), "").unwrap();
     for (name, minor) in [("one", 3), ("more/two", 5)] {
-        crate::common::Run::new("mknod", ["-m", "666"]).arg(dir.join(name)).arg_all(&["c", "1", &minor.to_string()]).ok();
+        Run::new("mknod", ["-m", "666"]).arg(dir.join(name)).arg_all(&["c", "1", &minor.to_string()]).ok();
     }
     let device = format!("{}:/dev/all", dir.display());
     let script = "head -c 2 /dev/all/more/two | od -An -tx1; echo lost > /dev/all/one; find /dev/all | sort";
@@ -240,4 +240,172 @@ fn filters_by_port_take_ranges_of_the_containers_own_ports() {
         assert_eq!(names(filter), "", "{filter}");
     }
     world.strake(["ps", "--filter", "publish=90-80"]).fails().says(&["90-80"]);
+}
+
+/// What happened so far, as `KIND ACTION NAME` by line.
+#[track_caller]
+fn events(world: &World, flags: &[&str]) -> Vec<String> {
+    let all = ["events", "--since", "1h", "--until", "0s", "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"];
+    let said = world.strake(all.iter().chain(flags)).ok().stdout;
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_happens_to_images_is_told() {
+    let Some(world) = world() else { return };
+    let id = world.strake(["inspect", "-f", "{{.Id}}", "localhost/busybox"]).ok().stdout.trim().to_owned();
+    let archive = world.path("i.tar");
+    let archive = archive.to_str().unwrap();
+    world.strake(["tag", "localhost/busybox", "localhost/two:x"]).ok();
+    world.strake(["save", "-o", archive, "localhost/two:x"]).ok();
+    world.strake(["rmi", "localhost/two:x"]).ok();
+    world.strake(["load", "-i", archive]).ok();
+    let tar = crate::common::bases().join("busybox.tar");
+    world.strake(["import", "-c", "LABEL kind=imported", tar.to_str().unwrap(), "localhost/imp:1"]).ok();
+    let imported = world.strake(["inspect", "-f", "{{.Id}}", "localhost/imp:1"]).ok().stdout.trim().to_owned();
+    world.strake(["rmi", "localhost/imp:1"]).ok();
+    let told = events(&world, &["--filter", "type=image"]);
+    let of = |action: &str, name: &str| format!("image {action} {name}");
+    let expected = [
+        of("tag", "localhost/busybox:latest"),
+        of("tag", "localhost/two:x"),
+        of("save", &id),
+        of("untag", &id),
+        of("load", &id),
+        of("tag", "localhost/imp:1"),
+        of("import", &imported),
+        of("untag", &imported),
+        of("delete", &imported),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(events(&world, &["--filter", "image=localhost/two"]), [of("tag", "localhost/two:x")]);
+    assert_eq!(events(&world, &["--filter", "type=image", "--filter", "label=kind=imported"]).len(), 4);
+    assert_eq!(events(&world, &["--filter", "scope=local", "--filter", "type=image"]).len(), 9);
+    assert!(events(&world, &["--filter", "scope=swarm"]).is_empty());
+    let json = world.strake(["events", "--since", "1h", "--until", "0s", "--filter", "event=save", "--format", "json"]).ok().stdout;
+    let value: Value = serde_json::from_str(json.trim()).unwrap();
+    assert_eq!((&value["status"], &value["id"], &value["Actor"]["ID"]), (&"save".into(), &id.as_str().into(), &id.as_str().into()));
+}
+
+#[test]
+fn images_that_are_sent_and_fetched_are_told_by_their_names() {
+    let Some(world) = world() else { return };
+    let registry = crate::common::Registry::empty();
+    let name = registry.name("app:1");
+    world.strake(["tag", "localhost/busybox", &name]).ok();
+    let plain = ["--plain-http", registry.host()];
+    world.strake(["push"].iter().chain(&plain).chain(&[name.as_str()])).ok();
+    world.strake(["pull"].iter().chain(&plain).chain(&[name.as_str()])).ok();
+    let repository = name.strip_suffix(":1").unwrap();
+    let told = events(&world, &["--filter", "event=push", "--filter", "event=pull"]);
+    assert_eq!(told, [format!("image push {repository}"), format!("image pull {repository}")]);
+    let ids = ["events", "--since", "1h", "--until", "0s", "--filter", "event=pull", "--format", "{{.Actor.ID}}"];
+    assert_eq!(world.strake(ids).ok().stdout.trim(), name);
+}
+
+#[test]
+fn volumes_of_containers_are_told_and_an_end_that_nobody_saw_is_put_on_record_once() {
+    let Some(world) = world() else { return };
+    world.strake(["run", "-d", "--name", "c", "--network", "none", "-v", "v:/v:ro", "localhost/busybox", "sleep", "1000"]).ok();
+    let pid = shown(&world, "{{.State.Pid}}", "c");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let supervisor: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for("the end", 20, || shown(&world, "{{.State.Status}}", "c") == "exited");
+    let finished = shown(&world, "{{.State.FinishedAt}}", "c");
+    let age = jiff::Timestamp::now().duration_since(finished.parse().unwrap());
+    assert!(age.as_secs() < 60, "{finished}");
+    world.strake(["ps", "-a"]).ok();
+    assert_eq!(shown(&world, "{{.State.FinishedAt}} {{.State.ExitCode}}", "c"), format!("{finished} 137"));
+    let told: Vec<String> = events(&world, &[]).into_iter().filter(|line| !line.starts_with("image")).collect();
+    let expected = [
+        "volume create <no value>",
+        "container create c",
+        "network connect none",
+        "volume mount <no value>",
+        "container start c",
+        "container die c",
+        "network disconnect none",
+        "volume unmount <no value>",
+    ];
+    assert_eq!(told, expected);
+    let place = "{{.Actor.ID}} {{index .Actor.Attributes \"destination\"}} {{index .Actor.Attributes \"read/write\"}}";
+    let mounted = world.strake(["events", "--since", "1h", "--until", "0s", "--filter", "event=mount", "--format", place]).ok().stdout;
+    assert_eq!(mounted, "v /v false\n");
+    world.strake(["start", "c"]).ok();
+    world.strake(["rm", "-f", "c"]).ok();
+}
+
+#[test]
+fn volumes_with_options_are_mounted_for_their_containers() {
+    let Some(world) = world() else { return };
+    let run = |args: &[&str]| world.strake(["run", "--rm"].iter().chain(args)).ok().stdout;
+    world.strake(["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,uid=7,mode=750", "ram"]).ok();
+    let script = "stat -c '%u %a' /x; grep ' /x ' /proc/mounts; echo kept > /x/f";
+    let said = run(&["-v", "ram:/x", "localhost/busybox", "sh", "-c", script]);
+    assert!(said.starts_with("7 750\ntmpfs /x tmpfs rw") && said.contains("size=1024k"), "{said}");
+    assert!(!std::fs::read_to_string("/proc/self/mounts").unwrap().contains(world.root().to_str().unwrap()));
+    assert_eq!(run(&["-v", "ram:/x", "localhost/busybox", "ls", "/x"]), "");
+    let outside = world.path("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let device = format!("device={}", outside.display());
+    world.strake(["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "dir"]).ok();
+    run(&["-v", "dir:/x", "localhost/busybox", "sh", "-c", "echo written > /x/f"]);
+    assert_eq!(std::fs::read_to_string(outside.join("f")).unwrap(), "written\n");
+    // Those who share it have it too, and it is in use.
+    world.strake(["create", "--name", "c", "-v", "dir:/x:ro", "-v", "ram:/y", "localhost/busybox", "true"]).ok();
+    assert_eq!(
+        run(&["--volumes-from", "c", "localhost/busybox", "sh", "-c", "cat /x/f; touch /x/no || touch /y/yes && ls /y"]),
+        "written\nyes\n"
+    );
+    world.strake(["volume", "rm", "dir"]).fails().says(&["in use", "`c`"]);
+    let mounts = &inspected(&world, &["c"])[0]["Mounts"];
+    let shown: Vec<_> =
+        mounts.as_array().unwrap().iter().map(|mount| (mount["Type"].as_str().unwrap(), mount["Name"].as_str().unwrap())).collect();
+    assert_eq!(shown, [("volume", "dir"), ("volume", "ram")]);
+    let options = serde_json::json!({ "device": "tmpfs", "o": "size=1m,uid=7,mode=750", "type": "tmpfs" });
+    assert_eq!(inspected(&world, &["--type", "volume", "ram"])[0]["Options"], options);
+    // A volume that is there stays as it is.
+    assert_eq!(world.strake(["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "ram"]).ok().stdout, "ram\n");
+    assert_eq!(inspected(&world, &["--type", "volume", "ram"])[0]["Options"], options);
+    let mount = "type=volume,source=new,target=/x,volume-opt=type=tmpfs,volume-opt=device=tmpfs,\"volume-opt=o=size=2m,mode=700\"";
+    assert!(run(&["--mount", mount, "localhost/busybox", "grep", " /x ", "/proc/mounts"]).contains("size=2048k,mode=700"));
+}
+
+#[test]
+fn a_volume_may_be_a_file_system_of_a_device() {
+    let Some(world) = world() else { return };
+    if !crate::common::able(&["mkfs.ext4", "losetup"]) {
+        return;
+    }
+    let image = world.path("disk");
+    std::fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    Run::new("mkfs.ext4", ["-q", "-F"]).arg(&image).ok();
+    let device = Run::new("losetup", ["--find", "--show"]).arg(&image).ok().stdout.trim().to_owned();
+    world.strake(["volume", "create", "-o", "type=ext4", "-o", &format!("device={device}"), "disk"]).ok();
+    let first = world.strake(["run", "--rm", "-v", "disk:/d", "localhost/busybox", "sh", "-c", "echo kept > /d/f"]).run();
+    let second = world.strake(["run", "--rm", "-v", "disk:/d:ro", "localhost/busybox", "sh", "-c", "cat /d/f; touch /d/no"]).run();
+    Run::new("losetup", ["--detach", &device]).ok();
+    assert_eq!(first.code, 0, "{first}");
+    assert_eq!((second.code, second.stdout.as_str()), (1, "kept\n"), "{second}");
+}
+
+#[test]
+fn options_of_volumes_that_make_no_sense_are_refused() {
+    let Some(world) = world() else { return };
+    for (options, told) in [
+        (&["type=tmpfs"][..], "needs `device`"),
+        (&["o=bind", "device=/x"], "needs `type`"),
+        (&["size=10m"], "no limits to single volumes"),
+        (&["colour=red"], "`colour`"),
+        (&["type=none", "device=/x"], "o=bind"),
+    ] {
+        let options: Vec<&str> = options.iter().flat_map(|option| ["-o", option]).collect();
+        world.strake(["volume", "create"].iter().chain(&options).chain(&["v"])).fails().says(&[told]);
+    }
+    assert_eq!(world.strake(["volume", "ls", "-q"]).ok().stdout, "");
+    world.strake(["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/nowhere/at/all", "v"]).ok();
+    world.strake(["run", "--rm", "-v", "v:/x", "localhost/busybox", "true"]).fails().says(&["/nowhere/at/all"]);
+    world.strake(["volume", "create", "-o", "type=nosuchfs", "-o", "device=none", "w"]).ok();
+    world.strake(["run", "--rm", "-v", "w:/x", "localhost/busybox", "true"]).fails().says(&["file system", "/x"]);
 }

@@ -1,4 +1,4 @@
-//! `strake events`: what happens to containers, volumes and networks.
+//! `strake events`: what happens to containers, images, volumes and networks.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ pub(in crate::cli) struct EventsArgs {
     /// Only those before that time, and none that are to come after it [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<Timestamp>,
-    /// `container=`, `volume=`, `network=`, `image=`, `type=`, `event=` or `label=` (may be given several times)
+    /// `container=`, `volume=`, `network=`, `image=`, `type=`, `event=`, `scope=` or `label=` (may be given several times)
     #[arg(short, long, value_name = "FILTER", value_parser = filter)]
     filter: Vec<(String, String)>,
     /// `json`, or a template such as `{{.Action}} {{.Actor.ID}}`
@@ -33,9 +33,15 @@ pub(in crate::cli) struct EventsArgs {
 fn filter(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     match key {
-        "container" | "volume" | "network" | "image" | "type" | "event" | "label" => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("the filter `{key}` is not supported: expected container, volume, network, image, type, event or label")),
+        "container" | "volume" | "network" | "image" | "type" | "event" | "scope" | "label" => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("the filter `{key}` is not supported: expected container, volume, network, image, type, event, scope or label")),
     }
+}
+
+/// Whether an image's name is meant, with its tag or without.
+fn is_image(name: &str, wanted: &str) -> bool {
+    let untagged = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name);
+    !name.is_empty() && (name == wanted || untagged == wanted)
 }
 
 /// Filters of one key are alternatives, except labels; different keys must all hold.
@@ -45,7 +51,9 @@ fn matches(event: &Event, filters: &[(String, String)]) -> bool {
         "container" => event.kind == "container" && (event.actor.id.starts_with(value) || attribute("name") == value),
         "volume" => event.kind == "volume" && event.actor.id == value,
         "network" => event.kind == "network" && (event.actor.id.starts_with(value) || attribute("name") == value),
-        "image" => attribute("image") == value || attribute("image").split(':').next() == Some(value),
+        "image" if event.kind == "image" => [event.actor.id.as_str(), attribute("name")].into_iter().any(|name| is_image(name, value)),
+        "image" => is_image(attribute("image"), value),
+        "scope" => event.scope == value,
         "type" => event.kind == value,
         // Some actions go on behind a colon: `exec_start: COMMAND`.
         "event" => event.action == value || event.action.split_once(':').is_some_and(|(action, _)| action == value),

@@ -51,6 +51,9 @@ struct CreateArgs {
     /// The driver: `local`
     #[arg(short, long, default_value = "local", value_parser = ["local"])]
     driver: String,
+    /// Where its files are, if not in the store: `type=`, `device=` and `o=` as for mount(8), such as `type=tmpfs`, `type=nfs` or `type=none` with `o=bind` (may be given several times)
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = option)]
+    opt: Vec<(String, String)>,
 }
 
 // Flags of `strake volume ls`.
@@ -103,6 +106,11 @@ struct PruneArgs {
     force: bool,
 }
 
+fn option(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 fn filter(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     match (key, value) {
@@ -146,7 +154,8 @@ fn matches(volume: &VolumeInfo, filters: &[(String, String)]) -> bool {
 pub(in crate::cli) fn run(global: &Global, args: VolumeArgs) -> ExitCode {
     exit(open(global).and_then(|engine| match args.command {
         VolumeCommand::Create(args) => {
-            report::result(&engine.create_volume(args.name.as_deref(), &labels(&Vec::<PathBuf>::new(), &args.label)?)?);
+            let labels = labels(&Vec::<PathBuf>::new(), &args.label)?;
+            report::result(&engine.create_volume(args.name.as_deref(), &labels, &args.opt.into_iter().collect())?);
             Ok(())
         }
         VolumeCommand::Ls(args) => list(&engine, &args),
@@ -192,7 +201,7 @@ pub(super) fn value(volume: &VolumeInfo) -> Value {
     json!({
         "CreatedAt": created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), "Driver": "local",
         "Labels": if volume.record.labels.is_empty() { Value::Null } else { json!(volume.record.labels) },
-        "Mountpoint": volume.path, "Name": volume.record.name, "Options": Value::Null, "Scope": "local",
+        "Mountpoint": volume.path, "Name": volume.record.name, "Options": if volume.record.options.is_empty() { Value::Null } else { json!(volume.record.options) }, "Scope": "local",
     })
 }
 

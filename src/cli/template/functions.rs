@@ -47,8 +47,9 @@ pub(super) fn call(name: &str, args: Vec<Value>) -> Result<Value, String> {
 
 /// Fields that are maps with keys of the user's.
 pub(super) fn is_map(field: &str) -> bool {
-    const MAPS: [&str; 14] = [
+    const MAPS: [&str; 15] = [
         "Annotations",
+        "Attributes",
         "Containers",
         "Data",
         "DriverOpts",

@@ -137,6 +137,7 @@ impl Engine {
         snapshots.push(snapshot.id);
         let names: Vec<Reference> = request.name.iter().cloned().collect();
         let record = assemble(store, config, &snapshots, &names, Dates::default()).map_err(failed)?;
+        self.tagged_all(&record.id, &names);
         self.event("container", "commit", info, &[("imageID", &record.id.to_string())]);
         self.finish(true)?;
         Ok(record)

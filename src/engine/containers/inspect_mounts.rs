@@ -61,9 +61,10 @@ impl MountRequest {
                 options.extend(create.then(|| ("CreateMountpoint".to_owned(), json!(true))));
                 ("bind", source.display().to_string(), *read_only, "BindOptions")
             }
-            MountRequest::Volume { name, read_only, copy, subpath, labels, .. } => {
+            MountRequest::Volume { name, read_only, copy, subpath, labels, options: driver, .. } => {
                 options.extend((!copy).then(|| ("NoCopy".to_owned(), json!(true))));
                 options.extend((!labels.is_empty()).then(|| ("Labels".to_owned(), json!(labels))));
+                options.extend((!driver.is_empty()).then(|| ("DriverConfig".to_owned(), json!({ "Name": "local", "Options": driver }))));
                 options.extend(subpath.as_ref().map(|path| ("Subpath".to_owned(), json!(path.relative()))));
                 ("volume", name.clone().unwrap_or_default(), *read_only, "VolumeOptions")
             }
@@ -90,23 +91,23 @@ impl Engine {
     /// `Mounts`.
     pub(super) fn mounts_json(&self, spec: &ContainerSpec) -> Value {
         let containers: Option<PathBuf> = self.store().container_dir(&spec.id).parent().map(Path::to_owned);
+        let volume = |target: &str| spec.written.mounted_volumes.iter().find(|volume| volume.target == target);
         let list = spec.sandbox.mounts.iter().filter_map(|mount| match mount {
+            mount if let Some(volume) = volume(&mount.target().to_string()) => Some(json!({
+                "Type": "volume", "Name": volume.name, "Source": self.store().volume_path(&volume.name), "Destination": volume.target, "Driver": "local",
+                "Mode": "", "RW": !volume.read_only, "Propagation": "",
+            })),
             MountSpec::Bind { target, read_only, propagation: travels, .. } => {
                 let path = mounts::bind_path(mount)?;
                 if path.parent().and_then(Path::parent) == containers.as_deref() {
                     return None;
                 }
-                let target = target.to_string();
-                Some(match self.volume_of(path) {
-                    Some(name) => json!({
-                        "Type": "volume", "Name": name, "Source": path, "Destination": target, "Driver": "local", "Mode": "", "RW": !read_only, "Propagation": "",
-                    }),
-                    None => json!({
-                        "Type": "bind", "Source": path, "Destination": target, "Mode": if *read_only { "ro" } else { "" }, "RW": !read_only,
-                        "Propagation": propagation(*travels),
-                    }),
-                })
+                Some(json!({
+                    "Type": "bind", "Source": path, "Destination": target.to_string(), "Mode": if *read_only { "ro" } else { "" }, "RW": !read_only,
+                    "Propagation": propagation(*travels),
+                }))
             }
+            MountSpec::Filesystem { .. } => None,
             MountSpec::Tmpfs { target, read_only, .. } => Some(
                 json!({ "Type": "tmpfs", "Source": "", "Destination": target.to_string(), "Mode": "", "RW": !read_only, "Propagation": "" }),
             ),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::runtime::container::{self, ContainerSpec, Health, State, is_paused, load_health, load_spec, load_state};
+use crate::runtime::container::{self, ContainerSpec, Health, State, is_paused, load_health, load_spec, load_state, record_unseen_end};
 use crate::store::{ContainerRecord, Store};
 
 use super::super::Error;
@@ -25,7 +25,11 @@ pub struct ContainerInfo {
 impl ContainerInfo {
     pub(super) fn load(store: &Store, record: ContainerRecord) -> ContainerInfo {
         let dir = store.container_dir(&record.id);
-        let (spec, state) = (load_spec(&dir).ok(), load_state(&dir).ok());
+        let (spec, mut state) = (load_spec(&dir).ok(), load_state(&dir).ok());
+        if let (Some(State::Exited { started_at: Some(_), error: Some(_), .. }), Some(spec)) = (&state, &spec) {
+            // Its supervisor was killed, which this may be the first to notice.
+            state = record_unseen_end(&dir, spec).or(state);
+        }
         let health = spec.as_ref().filter(|spec| spec.health.is_some()).and_then(|_| load_health(&dir).ok().flatten());
         ContainerInfo { record, dir, spec, state, health }
     }

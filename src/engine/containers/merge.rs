@@ -80,6 +80,7 @@ pub(super) fn written(config: &RuntimeConfig, request: &RunRequest) -> Written {
         stop_signal: Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
         log_options: request.log_options.clone(),
         annotations: request.annotations.clone(),
+        mounted_volumes: Vec::new(),
         group_add: request.group_add.clone(),
         volumes_from: request.volumes_from.iter().map(ToString::to_string).collect(),
         publish_all: request.publish_all,

@@ -18,6 +18,7 @@ mod inspect_mounts;
 mod inspect_network;
 mod life;
 mod list;
+mod local_volumes;
 mod merge;
 mod mounts;
 mod names;
@@ -388,7 +389,14 @@ impl Engine {
 
     /// The volumes that a container mounts, by name.
     pub fn volumes_of(&self, spec: &ContainerSpec) -> Vec<String> {
-        spec.sandbox.mounts.iter().filter_map(mounts::bind_path).filter_map(|path| self.volume_of(path)).collect()
+        let mut names: Vec<String> = spec.written.mounted_volumes.iter().map(|volume| volume.name.clone()).collect();
+        // Containers of earlier versions have no list.
+        for name in spec.sandbox.mounts.iter().filter_map(mounts::bind_path).filter_map(|path| self.volume_of(path)) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     /// The volume whose files are at that path.

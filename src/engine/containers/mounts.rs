@@ -16,6 +16,7 @@ use crate::sys::tree::{Kind, LastLink, Tree, resolve};
 use crate::sys::{Links, RootDir};
 
 use super::super::{Engine, Error};
+use super::local_volumes;
 
 /// Something to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub enum MountRequest {
         subpath: Option<RootPath>,
         /// Labels of a new one.
         labels: BTreeMap<String, String>,
+        /// Where the files of a new one are, if not in the store.
+        options: BTreeMap<String, String>,
     },
     /// The files of an image, which cannot be written.
     Image {
@@ -91,7 +94,15 @@ impl MountRequest {
 
     /// A volume that is mounted whole, and filled where it is empty.
     pub fn volume(name: Option<String>, target: RootPath) -> MountRequest {
-        MountRequest::Volume { name, target, read_only: false, copy: true, subpath: None, labels: BTreeMap::new() }
+        MountRequest::Volume {
+            name,
+            target,
+            read_only: false,
+            copy: true,
+            subpath: None,
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+        }
     }
 }
 
@@ -132,7 +143,7 @@ fn propagation(text: &str) -> Option<Propagation> {
 /// Reads `--mount type=…,source=…,target=…`.
 pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
     let mut fields: BTreeMap<String, &str> = BTreeMap::new();
-    let mut labels = BTreeMap::new();
+    let (mut labels, mut options) = (BTreeMap::new(), BTreeMap::new());
     let written = quoted_fields(text)?;
     for field in &written {
         let (key, value) = field.split_once('=').unwrap_or((field, ""));
@@ -142,9 +153,9 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
             "ro" => "readonly".to_owned(),
             key => key.to_owned(),
         };
-        if key == "volume-label" {
+        if key == "volume-label" || key == "volume-opt" {
             let (name, value) = value.split_once('=').unwrap_or((value, ""));
-            labels.insert(name.to_owned(), value.to_owned());
+            if key == "volume-label" { &mut labels } else { &mut options }.insert(name.to_owned(), value.to_owned());
         } else if fields.insert(key.clone(), value).is_some() {
             return Err(format!("`{key}` is given twice"));
         }
@@ -169,7 +180,8 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
             if !matches!(fields.remove("volume-driver"), None | Some("local")) {
                 return Err("the only driver of volumes is `local`".to_owned());
             }
-            MountRequest::Volume { name: source.map(str::to_owned), target, read_only, copy, subpath, labels: std::mem::take(&mut labels) }
+            let (labels, options) = (std::mem::take(&mut labels), std::mem::take(&mut options));
+            MountRequest::Volume { name: source.map(str::to_owned), target, read_only, copy, subpath, labels, options }
         }
         "tmpfs" => {
             let size = fields.remove("tmpfs-size").map(bytes).transpose()?.filter(|size| *size > 0);
@@ -184,10 +196,10 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
         }
         other => return Err(format!("the type `{other}` is not supported: expected bind, volume, tmpfs or image")),
     };
-    match (fields.keys().next(), labels.is_empty()) {
-        (Some(key), _) => Err(format!("a mount of the type {kind} has no `{key}`")),
-        (None, false) => Err(format!("a mount of the type {kind} has no `volume-label`")),
-        (None, true) => Ok(mount),
+    let misplaced = [("volume-label", &labels), ("volume-opt", &options)].into_iter().find(|(_, given)| !given.is_empty());
+    match fields.keys().next().map(String::as_str).or(misplaced.map(|(key, _)| key)) {
+        Some(key) => Err(format!("a mount of the type {kind} has no `{key}`")),
+        None => Ok(mount),
     }
 }
 
@@ -267,6 +279,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
             copy,
             subpath: None,
             labels: BTreeMap::new(),
+            options: BTreeMap::new(),
         }),
     };
     match source {
@@ -371,9 +384,9 @@ pub(super) fn bind(source: PathBuf, target: RootPath, is_file: bool, read_only: 
 }
 
 impl Engine {
-    /// Makes what a request of the container in `dir` needs (volumes, directories) and gives the mount.
-    pub(super) fn mount(&self, request: &MountRequest, image: &Arc<MergedView>, dir: &Path) -> Result<MountSpec, Error> {
-        match request {
+    /// Makes what a request of the container in `dir` needs (volumes, directories) and gives the mount, with the volume's name where it is one.
+    pub(super) fn mount(&self, request: &MountRequest, image: &Arc<MergedView>, dir: &Path) -> Result<(MountSpec, Option<String>), Error> {
+        let mount = match request {
             MountRequest::Bind { source, target, read_only, propagation, recursive, create } => {
                 let failed = |action| move |error| Error::Io { action, path: source.clone(), source: error };
                 let path = std::path::absolute(source).map_err(failed("find"))?;
@@ -382,7 +395,7 @@ impl Engine {
                 }
                 let path = path.canonicalize().map_err(failed("mount"))?;
                 let is_file = !path.is_dir();
-                Ok(MountSpec::Bind {
+                MountSpec::Bind {
                     source: BindSource::Path(path),
                     target: target.clone(),
                     is_file,
@@ -390,10 +403,11 @@ impl Engine {
                     recursive: *recursive,
                     propagation: *propagation,
                     options: MountOptions::default(),
-                })
+                }
             }
-            MountRequest::Image { image, subpath, target } => self.image_mount(image, subpath, target, dir),
-            MountRequest::Volume { name, target, read_only, copy, subpath, labels } => {
+            MountRequest::Image { image, subpath, target } => self.image_mount(image, subpath, target, dir)?,
+            MountRequest::Volume { name, target, read_only, copy, subpath, labels, options } => {
+                local_volumes::check(options)?;
                 let (name, anonymous) = match name {
                     Some(name) => (name.clone(), false),
                     None => (super::names::random_hex()?, true),
@@ -402,19 +416,32 @@ impl Engine {
                     error @ crate::store::Error::BadName { .. } => Error::Usage { message: error.to_string(), hint: None },
                     other => other.into(),
                 };
-                if self.store().ensure_volume(&name, anonymous, labels).map_err(bad)? {
+                if self.store().ensure_volume(&name, anonymous, labels, options).map_err(bad)? {
                     self.volume_event("create", &name);
                 }
-                let path = self.store().volume_path(&name);
-                if *copy && is_empty(&path)? {
-                    fill(&path, target, image)?;
+                let record = self.store().volume(&name)?.filter(|volume| !volume.options.is_empty());
+                let path = record
+                    .as_ref()
+                    .and_then(local_volumes::directory)
+                    .or_else(|| record.is_none().then(|| self.store().volume_path(&name)));
+                if let Some(path) = path.as_ref().filter(|path| *copy && path.is_dir())
+                    && is_empty(path)?
+                {
+                    fill(path, target, image)?;
                 }
-                match subpath {
-                    None => Ok(bind(path, target.clone(), false, *read_only)),
-                    Some(subpath) => below(&path, subpath, target, *read_only),
-                }
+                let mount = match (record, subpath, path) {
+                    (None, None, Some(path)) => bind(path, target.clone(), false, *read_only),
+                    (_, Some(subpath), Some(path)) => below(&path, subpath, target, *read_only)?,
+                    (_, Some(_), None) => {
+                        let message = format!("the volume `{name}` is a file system of its own, of which no part can be mounted");
+                        return Err(Error::Usage { message, hint: Some("leave `volume-subpath=` out".into()) });
+                    }
+                    (Some(record), None, _) => local_volumes::mount(&record, target, *read_only)?,
+                    (None, None, None) => return Err(Error::Usage { message: format!("no such volume: `{name}`"), hint: None }),
+                };
+                return Ok((mount, Some(name)));
             }
-            MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, exec } => Ok(MountSpec::Tmpfs {
+            MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, exec } => MountSpec::Tmpfs {
                 target: target.clone(),
                 size: *size,
                 inodes: *inodes,
@@ -422,8 +449,9 @@ impl Engine {
                 owner: *owner,
                 read_only: *read_only,
                 options: MountOptions { nosuid: true, nodev: true, noexec: !exec },
-            }),
-        }
+            },
+        };
+        Ok((mount, None))
     }
 }
 

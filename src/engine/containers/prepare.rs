@@ -10,7 +10,7 @@ use crate::executor::ops::{self, Owner, ProcessUser, lookup_user, make_dir, stub
 use crate::oci::RuntimeConfig;
 use crate::parser::signals;
 use crate::path::RootPath;
-use crate::runtime::container::{self, ContainerSpec};
+use crate::runtime::container::{self, ContainerSpec, MountedVolume};
 use crate::runtime::{
     Credentials, DEFAULT_SHM_SIZE, DeviceSpec, ForeignRuntime, Isolation, MountSpec, Privileges, ProcessSpec, SandboxSpec, Situation,
     can_mount_roots, obstacle, situation,
@@ -108,11 +108,14 @@ impl Engine {
         let network = self.network_of(request, config)?;
         let hostname = network.hostname(request, record);
         let shared = self.volumes_from(request)?;
+        let mut volumes: Vec<MountedVolume> = Vec::new();
         for mount in wanted_mounts(request, config) {
             let asked_for = request.mounts.iter().any(|asked| asked.target() == mount.target());
             // A volume of the image gives way to one of another container.
-            if asked_for || !shared.iter().any(|shared| shared.target() == mount.target()) {
-                made.push(self.mount(&mount, &view, &dir)?);
+            if asked_for || !shared.iter().any(|(shared, _)| shared.target() == mount.target()) {
+                let (made_of, volume) = self.mount(&mount, &view, &dir)?;
+                volumes.extend(volume.map(|name| mounted(name, &made_of)));
+                made.push(made_of);
             }
         }
         let mut all = self.name_files(&network, &dir, &hostname)?;
@@ -122,7 +125,10 @@ impl Engine {
             }
         }
         all.retain(|file| !made.iter().any(|mount| mount.target() == file.target()));
-        all.extend(shared.into_iter().filter(|shared| !made.iter().any(|mount| mount.target() == shared.target())));
+        for (mount, volume) in shared.into_iter().filter(|(shared, _)| !made.iter().any(|mount| mount.target() == shared.target())) {
+            volumes.extend(volume.map(|name| mounted(name, &mount)));
+            all.push(mount);
+        }
         all.extend(made.iter().cloned());
         // What lies on another mount comes after it.
         all.sort_by_key(|mount| mount.target().components().count());
@@ -164,7 +170,8 @@ impl Engine {
         if let Some(runtime) = &request.runtime {
             runtime.can_run(&sandbox).map_err(|why| unable(runtime, &why))?;
         }
-        let spec = self.spec(request, image, record, sandbox, network);
+        let mut spec = self.spec(request, image, record, sandbox, network);
+        spec.written.mounted_volumes = volumes;
         fault_point("container:prepared");
         container::create(&dir, &spec).map_err(|source| Error::Container { action: "make", name: record.name.clone(), source })
     }
@@ -200,28 +207,40 @@ impl Engine {
         }
     }
 
-    /// The volumes and directories of other containers.
-    fn volumes_from(&self, request: &RunRequest) -> Result<Vec<MountSpec>, Error> {
-        let mut shared: Vec<MountSpec> = Vec::new();
+    /// The volumes and directories of other containers, those with their names.
+    fn volumes_from(&self, request: &RunRequest) -> Result<Vec<(MountSpec, Option<String>)>, Error> {
+        let mut shared: Vec<(MountSpec, Option<String>)> = Vec::new();
         for from in &request.volumes_from {
             let other = self.container(&from.container)?;
-            for mount in other.spec.iter().flat_map(|spec| &spec.sandbox.mounts) {
-                let MountSpec::Bind { read_only, .. } = mount else { continue };
-                let own = mounts::bind_path(mount).is_none_or(|path| path.parent() == Some(&other.dir));
-                if own || shared.iter().any(|known| known.target() == mount.target()) {
+            let Some(spec) = &other.spec else { continue };
+            for mount in &spec.sandbox.mounts {
+                let (MountSpec::Bind { read_only, .. } | MountSpec::Filesystem { read_only, .. }) = mount else { continue };
+                let own = matches!(mount, MountSpec::Bind { .. })
+                    && mounts::bind_path(mount).is_none_or(|path| path.parent() == Some(&other.dir));
+                if own || shared.iter().any(|(known, _)| known.target() == mount.target()) {
                     continue;
                 }
                 // What is read-only there stays so.
                 let sealed = *read_only || from.writable == Some(false);
                 let mut mount = mount.clone();
-                if let MountSpec::Bind { read_only, .. } = &mut mount {
+                if let MountSpec::Bind { read_only, .. } | MountSpec::Filesystem { read_only, .. } = &mut mount {
                     *read_only = sealed;
                 }
-                shared.push(mount);
+                let target = mount.target().to_string();
+                let volume = spec.written.mounted_volumes.iter().find(|volume| volume.target == target);
+                shared.push((mount, volume.map(|volume| volume.name.clone())));
             }
         }
         Ok(shared)
     }
+}
+
+fn mounted(name: String, mount: &MountSpec) -> MountedVolume {
+    let read_only = match mount {
+        MountSpec::Bind { read_only, .. } | MountSpec::Filesystem { read_only, .. } => *read_only,
+        MountSpec::Tmpfs { .. } | MountSpec::Overlay { .. } => false,
+    };
+    MountedVolume { name, target: mount.target().to_string(), read_only }
 }
 
 /// How a container runs by chroot alone: only while somebody waits for it, as nothing of it can be found again. The files about names and addresses are copied into its root.

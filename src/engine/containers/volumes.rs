@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::store::VolumeRecord;
 
 use super::super::{Engine, Error};
-use super::names;
+use super::{local_volumes, names};
 
 /// The lengths of all files below a directory; what cannot be read, or vanishes meanwhile, does not count.
 fn bytes_below(dir: &Path) -> u64 {
@@ -74,12 +74,18 @@ impl Engine {
     }
 
     /// Makes a volume; without a name it gets one of 64 digits. One that is there stays as it is. Gives the name.
-    pub fn create_volume(&self, name: Option<&str>, labels: &BTreeMap<String, String>) -> Result<String, Error> {
+    pub fn create_volume(
+        &self,
+        name: Option<&str>,
+        labels: &BTreeMap<String, String>,
+        options: &BTreeMap<String, String>,
+    ) -> Result<String, Error> {
+        local_volumes::check(options)?;
         let (name, anonymous) = match name {
             Some(name) => (name.to_owned(), false),
             None => (names::random_hex()?, true),
         };
-        let made = self.store().ensure_volume(&name, anonymous, labels);
+        let made = self.store().ensure_volume(&name, anonymous, labels, options);
         let made = made.map_err(|error| match error {
             error @ crate::store::Error::BadName { .. } => Error::Usage { message: error.to_string(), hint: None },
             other => other.into(),

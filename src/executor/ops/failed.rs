@@ -105,7 +105,7 @@ impl FailedStep {
     fn renew_work(&mut self) -> Result<(), ShellError> {
         let mounts = self.spec.mounts.iter_mut().filter_map(|mount| match mount {
             MountSpec::Overlay { rootfs, .. } => Some(rootfs),
-            MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
+            MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } | MountSpec::Filesystem { .. } => None,
         });
         for rootfs in std::iter::once(&mut self.spec.rootfs).chain(mounts) {
             let RootfsMount::Overlay { upper: Some(upper), .. } = rootfs else { continue };

@@ -156,6 +156,7 @@ fn mounts(spec: &SandboxSpec, around: &Surroundings<'_>) -> Result<Vec<Mount>, E
         let (recursive, propagation, read_only, options) = match one {
             MountSpec::Bind { recursive, propagation, read_only, options, .. } => (*recursive, *propagation, *read_only, *options),
             MountSpec::Tmpfs { read_only, options, .. } => (false, Propagation::Private, *read_only, *options),
+            MountSpec::Filesystem { read_only, flags, .. } => (false, Propagation::Private, *read_only, *flags),
             MountSpec::Overlay { rootfs, .. } => (false, Propagation::Private, !rootfs.is_writable(), plain),
         };
         let propagation = match propagation {

@@ -21,13 +21,14 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
+use super::chronicle::journal;
 use super::log::LogWriter;
 use super::protocol::{ClientFrame, EXEC_ID, ServerFrame};
 use super::serve::{Client, Served, Service};
 use super::start::Report;
 use super::state::ContainerDir;
 use super::streams::Streams;
-use super::supervisor::{StartError, chain, journal};
+use super::supervisor::{StartError, chain};
 use super::{ContainerSpec, LogDriver, LogSettings, StdinMode};
 use crate::runtime::{self, Child, Privileges, ProcessSpec, SandboxIo, SandboxSpec, foreign, launch};
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap};

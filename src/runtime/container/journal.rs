@@ -1,4 +1,4 @@
-//! The journal of what happened to containers: a file with one JSON object for each event, in the words of `docker events`.
+//! The journal of what happened to containers, images, volumes and networks: a file with one JSON object for each event, in the words of `docker events`.
 //!
 //! Whoever does something appends a line in one write, so that lines of several processes never mix. A file that has grown large is set aside as `events.log.1`, in the
 //! place of the one before.
@@ -22,16 +22,16 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(50);
 /// Something that happened. The names are those of Docker's API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// The action; containers only.
+    /// The action; of containers and images only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// The container's ID; containers only.
+    /// The ID; of containers and images only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// The container's image; containers only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// To what it happened: `container`, `volume`.
+    /// To what it happened: `container`, `image`, `volume`, `network`.
     #[serde(rename = "Type")]
     pub kind: String,
     /// What happened: `start`, `die`.
@@ -104,9 +104,10 @@ impl Journal {
     fn append(&self, recorded: &Recorded<'_>) -> io::Result<()> {
         let now = Timestamp::now();
         let of_container = |text: &str| (recorded.kind == "container").then(|| text.to_owned());
+        let of_both = |text: &str| matches!(recorded.kind, "container" | "image").then(|| text.to_owned());
         let event = Event {
-            status: of_container(recorded.action),
-            id: of_container(recorded.id),
+            status: of_both(recorded.action),
+            id: of_both(recorded.id),
             from: of_container(recorded.attributes.get("image").map_or("", String::as_str)),
             kind: recorded.kind.to_owned(),
             action: recorded.action.to_owned(),

@@ -13,6 +13,7 @@
 //! network's leases are locks as well. This folder does not know images, names or the store: a caller gives a directory and a complete [`ContainerSpec`].
 
 mod attachment;
+mod chronicle;
 mod control;
 mod error;
 mod exec;
@@ -36,6 +37,7 @@ mod supervisor;
 mod terminal;
 
 pub use attachment::{Attachment, HeldSignals, LocalIo, Outcome, PumpOptions, hold_signals};
+pub use chronicle::record_unseen_end;
 pub use control::{attach, change_networks, destroy, exec, execs, kill, resize, stop, wait};
 pub use error::Error;
 pub use exec::ExecRequest;
@@ -47,7 +49,7 @@ pub use networking::{EndpointSpec, NameSettings};
 pub use pause::{forget as forget_pause, is_paused, pause, unpause};
 pub use processes::processes_of;
 pub use root::{ContainerRoot, open_root};
-pub use spec::{ContainerSpec, HostAddress, LogDriver, LogSettings, NetworkRequest, RestartPolicy, StdinMode, Written};
+pub use spec::{ContainerSpec, HostAddress, LogDriver, LogSettings, MountedVolume, NetworkRequest, RestartPolicy, StdinMode, Written};
 pub use start::{Mode, SUPERVISOR, Started, Starter};
 pub use state::{State, create, load_spec, load_state, save_spec};
 pub use supervisor::supervisor_main;

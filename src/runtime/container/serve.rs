@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::termios::Winsize;
 
+use super::chronicle::journal;
 use super::exec::{Execs, Joined, MAX_REQUEST};
 use super::health::Monitor;
 use super::log::{LogStream, LogWriter};
@@ -21,7 +22,7 @@ use super::networking::Networked;
 use super::protocol::{ClientFrame, Incoming, MAX_PAYLOAD, ServerFrame};
 use super::state::ContainerDir;
 use super::streams::{Ends, Output};
-use super::supervisor::{StartError, chain, journal};
+use super::supervisor::{StartError, chain};
 use super::{ContainerSpec, StdinMode};
 use crate::runtime::{Child, TerminalSize, wire};
 

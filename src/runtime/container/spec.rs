@@ -95,6 +95,9 @@ pub struct Written {
     /// What others are to read of it.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// The volumes that it mounts.
+    #[serde(default)]
+    pub mounted_volumes: Vec<MountedVolume>,
     /// The groups beside the user's own.
     #[serde(default)]
     pub group_add: Vec<String>,
@@ -125,6 +128,17 @@ pub struct Written {
     /// The streams that whoever made it was attached to: input, output, errors.
     #[serde(default)]
     pub attached: [bool; 3],
+}
+
+/// A volume in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedVolume {
+    /// Its name.
+    pub name: String,
+    /// Where it is in the container.
+    pub target: String,
+    /// Whether writes are refused.
+    pub read_only: bool,
 }
 
 /// Whether a container is started again when it has ended.

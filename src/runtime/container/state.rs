@@ -12,7 +12,8 @@
 //! <dir>/execs/<ID>     an empty file for each command that runs in it beside its own
 //! ```
 //!
-//! `state.json` may lie (its writer can be killed); the lock cannot. So a state that says "running" counts only while the lock is held.
+//! `state.json` may lie (its writer can be killed); the lock cannot. So a state that says "running" counts only while the lock is held; whoever notices that it is not puts the end on record
+//! (`chronicle`).
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -189,6 +190,13 @@ impl ContainerDir {
             Err(errno) => return Err(Error::file("lock", &path)(errno.into())),
         }
         Ok(false)
+    }
+
+    /// The lock, as those have it who only look; `None` while a supervisor holds it, and where there is none.
+    pub(super) fn share_lock(&self) -> Option<RunLock> {
+        let (file, _) = self.lock_file().ok()?;
+        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockShared)).ok()?;
+        Some(RunLock(file))
     }
 
     /// Waits until no supervisor holds the lock. Gives the exit code that the last one has left, which is known even where the container has removed itself since.

@@ -15,9 +15,9 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rustix::fs::Mode as FileMode;
 
+use super::chronicle::{self, journal};
 use super::exec::Execs;
 use super::health::Monitor;
-use super::journal::{Journal, Recorded};
 use super::log::{LogStream, LogWriter};
 use super::networking::Networked;
 use super::restart::{Restarts, wait_out};
@@ -126,6 +126,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, programs: &[Program]) -> R
         }
         journal(&spec, "die", &[("exitCode", code.to_string())]);
         network.iter().for_each(|network| network.tell_of_end(&spec));
+        chronicle::unmounts(&spec);
         let restarted = restarts.count;
         let exited = |by_hand| State::Exited {
             code,
@@ -168,16 +169,6 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, programs: &[Program]) -> R
         }
         clients = Vec::new();
     }
-}
-
-/// Records what happened to the container, where that is wanted.
-pub(super) fn journal(spec: &ContainerSpec, action: &str, more: &[(&str, String)]) {
-    let Some(path) = &spec.journal else { return };
-    let mut attributes = spec.labels.clone();
-    attributes.insert("image".to_owned(), spec.image.clone());
-    attributes.insert("name".to_owned(), spec.name.clone());
-    attributes.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-    Journal::new(path).write(&Recorded { kind: "container", action, id: &spec.id, attributes: &attributes });
 }
 
 fn record(dir: &ContainerDir, state: &State) {
@@ -243,6 +234,7 @@ fn start(
     // Before anyone can ask for it.
     let health = spec.health.as_ref().map(|check| Monitor::new(dir, check));
     network.tell_of_start(spec);
+    chronicle::mounts(spec);
     journal(spec, "start", &[]);
     report(&Report::Started { pid, warnings });
     Ok(Running { container, started_at, network, health })

@@ -117,16 +117,16 @@ fn containers_have_unique_names_and_a_directory() {
 fn volumes_and_networks_are_kept_by_name() {
     let (_dir, store) = new_store();
     let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-    assert!(store.ensure_volume("data", false, &labels).unwrap());
-    assert!(!store.ensure_volume("data", false, &labels).unwrap());
+    assert!(store.ensure_volume("data", false, &labels, &BTreeMap::new()).unwrap());
+    assert!(!store.ensure_volume("data", false, &labels, &BTreeMap::new()).unwrap());
     std::fs::write(store.volume_path("data").join("x"), "x").unwrap();
     store.prune(&PruneOptions::all()).unwrap();
     assert_eq!(store.volume("data").unwrap().unwrap().labels, labels);
     assert!(store.volume_path("data").join("x").exists());
     assert!(store.remove_volume("data").unwrap());
-    assert!(store.ensure_volume("data", true, &labels).unwrap());
+    assert!(store.ensure_volume("data", true, &labels, &BTreeMap::new()).unwrap());
     assert!(!store.volume_path("data").join("x").exists());
-    assert!(matches!(store.ensure_volume("a/b", false, &labels), Err(Error::BadName { .. })));
+    assert!(matches!(store.ensure_volume("a/b", false, &labels, &BTreeMap::new()), Err(Error::BadName { .. })));
     store.create_network("front", b"config").unwrap();
     assert!(matches!(store.create_network("front", b"other"), Err(Error::NameTaken { .. })));
     assert_eq!(store.network("front").unwrap().as_deref(), Some(&b"config"[..]));
