@@ -13,6 +13,7 @@ mod report;
 mod settler;
 mod table;
 mod template;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -28,6 +29,12 @@ pub use render::ProgressMode;
 struct Arguments {
     #[command(flatten)]
     global: Global,
+    /// Tell what happens inside, on standard error (before the command; the same as `--log-level debug`)
+    #[arg(short = 'D', long)]
+    debug: bool,
+    /// How much is told of what happens inside (before the command)
+    #[arg(short, long, value_name = "LEVEL", value_enum, ignore_case = true)]
+    log_level: Option<trace::LogLevel>,
     #[command(subcommand)]
     command: Command,
 }
@@ -215,6 +222,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    let level = if arguments.debug { Some(trace::LogLevel::Debug) } else { arguments.log_level };
+    level.into_iter().for_each(trace::listen);
     // What only reads the user's files, or keeps files of its own, needs no other user's rights, nor a kernel that gives them.
     let only_reads = match &arguments.command {
         Command::Parse(_) | Command::Context(_) | Command::Registry(_) | Command::Doctor(_) => true,

@@ -1,9 +1,12 @@
 //! Images on their way: from and to registries, from and to archives.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::diag::SafeUrl;
 pub use crate::image::archive::ArchiveFormat;
 use crate::image::copy::{Source, Target, Wanted, all_to_store, collect, to_registry};
 use crate::image::import::import;
@@ -69,7 +72,7 @@ pub struct SaveRequest {
 /// An import.
 #[derive(Clone, Debug)]
 pub struct ImportRequest {
-    /// The archive with the root file system; `-` is standard input.
+    /// The archive with the root file system; `-` is standard input, and an address is fetched.
     pub source: PathBuf,
     /// The image's name.
     pub name: Option<Reference>,
@@ -256,13 +259,17 @@ impl Engine {
     ///
     /// # Errors
     /// The archive, the instructions, the store.
-    pub async fn import(&self, request: ImportRequest) -> Result<ImageRecord, Error> {
-        let _lease = self.hold().await?;
+    pub async fn import(&self, request: ImportRequest, progress: &Progress) -> Result<ImageRecord, Error> {
+        let lease = Arc::new(self.hold().await?);
         let mut config = ImageConfig::empty(&request.platform);
         apply_changes(&mut config.config, &request.changes)?;
-        let shown = request.source.display().to_string();
+        let shown = SafeUrl::new(&request.source.display().to_string()).to_string();
         let comment = request.message.unwrap_or_else(|| format!("Imported from {shown}"));
-        let (store, source, name) = (self.store.clone(), request.source, request.name.clone());
+        let source = match request.source.to_str().filter(|text| text.contains("://")) {
+            Some(url) => self.fetched(url, &lease, progress).await?,
+            None => request.source,
+        };
+        let (store, name) = (self.store.clone(), request.name.clone());
         let image = blocking(move || {
             let archive = open_input(&source)?;
             let failed = |source| Error::Image { action: "import", name: shown, source };
@@ -272,6 +279,19 @@ impl Engine {
         request.name.iter().for_each(|name| self.tagged(&image, name));
         self.done_to_image("import", &image.id, self.labels_of(&image));
         Ok(image)
+    }
+
+    /// The file at an address, which the lease keeps.
+    async fn fetched(&self, url: &str, lease: &Arc<Lease>, progress: &Progress) -> Result<PathBuf, Error> {
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            let hint = Some("give an address that begins with http:// or https://, or a file".to_owned());
+            return Err(Error::Usage { message: format!("`{}` cannot be fetched", SafeUrl::new(url)), hint });
+        }
+        let step = progress.start(format!("fetch {}", SafeUrl::new(url)), None);
+        let remotes = self.remotes(Some(lease.clone()), BTreeMap::new(), None, progress);
+        let found = remotes.download(url, None, &step).await;
+        step.finish(if found.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
+        Ok(found?.path)
     }
 
     /// Writes images to an archive. What is named is in there by that name; what is meant by its ID has none.

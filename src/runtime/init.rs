@@ -114,12 +114,31 @@ fn set_up(
     if spec.init {
         reaper::take_name();
         match clone_process(0, None).map_err(Failure::step("fork", "the init process"))? {
-            Cloned::Parent { pid, .. } => reaper::run(pid),
+            Cloned::Parent { pid, .. } => {
+                become_init(spec, status)?;
+                reaper::run(pid)
+            }
             Cloned::Child => {}
         }
     }
     stdio.install(&spec.process)?;
     become_process(spec, filter, status)
+}
+
+/// Makes this process an init that has no more than the command: its user and its capabilities. Nobody else may look into it, since its memory and its program are the engine's.
+fn become_init(spec: &SandboxSpec, status: &OwnedFd) -> Result<(), Failure> {
+    let (process, keep) = (&spec.process, spec.privileges.capabilities());
+    // Its command line names the store. Where it cannot be written over (`/proc` is somebody else's), it stays.
+    let _ = crate::sys::process::set_command_line(b"strake-init");
+    credentials::limit_bounding_set(keep)?;
+    credentials::change_user(process)?;
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(Failure::step("forbid", "new privileges"))?;
+    }
+    credentials::set_final_capabilities(keep, process.user.uid, false)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::step("hide", "the init process"))?;
+    // A change of user has taken it back.
+    die_with_parent(status)
 }
 
 /// The kernel kills this process when its parent ends. A parent that ended before is seen by its side of the socket.

@@ -1,7 +1,7 @@
 //! PID 1 of a sandbox that asked for an init: forwards signals to the command and reaps orphans.
 //!
-//! It runs this program's code with the caller's privileges but owns nothing: no descriptors, nothing to write to. It keeps its capabilities on purpose:
-//! a process that has fewer cannot trace it or reach the program's binary through `/proc/1/exe` (ptrace(2), "ptrace access mode checking").
+//! It runs this program's code but owns nothing: no descriptors, nothing to write to, and no more capabilities than the command. It cannot be dumped, so that who lacks
+//! CAP_SYS_PTRACE can neither trace it nor reach the program's binary through `/proc/1/exe` (ptrace(2), "ptrace access mode checking").
 
 use std::os::fd::BorrowedFd;
 

@@ -4,6 +4,7 @@
 //! (paths, arguments, environment) stay bytes: they are written as a string where they are UTF-8 and as an array of numbers otherwise.
 //! Descriptors are not part of it; they travel beside it in [`SandboxIo`](super::SandboxIo).
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -56,6 +57,9 @@ pub struct SandboxSpec {
     pub isolation: Isolation,
     /// Whether PID 1 is a small init that forwards signals and reaps orphans, with the process as its child.
     pub init: bool,
+    /// What another runtime is told of it.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// The size that `/dev/shm` has by default: 64 MiB.
@@ -82,6 +86,7 @@ impl SandboxSpec {
             cgroup: None,
             isolation: Isolation::Namespaces,
             init: false,
+            annotations: BTreeMap::new(),
         }
     }
 }

@@ -239,6 +239,24 @@ fn close_listed(first: u32, last: u32, flags: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes over what `/proc/PID/cmdline` says of this process. Its arguments are gone with that, so nobody may ask for them any more.
+pub fn set_command_line(text: &[u8]) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // Fields 48 and 49; the name, in parentheses, may hold anything, and the fields after it are counted from the third (proc_pid_stat(5)).
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut places = fields.split_whitespace().skip(48 - 3).map_while(|field| field.parse::<usize>().ok());
+    let place = places.next().zip(places.next()).filter(|(start, end)| *start > 0 && *start < *end);
+    let (start, end) = place.ok_or(io::ErrorKind::InvalidData)?;
+    let length = end - start;
+    let mut line = text.to_vec();
+    line.truncate(length - 1);
+    line.resize(length, 0);
+    // SAFETY: the kernel put this process's arguments into the `length` bytes at `start` of its stack when it was executed, and they stay mapped and writable for
+    // its life. They are bytes without a type; the standard library made its copies of pointers to them, which nobody here follows any more. `line` has `length` bytes.
+    unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), std::ptr::with_exposed_provenance_mut::<u8>(start), length) };
+    Ok(())
+}
+
 /// Gives this process a new, empty session keyring, so that the keys of the caller's session are out of reach.
 pub fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;

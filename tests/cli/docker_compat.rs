@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::common::registry::{Reply, scripted};
 use crate::common::{Run, World, wait_for, world};
 
 #[track_caller]
@@ -408,4 +409,88 @@ fn options_of_volumes_that_make_no_sense_are_refused() {
     world.strake(["run", "--rm", "-v", "v:/x", "localhost/busybox", "true"]).fails().says(&["/nowhere/at/all"]);
     world.strake(["volume", "create", "-o", "type=nosuchfs", "-o", "device=none", "w"]).ok();
     world.strake(["run", "--rm", "-v", "w:/x", "localhost/busybox", "true"]).fails().says(&["file system", "/x"]);
+}
+
+#[test]
+fn an_init_shows_nothing_of_the_engine_and_may_no_more_than_the_command() {
+    let Some(world) = world() else { return };
+    let script = "tr '\\0' ' ' < /proc/1/cmdline; echo; cat /proc/1/comm; for p in 1 self; do grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs)' /proc/$p/status; echo; done";
+    let said = |flags: &[&str]| {
+        let command = ["localhost/busybox", "sh", "-c", script];
+        world.strake(["run", "--rm", "--init"].iter().chain(flags).chain(&command)).ok().stdout
+    };
+    for flags in [&[][..], &["--cap-drop", "ALL"], &["-u", "1000:1000"], &["--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"]]
+    {
+        let said = said(flags);
+        let (head, status) = said.split_once("strake-init\n").unwrap();
+        assert_eq!(head.trim_end_matches([' ', '\n']), "strake-init", "{said}");
+        let [init, command] = status.trim_end().split("\n\n").collect::<Vec<_>>()[..] else { panic!("{said}") };
+        assert_eq!(init, command, "{flags:?}");
+    }
+    // It ends with the command, passes signals on to it whoever that is, and other commands come in.
+    let trap = "trap 'exit 7' TERM; while :; do sleep 0.1; done";
+    world.strake(["run", "-d", "--init", "--name", "c", "-u", "1000", "--cap-drop", "ALL", "localhost/busybox", "sh", "-c", trap]).ok();
+    assert_eq!(world.strake(["exec", "c", "cat", "/proc/1/comm"]).ok().stdout, "strake-init\n");
+    world.strake(["stop", "-t", "30", "c"]).ok();
+    assert_eq!(shown(&world, "{{.State.ExitCode}}", "c"), "7");
+}
+
+#[test]
+fn a_link_gives_a_name_and_variables() {
+    let Some(world) = world() else { return };
+    let other = ["run", "-d", "--name", "db", "--expose", "5432", "-e", "SECRET=x", "localhost/busybox", "sleep", "1000"];
+    world.strake(other).ok();
+    let address = shown(&world, "{{.NetworkSettings.IPAddress}}", "db");
+    if address.is_empty() {
+        println!("skipped: containers have the host's network here");
+        return;
+    }
+    let script = "grep base /etc/hosts; env | grep ^BASE | sort; ping -c 1 -W 5 base > /dev/null && echo there";
+    let link = ["run", "--rm", "--name", "web", "--link", "db:base", "-e", "BASE_ENV_SECRET=own", "localhost/busybox", "sh", "-c", script];
+    let said = world.strake(link).ok().stdout;
+    let id = shown(&world, "{{.Id}}", "db");
+    let expected = format!(
+        "{address}\tbase {} db\nBASE_ENV_SECRET=own\nBASE_NAME=/web/base\nBASE_PORT=tcp://{address}:5432\nBASE_PORT_5432_TCP=tcp://{address}:5432\n\
+         BASE_PORT_5432_TCP_ADDR={address}\nBASE_PORT_5432_TCP_PORT=5432\nBASE_PORT_5432_TCP_PROTO=tcp\nthere\n",
+        &id[..12]
+    );
+    assert_eq!(said, expected);
+    world.strake(["create", "--name", "later", "--link", "db", "localhost/busybox", "true"]).ok();
+    assert_eq!(shown(&world, "{{.HostConfig.Links}}", "later"), "[/db:/later/db]");
+    world.strake(["stop", "-t", "0", "db"]).ok();
+    world.strake(["start", "later"]).fails().says(&["cannot link", "does not run", "strake start"]);
+    let network = ["run", "--rm", "--network", "host", "--link", "db", "localhost/busybox", "true"];
+    world.strake(network).fails().says(&["--link"]);
+    world.strake(["run", "--rm", "--link", "nobody", "localhost/busybox", "true"]).fails().says(&["`nobody`"]);
+}
+
+#[test]
+fn an_archive_is_imported_from_an_address() {
+    let Some(world) = world() else { return };
+    let tar = std::fs::read(crate::common::bases().join("busybox.tar")).unwrap();
+    let url =
+        scripted(move |_, path| if path.ends_with("/root.tar") { Reply::body("application/x-tar", tar.clone()) } else { Reply::missing() });
+    world.strake(["import", &format!("http://{url}/root.tar"), "localhost/web:1"]).ok();
+    assert_eq!(world.strake(["run", "--rm", "localhost/web:1", "echo", "it runs"]).ok().stdout, "it runs\n");
+    let comment = world.strake(["inspect", "-f", "{{.Comment}}", "localhost/web:1"]).ok().stdout;
+    assert_eq!(comment, format!("Imported from http://{url}/root.tar\n"));
+    world.strake(["import", &format!("http://{url}/none.tar"), "localhost/web:2"]).fails().says(&["404", "none.tar"]);
+    world.strake(["import", "ftp://localhost/x.tar"]).fails().says(&["http://"]);
+}
+
+#[test]
+fn global_flags_tell_what_happens_inside() {
+    let Some(world) = world() else { return };
+    // An event that cannot be put on record is nothing that a user hears of unasked.
+    std::fs::remove_file(world.root().join("events.log")).unwrap();
+    std::fs::create_dir(world.root().join("events.log")).unwrap();
+    let quiet = world.strake(["tag", "localhost/busybox", "localhost/a"]).ok();
+    assert_eq!(quiet.stderr, "");
+    for flags in [&["-D"][..], &["--debug"], &["--log-level", "debug"], &["-l", "DEBUG"]] {
+        world.strake(flags.iter().chain(&["tag", "localhost/busybox", "localhost/a"])).ok().says(&["debug: an event is not on record"]);
+    }
+    for flags in [&["--log-level=warn"][..], &["-l", "fatal"]] {
+        assert_eq!(world.strake(flags.iter().chain(&["tag", "localhost/busybox", "localhost/a"])).ok().stderr, "");
+    }
+    world.strake(["-l", "loud", "ps"]).fails().says(&["loud"]);
 }

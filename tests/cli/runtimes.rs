@@ -74,6 +74,20 @@ fn the_other_runtime_is_what_runs_the_container() {
 }
 
 #[test]
+fn another_runtime_is_told_the_annotations() {
+    let Some(world) = world_with_runtimes() else { return };
+    let kept = world.path("config.json");
+    let keep = format!(
+        "for word in \"$@\"; do [ \"$last\" = --bundle ] && cp $word/config.json {}; last=$word; done\nexec runc \"$@\"",
+        kept.display()
+    );
+    let runtime = script(&world, "keeping", &keep);
+    run(&world, &runtime, &["--rm", "--annotation", "com.example/a=b c"], &["true"]).ok();
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(kept).unwrap()).unwrap();
+    assert_eq!(config["annotations"]["com.example/a"], "b c");
+}
+
+#[test]
 fn a_command_sees_what_it_sees_on_our_own_runtime() {
     let Some(world) = world_with_runtimes() else { return };
     let look = "id; pwd; echo $A; hostname; umask; grep -E 'Cap|NoNew|Seccomp:' /proc/self/status; ulimit -n; cat /proc/self/oom_score_adj; \

@@ -75,9 +75,9 @@ pub(super) struct NetworkFlags {
     /// The domain that the host name is in
     #[arg(long, value_name = "DOMAIN", value_parser = word)]
     domainname: Option<String>,
-    /// Not supported: containers of a network find each other by name
-    #[arg(long, value_name = "CONTAINER[:ALIAS]", hide = true)]
-    link: Vec<String>,
+    /// Another container that is found under this name, and on the shared bridge told of in variables; it must run (may be given several times)
+    #[arg(long, value_name = "CONTAINER[:ALIAS]", value_parser = link)]
+    link: Vec<(String, String)>,
 }
 
 /// `--network`.
@@ -162,6 +162,16 @@ fn host(text: &str) -> Result<(String, HostAddress), String> {
     Ok((name.to_owned(), host_address(address)?))
 }
 
+/// Reads `--link`.
+fn link(text: &str) -> Result<(String, String), String> {
+    let (container, alias) = text.split_once(':').unwrap_or((text, text));
+    let (container, alias) = (container.trim_start_matches('/'), alias.trim_start_matches('/'));
+    if container.is_empty() || alias.is_empty() || alias.contains(|c: char| c == ':' || c == '#' || c.is_whitespace() || c.is_control()) {
+        return Err("expected CONTAINER[:ALIAS]".to_owned());
+    }
+    Ok((container.to_owned(), alias.to_owned()))
+}
+
 fn usage(message: impl Into<String>, hint: Option<&str>) -> Error {
     Error::Usage { message: message.into(), hint: hint.map(str::to_owned) }
 }
@@ -169,10 +179,6 @@ fn usage(message: impl Into<String>, hint: Option<&str>) -> Error {
 impl NetworkFlags {
     /// Says it in the request.
     pub(super) fn apply(self, request: &mut RunRequest) -> Result<(), Error> {
-        if !self.link.is_empty() {
-            let hint = "put both on a network: `strake network create NAME`, and `--network NAME` for each";
-            return Err(usage("--link is not supported", Some(hint)));
-        }
         let has_options = !self.network_alias.is_empty() || !self.addresses.is_empty();
         request.network = chosen(&self.network)?;
         match &mut request.network {
@@ -200,6 +206,7 @@ impl NetworkFlags {
         request.publish = self.publish.into_iter().flatten().collect();
         request.publish_all = self.publish_all;
         request.extra_hosts = self.add_host;
+        request.links = self.link;
         request.domain = self.domainname;
         request.resolv = ResolvFlags { servers: self.dns, search: self.dns_search, options: self.dns_option };
         Ok(())

@@ -56,7 +56,7 @@ pub(in crate::cli) struct PushArgs {
 // Flags of `strake import`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ImportArgs {
-    /// The tar archive with the root file system, compressed or not; `-` is standard input
+    /// The tar archive with the root file system, compressed or not: a file, an address (`https://…`), or `-` for standard input
     file: PathBuf,
     /// The image's name
     #[arg(value_name = "NAME[:TAG]", value_parser = super::tag_name)]
@@ -70,8 +70,8 @@ pub(in crate::cli) struct ImportArgs {
     /// What the image runs on [default: this machine's platform]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Accepted for compatibility: nothing but the image's ID is shown anyway
-    #[arg(short, long, hide = true)]
+    /// Show no progress while an address is fetched
+    #[arg(short, long)]
     quiet: bool,
 }
 
@@ -249,7 +249,10 @@ pub(in crate::cli) fn import(global: &Global, args: ImportArgs) -> ExitCode {
             message: args.message,
             platform: args.platform.unwrap_or_else(Platform::host),
         };
-        let image = until_interrupted(engine.import(request)).await?;
+        let progress = progress(mode(args.quiet));
+        let image = until_interrupted(engine.import(request, &progress)).await;
+        drop(progress);
+        let image = image?;
         settler::finish(engine).await?;
         report::result(&image.id.to_string());
         Ok(())

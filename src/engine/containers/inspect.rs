@@ -59,6 +59,14 @@ impl Engine {
         Ok(Some(value))
     }
 
+    /// `HostConfig.Links`: `/OTHER:/CONTAINER/ALIAS`.
+    fn links_json(&self, spec: &ContainerSpec) -> Value {
+        let name = |id: &str| self.store().find_container(id).ok().flatten().map_or_else(|| id.to_owned(), |record| record.name);
+        let links = &spec.names.links;
+        let texts = links.iter().map(|link| format!("/{}:/{}/{}", name(&link.id), spec.name, link.alias)).collect::<Vec<_>>();
+        if texts.is_empty() { Value::Null } else { json!(texts) }
+    }
+
     fn host_config(&self, spec: &ContainerSpec) -> Value {
         let limits = spec.sandbox.cgroup.clone().unwrap_or_default();
         let (add, drop) = match spec.sandbox.privileges {
@@ -82,7 +90,7 @@ impl Engine {
             "PublishAllPorts": written.publish_all,
             "VolumesFrom": list(&written.volumes_from),
             "GroupAdd": list(&written.group_add),
-            "Links": Value::Null,
+            "Links": self.links_json(spec),
             "Privileged": spec.sandbox.privileges == Privileges::Insecure,
             "CapAdd": add,
             "CapDrop": drop,

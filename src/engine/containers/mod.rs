@@ -108,6 +108,8 @@ pub struct RunRequest {
     pub network: RunNetwork,
     /// Names for its `/etc/hosts`.
     pub extra_hosts: Vec<(String, HostAddress)>,
+    /// Other containers, and what it calls them.
+    pub links: Vec<(String, String)>,
     /// The domain that it is in.
     pub domain: Option<String>,
     /// What it wants in its `/etc/resolv.conf`.
@@ -198,6 +200,7 @@ impl RunRequest {
             volumes_from: Vec::new(),
             network: RunNetwork::None,
             extra_hosts: Vec::new(),
+            links: Vec::new(),
             domain: None,
             resolv: ResolvFlags::default(),
             ports: Vec::new(),

@@ -8,7 +8,7 @@ use crate::oci::RuntimeConfig;
 use crate::path::RootPath;
 use crate::runtime::MountSpec;
 use crate::runtime::Sharing;
-use crate::runtime::container::{EndpointSpec, NameSettings, NetworkRequest};
+use crate::runtime::container::{EndpointSpec, Link, NameSettings, NetworkRequest};
 use crate::runtime::network::{
     Carrier, DEFAULT_NETWORK, EndpointRequest, NetworkPlan, PortRequest, Protocol, ResolvMode, hosts_file, resolv_conf_of,
 };
@@ -82,6 +82,7 @@ impl Engine {
         let files = &self.options().network;
         let names = NameSettings {
             extra_hosts: request.extra_hosts.clone(),
+            links: self.links(request)?,
             domain: request.domain.clone(),
             resolv: request.resolv.clone(),
             resolv_conf: (files.resolv_conf.clone(), files.upstream_resolv_conf.clone()),
@@ -114,6 +115,18 @@ impl Engine {
             }
         };
         Ok(Network { request: wanted, ports, names, other })
+    }
+
+    /// The containers that it is linked to.
+    fn links(&self, request: &RunRequest) -> Result<Vec<Link>, Error> {
+        if !request.links.is_empty() && !matches!(request.network, RunNetwork::Networks(_)) {
+            return Err(usage("--link is for containers on networks of their own", Some("leave --network out, or --link")));
+        }
+        let link = |(name, alias): &(String, String)| {
+            let info = self.container(name)?;
+            Ok(Link { id: info.record.id, dir: info.dir, alias: alias.clone() })
+        };
+        request.links.iter().map(link).collect()
     }
 
     /// A place on a network, by its name or ID.

@@ -144,6 +144,7 @@ impl Engine {
         sandbox.shm_size = request.shm_size.filter(|size| *size > 0).unwrap_or(DEFAULT_SHM_SIZE);
         sandbox.namespaces = self.namespaces(request)?;
         sandbox.init = request.init;
+        sandbox.annotations.clone_from(&request.annotations);
         sandbox.system_paths = request.system_paths;
         sandbox.devices = devices(&request.devices);
         sandbox.sysctls.clone_from(&request.sysctls);

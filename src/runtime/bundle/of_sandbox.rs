@@ -67,6 +67,7 @@ pub(in crate::runtime) fn of_sandbox(spec: &SandboxSpec, around: &Surroundings<'
             readonly_paths: paths(&world::READ_ONLY),
             ..Linux::default()
         },
+        annotations: spec.annotations.clone(),
         ..Config::default()
     })
 }

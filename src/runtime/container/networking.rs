@@ -1,6 +1,7 @@
 //! The network of a container, from its supervisor's side: the namespace with its places on networks, the process that serves its ports and names, and the files by
 //! which it finds names.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Journal, Recorded};
+use super::links::{self, Link, Linked};
 use super::state::{self, ContainerDir, State};
 use super::supervisor::StartError;
 use super::{ContainerSpec, Error, HostAddress, NetworkRequest, load_spec, load_state};
@@ -36,6 +38,9 @@ pub struct EndpointSpec {
 pub struct NameSettings {
     /// Names beyond the container's own for its `hosts` file.
     pub extra_hosts: Vec<(String, HostAddress)>,
+    /// Other containers that it finds under names of its own.
+    #[serde(default)]
+    pub links: Vec<Link>,
     /// The domain that it is in.
     #[serde(default)]
     pub domain: Option<String>,
@@ -94,6 +99,7 @@ enum Kind {
 pub(super) struct Networked {
     service: Option<Service>,
     kind: Kind,
+    linked: Vec<Linked>,
 }
 
 impl Networked {
@@ -139,6 +145,7 @@ impl Networked {
             }
             networked.serve(spec).map_err(StartError::Network)?;
         }
+        networked.linked = links::resolve(&spec.names.links, &spec.name, &networked.endpoints())?;
         networked.write_files(dir, spec)?;
         Ok(networked)
     }
@@ -278,6 +285,16 @@ impl Networked {
         }
     }
 
+    /// Gives the command the variables of the container's links, unless it has such of its own.
+    pub(super) fn tell_of_links(&self, env: &mut Vec<OsString>) {
+        for (name, value) in self.linked.iter().flat_map(|linked| &linked.variables) {
+            let prefix = format!("{name}=");
+            if !env.iter().any(|entry| entry.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+                env.push(format!("{prefix}{value}").into());
+            }
+        }
+    }
+
     pub(super) fn ports(&self) -> Vec<BoundPort> {
         self.service.as_ref().map_or_else(Vec::new, |service| service.ports().to_vec())
     }
@@ -329,8 +346,9 @@ impl Networked {
             _ => return Ok(()),
         };
         let gateway = gateway.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let extra: Vec<(String, IpAddr)> =
+        let mut extra: Vec<(String, IpAddr)> =
             spec.names.extra_hosts.iter().map(|(name, address)| (name.clone(), address.resolved(gateway))).collect();
+        extra.extend(self.linked.iter().map(|linked| (linked.names.clone(), linked.address)));
         write("hosts", hosts_file(&spec.names.own_name(&spec.sandbox.hostname), &addresses, &extra))
     }
 }

@@ -44,6 +44,8 @@ pub(super) enum StartError {
     NoOwnNetwork,
     #[error("cannot join the network of the container {container}: {reason}")]
     Join { container: String, reason: &'static str },
+    #[error("cannot link to the container {container}: {reason}")]
+    Link { container: String, reason: &'static str },
     #[error("cannot {0}")]
     Kernel(&'static str, #[source] std::io::Error),
 }
@@ -84,7 +86,10 @@ impl StartError {
             StartError::Container(error) => error.hint(),
             StartError::Sandbox(error) => error.hint(),
             StartError::Network(error) => error.hint(),
-            StartError::Join { container, .. } => Some(format!("start that first: `strake start {container}`")),
+            StartError::Join { container, .. } | StartError::Link { container, reason: "it does not run" } => {
+                Some(format!("start that first: `strake start {container}`"))
+            }
+            StartError::Link { .. } => Some("put both on one network with --network".to_owned()),
             StartError::NoOwnNetwork | StartError::Kernel(..) => None,
         }
     }
@@ -206,6 +211,7 @@ fn start(
     let mut warnings = Vec::new();
     let network = Networked::set_up(dir, spec, programs, &mut warnings)?;
     sandbox.network = network.mode();
+    network.tell_of_links(&mut sandbox.process.env);
     if sandbox.namespaces.pid == Sharing::Own && runtime::shares_processes() {
         warnings.push(runtime::SHARED_PROCESSES.to_owned());
     }
