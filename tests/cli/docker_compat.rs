@@ -35,6 +35,7 @@ fn a_container_is_inspected_with_the_fields_that_docker_has() {
     assert_eq!(host["Tmpfs"], serde_json::json!({ "/scratch": "size=1m" }));
     let mount = serde_json::json!([{ "Type": "bind", "Source": "/etc", "Target": "/m", "ReadOnly": true }]);
     assert_eq!(host["Mounts"], mount);
+    assert!(!found["Mounts"].to_string().contains("/scratch"), "{found}");
     assert_eq!(host["LogConfig"], serde_json::json!({ "Type": "json-file", "Config": { "max-size": "10m" } }));
     for key in ["Links", "Isolation", "ConsoleSize", "DeviceRequests", "VolumeDriver", "Cgroup"] {
         assert!(host.as_object().unwrap().contains_key(key), "{key}");

@@ -108,6 +108,8 @@ impl Engine {
                 }))
             }
             MountSpec::Filesystem { .. } => None,
+            // Those of `--tmpfs` are in `HostConfig.Tmpfs` alone, as with Docker.
+            MountSpec::Tmpfs { target, .. } if spec.written.tmpfs.contains_key(&target.to_string()) => None,
             MountSpec::Tmpfs { target, read_only, .. } => Some(
                 json!({ "Type": "tmpfs", "Source": "", "Destination": target.to_string(), "Mode": "", "RW": !read_only, "Propagation": "" }),
             ),
