@@ -149,6 +149,11 @@ impl Components {
         self.add("times until", seconds.to_string());
     }
 
+    /// Notes that what is made has a time that the build was given.
+    pub fn set_times(&mut self, seconds: i64) {
+        self.add("times", seconds.to_string());
+    }
+
     /// The key of these components.
     pub fn key(&self) -> CacheKey {
         let mut hasher = blake3::Hasher::new();

@@ -1,5 +1,5 @@
-//! Flags as Docker's command line takes them, where the parser here does not by itself: switches with a value (`--rm=false`, `-it=true`), and a `--` behind the image, which belongs to the
-//! container's command.
+//! Flags as Docker's command line takes them, where the parser here does not by itself: switches with a value (`--rm=false`, `-it=true`), and words behind the image that look like
+//! flags (`run IMAGE -v`, `exec CONTAINER -- ls`), which belong to the container's command.
 //!
 //! What is unusual is rewritten to what means the same and is usual, before anything is parsed. A command line without either is left alone.
 
@@ -11,27 +11,36 @@ use super::commands::build::boolean;
 
 /// The arguments, the program's name first, in the form that the parser takes; `root` describes the whole command line.
 pub(super) fn normal(args: Vec<OsString>, root: impl FnOnce() -> Command) -> Vec<OsString> {
-    if !args.iter().skip(1).any(may_be_unusual) {
+    if !args.iter().skip(1).any(has_value) && !has_flag_behind_word(&args) {
         return args;
     }
-    let mut root = root();
-    root.build();
-    Rewriting { command: &root, begun: 1, done: Vec::with_capacity(args.len()) }.run(args)
+    let root = root();
+    let globals = root.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
+    Rewriting { command: root, globals, begun: 1, done: Vec::with_capacity(args.len()) }.run(args)
 }
 
-fn may_be_unusual(arg: &OsString) -> bool {
-    let Some(text) = arg.to_str() else { return false };
-    text == "--" || (text.starts_with('-') && text.rsplit_once('=').is_some_and(|(_, value)| boolean(value).is_ok()))
+/// Whether it looks like a switch with a value.
+fn has_value(arg: &OsString) -> bool {
+    arg.to_str().is_some_and(|text| text.starts_with('-') && text.rsplit_once('=').is_some_and(|(_, value)| boolean(value).is_ok()))
 }
 
-struct Rewriting<'a> {
-    command: &'a Command,
+/// Whether a word that begins with a dash follows one that does not, further on than the name of the command: that one may be an image. (Which of them is one only a description
+/// of all flags tells, and making that takes half a millisecond.)
+fn has_flag_behind_word(args: &[OsString]) -> bool {
+    let is_flag = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"-");
+    args.iter().skip(2).zip(args.iter().skip(3)).any(|(word, next)| !is_flag(word) && is_flag(next))
+}
+
+struct Rewriting {
+    command: Command,
+    /// The flags that every command takes.
+    globals: Vec<Arg>,
     /// Where the arguments of `command` begin.
     begun: usize,
     done: Vec<OsString>,
 }
 
-impl Rewriting<'_> {
+impl Rewriting {
     fn run(mut self, args: Vec<OsString>) -> Vec<OsString> {
         let mut left = args.into_iter();
         self.done.extend(left.next());
@@ -46,16 +55,21 @@ impl Rewriting<'_> {
                 _ if text.starts_with('-') && text.len() > 1 => self.short(text.to_owned()),
                 _ => {
                     if let Some(command) = self.command.find_subcommand(text) {
+                        // Its flags are described only when it is asked for.
+                        let mut command = command.clone();
+                        command.build();
                         (self.command, self.begun) = (command, self.done.len() + 1);
                         self.done.push(arg);
                         continue;
                     }
                     self.done.push(arg);
                     if self.command.get_positionals().any(Arg::is_trailing_var_arg_set) {
-                        // The parser takes the first `--` that it meets for its own.
                         let rest: Vec<OsString> = left.by_ref().collect();
-                        let own = rest.first().filter(|first| *first == "--").cloned();
-                        self.done.extend(own.into_iter().chain(rest));
+                        // The parser takes flags for its own up to the first `--`, which it keeps, or to the second word.
+                        if rest.first().is_some_and(|first| first.as_encoded_bytes().starts_with(b"-")) {
+                            self.done.push("--".into());
+                        }
+                        self.done.extend(rest);
                     }
                     continue;
                 }
@@ -73,13 +87,21 @@ impl Rewriting<'_> {
         let body = text.trim_start_matches('-');
         let (name, value) = body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value)));
         let is_it = |arg: &&Arg| arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name));
-        let found = self.command.get_arguments().find(is_it);
+        let found = self.arguments().find(is_it);
+        let wants = value.is_none() && found.is_some_and(wants_value);
         match (found.filter(|arg| is_switch(arg)), value.map(boolean)) {
             (Some(_), Some(Ok(true))) => self.done.push(format!("--{name}").into()),
-            (Some(switch), Some(Ok(false))) => self.turn_off(switch.get_long(), switch.get_short()),
+            (Some(switch), Some(Ok(false))) => {
+                let (long, short) = (switch.get_long().map(str::to_owned), switch.get_short());
+                self.turn_off(long.as_deref(), short);
+            }
             _ => self.done.push(text.clone().into()),
         }
-        value.is_none() && found.is_some_and(wants_value)
+        wants
+    }
+
+    fn arguments(&self) -> impl Iterator<Item = &Arg> {
+        self.command.get_arguments().chain(&self.globals)
     }
 
     /// Takes `-abc`, `-abc=value` or `-oVALUE`; says whether the value of the last is the next argument.
@@ -87,7 +109,7 @@ impl Rewriting<'_> {
         let (body, mut kept, mut wants) = (&text[1..], String::from("-"), false);
         for (at, letter) in body.char_indices() {
             let rest = &body[at + letter.len_utf8()..];
-            let found = self.command.get_arguments().find(|arg| arg.get_short() == Some(letter));
+            let found = self.arguments().find(|arg| arg.get_short() == Some(letter));
             let Some(switch) = found.filter(|arg| is_switch(arg)) else {
                 kept.push_str(&body[at..]);
                 wants = rest.is_empty() && found.is_some_and(wants_value);
@@ -95,7 +117,10 @@ impl Rewriting<'_> {
             };
             match rest.strip_prefix('=').map(boolean) {
                 Some(Ok(true)) => kept.push(letter),
-                Some(Ok(false)) => self.turn_off(switch.get_long(), Some(letter)),
+                Some(Ok(false)) => {
+                    let long = switch.get_long().map(str::to_owned);
+                    self.turn_off(long.as_deref(), Some(letter));
+                }
                 Some(Err(_)) => kept.push_str(&body[at..]),
                 None => {
                     kept.push(letter);
@@ -153,6 +178,13 @@ mod tests {
             ("strake run -e --rm=true i", "strake run -e --rm=true i"),
             ("strake run i -- -x", "strake run i -- -- -x"),
             ("strake run i c -- -x", "strake run i c -- -x"),
+            ("strake run --rm --entrypoint echo i -e A -v x:/y", "strake run --rm --entrypoint echo i -- -e A -v x:/y"),
+            ("strake run -v a:/b --rm i", "strake run -v a:/b --rm i"),
+            ("strake run -v a:/b --rm -it i c -e A", "strake run -v a:/b --rm -it i c -e A"),
+            ("strake --root r container create --name n i --rm=true", "strake --root r container create --name n i -- --rm=true"),
+            ("strake exec -it -u 1 c -e", "strake exec -it -u 1 c -- -e"),
+            ("strake top c -o pid", "strake top c -- -o pid"),
+            ("strake ps -a -f x=y -q", "strake ps -a -f x=y -q"),
             ("strake run -- i -- -x", "strake run -- i -- -x"),
             ("strake --root r run --privileged=T i", "strake --root r run --privileged i"),
             ("strake container rm -f=true c", "strake container rm -f c"),

@@ -202,7 +202,7 @@ pub fn main() -> ExitCode {
     }
     let mut args = std::env::args_os();
     let program = args.next();
-    if let Some(code) = supervisor(&mut args).or_else(network_service).or_else(overlay_trial).or_else(settler::settler) {
+    if let Some(code) = supervisor(&mut args).or_else(spawner).or_else(network_service).or_else(overlay_trial).or_else(settler::settler) {
         return code;
     }
     if let Some(code) = commands::oci::main(program.as_deref()) {
@@ -312,6 +312,12 @@ fn supervisor(args: &mut impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let code = supervisor_main(rest.clone(), &env::network_programs());
     commands::run::after_supervisor(&rest);
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Runs this process as the one that starts sandboxes for a build, if that is what it was started for.
+fn spawner() -> Option<ExitCode> {
+    use crate::runtime::{SPAWNER, spawner_main};
+    (std::env::args_os().nth(1)? == SPAWNER).then(|| ExitCode::from(u8::try_from(spawner_main()).unwrap_or(1)))
 }
 
 /// Runs this process as the service of a build step's network, if that is what it was started for.

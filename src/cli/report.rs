@@ -1,14 +1,14 @@
 //! How a failure is told: `error:` what could not be done, `caused by:` what stopped it, `hint:` what to do.
 
 use std::error::Error as StdError;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use crate::diag::{Diagnostic, Style, render};
 use crate::engine::{BuildOutcome, EntryDifference, Error, NotReproducible, StepDifference};
 use crate::executor::StepFailure;
 
 use super::env;
-use super::render::{ProgressMode, rawjson, seconds, size};
+use super::render::{ProgressMode, clean, rawjson, seconds, size};
 
 /// Writes to standard error; where that is closed, there is nobody to tell.
 pub(super) fn tell(text: &str) {
@@ -192,7 +192,9 @@ fn step_failed(failure: &StepFailure, place: Option<(crate::diag::SourceFile, cr
 fn last_lines(tail: &[String]) {
     if !tail.is_empty() {
         tell(&format!("--- last {} lines of output ---", tail.len()));
-        tail.iter().for_each(|line| tell(&format!("| {line}")));
+        // A terminal would do what a step tells it.
+        let is_terminal = std::io::stderr().is_terminal();
+        tail.iter().for_each(|line| tell(&format!("| {}", if is_terminal { clean(line) } else { line.clone() })));
     }
 }
 

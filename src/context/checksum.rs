@@ -388,8 +388,7 @@ fn in_parallel(threads: usize, work: &(dyn Fn() + Sync)) {
 
 /// How many threads to use for so many pieces of work.
 fn threads(wanted: usize, pieces: usize) -> usize {
-    let available = || std::thread::available_parallelism().map_or(1, usize::from);
-    let wanted = if wanted == 0 { available() } else { wanted };
+    let wanted = if wanted == 0 { crate::task::parallelism() } else { wanted };
     wanted.clamp(1, MAX_THREADS).min(pieces.max(1))
 }
 

@@ -225,7 +225,7 @@ impl LocalContext {
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") || entry.file_type() == FileType::Socket {
+            if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
             entry_path.truncate(prefix);
@@ -237,7 +237,6 @@ impl LocalContext {
             }
             let Some(examined) = self.examine(fd.as_fd(), name)? else { continue };
             match (ignored, examined.metadata.kind) {
-                (_, Kind::Socket) => {}
                 (false, _) => found.push(examined),
                 (true, Kind::Directory) => hidden.push(examined),
                 (true, _) => {}

@@ -135,10 +135,10 @@ fn files_belong_to_root_and_keep_mode_and_time() {
 }
 
 #[test]
-fn sockets_are_left_out() {
+fn sockets_are_listed() {
     let dir = directory(&["a"]);
     let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
-    assert_eq!(visible(&open(dir.path())), ["/a"]);
+    assert_eq!(visible(&open(dir.path())), ["/a", "/socket"]);
 }
 
 #[test]

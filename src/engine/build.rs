@@ -12,7 +12,7 @@ use crate::cache::BuildCache;
 use crate::cache::portable::INLINE_FIELD;
 use crate::context::{Archive, ChecksumMemo, FileStamp, LocalContext, SeenMemo, StdinInput, sniff_stdin};
 use crate::diag::{Diagnostic, Secret, SourceFile};
-use crate::executor::{self, Environment, FailedSlot, StepSettings};
+use crate::executor::{self, Environment, FailedSlot, FileTimes, StepSettings};
 use crate::graph::{
     BuildGraph, CheckScope, ContextName, Entitlements, GitSource, NamedContext, NamedContexts, NetworkMode, Op, PlanRequest, Planned,
     RemoteTree, ResolvedImages, SOURCE_DATE_EPOCH, SourceOp, plan,
@@ -273,7 +273,11 @@ impl Engine {
             context: context.tree.clone(),
             named_contexts: open_named(&given, &graph)?,
             build_name: name,
-            epoch: epoch.filter(|_| request.reproducible),
+            times: match epoch {
+                Some(seconds) if request.reproducible => FileTimes::Held(seconds),
+                Some(seconds) => FileTimes::Made(seconds),
+                None => FileTimes::Kept,
+            },
             checksums: Arc::new(SeenMemo::new(StoreMemo(self.store.clone(), AtomicU64::new(0)))),
             sources,
             network: networks(&self.options, progress, &request.steps.extra_hosts),
@@ -294,7 +298,7 @@ impl Engine {
             progress.message("building a second time, to compare");
             environment.start_over();
             let second = executor::run(graph.clone(), environment.clone()).await?;
-            let latest = environment.epoch.unwrap_or(started);
+            let latest = environment.times.latest().unwrap_or(started);
             let (store, graph) = (self.store.clone(), graph.clone());
             outcome = blocking(move || compare(&store, &graph, &outcome, &second, latest).map(|()| second)).await?;
         }
@@ -312,7 +316,7 @@ impl Engine {
         if let Some(command) = &request.test {
             self.test_image(&versions[0].image, command, &cancelled, progress).await?;
         }
-        self.name_versions(&versions).await?;
+        self.name_versions(&versions)?;
         let named = self.deliver(&mut versions, epoch, &request.tags, &mut outputs, progress).await?;
         // There is always an output, and what the first one is of is the result.
         let mut delivered = versions.swap_remove(0);
@@ -339,6 +343,8 @@ impl Engine {
     ) -> Result<Input, Error> {
         match context {
             ContextSource::Remote(tree) => remotes.read_input(tree, dockerfile, cancel).await,
+            // One small file, read in less time than another thread would need to begin.
+            ContextSource::Directory(_) if !matches!(dockerfile, DockerfileSource::Stdin) => read_input(context, dockerfile, &self.store),
             context => {
                 let store = self.store.clone();
                 blocking(move || read_input(context, dockerfile, &store)).await

@@ -139,7 +139,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the store. Builds need a `spawner`, which was started before any thread.
+    /// Opens the store. Builds need a `spawner`, which was made before any thread.
     pub fn open(options: EngineOptions, spawner: Option<Spawner>) -> Result<Engine, Error> {
         let limit = options.max_layer_size.as_deref().map(layer_limit).transpose()?;
         let store = Store::open(&options.root)?.with_layer_limit(limit);

@@ -148,6 +148,15 @@ impl Output {
         }
     }
 
+    /// Whether there is something to do for it beyond a name. In the store, layers are packed when somebody wants them; only a way of packing must be settled now.
+    fn is_written(&self) -> bool {
+        match self.to {
+            Destination::Image { .. } => !self.packing.is_default(),
+            Destination::Nothing => false,
+            _ => true,
+        }
+    }
+
     fn is_image(&self) -> bool {
         !matches!(self.to, Destination::Local(_) | Destination::Tar(_) | Destination::Nothing)
     }
@@ -265,6 +274,7 @@ impl Engine {
         let mut versions: Vec<Version> = Vec::new();
         for output in outputs.iter_mut() {
             output.packing.base_layers = base_layers;
+            output.packing.rewritten = output.version(result.epoch).files;
             if output.times.rewrite && output.epoch(result.epoch).is_none() {
                 progress.warn("rewrite-timestamp has no effect: there is no SOURCE_DATE_EPOCH");
             }
@@ -301,17 +311,11 @@ impl Engine {
     }
 
     /// Gives each version the names that it is kept by in the store.
-    pub(super) async fn name_versions(&self, versions: &[Version]) -> Result<(), Error> {
-        let named: Vec<_> = versions.iter().map(|version| (version.image.id.clone(), version.names.clone())).collect();
-        let store = self.store.clone();
-        let named = blocking(move || {
-            for (image, names) in &named {
-                names.iter().try_for_each(|name| store.tag(name, image, None).map(drop))?;
-            }
-            Ok::<_, Error>(named)
-        })
-        .await?;
-        named.iter().for_each(|(image, names)| self.tagged_all(image, names));
+    pub(super) fn name_versions(&self, versions: &[Version]) -> Result<(), Error> {
+        for version in versions {
+            version.names.iter().try_for_each(|name| self.store.tag(name, &version.image.id, None).map(drop))?;
+        }
+        versions.iter().for_each(|version| self.tagged_all(&version.image.id, &version.names));
         Ok(())
     }
 
@@ -335,6 +339,9 @@ impl Engine {
             }
             if output.push() != Push::No {
                 self.push_result(version, output, tags, progress).await?;
+                continue;
+            }
+            if !output.is_written() {
                 continue;
             }
             let (store, image, names) = (self.store.clone(), version.image.clone(), output.names(tags).to_vec());
@@ -427,10 +434,6 @@ fn write(
         pack(store, image, &output.packing)
     };
     let Some((what, to)) = output.to.place() else {
-        // In the store, layers are packed when somebody wants them; only a way of packing must be settled now.
-        if output.to == Destination::Nothing || output.packing.is_default() {
-            return Ok(None);
-        }
         let packed = packed().map_err(|source| Error::Output { to: "the store".into(), source })?;
         return Ok(Some(packed.descriptor));
     };

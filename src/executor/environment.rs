@@ -17,7 +17,7 @@ use crate::runtime::Spawner;
 use crate::store::{BuildLogs, Lease, SnapshotId, Store};
 use crate::task::CancellationToken;
 
-use super::{Error, FailedSlot, Roots, StepSettings};
+use super::{Error, FailedSlot, FileTimes, Roots, StepSettings};
 
 /// Files that come from elsewhere.
 pub trait Sources: Send + Sync {
@@ -114,9 +114,8 @@ pub struct Environment {
     pub named_contexts: BTreeMap<String, Arc<LocalContext>>,
     /// What the context and Dockerfile are called, to tell one build's steps from another's.
     pub build_name: String,
-    /// The time that the result is held to, in seconds since the epoch, where it is to be the same whenever it is made: no file is later, commands are told of it, and
-    /// what carries no time from where it comes from has this one.
-    pub epoch: Option<i64>,
+    /// What the build's own time does to files.
+    pub times: FileTimes,
     /// Remembers checksums of context files.
     pub checksums: Arc<dyn ChecksumMemo>,
     /// Images and downloads.

@@ -21,7 +21,7 @@ mod told;
 
 pub use environment::{CacheFailure, CacheLayers, Download, Environment, NetworkSource, Sources, StepNetwork};
 pub use error::{Error, StepFailure};
-pub use ops::{FailedSlot, FailedStep, ShellError};
+pub use ops::{FailedSlot, FailedStep, FileTimes, ShellError};
 pub use roots::{RootDriver, Roots};
 pub use scheduler::{Outcome, run};
 pub use settings::StepSettings;

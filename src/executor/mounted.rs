@@ -1,5 +1,5 @@
-//! The content key of a `RUN`: what its read-only mounts select of other stages counts by content, so that a stage that was built again to the same files
-//! changes nothing. (Files of the context come by their content anyway, and an image is what its ID says.)
+//! The content key of a `RUN`: what its mounts select of other stages counts by content, so that a stage that was built again to the same files changes nothing. What is
+//! written to a mount with `rw` is thrown away, so that it reads the same. (Files of the context come by their content anyway, and an image is what its ID says.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::graph::{BuildGraph, ExecMountKind, ExecOp, NodeId, Op};
 use crate::path::RootPath;
 use crate::sys::tree::{LastLink, Tree, resolve};
 
-use super::probe::label;
+use super::probe::{held_to_time, label};
 use super::{Environment, Error};
 
 /// The files of each input, by its position.
@@ -43,10 +43,11 @@ pub(super) fn content_components(
         let Some(identity) = selected.or_else(|| named(position)) else { return Ok(None) };
         identities.push(identity);
     }
-    Ok(by_content.then(|| key::exec(op, &graph.node(id).platform, &base, &identities)))
+    let node = graph.node(id);
+    Ok(by_content.then(|| held_to_time(key::exec(op, &node.platform, &base, &identities), &node.op, environment)))
 }
 
-/// Whether the input at `position` is a stage that is only mounted, and only to be read.
+/// Whether the input at `position` is a stage that is only mounted.
 fn counts_by_content(graph: &BuildGraph, input: NodeId, op: &ExecOp, position: usize) -> bool {
     let node = graph.node(input);
     let is_stage = match &node.op {
@@ -56,7 +57,6 @@ fn counts_by_content(graph: &BuildGraph, input: NodeId, op: &ExecOp, position: u
     };
     is_stage
         && op.mounts.iter().all(|mount| match &mount.kind {
-            ExecMountKind::Bind { input, writable, .. } => *input != position || !writable,
             ExecMountKind::Cache { seed: Some((input, _)), .. } => *input != position,
             _ => true,
         })

@@ -16,7 +16,7 @@ use crate::store::{Resource, SnapshotId};
 use crate::sys::tree::{Kind, Tree};
 
 use super::ops;
-use super::{Download, Environment, Error};
+use super::{Download, Environment, Error, FileTimes};
 
 /// What is known of a node before it runs.
 #[derive(Clone, Debug)]
@@ -202,10 +202,10 @@ pub(super) fn components(
     };
     let Some(base) = identity(0) else { return Ok(None) };
     match &node.op {
-        Op::Mkdir(op) => Ok(Some(held_to_time(key::mkdir(op, &base), environment))),
+        Op::Mkdir(op) => Ok(Some(held_to_time(key::mkdir(op, &base), &node.op, environment))),
         Op::Exec(op) => {
             let rest: Option<Vec<InputIdentity>> = (1..inputs.len()).map(identity).collect();
-            Ok(rest.map(|rest| held_to_time(key::exec(op, &node.platform, &base, &rest), environment)))
+            Ok(rest.map(|rest| held_to_time(key::exec(op, &node.platform, &base, &rest), &node.op, environment)))
         }
         Op::Copy(op) => {
             let mut sources = Vec::new();
@@ -225,7 +225,7 @@ pub(super) fn components(
                     },
                 });
             }
-            let mut components = held_to_time(key::copy(op, &base, &sources), environment);
+            let mut components = held_to_time(key::copy(op, &base, &sources), &node.op, environment);
             components.remember_files(files);
             Ok(Some(components))
         }
@@ -262,13 +262,15 @@ pub(super) fn content_components(
             }
         });
     }
-    Ok(Some(held_to_time(key::copy(op, &base, &sources), environment)))
+    Ok(Some(held_to_time(key::copy(op, &base, &sources), &node.op, environment)))
 }
 
 /// A step's components in this build: one with a time of its own gives other results.
-fn held_to_time(mut components: Components, environment: &Environment) -> Components {
-    if let Some(seconds) = environment.epoch {
-        components.limit_times(seconds);
+pub(super) fn held_to_time(mut components: Components, op: &Op, environment: &Environment) -> Components {
+    match environment.times {
+        FileTimes::Held(seconds) => components.limit_times(seconds),
+        FileTimes::Made(seconds) if !matches!(op, Op::Exec(_)) => components.set_times(seconds),
+        FileTimes::Made(_) | FileTimes::Kept => {}
     }
     components
 }

@@ -710,15 +710,16 @@ impl NodeWork {
         Ok(trees)
     }
 
-    /// The same files with the times that they have in a build with a time of its own: files of a context have it, since theirs only say when they came there.
+    /// The same files with the times that they have in a build with a time of its own. Where it is held to that, files of a context have it, since theirs only say when they came
+    /// there, and others keep theirs unless they are later.
     fn dated(&self, mut trees: HashMap<usize, Arc<dyn Tree>>, nodes: &[NodeId]) -> HashMap<usize, Arc<dyn Tree>> {
-        if let Some(seconds) = self.environment.epoch {
-            for (position, tree) in &mut trees {
-                let node = self.graph.node(nodes[*position]);
-                let is_context = is_context(node) || matches!(node.op, Op::Source(SourceOp::Remote(_)));
-                let rule = if is_context { ops::Rule::Always } else { ops::Rule::AtMost };
-                *tree = ops::dated(tree.clone(), rule, seconds);
-            }
+        let times = self.environment.times;
+        let Some(seconds) = times.made() else { return trees };
+        for (position, tree) in &mut trees {
+            let node = self.graph.node(nodes[*position]);
+            let is_context = is_context(node) || matches!(node.op, Op::Source(SourceOp::Remote(_)));
+            let rule = if is_context || times.latest().is_none() { ops::Rule::Always } else { ops::Rule::AtMost };
+            *tree = ops::dated(tree.clone(), rule, seconds);
         }
         trees
     }

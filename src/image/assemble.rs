@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::oci::{ChainId, DiffId, HistoryEntry, ImageConfig, ImageId, Reference};
 use crate::store::{CommittedSnapshot, ImageRecord, SnapshotId, Store};
-use crate::task::fault_point;
+use crate::task::{fault_point, in_parallel};
 
 use super::Error;
 use super::layer::{LayerOptions, diff_id_only};
@@ -73,39 +73,35 @@ pub(super) struct Layer {
     pub(super) created_at: SystemTime,
 }
 
-/// Finds out the diff IDs that nobody needed so far; several at once, since each only reads.
+/// Finds out the diff IDs that nobody needed so far; several at once, since each only reads. Mostly there are none, and no thread is started.
 fn complete(store: &Store, snapshots: &[SnapshotId]) -> Result<Vec<Layer>, Error> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut layers: Vec<Option<Result<Layer, Error>>> = (0..snapshots.len()).map(|_| None).collect();
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let results = std::sync::Mutex::new(&mut layers);
-    let work = || loop {
-        let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let Some(id) = snapshots.get(at) else { return };
-        let layer = complete_one(store, *id, &snapshots[..at]);
-        results.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[at] = Some(layer);
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(snapshots.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    layers.into_iter().flatten().collect()
+    let known: Vec<_> = snapshots.iter().map(|id| Ok(known(&committed(store, *id)?))).collect::<Result<_, Error>>()?;
+    let missing: Vec<usize> = (0..known.len()).filter(|at| known[*at].is_none()).collect();
+    let mut made = in_parallel(&missing, |at| complete_one(store, snapshots[*at], &snapshots[..*at])).into_iter();
+    known.into_iter().filter_map(|layer| layer.map(Ok).or_else(|| made.next())).collect()
 }
 
 /// Finds out the diff ID of the snapshot `id`, which lies above `below`, where nobody needed it so far.
 pub(super) fn complete_one(store: &Store, id: SnapshotId, below: &[SnapshotId]) -> Result<Layer, Error> {
-    let CommittedSnapshot { diff_id, tar_size, created_at, description, .. } =
-        store.snapshot(id)?.ok_or_else(|| Error::SnapshotGone { id: id.to_string() })?;
-    if let (Some(diff_id), Some(tar_size)) = (diff_id, tar_size) {
-        return Ok(Layer { diff_id, tar_size, created_at });
+    let found = committed(store, id)?;
+    if let Some(layer) = known(&found) {
+        return Ok(layer);
     }
     let options = LayerOptions { latest_time: None, marks: store.marks() };
     let written = diff_id_only(&store.snapshot_path(id), &store.layers_below(id, below)?, &options)
-        .map_err(|source| Error::Layer { layer: format!("of `{description}`"), source })?;
+        .map_err(|source| Error::Layer { layer: format!("of `{}`", found.description), source })?;
     store.set_diff_id(id, &written.diff_id, written.size)?;
-    Ok(Layer { diff_id: written.diff_id, tar_size: written.size, created_at })
+    Ok(Layer { diff_id: written.diff_id, tar_size: written.size, created_at: found.created_at })
+}
+
+fn committed(store: &Store, id: SnapshotId) -> Result<CommittedSnapshot, Error> {
+    store.snapshot(id)?.ok_or_else(|| Error::SnapshotGone { id: id.to_string() })
+}
+
+/// The layer of a snapshot of which everything is known.
+fn known(snapshot: &CommittedSnapshot) -> Option<Layer> {
+    let (diff_id, tar_size) = snapshot.diff_id.clone().zip(snapshot.tar_size)?;
+    Some(Layer { diff_id, tar_size, created_at: snapshot.created_at })
 }
 
 /// Gives every entry of the history that has no time one: layers that of their snapshot, the others that of the layer before them (of the first new

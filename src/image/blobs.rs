@@ -30,11 +30,16 @@ pub struct Packing {
     pub base_layers: usize,
     /// Whether the manifest is in Docker's format (schema 2) instead of OCI's.
     pub docker_types: bool,
+    /// The time that `rewrite-timestamp` has held the files of all layers above the base's to, in seconds since the epoch.
+    pub rewritten: Option<i64>,
     /// The manifest's annotations.
     pub annotations: BTreeMap<String, String>,
     /// Annotations of what points at the manifest.
     pub descriptor_annotations: BTreeMap<String, String>,
 }
+
+/// By which BuildKit says that `rewrite-timestamp` has made a layer, and for which time.
+const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 
 impl Packing {
     /// Whether nothing special is asked for.
@@ -79,6 +84,11 @@ fn put_manifest(store: &Store, image: &ImageRecord, mut layers: Vec<Descriptor>,
     };
     if packing.docker_types {
         layers.iter_mut().for_each(|layer| layer.media_type = as_docker(layer.media_type.clone()));
+    }
+    if let Some(seconds) = packing.rewritten {
+        for layer in layers.iter_mut().skip(packing.base_layers) {
+            layer.annotations.insert(REWRITTEN.to_owned(), seconds.to_string());
+        }
     }
     let config_size = store.blob_size(image.id.digest())?.unwrap_or(0);
     let manifest = Manifest {
@@ -167,7 +177,7 @@ pub(super) fn layer_blob(
 fn make_layer_blob(store: &Store, image: &ImageRecord, position: usize, spec: CompressionSpec) -> Result<Descriptor, Error> {
     let diff_id = &image.diff_ids[position];
     let failed = |source| Error::Layer { layer: diff_id.to_string(), source };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = crate::task::parallelism();
     let mut writer = store.ingest_new()?;
     // Where the layer came as an archive, its bytes are what the diff ID is of: another program's archive cannot be made again from its files.
     let blobs = store.layer_blobs(diff_id)?;

@@ -1,7 +1,7 @@
 //! Finds the command of a sandbox and executes it, inside of its root.
 //!
-//! The command and its interpreter are checked to be no magic links of `/proc` first: `/proc/self/exe` is still this program's binary on the host, and a
-//! sandbox that executed it could then open it for writing. What the kernel's `ENOENT` and `ENOEXEC` leave open is answered by looking at the file.
+//! The command and its interpreter are checked to be no magic links of `/proc` first: `/proc/self/exe` is still this program. A sandbox can exchange the file after that look; what it then
+//! executes is this program in a file that cannot be written to ([`SealedProgram`](crate::sys::SealedProgram)). What the kernel's `ENOENT` and `ENOEXEC` leave open is answered by looking at the file.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

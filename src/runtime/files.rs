@@ -16,7 +16,9 @@ pub fn mount_files(spec: &SandboxSpec) -> Result<RootDir> {
 
 fn mount(spec: &SandboxSpec) -> std::result::Result<RootDir, Failure> {
     // File systems in memory are made anew at each start, and descriptors were those of its start.
-    let lasting = |mount: &MountSpec| matches!(mount, MountSpec::Bind { source: BindSource::Path(_), .. } | MountSpec::Overlay { .. });
+    let lasting = |mount: &MountSpec| {
+        matches!(mount, MountSpec::Bind { source: BindSource::Path(_) | BindSource::Below { .. }, .. } | MountSpec::Overlay { .. })
+    };
     let mounts = spec.mounts.iter().filter(|mount| lasting(mount)).cloned().collect();
     let spec = SandboxSpec { mounts, ..spec.clone() };
     unshare(libc::CLONE_NEWNS).map_err(Failure::step("make", "a mount namespace"))?;

@@ -38,6 +38,7 @@ mod plan;
 mod reaper;
 mod rootfs;
 mod rootless;
+mod seal;
 mod seccomp;
 mod situation;
 mod spawner;
@@ -58,12 +59,13 @@ pub use launch::{Child, launch, update_limits};
 pub use namespaces::{Namespaces, SharedNamespaces, Sharing};
 pub use plan::{MountPointKind, mount_targets};
 pub use rootless::{IdMap, enter_user_namespace};
+pub use seal::seal_this_process;
 pub use seccomp::{SeccompHost, SeccompProfile, SeccompProfileError, SeccompRules};
 pub use situation::{
     CHROOT, Obstacle, SHARED_PROCESSES, Situation, can_chroot, can_mount_roots, establish, foresee, is_root, missing_capabilities,
     obstacle, shares_processes, situation,
 };
-pub use spawner::{Running, Spawner};
+pub use spawner::{Running, SPAWNER, Spawner, spawner_main};
 pub use spec::{
     BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, Isolation, MountOptions, MountSpec, NetworkMode, Privileges,
     ProcessSpec, Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize, Throttle, ThrottleKind,

@@ -308,8 +308,23 @@ impl MountSpec {
 pub enum BindSource {
     /// A path of the host.
     Path(#[serde(with = "wire::path")] PathBuf),
+    /// What a path leads to inside of a directory whose content is not trusted: it is looked for once, when it is mounted, and no link leads out.
+    Below {
+        /// The directory of the host.
+        #[serde(with = "wire::path")]
+        directory: PathBuf,
+        /// The path in it.
+        #[serde(with = "wire::root_path")]
+        path: RootPath,
+    },
     /// An open file or directory: the index in [`SandboxIo::mount_fds`](super::SandboxIo::mount_fds). Safe where the tree is not trusted.
     Descriptor(usize),
+}
+
+impl From<PathBuf> for BindSource {
+    fn from(path: PathBuf) -> BindSource {
+        BindSource::Path(path)
+    }
 }
 
 /// How mounts made later travel between the host and the sandbox.

@@ -29,7 +29,7 @@ extern "C" fn start() {
         }
     }
     for place in [&SPAWNER, &VICTIM] {
-        if let Ok(spawner) = Spawner::start() {
+        if let Ok(spawner) = Spawner::forked() {
             let _ = place.set(spawner);
         }
     }

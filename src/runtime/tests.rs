@@ -608,8 +608,11 @@ fn sandboxes_die_with_their_spawner() {
     let mut running = testing::victim().spawn(&rootfs.shell("echo on; sleep 300"), io).unwrap();
     let mut on = [0; 3];
     read.read_exact(&mut on).unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(testing::victim().pid() as i32).unwrap(), rustix::process::Signal::KILL)
-        .unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(testing::victim().pid().unwrap() as i32).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
     let begun = Instant::now();
     read.read_to_end(&mut Vec::new()).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(60));

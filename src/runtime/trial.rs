@@ -10,7 +10,7 @@ use rustix::mount::MountPropagationFlags;
 use super::error::Failure;
 use super::rootfs::{RootOptions, mount_detached};
 use crate::sys::process::unshare;
-use crate::sys::{OverlayUpper, RootfsMount};
+use crate::sys::{OverlayUpper, RootfsMount, THIS_PROGRAM};
 
 /// The first argument by which `main` knows that this process is such a trial: the others go to [`trial_main`].
 pub const TRIAL: &str = "strake-trial";
@@ -21,7 +21,7 @@ pub const TRIAL: &str = "strake-trial";
 /// What the kernel says.
 pub fn try_mount(rootfs: &RootfsMount) -> io::Result<()> {
     let RootfsMount::Overlay { lower, upper: Some(upper), userxattr } = rootfs else { return Ok(()) };
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(THIS_PROGRAM);
     command.arg(TRIAL).arg(if *userxattr { "user" } else { "trusted" }).arg(&upper.upper).arg(&upper.work).args(lower);
     let status = command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     match status.code() {

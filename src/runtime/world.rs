@@ -58,6 +58,14 @@ impl Sources {
                     let copy = clone_host_mount(path, *recursive).map_err(Failure::step("open the mount source", path.display()))?;
                     sources.push_back(Detached { mount: copy, change: Change::default() });
                 }
+                MountSpec::Bind { source: BindSource::Below { directory, path }, recursive, .. } => {
+                    let shown = directory.join(path.relative());
+                    let fail = || Failure::step("open the mount source", shown.display());
+                    let root = RootDir::open(directory).map_err(fail())?;
+                    let found = root.open_at(path.relative(), OFlags::PATH, Mode::empty(), Links::Follow).map_err(fail())?;
+                    let copy = clone_mount(found.as_fd(), Path::new(""), *recursive).map_err(fail())?;
+                    sources.push_back(Detached { mount: copy, change: Change::default() });
+                }
                 MountSpec::Bind { source: BindSource::Descriptor(_), .. } => {
                     let copy = copies.next().ok_or(Failure::Invalid { spec: false })?;
                     sources.push_back(Detached { mount: copy, change: Change::default() });

@@ -386,7 +386,7 @@ fn tree_bytes(path: &Path) -> u64 {
 
 /// Walks trees, on all cores.
 fn walk_all(trees: Vec<(SnapshotId, PathBuf)>) -> Vec<(SnapshotId, Walked)> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(trees.len()).max(1);
+    let threads = crate::task::parallelism().min(trees.len()).max(1);
     let next = std::sync::atomic::AtomicUsize::new(0);
     let work = || {
         let mut walked = Vec::new();

@@ -11,6 +11,7 @@ pub mod netlink;
 pub mod owner;
 pub mod privilege;
 pub mod process;
+mod program;
 mod root_dir;
 pub mod signals;
 pub mod tree;
@@ -18,4 +19,5 @@ pub mod xattr;
 
 pub use descriptor_path::descriptor_path;
 pub use mount::{OverlayUpper, RootfsMount};
+pub use program::{SealedProgram, THIS_PROGRAM, is_sealed};
 pub use root_dir::{Links, RootDir};

@@ -3,7 +3,7 @@
 mod fault;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub use fault::{FAULT_POINTS, FaultPlan, fault_point};
 pub use tokio_util::sync::CancellationToken;
@@ -23,9 +23,15 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
+/// How many threads can work at the same time. Asked of the system once: the limits of a container are in files of its control groups.
+pub fn parallelism() -> usize {
+    static FOUND: OnceLock<usize> = OnceLock::new();
+    *FOUND.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// Does something with each of `items`, on all cores; what comes of it is in their order.
 pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len()).max(1);
+    let threads = parallelism().min(items.len()).max(1);
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(items.len())));
     let worker = || {
         loop {

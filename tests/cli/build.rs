@@ -1,5 +1,7 @@
 //! What a build makes: config, history and files of the image, and where the result goes.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 
 use crate::common::{Image, Registry, World, able, image, wait_for, world};
@@ -148,7 +150,7 @@ literal.txt
 fn copied_files_have_the_owner_and_mode_that_the_flags_say() {
     let Some(world) = world() else { return };
     world.write("dir/a", "a").write("dir/b", "b").write("plain", "p");
-    std::fs::set_permissions(world.context().join("plain"), std::os::unix::fs::PermissionsExt::from_mode(0o4751)).unwrap();
+    std::fs::set_permissions(world.context().join("plain"), PermissionsExt::from_mode(0o4751)).unwrap();
     let text = "FROM localhost/busybox\nCOPY --chown=nobody:staff --chmod=0640 dir/a /a\nCOPY --chown=12:34 dir /d/\nCOPY plain /\nCOPY --chmod=u=rwX,go=rX dir/b /b\n";
     let tree = world.image(text, &[]).tree();
     let of = |path: &str| (tree[path].uid, tree[path].gid, tree[path].mode);
@@ -256,16 +258,41 @@ fn a_dockerfile_or_a_whole_context_comes_from_standard_input() {
     assert_eq!(world.strake(["build", "-q", "-"]).stdin("FROM localhost/busybox\nLABEL x=1\n").ok().stdout.trim().len(), 71);
 }
 
+/// The checksums of compressed archives stand behind the end of the archive in them.
+#[test]
+fn damaged_archives_are_not_added() {
+    let Some(world) = world() else { return };
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(600);
+    tar.append_data(&mut header, "f", &[b'A'; 600][..]).unwrap();
+    let tar = tar.into_inner().unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    std::io::Write::write_all(&mut gzip, &tar).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let mut changed = gzip.clone();
+    let content = changed.windows(4).position(|bytes| bytes == b"AAAA").unwrap();
+    changed[content + 10] = b'B';
+    let text = "FROM scratch\nADD a.tgz /\n";
+    assert_eq!(world.write("a.tgz", &gzip).image(text, &[]).tree()["f"].content.len(), 600);
+    for damaged in [&changed, &gzip[..gzip.len() - 20], &gzip[..gzip.len() - 4]] {
+        world.write("a.tgz", damaged).build(text, &[]).fails().says(&["Dockerfile:2", "cannot read the archive"]);
+    }
+}
+
 #[test]
 fn results_are_written_as_directory_tar_and_both_archives() {
     let Some(world) = world() else { return };
-    let text = "FROM localhost/busybox AS b\nRUN mkdir /o && echo hi > /o/file && ln -s file /o/link && chown 5:6 /o/file && chmod 2750 /o\nFROM scratch\nCOPY --from=b /o /o\n";
+    let text = "FROM localhost/busybox AS b\nRUN mkdir /o && echo hi > /o/file && ln -s file /o/link && chown 5:6 /o/file && chmod 2750 /o && cp /bin/busybox /o/su && chmod 4755 /o/su\nFROM scratch\nCOPY --from=b /o /o\n";
     let (dir, tar, docker, oci) = (world.path("out"), world.path("out.tar"), world.path("docker.tar"), world.path("oci.tar"));
     for (kind, path) in [("local", &dir), ("tar", &tar), ("docker", &docker), ("oci", &oci)] {
         world.build(text, &["-t", "example/out:1", "-o", &format!("type={kind},dest={}", path.display())]).ok();
     }
     assert_eq!(std::fs::read(dir.join("o/file")).unwrap(), b"hi\n");
     assert_eq!(std::fs::read_link(dir.join("o/link")).unwrap().to_str(), Some("file"));
+    let mode = |name: &str| std::fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode("o/su"), 0o4755);
     let tree = image::entries(&std::fs::read(&tar).unwrap());
     assert_eq!((tree["o/file"].uid, tree["o/file"].gid, tree["o/file"].content.as_slice()), (5, 6, &b"hi\n"[..]));
     let docker = Image::docker_archive(&docker);

@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::common::terminal::Terminal;
-use crate::common::{Done, World, able, world};
+use crate::common::{Done, World, able, wait_for, world};
 
 /// A world with a compiler.
 fn world_with_cc() -> Option<World> {
@@ -331,6 +333,33 @@ fn a_mount_point_that_is_exchanged_meanwhile_stays_inside() {
     }
 }
 
+/// CVE-2024-23651 of BuildKit: the source of a mount is exchanged for a link between the look at it and the mounting.
+#[test]
+fn a_part_of_a_volume_that_is_exchanged_meanwhile_stays_inside() {
+    let Some(world) = world_with_cc() else { return };
+    let out = treasure(&world);
+    let source = r#"
+        #define _GNU_SOURCE
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        int main(int count, char **names) { for (;;) syscall(SYS_renameat2, AT_FDCWD, names[1], AT_FDCWD, names[2], 2); }
+    "#;
+    let swap = world.program("swap", source, &[]);
+    fs::copy(swap, world.context().join("swap")).unwrap();
+    world.build("FROM localhost/busybox\nCOPY swap /swap\n", &["-t", "swaps"]).ok();
+    let flip = format!("mkdir /v/d; ln -s {} /v/l; exec /swap /v/d /v/l", out.display());
+    world.strake(["run", "-d", "--name", "flip", "-v", "parts:/v", "swaps", "sh", "-c", &flip]).ok();
+    for _ in 0..30 {
+        let mount = "type=volume,src=parts,dst=/x,volume-subpath=d";
+        let done =
+            world.strake(["run", "--rm", "--network", "none", "--mount", mount, "swaps", "sh", "-c", "cat /x/secret; touch /x/mine"]).run();
+        assert!(!done.stdout.contains("untouched"), "{done}");
+        is_untouched(&out);
+    }
+}
+
 /// CVE-2018-15664 and CVE-2019-14271 of Docker: copying while the container exchanges directories for links, and programs of the image that the copier loads.
 #[test]
 fn copies_cannot_be_led_out() {
@@ -493,4 +522,70 @@ fn the_callers_terminal_is_out_of_reach() {
     let mut terminal = Terminal::start(command, 24, 80);
     terminal.expect("open=0");
     terminal.end();
+}
+
+/// CVE-2019-5736: whoever comes to hold the program that entered a container can do so beyond the end of that process, when the kernel does not refuse to write to it any more.
+#[test]
+fn the_program_that_enters_containers_cannot_be_written_to_from_inside() {
+    let Some(world) = world() else { return };
+    // A copy that nobody else executes, as the kernel writes to no program that is.
+    let copy = world.path("strake");
+    fs::copy(env!("CARGO_BIN_EXE_strake"), &copy).unwrap();
+    let own = fs::metadata(&copy).unwrap();
+    let strake = |args: &[&str]| world.program_at(copy.to_str().unwrap(), args);
+    // All processes that were executed from the binary and start sandboxes, or are in one: held open as a container would.
+    let held = |file: &str, text: &str| -> Vec<fs::File> {
+        let pids = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let is_meant = |pid: &Path| fs::read(pid.join(file)).is_ok_and(|found| String::from_utf8_lossy(&found).contains(text));
+        let found = pids.filter(|pid| is_meant(pid)).filter_map(|pid| fs::File::open(pid.join("exe")).ok());
+        let is_own = |file: &fs::File| file.metadata().is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino()));
+        found.filter(is_own).collect()
+    };
+    let is_out_of_reach = |files: Vec<fs::File>, what: &str| {
+        assert!(!files.is_empty(), "no process is {what}");
+        for file in files {
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+            wait_for(what, 20, || {
+                let error = fs::File::options().write(true).open(&path).unwrap_err();
+                // As long as it is executed, the kernel refuses in another way.
+                assert!([30, 26].contains(&error.raw_os_error().unwrap()), "{what}: {error}");
+                error.raw_os_error() == Some(30)
+            });
+        }
+    };
+    strake(&["run", "-d", "--name", "held", "localhost/busybox", "sleep", "600"]).ok();
+    let supervisors = held("cmdline", &format!("strake-supervisor\0detached\0{}", world.root().display()));
+    strake(&["rm", "-f", "held"]).ok();
+    is_out_of_reach(supervisors, "the supervisor of a container");
+    world.write("Dockerfile", "FROM localhost/busybox\nRUN sleep 600\n");
+    let mut build = strake(&["build", "--no-cache", world.context().to_str().unwrap()]).start();
+    let mut spawners = Vec::new();
+    wait_for("a spawner", 30, || {
+        spawners = held("status", &format!("PPid:\t{}\n", build.id()));
+        !spawners.is_empty()
+    });
+    build.kill().unwrap();
+    build.wait().unwrap();
+    is_out_of_reach(spawners, "the spawner of a build");
+    // An OCI container that was created: its first process is the program until it is started.
+    let bundle = world.path("bundle");
+    fs::create_dir_all(bundle.join("rootfs/proc")).unwrap();
+    fs::create_dir_all(bundle.join("rootfs/dev")).unwrap();
+    fs::create_dir_all(bundle.join("rootfs/bin")).unwrap();
+    fs::copy("/bin/busybox", bundle.join("rootfs/bin/sh")).unwrap();
+    strake(&["oci", "spec", "-b", bundle.to_str().unwrap()]).ok();
+    let config = fs::read_to_string(bundle.join("config.json")).unwrap().replace("\"terminal\": true", "\"terminal\": false");
+    fs::write(bundle.join("config.json"), config).unwrap();
+    let root = world.path("oci");
+    // The streams of `create` are those of the container.
+    let oci = |args: &[&str]| {
+        let mut command = std::process::Command::new(&copy);
+        command.args(["oci", "--root", root.to_str().unwrap()]).args(args);
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success(), "{args:?}: {status}");
+    };
+    oci(&["create", "-b", bundle.to_str().unwrap(), "created"]);
+    let created = held("cmdline", bundle.to_str().unwrap());
+    oci(&["delete", "-f", "created"]);
+    is_out_of_reach(created, "the first process of an OCI container");
 }

@@ -169,3 +169,20 @@ fn limits_of_the_container_hold_for_commands_in_it() {
     let done = exec(&world, &["c", "sh", "-c", script]);
     done.says(&["fork"]);
 }
+
+/// Docker's `SetInterspersed(false)`: what follows the image, or the container's name, is none of our flags.
+#[test]
+fn words_behind_the_image_belong_to_the_command_whatever_they_look_like() {
+    let Some(world) = world() else { return };
+    let said = |args: &[&str]| world.strake(args).ok().stdout;
+    assert_eq!(said(&["run", "--rm", "--entrypoint", "echo", "localhost/busybox", "-p", "A", "-v", "x:/y"]), "-p A -v x:/y\n");
+    assert_eq!(said(&["run", "--rm", "--entrypoint", "sh", "localhost/busybox", "-c", "echo $0", "--rm=false"]), "--rm=false\n");
+    assert_eq!(said(&["volume", "ls", "-q"]), "");
+    world.strake(["create", "--name", "made", "--entrypoint", "echo", "localhost/busybox", "--rm", "--help"]).ok();
+    assert_eq!(said(&["start", "-a", "made"]), "--rm --help\n");
+    world.strake(["run", "-d", "--name", "runs", "localhost/busybox", "sleep", "60"]).ok();
+    let done = world.strake(["exec", "-e", "A=1", "runs", "-e", "B=2"]).run();
+    assert_eq!(done.code, 127, "{done}");
+    assert!(said(&["top", "runs", "-o", "pid,args"]).contains("sleep 60"));
+    world.strake(["rm", "-f", "runs", "made"]).ok();
+}

@@ -57,7 +57,7 @@ fn source_date_epoch_dates_what_a_build_adds_and_nothing_of_its_base() {
     let image = built(&world, text, &[], &[("SOURCE_DATE_EPOCH", EPOCH)]);
     assert_eq!(new_dates(&image), [DATE, DATE, DATE]);
     assert_eq!(dates(&image)[..3], dates(&base)[..3]);
-    // Files keep their times, and commands see only what the Dockerfile declares.
+    // What commands write keeps its time, and they see only what the Dockerfile declares.
     assert!(image.tree()["seen"].mtime > 1_700_000_000);
     assert_eq!(image.tree()["seen"].content, b"none\n");
     let args = ["--build-arg", "SOURCE_DATE_EPOCH=5"];
@@ -71,6 +71,42 @@ fn source_date_epoch_dates_what_a_build_adds_and_nothing_of_its_base() {
     assert_eq!((new_dates(&image)[0].as_str(), image.tree()["seen"].content.as_slice()), ("1970-01-01T00:00:07Z", &b"7\n"[..]));
     for (value, said) in [("tomorrow", "`tomorrow`"), ("999999999999", "999999999999")] {
         world.build(text, &["--build-arg", &format!("SOURCE_DATE_EPOCH={value}")]).fails().says(&[said]);
+    }
+}
+
+/// As in BuildKit (`dispatchCopy` and `dispatchWorkdir` give the time to all that they make): later files are lowered, earlier ones raised.
+#[test]
+fn with_source_date_epoch_what_is_copied_and_made_has_that_time_but_what_is_unpacked_its_own() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox AS stage\nRUN mkdir /s; touch -d @1000 /s/old\nFROM localhost/busybox\nWORKDIR /made/deep\nCOPY d /new/dir/\nCOPY <<E /doc\nx\nE\n\
+                COPY --from=stage /s /s\nCOPY --link f /link/f\nADD a.tar /out/\nRUN touch /ran\n";
+    world.write("d/sub/f", "f").write("f", "f");
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(5000);
+    std::fs::File::open(world.context().join("d/sub/f")).unwrap().set_modified(old).unwrap();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_mtime(1234);
+    header.set_mode(0o644);
+    header.set_size(1);
+    tar.append_data(&mut header, "unpacked", &b"u"[..]).unwrap();
+    world.write("a.tar", tar.into_inner().unwrap());
+    let tree = built(&world, text, &[], &[("SOURCE_DATE_EPOCH", EPOCH)]).tree();
+    for path in ["made", "made/deep", "new", "new/dir", "new/dir/sub", "new/dir/sub/f", "doc", "s", "s/old", "link", "link/f", "out"] {
+        assert_eq!(tree[path].mtime.to_string(), EPOCH, "{path}");
+    }
+    assert_eq!(tree["out/unpacked"].mtime, 1234);
+    assert!(tree["ran"].mtime > 1_700_000_000);
+    // So builds at different times are the same, without `rewrite-timestamp`.
+    let text = "FROM localhost/busybox\nWORKDIR /w\nCOPY f /new/\nCOPY <<E /doc/\nx\nE\n";
+    let args = ["--no-cache"];
+    let first = built(&world, text, &args, &[("SOURCE_DATE_EPOCH", EPOCH)]);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    world.write("f", "f");
+    assert_eq!(first.manifest, built(&world, text, &args, &[("SOURCE_DATE_EPOCH", EPOCH)]).manifest);
+    // A result with one time is not taken for that with another, or with none.
+    for (value, expected) in [("7", Some(7)), ("", None)] {
+        let mtime = built(&world, text, &[], &[("SOURCE_DATE_EPOCH", value)]).tree()["w"].mtime;
+        assert!(expected.map_or(mtime > 1_700_000_000, |expected| mtime == expected), "{value}: {mtime}");
     }
 }
 
@@ -128,6 +164,13 @@ fn rewrite_timestamp_lowers_times_in_new_layers_only_and_never_raises_them() {
         |image: &Image| -> Vec<u64> { image.layers[1..].iter().flat_map(|layer| layer.values().map(|entry| entry.mtime)).collect() };
     assert!(times(&one).iter().any(|time| *time > 1_700_000_000));
     assert!(times(&two).iter().all(|time| *time <= 1_600_000_000), "{:?}", times(&two));
+    let marked = |image: &Image| -> Vec<Value> {
+        let layers = image.manifest["layers"].as_array().unwrap();
+        layers.iter().map(|layer| layer["annotations"]["buildkit/rewritten-timestamp"].clone()).collect()
+    };
+    assert!(marked(&one).iter().all(Value::is_null));
+    let expected: Vec<Value> = marked(&two).iter().enumerate().map(|(at, _)| if at == 0 { Value::Null } else { EPOCH.into() }).collect();
+    assert_eq!(marked(&two), expected);
     let tree = two.tree();
     for (path, time) in [("w", 1_600_000_000), ("w/new", 1_600_000_000), ("w/link", 1_600_000_000), ("w/old", 1000), ("etc", 1_600_000_000)]
     {
@@ -151,7 +194,8 @@ fn rewrite_timestamp_lowers_times_in_new_layers_only_and_never_raises_them() {
     let other = Image::oci_archive(&rewritten);
     assert_eq!((other.tree()["w/new"].mtime, other.tree()["w/old"].mtime), (1_500_000_000, 1000));
     world.build(text, &args("SOURCE_DATE_EPOCH=")).ok().says(&["rewrite-timestamp has no effect"]);
-    assert_eq!(Image::oci_archive(&rewritten).manifest["layers"], one.manifest["layers"]);
+    let layers = Image::oci_archive(&rewritten).manifest["layers"].clone();
+    assert_eq!(layers, built(&world, text, &[], &[]).manifest["layers"]);
 }
 
 #[test]

@@ -235,6 +235,22 @@ fn a_tmpfs_has_its_size_and_a_secret_its_owner_mode_and_variable() {
 }
 
 #[test]
+fn a_mount_that_cannot_be_is_told_at_its_place() {
+    let Some(world) = world() else { return };
+    let stage = "FROM localhost/busybox\nRUN touch /file && mkdir /dir\n";
+    for (mount, said) in [
+        ("type=tmpfs,target=/file", "cannot make the directory `/file`"),
+        ("type=tmpfs,target=/file/below", "cannot make the directory `/file`"),
+        ("type=bind,target=/bin/sh/x", "cannot make the directory `/bin/busybox`"),
+        ("type=bind,source=f,target=/dir", "cannot replace the directory `/dir`"),
+        ("type=bind,source=nope,target=/x", "`/nope` was not found"),
+    ] {
+        let text = format!("{stage}RUN --mount={mount} true\n");
+        world.write("f", "f").build(&text, &[]).fails().says(&["Dockerfile:3", said]);
+    }
+}
+
+#[test]
 fn an_interrupt_leaves_no_mount_process_or_control_group() {
     let Some(world) = world() else { return };
     let before = groups();

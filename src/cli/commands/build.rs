@@ -196,8 +196,8 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
     if let Err(error) = [&args.iidfile, &args.metadata_file].into_iter().flatten().try_for_each(|path| forget(path)) {
         return fail(error);
     }
-    // Before the runtime: the process that starts sandboxes must be forked while there is one thread.
-    let spawner = match Spawner::start() {
+    // Before the runtime: where the process that starts sandboxes has to be forked, there must be one thread.
+    let spawner = match Spawner::new() {
         Ok(spawner) => spawner,
         Err(error) => return fail(Error::Runtime(error)),
     };

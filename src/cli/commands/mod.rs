@@ -63,6 +63,7 @@ use rustix::fs::Access;
 use crate::engine::{Engine, Error};
 use crate::oci::Reference;
 use crate::runtime::Spawner;
+use crate::task::parallelism;
 
 use super::{Global, env, report};
 
@@ -124,7 +125,7 @@ fn on_runtime<E, F, T>(open: impl FnOnce() -> Result<E, Error>, work: impl FnOnc
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(512).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(parallelism()).enable_all().max_blocking_threads(512).build();
     let runtime = runtime.map_err(|source| Error::Io { action: "start", path: "the asynchronous runtime".into(), source })?;
     let opened = open()?;
     let result = runtime.block_on(work(opened));

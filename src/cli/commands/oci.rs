@@ -17,7 +17,7 @@ use crate::cli::table::Table;
 use crate::cli::{env, report};
 use crate::parser::signals;
 use crate::runtime::bundle::{self, Containers, CreateOptions, ExecOptions, Made, Process, Resources, Status};
-use crate::runtime::container::LocalIo;
+use crate::runtime::{self, container::LocalIo};
 
 /// By which names this program is an OCI runtime.
 const NAMES: [&str; 2] = ["strake-oci", "strake-runtime"];
@@ -333,6 +333,12 @@ pub(in crate::cli) fn main(program: Option<&OsStr>) -> Option<ExitCode> {
         }
     };
     let log = Log { path: arguments.log.clone(), format: arguments.log_format };
+    if matches!(arguments.verb, Verb::Create(_) | Verb::Run(_) | Verb::Exec(_))
+        && let Err(error) = runtime::seal_this_process(std::env::args_os())
+    {
+        log.error(&format!("cannot start again as a program that nobody can write to: {error}"));
+        return Some(ExitCode::FAILURE);
+    }
     Some(match run(arguments, &log) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {

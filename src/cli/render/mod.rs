@@ -16,6 +16,7 @@ use crate::cli::env;
 use crate::progress::{Event, Explanation, Progress, Sink, Verdict};
 
 pub(in crate::cli) use profile::Profile;
+pub(in crate::cli) use screen::clean;
 pub(in crate::cli) use summary::Summary;
 
 /// `--progress`.

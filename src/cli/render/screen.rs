@@ -7,7 +7,7 @@ const TAB: usize = 8;
 
 /// What a terminal would show of one line, as text alone: without escape sequences and control characters, with tabs as blanks, and with what was written
 /// over after a carriage return or backspace gone.
-pub(super) fn clean(text: &str) -> String {
+pub(in crate::cli) fn clean(text: &str) -> String {
     // What was written after the last carriage return covers the rest, unless nothing came.
     let text = text.trim_end_matches(['\r', '\n']);
     let text = text.rsplit('\r').next().unwrap_or(text);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::executor::RootDriver;
 use crate::executor::ops::{self, CopyRequest, CopySource};
@@ -362,18 +362,18 @@ fn absolute(target: &str) -> Result<RootPath, String> {
     if path.is_root() { Err("nothing can be mounted on `/`".to_owned()) } else { Ok(path) }
 }
 
-/// The path of the host that a mount shows.
+/// The path of the host that a mount shows, or that it shows a part of.
 pub(super) fn bind_path(mount: &MountSpec) -> Option<&PathBuf> {
     match mount {
-        MountSpec::Bind { source: BindSource::Path(path), .. } => Some(path),
+        MountSpec::Bind { source: BindSource::Path(path) | BindSource::Below { directory: path, .. }, .. } => Some(path),
         _ => None,
     }
 }
 
 /// A bind mount with everything below it.
-pub(super) fn bind(source: PathBuf, target: RootPath, is_file: bool, read_only: bool) -> MountSpec {
+pub(super) fn bind(source: impl Into<BindSource>, target: RootPath, is_file: bool, read_only: bool) -> MountSpec {
     MountSpec::Bind {
-        source: BindSource::Path(source),
+        source: source.into(),
         target,
         is_file,
         read_only,
@@ -473,15 +473,16 @@ impl Engine {
     }
 }
 
-/// A part of a volume. No link in the volume leads out of it.
+/// A part of a volume. No link in the volume leads out of it, also if another container with that volume changes it meanwhile: it is looked for again when it is mounted.
 fn below(volume: &Path, subpath: &RootPath, target: &RootPath, read_only: bool) -> Result<MountSpec, Error> {
     let shown = volume.join(subpath.relative());
     let failed = |source| Error::Io { action: "mount", path: shown.clone(), source };
     let root = RootDir::open(volume).map_err(failed)?;
     let found = root.open_at(subpath.relative(), OFlags::PATH, Mode::empty(), Links::Follow).map_err(failed)?;
-    let real = std::fs::read_link(crate::sys::descriptor_path(&found)).map_err(failed)?;
-    let is_file = !real.is_dir();
-    Ok(bind(real, target.clone(), is_file, read_only))
+    let stat = rustix::fs::fstat(&found).map_err(|errno| failed(errno.into()))?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+    let source = BindSource::Below { directory: volume.to_owned(), path: subpath.clone() };
+    Ok(bind(source, target.clone(), is_file, read_only))
 }
 
 fn is_empty(path: &Path) -> Result<bool, Error> {

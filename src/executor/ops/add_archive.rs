@@ -52,6 +52,8 @@ pub(super) fn unpack(
             copied.bytes += unpacker.member(&member, &mut archive, copied.entries)?;
             copied.entries += 1;
         }
+        // The checksums of compressed archives are at their end.
+        archive.finish().map_err(|source| Error::ReadArchive { entries: copied.entries, source })?;
         unpacker.finish()
     })?;
     Ok((copied, known))

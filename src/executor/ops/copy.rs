@@ -249,6 +249,9 @@ fn copy_sources(
                 let roots = select(tree.as_ref(), pattern, Naming::of(request.parents, request.with_way))?;
                 copier.is_alone = is_alone && roots.len() == 1;
                 copier.diff = diff.filter(|_| copier.is_alone);
+                if roots.is_empty() && request.parents {
+                    upper.enter_all(&destination.path, &copier.made)?;
+                }
                 for root in roots {
                     copier.root(tree.as_ref(), &root, copied)?;
                 }

@@ -38,7 +38,7 @@ pub(super) fn run<P: Send>(
             None => return Ok(()),
         }
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let threads = crate::task::parallelism().min(MAX_THREADS);
     let crew = Crew { queue: Mutex::new(Queue { pieces: VecDeque::new(), ended: false, failure: None }), wake: Condvar::new() };
     std::thread::scope(|scope| {
         for _ in 1..threads {

@@ -15,6 +15,36 @@ use crate::store::view::is_whiteout_stat;
 use crate::sys::inode::Xattrs;
 use crate::sys::tree::{DirEntry, Metadata, Tree};
 
+/// What a build's own time, in seconds since the epoch, does to files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileTimes {
+    /// The build has none, and files keep theirs.
+    #[default]
+    Kept,
+    /// What `COPY`, `ADD` and `WORKDIR` make has this time, as in BuildKit with `SOURCE_DATE_EPOCH`; files of archives keep theirs, and so does what commands make.
+    Made(i64),
+    /// The result is to be the same whenever it is made: no file is later, commands are told of it, and what carries no time from where it comes from has this one.
+    Held(i64),
+}
+
+impl FileTimes {
+    /// The time that no file of the result is later than.
+    pub fn latest(self) -> Option<i64> {
+        match self {
+            FileTimes::Held(seconds) => Some(seconds),
+            FileTimes::Kept | FileTimes::Made(_) => None,
+        }
+    }
+
+    /// The time of what is made without one of its own.
+    pub fn made(self) -> Option<i64> {
+        match self {
+            FileTimes::Made(seconds) | FileTimes::Held(seconds) => Some(seconds),
+            FileTimes::Kept => None,
+        }
+    }
+}
+
 /// What the times of a tree become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::executor) enum Rule {

@@ -68,7 +68,7 @@ pub fn run(
     .map_err(failed)?;
     let active = environment.store.prepare()?;
     // A base image may name a working directory that it does not have.
-    let time = environment.epoch.map(|seconds| (seconds, 0));
+    let time = environment.times.latest().map(|seconds| (seconds, 0));
     make_dir(&tree, &active.fs_path(), &op.workdir, Owner { uid: 0, gid: 0 }, 0o755, time).map_err(failed)?;
 
     let mut root = copied.then(|| environment.roots.take(&environment.store, base)).transpose()?;
@@ -81,7 +81,7 @@ pub fn run(
         Some(root) => root.mount(false),
         None => environment.store.rootfs(base, Some(&active), Some(&scratch.stubs)),
     };
-    let mut spec = SandboxSpec::new(rootfs, process(op, &user, &held.env, environment.epoch));
+    let mut spec = SandboxSpec::new(rootfs, process(op, &user, &held.env, environment.times.latest()));
     spec.volatile = true;
     spec.hostname = hostname;
     spec.mounts = mounts;
@@ -99,7 +99,7 @@ pub fn run(
     } else {
         make_stubs(&tree, &active.fs_path(), &scratch.stubs, &spec).map_err(failed)?;
     }
-    if let Some(seconds) = environment.epoch {
+    if let Some(seconds) = environment.times.latest() {
         for path in [active.fs_path(), scratch.stubs.clone(), scratch.files.clone()] {
             limit_times(&path, seconds).map_err(|source| Error::Io { action: "set the times of files in", path, source })?;
         }
@@ -137,9 +137,9 @@ pub fn run(
     scratch.remove()?;
     if let Some(root) = &mut root {
         aside.iter().for_each(|aside| root.overlook(aside));
-        root.collect(&tree, &layer, environment.epoch)?;
+        root.collect(&tree, &layer, environment.times.latest())?;
     }
-    let id = commit(layer, step, 0, environment.epoch)?;
+    let id = commit(layer, step, 0, environment.times.latest())?;
     if let Some(root) = root {
         environment.roots.keep([base, &[id]].concat(), root)?;
     }
@@ -484,7 +484,7 @@ fn fill_cache_mount(
             (mode, uid, gid) = (own.mode, own.uid, own.gid);
         }
         let source = super::CopySource::Tree { tree: std::sync::Arc::new(tree), pattern: source.clone() };
-        let created_time = environment.epoch.map(|seconds| (seconds, 0));
+        let created_time = environment.times.latest().map(|seconds| (seconds, 0));
         let request = super::CopyRequest { created_time, ..super::CopyRequest::fill(source) };
         let nothing = view(&environment.store, &[])?;
         super::copy(&nothing, path, &request).map_err(|source| Error::Files { step: Box::new(step.clone()), source, hint: None })?;

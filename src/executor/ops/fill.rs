@@ -109,7 +109,7 @@ impl<'scope, 'env> Filler<'scope, 'env> {
     }
 
     fn start(&mut self) {
-        if std::thread::available_parallelism().map_or(1, usize::from) == 1 {
+        if crate::task::parallelism() == 1 {
             return;
         }
         let Mode::Here(worker) = &mut self.mode else { return };

@@ -32,6 +32,7 @@ mod users_tests;
 mod walk;
 
 pub use copy::{Aids, ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, copy_with, octal};
+pub use dates::FileTimes;
 pub(super) use dates::{Rule, dated};
 pub use error::{BadEntry, Error};
 pub use exec::TAIL_LINES;

@@ -86,6 +86,9 @@ fn select_last(tree: &dyn Tree, pattern: &str) -> Result<Vec<SourceRoot>, Error>
     };
     let plain = !Pattern::is_wildcard(pattern);
     let written = RootPath::new(pattern);
+    if paths.is_empty() {
+        check_fixed_part(tree, &written)?;
+    }
     let mut roots = Vec::with_capacity(paths.len());
     for path in paths {
         let read_error = |source| Error::Read { path: path.clone(), source };
@@ -98,6 +101,18 @@ fn select_last(tree: &dyn Tree, pattern: &str) -> Result<Vec<SourceRoot>, Error>
         }
     }
     Ok(roots)
+}
+
+/// Fails where the directory that a wildcard is to match in is not there: that is a mistake, where a wildcard without matches is none.
+fn check_fixed_part(tree: &dyn Tree, pattern: &RootPath) -> Result<(), Error> {
+    let is_fixed = |part: &&OsStr| part.to_str().is_none_or(|part| !Pattern::is_wildcard(part));
+    let fixed = pattern.components().take_while(is_fixed).fold(RootPath::root(), |path, part| path.join(part));
+    let read_error = |source| Error::Read { path: fixed.clone(), source };
+    let resolved = resolve(tree, &fixed, LastLink::Follow).map_err(read_error)?;
+    match tree.metadata(&resolved).map_err(read_error)? {
+        Some(_) => Ok(()),
+        None => Err(missing(tree, fixed)),
+    }
 }
 
 fn missing(tree: &dyn Tree, path: RootPath) -> Error {

@@ -50,11 +50,13 @@ pub fn copy_step(
     contexts: &[Arc<LocalContext>],
     download: &DownloadOf<'_>,
 ) -> Result<SnapshotId, BuildError> {
-    let epoch = environment.epoch;
+    let made = environment.times.made();
+    // Directories of the base into which something came have the time of now; what was unpacked has its own.
+    let latest = environment.times.latest().or(made.filter(|_| op.unpack == OpUnpack::Never));
     let view = view(&environment.store, base)?;
     let owner = op.chown.as_ref().map(|spec| owner_of(environment, step, &view, spec)).transpose()?;
     let request = CopyRequest {
-        sources: op.sources.iter().filter_map(|source| copy_source(source, trees, download, epoch)).collect(),
+        sources: op.sources.iter().filter_map(|source| copy_source(source, trees, download, made)).collect(),
         destination: op.destination.clone(),
         workdir: op.workdir.clone(),
         chown: owner,
@@ -68,7 +70,7 @@ pub fn copy_step(
             OpUnpack::Local => Unpack::Sniff,
             OpUnpack::Always => Unpack::Always,
         },
-        created_time: epoch.map(|seconds| (seconds, 0)),
+        created_time: made.map(|seconds| (seconds, 0)),
     };
     let active = environment.store.prepare()?;
     if op.link {
@@ -78,11 +80,11 @@ pub fn copy_step(
     let store = &environment.store;
     let sharing = Sharing::new(&*environment.checksums);
     // Times that are held to the build's own are set afterwards, which nobody may do to a shared file.
-    let sharing = match earlier.filter(|_| epoch.is_none()) {
+    let sharing = match earlier.filter(|_| made.is_none()) {
         Some(id) => sharing.with(&store.snapshot_path(id), &store.snapshot_list_path(id)),
         None => sharing,
     };
-    let options = LayerOptions { latest_time: epoch, marks: store.marks() };
+    let options = LayerOptions { latest_time: latest, marks: store.marks() };
     let diff = (wanted == DiffIdWanted::Yes).then_some(&options);
     let copied = copy_with(&view, &active.fs_path(), &request, Aids { sharing: Some(&sharing), diff }).map_err(|source| {
         let hint = missing_hint(contexts, &source);
@@ -93,7 +95,7 @@ pub fn copy_step(
     }
     let list = active.list_path();
     sharing.write(&list, copied.bytes).map_err(|source| BuildError::Io { action: "write", path: list, source })?;
-    let id = commit(active, step, copied.bytes, epoch)?;
+    let id = commit(active, step, copied.bytes, latest)?;
     if let Some(LayerWritten { diff_id, size, .. }) = copied.layer {
         store.set_diff_id(id, &diff_id, size)?;
     }
@@ -114,7 +116,7 @@ fn copy_source(
     source: &OpSource,
     trees: &HashMap<usize, Arc<dyn Tree>>,
     download: &DownloadOf<'_>,
-    epoch: Option<i64>,
+    made: Option<i64>,
 ) -> Option<CopySource> {
     match source {
         OpSource::Path { input, pattern } => Some(CopySource::Tree { tree: trees.get(input)?.clone(), pattern: pattern.clone() }),
@@ -125,7 +127,7 @@ fn copy_source(
             let (download, op) = download(*input)?;
             let Op::Source(SourceOp::Http { name, .. }) = op else { return None };
             // When a server says that it changed a file is not what the file is.
-            let mtime = Some((epoch.or(download.modified).unwrap_or(0), 0));
+            let mtime = Some((made.or(download.modified).unwrap_or(0), 0));
             Some(CopySource::HostFile { path: download.path.clone(), name: name.clone(), mode: 0o600, uid: 0, gid: 0, mtime })
         }
     }
@@ -154,9 +156,9 @@ pub fn mkdir_step(environment: &Environment, step: &Step, op: &MkdirOp, base: &[
     let view = view(&environment.store, base)?;
     let owner = if op.user.is_empty() { Owner { uid: 0, gid: 0 } } else { owner_of(environment, step, &view, &op.user)? };
     let active = environment.store.prepare()?;
-    let time = environment.epoch.map(|seconds| (seconds, 0));
-    make_dir(&view, &active.fs_path(), &op.path, owner, 0o755, time).map_err(failed)?;
-    commit(active, step, 0, environment.epoch)
+    let made = environment.times.made();
+    make_dir(&view, &active.fs_path(), &op.path, owner, 0o755, made.map(|seconds| (seconds, 0))).map_err(failed)?;
+    commit(active, step, 0, made)
 }
 
 /// Makes a finished layer a snapshot. Nothing in it is later than `epoch` (seconds since the epoch), if that is given.

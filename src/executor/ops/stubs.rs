@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
 use crate::path::RootPath;
 use crate::runtime::{MountPointKind, SandboxSpec, mount_targets};
 use crate::store::view::MergedView;
-use crate::sys::tree::{LastLink, Metadata, Tree, resolve};
+use crate::sys::tree::{Kind, LastLink, Metadata, Tree, resolve};
 
 use super::Error;
 
@@ -26,7 +26,14 @@ pub(crate) fn make_stubs(base: &MergedView, upper: &Path, stubs: &Path, spec: &S
     for (target, kind) in mount_targets(spec) {
         // Below another mount, the sandbox itself makes the mount point there.
         let resolved = resolve(base, &target, LastLink::Follow).map_err(fail(&target))?;
-        if base.metadata(&resolved).map_err(fail(&target))?.is_some() || upper.join(resolved.relative()).symlink_metadata().is_ok() {
+        if let Some(found) = base.metadata(&resolved).map_err(fail(&target))? {
+            match (kind, found.kind == Kind::Directory) {
+                (MountPointKind::Directory, false) => return Err(Error::NotADirectory { path: target }),
+                (MountPointKind::File, true) => return Err(Error::IsADirectory { path: target }),
+                _ => continue,
+            }
+        }
+        if upper.join(resolved.relative()).symlink_metadata().is_ok() {
             continue;
         }
         let mut path = RootPath::root();
@@ -35,6 +42,9 @@ pub(crate) fn make_stubs(base: &MergedView, upper: &Path, stubs: &Path, spec: &S
             path = path.join(name);
             let host = stubs.join(path.relative());
             let known = base.metadata(&path).map_err(fail(&path))?;
+            if known.as_ref().is_some_and(|found| found.kind != Kind::Directory) {
+                return Err(Error::NotADirectory { path });
+            }
             if !path.is_root() && !make_directory(&host).map_err(fail(&path))? {
                 continue;
             }

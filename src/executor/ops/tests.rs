@@ -1,7 +1,7 @@
 //! Each case builds a base and a source, copies, mounts base and new layer as the kernel would for a RUN, and looks at that.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -276,13 +276,21 @@ fn sources_cannot_leave_their_tree() {
 }
 
 #[test]
-fn hard_links_pipes_and_devices_survive_and_sockets_do_not() {
-    needs_root!("hard_links_pipes_and_devices_survive_and_sockets_do_not");
+fn hard_links_pipes_and_devices_survive_and_sockets_become_empty_files() {
+    needs_root!("hard_links_pipes_and_devices_survive_and_sockets_become_empty_files");
     let bench = Bench::new(&[], "f 0640 s/a A\nh s/sub/b s/a\np 0610 s/pipe\nc 0666 s/null 1 3\nu 1:2 s/a");
     drop(std::os::unix::net::UnixListener::bind(bench.source().join("s/socket")).unwrap());
+    std::fs::set_permissions(bench.source().join("s/socket"), std::fs::Permissions::from_mode(0o710)).unwrap();
     bench.run("COPY s /d").unwrap();
-    let expected =
-        ["d 0755 0:0 /d", "f 0640 1:2 /d/a A", "c 0666 0:0 /d/null 1 3", "p 0610 0:0 /d/pipe", "d 0755 0:0 /d/sub", "h /d/sub/b /d/a"];
+    let expected = [
+        "d 0755 0:0 /d",
+        "f 0640 1:2 /d/a A",
+        "c 0666 0:0 /d/null 1 3",
+        "p 0610 0:0 /d/pipe",
+        "f 0710 0:0 /d/socket ",
+        "d 0755 0:0 /d/sub",
+        "h /d/sub/b /d/a",
+    ];
     assert_eq!(bench.merged(), expected);
 }
 
@@ -334,7 +342,13 @@ fn parents_keep_the_path_below_the_pivot() {
     case(&[], source, "COPY --parents x/y /p", &all);
     case(&["d 0700 p/x"], source, "COPY --parents x/b.md /p", &["d 0755 0:0 /p", "d 0700 0:0 /p/x", "f 0644 0:0 /p/x/b.md B"]);
     fails(&[], source, "COPY --parents x/none /p", "`/x/none` was not found");
+    fails(&[], source, "COPY nodir/*.txt /p/", "`/nodir` was not found");
+    fails(&[], source, "COPY w x/nodir/*/a* /p/", "`/x/nodir` was not found");
+    case(&[], source, "COPY w/none* /p/", &[]);
     case(&[], source, "COPY --parents none/*.txt w/* /p", &["d 0755 0:0 /p", "d 0755 0:0 /p/w", "f 0644 0:0 /p/w/d.txt D"]);
+    // The destination is made, also where wildcards match nothing (BuildKit: testCopyParentsMissingDirectory).
+    case(&[], source, "COPY --parents x/none* /p", &["d 0755 0:0 /p"]);
+    case(&[], source, "COPY --parents ./x/./none*/c /p/", &["d 0755 0:0 /p"]);
 }
 
 #[test]

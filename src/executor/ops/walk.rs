@@ -133,8 +133,13 @@ impl<'a> Walk<'a> {
                 let target = self.tree.read_link(source).map_err(|error| read_error(source, error))?;
                 self.upper.symlink(directory, name, Over::Files, &target, &attributes)?;
             }
-            // A socket without its process is nothing.
-            Kind::Socket | Kind::Directory => return Ok(()),
+            // Without its process it is nothing; BuildKit leaves a file that holds nothing.
+            Kind::Socket => {
+                let attributes = self.attributes_with(metadata, Vec::new());
+                let fd = self.upper.create(directory, name, Over::Files, attributes.mode)?;
+                self.upper.finish_file(directory, name, &fd, &attributes)?;
+            }
+            Kind::Directory => return Ok(()),
             kind => {
                 let attributes = self.attributes(source, metadata)?;
                 if !self.upper.node(directory, name, Over::Files, kind, metadata.rdev, &attributes)? {
@@ -156,7 +161,7 @@ impl<'a> Walk<'a> {
         if metadata.nlink > 1 && directory.covers(name)? {
             made.unknown(path);
         } else {
-            made.other(path, metadata.kind == Kind::File);
+            made.other(path, matches!(metadata.kind, Kind::File | Kind::Socket));
         }
         Ok(())
     }

@@ -326,7 +326,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
     /// A directory given with `--build-context`, in place of an image: its files, and the config of an empty image.
     fn start_from_context(&mut self, context: &str, platform: Option<Arc<Platform>>, name: Text) -> StageState {
         let platform = platform.unwrap_or_else(|| self.target_platform.clone());
-        let node = self.context_files(Some(context), "/", &platform);
+        let node = self.context_files(Some(context), "/", &platform, None);
         let mut state = self.start_empty(node, platform, name);
         self.commit(&mut state, format!("[context {context}] load from client"), Layer::Plain);
         state

@@ -160,7 +160,7 @@ impl Lowering<'_, '_> {
         match mount.kind {
             RunMountKind::Bind { from, source, writable } => {
                 let source = source.unwrap_or_else(|| "/".into());
-                let node = self.mount_source(from.as_ref(), &source, state)?;
+                let node = self.mount_source(from.as_ref(), &source, state, span)?;
                 let kind = ExecMountKind::Bind { input: input_of(inputs, node), source, writable };
                 self.mount_at(span, target, kind)
             }
@@ -169,7 +169,7 @@ impl Lowering<'_, '_> {
                     None => None,
                     Some(_) => {
                         let source = source.unwrap_or_else(|| "/".into());
-                        let node = self.mount_source(from.as_ref(), &source, state)?;
+                        let node = self.mount_source(from.as_ref(), &source, state, span)?;
                         Some((input_of(inputs, node), source))
                     }
                 };
@@ -199,14 +199,20 @@ impl Lowering<'_, '_> {
     }
 
     /// What a mount's files come from: the build context unless `from` names something.
-    fn mount_source(&mut self, from: Option<&Spanned<parser::Text>>, source: &str, state: &StageState) -> Option<NodeId> {
+    fn mount_source(
+        &mut self,
+        from: Option<&Spanned<parser::Text>>,
+        source: &str,
+        state: &StageState,
+        span: crate::diag::Span,
+    ) -> Option<NodeId> {
         let origin = match from {
             None if self.request.contexts.main().is_some() => return Some(self.context(None)),
-            None => return Some(self.context_files(None, source, &state.platform)),
+            None => return Some(self.context_files(None, source, &state.platform, Some(span))),
             Some(from) => self.origin(from, FromOf::Mount)?,
         };
         match origin {
-            Origin::Context(name) => Some(self.context_files(Some(&name), source, &state.platform)),
+            Origin::Context(name) => Some(self.context_files(Some(&name), source, &state.platform, Some(span))),
             origin => self.origin_node(&origin, from.map_or(crate::diag::Span::new(0, 0), |from| from.span)),
         }
     }
@@ -214,8 +220,14 @@ impl Lowering<'_, '_> {
     /// Files of a context, as the file system of a step.
     ///
     /// They are copied first, and by their content: a step must see them without what is ignored, owned by root, and as they were when their checksum was
-    /// taken.
-    pub(super) fn context_files(&mut self, context: Option<&str>, source: &str, platform: &Arc<Platform>) -> NodeId {
+    /// taken. `span` is the mount that asks for them.
+    pub(super) fn context_files(
+        &mut self,
+        context: Option<&str>,
+        source: &str,
+        platform: &Arc<Platform>,
+        span: Option<crate::diag::Span>,
+    ) -> NodeId {
         let pattern = RootPath::new(source).relative().to_string_lossy().into_owned();
         let key = format!("context copy {} {pattern}", context.unwrap_or(""));
         if let Some(node) = self.sources.get(&key) {
@@ -238,7 +250,8 @@ impl Lowering<'_, '_> {
             None => format!("[internal] context {source} for RUN --mount"),
             Some(name) => format!("[context {name}] load {source}"),
         };
-        let step = Step { stage: parser::Text::default(), position: (0, 0), text, source: None, ignore_cache: false };
+        let source = span.map(|span| (self.request.dockerfile.file.clone(), self.trigger_span.unwrap_or(span)));
+        let step = Step { stage: parser::Text::default(), position: (0, 0), text, source, ignore_cache: false };
         let node = self.add_node(Op::Copy(op), &inputs, step, platform.clone());
         self.sources.insert(key, node);
         node

@@ -100,7 +100,7 @@ pub fn read_ahead(mut reader: impl Read + Send + 'static) -> Box<dyn Read + Send
     match head {
         Ok(CHUNK) => {}
         Ok(_) => return Box::new(io::Cursor::new(first)),
-        Err(error) => return Box::new(Failed(Some(error))),
+        Err(error) => return Box::new(io::Cursor::new(first).chain(Failed(Some(error)))),
     }
     let (sender, chunks) = sync_channel(4);
     let (give_back, returned) = sync_channel(8);

@@ -184,9 +184,7 @@ impl Copier<'_> {
             Owners::Keep => Attributes { mode: metadata.mode, uid: metadata.uid, gid: metadata.gid, mtime },
             Owners::Caller => {
                 let (uid, gid) = Target::own_owner();
-                // A directory's set-group-ID bit and the sticky bit give no rights away.
-                let mode = if metadata.kind == Kind::Directory { metadata.mode } else { metadata.mode & 0o1777 };
-                Attributes { mode, uid, gid, mtime }
+                Attributes { mode: metadata.mode, uid, gid, mtime }
             }
         }
     }

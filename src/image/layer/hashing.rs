@@ -113,6 +113,8 @@ pub(super) struct HashingReader<R> {
     used: usize,
     /// How many bytes were consumed in all.
     position: u64,
+    /// What went wrong behind `chunk`.
+    failed: Option<io::Error>,
 }
 
 impl<R: Read> HashingReader<R> {
@@ -124,6 +126,7 @@ impl<R: Read> HashingReader<R> {
             chunk: Arc::new(Vec::new()),
             used: 0,
             position: 0,
+            failed: None,
         }
     }
 
@@ -181,13 +184,21 @@ impl<R: Read> HashingReader<R> {
     }
 
     fn fill(&mut self) -> Result<(), Error> {
+        if let Some(source) = self.failed.take() {
+            return Err(Error::Read { source });
+        }
         let old = std::mem::replace(&mut self.chunk, Arc::new(Vec::new()));
         if old.capacity() > 0 {
             self.ring.give(old);
         }
         self.used = 0;
         let mut chunk = self.ring.take();
-        refill_chunk(&mut self.inner, &mut chunk).map_err(|source| Error::Read { source })?;
+        match refill_chunk(&mut self.inner, &mut chunk) {
+            Ok(()) => {}
+            Err(source) if chunk.is_empty() => return Err(Error::Read { source }),
+            // What came before it counts first: an archive with damage at its end is one.
+            Err(source) => self.failed = Some(source),
+        }
         self.chunk = Arc::new(chunk);
         if !self.chunk.is_empty() {
             self.hasher.update(&self.chunk);

@@ -278,7 +278,7 @@ pub(super) fn unpack_layers(
             *slots[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(unpacked);
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+    let threads = crate::task::parallelism().min(missing.len());
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(work);

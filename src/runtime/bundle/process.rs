@@ -5,6 +5,9 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use rustix::fs::{Mode, OFlags};
 
 use super::Error;
 use super::config::{CapabilityLists, Config, Process};
@@ -94,12 +97,14 @@ impl Plan {
         if self.spec.env.iter().any(|entry| entry.as_encoded_bytes().starts_with(b"HOME=")) {
             return;
         }
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let home = passwd.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            (fields.get(2)?.parse() == Ok(self.spec.user.uid)).then(|| fields.get(5).map(|home| (*home).to_owned()))?
+        let passwd = users().unwrap_or_default();
+        let uid = self.spec.user.uid.to_string();
+        let home = passwd.split(|byte| *byte == b'\n').find_map(|line| {
+            let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+            (*fields.get(2)? == uid.as_bytes()).then(|| fields.get(5).copied())?
         });
-        self.spec.env.push(format!("HOME={}", home.filter(|home| !home.is_empty()).unwrap_or_else(|| "/".to_owned())).into());
+        let home = home.filter(|home| !home.is_empty() && !home.contains(&0)).unwrap_or(b"/");
+        self.spec.env.push(OsString::from_vec([b"HOME=", home].concat()));
     }
 
     /// Finds out, as the user that it will be, whether the command can be executed: in a copy of this process, which keeps its own rights.
@@ -242,4 +247,18 @@ fn personality(config: &Config) -> Result<Option<u64>, Error> {
         "LINUX32" => Ok(Some(PER_LINUX32)),
         other => Err(Error::invalid("linux.personality.domain", format!("`{other}` is neither LINUX nor LINUX32"))),
     }
+}
+
+/// How much of the container's list of users is read: it is not trusted, and may be anything.
+const MAX_USERS: u64 = 10 << 20;
+
+/// The container's list of users, as far as it is a file.
+fn users() -> std::io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = std::fs::File::from(rustix::fs::open("/etc/passwd", flags, Mode::empty())?);
+    let mut bytes = Vec::new();
+    if file.metadata()?.is_file() {
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_USERS), &mut bytes)?;
+    }
+    Ok(bytes)
 }

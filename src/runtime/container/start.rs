@@ -19,6 +19,7 @@ use std::process::{Child, Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::{Attachment, Error};
+use crate::sys::{SealedProgram, THIS_PROGRAM};
 
 /// The first argument by which `main` knows that this process is a supervisor: the others go to [`supervisor_main`](super::supervisor_main).
 pub const SUPERVISOR: &str = "strake-supervisor";
@@ -59,7 +60,7 @@ pub struct Starter {
 impl Default for Starter {
     /// This binary again, with an empty environment.
     fn default() -> Starter {
-        Starter { program: PathBuf::from("/proc/self/exe"), args: vec![SUPERVISOR.into()], env: Vec::new() }
+        Starter { program: PathBuf::from(THIS_PROGRAM), args: vec![SUPERVISOR.into()], env: Vec::new() }
     }
 }
 
@@ -116,10 +117,12 @@ impl Starter {
                 (Some(Attachment::new(&dir, ours)), Stdio::from(OwnedFd::from(theirs)))
             }
         };
-        let mut command = Command::new(&self.program);
+        let failed = |source| Error::Spawn { program: self.program.clone(), source };
+        let program = SealedProgram::of(&self.program).map_err(failed)?;
+        let mut command = Command::new(program.path());
         command.args(&self.args).arg(mode.name()).arg(&dir).env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir("/").stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut supervisor = command.spawn().map_err(|source| Error::Spawn { program: self.program.clone(), source })?;
+        let mut supervisor = command.spawn().map_err(failed)?;
         // Holds our copy of the supervisor's end of the connection, whose close must be seen.
         drop(command);
         let report = match supervisor.stdout.take() {

@@ -57,6 +57,7 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, programs: &[Pro
     let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return 125 };
     // What leaked through the starter (a CI runner's pipe, whose end it waits for) must not stay open as long as the container runs. Without it, it does.
     let _ = process::close_from(3, &[]);
+    let _ = rustix::thread::set_name(c"strake");
     // A new session: no terminal of the starter's reaches us or the container. Fails only where we lead one already.
     let _ = rustix::process::setsid();
     // A container that closes its input is no reason to die. Cannot fail for this signal.

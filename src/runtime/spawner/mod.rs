@@ -16,9 +16,11 @@ mod server;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::process::{self, Command};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use rustix::fs::MemfdFlags;
+use rustix::fs::{Access, MemfdFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,7 @@ use super::io::Stdio;
 use super::launch::kill;
 use super::{Error, Exit, Result, SandboxIo, SandboxSpec, wire};
 use crate::sys::process::{Cloned, clone_process, exit_now, reap};
+use crate::sys::{SealedProgram, THIS_PROGRAM};
 
 /// What comes with a request; the descriptors follow in the order of the fields, after the spec and the socket.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -49,41 +52,61 @@ enum Report {
 
 const MAX_REPORT: usize = 64 << 10;
 
-/// A helper process with one thread that starts sandboxes for this one.
+/// The first argument by which `main` knows that this process is to be a spawner.
+pub const SPAWNER: &str = "strake-spawner";
+
+/// The helper process with one thread that starts sandboxes for this one. It is started when the first sandbox is asked for: most builds need none.
 #[derive(Debug)]
 pub struct Spawner {
-    pid: u32,
-    /// `None` only while it is dropped.
-    socket: Option<OwnedFd>,
-    /// Whether it was asked for a sandbox.
-    is_used: AtomicBool,
+    helper: OnceLock<Helper>,
+    /// Held by whoever starts the helper.
+    starting: Mutex<()>,
 }
 
 impl Spawner {
-    /// Starts the helper. Call it at the start of `main`: it fails when this process already has more than one thread.
-    pub fn start() -> Result<Spawner> {
-        let fail = |error| Error::Spawner("start", error);
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
-        match clone_process(0, None).map_err(fail)? {
-            Cloned::Child => {
-                drop(ours);
-                exit_now(if server::serve(theirs).is_ok() { 0 } else { 1 })
-            }
-            Cloned::Parent { pid, .. } => Ok(Spawner { pid, socket: Some(ours), is_used: AtomicBool::new(false) }),
+    /// A spawner for this process. Call it while that has one thread: where this program cannot be executed again, for want of `/proc`, the helper is forked here.
+    ///
+    /// # Errors
+    /// The helper had to be forked, and could not be.
+    pub fn new() -> Result<Spawner> {
+        match rustix::fs::access(THIS_PROGRAM, Access::EXEC_OK) {
+            Ok(()) => Ok(Spawner { helper: OnceLock::new(), starting: Mutex::new(()) }),
+            Err(_) => Spawner::forked(),
         }
     }
 
-    /// The helper's process ID.
-    pub fn pid(&self) -> u32 {
-        self.pid
+    /// A spawner whose helper is a copy of this process, which must have one thread.
+    ///
+    /// # Errors
+    /// The kernel makes no process, or this one has several threads.
+    pub fn forked() -> Result<Spawner> {
+        Ok(Spawner { helper: Helper::fork()?.into(), starting: Mutex::new(()) })
+    }
+
+    fn helper(&self) -> Result<&Helper> {
+        if let Some(helper) = self.helper.get() {
+            return Ok(helper);
+        }
+        // The mutex guards no data.
+        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.helper.get() {
+            Some(helper) => Ok(helper),
+            None => {
+                let helper = Helper::execute()?;
+                Ok(self.helper.get_or_init(|| helper))
+            }
+        }
+    }
+
+    /// The helper's process ID, if it was started.
+    pub fn pid(&self) -> Option<u32> {
+        self.helper.get().map(|helper| helper.pid)
     }
 
     /// Starts a sandbox and returns when its command runs. Blocks for some milliseconds; may be called from any number of threads. Host paths in the
     /// spec are absolute.
     pub fn spawn(&self, spec: &SandboxSpec, io: SandboxIo) -> Result<Running> {
-        let common = self.socket.as_ref().ok_or(Error::SpawnerGone)?;
-        self.is_used.store(true, Ordering::Relaxed);
+        let common = self.helper()?.socket.as_ref().ok_or(Error::SpawnerGone)?;
         let fail = |error: io::Error| Error::Spawner("reach", error);
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
@@ -122,15 +145,57 @@ impl Spawner {
     }
 }
 
-impl Drop for Spawner {
-    fn drop(&mut self) {
-        self.socket.take();
-        // It ends when it has killed what is left, which takes no longer than that. Where there is nothing, nobody waits: that is a third of a millisecond, and many
-        // on a busy machine.
-        if *self.is_used.get_mut() {
-            let _ = reap(self.pid);
+/// The process, and the way to it.
+#[derive(Debug)]
+struct Helper {
+    pid: u32,
+    /// `None` only while it is dropped.
+    socket: Option<OwnedFd>,
+}
+
+impl Helper {
+    fn fork() -> Result<Helper> {
+        let (ours, theirs) = common_socket()?;
+        match clone_process(0, None).map_err(start_failed)? {
+            Cloned::Child => {
+                drop(ours);
+                exit_now(if server::serve(theirs).is_ok() { 0 } else { 1 })
+            }
+            Cloned::Parent { pid, .. } => Ok(Helper { pid, socket: Some(ours) }),
         }
     }
+
+    fn execute() -> Result<Helper> {
+        let (ours, theirs) = common_socket()?;
+        let program = SealedProgram::of(Path::new(THIS_PROGRAM)).map_err(start_failed)?;
+        let mut command = Command::new(program.path());
+        command.arg(SPAWNER).env_clear().current_dir("/");
+        command.stdin(process::Stdio::from(theirs)).stdout(process::Stdio::null()).stderr(process::Stdio::null());
+        let child = command.spawn().map_err(start_failed)?;
+        Ok(Helper { pid: child.id(), socket: Some(ours) })
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.socket.take();
+        // It ends when it has killed what is left, which takes no longer than that.
+        let _ = reap(self.pid);
+    }
+}
+
+/// Runs this process as a spawner, which it was executed for: the client's socket is its standard input. Gives the exit code.
+pub fn spawner_main() -> i32 {
+    let Ok(common) = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3) else { return 1 };
+    if server::serve(common).is_ok() { 0 } else { 1 }
+}
+
+fn common_socket() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| start_failed(errno.into()))
+}
+
+fn start_failed(error: io::Error) -> Error {
+    Error::Spawner("start", error)
 }
 
 fn write_spec(spec: &SandboxSpec) -> io::Result<OwnedFd> {

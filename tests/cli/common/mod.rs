@@ -100,7 +100,12 @@ impl World {
 
     /// The command under test, with nothing of this process's environment.
     pub(crate) fn strake<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
-        let mut run = Run::new(env!("CARGO_BIN_EXE_strake"), args);
+        self.program_at(env!("CARGO_BIN_EXE_strake"), args)
+    }
+
+    /// The same with a copy of the program.
+    pub(crate) fn program_at<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) -> Run {
+        let mut run = Run::new(program, args);
         run.command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

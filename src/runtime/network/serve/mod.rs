@@ -37,6 +37,7 @@ use super::publish::Target;
 use super::userspace::{Carrier, Place, Userspace};
 use super::{Error, Unavailable};
 use crate::runtime::wire;
+use crate::sys::THIS_PROGRAM;
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap, signal_pidfd};
 
 /// Where a container finds its DNS server.
@@ -163,7 +164,7 @@ impl Service {
         let failed = |error: std::io::Error| Error::kernel("start the process that serves a network")(error);
         let (control, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| failed(errno.into()))?;
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(THIS_PROGRAM);
         command.arg(SERVICE).env_clear().current_dir("/");
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(failed)?;
