@@ -81,6 +81,7 @@ fn to_graph(file: &SourceFile) -> Planned {
         contexts: NamedContexts::NONE,
         target_platform: linux(),
         implicit_platform: false,
+        one_of_several: false,
         build_platform: linux(),
         network: NetworkMode::Default,
         extra_hosts: std::sync::Arc::default(),

@@ -83,6 +83,9 @@ pub struct StepName {
     pub text: String,
     /// The number in its stage.
     pub position: usize,
+    /// What it was done for, such as `linux/amd64`; older documents do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
 }
 
 /// Why a document is not believed.
@@ -270,6 +273,7 @@ impl ImportedCache {
     /// What the step of that text, else at that place, was made of.
     pub(super) fn components_of(&self, step: &StepName) -> Option<&Components> {
         let of = |fits: &dyn Fn(&StepName) -> bool| {
+            let fits = |known: &StepName| fits(known) && (known.platform.is_none() || known.platform == step.platform);
             self.records.iter().find(|record| record.step.as_ref().is_some_and(fits)).and_then(|record| record.components.as_ref())
         };
         of(&|known| known.stage == step.stage && known.text == step.text)

@@ -156,7 +156,7 @@ const MAX_FILES: usize = 20;
 /// Steps that gave two results: where each is written, and what differs.
 fn not_reproducible(found: &NotReproducible) {
     for StepDifference { step, files } in &found.steps {
-        let message = format!("`{}` gave two results", step.text);
+        let message = format!("{} gave two results", step.quoted());
         match &step.source {
             Some((file, span)) => diagnostics(&[Diagnostic::error(file, *span, message)]),
             None => tell(&format!("{} {message}", red("error:"))),

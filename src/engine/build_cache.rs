@@ -224,22 +224,22 @@ impl Engine {
     pub(super) async fn import_caches(
         &self,
         sources: &[CacheSource],
-        platform: &Platform,
+        platforms: &[Platform],
         progress: &Progress,
     ) -> (Arc<Imports>, Arc<CacheFetcher>) {
         let mut caches = Vec::new();
         let mut fetcher = CacheFetcher { store: self.store.clone(), sources: Vec::new() };
         let read = sources.iter().map(|source| async move {
             let step = progress.start(format!("[internal] import the cache {source}"), None);
-            let read = self.import_cache(source, platform).await;
+            let read = self.import_cache(source, platforms).await;
             step.finish(if read.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
             read
         });
         for (source, read) in sources.iter().zip(join_all(read).await) {
             match read {
-                Ok((cache, client)) => {
-                    caches.push(cache);
-                    fetcher.sources.push((source.clone(), client));
+                Ok((found, client)) => {
+                    fetcher.sources.extend(found.iter().map(|_| (source.clone(), client.clone())));
+                    caches.extend(found);
                 }
                 Err(error) => progress.warn(format!("the cache `{source}` is not used: {}", with_causes(&error))),
             }
@@ -247,30 +247,59 @@ impl Engine {
         (Arc::new(Imports::new(caches)), Arc::new(fetcher))
     }
 
-    async fn import_cache(&self, source: &CacheSource, platform: &Platform) -> Result<(ImportedCache, Option<Client>), ImportError> {
-        let (client, manifest) = match source {
-            CacheSource::Local(layout) => {
-                let (store, layout, platform) = (self.store.clone(), layout.clone(), platform.clone());
-                (None, blocking(move || manifest_of_layout(&store, &layout, &platform)).await?)
-            }
-            CacheSource::Registry(repository) => {
-                let client = self.cache_client(repository).map_err(Box::new)?;
-                let manifest = remote_manifest(&client, &repository.reference, platform).await?;
-                (Some(client), manifest)
-            }
+    /// Reads a cache; one that is in images is as many as there are of them.
+    async fn import_cache(
+        &self,
+        source: &CacheSource,
+        platforms: &[Platform],
+    ) -> Result<(Vec<ImportedCache>, Option<Client>), ImportError> {
+        let client = match source {
+            CacheSource::Local(_) => None,
+            CacheSource::Registry(repository) => Some(self.cache_client(repository).map_err(Box::new)?),
         };
+        let (mut manifests, mut failure) = (Vec::new(), None);
+        for platform in platforms {
+            match self.cache_manifest(source, client.as_ref(), platform).await {
+                Ok(manifest) if manifests.contains(&manifest) => {}
+                Ok(manifest) => manifests.push(manifest),
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        let mut caches = Vec::new();
+        for manifest in manifests {
+            match self.read_cache(source, client.as_ref(), manifest).await {
+                Ok(cache) => caches.push(cache),
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        // What there is for some of the platforms is of use.
+        match failure {
+            Some(error) if caches.is_empty() => Err(error),
+            _ => Ok((caches, client)),
+        }
+    }
+
+    async fn cache_manifest(&self, source: &CacheSource, client: Option<&Client>, platform: &Platform) -> Result<Manifest, ImportError> {
+        match (source, client) {
+            (CacheSource::Registry(repository), Some(client)) => remote_manifest(client, &repository.reference, platform).await,
+            (CacheSource::Registry(_), None) => Err(ImportError::NotACache { reason: "nobody asks its registry".into() }),
+            (CacheSource::Local(layout), _) => {
+                let (store, layout, platform) = (self.store.clone(), layout.clone(), platform.clone());
+                Ok(blocking(move || manifest_of_layout(&store, &layout, &platform)).await?)
+            }
+        }
+    }
+
+    async fn read_cache(&self, source: &CacheSource, client: Option<&Client>, manifest: Manifest) -> Result<ImportedCache, ImportError> {
         let (config, limit) = (manifest.config.clone(), config_limit(&manifest)?);
         if config.size > limit {
             return Err(DocumentError::TooLarge { size: config.size }.into());
         }
-        fetch(&self.store, source, client.as_ref(), &config).await?;
+        fetch(&self.store, source, client, &config).await?;
         let (store, digest) = (self.store.clone(), config.digest.clone());
         let bytes = blocking(move || store.read_blob(&digest, limit)).await?;
-        let cache = blocking({
-            let name = source.to_string();
-            move || read_document(name, manifest, &bytes)
-        });
-        Ok((cache.await?, client))
+        let name = source.to_string();
+        blocking(move || read_document(name, manifest, &bytes)).await
     }
 
     /// A client for a cache: one that soon gives up, since a build goes on without it.

@@ -140,7 +140,7 @@ fn pack_cache(store: &Store, target: &CacheTarget, steps: &[StepResult]) -> Resu
     let mut records = Vec::with_capacity(steps.len());
     for step in steps {
         let mut record = record_of(step);
-        if target.mode == CacheMode::Max || step.in_target.is_some() {
+        if target.mode == CacheMode::Max || step.in_targets.iter().any(Option::is_some) {
             let layer = match &step.layer {
                 StepLayerAt::Stack(stack) => pack_layer(store, stack, target.compression, target.force)?,
                 StepLayerAt::Cache(offer) => {
@@ -190,17 +190,18 @@ fn timestamp(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
-/// Puts the cache of the target's own steps into the image's config. What others could read of steps there is no more than the history says.
+/// Puts the cache of the own steps of the target with this number into the image's config. What others could read of steps there is no more than the history says.
 pub(super) fn add_inline(
     store: &Store,
     config: &mut ImageConfig,
+    target: usize,
     steps: &[StepResult],
     keys: &dyn Fn(&StepResult) -> Vec<CacheKey>,
 ) -> Result<(), crate::store::Error> {
     let base_layers = config.rootfs.diff_ids.len();
     let mut records = Vec::new();
     for step in steps {
-        let Some(place) = step.in_target else { continue };
+        let Some(place) = step.in_targets.get(target).copied().flatten() else { continue };
         let created = match &step.layer {
             StepLayerAt::Stack(stack) => {
                 stack.last().map(|id| store.snapshot(*id)).transpose()?.flatten().map(|snapshot| snapshot.created_at)

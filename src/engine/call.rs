@@ -4,6 +4,7 @@
 //! checked with an empty one in its place. The outline only looks at images that are here, and the targets need none.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::parser::{Checks, Dockerfile, ParseOptions, lint, parse_with};
 use crate::progress::Progress;
 use crate::task::CancellationToken;
 
-use super::build::{BuildRequest, Context, ContextSource, Input, keep_git_dir, layouts, named_contexts};
+use super::build::{BuildRequest, Context, ContextSource, Input, Platforms, keep_git_dir, layouts, named_contexts};
 use super::remote::GIT_AGENT;
 use super::sources::{BuildSources, PullPolicy};
 use super::{Engine, Error};
@@ -85,14 +86,16 @@ impl Engine {
             return Ok(CallOutcome::Targets(file, graph::targets(&parsed.dockerfile)));
         }
         let contexts = named_contexts(&request.named_contexts).with_main(input.context.remote());
+        let platforms = Platforms::of(&request.platforms, &request.build_args)?;
         let plan_request = PlanRequest {
             dockerfile: &parsed.dockerfile,
             target: request.target.as_deref(),
             build_args: &request.build_args,
             labels: &request.labels,
             contexts: &contexts,
-            target_platform: request.platform.clone().unwrap_or_else(Platform::host),
-            implicit_platform: request.platform.is_none(),
+            target_platform: platforms.all[0].clone(),
+            implicit_platform: platforms.implicit,
+            one_of_several: platforms.all.len() > 1,
             build_platform: Platform::host(),
             network: request.network,
             extra_hosts: std::sync::Arc::default(),
@@ -116,7 +119,13 @@ impl Engine {
             let all_stages = request.target.as_deref().is_none_or(str::is_empty);
             let checks = CheckScope { all_stages, ignored: Some(&ignored) };
             let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
-            check(&PlanRequest { checks, ..plan_request }, &sources, policy, progress, &mut found).await;
+            for platform in &platforms.all {
+                let plan_request = PlanRequest { checks, target_platform: platform.clone(), ..plan_request.clone() };
+                check(&plan_request, &sources, policy, progress, &mut found).await;
+            }
+            if platforms.all.len() > 1 {
+                found.once();
+            }
         }
         Ok(CallOutcome::Check(report(&file, &checks, found)))
     }
@@ -133,6 +142,14 @@ struct Found {
     diagnostics: Vec<Diagnostic>,
     /// The first image that cannot be had.
     image: Option<Error>,
+}
+
+impl Found {
+    /// Keeps of what was found for several platforms each thing once.
+    fn once(&mut self) {
+        let mut told = HashSet::new();
+        self.diagnostics.retain(|found| told.insert((found.span, found.message.clone(), found.rule.map(|rule| rule.0))));
+    }
 }
 
 /// Plans as a build would, with an empty image in place of each that cannot be had.
@@ -174,8 +191,14 @@ fn unknown_image(need: &ImageNeed) -> ResolvedImage {
 
 fn outline(request: &PlanRequest<'_>, sources: &BuildSources, file: &SourceFile) -> Result<graph::Outline, Box<Diagnostic>> {
     graph::outline(request, &mut |reference, platform| {
-        let need =
-            ImageNeed { reference: reference.clone(), layout: None, platform: platform.clone(), file: file.clone(), span: Span::new(0, 0) };
+        let need = ImageNeed {
+            reference: reference.clone(),
+            layout: None,
+            platform: platform.clone(),
+            tells_platform: false,
+            file: file.clone(),
+            span: Span::new(0, 0),
+        };
         sources.resolve_local(&need).ok().flatten().map(|image| image.config.config.env)
     })
 }

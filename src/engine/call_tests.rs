@@ -95,6 +95,7 @@ impl Given {
             labels: &[],
             contexts: graph::NamedContexts::NONE,
             implicit_platform: true,
+            one_of_several: false,
             target_platform: platform.clone(),
             build_platform: platform,
             network: NetworkMode::Default,

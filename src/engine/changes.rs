@@ -36,6 +36,7 @@ pub(super) fn apply_changes(config: &mut RuntimeConfig, changes: &[String]) -> R
         contexts: NamedContexts::NONE,
         target_platform: Platform::host(),
         implicit_platform: true,
+        one_of_several: false,
         build_platform: Platform::host(),
         network: NetworkMode::None,
         extra_hosts: std::sync::Arc::default(),
@@ -47,7 +48,7 @@ pub(super) fn apply_changes(config: &mut RuntimeConfig, changes: &[String]) -> R
     let needs_images = || Error::Usage { message: "a change cannot name an image".into(), hint: None };
     match plan(&request, &ResolvedImages::new()).map_err(Error::Diagnostics)? {
         Planned::Ready(graph) => {
-            *config = graph.config.config.clone();
+            *config = graph.targets[0].config.config.clone();
             Ok(())
         }
         Planned::NeedsImages(_) => Err(needs_images()),

@@ -15,6 +15,7 @@ use crate::registry::{Client, ClientOptions};
 use crate::store::ImageRecord;
 use crate::task::blocking;
 
+use super::stored_index::complete_index;
 use super::transfer::{ArchiveFormat, open_input};
 use super::{Engine, Error};
 
@@ -175,7 +176,7 @@ impl Engine {
     /// The index that a name of the store was pulled with, whole.
     fn index_of(&self, name: &str) -> Result<Option<Descriptor>, Error> {
         match name.parse::<Reference>() {
-            Ok(reference) if self.store.resolve(&reference)?.is_some() => self.stored_index(&reference),
+            Ok(reference) if self.store.resolve(&reference)?.is_some() => Ok(complete_index(&self.store, &reference)?),
             _ => Ok(None),
         }
     }

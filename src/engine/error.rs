@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::diag::Diagnostic;
 use crate::graph::ImageNeed;
+use crate::oci::Platform;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A base image cannot be had.
-    #[error("cannot get the image `{}`", need.reference.written())]
+    #[error("cannot get the image `{}`{}", need.reference.written(), for_platform(need))]
     BaseImage {
         /// Which, and where it is named.
         need: Box<ImageNeed>,
@@ -39,8 +40,10 @@ pub enum Error {
     #[error(transparent)]
     Build(#[from] crate::executor::Error),
     /// The command of `build --test` failed.
-    #[error("the test `{command}` exited with status {code}")]
+    #[error("the test `{command}`{} exited with status {code}", platform.as_ref().map_or_else(String::new, |platform| format!(" for {platform}")))]
     Test {
+        /// The platform of the image, where there are several.
+        platform: Option<Platform>,
         /// The command.
         command: String,
         /// Its status.
@@ -216,6 +219,11 @@ fn count(diagnostics: &[Diagnostic]) -> String {
         1 => "a mistake".to_owned(),
         errors => format!("{errors} mistakes"),
     }
+}
+
+/// What a message says of the platform, where there are several.
+fn for_platform(need: &ImageNeed) -> String {
+    if need.tells_platform { format!(" for {}", need.platform) } else { String::new() }
 }
 
 impl Error {

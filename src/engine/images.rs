@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use crate::oci::{HistoryEntry, ImageConfig, ImageId, Reference};
 use crate::store::ImageRecord;
 
+use super::stored_index::complete_index;
 use super::{Engine, Error};
 
 /// How large a config may be.
@@ -172,7 +173,12 @@ impl Engine {
     /// There is no such image, the store.
     pub fn tag(&self, source: &str, name: &Reference) -> Result<(), Error> {
         let image = self.image(source)?;
-        self.store.tag(name, &image.id, None)?;
+        // A name that stands for an index gives away all of it.
+        let index = match source.parse::<Reference>() {
+            Ok(known) if self.store.resolve(&known)?.is_some_and(|found| found.id == image.id) => complete_index(&self.store, &known)?,
+            _ => None,
+        };
+        self.store.tag(name, &image.id, index.as_ref().map(|index| &index.digest))?;
         self.tagged(&image, name);
         Ok(())
     }

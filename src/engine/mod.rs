@@ -30,6 +30,7 @@ mod search;
 mod serve;
 mod sources;
 mod space;
+mod stored_index;
 mod syntax;
 mod transfer;
 mod validate;
@@ -52,7 +53,7 @@ pub use crate::graph::SOURCE_DATE_EPOCH;
 pub use crate::image::Error as ImageError;
 pub use crate::image::load::Layout;
 pub use crate::registry::Saved;
-pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource};
+pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource, PlatformOutcome};
 pub use build_cache::{CacheDestination, CacheMode, CacheRepository, CacheSource, CacheTarget};
 pub use call::{Call, CallOutcome, CheckReport, Lines};
 pub use check::{CheckDepth, CheckOutcome, Problem, StoreCheck};
@@ -75,7 +76,9 @@ pub use index::{AddOptions, IndexBase, IndexEdit, IndexOutcome, IndexRequest, Pl
 pub use login::{LoginRequest, LoginResult};
 pub use network::NetworkFiles;
 pub use networks::{NetworkConfig, NetworkInfo, NetworkMember, NetworkRequestOptions};
-pub use outputs::{Compression, CompressionSpec, Destination, DigestNames, FileLayout, Output, OutputTimes, Packing, Push};
+pub use outputs::{
+    Annotation, AnnotationPlace, Compression, CompressionSpec, Destination, DigestNames, FileLayout, Output, OutputTimes, Packing, Push,
+};
 pub use root_driver::StorageDriver;
 pub use search::FoundRepository;
 pub use serve::{Collected, RegistryAccess, RegistryEvent, RegistryEvents, RegistryServer, ServeRequest, bind_registry, collect_registry};

@@ -17,6 +17,7 @@ use crate::store::{ImageRecord, SnapshotId, Store};
 use crate::task::{CancellationToken, blocking};
 
 use super::remote::Remotes;
+use super::stored_index::image_in_index;
 use super::{Engine, Error};
 
 /// Whether images are looked up in their registries although they are here.
@@ -89,7 +90,8 @@ impl BuildSources {
         {
             return Ok(found);
         }
-        let step = progress.start(format!("[internal] load metadata for {}", need.reference), None);
+        let platform = if need.tells_platform { format!("{} ", need.platform) } else { String::new() };
+        let step = progress.start(format!("[{platform}internal] load metadata for {}", need.reference), None);
         let resolved = pull::resolve(&client, &self.store, &need.reference, &need.platform).await;
         for warning in client.take_warnings() {
             progress.warn(warning);
@@ -122,8 +124,14 @@ impl BuildSources {
 
     /// As [`BuildSources::resolve`], but only where the image is here.
     pub(super) fn resolve_local(&self, need: &ImageNeed) -> Result<Option<ResolvedImage>, crate::image::Error> {
-        let Some(record) = self.store.resolve(&need.reference)? else { return Ok(None) };
-        if !record.platform.matches(&need.platform) || !self.is_complete(&record)? {
+        let Some(mut record) = self.store.resolve(&need.reference)? else { return Ok(None) };
+        if !record.platform.matches(&need.platform) {
+            match image_in_index(&self.store, &need.reference.to_string(), &need.platform)? {
+                Some(other) => record = other,
+                None => return Ok(None),
+            }
+        }
+        if !self.is_complete(&record)? {
             return Ok(None);
         }
         self.local(need, record).map(Some)

@@ -11,19 +11,17 @@ pub use crate::image::archive::ArchiveFormat;
 use crate::image::copy::{Source, Target, Wanted, all_to_store, collect, to_registry};
 use crate::image::import::import;
 pub use crate::image::load::Loaded;
-use crate::image::load::{LoadFor, load, load_root};
+use crate::image::load::{LoadFor, load};
 use crate::image::{export, pull, push};
-use crate::oci::{Descriptor, Digest, ImageConfig, ManifestOrIndex, MediaType, Platform, Reference};
+use crate::oci::{Descriptor, Digest, ImageConfig, ManifestOrIndex, Platform, Reference};
 use crate::progress::{Progress, StepOutcome, StepProgress};
 use crate::registry::Client;
 use crate::store::{ImageRecord, Lease};
 use crate::task::blocking;
 
 use super::changes::apply_changes;
+use super::stored_index::{complete_index, image_in_index};
 use super::{Engine, Error};
-
-/// How large an index may be.
-const MAX_INDEX: u64 = 16 << 20;
 
 /// A pull.
 #[derive(Clone, Debug)]
@@ -145,30 +143,42 @@ impl Engine {
         })
     }
 
-    /// Pushes the index that a name was pulled with, and all that it names.
+    /// Pushes the index that a name was pulled or built with, and all that it names.
     ///
     /// # Errors
-    /// There is no such name, or it was not pulled with all of its platforms; the registry.
+    /// There is no such name, or it stands for one image here; the registry.
     pub async fn push_all(&self, reference: &Reference, progress: &Progress) -> Result<PushOutcome, Error> {
         let _lease = self.hold().await?;
         if self.store.resolve(reference)?.is_none() {
             return Err(self.no_image(reference.written())?);
         }
-        let Some(root) = self.stored_index(reference)? else {
+        let Some(root) = complete_index(&self.store, reference)? else {
             let message = format!("`{}` is one image here, and no index", reference.written());
             let hint = Some("`strake pull --all-platforms` keeps all images of an index; `strake index create` makes one".to_owned());
             return Err(Error::Usage { message, hint });
         };
+        self.push_index(&self.client()?, reference, &root, progress).await?;
+        Ok(PushOutcome { manifest: root })
+    }
+
+    /// Sends an index of the store, and all that it names, to the registry of `reference`, under that name or digest.
+    pub(super) async fn push_index(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        root: &Descriptor,
+        progress: &Progress,
+    ) -> Result<Descriptor, Error> {
         let step = progress.start(format!("push {}", reference.familiar()), None);
         let source = Source::Store { store: self.store.clone(), root: root.clone(), name: reference.written().to_owned() };
-        let target = Target { client: self.client()?, reference: reference.clone() };
+        let target = Target { client: client.clone(), reference: reference.clone() };
         let work = async {
             let what = collect(&source, &Wanted::All, false).await?;
             to_registry(&source, &what, &target, &step).await
         };
         let result = work.await;
         step.finish(if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
-        for warning in target.client.take_warnings() {
+        for warning in client.take_warnings() {
             progress.warn(warning);
         }
         let failed = |source| Error::Image { action: "push", name: reference.written().to_owned(), source };
@@ -176,45 +186,25 @@ impl Engine {
         if let Some(image) = self.store.resolve(reference)? {
             self.transferred("push", &image, reference);
         }
-        Ok(PushOutcome { manifest: root })
-    }
-
-    /// The index that a name was pulled with, where the store has it and all that it names.
-    pub(super) fn stored_index(&self, reference: &Reference) -> Result<Option<Descriptor>, Error> {
-        let Some(digest) = self.store.tagged_manifest(reference)? else { return Ok(None) };
-        if self.store.blob_size(&digest)?.is_none() {
-            return Ok(None);
-        }
-        let bytes = self.store.read_blob(&digest, MAX_INDEX)?;
-        let Ok(ManifestOrIndex::Index(index)) = ManifestOrIndex::parse(&bytes, None) else { return Ok(None) };
-        for entry in &index.manifests {
-            if self.store.blob_size(&entry.digest)?.is_none() {
-                return Ok(None);
-            }
-        }
-        let media_type = index.media_type.clone().unwrap_or(MediaType::OciIndex);
-        Ok(Some(Descriptor::new(media_type, digest, bytes.len() as u64)))
+        Ok(root.clone())
     }
 
     /// The image that is meant, for `platform` where one is named: the one that is here, or one of the index that the name was pulled with.
     async fn image_for(&self, text: &str, platform: Option<&Platform>) -> Result<ImageRecord, Error> {
         let image = self.image(text)?;
         let Some(platform) = platform.filter(|platform| !image.platform.matches(platform)) else { return Ok(image) };
-        let index = text.parse::<Reference>().ok().map(|reference| self.stored_index(&reference)).transpose()?.flatten();
-        if let Some(index) = index {
-            let (store, wanted) = (self.store.clone(), platform.clone());
-            let failed = |source| Error::Image { action: "read", name: text.to_owned(), source };
-            let other = blocking(move || Ok::<_, Error>(load_root(&store, &index, &wanted))).await?.map_err(failed)?;
-            if other.platform.matches(platform) {
-                return Ok(other);
-            }
+        let (store, name, wanted) = (self.store.clone(), text.to_owned(), platform.clone());
+        let failed = |source| Error::Image { action: "read", name: text.to_owned(), source };
+        if let Some(other) = blocking(move || image_in_index(&store, &name, &wanted)).await.map_err(failed)? {
+            return Ok(other);
         }
         let message = format!("`{text}` is here for {}, and not for {platform}", image.platform);
         let hint = Some("`strake pull --all-platforms` keeps the images for all platforms".to_owned());
         Err(Error::Usage { message, hint })
     }
 
-    /// Pushes an image under its name; where `platform` is named, the one for that.
+    /// Pushes what a name stands for: the index that it was pulled or built with, where all of that is here, else the image. Where `platform` is named, the image
+    /// for that.
     ///
     /// # Errors
     /// No such image, the registry, the store.
@@ -227,11 +217,16 @@ impl Engine {
         if self.store.resolve(reference)?.is_none() {
             return Err(self.no_image(reference.written())?);
         }
+        let index = complete_index(&self.store, reference)?;
+        if let Some(index) = index.as_ref().filter(|_| platform.is_none()) {
+            let manifest = self.push_index(&self.client()?, reference, index, progress).await?;
+            return Ok(PushOutcome { manifest });
+        }
         let image = self.image_for(&reference.to_string(), platform).await?;
         let manifest = self.push_image(&self.client()?, reference, &image, progress).await?;
         self.transferred("push", &image, reference);
-        // Should somebody have moved the name meanwhile, it is theirs.
-        if self.store.resolve(reference)?.is_some_and(|now| now.id == image.id) {
+        // Should somebody have moved the name meanwhile, it is theirs. Here it goes on to stand for an index, whatever it is at the registry.
+        if index.is_none() && self.store.resolve(reference)?.is_some_and(|now| now.id == image.id) {
             self.store.tag(reference, &image.id, Some(&manifest.digest))?;
         }
         Ok(PushOutcome { manifest })

@@ -13,7 +13,7 @@ pub enum Error {
     #[error("{0}")]
     Step(Box<StepFailure>),
     /// A step's files could not be read or written.
-    #[error("`{}` failed", step.text)]
+    #[error("{} failed", step.quoted())]
     Files {
         /// The step.
         step: Box<Step>,
@@ -23,7 +23,7 @@ pub enum Error {
         hint: Option<String>,
     },
     /// A step's sandbox could not be made.
-    #[error("cannot run `{}`", step.text)]
+    #[error("cannot run {}", step.quoted())]
     Sandbox {
         /// The step.
         step: Box<Step>,
@@ -31,7 +31,7 @@ pub enum Error {
         source: crate::runtime::Error,
     },
     /// The build context could not be read.
-    #[error("`{}` cannot read the build context", step.text)]
+    #[error("{} cannot read the build context", step.quoted())]
     Context {
         /// The step.
         step: Box<Step>,
@@ -39,7 +39,7 @@ pub enum Error {
         source: crate::context::Error,
     },
     /// A step cannot be done as it is written.
-    #[error("`{}` cannot be done: {reason}", step.text)]
+    #[error("{} cannot be done: {reason}", step.quoted())]
     Refused {
         /// The step.
         step: Box<Step>,
@@ -99,15 +99,15 @@ pub struct StepFailure {
 
 impl std::fmt::Display for StepFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = &self.step.text;
+        let step = self.step.quoted();
         if self.out_of_memory {
-            write!(f, "`{text}` was killed because it ran out of memory")?;
+            write!(f, "{step} was killed because it ran out of memory")?;
             let of_limit = |limit| write!(f, ": it may use {}", binary_size(limit));
             return self.memory_limit.map_or(Ok(()), of_limit);
         }
         match self.status {
-            ExitStatus::Code(code) => write!(f, "`{text}` exited with status {code}"),
-            ExitStatus::Signal(signal) => write!(f, "`{text}` was killed by signal {signal}"),
+            ExitStatus::Code(code) => write!(f, "{step} exited with status {code}"),
+            ExitStatus::Signal(signal) => write!(f, "{step} was killed by signal {signal}"),
         }
     }
 }

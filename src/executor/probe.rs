@@ -81,7 +81,8 @@ pub(super) fn hold(environment: &Environment, snapshots: &[SnapshotId]) -> Resul
 /// Takes a lease on every hit that is needed, from the target down. What was pruned since it was looked up is none, but may still be in a cache.
 fn hold_hits(graph: &BuildGraph, environment: &Environment, probes: &mut HashMap<NodeId, Probe>) -> Result<(), Error> {
     // Who tells of all steps needs all results. The layers of images are few.
-    let is_needed = |id: &NodeId| environment.tell_steps || *id == graph.target || matches!(graph.node(*id).op, Op::Source(_));
+    let targets = graph.target_nodes();
+    let is_needed = |id: &NodeId| environment.tell_steps || targets.contains(id) || matches!(graph.node(*id).op, Op::Source(_));
     let mut todo: Vec<NodeId> = graph.nodes().filter(is_needed).collect();
     let mut seen: HashSet<NodeId> = todo.iter().copied().collect();
     while !todo.is_empty() {
@@ -367,14 +368,17 @@ pub(super) fn contexts_read(graph: &BuildGraph, id: NodeId, environment: &Enviro
 pub(super) fn label(node: &Node) -> InputLabel {
     match &node.op {
         Op::Source(SourceOp::Image { reference, manifest, .. }) => InputLabel::Image(reference.familiar(), manifest.clone()),
-        _ => InputLabel::Step(node.step.title()),
+        _ => InputLabel::Step(node.step.plain_title()),
     }
 }
 
-/// The names under which a step's components are remembered: by its text, and by its place (for when the text changes).
-pub(super) fn slots(node: &Node, environment: &Environment) -> [StepSlot; 2] {
+/// The names under which a step's components are remembered, for each platform that it is done for: by its text, and by its place (for when the text changes).
+pub(super) fn slots(node: &Node, environment: &Environment) -> Vec<StepSlot> {
     let step = &node.step;
     let place = step.position.0.to_string();
     let name = environment.build_name.as_str();
-    [StepSlot::new(&["text", name, &step.stage, &step.text]), StepSlot::new(&["place", name, &step.stage, &place])]
+    let of = |by: &str, what: &str| -> Vec<StepSlot> {
+        step.platforms.iter().map(|platform| StepSlot::new(&[by, name, platform, &step.stage, what])).collect()
+    };
+    [of("text", &step.text), of("place", &place)].concat()
 }

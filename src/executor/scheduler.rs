@@ -5,7 +5,7 @@
 //! (all nodes) ----> Hit / Missed -------> Hit: Done at once; Missed: Waiting -----> Running ----> Done / error
 //! ```
 //!
-//! Only the target is demanded at first; a miss demands its inputs, a hit demands nothing. The first error cancels all that runs; it is returned when
+//! Only the targets are demanded at first; a miss demands its inputs, a hit demands nothing. The first error cancels all that runs; it is returned when
 //! everything has stopped.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -38,8 +38,8 @@ use super::{CacheFailure, Download, Environment, Error, mounted, ops};
 /// What a build came to.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The target's file system.
-    pub output: Output,
+    /// The targets' file systems, in their order.
+    pub outputs: Vec<Output>,
     /// What each step gave that was needed: its snapshots, bottom first.
     pub results: HashMap<NodeId, Vec<crate::store::SnapshotId>>,
     /// How many steps were taken from the cache.
@@ -66,7 +66,7 @@ pub(super) struct Scheduler {
     pub(super) environment: Arc<Environment>,
     pub(super) probes: Arc<HashMap<NodeId, Probe>>,
     remotes: Arc<Remotes>,
-    /// The nodes whose layers the target has: their diff IDs will be asked for.
+    /// The nodes whose layers the targets have: their diff IDs will be asked for.
     in_target: Arc<HashSet<NodeId>>,
     /// What imported caches have of the nodes, as far as it has turned out to be of use.
     pub(super) offers: HashMap<NodeId, Offer>,
@@ -100,7 +100,7 @@ enum Finished {
     Rejected,
 }
 
-/// Runs what the target of `graph` needs.
+/// Runs what the targets of `graph` need.
 ///
 /// # Errors
 /// The first failure, after everything else has stopped. What was finished before stays in the cache.
@@ -117,8 +117,8 @@ pub async fn run(graph: Arc<BuildGraph>, environment: Arc<Environment>) -> Resul
         probes
     };
     let offers = probes.iter().filter_map(|(id, probe)| Some((*id, probe.offer.clone()?))).collect();
-    let target = graph.target;
-    let in_target = Arc::new(graph.layers_of_target());
+    let targets = graph.target_nodes();
+    let in_target = Arc::new(graph.layers_of_targets());
     let mut scheduler = Scheduler {
         graph,
         environment,
@@ -135,7 +135,7 @@ pub async fn run(graph: Arc<BuildGraph>, environment: Arc<Environment>) -> Resul
         cached: 0,
         executed: 0,
     };
-    scheduler.demand(vec![target]);
+    scheduler.demand(targets);
     scheduler.report_hits();
     scheduler.drive().await
 }
@@ -303,10 +303,12 @@ impl Scheduler {
         }
         let steps = if self.environment.tell_steps { self.tell() } else { Vec::new() };
         let results = self.results();
-        match self.states.remove(&self.graph.target) {
-            Some(NodeState::Done(output)) => Ok(Outcome { output, results, cached: self.cached, executed: self.executed, steps }),
+        let output = |target: NodeId| match self.states.get(&target) {
+            Some(NodeState::Done(output)) => Ok(output.clone()),
             _ => Err(Error::Cancelled),
-        }
+        };
+        let outputs = self.graph.target_nodes().into_iter().map(output).collect::<Result<_, _>>()?;
+        Ok(Outcome { outputs, results, cached: self.cached, executed: self.executed, steps })
     }
 
     fn results(&self) -> HashMap<NodeId, Vec<crate::store::SnapshotId>> {

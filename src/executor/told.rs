@@ -25,8 +25,8 @@ pub struct StepResult {
     pub layer: StepLayerAt,
     /// What its key is made of.
     pub components: Components,
-    /// Which of the layers that the target adds to its base image this is; `None` for a step of a stage that is only read.
-    pub in_target: Option<usize>,
+    /// For each target, which of the layers that it adds to its base image this is; `None` for a step of a stage that is only read.
+    pub in_targets: Vec<Option<usize>>,
 }
 
 /// Where a step's layer is.
@@ -40,19 +40,29 @@ pub enum StepLayerAt {
 
 /// The place of a step in its Dockerfile.
 pub(super) fn step_name(step: &Step) -> StepName {
-    StepName { stage: step.stage.to_string(), text: step.text.clone(), position: step.position.0 }
+    let platform = step.platforms.first().cloned();
+    StepName { stage: step.stage.to_string(), text: step.text.clone(), position: step.position.0, platform }
 }
 
 impl Scheduler {
     /// What is known of every step that has a result.
     pub(super) fn tell(&self) -> Vec<StepResult> {
-        let places: HashMap<NodeId, usize> = layers_of(&self.graph, self.graph.target).into_iter().zip(0..).collect();
+        let of_target = |target| layers_of(&self.graph, target).into_iter().zip(0..).collect();
+        let places: Vec<HashMap<NodeId, usize>> = self.graph.target_nodes().into_iter().map(of_target).collect();
         let told = |id: NodeId| {
             let (components, result, layer) = self.result_of(id)?;
             let keys = self.environment.cache.keys_with(&components.key());
             let name = step_name(&self.graph.node(id).step);
             let offered = self.probes.get(&id).and_then(|probe| probe.listed.clone());
-            Some(StepResult { name, keys, offered, result, layer, components, in_target: places.get(&id).copied() })
+            Some(StepResult {
+                name,
+                keys,
+                offered,
+                result,
+                layer,
+                components,
+                in_targets: places.iter().map(|places| places.get(&id).copied()).collect(),
+            })
         };
         self.graph.nodes().filter_map(told).collect()
     }

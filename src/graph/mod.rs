@@ -12,6 +12,7 @@ mod contexts;
 mod epoch;
 mod git_url;
 mod history;
+mod join;
 mod lower;
 mod op;
 mod outline;
@@ -27,8 +28,8 @@ pub use epoch::{EpochSource, SOURCE_DATE_EPOCH, epoch_source};
 pub use git_url::{GitMtime, GitSource, GitUrlError};
 pub use lower::is_secret;
 pub use op::{
-    BuildGraph, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op, RemoteTree,
-    SecurityMode, SourceOp, Step, Unpack,
+    BuildGraph, BuildTarget, CopyOp, CopySource, ExecMount, ExecMountKind, ExecOp, InlineScript, MkdirOp, NetworkMode, Node, NodeId, Op,
+    RemoteTree, SecurityMode, SourceOp, Step, Unpack,
 };
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::{Entitlements, ImageNeed, PlanRequest, Planned, ResolvedImage, ResolvedImages, plan};

@@ -22,12 +22,19 @@ pub type NodeId = NodeIndex<u32>;
 pub struct BuildGraph {
     /// Nodes, and for each of a node's inputs an edge from the input, weighted with the input's position.
     graph: StableDiGraph<Node, usize>,
-    /// The node whose file system is the result.
-    pub target: NodeId,
-    /// The config of the image, without times and diff IDs. Each history entry that is no empty layer belongs to one snapshot of the target above the base's.
-    pub config: ImageConfig,
+    /// What is built: one image, or one for each platform, in their order.
+    pub targets: Vec<BuildTarget>,
     /// What to tell the user; none of these is an error.
     pub warnings: Vec<Diagnostic>,
+}
+
+/// An image that is built.
+#[derive(Clone, Debug)]
+pub struct BuildTarget {
+    /// The node whose file system it has.
+    pub node: NodeId,
+    /// Its config, without times and diff IDs. Each history entry that is no empty layer belongs to one snapshot of the target above the base's.
+    pub config: ImageConfig,
 }
 
 /// One operation.
@@ -54,18 +61,47 @@ pub struct Step {
     pub source: Option<(SourceFile, Span)>,
     /// Whether `--no-cache` is on for its stage.
     pub ignore_cache: bool,
+    /// What it is done for, as names tell it: `linux/amd64`, or `linux/amd64->arm64` for what is done on the one for the other. Several where one step does for all
+    /// of them.
+    pub platforms: Arc<[String]>,
+    /// Whether its title tells the platform: in a build for several, where it is for one of them.
+    pub tells_platform: bool,
 }
 
 impl Step {
-    /// The step in BuildKit's form: `[build 2/5] RUN make`.
+    /// The step in BuildKit's form: `[build 2/5] RUN make`, and in a build for several platforms `[linux/amd64 build 2/5] RUN make`.
     pub fn title(&self) -> String {
+        self.titled(self.platform())
+    }
+
+    /// The same without the platform: what the step is called in builds for one.
+    pub fn plain_title(&self) -> String {
+        self.titled(None)
+    }
+
+    /// The platform, where it must be told to know one step from the other.
+    pub fn platform(&self) -> Option<&str> {
+        self.platforms.first().filter(|_| self.tells_platform).map(String::as_str)
+    }
+
+    /// The instruction as messages have it: in backticks, and with the platform where that must be told.
+    pub fn quoted(&self) -> String {
+        let platform = self.platform().map_or_else(String::new, |platform| format!(" ({platform})"));
+        format!("`{}`{platform}", self.text)
+    }
+
+    fn titled(&self, platform: Option<&str>) -> String {
         let (index, total) = self.position;
-        if total == 0 {
-            return self.text.clone();
+        let (platform, gap) = platform.map_or(("", ""), |platform| (platform, " "));
+        match (total, platform) {
+            (0, "") => self.text.clone(),
+            (0, platform) => format!("[{platform}] {}", self.text),
+            _ => {
+                let width = total.to_string().len();
+                let space = if self.stage.is_empty() { "" } else { " " };
+                format!("[{platform}{gap}{}{space}{index:>width$}/{total}] {}", self.stage, self.text)
+            }
         }
-        let width = total.to_string().len();
-        let space = if self.stage.is_empty() { "" } else { " " };
-        format!("[{}{space}{index:>width$}/{total}] {}", self.stage, self.text)
     }
 }
 
@@ -353,10 +389,15 @@ pub struct MkdirOp {
 
 impl BuildGraph {
     /// Keeps of what lowering made what `target` reaches.
-    pub(super) fn new(graph: StableDiGraph<Node, usize>, target: NodeId, config: ImageConfig, warnings: Vec<Diagnostic>) -> BuildGraph {
-        let mut graph = BuildGraph { graph, target, config, warnings };
+    pub(super) fn new(graph: StableDiGraph<Node, usize>, target: BuildTarget, warnings: Vec<Diagnostic>) -> BuildGraph {
+        let mut graph = BuildGraph { graph, targets: vec![target], warnings };
         graph.drop_unreachable();
         graph
+    }
+
+    /// A graph of nodes that are all needed, each after its inputs.
+    pub(super) fn joint(graph: StableDiGraph<Node, usize>, targets: Vec<BuildTarget>, warnings: Vec<Diagnostic>) -> BuildGraph {
+        BuildGraph { graph, targets, warnings }
     }
 
     /// The node of an ID.
@@ -396,10 +437,10 @@ impl BuildGraph {
         self.graph.node_indices()
     }
 
-    /// The nodes whose layers the target's file system is made of.
-    pub fn layers_of_target(&self) -> HashSet<NodeId> {
+    /// The nodes whose layers the targets' file systems are made of.
+    pub fn layers_of_targets(&self) -> HashSet<NodeId> {
         let mut found = HashSet::new();
-        let mut todo = vec![self.target];
+        let mut todo = self.target_nodes();
         while let Some(id) = todo.pop() {
             if found.insert(id) {
                 let below = if matches!(self.node(id).op, Op::Merge) { usize::MAX } else { 1 };
@@ -409,9 +450,14 @@ impl BuildGraph {
         found
     }
 
+    /// The nodes of the targets.
+    pub fn target_nodes(&self) -> Vec<NodeId> {
+        self.targets.iter().map(|target| target.node).collect()
+    }
+
     fn drop_unreachable(&mut self) {
         let mut keep = vec![false; self.graph.node_bound()];
-        let mut todo = vec![self.target];
+        let mut todo = self.target_nodes();
         while let Some(id) = todo.pop() {
             if !std::mem::replace(&mut keep[id.index()], true) {
                 todo.extend(self.graph.neighbors_directed(id, Direction::Incoming));

@@ -349,6 +349,7 @@ mod tests {
             labels: &[],
             contexts: NamedContexts::NONE,
             implicit_platform: true,
+            one_of_several: false,
             target_platform: platform.clone(),
             build_platform: platform,
             network: NetworkMode::Default,

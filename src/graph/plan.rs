@@ -11,12 +11,12 @@ use crate::parser::{Dockerfile, Instruction, Word};
 use super::checks::{CheckScope, check_froms};
 use super::contexts::NamedContexts;
 use super::lower::{Lowering, StageState};
-use super::op::{BuildGraph, NetworkMode};
+use super::op::{BuildGraph, BuildTarget, NetworkMode};
 use super::scope::{BuildArgs, Environment, platform_args};
 use super::stages::{Origin, StageFacts, StageNames, circles, froms};
 
 /// What to plan.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PlanRequest<'a> {
     /// The parsed Dockerfile, without errors.
     pub dockerfile: &'a Dockerfile,
@@ -32,6 +32,8 @@ pub struct PlanRequest<'a> {
     pub target_platform: Platform,
     /// Whether nobody asked for that platform: then the result has that of its base image.
     pub implicit_platform: bool,
+    /// Whether it is one of several platforms that are built for: then steps are called after them.
+    pub one_of_several: bool,
     /// The platform that builds.
     pub build_platform: Platform,
     /// `--network`: what `RUN` without `--network` gets.
@@ -71,6 +73,8 @@ pub struct ImageNeed {
     pub layout: Option<String>,
     /// For which platform.
     pub platform: Platform,
+    /// Whether messages must say for which: there are several.
+    pub tells_platform: bool,
     /// Where it is named.
     pub file: SourceFile,
     /// The bytes that name it.
@@ -317,6 +321,7 @@ impl<'a> Planner<'a> {
                         reference,
                         layout,
                         platform: platform.clone(),
+                        tells_platform: self.request.one_of_several,
                         file: self.request.dockerfile.file.clone(),
                         span,
                     });
@@ -363,7 +368,7 @@ impl<'a> Planner<'a> {
         self.warnings.extend(outcome.warnings);
         self.warn_of_args();
         let warnings = std::mem::take(&mut self.warnings);
-        Ok(Some(Planned::Ready(Box::new(BuildGraph::new(outcome.graph, node, config, warnings)))))
+        Ok(Some(Planned::Ready(Box::new(BuildGraph::new(outcome.graph, BuildTarget { node, config }, warnings)))))
     }
 
     /// A platform that was asked for is the result's, whatever its base image is for: `FROM --platform=$BUILDPLATFORM` is how things are cross-compiled.
@@ -386,14 +391,10 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Tells of build arguments that have no effect: those that nothing in the file declares, and those of BuildKit that mean nothing here.
+    /// Tells of build arguments that have no effect: those that nothing in the file declares.
     fn warn_of_args(&mut self) {
         let file = &self.request.dockerfile.file;
         let span = self.request.dockerfile.stages[self.target].from.image.span;
-        for (name, what) in self.args.without_effect() {
-            let message = format!("the build argument `{name}` has no effect: {what} are not supported yet");
-            self.warnings.push(Diagnostic::warning(file, span, message));
-        }
         let mut unused = self.args.unused();
         if !unused.is_empty() {
             let declared = self.declared();

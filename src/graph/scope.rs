@@ -96,18 +96,10 @@ impl<'a> BuildArgs<'a> {
         self.setting("BUILDKIT_SANDBOX_HOSTNAME")
     }
 
-    /// Arguments that would change how BuildKit builds and have no effect here, each with what it is about.
-    pub(super) fn without_effect(&self) -> impl Iterator<Item = (&'static str, &'static str)> + '_ {
-        let is_on = |name: &str| self.setting(name).is_some_and(|value| !matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False"));
-        WITHOUT_EFFECT.iter().copied().filter(move |(name, _)| is_on(name))
-    }
-
     fn setting(&self, name: &str) -> Option<&'a str> {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 }
-
-const WITHOUT_EFFECT: &[(&str, &str)] = &[("BUILDKIT_MULTI_PLATFORM", "images for several platforms")];
 
 const PROXIES: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
@@ -205,14 +197,5 @@ mod tests {
         let args = BuildArgs::new(&values);
         assert_eq!(args.unused(), ["X"]);
         assert_eq!(args.proxy_env(), [("HTTP_PROXY".to_owned(), "p".to_owned()), ("http_proxy".to_owned(), "p".to_owned())]);
-    }
-
-    #[test]
-    fn arguments_that_are_off_or_empty_are_not_told_of() {
-        let on = |value: &str| {
-            let values = BTreeMap::from([("BUILDKIT_MULTI_PLATFORM".to_owned(), value.to_owned())]);
-            BuildArgs::new(&values).without_effect().count()
-        };
-        assert_eq!((on("1"), on("true"), on("0"), on("false"), on("")), (1, 1, 0, 0, 0));
     }
 }

@@ -32,24 +32,7 @@ pub fn assemble(
     names: &[Reference],
     dates: Dates,
 ) -> Result<ImageRecord, Error> {
-    let layers = complete(store, snapshots)?;
-    let mut config = config;
-    let base_layers = config.rootfs.diff_ids.len();
-    config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
-    date_history(&mut config, &layers, base_layers, dates)?;
-    let bytes = config.to_bytes();
-    let id = ImageId::new(store.put_blob(&bytes)?);
-    let size = layers.iter().map(|layer| layer.tar_size).sum();
-    let record = ImageRecord {
-        id,
-        manifest: None,
-        platform: config.platform(),
-        created_at: SystemTime::now(),
-        size,
-        diff_ids: config.rootfs.diff_ids.clone(),
-        snapshots: snapshots.to_vec(),
-    };
-    fault_point("build:packed");
+    let record = make_record(store, config, snapshots, dates)?;
     store.put_image(&record)?;
     fault_point("build:recorded");
     if let Some(chain) = ChainId::chain(&record.diff_ids).last() {
@@ -59,6 +42,40 @@ pub fn assemble(
         store.tag(name, &record.id, None)?;
     }
     Ok(record)
+}
+
+/// As [`assemble`], of an image that the store does not list: it is only one of those of an index. Its layers are found by their chain.
+///
+/// # Errors
+/// The store, and a history that does not fit the snapshots.
+pub fn assemble_unlisted(store: &Store, config: ImageConfig, snapshots: &[SnapshotId], dates: Dates) -> Result<ImageRecord, Error> {
+    let record = make_record(store, config, snapshots, dates)?;
+    if let Some(chain) = ChainId::chain(&record.diff_ids).last() {
+        store.record_chain(chain, snapshots)?;
+    }
+    Ok(record)
+}
+
+/// The image, with its config in the store.
+fn make_record(store: &Store, config: ImageConfig, snapshots: &[SnapshotId], dates: Dates) -> Result<ImageRecord, Error> {
+    let layers = complete(store, snapshots)?;
+    let mut config = config;
+    let base_layers = config.rootfs.diff_ids.len();
+    config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    date_history(&mut config, &layers, base_layers, dates)?;
+    let bytes = config.to_bytes();
+    let id = ImageId::new(store.put_blob(&bytes)?);
+    let size = layers.iter().map(|layer| layer.tar_size).sum();
+    fault_point("build:packed");
+    Ok(ImageRecord {
+        id,
+        manifest: None,
+        platform: config.platform(),
+        created_at: SystemTime::now(),
+        size,
+        diff_ids: config.rootfs.diff_ids.clone(),
+        snapshots: snapshots.to_vec(),
+    })
 }
 
 /// The diff IDs of a stack of snapshots, bottom first; what is not known is found out.

@@ -50,19 +50,38 @@ impl Packing {
 
 /// The manifest of an image: the one that it was pulled with where all of its blobs are there, a new one otherwise (whose layers are compressed now).
 pub fn ensure_manifest(store: &Store, image: &ImageRecord) -> Result<ImageManifest, Error> {
-    if let Some(digest) = &image.manifest
-        && let Some(found) = stored_manifest(store, digest)?
-    {
-        return Ok(found);
+    match known_manifest(store, image)? {
+        Some(found) => Ok(found),
+        None => complete_manifest(store, image, default_layers(store, image)?),
     }
-    let layers = (0..image.diff_ids.len()).map(|position| ensure_layer(store, image, position)).collect::<Result<_, _>>()?;
-    complete_manifest(store, image, layers)
+}
+
+/// The manifest that an image has, where all of its blobs are there.
+fn known_manifest(store: &Store, image: &ImageRecord) -> Result<Option<ImageManifest>, Error> {
+    image.manifest.as_ref().map_or(Ok(None), |digest| stored_manifest(store, digest))
+}
+
+fn default_layers(store: &Store, image: &ImageRecord) -> Result<Vec<Descriptor>, Error> {
+    (0..image.diff_ids.len()).map(|position| ensure_layer(store, image, position)).collect()
 }
 
 /// Packs an image as it is asked for; this is the image's manifest from now on.
 pub fn pack(store: &Store, image: &ImageRecord, packing: &Packing) -> Result<ImageManifest, Error> {
     if packing.is_default() {
         return ensure_manifest(store, image);
+    }
+    let packed = pack_aside(store, image, packing)?;
+    remember(store, image, &packed)?;
+    Ok(packed)
+}
+
+/// As [`pack`], of an image that the store does not list: it is only one of those of an index.
+pub fn pack_aside(store: &Store, image: &ImageRecord, packing: &Packing) -> Result<ImageManifest, Error> {
+    if packing.is_default() {
+        return match known_manifest(store, image)? {
+            Some(found) => Ok(found),
+            None => put_manifest(store, image, default_layers(store, image)?, packing),
+        };
     }
     let layer = |position| match packing.compression {
         Some(spec) if packing.force || position >= packing.base_layers => ensure_layer_as(store, image, position, spec),
@@ -74,7 +93,14 @@ pub fn pack(store: &Store, image: &ImageRecord, packing: &Packing) -> Result<Ima
 
 /// Makes the manifest of an image whose layers are blobs, and remembers it.
 pub(super) fn complete_manifest(store: &Store, image: &ImageRecord, layers: Vec<Descriptor>) -> Result<ImageManifest, Error> {
-    put_manifest(store, image, layers, &Packing::default())
+    let manifest = put_manifest(store, image, layers, &Packing::default())?;
+    remember(store, image, &manifest)?;
+    Ok(manifest)
+}
+
+/// Notes that this is the image's manifest.
+fn remember(store: &Store, image: &ImageRecord, manifest: &ImageManifest) -> Result<(), Error> {
+    Ok(store.put_image(&ImageRecord { manifest: Some(manifest.descriptor.digest.clone()), ..image.clone() })?)
 }
 
 fn put_manifest(store: &Store, image: &ImageRecord, mut layers: Vec<Descriptor>, packing: &Packing) -> Result<ImageManifest, Error> {
@@ -102,9 +128,8 @@ fn put_manifest(store: &Store, image: &ImageRecord, mut layers: Vec<Descriptor>,
     };
     let bytes = serde_json::to_vec(&manifest).expect("a manifest holds nothing that JSON cannot");
     let digest = store.put_blob(&bytes)?;
-    let mut descriptor = Descriptor::new(kind, digest.clone(), bytes.len() as u64);
+    let mut descriptor = Descriptor::new(kind, digest, bytes.len() as u64);
     descriptor.annotations.clone_from(&packing.descriptor_annotations);
-    store.put_image(&ImageRecord { manifest: Some(digest), ..image.clone() })?;
     Ok(ImageManifest { manifest, bytes, descriptor })
 }
 

@@ -179,6 +179,16 @@ pub enum Error {
         /// The layer.
         diff_id: DiffId,
     },
+    /// Files for two platforms are to be written to one directory, and both have this one.
+    #[error("`{path}` is in the result for {one} and in that for {other}")]
+    Overlap {
+        /// Its path.
+        path: crate::path::RootPath,
+        /// The one platform.
+        one: String,
+        /// The other.
+        other: String,
+    },
 }
 
 impl Error {
@@ -193,6 +203,7 @@ impl Error {
                 Some("`strake import` makes an image of an archive with a root file system".into())
             }
             Error::NotAnIndex { .. } => Some("`strake index create` makes an index of images".into()),
+            Error::Overlap { .. } => Some("leave `platform-split=false` out: then each platform has a directory of its own".into()),
             Error::LayerGone { .. } => Some("pull or build the image again".into()),
             _ => None,
         }

@@ -1,6 +1,5 @@
 //! Results outside of the store: a directory, a tar archive of the files, archives of the image.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::AsRawFd;
@@ -18,34 +17,25 @@ use crate::task::fault_point;
 
 use super::Error;
 use super::archive::{ArchiveFormat, write_archive, write_layout, write_packed};
-use super::blobs::ImageManifest;
-use super::in_directory::InDirectory;
 use super::layer::{CopyOptions, copy_tree_to_dir, write_rootfs_tar};
+use super::platform_files::with_layout;
+pub use super::platform_files::{FilesLayout, PlatformFiles};
+use super::several::PackedRoot;
 
 /// How files are written.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FileOptions {
     /// The time that all of them get (seconds since the epoch), instead of the one that each has.
     pub time: Option<i64>,
-    /// A directory at the destination that they are put into.
-    pub below: Option<String>,
+    /// How those for several platforms lie beside each other.
+    pub layout: FilesLayout,
     /// Whether what else there is in the directory is removed.
     pub delete: bool,
 }
 
-impl FileOptions {
-    /// Hands `tree` to `write`, in its directory.
-    fn placed<T>(&self, tree: &dyn Tree, write: impl FnOnce(&dyn Tree) -> T) -> T {
-        match &self.below {
-            Some(name) => write(&InDirectory { tree, name: OsStr::new(name) }),
-            None => write(tree),
-        }
-    }
-}
-
 /// Writes the files into a directory, which is made where it is missing.
-pub fn to_directory(tree: &dyn Tree, dir: &Path, options: &FileOptions, meter: &Meter) -> Result<(), Error> {
-    options.placed(tree, |tree| {
+pub fn to_directory(files: &[PlatformFiles<'_>], dir: &Path, options: &FileOptions, meter: &Meter) -> Result<(), Error> {
+    with_layout(files, options.layout, |tree| {
         std::fs::create_dir_all(dir).map_err(|source| Error::Io { action: "make", path: dir.to_owned(), source })?;
         if options.delete {
             remove_others(tree, dir)?;
@@ -87,30 +77,30 @@ fn fill(tree: &dyn Tree, dir: &Path, time: Option<i64>, meter: &Meter) -> Result
 }
 
 /// Writes the files as a tar archive; `-` is standard output.
-pub fn to_tar(tree: &dyn Tree, path: &Path, options: &FileOptions, meter: &Meter) -> Result<(), Error> {
-    write_file(path, |out| {
-        let mut counted = Counted { out, meter };
-        let written = options.placed(tree, |tree| write_rootfs_tar(tree, &mut counted, options.time));
-        written.map_err(|source| Error::Layer { layer: "of the result".into(), source })?;
-        Ok(())
+pub fn to_tar(files: &[PlatformFiles<'_>], path: &Path, options: &FileOptions, meter: &Meter) -> Result<(), Error> {
+    with_layout(files, options.layout, |tree| {
+        write_file(path, |out| {
+            let written = write_rootfs_tar(tree, &mut Counted { out, meter }, options.time);
+            written.map(drop).map_err(|source| Error::Layer { layer: "of the result".into(), source })
+        })
     })
 }
 
-/// Writes a packed image as an archive; `-` is standard output.
+/// Writes a packed image, or an index with its images, as an archive; `-` is standard output.
 pub fn to_packed_archive(
     store: &Store,
-    image: &ImageManifest,
+    root: &PackedRoot,
     names: &[Reference],
     format: ArchiveFormat,
     path: &Path,
     meter: &Meter,
 ) -> Result<(), Error> {
-    write_file(path, |out| write_packed(store, &[(image.clone(), names.to_vec())], format, &mut Counted { out, meter }))
+    write_file(path, |out| write_packed(store, &[(root.clone(), names.to_vec())], format, &mut Counted { out, meter }))
 }
 
-/// Writes a packed image into a directory (image-spec 1.1, "Image Layout").
-pub fn to_oci_layout(store: &Store, image: &ImageManifest, names: &[Reference], dir: &Path, meter: &Meter) -> Result<(), Error> {
-    write_layout(store, &[(image.clone(), names.to_vec())], dir, meter)
+/// Writes a packed image, or an index with its images, into a directory (image-spec 1.1, "Image Layout").
+pub fn to_oci_layout(store: &Store, root: &PackedRoot, names: &[Reference], dir: &Path, meter: &Meter) -> Result<(), Error> {
+    write_layout(store, &[(root.clone(), names.to_vec())], dir, meter)
 }
 
 /// Writes images, each with its names, as one archive; `-` is standard output.

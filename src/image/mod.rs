@@ -4,7 +4,7 @@
 //! archives; [`assemble`] makes an image of a build's snapshots and config, [`rewrite`] one without times that say when; [`blobs`] makes the blobs and the
 //! manifest of an image that was built here, when they are first wanted; [`copy`] brings images from one place to another as they are, and [`remote`]
 //! only looks at those of a registry. [`validate`] reads all bytes again, [`check`] the files of snapshots; [`edit`] makes
-//! images of images without running anything, [`index`] indexes of images, and [`compare`] tells two apart.
+//! images of images without running anything, [`index`] indexes of images, [`several`] that of a build for several platforms, and [`compare`] tells two apart.
 
 pub mod archive;
 pub mod assemble;
@@ -17,14 +17,15 @@ mod error;
 pub mod export;
 pub mod import;
 pub mod imported;
-mod in_directory;
 pub mod index;
 pub mod layer;
 pub mod load;
+mod platform_files;
 pub mod pull;
 pub mod push;
 pub mod remote;
 pub mod rewrite;
+pub mod several;
 pub mod validate;
 
 pub use error::Error;

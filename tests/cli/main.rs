@@ -41,6 +41,7 @@ mod output_keys;
 mod outputs;
 mod parse;
 mod peers;
+mod platforms;
 mod progress;
 mod registries_conf;
 mod registry;

@@ -13,7 +13,7 @@ use crate::cli::render::{Observer, Profile, ProgressMode, Summary, observed, pro
 use crate::cli::{Global, env, report, settler};
 use crate::diag::Secret;
 use crate::engine::{BuildContext, BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
-use crate::engine::{CacheDestination, CacheTarget};
+use crate::engine::{CacheDestination, CacheTarget, PlatformOutcome};
 use crate::executor::FailedSlot;
 use crate::graph::ContextName;
 use crate::oci::{Platform, Reference};
@@ -104,7 +104,8 @@ pub(in crate::cli) struct BuildArgs {
     /// Keep the image in the store, also where there are other outputs
     #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     load: bool,
-    /// An annotation of the image, `[manifest:]KEY=VALUE` (may be given several times)
+    /// An annotation: `KEY=VALUE`, or `PLACE[,PLACE…]:KEY=VALUE` with `manifest`, `manifest-descriptor`, `index`, `index-descriptor`, of which each may have a `[PLATFORM]`
+    /// (may be given several times)
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
     /// Write what came of the build (digests, names) to a file, as JSON
@@ -115,9 +116,9 @@ pub(in crate::cli) struct BuildArgs {
     /// What to do when a RUN step fails
     #[arg(long, value_enum, default_value = "fail", value_name = "ACTION")]
     on_error: OnError,
-    /// The platform to build for [default: this machine's]
-    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    /// The platforms to build for [default: this machine's]; for several, the result is an index (comma-separated; may be given several times)
+    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH", value_delimiter = ',')]
+    platform: Vec<Platform>,
     /// What to do: `build`, or without building `check`, `outline` or `targets`; with `,format=json` the answer is JSON
     #[arg(long, value_name = "CALL", default_value = "build", value_parser = call_flag)]
     call: CallFlag,
@@ -299,7 +300,7 @@ async fn build(engine: Engine, args: BuildArgs, failed: Option<FailedSlot>) -> R
     }
     let outcome = result?;
     written.transpose()?;
-    Ok(outcome.image.id.to_string())
+    Ok(outcome.id())
 }
 
 async fn build_with(engine: &Engine, args: BuildArgs, failed: Option<FailedSlot>, progress: &Progress) -> Result<BuildOutcome, Error> {
@@ -323,7 +324,7 @@ async fn build_with(engine: &Engine, args: BuildArgs, failed: Option<FailedSlot>
         for name in &outcome.names {
             report::tell(&format!("naming to {name}"));
         }
-        report::tell(&format!("image {}", outcome.image.id));
+        result_lines(&outcome).iter().for_each(|line| report::tell(line));
         report::verified(verified, &outcome);
     }
     let phase = progress.phase("settle");
@@ -343,9 +344,21 @@ async fn build_with(engine: &Engine, args: BuildArgs, failed: Option<FailedSlot>
     Ok(outcome)
 }
 
+/// What was built: the image, or the index and its images.
+fn result_lines(outcome: &BuildOutcome) -> Vec<String> {
+    if outcome.platforms.is_empty() {
+        return vec![format!("image {}", outcome.image.id)];
+    }
+    let index = outcome.manifest.iter().map(|index| format!("index {}", index.digest));
+    index.chain(outcome.platforms.iter().map(|PlatformOutcome { platform, id }| format!("image {id} for {platform}"))).collect()
+}
+
 /// What `--metadata-file` says, in the words of `docker buildx build`.
 fn metadata(outcome: &BuildOutcome) -> serde_json::Value {
-    let mut metadata = serde_json::json!({ "containerimage.config.digest": outcome.image.id.to_string() });
+    let mut metadata = serde_json::json!({});
+    if outcome.platforms.is_empty() {
+        metadata["containerimage.config.digest"] = outcome.image.id.to_string().into();
+    }
     if let Some(manifest) = &outcome.manifest {
         metadata["containerimage.descriptor"] = serde_json::json!(manifest);
         metadata["containerimage.digest"] = manifest.digest.to_string().into();
@@ -424,10 +437,11 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         entitlements: args.steps.entitlements(),
         steps: args.steps.settings()?,
         failed: None,
-        platform: args.platform,
+        platforms: args.platform,
         secrets: secrets(&args.secret)?,
         outputs: outputs::outputs(args.output, args.push, args.load, &args.annotation)?,
         want_manifest: args.metadata_file.is_some(),
+        want_index: args.quiet || args.iidfile.is_some(),
     })
 }
 

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{Compression, CompressionSpec, Destination, DigestNames, Error, FileLayout, Output, OutputTimes, Packing, Push};
-use crate::oci::Reference;
+use crate::engine::{
+    Annotation, AnnotationPlace, Compression, CompressionSpec, Destination, DigestNames, Error, FileLayout, Output, OutputTimes, Packing,
+    Push,
+};
+use crate::oci::{Platform, Reference};
 
 /// The keys of every output that is an image.
 const IMAGE_KEYS: &str =
@@ -24,6 +27,7 @@ struct Fields {
     compression: Option<Compression>,
     level: Option<u32>,
     packing: Packing,
+    annotations: Vec<Annotation>,
     times: OutputTimes,
     rewrite: Option<bool>,
     prefix: Option<Reference>,
@@ -131,7 +135,9 @@ impl Fields {
             }
             _ if settle(key, value)? => {}
             _ => match key.split_once('.').filter(|(kind, _)| kind.starts_with("annotation")) {
-                Some((kind, name)) => annotate(&mut self.packing, kind.strip_prefix("annotation").unwrap_or_default(), name, value)?,
+                Some((kind, name)) => {
+                    self.annotations.push(annotation(kind.strip_prefix("annotation").unwrap_or_default(), name, value)?);
+                }
                 None => {
                     return Err(format!(
                         "the key `{key}` is not supported: expected type, dest, tar, mode, platform-split, {NAMED_KEYS}, {IMAGE_KEYS}"
@@ -167,8 +173,9 @@ impl Fields {
             };
             return Err(format!("`{key}` is for images in the store and at registries, not for `type={kind}`"));
         }
-        let files = FileLayout { split: self.switch("platform-split", false), delete: self.delete };
-        Ok(Output { to, names: self.names, packing: self.packing, times: self.times, by_digest, insecure, files })
+        let files = FileLayout { split: self.switches.get("platform-split").copied(), delete: self.delete };
+        let Fields { names, packing, annotations, times, .. } = self;
+        Ok(Output { to, names, packing, annotations, times, by_digest, insecure, files })
     }
 
     fn check_times(&mut self, kind: &str) -> Result<(), String> {
@@ -227,7 +234,7 @@ impl Fields {
             self.packing.compression = Some(CompressionSpec { kind: Compression::Gzip, level: None });
         }
         self.packing.docker_types = !self.switch("oci-mediatypes", true);
-        check_types(&self.packing)
+        check_types(&self.packing, &self.annotations)
     }
 
     fn switch(&self, name: &str, default: bool) -> bool {
@@ -257,8 +264,8 @@ fn settle(key: &str, value: &str) -> Result<bool, String> {
     }
 }
 
-fn check_types(packing: &Packing) -> Result<(), String> {
-    if packing.docker_types && !(packing.annotations.is_empty() && packing.descriptor_annotations.is_empty()) {
+fn check_types(packing: &Packing, annotations: &[Annotation]) -> Result<(), String> {
+    if packing.docker_types && !annotations.is_empty() {
         return Err("Docker's manifests have no annotations: leave `oci-mediatypes=false` out".into());
     }
     Ok(())
@@ -309,24 +316,31 @@ pub(super) fn boolean(key: &str, value: &str) -> Result<bool, String> {
     }
 }
 
-/// Adds an annotation; `place` is what follows the word `annotation`: nothing or `-manifest`, `-manifest-descriptor`, and perhaps `[PLATFORM]`.
-fn annotate(packing: &mut Packing, place: &str, key: &str, value: &str) -> Result<(), String> {
-    let place = place.split('[').next().unwrap_or_default();
+/// An annotation; `place` is what follows the word `annotation`: nothing or `-manifest`, `-manifest-descriptor`, `-index`, `-index-descriptor`, and perhaps
+/// `[PLATFORM]`.
+fn annotation(place: &str, key: &str, value: &str) -> Result<Annotation, String> {
+    let (kind, platform) = match place.split_once('[') {
+        None => (place, None),
+        Some((kind, rest)) => {
+            let platform = rest.strip_suffix(']').ok_or_else(|| format!("`annotation{place}` has no `]`"))?;
+            (kind, Some(platform.parse::<Platform>().map_err(|error| error.to_string())?))
+        }
+    };
     if key.is_empty() {
         return Err("an annotation has no key".into());
     }
-    let annotations = match place {
-        "" | "-manifest" => &mut packing.annotations,
-        "-manifest-descriptor" => &mut packing.descriptor_annotations,
-        "-index" | "-index-descriptor" => return Err(format!("the annotation `{key}` is for an index, and the result has none")),
+    let place = match kind {
+        "" | "-manifest" => AnnotationPlace::Manifest,
+        "-manifest-descriptor" => AnnotationPlace::ManifestDescriptor,
+        "-index" => AnnotationPlace::Index,
+        "-index-descriptor" => AnnotationPlace::IndexDescriptor,
         _ => {
             return Err(format!(
-                "`annotation{place}` is not known: expected annotation, annotation-manifest or annotation-manifest-descriptor"
+                "`annotation{place}` is not known: expected annotation, and then nothing, -manifest, -manifest-descriptor, -index or -index-descriptor"
             ));
         }
     };
-    annotations.insert(key.to_owned(), value.to_owned());
-    Ok(())
+    Ok(Annotation { place, platform, key: key.to_owned(), value: value.to_owned() })
 }
 
 /// The outputs of a build: those that were named, with what `--push`, `--load` and `--annotation` say.
@@ -344,9 +358,12 @@ pub(super) fn outputs(mut outputs: Vec<Output>, push: bool, load: bool, annotati
         if matches!(output.to, Destination::Local(_) | Destination::Tar(_) | Destination::Nothing) {
             continue;
         }
-        for annotation in annotations {
-            let failed = |message: String| Error::Usage { message, hint: Some("write `--annotation [manifest:]KEY=VALUE`".into()) };
-            let (key, value) = annotation.split_once('=').ok_or_else(|| failed(format!("the annotation `{annotation}` has no value")))?;
+        for given in annotations {
+            let failed = |message: String| Error::Usage {
+                message,
+                hint: Some("write `--annotation [PLACE:]KEY=VALUE`, such as `manifest[linux/arm64]:KEY=VALUE`".into()),
+            };
+            let (key, value) = given.split_once('=').ok_or_else(|| failed(format!("the annotation `{given}` has no value")))?;
             // A prefix names places; anything else before a colon is part of the key.
             let known =
                 |place: &str| matches!(place.split('[').next(), Some("manifest" | "manifest-descriptor" | "index" | "index-descriptor"));
@@ -355,10 +372,10 @@ pub(super) fn outputs(mut outputs: Vec<Output>, push: bool, load: bool, annotati
                 _ => (vec![String::new()], key),
             };
             for place in places {
-                annotate(&mut output.packing, &place, key, value).map_err(failed)?;
+                output.annotations.push(annotation(&place, key, value).map_err(failed)?);
             }
         }
-        check_types(&output.packing).map_err(|message| Error::Usage { message, hint: None })?;
+        check_types(&output.packing, &output.annotations).map_err(|message| Error::Usage { message, hint: None })?;
     }
     Ok(outputs)
 }
@@ -401,10 +418,22 @@ mod tests {
         let zstd = packing("type=image,compression=zstd,compression-level=19,force-compression=true,annotation.a.b=c");
         assert_eq!(zstd.compression, Some(CompressionSpec { kind: Compression::Zstd, level: Some(19) }));
         assert!(zstd.force && !zstd.docker_types);
-        assert_eq!(zstd.annotations, BTreeMap::from([("a.b".to_owned(), "c".to_owned())]));
+        let annotations = |text: &str| output(text).unwrap().annotations;
+        let own = |place, platform: Option<&str>| Annotation {
+            place,
+            platform: platform.map(|text| text.parse().unwrap()),
+            key: "k".into(),
+            value: "v".into(),
+        };
+        assert_eq!(annotations("type=image,annotation.k=v"), [own(AnnotationPlace::Manifest, None)]);
         assert!(packing("type=image,oci-mediatypes=false").docker_types);
-        let described = packing("type=oci,dest=x,annotation-manifest-descriptor[linux/amd64].k=v");
-        assert_eq!(described.descriptor_annotations, BTreeMap::from([("k".to_owned(), "v".to_owned())]));
+        let described = annotations("type=oci,dest=x,annotation-manifest-descriptor[linux/amd64].k=v,annotation[arm64].k=v");
+        assert_eq!(
+            described,
+            [own(AnnotationPlace::ManifestDescriptor, Some("linux/amd64")), own(AnnotationPlace::Manifest, Some("linux/arm64"))]
+        );
+        let index = annotations("type=image,annotation-index.k=v,annotation-index-descriptor.k=v");
+        assert_eq!(index, [own(AnnotationPlace::Index, None), own(AnnotationPlace::IndexDescriptor, None)]);
     }
 
     #[test]
@@ -429,7 +458,9 @@ mod tests {
             "type=image,compression-level=x",
             "type=image,push=maybe",
             "type=image,push-by-digest=true",
-            "type=image,annotation-index.k=v",
+            "type=image,annotation-nowhere.k=v",
+            "type=image,annotation[linux/amd64.k=v",
+            "type=image,annotation[vax].k=v",
             "type=image,oci-mediatypes=false,annotation.k=v",
             "type=image,unknown=1",
             "type=oci,tar=false",
@@ -454,7 +485,7 @@ mod tests {
         assert_eq!(by_digest("type=image,name-canonical=,push=true,name=a"), DigestNames { canonical: true, prefix: None });
         assert_eq!(by_digest("type=image,dangling-name-prefix=r:5000/x").prefix.unwrap().name(), "r:5000/x");
         assert!(output("type=registry,name=a,registry.insecure=T").unwrap().insecure);
-        assert_eq!(output("type=local,dest=d,mode=delete,platform-split=1").unwrap().files, FileLayout { split: true, delete: true });
+        assert_eq!(output("type=local,dest=d,mode=delete,platform-split=1").unwrap().files, FileLayout { split: Some(true), delete: true });
         for text in [
             "type=image,compatibility-version=30,prefer-nondist-layers=0,attestation-inline=false,oci-artifact=true",
             "type=oci,dest=f,name-canonical=false,registry.insecure=false,oci-artifact=false",
@@ -507,9 +538,15 @@ mod tests {
     #[test]
     fn annotations_have_places() {
         let all = outputs(vec![output("type=image").unwrap()], false, false, &["manifest:a=1".into(), "b:c=2".into()]).unwrap();
-        let expected = [("a", "1"), ("b:c", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-        assert_eq!(all[0].packing.annotations, BTreeMap::from(expected));
-        assert!(outputs(vec![], false, false, &["index:a=1".into()]).is_err());
+        let shown = |output: &Output| -> Vec<(AnnotationPlace, String, String, String)> {
+            let platform = |annotation: &Annotation| annotation.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+            output.annotations.iter().map(|a| (a.place, platform(a), a.key.clone(), a.value.clone())).collect()
+        };
+        let of = |place, platform: &str, key: &str, value: &str| (place, platform.to_owned(), key.to_owned(), value.to_owned());
+        let (manifest, index) = (AnnotationPlace::Manifest, AnnotationPlace::Index);
+        assert_eq!(shown(&all[0]), [of(manifest, "", "a", "1"), of(manifest, "", "b:c", "2")]);
+        let several = outputs(vec![], false, false, &["index,manifest[linux/arm64]:a=1".into()]).unwrap();
+        assert_eq!(shown(&several[0]), [of(index, "", "a", "1"), of(manifest, "linux/arm64", "a", "1")]);
         assert!(outputs(vec![], false, false, &["a".into()]).is_err());
     }
 }

@@ -25,7 +25,7 @@ pub(in crate::cli) struct PullArgs {
     /// The platform to choose where there are several [default: this machine's]
     #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Keep the images for all platforms, and the index: `push --all-platforms` and `copy --all` pass them on
+    /// Keep the images for all platforms, and the index: `push` and `copy --all` pass them on
     #[arg(long)]
     all_platforms: bool,
     /// Show nothing but the image's name
@@ -42,10 +42,10 @@ pub(in crate::cli) struct PushArgs {
     /// Push all names that images here have in the repository
     #[arg(short, long)]
     all_tags: bool,
-    /// Send the index that the image was pulled with by `pull --all-platforms`, and all its images
+    /// Fail where the name means one image here, and no index of several
     #[arg(long, conflicts_with = "platform")]
     all_platforms: bool,
-    /// Send the image for this platform [default: the one that the name stands for]
+    /// Send the image for this platform [default: the index that the name was built or pulled with, where all of it is here, else the image]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Show nothing but the image's name

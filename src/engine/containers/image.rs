@@ -6,6 +6,7 @@ use crate::progress::{Progress, StepOutcome};
 use crate::store::{ImageRecord, SnapshotId};
 
 use super::super::sources::snapshots_of;
+use super::super::stored_index::image_in_index;
 use super::super::{Engine, Error};
 
 /// How large a config may be: it is read into memory.
@@ -25,14 +26,23 @@ pub struct RunImage {
 impl Engine {
     /// The image that `text` means, if it is here, unpacked and of that platform.
     pub fn local_image(&self, text: &str, platform: Option<&Platform>) -> Result<Option<RunImage>, Error> {
-        let Some(record) = self.find_image(text)? else { return Ok(None) };
-        if platform.is_some_and(|platform| !record.platform.matches(platform)) {
-            return Ok(None);
+        let Some(mut record) = self.find_image(text)? else { return Ok(None) };
+        if let Some(platform) = platform.filter(|platform| !record.platform.matches(platform)) {
+            let failed = |source| Error::Image { action: "read", name: text.to_owned(), source };
+            match image_in_index(self.store(), text, platform).map_err(failed)? {
+                Some(other) => record = other,
+                None => return Ok(None),
+            }
         }
+        self.run_image(record, text)
+    }
+
+    /// An image that is here, as messages call it `name`; `None` where it is not unpacked.
+    pub(super) fn run_image(&self, record: ImageRecord, name: &str) -> Result<Option<RunImage>, Error> {
         let Some(snapshots) = snapshots_of(self.store(), &record)? else { return Ok(None) };
         let bytes = self.store().read_blob(record.id.digest(), MAX_CONFIG)?;
         let digest = record.id.digest().clone();
-        let name = text.to_owned();
+        let name = name.to_owned();
         let config = serde_json::from_slice(&bytes).map_err(|source| Error::Image {
             action: "run",
             name: name.clone(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::executor::ops::TAIL_LINES;
+use crate::oci::Platform;
 use crate::progress::{Progress, StepOutcome, Stream};
 use crate::runtime::container::{LogOptions, LogStream, Mode};
 use crate::store::ImageRecord;
@@ -15,22 +16,24 @@ use super::super::{Engine, Error};
 use super::{ContainerInfo, RunNetwork, RunRequest};
 
 impl Engine {
-    /// Runs `command` in a container of the image, with its settings but without its entry point: by the image's shell, or as it is where it is a JSON array.
+    /// Runs `command` in a container of the image, which is told with its `platform` where there are several, with its settings but without its entry point: by the image's shell, or as it is where it is a JSON array.
     ///
     /// # Errors
     /// It cannot be run, or its status is not 0. Nothing is left of the container.
     pub(in crate::engine) async fn test_image(
         &self,
         image: &ImageRecord,
+        platform: Option<&Platform>,
         command: &str,
         cancel: &CancellationToken,
         progress: &Progress,
     ) -> Result<(), Error> {
         let engine = Engine { options: self.options.clone(), store: self.store.clone(), spawner: None, client: self.client.clone() };
-        let step = Arc::new(progress.start(format!("test {command}"), None));
-        let (id, line, logger) = (image.id.to_string(), command.to_owned(), step.clone());
+        let shown = platform.map_or_else(String::new, |platform| format!("[{platform}] "));
+        let step = Arc::new(progress.start(format!("{shown}test {command}"), None));
+        let (image, line, logger) = (image.clone(), command.to_owned(), step.clone());
         let mut tail = VecDeque::new();
-        let made = blocking(move || engine.start_test(&id, &line).map(|info| (engine, info))).await;
+        let made = blocking(move || engine.start_test(image, &line).map(|info| (engine, info))).await;
         let tested = match made {
             Err(error) => Err(error),
             Ok((engine, info)) => {
@@ -55,7 +58,7 @@ impl Engine {
                 let removed = blocking(move || engine.remove_container(&info, true, true)).await;
                 match code {
                     Ok((0, _)) => removed,
-                    Ok((code, tail)) => Err(Error::Test { command: command.to_owned(), code, tail }),
+                    Ok((code, tail)) => Err(Error::Test { command: command.to_owned(), platform: platform.cloned(), code, tail }),
                     Err(error) => Err(error),
                 }
             }
@@ -67,8 +70,9 @@ impl Engine {
         tested
     }
 
-    fn start_test(&self, id: &str, command: &str) -> Result<ContainerInfo, Error> {
-        let image = self.local_image(id, None)?.ok_or_else(|| Error::NoSuchImage { name: id.to_owned() })?;
+    fn start_test(&self, image: ImageRecord, command: &str) -> Result<ContainerInfo, Error> {
+        let id = &image.id.to_string();
+        let image = self.run_image(image, id)?.ok_or_else(|| Error::NoSuchImage { name: id.clone() })?;
         let args = match serde_json::from_str::<Vec<String>>(command) {
             Ok(args) => args,
             Err(_) if image.config.config.shell.is_empty() => vec!["/bin/sh".to_owned(), "-c".to_owned(), command.to_owned()],

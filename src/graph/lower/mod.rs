@@ -2,7 +2,7 @@
 //!
 //! Only `RUN`, `COPY`, `ADD` and `WORKDIR` make nodes; the rest changes the config, so that a change of `LABEL` or `CMD` never runs a step again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use petgraph::stable_graph::StableDiGraph;
@@ -31,6 +31,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Arguments that BuildKit reads but never puts into the environment.
 const NOT_IN_ENV: &[&str] = &["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
+/// Arguments by which a stage knows what the result is for.
+const TARGET_ARGS: &[&str] = &["TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT"];
+
 /// What a stage has come to.
 #[derive(Clone, Debug)]
 pub(super) struct StageState {
@@ -49,6 +52,10 @@ pub(super) struct StageState {
     /// The `ARG`s in order, for history.
     args: Arc<DeclaredArgs>,
     platform: Arc<Platform>,
+    /// What its steps are done for ([`Step::platforms`]).
+    platforms: Arc<[String]>,
+    /// Whether these tell of two platforms.
+    crosses: bool,
     /// Whether this stage itself said `CMD`.
     cmd_is_set: bool,
     name: Text,
@@ -151,6 +158,8 @@ pub(super) struct Lowering<'a, 'b> {
     undefined: usize,
     /// The platform of the result.
     target_platform: Arc<Platform>,
+    /// The nodes that are done on another platform for that one.
+    crossing: HashSet<NodeId>,
     /// The variables that the last stage began with, for the next one that begins with the same.
     first_variables: Option<Variables>,
     outcome: Outcome,
@@ -190,6 +199,7 @@ impl<'a, 'b> Lowering<'a, 'b> {
             history: Vec::new(),
             undefined: 0,
             target_platform: Arc::new(request.target_platform.clone()),
+            crossing: HashSet::new(),
             first_variables: None,
             outcome,
         }
@@ -396,6 +406,8 @@ impl<'a, 'b> Lowering<'a, 'b> {
             config,
             history: None,
             args: Arc::default(),
+            platforms: Arc::new([platform.to_string()]),
+            crosses: false,
             platform,
             cmd_is_set: false,
             name,
@@ -423,7 +435,8 @@ impl<'a, 'b> Lowering<'a, 'b> {
         let found = self.images.get(&image_key(reference, layout, platform));
         if found.is_none() {
             let (reference, layout, platform) = (reference.clone(), layout.map(str::to_owned), platform.clone());
-            let need = ImageNeed { reference, layout, platform, file: self.request.dockerfile.file.clone(), span };
+            let tells_platform = self.request.one_of_several;
+            let need = ImageNeed { reference, layout, platform, tells_platform, file: self.request.dockerfile.file.clone(), span };
             self.outcome.missing_images.push(need);
         }
         found
@@ -455,6 +468,8 @@ impl<'a, 'b> Lowering<'a, 'b> {
             text,
             source: span.map(|span| (self.request.dockerfile.file.clone(), span)),
             ignore_cache: false,
+            platforms: Arc::new([platform.to_string()]),
+            tells_platform: self.request.one_of_several && matches!(op, SourceOp::Image { .. }),
         };
         let node = self.outcome.graph.add_node(Node { op: Op::Source(op), step, platform });
         self.sources.insert(key.to_owned(), node);
@@ -495,14 +510,41 @@ impl<'a, 'b> Lowering<'a, 'b> {
     fn add(&mut self, state: &mut StageState, op: Op, inputs: &[NodeId], statement: &Statement, text: String) -> NodeId {
         state.position += 1;
         let text = if state.is_trigger { format!("ONBUILD {text}") } else { text };
+        let crosses = *state.platform != *self.target_platform && (state.crosses || inputs.iter().any(|input| self.is_for_target(*input)));
         let step = Step {
             stage: state.name.clone(),
             position: (state.position, state.total),
             text,
             source: Some((self.request.dockerfile.file.clone(), self.trigger_span.unwrap_or(statement.span))),
             ignore_cache: self.request.no_cache || self.is_filtered(&state.name),
+            platforms: if crosses && !state.crosses { self.crossed(state) } else { state.platforms.clone() },
+            tells_platform: self.request.one_of_several,
         };
-        self.add_node(op, inputs, step, state.platform.clone())
+        let node = self.add_node(op, inputs, step, state.platform.clone());
+        if crosses {
+            self.crossing.insert(node);
+        }
+        node
+    }
+
+    /// Whether a node's result is another one for another target.
+    fn is_for_target(&self, id: NodeId) -> bool {
+        let node = &self.outcome.graph[id];
+        match &node.op {
+            Op::Source(SourceOp::Image { .. }) => node.platform == self.target_platform,
+            Op::Source(_) => false,
+            _ => node.platform == self.target_platform || self.crossing.contains(&id),
+        }
+    }
+
+    /// What steps on the stage's platform are called that are done for the target's.
+    fn crossed(&self, state: &StageState) -> Arc<[String]> {
+        let (on, target) = (&*state.platform, &*self.target_platform);
+        let target = match on.os == target.os {
+            true => target.to_string().split_once('/').map_or_else(String::new, |(_, rest)| rest.to_owned()),
+            false => target.to_string(),
+        };
+        Arc::new([format!("{on}->{target}")])
     }
 
     /// Whether `--no-cache-filter` names the stage at hand.
@@ -614,6 +656,9 @@ impl<'a, 'b> Lowering<'a, 'b> {
             });
             if let Some(value) = value.as_deref().filter(|_| !NOT_IN_ENV.contains(&name)) {
                 state.env_mut().set(name, value);
+            }
+            if TARGET_ARGS.contains(&name) && *state.platform != *self.target_platform {
+                (state.platforms, state.crosses) = (self.crossed(state), true);
             }
             Arc::make_mut(&mut state.args).declare(name, value);
         }

@@ -250,8 +250,15 @@ impl Lowering<'_, '_> {
             None => format!("[internal] context {source} for RUN --mount"),
             Some(name) => format!("[context {name}] load {source}"),
         };
-        let source = span.map(|span| (self.request.dockerfile.file.clone(), self.trigger_span.unwrap_or(span)));
-        let step = Step { stage: parser::Text::default(), position: (0, 0), text, source, ignore_cache: false };
+        let step = Step {
+            stage: parser::Text::default(),
+            position: (0, 0),
+            text,
+            source: span.map(|span| (self.request.dockerfile.file.clone(), self.trigger_span.unwrap_or(span))),
+            ignore_cache: false,
+            platforms: Arc::new([platform.to_string()]),
+            tells_platform: false,
+        };
         let node = self.add_node(Op::Copy(op), &inputs, step, platform.clone());
         self.sources.insert(key, node);
         node

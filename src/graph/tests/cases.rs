@@ -110,6 +110,7 @@ fn outcome(case: &Case) -> String {
         contexts: &contexts,
         target_platform: platform.clone().unwrap_or_else(|| host.clone()),
         implicit_platform: platform.is_none(),
+        one_of_several: false,
         build_platform: all("build-platform=").first().map_or(host, |platform| platform.parse().unwrap()),
         network: NetworkMode::Default,
         extra_hosts: std::sync::Arc::default(),
@@ -170,13 +171,13 @@ fn described(graph: &BuildGraph, show: &[&str]) -> String {
         let inputs: Vec<String> = graph.inputs(id).iter().map(|input| numbers[input].to_string()).collect();
         let inputs = if inputs.is_empty() { String::new() } else { format!(" <- {}", inputs.join(" ")) };
         let platform = if node.platform.to_string() == "linux/amd64" { String::new() } else { format!(" ({})", node.platform) };
-        let mark = if id == graph.target { "*" } else { "" };
+        let mark = if id == graph.targets[0].node { "*" } else { "" };
         let _ = writeln!(text, "{mark}{} {}{platform}{inputs}", numbers[&id], op(&node.op, show));
         if show.contains(&"titles") {
             let _ = writeln!(text, "    {}", node.step.title());
         }
     }
-    let config = &graph.config;
+    let config = &graph.targets[0].config;
     if show.contains(&"config") {
         let mut shown = config.clone();
         shown.history.clear();

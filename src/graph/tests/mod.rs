@@ -14,13 +14,16 @@ struct Given<'a> {
     target: Option<&'a str>,
     args: &'a [(&'a str, &'a str)],
     labels: &'a [(&'a str, &'a str)],
+    platform: &'a str,
+    /// Whether that is one of several.
+    several: bool,
     /// Changes the config of the base image that every reference stands for.
     base: fn(&mut ImageConfig),
 }
 
 impl<'a> Given<'a> {
     fn new(text: &'a str) -> Given<'a> {
-        Given { text, target: None, args: &[], labels: &[], base: |_| {} }
+        Given { text, target: None, args: &[], labels: &[], platform: "linux/amd64", several: false, base: |_| {} }
     }
 
     fn plan(&self) -> Result<BuildGraph, Vec<Diagnostic>> {
@@ -37,8 +40,9 @@ impl<'a> Given<'a> {
             build_args: &build_args,
             labels: &labels,
             contexts: NamedContexts::NONE,
-            target_platform: platform.clone(),
-            implicit_platform: true,
+            target_platform: self.platform.parse().unwrap(),
+            implicit_platform: !self.several,
+            one_of_several: self.several,
             build_platform: platform,
             network: NetworkMode::Default,
             extra_hosts: std::sync::Arc::default(),
@@ -55,7 +59,7 @@ impl<'a> Given<'a> {
                     for need in needs {
                         let mut config = ImageConfig::empty(&need.platform);
                         (self.base)(&mut config);
-                        let digest = Digest::sha256(need.reference.to_string().as_bytes());
+                        let digest = Digest::sha256(format!("{} {}", need.reference, need.platform).as_bytes());
                         let image = ResolvedImage { id: ImageId::new(digest.clone()), manifest: digest, config };
                         assert!(images.insert(need.key(), image).is_none(), "asked twice");
                     }
@@ -94,7 +98,7 @@ fn execs(graph: &BuildGraph) -> Vec<ExecOp> {
 }
 
 fn history(graph: &BuildGraph) -> Vec<String> {
-    graph.config.history.iter().filter_map(|entry| entry.created_by.clone()).collect()
+    graph.targets[0].config.history.iter().filter_map(|entry| entry.created_by.clone()).collect()
 }
 
 fn variable(exec: &ExecOp, name: &str) -> Option<String> {
@@ -156,7 +160,7 @@ fn env_is_simultaneous_and_arg_is_sequential() {
 fn the_later_of_arg_and_env_wins_for_run_and_only_env_is_in_the_image() {
     let given = graph("FROM a\nENV A=env\nARG A=arg\nRUN x\n");
     assert_eq!(variable(&execs(&given)[0], "A"), Some("arg".into()));
-    assert!(given.config.config.env.contains(&"A=env".to_owned()));
+    assert!(given.targets[0].config.config.env.contains(&"A=env".to_owned()));
 }
 
 #[test]
@@ -175,7 +179,7 @@ fn proxies_reach_commands_without_arg_and_unused_args_are_warned_about() {
 #[test]
 fn entrypoint_resets_an_inherited_cmd_but_not_one_of_the_same_stage() {
     let base = |config: &mut ImageConfig| config.config.cmd = vec!["inherited".into()];
-    let cmd = |text| Given { base, ..Given::new(text) }.graph().config.config.cmd;
+    let cmd = |text| Given { base, ..Given::new(text) }.graph().targets[0].config.config.cmd.clone();
     assert!(cmd("FROM a\nENTRYPOINT [\"e\"]\n").is_empty());
     assert_eq!(cmd("FROM a\nCMD [\"own\"]\nENTRYPOINT [\"e\"]\n"), ["own"]);
     assert_eq!(cmd("FROM a\n"), ["inherited"]);
@@ -183,7 +187,7 @@ fn entrypoint_resets_an_inherited_cmd_but_not_one_of_the_same_stage() {
 
 #[test]
 fn the_shell_form_uses_the_shell_of_its_line() {
-    let config = graph("FROM a\nCMD one\nSHELL [\"/bin/bash\", \"-c\"]\nENTRYPOINT two\n").config.config;
+    let config = graph("FROM a\nCMD one\nSHELL [\"/bin/bash\", \"-c\"]\nENTRYPOINT two\n").targets[0].config.config.clone();
     assert_eq!(config.cmd, ["/bin/sh", "-c", "one"]);
     assert_eq!(config.entrypoint, ["/bin/bash", "-c", "two"]);
     assert_eq!(config.shell, ["/bin/bash", "-c"]);
@@ -192,9 +196,9 @@ fn the_shell_form_uses_the_shell_of_its_line() {
 #[test]
 fn scratch_has_a_path_and_a_working_directory_and_bases_get_a_path() {
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let scratch = graph("FROM scratch\n").config.config;
+    let scratch = graph("FROM scratch\n").targets[0].config.config.clone();
     assert_eq!((scratch.env, scratch.working_dir.as_str()), (vec![path.to_owned()], "/"));
-    assert_eq!(graph("FROM a\n").config.config.env, [path]);
+    assert_eq!(graph("FROM a\n").targets[0].config.config.env, [path]);
 }
 
 #[test]
@@ -221,10 +225,10 @@ fn history_is_in_buildkits_words() {
         "COPY <<EOF /f # buildkit",
     ];
     assert_eq!(history(&given), expected);
-    let layers: Vec<bool> = given.config.history.iter().map(|entry| !entry.empty_layer).collect();
+    let layers: Vec<bool> = given.targets[0].config.history.iter().map(|entry| !entry.empty_layer).collect();
     let with_layer: Vec<usize> = layers.iter().enumerate().filter(|(_, layer)| **layer).map(|(at, _)| at).collect();
     assert_eq!(with_layer, [2, 3, 4, 5, 14]);
-    assert_eq!(given.config.author.as_deref(), Some("me"));
+    assert_eq!(given.targets[0].config.author.as_deref(), Some("me"));
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn triggers_of_the_base_run_first_and_are_not_inherited() {
     let given = Given { base, ..Given::new("FROM a\nRUN second\nONBUILD RUN later\n") }.graph();
     let runs: Vec<String> = execs(&given).iter().map(|exec| exec.args[2].clone()).collect();
     assert_eq!(runs, ["first", "second"]);
-    assert_eq!(given.config.config.on_build, ["RUN later"]);
+    assert_eq!(given.targets[0].config.config.on_build, ["RUN later"]);
     assert!(titles(&given).iter().any(|t| t == "[2/3] ONBUILD RUN first"), "{:?}", titles(&given));
 }
 
@@ -253,7 +257,7 @@ fn a_stage_from_a_stage_inherits_everything_but_its_triggers() {
     let last = &runs[1];
     assert_eq!((variable(last, "X"), variable(last, "E")), (Some("1".into()), Some("2".into())));
     assert_eq!((last.workdir.to_string().as_str(), last.user.as_str()), ("/w", "me"));
-    assert!(given.config.config.on_build.is_empty());
+    assert!(given.targets[0].config.config.on_build.is_empty());
 }
 
 #[test]
@@ -265,13 +269,13 @@ fn config_instructions_make_no_nodes() {
 #[test]
 fn labels_of_the_command_line_win() {
     let given = Given { labels: &[("k", "flag")], ..Given::new("FROM a\nLABEL k=file l=file\n") }.graph();
-    assert_eq!(given.config.config.labels, BTreeMap::from([("k".into(), "flag".into()), ("l".into(), "file".into())]));
+    assert_eq!(given.targets[0].config.config.labels, BTreeMap::from([("k".into(), "flag".into()), ("l".into(), "file".into())]));
 }
 
 #[test]
 fn link_makes_a_layer_that_does_not_depend_on_the_base() {
     let given = graph("FROM a\nRUN x\nCOPY --link f /f\n");
-    let merge = given.target;
+    let merge = given.targets[0].node;
     assert_eq!(given.node(merge).op, Op::Merge);
     let copy = given.inputs(merge)[1];
     let base = given.inputs(copy)[0];
@@ -329,6 +333,70 @@ fn undefined_variables_are_warned_about_with_the_nearest_name() {
 fn the_same_input_gives_the_same_graph() {
     let text = "FROM a AS x\nRUN 1\nFROM b AS y\nRUN 2\nFROM x\nCOPY --from=y / /\nCOPY --from=img / /\n";
     assert_eq!(format!("{:?}", graph(text)), format!("{:?}", graph(text)));
+}
+
+/// The graph for several platforms, planned on amd64.
+fn joint(text: &str, platforms: &[&str]) -> BuildGraph {
+    BuildGraph::join(platforms.iter().map(|platform| Given { platform, several: true, ..Given::new(text) }.graph()).collect())
+}
+
+#[test]
+fn what_several_platforms_have_in_common_is_in_their_graph_once() {
+    let text = "FROM --platform=$BUILDPLATFORM a AS build\nRUN prepare\nARG TARGETARCH\nRUN compile\nFROM b\nCOPY --from=build /x /\n";
+    let both = joint(text, &["linux/amd64", "linux/arm64"]);
+    let expected = [
+        "[linux/amd64 build 1/3] FROM docker.io/library/a:latest",
+        "[linux/amd64 build 2/3] RUN prepare",
+        "[linux/amd64 build 3/3] RUN compile",
+        "[linux/amd64 stage-1 1/2] FROM docker.io/library/b:latest",
+        "[linux/amd64 stage-1 2/2] COPY --from=build /x /",
+        "[linux/amd64->arm64 build 3/3] RUN compile",
+        "[linux/arm64 stage-1 1/2] FROM docker.io/library/b:latest",
+        "[linux/arm64 stage-1 2/2] COPY --from=build /x /",
+    ];
+    assert_eq!(titles(&both), expected);
+    let targets: Vec<String> = both.targets.iter().map(|target| both.node(target.node).step.title()).collect();
+    assert_eq!(targets, [expected[4], expected[7]]);
+    assert_eq!(both.targets[1].config.architecture, "arm64");
+    // Each node comes after what it reads.
+    assert!(both.nodes().all(|id| both.inputs(id).iter().all(|input| *input < id)));
+    // With one platform there is nothing to join, and nothing to tell apart.
+    assert!(titles(&graph(text)).iter().all(|title| !title.contains("linux")));
+}
+
+#[test]
+fn steps_without_a_platform_of_their_own_are_called_after_none_where_all_share_them() {
+    let both = joint("FROM scratch\nCOPY f /\nWORKDIR /d\n", &["linux/amd64", "linux/arm64"]);
+    assert_eq!(
+        titles(&both).into_iter().filter(|title| title.starts_with('[')).collect::<Vec<_>>(),
+        ["[1/2] COPY f /", "[2/2] WORKDIR /d"]
+    );
+    assert_eq!(both.targets[0].node, both.targets[1].node);
+    let step = &both.node(both.targets[0].node).step;
+    assert_eq!(*step.platforms, ["linux/amd64", "linux/arm64"]);
+    // A command runs for one of them.
+    let both = joint("FROM scratch\nRUN [\"/x\"]\n", &["linux/amd64", "linux/arm/v7"]);
+    assert_eq!(titles(&both)[1..], ["[linux/amd64 1/1] RUN [\"/x\"]", "[linux/arm/v7 1/1] RUN [\"/x\"]"]);
+}
+
+#[test]
+fn a_step_is_for_the_target_also_where_it_only_reads_what_is() {
+    let text =
+        "FROM a AS app\nFROM --platform=$BUILDPLATFORM b AS pack\nCOPY --from=app / /app\nRUN pack\nFROM scratch\nCOPY --from=pack / /\n";
+    let all = titles(&joint(text, &["linux/amd64", "linux/arm64"]));
+    for title in [
+        "[linux/amd64 pack 3/3] RUN pack",
+        "[linux/amd64->arm64 pack 2/3] COPY --from=app / /app",
+        "[linux/amd64->arm64 pack 3/3] RUN pack",
+    ] {
+        assert!(all.iter().any(|found| found == title), "{title}: {all:?}");
+    }
+}
+
+#[test]
+fn what_is_told_of_several_platforms_is_told_once() {
+    let both = joint("FROM scratch\nENV A=$NOWHERE\n", &["linux/amd64", "linux/arm64"]);
+    assert_eq!(both.warnings.iter().filter(|warning| warning.message.contains("$NOWHERE")).count(), 1);
 }
 
 #[test]

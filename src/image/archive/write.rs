@@ -13,8 +13,9 @@ use crate::progress::Meter;
 use crate::store::{ImageRecord, Store};
 
 use crate::image::Error;
-use crate::image::blobs::{ImageManifest, ensure_manifest};
+use crate::image::blobs::ensure_manifest;
 use crate::image::export::write_file;
+use crate::image::several::PackedRoot;
 
 /// containerd's annotation with the whole name.
 const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -31,8 +32,8 @@ pub enum ArchiveFormat {
     Oci,
 }
 
-/// A packed image and its names.
-pub type Packed = (ImageManifest, Vec<Reference>);
+/// A packed image, or an index, and its names.
+pub type Packed = (PackedRoot, Vec<Reference>);
 
 /// Writes images, each with its names, as one archive.
 pub fn write_archive(
@@ -41,16 +42,18 @@ pub fn write_archive(
     format: ArchiveFormat,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let packed: Vec<Packed> =
-        images.iter().map(|(image, names)| Ok((ensure_manifest(store, image)?, names.clone()))).collect::<Result<_, Error>>()?;
+    let pack =
+        |(image, names): &(ImageRecord, Vec<Reference>)| Ok((PackedRoot::Image(Box::new(ensure_manifest(store, image)?)), names.clone()));
+    let packed: Vec<Packed> = images.iter().map(pack).collect::<Result<_, Error>>()?;
     write_packed(store, &packed, format, out)
 }
 
-/// As [`write_archive`], of images that are packed already.
+/// As [`write_archive`], of images that are packed already. Docker's format has no word for an index: there, its images have its names.
 pub fn write_packed(store: &Store, images: &[Packed], format: ArchiveFormat, out: &mut dyn Write) -> Result<(), Error> {
     let mut archive = ArchiveWriter::begin(out)?;
     each_blob(store, images, |blob, bytes| archive.blob(blob, bytes))?;
-    let docker: Vec<_> = images.iter().map(|(image, names)| (&image.manifest, names.as_slice())).collect();
+    let docker: Vec<_> =
+        images.iter().flat_map(|(root, names)| root.images().iter().map(|image| (&image.manifest, names.as_slice()))).collect();
     archive.finish(&entries(images), (format == ArchiveFormat::Docker).then_some(docker.as_slice()))
 }
 
@@ -65,21 +68,28 @@ pub fn write_layout(store: &Store, images: &[Packed], dir: &Path, meter: &Meter)
     layout.finish(&entries(images))
 }
 
-/// Visits every blob of the images once, manifests included.
+/// Visits every blob of the images once, manifests and indexes included.
 fn each_blob(
     store: &Store,
     images: &[Packed],
     mut visit: impl FnMut(&Descriptor, &mut dyn Read) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut seen = BTreeSet::new();
-    for (image, _) in images {
-        for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
-            if seen.insert(blob.digest.clone()) {
-                visit(blob, &mut store.open_blob(&blob.digest)?)?;
+    for (root, _) in images {
+        for image in root.images() {
+            for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
+                if seen.insert(blob.digest.clone()) {
+                    visit(blob, &mut store.open_blob(&blob.digest)?)?;
+                }
+            }
+            if seen.insert(image.descriptor.digest.clone()) {
+                visit(&image.descriptor, &mut image.bytes.as_slice())?;
             }
         }
-        if seen.insert(image.descriptor.digest.clone()) {
-            visit(&image.descriptor, &mut image.bytes.as_slice())?;
+        if let PackedRoot::Index(index) = root
+            && seen.insert(index.descriptor.digest.clone())
+        {
+            visit(&index.descriptor, &mut index.bytes.as_slice())?;
         }
     }
     Ok(())
@@ -178,12 +188,12 @@ pub(crate) fn names_of_entry(whole: Option<&str>, tag: &str) -> BTreeMap<String,
 /// The entries of an index: every name of every image is one of its own, as tools expect it.
 fn entries(images: &[Packed]) -> Vec<Descriptor> {
     let mut entries: Vec<Descriptor> = Vec::new();
-    for (image, names) in images {
+    for (root, names) in images {
         if names.is_empty() {
-            entries.push(image.descriptor.clone());
+            entries.push(root.descriptor().clone());
         }
         for name in names {
-            let mut entry = image.descriptor.clone();
+            let mut entry = root.descriptor().clone();
             entry.annotations.extend(names_of_entry(Some(&name.to_string()), name.tag().unwrap_or("latest")));
             entries.push(entry);
         }

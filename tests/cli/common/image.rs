@@ -31,28 +31,79 @@ pub(crate) struct Image {
     pub(crate) layers: Vec<BTreeMap<String, Entry>>,
 }
 
+/// An index of images.
+pub(crate) struct Several {
+    /// The entry of the archive that points at it.
+    pub(crate) entry: Value,
+    pub(crate) index: Value,
+    /// Each image with its platform, in the order of the index.
+    pub(crate) images: Vec<(String, Image)>,
+}
+
+impl Several {
+    /// Reads an OCI archive with an index.
+    #[track_caller]
+    pub(crate) fn oci_archive(path: &Path) -> Several {
+        let files = tar_contents(path);
+        let top: Value = serde_json::from_slice(&files["index.json"]).unwrap();
+        let entry = top["manifests"][0].clone();
+        let index: Value = serde_json::from_slice(&blob(&files, &entry)).unwrap();
+        let images = index["manifests"].as_array().expect("an index").iter().map(|entry| {
+            let platform = ["os", "architecture", "variant"].map(|part| entry["platform"][part].as_str());
+            let manifest = serde_json::from_slice(&blob(&files, entry)).unwrap();
+            (platform.into_iter().flatten().collect::<Vec<_>>().join("/"), Image::of_manifest(&files, manifest))
+        });
+        Several { images: images.collect(), entry, index }
+    }
+
+    /// The image for a platform.
+    #[track_caller]
+    pub(crate) fn of(&self, platform: &str) -> &Image {
+        &self.images.iter().find(|(of, _)| of == platform).unwrap_or_else(|| panic!("nothing for {platform}")).1
+    }
+
+    pub(crate) fn platforms(&self) -> Vec<&str> {
+        self.images.iter().map(|(platform, _)| platform.as_str()).collect()
+    }
+}
+
+/// A blob of an archive, checked.
+#[track_caller]
+fn blob(files: &BTreeMap<String, Vec<u8>>, descriptor: &Value) -> Vec<u8> {
+    let digest = descriptor["digest"].as_str().unwrap();
+    let bytes = files.get(&format!("blobs/{}", digest.replace(':', "/"))).cloned().unwrap_or_else(|| panic!("no blob {digest}"));
+    assert_eq!(digest, format!("sha256:{}", hex(&Sha256::digest(&bytes))), "a blob is not what its name says");
+    assert_eq!(descriptor["size"].as_u64(), Some(bytes.len() as u64), "a blob is not as long as its descriptor says");
+    bytes
+}
+
 impl Image {
     /// Reads an OCI archive.
     #[track_caller]
     pub(crate) fn oci_archive(path: &Path) -> Image {
         let files = tar_contents(path);
         let index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
-        let blob = |descriptor: &Value| -> Vec<u8> {
-            let digest = descriptor["digest"].as_str().unwrap();
-            let bytes = files.get(&format!("blobs/{}", digest.replace(':', "/"))).cloned().unwrap_or_else(|| panic!("no blob {digest}"));
-            assert_eq!(digest, format!("sha256:{}", hex(&Sha256::digest(&bytes))), "a blob is not what its name says");
-            assert_eq!(descriptor["size"].as_u64(), Some(bytes.len() as u64), "a blob is not as long as its descriptor says");
-            bytes
-        };
+        let blob = |descriptor: &Value| blob(&files, descriptor);
         let mut descriptor = index["manifests"][0].clone();
         let mut manifest: Value = serde_json::from_slice(&blob(&descriptor)).unwrap();
         while manifest.get("manifests").is_some() {
             descriptor = manifest["manifests"][0].clone();
             manifest = serde_json::from_slice(&blob(&descriptor)).unwrap();
         }
-        let config: Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
-        let layers: Vec<Vec<u8>> = manifest["layers"].as_array().unwrap().iter().map(|layer| inflate(blob(layer))).collect();
+        Image::of_manifest(&files, manifest)
+    }
+
+    fn of_manifest(files: &BTreeMap<String, Vec<u8>>, manifest: Value) -> Image {
+        let config: Value = serde_json::from_slice(&blob(files, &manifest["config"])).unwrap();
+        let layers: Vec<Vec<u8>> = manifest["layers"].as_array().unwrap().iter().map(|layer| inflate(blob(files, layer))).collect();
         Image::whole(config, manifest, layers)
+    }
+
+    /// The content of a file of the image.
+    #[track_caller]
+    pub(crate) fn file(&self, path: &str) -> String {
+        let content = self.tree().remove(path).unwrap_or_else(|| panic!("there is no {path}")).content;
+        String::from_utf8(content).unwrap()
     }
 
     /// Reads an archive in the format of `docker save`.

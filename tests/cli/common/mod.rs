@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub(crate) use image::{Entry, Image, hex};
+pub(crate) use image::{Entry, Image, Several, hex};
 pub(crate) use registry::Registry;
 
 /// How long a command may take before the test gives it up.
