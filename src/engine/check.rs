@@ -322,7 +322,7 @@ async fn fetch(
         None => {
             let fetched = client.fetch_manifest(&at).await?;
             let store = store.clone();
-            blocking(move || store.put_blob(&fetched.bytes)).await?;
+            blocking(move || store.put_blob_as(&fetched.bytes, &fetched.digest)).await?;
             Ok(())
         }
     }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use crate::image::copy::Wanted;
-use crate::image::copy::{Collection, LayoutSource, Name, Source, Target, collect, to_archive, to_layout, to_registry};
+use crate::image::copy::{
+    Collection, LayoutSource, Name, Source, Target, check_digest, collect, same_digest, to_archive, to_layout, to_registry,
+};
 use crate::image::load::{Layout, archive_root, load_layout, load_root};
 pub use crate::image::remote::{RemoteDocument, RemoteImage};
 use crate::image::{blobs, pull};
@@ -136,12 +138,19 @@ impl Engine {
     ) -> Result<(), Failure> {
         match to {
             Place::Registry(reference) => {
+                same_digest(reference, &[&what.root.digest])?;
                 let target = Target { client: self.other_client()?, reference: reference.clone() };
                 to_registry(source, &what, &target, step).await?;
             }
             Place::Layout { dir, tag } => to_layout(source, what, dir, tag.as_deref(), step).await?,
             Place::Archive { path, format, name } => {
-                let whole = name.as_deref().and_then(|name| name.parse::<Reference>().ok()).or(named);
+                let whole = name.as_deref().and_then(|name| name.parse::<Reference>().ok());
+                if let Some(whole) = whole.as_ref().filter(|whole| whole.digest().is_some()) {
+                    let message = format!("an archive cannot call an image `{}`", whole.written());
+                    let hint = Some("name a tag: the digest follows from the content".to_owned());
+                    return Err(Failure::Other(Error::Usage { message, hint }));
+                }
+                let whole = whole.or(named.filter(|name| name.digest().is_none()));
                 let name = match (name, format) {
                     // A tag alone is all that an OCI archive wants.
                     (Some(tag), ArchiveFormat::Oci) if !tag.contains(['/', ':']) => Some(Name::Tag(tag)),
@@ -201,24 +210,43 @@ impl Engine {
             to.parse().map_err(|error: crate::oci::ReferenceError| usage(error.to_string(), "name it as `store:NAME:TAG`"))?;
         let store = self.store.clone();
         if let Place::Registry(reference) = &request.from {
+            check_digest(&self.source(&request.from, client).await?, &name, platform).await?;
             let resolved = pull::resolve(client, &store, reference, platform).await?;
             let snapshots = pull::unpack(client, &store, reference, &resolved, step).await?;
-            return Ok(blocking(move || pull::record(&store, &name, &resolved, &snapshots)).await?);
+            // What a name of another repository stands for there, nobody has said.
+            let is_from_there = name.name() == reference.name();
+            return Ok(blocking(move || {
+                let manifest = name.digest().or(Some(&resolved.top).filter(|_| is_from_there)).cloned();
+                pull::record_as(&store, &name, manifest.as_ref(), &resolved, &snapshots)
+            })
+            .await?);
         }
         let image = match &request.from {
-            Place::Store(from) => self.image(from)?,
+            Place::Store(from) => {
+                let image = self.image(from)?;
+                if name.digest().is_some() {
+                    let index = from.parse::<Reference>().ok().map(|from| self.store.tagged_manifest(&from)).transpose();
+                    let manifest = self.stored_manifest(&image).await?.digest;
+                    let digests: Vec<_> = [Some(&manifest), index?.flatten().as_ref()].into_iter().flatten().cloned().collect();
+                    same_digest(&name, &digests.iter().collect::<Vec<_>>())?;
+                }
+                image
+            }
             Place::Layout { dir, tag } => {
+                check_digest(&self.source(&request.from, client).await?, &name, platform).await?;
                 let (layout, platform) = (Layout { dir: dir.clone(), tag: tag.clone(), digest: None }, platform.clone());
                 let store = store.clone();
                 blocking(move || load_layout(&store, &layout, &platform)).await?
             }
-            Place::Archive { path, name, .. } => {
-                let (root, platform, store) = (self.spool(path, name.clone()).await?, platform.clone(), store.clone());
+            Place::Archive { path, name: tag, .. } => {
+                let (root, platform, store) = (self.spool(path, tag.clone()).await?, platform.clone(), store.clone());
+                let source = Source::Store { store: store.clone(), root: root.clone(), name: path.display().to_string() };
+                check_digest(&source, &name, &platform).await?;
                 blocking(move || load_root(&store, &root, &platform)).await?
             }
             Place::Registry(_) => unreachable!("copies from a registry are made above"),
         };
-        self.store.tag(&name, &image.id, None).map_err(Error::from)?;
+        self.store.tag(&name, &image.id, name.digest()).map_err(Error::from)?;
         self.tagged(&image, &name);
         Ok(image)
     }

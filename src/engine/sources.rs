@@ -183,8 +183,12 @@ impl BuildSources {
                     Some(Base::Local(record)) => record.manifest.map(|digest| reference.with_digest(digest)),
                     _ => None,
                 };
-                let name = by_digest.as_ref().unwrap_or(reference);
-                pull::resolve(&client, &self.store, name, &crate::oci::Platform::host()).await.map_err(failed)?
+                let platform = crate::oci::Platform::host();
+                match &by_digest {
+                    Some(name) => pull::resolve_stored(&client, &self.store, name, &platform).await,
+                    None => pull::resolve(&client, &self.store, reference, &platform).await,
+                }
+                .map_err(failed)?
             }
         };
         let snapshots = pull::unpack(&client, &self.store, reference, &resolved, progress).await.map_err(failed)?;

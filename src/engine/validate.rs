@@ -1,8 +1,12 @@
 //! Whether an image is whole, wherever it is.
 
 use crate::image::copy::Wanted;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 pub use crate::image::validate::{Bad, Depth, Fault, Validation};
-use crate::image::validate::{validate, validate_archive, validate_stored};
+use crate::image::validate::{Reopen, validate, validate_archive, validate_stored};
 use crate::oci::Platform;
 use crate::task::blocking;
 
@@ -39,8 +43,17 @@ impl Engine {
                     let message = format!("`{name}` is an archive, of which all images are looked at");
                     return Err(Error::Usage { message, hint: Some("name the file alone, without a tag or a platform".to_owned()) });
                 }
-                let archive = open_input(path)?;
-                blocking(move || validate_archive(archive)).await.map_err(failed)
+                let (archive, path) = (open_input(path)?, path.clone());
+                blocking(move || {
+                    let open = || match File::open(&path) {
+                        Ok(file) => Ok(Box::new(file) as Box<dyn Read + Send>),
+                        Err(source) => Err(crate::image::Error::Io { action: "open", path: path.clone(), source }),
+                    };
+                    let again: Option<&Reopen<'_>> = if path == Path::new("-") { None } else { Some(&open) };
+                    validate_archive(archive, again)
+                })
+                .await
+                .map_err(failed)
             }
             place => {
                 let wanted = request.platform.clone().map_or(Wanted::All, Wanted::Platform);

@@ -41,7 +41,7 @@ pub(super) fn starting_time() -> i64 {
 /// # Errors
 /// [`Error::NotReproducible`], or a layer that cannot be read.
 pub(super) fn compare(store: &Store, graph: &BuildGraph, one: &Outcome, other: &Outcome, latest: i64) -> Result<(), Error> {
-    let options = LayerOptions { latest_time: Some(latest), marks: store.marks() };
+    let options = LayerOptions { latest_time: Some(latest), marks: store.marks(), ..LayerOptions::default() };
     let mut differ: HashSet<NodeId> = HashSet::new();
     let mut found = NotReproducible { steps: Vec::new(), not_compared: 0 };
     for id in graph.nodes() {

@@ -104,7 +104,7 @@ pub(super) fn complete_one(store: &Store, id: SnapshotId, below: &[SnapshotId]) 
     if let Some(layer) = known(&found) {
         return Ok(layer);
     }
-    let options = LayerOptions { latest_time: None, marks: store.marks() };
+    let options = LayerOptions { latest_time: None, marks: store.marks(), ..LayerOptions::default() };
     let written = diff_id_only(&store.snapshot_path(id), &store.layers_below(id, below)?, &options)
         .map_err(|source| Error::Layer { layer: format!("of `{}`", found.description), source })?;
     store.set_diff_id(id, &written.diff_id, written.size)?;

@@ -211,13 +211,13 @@ fn make_layer_blob(store: &Store, image: &ImageRecord, position: usize, spec: Co
         Some(blob) => {
             let read = |source| Error::Io { action: "read", path: blob.digest.to_string().into(), source };
             let tar = decompressor(store.open_blob(&blob.digest)?, None).map_err(read)?;
-            let compressed = compress(tar, &mut writer, spec, threads).map_err(failed)?;
+            let compressed = compress(tar, &mut writer, spec, threads, diff_id.algorithm()).map_err(failed)?;
             (compressed.diff_id.clone(), compressed)
         }
         None => {
             let snapshot = *image.snapshots.get(position).ok_or_else(|| Error::LayerGone { diff_id: diff_id.clone() })?;
             let lower = store.layers_below(snapshot, &image.snapshots[..position])?;
-            let options = LayerOptions { latest_time: None, marks: store.marks() };
+            let options = LayerOptions { latest_time: None, marks: store.marks(), algorithm: diff_id.algorithm() };
             let layer = store.snapshot_path(snapshot);
             let (written, compressed) = write_compressed_layer(&layer, &lower, &mut writer, &options, spec, threads).map_err(failed)?;
             (written.diff_id, compressed)

@@ -19,7 +19,7 @@ const NAMED: usize = 3;
 /// The store; files that cannot be read are what is wrong.
 pub fn snapshot_fault(store: &Store, snapshot: &CommittedSnapshot) -> Result<Option<String>, Error> {
     let (Some(diff_id), Some(below)) = (&snapshot.diff_id, store.stack_below(snapshot.id)?) else { return Ok(None) };
-    let options = LayerOptions { latest_time: None, marks: store.marks() };
+    let options = LayerOptions { latest_time: None, marks: store.marks(), algorithm: diff_id.algorithm() };
     let path = store.snapshot_path(snapshot.id);
     let lower = store.layers_below(snapshot.id, &below)?;
     let actual = match diff_id_only(&path, &lower, &options) {
@@ -63,7 +63,7 @@ pub fn restore_snapshot(store: &Store, id: SnapshotId) -> Result<Option<Digest>,
 fn unpack_again(store: &Store, diff_id: &DiffId, below: &[SnapshotId]) -> Result<Option<(LayerBlob, ActiveSnapshot)>, Error> {
     for blob in store.layer_blobs(diff_id)? {
         let file = store.open_blob(&blob.digest)?;
-        let Ok((active, applied)) = unpack_reader(store, &blob.digest, &blob.media_type, file) else { continue };
+        let Ok((active, applied)) = unpack_reader(store, &blob.digest, &blob.media_type, diff_id.algorithm(), file) else { continue };
         if applied.diff_id != *diff_id {
             continue;
         }

@@ -137,6 +137,14 @@ pub enum Error {
         /// What they should be.
         digest: Digest,
     },
+    /// A destination's name has the digest of something else.
+    #[error("what is copied is {}, and cannot be called `{name}`", actual.first().map(ToString::to_string).unwrap_or_default())]
+    OtherDigest {
+        /// The name.
+        name: String,
+        /// The digests that it may have: that of the manifest, and that of the index that it is in.
+        actual: Vec<Digest>,
+    },
     /// A descriptor announces another size than its blob has.
     #[error("`{name}` announces blob {digest} with {announced} bytes, but it has {actual}")]
     Size {
@@ -204,6 +212,7 @@ impl Error {
             }
             Error::NotAnIndex { .. } => Some("`strake index create` makes an index of images".into()),
             Error::Overlap { .. } => Some("leave `platform-split=false` out: then each platform has a directory of its own".into()),
+            Error::OtherDigest { .. } => Some("name a tag: the digest follows from the content".into()),
             Error::LayerGone { .. } => Some("pull or build the image again".into()),
             _ => None,
         }

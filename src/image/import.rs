@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use crate::oci::{ChainId, DiffId, HistoryEntry, ImageConfig, ImageId, MediaType, Reference};
+use crate::oci::{Algorithm, ChainId, DiffId, HistoryEntry, ImageConfig, ImageId, MediaType, Reference};
 use crate::store::{ImageRecord, IngestWriter, LayerBlob, Store};
 
 use super::Error;
@@ -65,7 +65,7 @@ fn import_layer(store: &Store, archive: impl Read + Send + 'static) -> Result<(D
     // A thread of its own hashes and writes the blob, this one the files.
     let tee = read_ahead(Tee { source, writer: writer.clone() });
     let name = crate::oci::Digest::sha256(b"");
-    let (active, applied) = unpack_reader(store, &name, &media_type, tee).map_err(|error| match error {
+    let (active, applied) = unpack_reader(store, &name, &media_type, Algorithm::default(), tee).map_err(|error| match error {
         Error::Layer { source, .. } => Error::Layer { layer: "in the archive".into(), source },
         other => other,
     })?;

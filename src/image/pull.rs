@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::oci::{ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, ManifestOrIndex, MediaType, Platform, Reference};
+use crate::oci::{Algorithm, ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, ManifestOrIndex, MediaType, Platform, Reference};
 use crate::progress::{Meter, StepProgress};
 use crate::registry::Client;
 use crate::store::{ActiveSnapshot, ImageRecord, Ingest, IngestWriter, LayerBlob, SnapshotId, SnapshotMeta, Store};
@@ -45,19 +45,47 @@ pub struct Resolved {
 }
 
 /// Fetches manifest and config of `reference` for `platform`. Blobs that are in the store already are not fetched again.
+///
+/// The registry is asked for what the name means, by digest too: that the bytes are here, from wherever, does not say that it has them, or gives them to this user. Only what it
+/// said before, or what was pulled from or pushed to this repository, it is not asked for again.
 pub async fn resolve(client: &Client, store: &Store, reference: &Reference, platform: &Platform) -> Result<Resolved, Error> {
+    let (looker, name) = (store.clone(), reference.clone());
+    let is_known = blocking(move || looker.is_known_at(&name)).await?;
+    resolve_at(client, store, reference, platform, if is_known { Ask::ForMissing } else { Ask::First }).await
+}
+
+/// The same of an image of the store, by the digest of its manifest: the registry is asked for nothing but what is missing.
+pub async fn resolve_stored(client: &Client, store: &Store, reference: &Reference, platform: &Platform) -> Result<Resolved, Error> {
+    resolve_at(client, store, reference, platform, Ask::ForMissing).await
+}
+
+/// What a registry is asked for of a name with a digest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// Whether it has it, also where the bytes are here.
+    First,
+    /// Bytes that are not here.
+    ForMissing,
+}
+
+async fn resolve_at(client: &Client, store: &Store, reference: &Reference, platform: &Platform, ask: Ask) -> Result<Resolved, Error> {
     let name = reference.written().to_owned();
     let mut at = reference.clone();
     let mut top = None;
     for _ in 0..MAX_NESTING {
+        let is_first = top.is_none() && ask == Ask::First;
         // Bytes that are here are what their digest says, so a registry has nothing to add to them.
         let fetched = match at.digest() {
-            Some(digest) => fetch_known(client, store, &at, digest).await?,
+            Some(digest) => fetch_known(client, store, &at, digest, is_first).await?,
             None => client.fetch_manifest(&at).await.map(|m| (m.bytes, m.media_type, m.digest))?,
         };
         let (bytes, media_type, digest) = fetched;
         let parsed = ManifestOrIndex::parse(&bytes, Some(&media_type)).map_err(|source| Error::Manifest { name: name.clone(), source })?;
-        store_bytes(store, &bytes).await?;
+        store_bytes(store, &bytes, &digest).await?;
+        if is_first && at.digest().is_some() {
+            let (store, said, digest, kind) = (store.clone(), at.only_digest(digest.clone()), digest.clone(), parsed.media_type());
+            blocking(move || store.record_remote_manifest(&said, &digest, &kind)).await?;
+        }
         let top_digest = top.get_or_insert_with(|| digest.clone()).clone();
         match parsed {
             ManifestOrIndex::Manifest(manifest) => {
@@ -75,8 +103,14 @@ pub async fn resolve(client: &Client, store: &Store, reference: &Reference, plat
     Err(Error::NestedTooDeep { name, limit: MAX_NESTING })
 }
 
-/// A manifest whose digest is known: from the store where it is there.
-async fn fetch_known(client: &Client, store: &Store, at: &Reference, digest: &Digest) -> Result<(Bytes, MediaType, Digest), Error> {
+/// A manifest whose digest is known: from the store where it is there. With `ask`, the registry must have it too.
+async fn fetch_known(
+    client: &Client,
+    store: &Store,
+    at: &Reference,
+    digest: &Digest,
+    ask: bool,
+) -> Result<(Bytes, MediaType, Digest), Error> {
     let (store, wanted) = (store.clone(), digest.clone());
     let known = blocking(move || match store.blob_size(&wanted) {
         Ok(Some(_)) => store.read_blob(&wanted, MAX_CONFIG).map(Some),
@@ -85,14 +119,19 @@ async fn fetch_known(client: &Client, store: &Store, at: &Reference, digest: &Di
     })
     .await?;
     match known {
-        Some(bytes) => Ok((bytes.into(), MediaType::Other(String::new()), digest.clone())),
+        Some(bytes) => {
+            if ask {
+                client.resolve(at).await?;
+            }
+            Ok((bytes.into(), MediaType::Other(String::new()), digest.clone()))
+        }
         None => client.fetch_manifest(at).await.map(|m| (m.bytes, m.media_type, m.digest)).map_err(Error::from),
     }
 }
 
-async fn store_bytes(store: &Store, bytes: &Bytes) -> Result<Digest, Error> {
-    let (store, bytes) = (store.clone(), bytes.clone());
-    Ok(blocking(move || store.put_blob(&bytes)).await?)
+async fn store_bytes(store: &Store, bytes: &Bytes, digest: &Digest) -> Result<(), Error> {
+    let (store, bytes, digest) = (store.clone(), bytes.clone(), digest.clone());
+    Ok(blocking(move || store.put_blob_as(&bytes, &digest)).await?)
 }
 
 async fn resolve_config(
@@ -359,10 +398,10 @@ impl LayerWork {
     }
 
     async fn unpack_blob(&self) -> Result<(ActiveSnapshot, Applied), Error> {
-        let (store, layer) = (self.store.clone(), self.layer.clone());
+        let (store, layer, algorithm) = (self.store.clone(), self.layer.clone(), self.diff_id.algorithm());
         blocking(move || {
             let blob = store.open_blob(&layer.digest)?;
-            unpack_reader(&store, &layer.digest, &layer.media_type, blob)
+            unpack_reader(&store, &layer.digest, &layer.media_type, algorithm, blob)
         })
         .await
     }
@@ -373,8 +412,8 @@ impl LayerWork {
         let (sender, receiver) = mpsc::channel::<Bytes>(16);
         let writer = Arc::new(Mutex::new(Some(writer)));
         let tee = Tee { receiver, chunk: Bytes::new(), writer: writer.clone() };
-        let (store, layer) = (self.store.clone(), self.layer.clone());
-        let unpacking = tokio::task::spawn_blocking(move || unpack_reader(&store, &layer.digest, &layer.media_type, tee));
+        let (store, layer, algorithm) = (self.store.clone(), self.layer.clone(), self.diff_id.algorithm());
+        let unpacking = tokio::task::spawn_blocking(move || unpack_reader(&store, &layer.digest, &layer.media_type, algorithm, tee));
         let mut failed = None;
         loop {
             match stream.next_chunk().await {
@@ -423,11 +462,12 @@ impl LayerWork {
     }
 }
 
-/// Unpacks a layer's blob into a snapshot that is yet to be committed.
+/// Unpacks a layer's blob, whose diff ID is by `algorithm`, into a snapshot that is yet to be committed.
 pub(super) fn unpack_reader(
     store: &Store,
     digest: &Digest,
     media_type: &MediaType,
+    algorithm: Algorithm,
     reader: impl Read + Send + 'static,
 ) -> Result<(ActiveSnapshot, Applied), Error> {
     let failed = |source| Error::Layer { layer: digest.to_string(), source };
@@ -435,7 +475,7 @@ pub(super) fn unpack_reader(
     // What is called uncompressed may be gzip, so only the types that say more are believed.
     let compression = Compression::of_layer(media_type).filter(|kind| *kind != Compression::Uncompressed);
     let tar = decompressor(reader, compression).map_err(|source| failed(super::layer::Error::Read { source }))?;
-    let applied = apply(tar, &active.fs_path(), &apply_options(store)).map_err(failed)?;
+    let applied = apply(tar, &active.fs_path(), &ApplyOptions { algorithm, ..apply_options(store) }).map_err(failed)?;
     fault_point("layer:applied");
     Ok((active, applied))
 }
@@ -476,8 +516,19 @@ impl Read for Tee {
     }
 }
 
-/// Records a pulled image and names it.
+/// Records a pulled image and names it as it was asked for.
 pub fn record(store: &Store, reference: &Reference, image: &Resolved, snapshots: &[SnapshotId]) -> Result<ImageRecord, Error> {
+    record_as(store, reference, Some(&image.top), image, snapshots)
+}
+
+/// Records a pulled image and gives it the name `name`, which stands for `manifest` at its registry, if it does for anything.
+pub fn record_as(
+    store: &Store,
+    name: &Reference,
+    manifest: Option<&Digest>,
+    image: &Resolved,
+    snapshots: &[SnapshotId],
+) -> Result<ImageRecord, Error> {
     let mut size = 0;
     for id in snapshots {
         size += store.snapshot(*id)?.and_then(|snapshot| snapshot.tar_size).unwrap_or(0);
@@ -494,7 +545,7 @@ pub fn record(store: &Store, reference: &Reference, image: &Resolved, snapshots:
     fault_point("pull:unpacked");
     store.put_image(&record)?;
     fault_point("pull:recorded");
-    store.tag(reference, &image.id, Some(&image.top))?;
+    store.tag(name, &image.id, manifest)?;
     fault_point("pull:named");
     Ok(record)
 }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
-use super::pull::{record, resolve, unpack};
+use super::pull::{record, resolve, resolve_stored, unpack};
 use crate::image::Error;
 use crate::oci::{Digest, Platform, Reference};
 use crate::progress::Progress;
@@ -139,11 +139,19 @@ async fn two_pulls_at_once_unpack_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_here_is_not_asked_for_by_digest() {
+async fn what_came_from_a_repository_is_not_asked_for_by_digest() {
     let ((_dir, store), served) = (store(), Served::new(0));
     let name = served.listen().await;
     pull(&store, &name).await.unwrap();
-    // Nobody listens there.
-    let elsewhere = format!("127.0.0.1:1/a@{}", Digest::sha256(&served.manifest));
-    pull(&store, &elsewhere.parse().unwrap()).await.unwrap();
+    let by_digest = |name: &Reference| name.only_digest(Digest::sha256(&served.manifest));
+    // Nobody listens there, and nothing came from there.
+    let elsewhere = by_digest(&"127.0.0.1:1/a:1".parse().unwrap());
+    pull(&store, &elsewhere).await.unwrap_err();
+    assert!(store.resolve(&elsewhere).unwrap().is_none());
+    let image = store.resolve(&name).unwrap().unwrap();
+    let silent = Client::new(ClientOptions::default()).unwrap();
+    resolve_stored(&silent, &store, &elsewhere, &Platform::host()).await.unwrap();
+    // As it would be if it had been pulled from there.
+    store.tag(&"127.0.0.1:1/a:1".parse().unwrap(), &image.id, image.manifest.as_ref()).unwrap();
+    pull(&store, &elsewhere).await.unwrap();
 }

@@ -7,9 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
 
 /// A hash algorithm that the image specification registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {
     /// `sha256`, which everything uses.
+    #[default]
     Sha256,
     /// `sha512`, which the specification allows.
     Sha512,
@@ -226,6 +227,11 @@ macro_rules! digest_newtype {
             /// The digest itself.
             pub fn digest(&self) -> &Digest {
                 &self.0
+            }
+
+            /// The algorithm of the digest, which whoever compares it must use.
+            pub fn algorithm(&self) -> Algorithm {
+                self.0.algorithm()
             }
         }
 

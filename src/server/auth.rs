@@ -1,6 +1,7 @@
 //! Who may come in: users and bcrypt hashes in a file as `htpasswd -B` writes it.
 //!
-//! Whoever is in the file may do everything that the server does. The file is read again when it changes; while its new content cannot be understood, the old one counts.
+//! Whoever is in the file may do everything that the server does. The file is read again when it changes; while it cannot be read or understood, nobody comes in: who was taken out of it
+//! must not stay in because of a mistake beside.
 //! Checking a password costs milliseconds on purpose, so what was right once is remembered (as a hash, in memory) until the file changes.
 
 use std::collections::{HashMap, HashSet};
@@ -52,43 +53,44 @@ impl Users {
     }
 
     /// The user whom the header `Authorization` names, if the password is his.
-    pub(super) async fn check(&self, header: Option<&str>) -> Option<String> {
-        let (user, password) = basic(header?)?;
+    ///
+    /// # Errors
+    /// The file cannot be read, or not be understood.
+    pub(super) async fn check(&self, header: Option<&str>) -> Result<Option<String>, Error> {
+        let Some((user, password)) = header.and_then(basic) else { return Ok(None) };
         let users = self.clone();
         let (name, key) = (user.clone(), Digest::sha256(format!("{user}\0{password}").as_bytes()));
         let (hash, seen) = {
             let key = key.clone();
-            blocking(move || users.look_up(&name, &key)).await
+            blocking(move || users.look_up(&name, &key)).await?
         };
         if seen {
-            return Some(user);
+            return Ok(Some(user));
         }
-        let _turn = self.inner.checks.acquire().await.ok()?;
+        let Ok(_turn) = self.inner.checks.acquire().await else { return Ok(None) };
         let known = hash.clone();
         let right = blocking(move || bcrypt::verify(password, known.as_deref().unwrap_or(NOBODY)).unwrap_or(false)).await;
         if !right || hash.is_none() {
-            return None;
+            return Ok(None);
         }
         let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
         // The file may have changed while we counted.
         if state.hashes.get(&user) == hash.as_ref() {
             state.right.insert(key);
         }
-        Some(user)
+        Ok(Some(user))
     }
 
     /// The hash of a user, and whether this password was right before.
-    fn look_up(&self, user: &str, key: &Digest) -> (Option<String>, bool) {
+    fn look_up(&self, user: &str, key: &Digest) -> Result<(Option<String>, bool), Error> {
         let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
         let path = &self.inner.path;
         let version = std::fs::metadata(path).ok().and_then(|metadata| Some((metadata.modified().ok()?, metadata.len())));
-        if version != state.version
-            && let Ok((version, text)) = read(path)
-            && let Ok(hashes) = parse(path, &text)
-        {
-            *state = State { version, hashes, right: HashSet::new() };
+        if version.is_none() || version != state.version {
+            let (version, text) = read(path)?;
+            *state = State { version, hashes: parse(path, &text)?, right: HashSet::new() };
         }
-        (state.hashes.get(user).cloned(), state.right.contains(key))
+        Ok((state.hashes.get(user).cloned(), state.right.contains(key)))
     }
 }
 
@@ -143,22 +145,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_file_counts_at_once_and_a_broken_one_not_at_all() {
+    async fn a_changed_file_counts_at_once_and_a_broken_one_lets_nobody_in() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users");
         std::fs::write(&path, line("one")).unwrap();
         let users = Users::load(&path).unwrap();
         for _ in 0..2 {
-            assert_eq!(users.check(Some(&header("tester", "one"))).await.as_deref(), Some("tester"));
+            assert_eq!(users.check(Some(&header("tester", "one"))).await.unwrap().as_deref(), Some("tester"));
         }
         for wrong in [None, Some(header("tester", "two")), Some(header("other", "one")), Some("Bearer x".into()), Some("Basic ?".into())] {
-            assert_eq!(users.check(wrong.as_deref()).await, None, "{wrong:?}");
+            assert_eq!(users.check(wrong.as_deref()).await.unwrap(), None, "{wrong:?}");
         }
         std::fs::write(&path, "tester:plain\n").unwrap();
-        assert!(users.check(Some(&header("tester", "one"))).await.is_some());
+        assert!(matches!(users.check(Some(&header("tester", "one"))).await, Err(Error::Htpasswd { line: 1, .. })));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(users.check(Some(&header("tester", "one"))).await, Err(Error::Io { .. })));
         std::fs::write(&path, format!("# changed\n{}", line("two"))).unwrap();
-        assert!(users.check(Some(&header("tester", "one"))).await.is_none());
-        assert!(users.check(Some(&header("tester", "two"))).await.is_some());
+        assert!(users.check(Some(&header("tester", "one"))).await.unwrap().is_none());
+        assert!(users.check(Some(&header("tester", "two"))).await.unwrap().is_some());
     }
 
     #[test]

@@ -41,21 +41,39 @@ impl Store {
     /// Stores `bytes` and gives their SHA-256 digest. Costs a hash and a `stat` where they are stored already.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::sha256(bytes);
-        if self.hold_blob(&digest)? {
-            return Ok(digest);
+        self.put_hashed(bytes, &digest)?;
+        Ok(digest)
+    }
+
+    /// Stores `bytes` that others name by `digest`, whatever its algorithm.
+    ///
+    /// # Errors
+    /// They do not hash to it.
+    pub fn put_blob_as(&self, bytes: &[u8], digest: &Digest) -> Result<(), Error> {
+        let actual = Digest::of(digest.algorithm(), bytes);
+        if actual != *digest {
+            let (expected, size) = (Box::new(digest.clone()), bytes.len() as u64);
+            return Err(Error::DigestMismatch { expected, actual: Box::new(actual), size });
+        }
+        self.put_hashed(bytes, digest)
+    }
+
+    fn put_hashed(&self, bytes: &[u8], digest: &Digest) -> Result<(), Error> {
+        if self.hold_blob(digest)? {
+            return Ok(());
         }
         let temporary = self.layout().new_ingest()?;
         // Locked, so that prune sees that somebody is at it.
         let mut file = wait_for_file(&temporary, Kind::Exclusive)?;
         let written = file.write_all(bytes).map_err(Error::io("write", &temporary)).and_then(|()| {
             fault_point("blob:written");
-            self.name_blob(&temporary, &digest)
+            self.name_blob(&temporary, digest)
         });
         if written.is_err() {
             // Half a file helps nobody, least of all on a full disk.
             let _ = fs::remove_file(&temporary);
         }
-        written.map(|()| digest)
+        written
     }
 
     /// Gives the whole and checked file `temporary` its name.

@@ -98,6 +98,14 @@ pub enum Error {
         /// What was allowed.
         limit: u64,
     },
+    /// A name with a digest is to stand for something else.
+    #[error("the digest of `{name}` is not that of the image {}", image.digest().short())]
+    OtherDigest {
+        /// The name.
+        name: String,
+        /// The image.
+        image: ImageId,
+    },
     /// Bytes that were received are not those that were asked for.
     #[error("blob {expected} does not match its digest: received {actual}, {size} bytes")]
     DigestMismatch {

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::oci::{DiffId, Digest, ImageId, MediaType, Platform, Reference};
+use crate::oci::{Algorithm, DiffId, Digest, ImageId, MediaType, Platform, Reference};
 use crate::task::fault_point;
 
 use super::database::{parsed, parsed_option};
@@ -50,11 +50,13 @@ pub struct RemoteManifest {
 const COLUMNS: &str = "images.id, images.manifest, images.platform, images.created_at, images.size, images.diff_ids, images.snapshots";
 
 impl Store {
-    /// Records an image. Its config must be in the store, and its snapshots committed.
+    /// Records an image. Its config and its manifest must be in the store, and its snapshots committed.
     pub fn put_image(&self, image: &ImageRecord) -> Result<(), Error> {
         let _shared = self.lock_store(Kind::Shared)?;
-        if self.blob_size(image.id.digest())?.is_none() {
-            return Err(self.no_blob(image.id.digest()));
+        for digest in [image.id.digest()].into_iter().chain(&image.manifest) {
+            if self.blob_size(digest)?.is_none() {
+                return Err(self.no_blob(digest));
+            }
         }
         self.hold(format_args!("image {}", image.id))?;
         fault_point("image:held");
@@ -96,6 +98,13 @@ impl Store {
         {
             return Err(self.no_blob(manifest));
         }
+        // A name with a digest never stands for anything else.
+        if let Some(digest) = name.digest()
+            && manifest != Some(digest)
+            && self.image(image)?.is_none_or(|image| image.manifest.as_ref() != Some(digest))
+        {
+            return Err(Error::OtherDigest { name: name.familiar(), image: image.clone() });
+        }
         let (name, manifest) = (name.to_string(), manifest.map(Digest::to_string));
         let before = self.database().read("read a name", |db| target_of(db, &name))?;
         if let Some((known, known_manifest)) = &before
@@ -126,14 +135,32 @@ impl Store {
     /// The image that `name` means here. A digest is looked for among the manifests of that repository's images.
     pub fn resolve(&self, name: &Reference) -> Result<Option<ImageRecord>, Error> {
         self.database().read("resolve a name", |db| {
-            let sql = format!("SELECT {COLUMNS} FROM names JOIN images ON images.id = names.image WHERE names.name = ?");
-            let exact = db.prepare_cached(&sql)?.query_row([name.to_string()], image_from_row).optional()?;
+            // Neither is a name with a digest believed to stand for anything else, whoever wrote it.
+            let sql = format!(
+                "SELECT {COLUMNS} FROM names JOIN images ON images.id = names.image
+                WHERE names.name = ?1 AND (?2 IS NULL OR ?2 IN (names.manifest, images.manifest))"
+            );
+            let digest = name.digest().map(Digest::to_string);
+            let exact = db.prepare_cached(&sql)?.query_row(params![name.to_string(), digest], image_from_row).optional()?;
             let (None, Some(digest)) = (&exact, name.digest()) else { return Ok(exact) };
             let sql = format!(
                 "SELECT {COLUMNS} FROM names JOIN images ON images.id = names.image
                 WHERE ?1 IN (names.manifest, images.manifest) AND names.name > ?2 AND substr(names.name, 1, length(?2) + 1) IN (?2 || ':', ?2 || '@')"
             );
             db.prepare_cached(&sql)?.query_row(params![digest.to_string(), name.name()], image_from_row).optional()
+        })
+    }
+
+    /// Whether what `name` names by its digest is known to be in that repository of its registry: the registry has said so, or it was pulled from or pushed to there.
+    pub fn is_known_at(&self, name: &Reference) -> Result<bool, Error> {
+        let Some(digest) = name.digest() else { return Ok(false) };
+        let said = name.only_digest(digest.clone()).to_string();
+        self.database().read("look for where a manifest came from", |db| {
+            let sql = "SELECT 1 FROM remote_manifests WHERE name = ?1
+                UNION ALL SELECT 1 FROM names JOIN images ON images.id = names.image
+                WHERE names.manifest IS NOT NULL AND ?2 IN (names.manifest, images.manifest)
+                AND names.name > ?3 AND substr(names.name, 1, length(?3) + 1) IN (?3 || ':', ?3 || '@')";
+            db.prepare_cached(sql)?.exists(params![said, digest.to_string(), name.name()])
         })
     }
 
@@ -145,11 +172,15 @@ impl Store {
         })
     }
 
-    /// The image that a user means: by name, by ID (with or without `sha256:`) or by the beginning of an ID.
+    /// The image that a user means: by name, by ID (with or without its algorithm) or by the beginning of an ID.
     /// A name goes before the beginning of an ID, as in Docker; a beginning that fits several images is an error.
     pub fn find_image(&self, text: &str) -> Result<Option<ImageRecord>, Error> {
-        let hex = text.strip_prefix("sha256:").unwrap_or(text);
-        let is_hex = !hex.is_empty() && hex.len() <= 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let (algorithms, hex): (&[Algorithm], &str) = match text.split_once(':') {
+            Some(("sha256", hex)) => (&[Algorithm::Sha256], hex),
+            Some(("sha512", hex)) => (&[Algorithm::Sha512], hex),
+            _ => (&[Algorithm::Sha256, Algorithm::Sha512], text),
+        };
+        let is_hex = !hex.is_empty() && hex.len() <= 128 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if let Ok(name) = text.parse::<Reference>()
             && let Some(image) = self.resolve(&name)?
         {
@@ -158,10 +189,17 @@ impl Store {
         if !is_hex {
             return Ok(None);
         }
-        let prefix = format!("sha256:{hex}");
         let mut found = self.database().read("look an image up", |db| {
             let sql = format!("SELECT {COLUMNS} FROM images WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 5");
-            db.prepare_cached(&sql)?.query_map([&prefix], image_from_row)?.collect::<rusqlite::Result<Vec<_>>>()
+            let mut query = db.prepare_cached(&sql)?;
+            let mut found = Vec::new();
+            for algorithm in algorithms {
+                let prefix = format!("{}:{hex}", algorithm.name());
+                for image in query.query_map([&prefix], image_from_row)? {
+                    found.push(image?);
+                }
+            }
+            Ok(found)
         })?;
         if found.len() > 1 {
             let candidates = found.iter().map(|image| image.id.digest().short()).collect();

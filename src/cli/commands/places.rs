@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::engine::{ArchiveFormat, Engine, Error, Place};
-use crate::oci::Reference;
+use crate::oci::{Digest, Reference};
 
 /// Reads a place, for clap. A path ends at its first colon; a mere name is a registry's.
 pub(super) fn place(text: &str) -> Result<Place, String> {
@@ -20,7 +20,12 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
     match text.split_once(':') {
         Some(("store", "")) => Err("`store:` is followed by the image's name".to_owned()),
         Some(("store", name)) => Ok(Place::Store(name.to_owned())),
-        Some(("oci", rest)) => named(rest).map(|(dir, tag)| Place::Layout { dir, tag }),
+        Some(("oci", rest)) => match rest.split_once('@') {
+            Some((_, digest)) if digest.parse::<Digest>().is_ok() => {
+                Err(format!("`{text}` names an image by its digest: name the tag that it has in the directory, as in `oci:DIR:TAG`"))
+            }
+            _ => named(rest).map(|(dir, tag)| Place::Layout { dir, tag }),
+        },
         Some((kind @ ("oci-archive" | "docker-archive"), rest)) => {
             let format = if kind == "oci-archive" { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
             named(rest).map(|(path, name)| Place::Archive { path, format, name })
@@ -71,7 +76,8 @@ mod tests {
         assert!(matches!(place("oci:a"), Ok(Place::Layout { tag: None, .. })));
         let named = place("docker-archive:x.tar:acme/app:2");
         assert!(matches!(named, Ok(Place::Archive { format: ArchiveFormat::Docker, name: Some(name), .. }) if name == "acme/app:2"));
-        for bad in ["oci:", "oci::v1", "store:", "docker-daemon:x", "acme/Upper:1", ""] {
+        let by_digest = format!("oci:a@sha256:{}", "0".repeat(64));
+        for bad in [by_digest.as_str(), "oci:", "oci::v1", "store:", "docker-daemon:x", "acme/Upper:1", ""] {
             assert!(place(bad).is_err(), "{bad}");
         }
     }

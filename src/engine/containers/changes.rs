@@ -102,7 +102,7 @@ impl Engine {
         let changes = self.container_layer(info)?;
         let (upper, lower) = (changes.path.clone(), store.stack(&info.record.snapshots)?);
         let (read, mut write) = std::io::pipe().map_err(|source| Error::Io { action: "make", path: "a pipe".into(), source })?;
-        let options = LayerOptions { latest_time: None, marks: store.marks() };
+        let options = LayerOptions { latest_time: None, marks: store.marks(), ..LayerOptions::default() };
         let (written, applied) = std::thread::scope(|scope| {
             let writer = scope.spawn(move || {
                 let written = write_layer(&upper, &lower, &mut write, &options);

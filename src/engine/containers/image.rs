@@ -72,11 +72,13 @@ impl Engine {
             }
         };
         let manifest = local.as_ref().and_then(|image| image.manifest.clone());
-        let at = manifest.map_or_else(|| reference.clone(), |digest| reference.with_digest(digest));
         let failed = |source| Error::Image { action: "pull", name: reference.written().to_owned(), source };
         let step = progress.start(format!("pull {}", reference.written()), None);
         let pulled = async {
-            let resolved = pull::resolve(&client, self.store(), &at, wanted).await?;
+            let resolved = match manifest {
+                Some(digest) => pull::resolve_stored(&client, self.store(), &reference.with_digest(digest), wanted).await?,
+                None => pull::resolve(&client, self.store(), &reference, wanted).await?,
+            };
             let snapshots = pull::unpack(&client, self.store(), &reference, &resolved, &step).await?;
             let record = pull::record(self.store(), &reference, &resolved, &snapshots)?;
             Ok(RunImage { record, config: resolved.config, snapshots })

@@ -84,7 +84,7 @@ pub fn copy_step(
         Some(id) => sharing.with(&store.snapshot_path(id), &store.snapshot_list_path(id)),
         None => sharing,
     };
-    let options = LayerOptions { latest_time: latest, marks: store.marks() };
+    let options = LayerOptions { latest_time: latest, marks: store.marks(), ..LayerOptions::default() };
     let diff = (wanted == DiffIdWanted::Yes).then_some(&options);
     let copied = copy_with(&view, &active.fs_path(), &request, Aids { sharing: Some(&sharing), diff }).map_err(|source| {
         let hint = missing_hint(contexts, &source);

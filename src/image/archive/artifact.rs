@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::image::Error;
 use crate::image::export::write_file;
-use crate::oci::{Descriptor, Digest, Manifest, MediaType};
+use crate::oci::{Algorithm, Descriptor, Digest, Manifest, MediaType};
 use crate::store::Store;
 
 use super::write::{REF_NAME, blob_path, layout_version};
@@ -119,14 +119,20 @@ fn index(known: Vec<Value>, mut descriptor: Descriptor, artifact_type: Option<&s
 
 /// Removes the blobs that are not `kept`.
 fn remove_others(dir: &Path, kept: &BTreeSet<Digest>) -> Result<(), Error> {
-    let blobs = dir.join("blobs/sha256");
-    let failed = |source| Error::Io { action: "list", path: blobs.clone(), source };
-    for entry in std::fs::read_dir(&blobs).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let digest = entry.file_name().to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok());
-        if digest.is_some_and(|digest| !kept.contains(&digest)) {
-            let path = entry.path();
-            std::fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512].map(Algorithm::name) {
+        let blobs = dir.join("blobs").join(algorithm);
+        let failed = |source| Error::Io { action: "list", path: blobs.clone(), source };
+        let entries = match std::fs::read_dir(&blobs) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let digest = entry.file_name().to_str().and_then(|name| format!("{algorithm}:{name}").parse::<Digest>().ok());
+            if digest.is_some_and(|digest| !kept.contains(&digest)) {
+                let path = entry.path();
+                std::fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
+            }
         }
     }
     Ok(())

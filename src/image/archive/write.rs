@@ -223,7 +223,8 @@ fn index(entries: &[Descriptor], known: Vec<Value>) -> Value {
 /// `manifest.json` of Docker's image format 1.2.
 fn docker_manifest(images: &DockerImages<'_>) -> Value {
     let entries = images.iter().map(|(manifest, names)| {
-        let tags: Vec<String> = names.iter().map(|name| name.familiar()).collect();
+        // A tag is what readers take; a digest follows from the content.
+        let tags: Vec<String> = names.iter().filter(|name| name.digest().is_none()).map(Reference::familiar).collect();
         let layers: Vec<String> = manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect();
         json!({ "Config": blob_path(&manifest.config.digest), "RepoTags": tags, "Layers": layers })
     });

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::oci::{Descriptor, Digest, Manifest, ManifestOrIndex, MediaType, Platform};
+use crate::oci::{Descriptor, Digest, Manifest, ManifestOrIndex, MediaType, Platform, Reference};
 
 use super::Error;
 
@@ -66,6 +66,32 @@ pub struct Collection {
     pub blobs: Vec<Descriptor>,
     /// The top-level documents that are only there because they are about another one.
     pub referrers: Vec<Descriptor>,
+}
+
+/// Whether what `source` means may be called `name`: a name with a digest is that of the manifest or index that has it, and of nothing else.
+///
+/// # Errors
+/// The source; the digest is another.
+pub async fn check_digest(source: &Source, name: &Reference, platform: &Platform) -> Result<(), Error> {
+    if name.digest().is_none() {
+        return Ok(());
+    }
+    let found = image_manifest(source, platform).await?;
+    same_digest(name, &[&found.top.digest, &found.descriptor.digest])
+}
+
+/// Refuses a name with another digest than one of `actual`.
+///
+/// # Errors
+/// The digest is another.
+pub fn same_digest(name: &Reference, actual: &[&Digest]) -> Result<(), Error> {
+    match name.digest() {
+        Some(wanted) if !actual.contains(&wanted) => {
+            let actual = actual.iter().map(|digest| (*digest).clone()).collect();
+            Err(Error::OtherDigest { name: name.written().to_owned(), actual })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Follows what `source` means to all that belongs to it; with `referrers`, also to what is about any of it.

@@ -30,8 +30,8 @@ pub async fn all_to_store(source: &Source, what: &Collection, store: &Store, pro
         }
     }
     for document in &what.documents {
-        let (store, bytes) = (store.clone(), document.bytes.clone());
-        blocking(move || store.put_blob(&bytes)).await?;
+        let (store, bytes, digest) = (store.clone(), document.bytes.clone(), document.descriptor.digest.clone());
+        blocking(move || store.put_blob_as(&bytes, &digest)).await?;
     }
     Ok(())
 }

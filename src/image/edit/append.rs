@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek};
 use crate::image::Error;
 use crate::image::import::peek;
 use crate::image::layer::{Compression, TarReader, decompressor};
-use crate::oci::{DiffId, HistoryEntry, MediaType};
+use crate::oci::{Algorithm, DiffId, HistoryEntry, MediaType};
 use crate::store::{LayerBlob, Store};
 
 use super::draft::{Draft, DraftLayer};
@@ -44,7 +44,7 @@ fn store_layer(store: &Store, archive: impl Read + Send + 'static, name: &str) -
     let mut blob = store.open_blob(&digest)?;
     blob.rewind().map_err(read)?;
     let bad = |source| Error::Layer { layer: format!("`{name}`"), source };
-    let mut tar = TarReader::new(decompressor(blob, None).map_err(read)?, MAX_HEADER);
+    let mut tar = TarReader::new(decompressor(blob, None).map_err(read)?, MAX_HEADER, Algorithm::default());
     while tar.next().map_err(bad)?.is_some() {}
     let diff_id = DiffId::new(tar.finish().map_err(bad)?.0);
     Ok((diff_id, LayerBlob { digest, size, media_type, made_as: None }))

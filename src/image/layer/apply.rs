@@ -15,7 +15,7 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use crate::oci::DiffId;
+use crate::oci::{Algorithm, DiffId};
 use crate::path::RootPath;
 use crate::store::view::Marks;
 use crate::task::fault_point;
@@ -55,6 +55,8 @@ pub struct ApplyOptions {
     pub max_entries: u64,
     /// How many bytes an extended header (long names, attributes) may have.
     pub max_header_size: u64,
+    /// What the stream is hashed by: that of the diff ID that is expected.
+    pub algorithm: Algorithm,
 }
 
 impl Default for ApplyOptions {
@@ -65,6 +67,7 @@ impl Default for ApplyOptions {
             max_unpacked_size: 1 << 40,
             max_entries: 20_000_000,
             max_header_size: 1 << 20,
+            algorithm: Algorithm::default(),
         }
     }
 }
@@ -91,7 +94,7 @@ pub struct Applied {
 /// Unpacks the uncompressed `tar` into the empty directory `target`. When it fails, `target` holds part of the layer.
 pub fn apply(tar: impl Read, target: &Path, options: &ApplyOptions) -> Result<Applied, Error> {
     let mut unpacker = Unpacker {
-        tar: TarReader::new(tar, options.max_header_size),
+        tar: TarReader::new(tar, options.max_header_size, options.algorithm),
         target: Target::open(target, options.marks, options.max_entries)?,
         options,
         unpacked_size: 0,

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libdeflater::{CompressionLvl, Compressor};
 
-use crate::oci::{DiffId, Digest};
+use crate::oci::{Algorithm, DiffId, Digest};
 use crate::store::view::LayerStack;
 
 use super::diff::{LayerOptions, LayerWritten, write_layer};
@@ -57,10 +57,16 @@ pub struct Compressed {
     pub uncompressed_size: u64,
 }
 
-/// Compresses all of `reader` to `writer` with up to `threads` threads beside this one.
-pub fn compress(reader: impl Read, writer: impl Write, spec: CompressionSpec, threads: usize) -> Result<Compressed, Error> {
-    let mut input = HashingReader::new(reader);
-    let mut output = HashingWriter::new(writer);
+/// Compresses all of `reader`, whose diff ID is by `algorithm`, to `writer` with up to `threads` threads beside this one.
+pub fn compress(
+    reader: impl Read,
+    writer: impl Write,
+    spec: CompressionSpec,
+    threads: usize,
+    algorithm: Algorithm,
+) -> Result<Compressed, Error> {
+    let mut input = HashingReader::new(reader, algorithm);
+    let mut output = HashingWriter::new(writer, Algorithm::default());
     match spec.kind {
         Compression::Uncompressed => loop {
             let bytes = input.peek()?;
@@ -92,7 +98,7 @@ pub fn write_compressed_layer(
     let (sender, chunks) = sync_channel(4);
     std::thread::scope(|scope| {
         let written = scope.spawn(move || write_layer(layer, lower, &mut ChunkSender(sender), options));
-        let compressed = compress(ChunkReceiver { chunks, chunk: Vec::new(), used: 0 }, writer, spec, threads);
+        let compressed = compress(ChunkReceiver { chunks, chunk: Vec::new(), used: 0 }, writer, spec, threads, options.algorithm);
         let written = written.join().expect("writing a layer does not panic");
         match (written, compressed) {
             // Where the compressor gave up, the other half only says that nobody reads any more.

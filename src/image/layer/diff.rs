@@ -22,7 +22,7 @@ use std::sync::mpsc::sync_channel;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
-use crate::oci::DiffId;
+use crate::oci::{Algorithm, DiffId};
 use crate::path::RootPath;
 use crate::store::view::{LayerStack, Marks, is_whiteout_stat};
 use crate::sys::{Links, RootDir, owner, xattr};
@@ -46,6 +46,8 @@ pub struct LayerOptions {
     pub latest_time: Option<i64>,
     /// The marks of the layers.
     pub marks: Marks,
+    /// What the stream is hashed by: that of the diff ID that it is to be compared with.
+    pub algorithm: Algorithm,
 }
 
 /// A layer that was written.
@@ -65,7 +67,7 @@ pub fn write_layer(layer: &Path, lower: &LayerStack, out: &mut impl Write, optio
 }
 
 fn write_all(mut differ: Differ, layer: &Path, out: &mut impl Write) -> Result<LayerWritten, Error> {
-    let mut tar = TarWriter::new(out);
+    let mut tar = TarWriter::new(out, differ.options.algorithm);
     let first = differ.batch()?;
     first.write(&mut tar, layer)?;
     if !differ.is_done() {

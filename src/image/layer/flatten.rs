@@ -13,7 +13,7 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use crate::oci::DiffId;
+use crate::oci::{Algorithm, DiffId};
 use crate::path::RootPath;
 use crate::progress::Meter;
 use crate::store::view::Marks;
@@ -38,7 +38,7 @@ pub struct RootfsWritten {
 /// Writes all of `tree`, its root directory excepted, as an uncompressed tar stream. Everything gets the time `time` (seconds since the epoch), if
 /// there is one.
 pub fn write_rootfs_tar(tree: &dyn Tree, out: &mut impl Write, time: Option<i64>) -> Result<RootfsWritten, Error> {
-    let mut tar = TarWriter::new(out);
+    let mut tar = TarWriter::new(out, Algorithm::default());
     let mut links = HashMap::new();
     walk(tree, |path, metadata| {
         let first = first_name(&mut links, path, metadata);

@@ -1,6 +1,6 @@
 //! Hashes a stream in chunks while somebody else works on the same chunks.
 //!
-//! SHA-256 is the slowest thing between a page cache and a tar stream, so from the second chunk on it runs in a thread of its own. Chunks are
+//! Hashing is the slowest thing between a page cache and a tar stream, so from the second chunk on it runs in a thread of its own. Chunks are
 //! shared, not copied, and a handful of them goes round: memory is constant.
 
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ pub(super) const CHUNK: usize = 256 << 10;
 /// How many chunks may wait for the hasher.
 const QUEUE: usize = 4;
 
-/// A SHA-256 over shared chunks.
+/// A hash over shared chunks.
 struct ChunkHasher {
     state: State,
     chunks: u64,
@@ -31,8 +31,8 @@ enum State {
 }
 
 impl ChunkHasher {
-    fn new() -> ChunkHasher {
-        ChunkHasher { state: State::Inline(Box::new(Hasher::new(Algorithm::Sha256))), chunks: 0 }
+    fn new(algorithm: Algorithm) -> ChunkHasher {
+        ChunkHasher { state: State::Inline(Box::new(Hasher::new(algorithm))), chunks: 0 }
     }
 
     fn update(&mut self, chunk: &Arc<Vec<u8>>) {
@@ -118,10 +118,10 @@ pub(super) struct HashingReader<R> {
 }
 
 impl<R: Read> HashingReader<R> {
-    pub(super) fn new(inner: R) -> HashingReader<R> {
+    pub(super) fn new(inner: R, algorithm: Algorithm) -> HashingReader<R> {
         HashingReader {
             inner,
-            hasher: ChunkHasher::new(),
+            hasher: ChunkHasher::new(algorithm),
             ring: Ring { slots: Vec::new() },
             chunk: Arc::new(Vec::new()),
             used: 0,
@@ -132,7 +132,7 @@ impl<R: Read> HashingReader<R> {
 
     /// Reads `inner` without hashing it.
     pub(super) fn unhashed(inner: R) -> HashingReader<R> {
-        let mut reader = HashingReader::new(inner);
+        let mut reader = HashingReader::new(inner, Algorithm::default());
         reader.hasher.state = State::Off;
         reader
     }
@@ -243,9 +243,9 @@ pub(super) struct HashingWriter<W> {
 }
 
 impl<W: Write> HashingWriter<W> {
-    pub(super) fn new(inner: W) -> HashingWriter<W> {
+    pub(super) fn new(inner: W, algorithm: Algorithm) -> HashingWriter<W> {
         let ring = Ring { slots: Vec::new() };
-        HashingWriter { inner, hasher: ChunkHasher::new(), ring, chunk: Vec::with_capacity(CHUNK), sent: 0 }
+        HashingWriter { inner, hasher: ChunkHasher::new(algorithm), ring, chunk: Vec::with_capacity(CHUNK), sent: 0 }
     }
 
     /// Appends `bytes`.
@@ -308,15 +308,17 @@ mod tests {
     fn reader_and_writer_agree_on_the_digest_of_any_size() {
         for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK * 9 + 17] {
             let bytes: Vec<u8> = (0..size).map(|at| (at * 7 + at / 251) as u8).collect();
-            let expected = Digest::sha256(&bytes);
-            let mut copy = Vec::new();
-            let mut writer = HashingWriter::new(&mut copy);
-            let half = size / 2;
-            writer.put(&bytes[..half]).unwrap();
-            assert_eq!(writer.put_from(&mut &bytes[half..], (size - half) as u64).unwrap().unwrap(), (size - half) as u64);
-            assert_eq!(writer.finish().unwrap(), (expected.clone(), size as u64));
-            assert!(copy == bytes);
-            assert_eq!(HashingReader::new(&bytes[..]).finish().unwrap(), (expected, size as u64));
+            for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+                let expected = Digest::of(algorithm, &bytes);
+                let mut copy = Vec::new();
+                let mut writer = HashingWriter::new(&mut copy, algorithm);
+                let half = size / 2;
+                writer.put(&bytes[..half]).unwrap();
+                assert_eq!(writer.put_from(&mut &bytes[half..], (size - half) as u64).unwrap().unwrap(), (size - half) as u64);
+                assert_eq!(writer.finish().unwrap(), (expected.clone(), size as u64));
+                assert!(copy == bytes);
+                assert_eq!(HashingReader::new(&bytes[..], algorithm).finish().unwrap(), (expected, size as u64));
+            }
         }
     }
 }

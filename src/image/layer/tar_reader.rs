@@ -8,7 +8,7 @@ use std::io::Read;
 
 use tar::Header;
 
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest};
 
 use super::hashing::HashingReader;
 use super::{Error, Xattrs};
@@ -84,9 +84,9 @@ pub(crate) struct TarReader<R> {
 }
 
 impl<R: Read> TarReader<R> {
-    /// Reads `inner`; extended headers may have up to `max_header` bytes.
-    pub(crate) fn new(inner: R, max_header: u64) -> TarReader<R> {
-        TarReader { source: HashingReader::new(inner), max_header, data_left: 0, padding: 0, ended: false, header_at: 0 }
+    /// Reads `inner`, and hashes it by `algorithm`; extended headers may have up to `max_header` bytes.
+    pub(crate) fn new(inner: R, max_header: u64, algorithm: Algorithm) -> TarReader<R> {
+        TarReader { source: HashingReader::new(inner, algorithm), max_header, data_left: 0, padding: 0, ended: false, header_at: 0 }
     }
 
     /// Like [`TarReader::new`], for an archive whose digest nobody asks for: [`TarReader::finish`] does not tell it.

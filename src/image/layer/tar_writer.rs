@@ -6,7 +6,7 @@
 
 use std::io::{self, Read, Write};
 
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest};
 
 use super::Error;
 use super::hashing::HashingWriter;
@@ -50,8 +50,8 @@ pub(super) struct TarWriter<W> {
 }
 
 impl<W: Write> TarWriter<W> {
-    pub(super) fn new(out: W) -> TarWriter<W> {
-        TarWriter { out: HashingWriter::new(out), entries: 0 }
+    pub(super) fn new(out: W, algorithm: Algorithm) -> TarWriter<W> {
+        TarWriter { out: HashingWriter::new(out, algorithm), entries: 0 }
     }
 
     /// Writes an entry that has no data.

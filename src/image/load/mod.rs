@@ -176,7 +176,11 @@ fn add_docker_entry(store: &Store, spooled: &Spooled, entry: &DockerEntry, plans
     let config = spooled.blob(&entry.config).ok_or_else(|| missing(&entry.config))?.clone();
     let mut names = Vec::new();
     for tag in entry.repo_tags.iter().flatten() {
-        names.push(tag.parse::<Reference>().map_err(|error| bad(error.to_string()))?);
+        let name: Reference = tag.parse().map_err(|error: crate::oci::ReferenceError| bad(error.to_string()))?;
+        if name.digest().is_some() {
+            return Err(bad(format!("it calls an image `{tag}`, and a digest is no tag")));
+        }
+        names.push(name);
     }
     if let Some(known) = plans.iter_mut().find(|plan| plan.config == config) {
         names.retain(|name| !known.names.contains(name));
@@ -263,17 +267,18 @@ pub(super) fn unpack_layers(
     // The same lock as for a pull: who waited finds it done.
     let _lock = store.lock_key(blake3::hash(format!("unpack {top}").as_bytes()).as_bytes())?;
     let mut snapshots = known_prefix(store, &chain)?;
-    let missing: Vec<LayerBlob> = (snapshots.len()..diff_ids.len()).map(blob_of).collect::<Result<_, _>>()?;
+    let known = snapshots.len();
+    let missing: Vec<LayerBlob> = (known..diff_ids.len()).map(blob_of).collect::<Result<_, _>>()?;
     let slots: Vec<Mutex<Option<Unpacked>>> = missing.iter().map(|_| Mutex::new(None)).collect();
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         while !failed.load(Ordering::Relaxed) {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(layer) = missing.get(at) else { return };
+            let Some((layer, diff_id)) = missing.get(at).zip(diff_ids.get(known + at)) else { return };
             let unpacked = store
                 .open_blob(&layer.digest)
                 .map_err(Error::from)
-                .and_then(|blob| unpack_reader(store, &layer.digest, &layer.media_type, blob));
+                .and_then(|blob| unpack_reader(store, &layer.digest, &layer.media_type, diff_id.algorithm(), blob));
             failed.fetch_or(unpacked.is_err(), Ordering::Relaxed);
             *slots[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(unpacked);
         }

@@ -13,7 +13,7 @@ use crate::image::load::DockerEntry;
 use crate::oci::{Algorithm, Descriptor, DiffId, Digest, Hasher, ImageConfig, Index, Manifest, ManifestOrIndex, MediaType, Platform};
 
 use super::bytes::diff_id_of;
-use super::{Fault, MAX_NESTING, Validation, config_faults, is_elsewhere, of_platform};
+use super::{Bad, Fault, MAX_NESTING, Validation, config_faults, is_elsewhere, of_platform};
 
 /// How large a document may be, and all of them together.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -42,10 +42,31 @@ struct Facts {
 ///
 /// # Errors
 /// It is no archive of images.
-pub fn validate_archive(archive: impl Read + Send + 'static) -> Result<Validation, Error> {
-    let mut files = Files::read(archive)?;
+pub fn validate_archive(archive: impl Read + Send + 'static, again: Option<&Reopen<'_>>) -> Result<Validation, Error> {
+    let walk = walk(archive, Algorithm::default())?;
+    let mut found = walk.found;
+    if let Some((digest, what)) = walk.other {
+        match again {
+            Some(open) => found.bad.extend(self::walk(open()?, Algorithm::Sha512)?.found.bad.into_iter().filter(is_about_sha512)),
+            None => found.note(&digest, &what, Fault::Unreadable("its diff ID is by sha512, for which the archive has to be a file".into())),
+        }
+    }
+    Ok(found)
+}
+
+/// Opens the archive once more: diff IDs by sha512, which are rare, take reading it again.
+pub type Reopen<'a> = dyn Fn() -> Result<Box<dyn Read + Send>, Error> + 'a;
+
+/// What only the second reading can tell.
+fn is_about_sha512(bad: &Bad) -> bool {
+    matches!(&bad.fault, Fault::DiffId { expected, .. } if expected.algorithm() == Algorithm::Sha512)
+}
+
+/// Reads an archive; layers are compared with those of their diff IDs that are by `algorithm`.
+fn walk(archive: impl Read + Send + 'static, algorithm: Algorithm) -> Result<Walk, Error> {
+    let mut files = Files::read(archive, algorithm)?;
     let (index, docker) = (files.take_document("index.json"), files.take_document("manifest.json"));
-    let mut walk = Walk { files, seen: HashSet::new(), found: Validation::default() };
+    let mut walk = Walk { files, seen: HashSet::new(), found: Validation::default(), other: None };
     let malformed = |name: &str, error: serde_json::Error| bad(format!("its `{name}` is malformed: {error}"));
     if index.is_none() && docker.is_none() {
         return Err(bad("it has neither `manifest.json` nor `index.json`".into()));
@@ -58,7 +79,7 @@ pub fn validate_archive(archive: impl Read + Send + 'static) -> Result<Validatio
         let entries: Vec<DockerEntry> = serde_json::from_slice(&bytes).map_err(|error| malformed("manifest.json", error))?;
         entries.iter().for_each(|entry| walk.docker_entry(entry));
     }
-    Ok(walk.found)
+    Ok(walk)
 }
 
 /// The files of an archive by name.
@@ -69,7 +90,7 @@ struct Files {
 }
 
 impl Files {
-    fn read(archive: impl Read + Send + 'static) -> Result<Files, Error> {
+    fn read(archive: impl Read + Send + 'static, algorithm: Algorithm) -> Result<Files, Error> {
         let failed = |source| Error::Archive { source };
         let tar = decompressor(archive, None).map_err(|source| failed(LayerError::Read { source }))?;
         let mut tar = TarReader::unhashed(tar, MAX_HEADER);
@@ -81,7 +102,7 @@ impl Files {
             let Some(name) = clean(&member.name, "") else { continue };
             match member.kind {
                 MemberKind::File => {
-                    let facts = read_file(&mut tar, &member, &name)?;
+                    let facts = read_file(&mut tar, &member, &name, algorithm)?;
                     documents += facts.document.as_ref().map_or(0, Vec::len);
                     if documents > MAX_DOCUMENTS {
                         return Err(bad(format!("its documents have more than {MAX_DOCUMENTS} bytes")));
@@ -119,8 +140,8 @@ impl Files {
     }
 }
 
-/// Hashes a file, and at the same time what it unpacks to.
-fn read_file<R: Read>(tar: &mut TarReader<R>, member: &Member, name: &str) -> Result<Facts, Error> {
+/// Hashes a file, and at the same time what it unpacks to (by `unpacked`).
+fn read_file<R: Read>(tar: &mut TarReader<R>, member: &Member, name: &str, unpacked: Algorithm) -> Result<Facts, Error> {
     let algorithm = if name.starts_with("blobs/sha512/") { Algorithm::Sha512 } else { Algorithm::Sha256 };
     let (mut hasher, mut size) = (Hasher::new(algorithm), 0);
     let (mut document, mut unpacking): (Option<Vec<u8>>, Option<Unpacking>) = (None, None);
@@ -132,7 +153,7 @@ fn read_file<R: Read>(tar: &mut TarReader<R>, member: &Member, name: &str) -> Re
         if size == 0 {
             match chunk[0] {
                 b'{' | b'[' if member.size <= MAX_DOCUMENT => document = Some(Vec::new()),
-                _ => unpacking = Some(Unpacking::start()?),
+                _ => unpacking = Some(Unpacking::start(unpacked)?),
             }
         }
         hasher.update(chunk);
@@ -157,10 +178,10 @@ struct Unpacking {
 }
 
 impl Unpacking {
-    fn start() -> Result<Unpacking, Error> {
+    fn start(algorithm: Algorithm) -> Result<Unpacking, Error> {
         let failed = |source| Error::Io { action: "make", path: "a pipe".into(), source };
         let (reader, writer) = std::io::pipe().map_err(failed)?;
-        Ok(Unpacking { writer: Some(writer), thread: std::thread::spawn(move || diff_id_of(reader)) })
+        Ok(Unpacking { writer: Some(writer), thread: std::thread::spawn(move || diff_id_of(reader, algorithm)) })
     }
 
     fn feed(&mut self, chunk: &[u8]) {
@@ -179,6 +200,8 @@ struct Walk {
     files: Files,
     seen: HashSet<Digest>,
     found: Validation,
+    /// A layer whose diff ID is by another algorithm, and what it is.
+    other: Option<(Digest, String)>,
 }
 
 impl Walk {
@@ -243,14 +266,18 @@ impl Walk {
                 continue;
             }
             self.found.count(layer);
-            let fault = match self.files.blob(&layer.digest) {
+            let what = format!("layer {}{}", at + 1, of_platform(platform.as_ref()));
+            let diff_id = diff_ids.get(at).filter(|_| layer.media_type.is_layer());
+            let facts = self.files.blob(&layer.digest);
+            let fault = match facts {
                 None => Some(Fault::Missing),
-                Some(facts) => fault_of(facts, layer).or_else(|| {
-                    diff_ids.get(at).filter(|_| layer.media_type.is_layer()).and_then(|diff_id| unpacked_fault(facts, diff_id))
-                }),
+                Some(facts) => fault_of(facts, layer).or_else(|| diff_id.and_then(|diff_id| unpacked_fault(facts, diff_id))),
             };
+            if diff_id.zip(facts).is_some_and(|(diff_id, facts)| is_by_other(facts, diff_id)) {
+                self.other.get_or_insert((layer.digest.clone(), what.clone()));
+            }
             if let Some(fault) = fault {
-                self.found.note(&layer.digest, &format!("layer {}{}", at + 1, of_platform(platform.as_ref())), fault);
+                self.found.note(&layer.digest, &what, fault);
             }
         }
     }
@@ -283,6 +310,9 @@ impl Walk {
         for (at, (name, diff_id)) in layers.iter().zip(&config.rootfs.diff_ids).enumerate() {
             let (what, facts) = (format!("layer {}", at + 1), self.files.get(name));
             let fault = facts.map_or(Some(Fault::Missing), |facts| unpacked_fault(facts, diff_id));
+            if facts.is_some_and(|facts| is_by_other(facts, diff_id)) {
+                self.other.get_or_insert((diff_id.digest().clone(), what.clone()));
+            }
             let known = facts.map(|facts| Descriptor::new(MediaType::DockerLayer, facts.digest.clone(), facts.size));
             if let Some(layer) = known.filter(|layer| self.seen.insert(layer.digest.clone())) {
                 self.found.count(&layer);
@@ -301,9 +331,14 @@ fn fault_of(facts: &Facts, at: &Descriptor) -> Option<Fault> {
     }
 }
 
+/// Whether a layer was hashed by another algorithm than its diff ID.
+fn is_by_other(facts: &Facts, expected: &DiffId) -> bool {
+    matches!(&facts.unpacked, Some(Ok(actual)) if actual.algorithm() != expected.algorithm())
+}
+
 fn unpacked_fault(facts: &Facts, expected: &DiffId) -> Option<Fault> {
     match &facts.unpacked {
-        Some(Ok(actual)) if actual == expected => None,
+        Some(Ok(actual)) if actual == expected || is_by_other(facts, expected) => None,
         Some(Ok(actual)) => Some(Fault::DiffId { expected: expected.clone(), actual: actual.clone() }),
         Some(Err(error)) => Some(Fault::Archive(Box::new(error.clone()))),
         None => Some(Fault::Archive("it is no tar archive".into())),

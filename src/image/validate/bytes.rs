@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::image::Error;
 use crate::image::copy::Source;
 use crate::image::layer::{Error as LayerError, TarReader, decompressor};
-use crate::oci::{Descriptor, DiffId, Digest, Hasher};
+use crate::oci::{Algorithm, Descriptor, DiffId, Digest, Hasher};
 use crate::registry::ByteStream;
 use crate::task::blocking;
 
@@ -72,7 +72,9 @@ async fn open(source: &Source, blob: &Descriptor) -> Result<ByteStream, Fault> {
 pub(super) async fn stream_fault(mut stream: ByteStream, blob: &Descriptor, diff_id: Option<DiffId>) -> Option<Fault> {
     let (sender, receiver) = mpsc::channel::<Bytes>(16);
     let mut sender = diff_id.is_some().then_some(sender);
-    let unpacking = diff_id.is_some().then(|| tokio::task::spawn_blocking(move || diff_id_of(Chunks { receiver, chunk: Bytes::new() })));
+    let unpacking = diff_id.as_ref().map(DiffId::algorithm).map(|algorithm| {
+        tokio::task::spawn_blocking(move || diff_id_of(Chunks { receiver, chunk: Bytes::new() }, algorithm))
+    });
     let (mut hasher, mut size) = (Hasher::new(blob.digest.algorithm()), 0);
     while let Some(chunk) = stream.next().await {
         let chunk = match chunk {
@@ -114,9 +116,9 @@ pub(super) fn diff_id_fault(unpacked: Result<DiffId, LayerError>, expected: Diff
     }
 }
 
-/// The diff ID of a layer, compressed or not, whose archive is read through.
-pub(super) fn diff_id_of(layer: impl Read + Send + 'static) -> Result<DiffId, LayerError> {
-    let mut tar = TarReader::new(decompressor(layer, None).map_err(|source| LayerError::Read { source })?, MAX_HEADER);
+/// The diff ID by `algorithm` of a layer, compressed or not, whose archive is read through.
+pub(super) fn diff_id_of(layer: impl Read + Send + 'static, algorithm: Algorithm) -> Result<DiffId, LayerError> {
+    let mut tar = TarReader::new(decompressor(layer, None).map_err(|source| LayerError::Read { source })?, MAX_HEADER, algorithm);
     while tar.next()?.is_some() {}
     Ok(DiffId::new(tar.finish()?.0))
 }

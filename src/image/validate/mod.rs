@@ -19,7 +19,7 @@ use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, ManifestOrIn
 use super::Error;
 use super::copy::{Source, Wanted};
 
-pub use archive::validate_archive;
+pub use archive::{Reopen, validate_archive};
 pub use stored::validate_stored;
 
 /// How deep indexes may be nested.

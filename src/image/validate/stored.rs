@@ -96,7 +96,7 @@ fn stored_layer(
             (true, Depth::Documents) => None,
             (true, Depth::Bytes) => match hash_of(store.open_blob(&blob.digest)?, blob)? {
                 actual if actual != blob.digest => Some(Fault::Digest { actual }),
-                _ => diff_id_fault(diff_id_of(store.open_blob(&blob.digest)?), diff_id.clone()),
+                _ => diff_id_fault(diff_id_of(store.open_blob(&blob.digest)?, diff_id.algorithm()), diff_id.clone()),
             },
         };
         fault.into_iter().for_each(|fault| found.note(&blob.digest, &what, fault));
@@ -126,7 +126,7 @@ fn stored_files(
     found.size += snapshot.tar_size.unwrap_or(snapshot.size);
     if depth == Depth::Bytes {
         let lower = store.layers_below(snapshot.id, &image.snapshots[..position])?;
-        let options = LayerOptions { latest_time: None, marks: store.marks() };
+        let options = LayerOptions { latest_time: None, marks: store.marks(), algorithm: diff_id.algorithm() };
         let written = diff_id_only(&store.snapshot_path(snapshot.id), &lower, &options).map(|written| written.diff_id);
         let fault = diff_id_fault(written, diff_id.clone());
         fault.into_iter().for_each(|fault| found.note(diff_id.digest(), what, fault));

@@ -39,7 +39,7 @@ impl Service {
     /// Who asks; refuses whoever may not.
     pub(super) async fn admit(&self, head: &Head) -> Result<Option<String>, Refusal> {
         let Some(users) = &self.users else { return Ok(None) };
-        if let Some(user) = users.check(head.header(hyper::header::AUTHORIZATION)).await {
+        if let Some(user) = users.check(head.header(hyper::header::AUTHORIZATION)).await? {
             return Ok(Some(user));
         }
         let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "user name and password are needed, and they must be right");

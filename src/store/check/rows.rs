@@ -185,7 +185,9 @@ fn check_stack(known: &Known, stack: &[SnapshotId], record: impl Fn() -> Record,
 }
 
 fn check_names(db: &Connection, known: &Known, problems: &mut Vec<Problem>) -> rusqlite::Result<()> {
-    let mut query = db.prepare("SELECT name, image, manifest, settled_image, settled_manifest FROM names ORDER BY name")?;
+    let mut query = db.prepare(
+        "SELECT name, names.image, names.manifest, images.manifest FROM names LEFT JOIN images ON images.id = names.image ORDER BY name",
+    )?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
         let (name, image): (String, String) = (row.get(0)?, row.get(1)?);
@@ -196,6 +198,13 @@ fn check_names(db: &Connection, known: &Known, problems: &mut Vec<Problem>) -> r
         };
         if !known.images.contains(&image) {
             problems.push(Problem::Dangling { record: Record::Name(name), missing: format!("image {image}") });
+            continue;
+        }
+        if let Some(digest) = reference.digest().map(Digest::to_string)
+            && ![row.get::<_, Option<String>>(2)?, row.get(3)?].contains(&Some(digest))
+        {
+            let reason = format!("its digest is not that of the image {image}");
+            problems.push(Problem::Unreadable { record: Record::Name(name), reason });
             continue;
         }
         if let ValueRef::Text(manifest) = row.get_ref(2)?

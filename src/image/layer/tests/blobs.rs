@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use super::*;
 use crate::image::layer::{Compressed, Compression, CompressionSpec, compress, decompressor, sniff, write_compressed_layer};
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest};
 
 /// Bytes that compress like text does, the same on every machine.
 fn text(size: usize) -> Vec<u8> {
@@ -34,7 +34,7 @@ impl Read for Drip<'_> {
 
 fn pack(bytes: &[u8], kind: Compression, level: Option<u32>, threads: usize, step: usize) -> (Vec<u8>, Compressed) {
     let mut out = Vec::new();
-    let compressed = compress(Drip(bytes, step), &mut out, CompressionSpec { kind, level }, threads).unwrap();
+    let compressed = compress(Drip(bytes, step), &mut out, CompressionSpec { kind, level }, threads, Algorithm::default()).unwrap();
     assert_eq!(compressed.digest, Digest::sha256(&out));
     assert_eq!(compressed.diff_id.digest(), &Digest::sha256(bytes));
     assert_eq!((compressed.size, compressed.uncompressed_size), (out.len() as u64, bytes.len() as u64));
@@ -132,7 +132,7 @@ fn a_stream_that_is_cut_or_has_a_tail_is_an_error() {
 #[test]
 fn layers_are_not_written_as_bzip2() {
     let spec = CompressionSpec { kind: Compression::Bzip2, level: None };
-    assert!(matches!(compress(&b""[..], io::sink(), spec, 1), Err(Error::Format { format: "bzip2" })));
+    assert!(matches!(compress(&b""[..], io::sink(), spec, 1, Algorithm::default()), Err(Error::Format { format: "bzip2" })));
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn times_are_lowered_to_the_epoch_and_never_raised() {
     set_time(&temp.path().join("new"), 2_000_000_000, 5);
     set_time(&temp.path().join("old"), 500, 5);
     let mut out = Vec::new();
-    let options = LayerOptions { latest_time: Some(1000), marks: Marks::Trusted };
+    let options = LayerOptions { latest_time: Some(1000), marks: Marks::Trusted, ..LayerOptions::default() };
     write_layer(temp.path(), &Vec::new().into(), &mut out, &options).unwrap();
     let mut archive = tar::Archive::new(&out[..]);
     let times: Vec<u64> = archive.entries().unwrap().map(|entry| entry.unwrap().header().mtime().unwrap()).collect();
