@@ -226,9 +226,9 @@ impl Engine {
                 let image = self.image(from)?;
                 if name.digest().is_some() {
                     let index = from.parse::<Reference>().ok().map(|from| self.store.tagged_manifest(&from)).transpose();
+                    let index = index.map_err(Error::from)?.flatten();
                     let manifest = self.stored_manifest(&image).await?.digest;
-                    let digests: Vec<_> = [Some(&manifest), index?.flatten().as_ref()].into_iter().flatten().cloned().collect();
-                    same_digest(&name, &digests.iter().collect::<Vec<_>>())?;
+                    same_digest(&name, &[Some(&manifest), index.as_ref()].into_iter().flatten().collect::<Vec<_>>())?;
                 }
                 image
             }

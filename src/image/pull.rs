@@ -14,7 +14,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::oci::{Algorithm, ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, ManifestOrIndex, MediaType, Platform, Reference};
+use crate::oci::{
+    Algorithm, ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, ManifestOrIndex, MediaType, Platform, Reference,
+};
 use crate::progress::{Meter, StepProgress};
 use crate::registry::Client;
 use crate::store::{ActiveSnapshot, ImageRecord, Ingest, IngestWriter, LayerBlob, SnapshotId, SnapshotMeta, Store};

@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    /// What happens to who opens the program of a process that was executed from `program` for writing.
+    /// What happens to who opens the program of a process that was executed from `program` for writing, and writes.
     fn written(program: &SealedProgram) -> io::Error {
         let mut sleeper = Command::new(program.path()).arg("60").spawn().unwrap();
         let exe = format!("/proc/{}/exe", sleeper.id());
@@ -83,7 +83,8 @@ mod tests {
         let held = File::open(&exe).unwrap();
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
-        File::options().write(true).open(descriptor_path(&held)).unwrap_err()
+        let opened = File::options().write(true).open(descriptor_path(&held));
+        opened.and_then(|mut file| std::io::Write::write_all(&mut file, b"x")).unwrap_err()
     }
 
     #[test]

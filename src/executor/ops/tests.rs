@@ -287,7 +287,7 @@ fn hard_links_pipes_and_devices_survive_and_sockets_become_empty_files() {
         "f 0640 1:2 /d/a A",
         "c 0666 0:0 /d/null 1 3",
         "p 0610 0:0 /d/pipe",
-        "f 0710 0:0 /d/socket ",
+        "f 0710 0:0 /d/socket",
         "d 0755 0:0 /d/sub",
         "h /d/sub/b /d/a",
     ];

@@ -175,7 +175,9 @@ mod tests {
         let file = std::fs::File::options().write(true).open(two.path().join("same")).unwrap();
         file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(100)).unwrap();
         let at = |dir: &tempfile::TempDir| LayerAt { path: dir.path().to_owned(), lower: Vec::new().into() };
-        let found = differences(&at(&one), &at(&two), &LayerOptions { latest_time: Some(1000), marks: Marks::Trusted, ..LayerOptions::default() }).unwrap();
+        let found =
+            differences(&at(&one), &at(&two), &LayerOptions { latest_time: Some(1000), marks: Marks::Trusted, ..LayerOptions::default() })
+                .unwrap();
         let text: Vec<String> = found.iter().map(|found| format!("{}: {}", found.path, found.what.join(", "))).collect();
         let expected = [
             "/1: only the first build has it",

@@ -167,7 +167,12 @@ impl LayerStream {
     /// Begins with the layer in the directory `layer`, which is empty yet, above `lower`.
     pub fn open(layer: &Path, lower: &LayerStack, options: &LayerOptions) -> Result<LayerStream, Error> {
         let differ = Differ::open_growing(layer, lower, options)?;
-        Ok(LayerStream { differ, tar: TarWriter::new(io::sink(), options.algorithm), layer: layer.to_owned(), latest_time: options.latest_time })
+        Ok(LayerStream {
+            differ,
+            tar: TarWriter::new(io::sink(), options.algorithm),
+            layer: layer.to_owned(),
+            latest_time: options.latest_time,
+        })
     }
 
     /// Goes on with what was written next. After an error there is no result.

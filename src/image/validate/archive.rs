@@ -48,7 +48,9 @@ pub fn validate_archive(archive: impl Read + Send + 'static, again: Option<&Reop
     if let Some((digest, what)) = walk.other {
         match again {
             Some(open) => found.bad.extend(self::walk(open()?, Algorithm::Sha512)?.found.bad.into_iter().filter(is_about_sha512)),
-            None => found.note(&digest, &what, Fault::Unreadable("its diff ID is by sha512, for which the archive has to be a file".into())),
+            None => {
+                found.note(&digest, &what, Fault::Unreadable("its diff ID is by sha512, for which the archive has to be a file".into()))
+            }
         }
     }
     Ok(found)

@@ -72,9 +72,10 @@ async fn open(source: &Source, blob: &Descriptor) -> Result<ByteStream, Fault> {
 pub(super) async fn stream_fault(mut stream: ByteStream, blob: &Descriptor, diff_id: Option<DiffId>) -> Option<Fault> {
     let (sender, receiver) = mpsc::channel::<Bytes>(16);
     let mut sender = diff_id.is_some().then_some(sender);
-    let unpacking = diff_id.as_ref().map(DiffId::algorithm).map(|algorithm| {
-        tokio::task::spawn_blocking(move || diff_id_of(Chunks { receiver, chunk: Bytes::new() }, algorithm))
-    });
+    let unpacking = diff_id
+        .as_ref()
+        .map(DiffId::algorithm)
+        .map(|algorithm| tokio::task::spawn_blocking(move || diff_id_of(Chunks { receiver, chunk: Bytes::new() }, algorithm)));
     let (mut hasher, mut size) = (Hasher::new(blob.digest.algorithm()), 0);
     while let Some(chunk) = stream.next().await {
         let chunk = match chunk {

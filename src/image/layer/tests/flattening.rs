@@ -119,7 +119,7 @@ fn a_directory_that_keeps_owners_equals_the_tree() {
 }
 
 #[test]
-fn a_directory_belongs_to_the_caller_and_hands_out_no_rights() {
+fn a_directory_belongs_to_the_caller_and_keeps_modes_but_no_capabilities() {
     if !is_root() {
         return;
     }
@@ -130,7 +130,7 @@ fn a_directory_belongs_to_the_caller_and_hands_out_no_rights() {
     let copied = copy_tree_to_dir(&Plain(tree), &out, &CopyOptions::default()).unwrap();
     assert_eq!(copied.skipped, [RootPath::new("/disk"), RootPath::new("/null")]);
     let tool = out.join("bin/tool").metadata().unwrap();
-    assert_eq!((tool.uid(), tool.gid(), tool.mode() & 0o7777), (0, 0, 0o755));
+    assert_eq!((tool.uid(), tool.gid(), tool.mode() & 0o7777), (0, 0, 0o4755));
     assert_eq!((tool.mtime(), tool.mtime_nsec()), (1_234_567_890, 987_654_321));
     assert!(!describe(&out)[Path::new("bin/tool")].contains("capability"));
 }
