@@ -564,7 +564,10 @@ fn addresses_names_and_servers_are_as_asked_for() {
         assert_eq!(conf(&wanted), "nameserver 10.9.9.9\nsearch a.example\noptions ndots:3\n");
         assert_eq!(conf(&[&wanted[..], &["--network", "free"]].concat()), "nameserver 127.0.0.11\nsearch a.example\noptions ndots:3\n");
         assert_eq!(conf(&[&wanted[..], &["--network", "host"]].concat()), "nameserver 10.9.9.9\nsearch a.example\noptions ndots:3\n");
-        world.strake(["run", "--link", "c", "localhost/busybox", "true"]).fails().says(&["--link", "network create"]);
+        world
+            .strake(["run", "--link", "c", "localhost/busybox", "true"])
+            .fails()
+            .says(&["cannot link to the container", "put both on one network"]);
     });
 }
 

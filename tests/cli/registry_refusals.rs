@@ -70,3 +70,31 @@ fn referrers_are_not_lost_where_the_destination_keeps_none() {
     }
     world.strake(["copy", "--referrers", &name, "oci-archive:b.tar"]).ok();
 }
+
+/// People pin images by digests: no command may put another image behind one.
+#[test]
+fn a_digest_names_what_has_it_and_nothing_else() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let (one, two) = (registry.name("one:1"), registry.name("two:1"));
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-q", "--push", "-t", &one]).ok();
+    world.build("FROM scratch\nCOPY Dockerfile /other\n", &["-q", "--push", "-t", &two]).ok();
+    let digest = |name: &str| world.strake(["digest", name]).ok().stdout.trim().to_owned();
+    let (first, second) = (digest(&one), digest(&two));
+    for to in [registry.name(&format!("three@{second}")), format!("store:three@{second}")] {
+        world.strake(["copy", &one, &to]).fails().says(&[&first, "cannot be called"]);
+    }
+    world.strake(["digest", &registry.name(&format!("three@{second}"))]).fails();
+    world.strake(["inspect", &format!("three@{second}")]).fails();
+    world.strake(["copy", &one, &format!("store:three@{first}")]).ok();
+    // A registry is asked for what it was not known to have, also where the bytes are here.
+    world.strake(["pull", &registry.name(&format!("nowhere@{first}"))]).fails().says(&["404"]);
+    world.build(&format!("FROM {}\nLABEL a=b\n", registry.name(&format!("nowhere@{first}"))), &[]).fails().says(&["404"]);
+    let pinned = registry.name(&format!("one@{first}"));
+    world.strake(["pull", &pinned]).ok();
+    drop(registry);
+    // From then on nobody needs it.
+    world.build(&format!("FROM {pinned}\nLABEL a=b\n"), &[]).ok();
+}
