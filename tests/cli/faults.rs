@@ -1,6 +1,7 @@
 //! Faults on the wire: each ends in success or in one clear error within a bounded time; what is in the store is whole, and the same command works once the
 //! registry is good again.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,7 +17,9 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A command that tries nothing more than three times, and gives a silent connection up: soon in cases of those that stall, and otherwise after what no server here takes on a busy machine.
 fn transfer(world: &World, case: &str, args: &[&str]) -> Run {
-    let config = world.path("config.toml");
+    // A file for each, as several transfers of a test go on at the same time.
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let config = world.path(&format!("config-{}.toml", NUMBER.fetch_add(1, Ordering::Relaxed)));
     let patience = if case.contains("stall") { 2 } else { 20 };
     std::fs::write(&config, format!("[transfer]\nidle-timeout = {patience}\nattempts = 3\n")).unwrap();
     world.strake(args).env("STRAKE_CONFIG", config)
