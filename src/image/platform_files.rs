@@ -64,21 +64,6 @@ pub(super) fn with_layout<T>(
     }
 }
 
-/// What the outer root and the directories in it are like: everyone's to read, root's, and as old as time.
-const DIRECTORY: Metadata = Metadata {
-    kind: Kind::Directory,
-    mode: 0o755,
-    uid: 0,
-    gid: 0,
-    size: 0,
-    mtime: (0, 0),
-    ctime: (0, 0),
-    rdev: (0, 0),
-    dev: 0,
-    ino: 0,
-    nlink: 2,
-};
-
 /// Metadata of the tree at `position`. Trees share layers, and so files with several names; one platform's file is to be no link to another's.
 fn apart(metadata: Metadata, position: usize) -> Metadata {
     Metadata { dev: metadata.dev ^ ((position as u64 + 1) << 48), ..metadata }
@@ -110,8 +95,8 @@ impl Tree for Directories<'_> {
             Some((position, inner)) if !inner.is_root() => {
                 Ok(self.directories[position].1.metadata(&inner)?.map(|metadata| apart(metadata, position)))
             }
-            Some(_) => Ok(Some(DIRECTORY)),
-            None => Ok(path.is_root().then_some(DIRECTORY)),
+            Some(_) => Ok(Some(Metadata::IMPLIED_DIRECTORY)),
+            None => Ok(path.is_root().then_some(Metadata::IMPLIED_DIRECTORY)),
         }
     }
 

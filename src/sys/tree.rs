@@ -56,6 +56,23 @@ pub struct Metadata {
     pub nlink: u64,
 }
 
+impl Metadata {
+    /// A directory that no entry describes: everyone's to read, root's, and as old as time.
+    pub const IMPLIED_DIRECTORY: Metadata = Metadata {
+        kind: Kind::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime: (0, 0),
+        ctime: (0, 0),
+        rdev: (0, 0),
+        dev: 0,
+        ino: 0,
+        nlink: 2,
+    };
+}
+
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DirEntry {

@@ -84,19 +84,7 @@ impl MergedDir {
     pub fn metadata(&self) -> io::Result<Metadata> {
         match self.topmost()? {
             Some((_, fd)) => inode::metadata(&rustix::fs::fstat(fd)?),
-            None => Ok(Metadata {
-                kind: Kind::Directory,
-                mode: 0o755,
-                uid: 0,
-                gid: 0,
-                size: 0,
-                mtime: (0, 0),
-                ctime: (0, 0),
-                rdev: (0, 0),
-                dev: 0,
-                ino: 0,
-                nlink: 2,
-            }),
+            None => Ok(Metadata::IMPLIED_DIRECTORY),
         }
     }
 
