@@ -215,7 +215,7 @@ pub(super) fn engine_options(global: &Global) -> EngineOptions {
     EngineOptions {
         root,
         run_dir,
-        credentials: credential_files(&home),
+        credentials: credential_files(&home, global),
         client,
         registries,
         registry_settings,
@@ -230,8 +230,9 @@ pub(super) fn engine_options(global: &Global) -> EngineOptions {
 pub(super) fn doctor_request(global: &Global) -> DoctorRequest {
     let EngineOptions { root, credentials, registries, programs, .. } = engine_options(global);
     let settings = credentials
-        .docker_config
+        .asked
         .into_iter()
+        .chain(credentials.docker_config)
         .chain(credentials.auth_json)
         .chain(registries.asked)
         .chain(registries.user)
@@ -257,13 +258,13 @@ fn certs_dirs(home: &std::path::Path) -> Vec<PathBuf> {
     own.into_iter().chain(["/etc/docker/certs.d", "/etc/containers/certs.d"].map(PathBuf::from)).collect()
 }
 
-fn credential_files(home: &std::path::Path) -> CredentialFiles {
+fn credential_files(home: &std::path::Path, global: &Global) -> CredentialFiles {
     let docker = path(DOCKER_CONFIG).unwrap_or_else(|| home.join(".docker"));
-    let mut auth_json: Vec<PathBuf> = path(REGISTRY_AUTH_FILE).into_iter().collect();
-    auth_json.extend(path(XDG_RUNTIME_DIR).map(|dir| dir.join("containers/auth.json")));
+    let mut auth_json: Vec<PathBuf> = path(XDG_RUNTIME_DIR).map(|dir| dir.join("containers/auth.json")).into_iter().collect();
     auth_json.push(PathBuf::from(format!("/run/containers/{}/auth.json", nix::unistd::getuid())));
     auth_json.push(home.join(".config/containers/auth.json"));
     CredentialFiles {
+        asked: global.authfile.clone().or_else(|| path(REGISTRY_AUTH_FILE)),
         docker_config: Some(docker.join("config.json")),
         auth_json,
         inline: text(DOCKER_AUTH_CONFIG).map(Secret::new),

@@ -51,6 +51,9 @@ struct Global {
     /// Do not check the certificate of this registry (may be given several times)
     #[arg(long, global = true, value_name = "HOST")]
     tls_skip_verify: Vec<String>,
+    /// Credentials for registries are in this file first, and logins are kept there [default: $REGISTRY_AUTH_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    authfile: Option<PathBuf>,
     /// Whether this runs without the rights of root, whatever its name: that cannot be told any more once this process is root in a user namespace.
     #[arg(skip = !crate::runtime::is_root())]
     rootless: bool,

@@ -2,10 +2,12 @@
 
 use crate::diag::Secret;
 use crate::oci::DOCKER_HUB;
-use crate::registry::{Credential, LoginOutcome, LoginTarget, Saved, erase_login, save_login};
+use crate::registry::{
+    Client, Credential, CredentialFiles, Credentials, LoginOutcome, LoginTarget, Saved, erase_login, erase_logins, save_login,
+};
 use crate::task::blocking;
 
-use super::{Engine, Error};
+use super::{Engine, Error, client_options_without, registries, set_up_failed};
 
 /// A login.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub struct LoginRequest {
     pub username: String,
     /// The password, or a token in its place.
     pub password: Secret<String>,
+    /// Whether the registry must have the certificate for its name.
+    pub tls_verify: bool,
 }
 
 /// A login that succeeded.
@@ -29,6 +33,17 @@ pub struct LoginResult {
     pub saved: Saved,
 }
 
+/// A logout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogoutResult {
+    /// The registry's name.
+    pub registry: String,
+    /// Whether there was a credential that is forgotten now.
+    pub forgotten: bool,
+    /// What has another one, which is used from now on.
+    pub left: Vec<String>,
+}
+
 impl Engine {
     /// Checks a credential with its registry and keeps it.
     ///
@@ -36,7 +51,12 @@ impl Engine {
     /// The registry refuses it or cannot be reached; it cannot be kept.
     pub async fn login(&self, request: LoginRequest) -> Result<LoginResult, Error> {
         let registry = registry_name(&request.registry)?;
-        let client = self.client()?;
+        // Known credentials do not count here, and the file for them need not be there yet.
+        let mut options = client_options_without(&self.options)?;
+        if !request.tls_verify {
+            options.insecure.push(registry.clone());
+        }
+        let client = Client::new(options).map_err(set_up_failed)?;
         let credential = Credential::Basic { username: request.username.clone(), password: request.password };
         let failed = |source| Error::Registry { action: "log in to", name: registry.clone(), source };
         let outcome = client.ping_auth(&registry, &credential).await.map_err(failed)?;
@@ -45,27 +65,79 @@ impl Engine {
             LoginOutcome::Accepted { identity_token: None } => (true, credential),
             LoginOutcome::NotAsked => (false, credential),
         };
-        let (target, name) = (self.login_target()?, registry.clone());
+        let (targets, name) = (self.login_targets()?, registry.clone());
+        let Some(target) = targets.into_iter().next() else {
+            return Err(Error::Usage { message: "there is no file to keep credentials in".into(), hint: None });
+        };
         let saved = blocking(move || save_login(&target, &name, &request.username, &keep)).await?;
         Ok(LoginResult { registry, checked, saved })
     }
 
-    /// Forgets a credential; tells the registry's name and where the credential was.
+    /// Forgets the credentials for a registry: those in the file that was asked for, or else in all files that are looked at.
     ///
     /// # Errors
-    /// The file cannot be read or written, or the helper fails.
-    pub async fn logout(&self, registry: &str) -> Result<(String, Saved), Error> {
+    /// A file cannot be read or written, or a helper fails.
+    pub async fn logout(&self, registry: &str) -> Result<LogoutResult, Error> {
         let registry = registry_name(registry)?;
-        let (target, name) = (self.login_target()?, registry.clone());
-        let erased = blocking(move || erase_login(&target, &name)).await?;
-        Ok((registry, erased))
+        let (targets, name, files) = (self.login_targets()?, registry.clone(), self.options.credentials.clone());
+        let helpers = self.helper_order()?;
+        let (forgotten, left) = blocking(move || {
+            let mut forgotten = false;
+            for target in targets {
+                forgotten |= erase_login(&target, &name)? != Saved::Nothing;
+            }
+            // The file that was asked for need not be there.
+            let files = CredentialFiles { asked: files.asked.filter(|path| path.exists()), ..files };
+            let left = Credentials::load(&files)?.with_helpers(helpers).places_of(&name)?;
+            Ok::<_, crate::registry::CredentialError>((forgotten, left))
+        })
+        .await?;
+        Ok(LogoutResult { registry, forgotten, left })
     }
 
-    fn login_target(&self) -> Result<LoginTarget, Error> {
+    /// Forgets all credentials, of the same files and helpers; says for which registries.
+    ///
+    /// # Errors
+    /// As [`Engine::logout`].
+    pub async fn logout_of_all(&self) -> Result<Vec<String>, Error> {
+        let targets = self.login_targets()?;
+        let erased = blocking(move || targets.iter().map(erase_logins).collect::<Result<Vec<_>, _>>()).await?;
+        let mut names = erased.concat();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// The user of the credential for a registry, as it would be used; a token stands for none (`<token>`). `None` where there is no credential.
+    ///
+    /// # Errors
+    /// As [`Engine::logout`].
+    pub async fn logged_in_as(&self, registry: &str) -> Result<Option<String>, Error> {
+        let (registry, files, helpers) = (registry_name(registry)?, self.options.credentials.clone(), self.helper_order()?);
+        let found = blocking(move || Credentials::load(&files)?.with_helpers(helpers).lookup(&registry, "")).await?;
+        Ok(found.map(|credential| match credential {
+            Credential::Basic { username, .. } => username,
+            Credential::IdentityToken(_) | Credential::RegistryToken(_) => "<token>".to_owned(),
+        }))
+    }
+
+    /// Where logins are, the place that keeps a new one first.
+    fn login_targets(&self) -> Result<Vec<LoginTarget>, Error> {
         let files = &self.options.credentials;
-        let no_file = || Error::Usage { message: "there is no file to keep credentials in".into(), hint: None };
-        let config = files.docker_config.clone().ok_or_else(no_file)?;
-        Ok(LoginTarget { config, helper_dirs: files.helper_dirs.clone() })
+        let target =
+            |config: &std::path::PathBuf, helper| LoginTarget { config: config.clone(), helper, helper_dirs: files.helper_dirs.clone() };
+        if let Some(asked) = &files.asked {
+            return Ok(vec![target(asked, None)]);
+        }
+        let helpers = self.helper_order()?;
+        let by_helper = |name: &String| target(&std::path::PathBuf::new(), Some(name.clone()));
+        let by_file = files.docker_config.iter().chain(&files.auth_json).map(|path| target(path, None));
+        Ok(helpers.before.iter().map(by_helper).chain(by_file).chain(helpers.after.iter().map(by_helper)).collect())
+    }
+
+    fn helper_order(&self) -> Result<crate::registry::HelperOrder, Error> {
+        let settings = (self.options.registry_settings)()?;
+        Ok(registries(&self.options, &settings)?.credential_helpers())
     }
 }
 

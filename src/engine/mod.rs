@@ -73,7 +73,7 @@ pub use edit::{BasePlace, ConfigChanges, Edit, EditOutcome, EditRequest, EditTar
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 pub use index::{AddOptions, IndexBase, IndexEdit, IndexOutcome, IndexRequest, PlatformChange, Selector};
-pub use login::{LoginRequest, LoginResult};
+pub use login::{LoginRequest, LoginResult, LogoutResult};
 pub use network::NetworkFiles;
 pub use networks::{NetworkConfig, NetworkInfo, NetworkMember, NetworkRequestOptions};
 pub use outputs::{
@@ -239,7 +239,16 @@ fn layer_limit(text: &str) -> Result<u64, Error> {
 
 /// How registries are reached, with all that files say about it.
 fn client_options(options: &EngineOptions) -> Result<ClientOptions, Error> {
-    let mut client = ClientOptions { credentials: Credentials::load(&options.credentials)?, ..options.client.clone() };
+    let credentials = Credentials::load(&options.credentials)?;
+    let mut client = client_options_without(options)?;
+    client.credentials = credentials.with_helpers(client.registries.credential_helpers());
+    client.extra_headers = credentials.http_headers();
+    Ok(client)
+}
+
+/// The same without credentials.
+fn client_options_without(options: &EngineOptions) -> Result<ClientOptions, Error> {
+    let mut client = options.client.clone();
     let settings = (options.registry_settings)()?;
     client.registries = registries(options, &settings)?;
     client.plain_http.extend(settings.plain_http);

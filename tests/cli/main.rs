@@ -16,6 +16,7 @@ mod common;
 mod containers;
 mod context_ls;
 mod crash;
+mod credentials;
 mod crowd;
 mod docker_compat;
 mod doctor;

@@ -10,8 +10,10 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 
 use crate::cli::{Global, report};
 use crate::diag::Secret;
-use crate::engine::{Error, LoginRequest, Saved};
+use crate::engine::{Error, LoginRequest, LogoutResult, Saved};
+use crate::oci::DOCKER_HUB;
 
+use super::build::boolean;
 use super::{exit, until_interrupted, with_engine};
 
 // Flags of `strake login`.
@@ -28,13 +30,23 @@ pub(in crate::cli) struct LoginArgs {
     /// Read the password from standard input
     #[arg(long, requires = "username")]
     password_stdin: bool,
+    /// Whether the registry must have the certificate for its name; with `=false` it need not even speak TLS
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
+    tls_verify: bool,
+    /// Show the user that is logged in, and nothing else
+    #[arg(long, conflicts_with_all = ["username", "password", "password_stdin"])]
+    get_login: bool,
 }
 
 // Flags of `strake logout`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LogoutArgs {
     /// The registry [default: docker.io]
+    #[arg(conflicts_with = "all")]
     registry: Option<String>,
+    /// Forget the credentials for all registries
+    #[arg(short, long)]
+    all: bool,
 }
 
 /// The key that `Ctrl-C` sends.
@@ -45,13 +57,25 @@ const MAX_INPUT: u64 = 64 << 10;
 
 /// Runs `strake login`.
 pub(in crate::cli) fn login(global: &Global, args: LoginArgs) -> ExitCode {
-    let registry = args.registry.clone().unwrap_or_default();
+    let (registry, tls_verify) = (args.registry.clone().unwrap_or_default(), args.tls_verify);
+    if args.get_login {
+        return exit(with_engine(global, None, |engine| async move {
+            match engine.logged_in_as(&registry).await? {
+                Some(user) => report::result(&user),
+                None => {
+                    let name = if registry.is_empty() { DOCKER_HUB } else { &registry };
+                    return Err(Error::Usage { message: format!("not logged in to `{name}`"), hint: None });
+                }
+            }
+            Ok(())
+        }));
+    }
     let (username, password) = match credentials(args) {
         Ok(credentials) => credentials,
         Err(error) => return exit(Err(error)),
     };
     exit(with_engine(global, None, |engine| async move {
-        let result = until_interrupted(engine.login(LoginRequest { registry, username, password })).await?;
+        let result = until_interrupted(engine.login(LoginRequest { registry, username, password, tls_verify })).await?;
         if !result.checked {
             report::tell(&format!("warning: `{}` asks nobody for credentials, so these are not checked", result.registry));
         }
@@ -67,9 +91,20 @@ pub(in crate::cli) fn login(global: &Global, args: LoginArgs) -> ExitCode {
 /// Runs `strake logout`.
 pub(in crate::cli) fn logout(global: &Global, args: LogoutArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
-        match engine.logout(&args.registry.unwrap_or_default()).await? {
-            (registry, Saved::Nothing) => report::result(&format!("Not logged in to {registry}")),
-            (registry, _) => report::result(&format!("Removing login credentials for {registry}")),
+        if args.all {
+            for registry in engine.logout_of_all().await? {
+                report::result(&format!("Removing login credentials for {registry}"));
+            }
+            return Ok(());
+        }
+        let LogoutResult { registry, forgotten, left } = engine.logout(&args.registry.unwrap_or_default()).await?;
+        match (forgotten, left.is_empty()) {
+            (true, _) => report::result(&format!("Removing login credentials for {registry}")),
+            (false, true) => report::result(&format!("Not logged in to {registry}")),
+            (false, false) => {}
+        }
+        for place in &left {
+            report::tell(&format!("warning: `{place}` still has credentials for {registry}, which are used from now on"));
         }
         Ok(())
     }))

@@ -26,6 +26,8 @@ pub(super) struct Document {
     pub(super) rules: Vec<Rule>,
     pub(super) search: Option<Vec<String>>,
     pub(super) mode: Option<ShortNameMode>,
+    /// `credential-helpers`.
+    pub(super) helpers: Option<Vec<String>>,
     /// Short names and what they stand for; `None` takes an alias of an earlier file away.
     pub(super) aliases: Vec<(String, Option<Alias>)>,
 }
@@ -35,6 +37,7 @@ pub(super) struct Document {
 struct Text {
     unqualified_search_registries: Option<Vec<Spanned<String>>>,
     short_name_mode: Option<Spanned<String>>,
+    credential_helpers: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     registry: Vec<Spanned<RegistryTable>>,
     #[serde(default)]
@@ -124,6 +127,9 @@ fn read(text: Text, file: &Arc<Path>, owner: Owner) -> Result<Document, Wrong> {
             }
         });
     }
+    if let Some(helpers) = text.credential_helpers {
+        document.helpers = Some(helpers.iter().map(helper).collect::<Result<_, _>>()?);
+    }
     for (short, long) in text.aliases {
         document.aliases.push(alias(&short, &long, owner)?);
     }
@@ -193,6 +199,15 @@ fn alias(short: &Spanned<String>, long: &Spanned<String>, owner: Owner) -> Resul
         return Err((long.span(), reason));
     }
     Ok((name.clone(), Some(Alias { name: long.get_ref().clone(), own: owner == Owner::User })))
+}
+
+/// The name of a credential helper, or that of the files.
+fn helper(name: &Spanned<String>) -> Result<String, Wrong> {
+    let text = name.get_ref();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+        return Err((name.span(), format!("`{text}` cannot be the name of a credential helper: it is what follows `docker-credential-`")));
+    }
+    Ok(text.clone())
 }
 
 /// A registry, without anything after it.

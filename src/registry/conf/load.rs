@@ -56,6 +56,9 @@ impl Registries {
         if let Some(mode) = document.mode {
             self.mode = mode;
         }
+        if let Some(helpers) = document.helpers {
+            self.helpers = helpers;
+        }
         for (short, alias) in document.aliases {
             match alias {
                 Some(alias) => self.aliases.insert(short, alias),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::oci::{DOCKER_HUB, Reference};
 
+use super::credentials::HelperOrder;
 use super::error::Error;
 pub use load::RegistriesFiles;
 
@@ -26,7 +27,12 @@ pub struct Registries {
     search: Vec<String>,
     mode: ShortNameMode,
     aliases: HashMap<String, Alias>,
+    /// `credential-helpers`, in their order.
+    helpers: Vec<String>,
 }
+
+/// How `credential-helpers` calls all files with credentials.
+const FILES: &str = "containers-auth.json";
 
 /// `short-name-mode`. Nobody is asked: what would ask falls back as it does without a terminal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +103,13 @@ impl Registries {
             self.rules.push(rule);
         }
         Ok(self)
+    }
+
+    /// The credential helpers that are asked besides the files. Where the files are not among them, they come last.
+    pub fn credential_helpers(&self) -> HelperOrder {
+        let mut parts = self.helpers.splitn(2, |name| name == FILES).map(<[String]>::to_vec);
+        let (before, after) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        HelperOrder { before, after: after.into_iter().filter(|name| name != FILES).collect() }
     }
 
     /// The names at which the image `reference` is looked for, in their order.

@@ -23,7 +23,7 @@ pub(super) const BASE64_OUT: GeneralPurpose = general_purpose::STANDARD;
 /// One file of credentials.
 #[derive(Clone, Debug)]
 pub(super) struct ConfigFile {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// By normalised key.
     auths: BTreeMap<String, Entry>,
     creds_store: Option<String>,

@@ -17,7 +17,7 @@ use crate::registry::error::tame;
 
 use super::{Credential, Error};
 
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// No answer of a helper is anywhere near this size.
 const OUTPUT_LIMIT: u64 = 1 << 20;

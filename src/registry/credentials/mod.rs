@@ -1,8 +1,8 @@
 //! Credentials as the ecosystem keeps them: Docker's `config.json` with its helpers, containers' `auth.json`, inline JSON.
 //!
-//! All files have one form, so they are read by one parser; they are asked in a fixed order: what the caller gave, inline JSON, `config.json` (which
-//! is what `login` writes, so a login always takes effect), then each `auth.json`. Within a file a helper comes before the text, and a key with a
-//! longer path before a shorter one.
+//! All files have one form, so they are read by one parser; they are asked in a fixed order: what the caller gave, the file that the user asked for, inline
+//! JSON, `config.json` (which is what `login` writes, so a login always takes effect), then each `auth.json`. Within a file a helper comes before the text, and
+//! a key with a longer path before a shorter one. Helpers that `registries.conf` names come before the files or after them, as it says.
 //!
 //! Paths come from the caller; this folder neither reads `$HOME` nor the environment. Everything here blocks.
 
@@ -19,7 +19,7 @@ use crate::oci::DOCKER_HUB;
 
 use config_file::ConfigFile;
 use helper::Helper;
-pub use save::{LoginTarget, Saved, erase_login, list_logins, save_login};
+pub use save::{LoginTarget, Saved, erase_login, erase_logins, list_logins, save_login};
 
 /// Docker's key for Docker Hub.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -43,6 +43,8 @@ pub enum Credential {
 /// Where credentials may be found.
 #[derive(Clone, Debug, Default)]
 pub struct CredentialFiles {
+    /// The file that the user asked for: it comes before all others, and logins are kept in it.
+    pub asked: Option<PathBuf>,
     /// Docker's `config.json`; it may be missing.
     pub docker_config: Option<PathBuf>,
     /// Candidates for containers' `auth.json`, most important first; they may be missing.
@@ -61,7 +63,18 @@ pub struct Credentials(Arc<Sources>);
 struct Sources {
     given: Vec<(String, Credential)>,
     files: Vec<ConfigFile>,
+    /// Helpers by themselves, which no file names.
+    helpers: HelperOrder,
     helper_dirs: Vec<PathBuf>,
+}
+
+/// `credential-helpers` of `registries.conf`: helpers, with the place that all files have among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HelperOrder {
+    /// Those that are asked before the files; a login is kept by the first.
+    pub before: Vec<String>,
+    /// Those that are asked after them.
+    pub after: Vec<String>,
 }
 
 /// Why credentials cannot be read, written or fetched.
@@ -161,13 +174,24 @@ impl Credentials {
     /// A file that exists and cannot be read or understood.
     pub fn load(files: &CredentialFiles) -> Result<Credentials, Error> {
         let mut loaded = Vec::new();
+        if let Some(path) = &files.asked {
+            let missing = || Error::Read { path: path.clone(), source: io::ErrorKind::NotFound.into() };
+            loaded.push(ConfigFile::load(path)?.ok_or_else(missing)?);
+        }
         if let Some(inline) = &files.inline {
             loaded.push(ConfigFile::parse(&PathBuf::from("DOCKER_AUTH_CONFIG"), inline.expose().as_bytes())?);
         }
         for path in files.docker_config.iter().chain(&files.auth_json) {
             loaded.extend(ConfigFile::load(path)?);
         }
-        Ok(Credentials(Arc::new(Sources { given: Vec::new(), files: loaded, helper_dirs: files.helper_dirs.clone() })))
+        let helper_dirs = files.helper_dirs.clone();
+        Ok(Credentials(Arc::new(Sources { files: loaded, helper_dirs, ..Sources::default() })))
+    }
+
+    /// The same set with helpers that no file names.
+    #[must_use]
+    pub fn with_helpers(&self, helpers: HelperOrder) -> Credentials {
+        Credentials(Arc::new(Sources { helpers, ..Sources::clone(&self.0) }))
     }
 
     /// The same set with `credential` for `registry`, before all others.
@@ -178,9 +202,11 @@ impl Credentials {
         Credentials(Arc::new(sources))
     }
 
-    /// `HttpHeaders` of the files, for [`ClientOptions::extra_headers`](super::ClientOptions::extra_headers).
+    /// Those of the files' `HttpHeaders` that registries get, for [`ClientOptions::extra_headers`](super::ClientOptions::extra_headers): of all headers, which
+    /// are for its daemon, Docker passes these on.
     pub fn http_headers(&self) -> Vec<(String, Secret<String>)> {
-        self.0.files.iter().flat_map(|file| file.http_headers.iter().cloned()).collect()
+        let all = self.0.files.iter().flat_map(|file| file.http_headers.iter().cloned());
+        all.filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-meta-")).collect()
     }
 
     /// The credential for a repository (`acme/app`, or empty for the registry as a whole) at a registry (`ghcr.io`). May run a helper.
@@ -195,20 +221,45 @@ impl Credentials {
                 return Ok(Some(credential.clone()));
             }
         }
-        for file in &self.0.files {
-            if let Some(name) = file.helper_for(&host) {
-                let found = Helper::new(name, &self.0.helper_dirs)?.get(&helper_key(&host))?;
-                if found.is_some() {
-                    return Ok(found);
-                }
-            }
-            for key in &keys {
-                if let Some(credential) = file.credential(key)? {
-                    return Ok(Some(credential));
-                }
+        let Sources { files, helpers, helper_dirs, .. } = &*self.0;
+        // Closures, so that nothing is asked after something has answered.
+        let by_helper = |name: &String| Helper::new(name, helper_dirs)?.get(&helper_key(&host));
+        let by_file = |file: &ConfigFile| file.lookup(&host, &keys, helper_dirs);
+        let asked = helpers.before.iter().map(by_helper).chain(files.iter().map(by_file)).chain(helpers.after.iter().map(by_helper));
+        asked.filter_map(Result::transpose).next().transpose()
+    }
+
+    /// What still has a credential for a registry as a whole, as messages name it.
+    ///
+    /// # Errors
+    /// As [`Credentials::lookup`].
+    pub fn places_of(&self, registry: &str) -> Result<Vec<String>, Error> {
+        let host = normal_key(registry);
+        let Sources { files, helpers, helper_dirs, .. } = &*self.0;
+        let mut places = Vec::new();
+        for name in helpers.before.iter().chain(&helpers.after) {
+            if Helper::new(name, helper_dirs)?.get(&helper_key(&host))?.is_some() {
+                places.push(format!("docker-credential-{name}"));
             }
         }
-        Ok(None)
+        for file in files {
+            if file.lookup(&host, std::slice::from_ref(&host), helper_dirs)?.is_some() {
+                places.push(file.path.display().to_string());
+            }
+        }
+        Ok(places)
+    }
+}
+
+impl ConfigFile {
+    /// The credential that a file has, by its helper or by the first of `keys` that it knows.
+    fn lookup(&self, host: &str, keys: &[String], helper_dirs: &[PathBuf]) -> Result<Option<Credential>, Error> {
+        if let Some(name) = self.helper_for(host)
+            && let Some(found) = Helper::new(name, helper_dirs)?.get(&helper_key(host))?
+        {
+            return Ok(Some(found));
+        }
+        keys.iter().filter_map(|key| self.credential(key).transpose()).next().transpose()
     }
 }
 

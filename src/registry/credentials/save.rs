@@ -21,8 +21,10 @@ use super::{Credential, Error, HUB_KEY, helper_key, normal_key};
 /// Where logins are kept.
 #[derive(Clone, Debug)]
 pub struct LoginTarget {
-    /// Docker's `config.json`; it is made where it is missing.
+    /// Docker's `config.json`, or a file of that form; it is made where it is missing.
     pub config: PathBuf,
+    /// The helper that keeps logins in place of the file.
+    pub helper: Option<String>,
     /// Folders to look for `docker-credential-*` in before `PATH`.
     pub helper_dirs: Vec<PathBuf>,
 }
@@ -44,17 +46,24 @@ pub enum Saved {
 /// The file cannot be read, understood or written, or the helper fails. The file is then as it was.
 pub fn save_login(target: &LoginTarget, registry: &str, username: &str, credential: &Credential) -> Result<Saved, Error> {
     let path = real_path(&target.config);
+    let host = normal_key(registry);
+    let by_helper = |name: &str| {
+        let helper = Helper::new(name, &target.helper_dirs)?;
+        match credential {
+            Credential::Basic { username, password } => helper.store(&helper_key(&host), username, password),
+            Credential::IdentityToken(token) | Credential::RegistryToken(token) => helper.store(&helper_key(&host), TOKEN_USER, token),
+        }
+    };
+    if let Some(name) = &target.helper {
+        by_helper(name)?;
+        return Ok(Saved::Helper(name.clone()));
+    }
     let _lock = lock_folder(&path)?;
     let mut document = load_document(&path)?;
-    let host = normal_key(registry);
     let parsed = ConfigFile::load(&path)?;
     let key = entry_key(&document, &host);
     if let Some(name) = parsed.as_ref().and_then(|file| file.helper_for(&host)) {
-        let helper = Helper::new(name, &target.helper_dirs)?;
-        match credential {
-            Credential::Basic { username, password } => helper.store(&helper_key(&host), username, password)?,
-            Credential::IdentityToken(token) | Credential::RegistryToken(token) => helper.store(&helper_key(&host), TOKEN_USER, token)?,
-        }
+        by_helper(name)?;
         // The empty entry tells other tools which servers are known.
         set_entry(&mut document, &host, &key, Value::Object(Map::new()));
         write_document(&path, &document)?;
@@ -72,17 +81,16 @@ pub fn save_login(target: &LoginTarget, registry: &str, username: &str, credenti
 pub fn erase_login(target: &LoginTarget, registry: &str) -> Result<Saved, Error> {
     let path = real_path(&target.config);
     let host = normal_key(registry);
+    if let Some(name) = &target.helper {
+        return erase_by_helper(name, &host, &target.helper_dirs);
+    }
     let Some(parsed) = ConfigFile::load(&path)? else { return Ok(Saved::Nothing) };
     let _lock = lock_folder(&path)?;
     let mut document = load_document(&path)?;
-    let mut saved = Saved::Nothing;
-    if let Some(name) = parsed.helper_for(&host) {
-        let helper = Helper::new(name, &target.helper_dirs)?;
-        if helper.get(&helper_key(&host))?.is_some() {
-            helper.erase(&helper_key(&host))?;
-            saved = Saved::Helper(name.to_owned());
-        }
-    }
+    let mut saved = match parsed.helper_for(&host) {
+        Some(name) => erase_by_helper(name, &host, &target.helper_dirs)?,
+        None => Saved::Nothing,
+    };
     if let Some(Value::Object(auths)) = document.get_mut("auths") {
         let keys: Vec<String> = auths.keys().filter(|key| normal_key(key) == host).cloned().collect();
         for key in &keys {
@@ -98,14 +106,34 @@ pub fn erase_login(target: &LoginTarget, registry: &str) -> Result<Saved, Error>
     Ok(saved)
 }
 
+fn erase_by_helper(name: &str, host: &str, dirs: &[PathBuf]) -> Result<Saved, Error> {
+    let helper = Helper::new(name, dirs)?;
+    if helper.get(&helper_key(host))?.is_none() {
+        return Ok(Saved::Nothing);
+    }
+    helper.erase(&helper_key(host))?;
+    Ok(Saved::Helper(name.to_owned()))
+}
+
+/// Forgets all logins; says for which registries.
+///
+/// # Errors
+/// As for [`save_login`].
+pub fn erase_logins(target: &LoginTarget) -> Result<Vec<String>, Error> {
+    let names: Vec<String> = list_logins(target)?.into_iter().map(|(name, _)| name).collect();
+    names.iter().try_for_each(|name| erase_login(target, name).map(drop))?;
+    Ok(names)
+}
+
 /// The registries that there are logins for, with the user where it is known.
 ///
 /// # Errors
 /// The file cannot be read or understood, or a helper fails.
 pub fn list_logins(target: &LoginTarget) -> Result<Vec<(String, Option<String>)>, Error> {
-    let Some(file) = ConfigFile::load(&real_path(&target.config))? else { return Ok(Vec::new()) };
-    let mut logins: Vec<(String, Option<String>)> = file.keys().map(|key| (key.clone(), file.user(key))).collect();
-    let mut names: Vec<&str> = file.helpers().collect();
+    let file = if target.helper.is_some() { None } else { ConfigFile::load(&real_path(&target.config))? };
+    let in_file = file.iter().flat_map(|file| file.keys().map(|key| (key.clone(), file.user(key))));
+    let mut logins: Vec<(String, Option<String>)> = in_file.collect();
+    let mut names: Vec<&str> = target.helper.iter().map(String::as_str).chain(file.iter().flat_map(ConfigFile::helpers)).collect();
     names.sort_unstable();
     names.dedup();
     for name in names {

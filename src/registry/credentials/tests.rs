@@ -103,14 +103,14 @@ fn malformed_files_are_named_and_their_secrets_are_not_shown() {
 fn files_are_asked_in_order_and_may_be_missing() {
     let folder = tempfile::tempdir().unwrap();
     let (docker, auth) = (folder.path().join("config.json"), folder.path().join("auth.json"));
-    fs::write(&docker, r#"{"auths":{"a":{"auth":"MTpk"}},"HttpHeaders":{"X-A":"b"}}"#).unwrap();
+    fs::write(&docker, r#"{"auths":{"a":{"auth":"MTpk"}},"HttpHeaders":{"X-A":"b","x-meta-A":"c"}}"#).unwrap();
     fs::write(&auth, r#"{"auths":{"a":{"auth":"Mjpj"},"b":{"auth":"Mjpj"}}}"#).unwrap();
     let auth_json = vec![folder.path().join("missing/auth.json"), auth];
     let files = CredentialFiles { docker_config: Some(docker), auth_json, ..CredentialFiles::default() };
     let credentials = Credentials::load(&files).unwrap();
     assert_eq!(credentials.lookup("a", "").unwrap(), Some(basic("1", "d")));
     assert_eq!(credentials.lookup("b", "").unwrap(), Some(basic("2", "c")));
-    assert_eq!(credentials.http_headers(), [("X-A".to_owned(), Secret::new("b".to_owned()))]);
+    assert_eq!(credentials.http_headers(), [("x-meta-A".to_owned(), Secret::new("c".to_owned()))]);
     assert_eq!(credentials.with("a", basic("x", "y")).lookup("a", "r").unwrap(), Some(basic("x", "y")));
 }
 
@@ -123,7 +123,7 @@ fn a_login_is_kept_with_unknown_fields_in_their_order() {
         r#"{"zeta":1,"auths":{"https://ghcr.io":{"auth":"b2xkOm9sZA=="},"quay.io":{"auth":"YTox","x":2}},"alpha":{"b":1,"a":2}}"#,
     )
     .unwrap();
-    let target = LoginTarget { config: config.clone(), helper_dirs: Vec::new() };
+    let target = LoginTarget { config: config.clone(), helper: None, helper_dirs: Vec::new() };
     assert_eq!(save_login(&target, "ghcr.io", "u", &basic("u", "p")).unwrap(), Saved::File(config.clone()));
     save_login(&target, "docker.io", "hub", &Credential::IdentityToken(Secret::new("id".to_owned()))).unwrap();
     let text = fs::read_to_string(&config).unwrap();
@@ -155,7 +155,7 @@ fn a_login_is_kept_with_unknown_fields_in_their_order() {
 fn a_first_login_makes_the_folder_and_a_link_stays_a_link() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("deep/er/config.json");
-    let target = LoginTarget { config: config.clone(), helper_dirs: Vec::new() };
+    let target = LoginTarget { config: config.clone(), helper: None, helper_dirs: Vec::new() };
     assert_eq!(erase_login(&target, "a").unwrap(), Saved::Nothing);
     save_login(&target, "a", "u", &basic("u", "p")).unwrap();
     let link = folder.path().join("link.json");
@@ -174,7 +174,7 @@ fn a_malformed_file_is_left_alone_by_a_login() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.json");
     fs::write(&config, "{ not json").unwrap();
-    let target = LoginTarget { config: config.clone(), helper_dirs: Vec::new() };
+    let target = LoginTarget { config: config.clone(), helper: None, helper_dirs: Vec::new() };
     assert!(matches!(save_login(&target, "a", "u", &basic("u", "p")), Err(Error::Malformed { .. })));
     assert_eq!(fs::read_to_string(&config).unwrap(), "{ not json");
 }
@@ -182,7 +182,7 @@ fn a_malformed_file_is_left_alone_by_a_login() {
 #[test]
 fn logins_at_the_same_time_all_survive() {
     let folder = tempfile::tempdir().unwrap();
-    let target = LoginTarget { config: folder.path().join("config.json"), helper_dirs: Vec::new() };
+    let target = LoginTarget { config: folder.path().join("config.json"), helper: None, helper_dirs: Vec::new() };
     std::thread::scope(|scope| {
         for i in 0..8 {
             let target = &target;
@@ -199,7 +199,7 @@ fn a_helper_keeps_what_config_json_only_names() {
     let config = folder.path().join("config.json");
     fs::write(&config, r#"{"credsStore":"test","credHelpers":{"plain.io":""}}"#).unwrap();
     let helper_dirs = vec![folder.path().to_owned()];
-    let target = LoginTarget { config: config.clone(), helper_dirs: helper_dirs.clone() };
+    let target = LoginTarget { config: config.clone(), helper: None, helper_dirs: helper_dirs.clone() };
     assert_eq!(save_login(&target, "docker.io", "u", &basic("u", "hidden")).unwrap(), Saved::Helper("test".to_owned()));
     assert!(matches!(save_login(&target, "plain.io", "u", &basic("u", "p")).unwrap(), Saved::File(_)));
     let text = fs::read_to_string(&config).unwrap();

@@ -229,7 +229,7 @@ async fn a_saved_login_opens_a_registry_with_passwords() {
     assert_eq!(outcome, LoginOutcome::Accepted { identity_token: None });
 
     let config = registry.folder.path().join("docker/config.json");
-    let target = LoginTarget { config: config.clone(), helper_dirs: Vec::new() };
+    let target = LoginTarget { config: config.clone(), helper: None, helper_dirs: Vec::new() };
     save_login(&target, &registry.host(), "alice", &credential).unwrap();
     let files = CredentialFiles { docker_config: Some(config), ..CredentialFiles::default() };
     let credentials = Credentials::load(&files).unwrap();
