@@ -137,6 +137,8 @@ pub enum Error {
     NoSuchImage {
         /// What was asked for.
         name: String,
+        /// What is named alike.
+        alike: Vec<String>,
     },
     /// There is no such container.
     #[error("no such container: `{name}`")]
@@ -263,6 +265,7 @@ impl Error {
             Error::CacheExport { .. } => {
                 Some("the image is made; with `ignore-error=true` a cache that cannot be exported is a warning".into())
             }
+            Error::NoSuchImage { alike, .. } if !alike.is_empty() => Some(format!("did you mean {}?", alike.join(" or "))),
             Error::NoSuchImage { .. } => Some("`strake images` lists what is here; `strake pull` fetches what is not".into()),
             Error::NoSuchContainer { .. } => Some("`strake ps -a` lists all containers".into()),
             Error::Interrupted => Some("what a pull has fetched is kept: the same pull goes on from there".into()),

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::oci::{HistoryEntry, ImageConfig, ImageId, Reference};
+use crate::oci::{HistoryEntry, ImageConfig, ImageId, Platform, Reference};
 use crate::store::ImageRecord;
 
 use super::stored_index::complete_index;
@@ -138,20 +138,26 @@ impl Engine {
     /// # Errors
     /// The store, and a damaged config.
     pub fn image_details(&self, text: &str) -> Result<Option<ImageDetails>, Error> {
-        let Some(image) = self.find_image(text)? else { return Ok(None) };
+        self.find_image(text)?.map(|image| self.details_of(image)).transpose()
+    }
+
+    /// Everything about an image of the store.
+    ///
+    /// # Errors
+    /// As [`Engine::image_details`].
+    pub fn details_of(&self, image: ImageRecord) -> Result<ImageDetails, Error> {
         let config = self.config_of(&image)?;
         let names = self.named_as(self.store.names_of(&image.id)?)?;
         let tagged_at = self.store.last_tagged(&image.id)?;
-        Ok(Some(ImageDetails { image, names, config, tagged_at }))
+        Ok(ImageDetails { image, names, config, tagged_at })
     }
 
     /// How an image came to be, newest first.
     ///
     /// # Errors
-    /// There is no such image, the store.
-    pub fn history(&self, text: &str) -> Result<(ImageRecord, Vec<HistoryLine>), Error> {
-        let image = self.image(text)?;
-        let config = self.config_of(&image)?;
+    /// The store, and a damaged config.
+    pub fn history(&self, image: &ImageRecord) -> Result<Vec<HistoryLine>, Error> {
+        let config = self.config_of(image)?;
         let mut layers = image.snapshots.iter();
         let mut lines = Vec::with_capacity(config.history.len());
         for entry in config.history {
@@ -164,7 +170,7 @@ impl Engine {
             lines.push(HistoryLine { entry, size });
         }
         lines.reverse();
-        Ok((image, lines))
+        Ok(lines)
     }
 
     /// Gives an image one more name.
@@ -186,9 +192,12 @@ impl Engine {
     /// Takes away the name, or removes the image, that `text` means.
     ///
     /// # Errors
-    /// There is no such image; with [`Removal::Careful`], it is in use.
-    pub fn remove_image(&self, text: &str, removal: Removal) -> Result<Vec<Removed>, Error> {
+    /// There is no such image; with [`Removal::Careful`], it is in use; it is not for `platform`, or one of several under its name.
+    pub fn remove_image(&self, text: &str, removal: Removal, platform: Option<&Platform>) -> Result<Vec<Removed>, Error> {
         let image = self.image(text)?;
+        if let Some(platform) = platform {
+            self.check_platform(text, &image, platform)?;
+        }
         let names = self.store.names_of(&image.id)?;
         let by_name = match text.parse::<Reference>().ok() {
             Some(name) if names.contains(&name) => Some(name),
@@ -214,6 +223,21 @@ impl Engine {
         let mut removed: Vec<Removed> = names.into_iter().map(Removed::Untagged).collect();
         removed.push(Removed::Deleted(image.id));
         Ok(removed)
+    }
+
+    /// Whether `text` means an image for `platform` and nothing besides.
+    fn check_platform(&self, text: &str, image: &ImageRecord, platform: &Platform) -> Result<(), Error> {
+        let index = text.parse::<Reference>().ok().map(|name| complete_index(&self.store, &name)).transpose()?.flatten();
+        if index.is_some() {
+            let message = format!("`{text}` stands for an index here, and the image for {platform} cannot be removed alone");
+            let hint = Some(format!("`strake rmi {text}` removes all of it; `strake pull --platform` brings one image back"));
+            return Err(Error::Usage { message, hint });
+        }
+        if !image.platform.matches(platform) {
+            let message = format!("`{text}` is here for {}, and not for {platform}", image.platform);
+            return Err(Error::Usage { message, hint: None });
+        }
+        Ok(())
     }
 
     fn check_unused(&self, text: &str, image: &ImageRecord, names: &[Reference]) -> Result<(), Error> {
@@ -263,13 +287,7 @@ impl Engine {
         }
         near.sort();
         near.truncate(3);
-        let name = text.to_owned();
-        if near.is_empty() {
-            return Ok(Error::NoSuchImage { name });
-        }
-        let list: Vec<String> = near.into_iter().map(|(_, name)| format!("`{name}`")).collect();
-        let hint = Some(format!("did you mean {}?", list.join(" or ")));
-        Ok(Error::Usage { message: format!("no such image: `{name}`"), hint })
+        Ok(Error::NoSuchImage { name: text.to_owned(), alike: near.into_iter().map(|(_, name)| format!("`{name}`")).collect() })
     }
 }
 

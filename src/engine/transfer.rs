@@ -190,9 +190,13 @@ impl Engine {
     }
 
     /// The image that is meant, for `platform` where one is named: the one that is here, or one of the index that the name was pulled with.
-    async fn image_for(&self, text: &str, platform: Option<&Platform>) -> Result<ImageRecord, Error> {
+    ///
+    /// # Errors
+    /// There is no such image, or none for the platform; the store.
+    pub async fn image_for(&self, text: &str, platform: Option<&Platform>) -> Result<ImageRecord, Error> {
         let image = self.image(text)?;
         let Some(platform) = platform.filter(|platform| !image.platform.matches(platform)) else { return Ok(image) };
+        let _lease = self.hold().await?;
         let (store, name, wanted) = (self.store.clone(), text.to_owned(), platform.clone());
         let failed = |source| Error::Image { action: "read", name: text.to_owned(), source };
         if let Some(other) = blocking(move || image_in_index(&store, &name, &wanted)).await.map_err(failed)? {
@@ -297,12 +301,14 @@ impl Engine {
         let _lease = self.hold().await?;
         let mut images: Vec<(ImageRecord, Vec<Reference>)> = Vec::new();
         for text in &request.images {
-            let known = self.store.names_of(&self.image(text)?.id)?;
-            let name = text.parse::<Reference>().ok().filter(|name| known.contains(name));
-            let image = self.image_for(text, request.platform.as_ref()).await?;
-            match images.iter_mut().find(|(other, _)| other.id == image.id) {
-                Some((_, names)) => names.extend(name.filter(|name| !names.contains(name))),
-                None => images.push((image, name.into_iter().collect())),
+            for text in self.all_of_repository(text)? {
+                let known = self.store.names_of(&self.image(&text)?.id)?;
+                let name = text.parse::<Reference>().ok().filter(|name| known.contains(name));
+                let image = self.image_for(&text, request.platform.as_ref()).await?;
+                match images.iter_mut().find(|(other, _)| other.id == image.id) {
+                    Some((_, names)) => names.extend(name.filter(|name| !names.contains(name))),
+                    None => images.push((image, name.into_iter().collect())),
+                }
             }
         }
         let (store, saved) = (self.store.clone(), images.iter().map(|(image, _)| image.clone()).collect::<Vec<_>>());
@@ -313,6 +319,22 @@ impl Engine {
         .await?;
         saved.iter().for_each(|image| self.done_to_image("save", &image.id, self.labels_of(image)));
         Ok(())
+    }
+
+    /// All names in the repository that `text` means, where it is one (as in `docker save debian`); otherwise `text` itself.
+    fn all_of_repository(&self, text: &str) -> Result<Vec<String>, Error> {
+        let Some(written) = text.parse::<Reference>().ok().filter(Reference::is_repository_alone) else { return Ok(vec![text.to_owned()]) };
+        let all: Vec<Reference> = self.store.images()?.into_iter().flat_map(|(names, _)| names).collect();
+        let mut repositories = vec![written.name()];
+        repositories.extend(self.long_names(&written)?.iter().map(Reference::name));
+        for repository in repositories {
+            let mut names: Vec<String> = all.iter().filter(|name| name.name() == repository).map(Reference::to_string).collect();
+            if !names.is_empty() {
+                names.sort();
+                return Ok(names);
+            }
+        }
+        Ok(vec![text.to_owned()])
     }
 
     /// Loads the images of an archive; `-` is standard input. Where `platform` is named, those for it alone.

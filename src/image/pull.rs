@@ -74,6 +74,7 @@ async fn resolve_at(client: &Client, store: &Store, reference: &Reference, platf
     let name = reference.written().to_owned();
     let mut at = reference.clone();
     let mut top = None;
+    let mut announced = None;
     for _ in 0..MAX_NESTING {
         let is_first = top.is_none() && ask == Ask::First;
         // Bytes that are here are what their digest says, so a registry has nothing to add to them.
@@ -82,6 +83,9 @@ async fn resolve_at(client: &Client, store: &Store, reference: &Reference, platf
             None => client.fetch_manifest(&at).await.map(|m| (m.bytes, m.media_type, m.digest))?,
         };
         let (bytes, media_type, digest) = fetched;
+        if let Some(announced) = announced.filter(|size| *size != bytes.len() as u64) {
+            return Err(Error::Size { name, digest, announced, actual: bytes.len() as u64 });
+        }
         let parsed = ManifestOrIndex::parse(&bytes, Some(&media_type)).map_err(|source| Error::Manifest { name: name.clone(), source })?;
         store_bytes(store, &bytes, &digest).await?;
         if is_first && at.digest().is_some() {
@@ -98,6 +102,7 @@ async fn resolve_at(client: &Client, store: &Store, reference: &Reference, platf
                     let found = index.manifests.iter().filter_map(|d| d.platform.as_ref()).map(ToString::to_string).collect();
                     return Err(Error::NoPlatform { name, wanted: platform.clone(), found });
                 };
+                announced = Some(found.size);
                 at = reference.with_digest(found.digest.clone());
             }
         }

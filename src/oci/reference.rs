@@ -112,6 +112,11 @@ impl Reference {
         self.registry == DOCKER_HUB && split(&self.written).is_ok_and(|parts| !parts.qualified)
     }
 
+    /// Whether neither tag nor digest was written (`debian`): where a command is about repositories, all of this one is meant.
+    pub fn is_repository_alone(&self) -> bool {
+        split(&self.written).is_ok_and(|parts| parts.tag.is_none() && parts.digest.is_none())
+    }
+
     /// The name as the user wrote it.
     pub fn written(&self) -> &str {
         &self.written

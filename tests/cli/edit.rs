@@ -110,7 +110,7 @@ fn an_image_of_a_registry_is_changed_where_it_is_and_stays_of_its_kind() {
     assert!(pushed.starts_with(&registry.name("third@sha256:")), "{pushed}");
     let file = world.path("out.tar");
     world.strake(["mutate", "-q", &name, "--user", "9", "-o", file.to_str().unwrap(), "-t", "acme/x:1"]).ok();
-    assert_eq!(world.strake(["load", "-q", "-i", file.to_str().unwrap()]).ok().stdout, "acme/x:1\n");
+    assert_eq!(world.strake(["load", "-q", "-i", file.to_str().unwrap()]).ok().stdout, "Loaded image: acme/x:1\n");
     // Nothing changed is nothing new.
     assert!(world.strake(["mutate", "-q", &name]).ok().stdout.trim().ends_with(world.strake(["digest", &name]).ok().stdout.trim()));
 }

@@ -137,9 +137,14 @@ fn layers_that_reach_out_reach_nothing() {
     let parent = parent.to_str().unwrap().trim_end_matches('/');
     let deep = |name: &str| format!("{}{name}", "../".repeat(12));
     let cases: Vec<(&str, Tar, bool)> = vec![
-        ("a name that climbs", Tar::default().file("../victim", "bad"), false),
-        ("a name that climbs from below", Tar::default().dir("a").file("a/../../victim", "bad"), false),
-        ("a name that climbs far", Tar::default().file(deep(&absolute[1..]), "bad"), false),
+        ("a name that climbs", Tar::default().file("../victim", "mine"), true),
+        ("a name that climbs from below", Tar::default().dir("a").file("a/../../victim", "mine"), true),
+        ("a name that climbs far", Tar::default().file(deep(&absolute[1..]), "mine"), true),
+        (
+            "a whiteout that climbs",
+            Tar::default().file("../.wh.victim", "").file(deep(&format!("{}/.wh..wh..opq", &parent[1..])), ""),
+            true,
+        ),
         ("an absolute name", Tar::default().file(absolute, "mine"), true),
         ("a file through a link", Tar::default().symlink("l", parent).file("l/victim", "mine"), true),
         ("a file through a relative link", Tar::default().symlink("l", "../../").file("l/victim", "mine"), true),
@@ -147,6 +152,7 @@ fn layers_that_reach_out_reach_nothing() {
         ("a link that is overwritten", Tar::default().symlink("l", absolute).file("l", "mine"), true),
         ("a directory that becomes a link", Tar::default().dir("d").symlink("d", parent).file("d/victim", "mine"), true),
         ("a link that becomes a directory", Tar::default().symlink("d", parent).dir("d").file("d/victim", "mine"), true),
+        ("a hard link to itself", Tar::default().hard_link("h", "h"), false),
         ("a hard link out", Tar::default().hard_link("h", absolute), false),
         ("a hard link that climbs", Tar::default().hard_link("h", &deep("victim")), false),
         ("a hard link through a link", Tar::default().symlink("l", parent).hard_link("h", "l/victim"), false),
@@ -215,6 +221,8 @@ fn oddities_that_others_take_are_taken() {
         .file("c/through", "lands in a")
         .file("/absolute", "x")
         .file("a/../sideways", "x")
+        .file("a/../../climbed", "x")
+        .file("/../above", "x")
         .file(b"caf\xe9", "Latin-1")
         .file("n".repeat(255), "long")
         .symlink("dangling", "/no/where")
@@ -226,20 +234,46 @@ fn oddities_that_others_take_are_taken() {
         .file("gone", "x")
         .dir("opaque")
         .file("opaque/old", "x")
+        .dir("again")
+        .file("again/theirs", "x")
+        .file("replaced", "x")
         .end();
-    let second =
-        Tar::default().file(".wh.gone", "").file("opaque/new", "y").file("opaque/.wh..wh..opq", "").file(".wh..wh.plnk", "x").end();
+    // A whiteout deletes what the layers below have, also where it comes after what its own layer brings.
+    let second = Tar::default()
+        .file(".wh.gone", "")
+        .file("opaque/new", "y")
+        .file("opaque/.wh..wh..opq", "")
+        .file(".wh..wh.plnk", "x")
+        .dir("again")
+        .file("again/mine", "y")
+        .file(".wh.again", "")
+        .file("replaced", "new, longer by far")
+        .file(".wh.replaced", "")
+        .end();
     // No entry at all, as zero blocks and as no bytes.
     let name = put(&faulty, "odd", &[first, second, vec![0; 1024], Vec::new()], None);
     world.strake(["pull", &name]).ok();
     let seen = files(&world, &name);
-    for line in
-        [" 11 ", "a/file", "b/below", "a/through", "absolute", "sideways", "caf\\351", "implied/parents/file", "noted", "opaque/new"]
-    {
+    for line in [
+        " 11 ",
+        "a/file",
+        "b/below",
+        "a/through",
+        "absolute",
+        "sideways",
+        " climbed",
+        " above",
+        "caf\\351",
+        "implied/parents/file",
+        "noted",
+        "opaque/new",
+        "again/mine",
+        " 18 ",
+    ] {
         assert!(seen.contains(line), "{line}: {seen}");
     }
     assert!(seen.contains(&"n".repeat(255)) && seen.contains("c -> a") && seen.contains("dangling -> /no/where"), "{seen}");
-    for gone in ["missing", "gone", "opaque/old", "plnk"] {
+    for gone in ["missing", "gone", "opaque/old", "plnk", "again/theirs"] {
         assert!(!seen.contains(gone), "{gone}: {seen}");
     }
     world.strake(["validate", &name]).ok();
@@ -280,4 +314,43 @@ fn a_bomb_ends_at_the_limit_and_leaves_nothing() {
     world.strake(["system", "check"]).ok();
     pull("much").fails().says(&["`much`", "STRAKE_MAX_LAYER_SIZE"]);
     pull("4MB").ok();
+}
+
+#[test]
+fn a_manifest_of_another_size_than_its_descriptor_says_is_refused() {
+    if !able(&["tar"]) {
+        return;
+    }
+    let (world, faulty) = (World::new(), Faulty::start());
+    let name = put(&faulty, "one", &[Tar::default().file("file", "x").end()], None);
+    let manifest = faulty.manifest("one").unwrap();
+    let index = |wrong: i64| {
+        let size = i64::try_from(manifest.len()).unwrap() + wrong;
+        let entry = json!({ "mediaType": MANIFEST, "digest": digest(&manifest), "size": size, "platform": { "os": "linux", "architecture": "amd64" } });
+        json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry] }).to_string()
+    };
+    for (tag, wrong) in [("more", 7), ("fewer", -1)] {
+        faulty.put_manifest(tag, "application/vnd.oci.image.index.v1+json", index(wrong).as_bytes());
+        let name = faulty.name(&format!("hostile:{tag}"));
+        world.strake(["pull", "--platform", "linux/amd64", &name]).fails().says(&["announces", &manifest.len().to_string()]);
+        world.strake(["copy", "--all", &name, "oci:out"]).fails().says(&["announces"]);
+    }
+    assert_eq!(world.strake(["images", "-q"]).ok().stdout, "");
+    // The same of a layout, and of an archive of it.
+    world.strake(["copy", &name, "oci:layout:1"]).ok();
+    for wrong in [0, 7] {
+        std::fs::write(world.path("layout/index.json"), index(wrong)).unwrap();
+        Run::new("tar", ["-cf", "../layout.tar", "."]).dir(world.path("layout")).ok();
+        let runs = [
+            vec!["load", "-i", "layout.tar"],
+            vec!["copy", "oci:layout", "store:a:1"],
+            vec!["copy", "oci-archive:layout.tar", "oci:other"],
+        ];
+        for run in runs {
+            let done = world.strake(&run).run();
+            assert_eq!(done.code == 0, wrong == 0, "{done}");
+            assert!(wrong == 0 || done.stderr.contains("announces"), "{done}");
+        }
+    }
+    world.strake(["system", "check"]).ok();
 }

@@ -179,6 +179,68 @@ fn one_platform_of_several_is_saved_loaded_and_pushed() {
 }
 
 #[test]
+fn a_repository_alone_is_saved_with_all_its_tags() {
+    if !able(&["tar"]) {
+        return;
+    }
+    let world = World::new();
+    for (content, tags) in [("one", ["app:1", "app:2", "other:1"]), ("two", ["app:latest", "localhost/app:3", "third:1"])] {
+        world.write("file", content);
+        world.build("FROM scratch\nCOPY file /\n", &tags.map(|tag| ["-t", tag]).concat()).ok();
+    }
+    let saved = |images: &[&str]| {
+        world.strake(["save", "-o", "saved.tar"]).arg_all(images).ok();
+        let manifest = crate::common::Run::new("tar", ["-xOf", "saved.tar", "manifest.json"]).dir(world.path("")).ok().stdout;
+        let entries: Vec<Value> = serde_json::from_str(&manifest).unwrap();
+        let mut tags: Vec<String> = entries.iter().map(|entry| entry["RepoTags"].to_string()).collect();
+        tags.sort();
+        tags.join(" ")
+    };
+    assert_eq!(saved(&["app"]), r#"["app:1","app:2"] ["app:latest"]"#);
+    assert_eq!(saved(&["localhost/app", "app:2"]), r#"["app:2"] ["localhost/app:3"]"#);
+    // An ID is no repository, though it could be the name of one.
+    let id = world.strake(["images", "-q", "other"]).ok().stdout;
+    assert_eq!(saved(&[id.trim()]), "[]");
+    world.strake(["save", "-o", "saved.tar", "app:9"]).fails().says(&["no such image: `app:9`"]);
+}
+
+#[test]
+fn scripts_find_the_words_and_the_exit_codes_of_docker() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let registry = Registry::empty();
+    let name = several_platforms(&registry);
+    let world = World::new();
+    world.strake(["pull", "-q", "--disable-content-trust", "--all-platforms", &name]).ok();
+    world.strake(["pull", "--disable-content-trust=false", &name]).fails().says(&["--disable-content-trust", "cannot be checked"]);
+    world.strake(["push", "-q", "--disable-content-trust=true", &name]).ok();
+    // What shall not be there, and is not.
+    world.strake(["rmi", "-f", "missing", "gone:1"]).ok().says(&["no such image: `missing`", "no such image: `gone:1`"]);
+    world.strake(["rmi", "missing"]).fails();
+    // The images of an index are looked at one by one.
+    let inspected = |platform: &str| {
+        let seen = world.strake(["image", "inspect", "--platform", platform, "-f", "{{.Architecture}} {{.Id}}", &name]).ok().stdout;
+        let config: Value = serde_json::from_str(&world.strake(["config", "--platform", platform, &name]).ok().stdout).unwrap();
+        assert_eq!(seen.split(' ').next(), config["architecture"].as_str());
+        seen
+    };
+    assert_ne!(inspected("linux/arm64"), inspected("linux/amd64"));
+    world.strake(["inspect", "--platform", "linux/s390x", &name]).fails().says(&["linux/s390x"]);
+    world.strake(["inspect", "--platform", "linux/arm64", "--type", "container", &name]).fails().says(&["--platform is about images"]);
+    let history = world.strake(["history", "--platform", "linux/arm64", "--no-trunc", &name]).ok().stdout;
+    assert!(history.contains("/linux-arm64"), "{history}");
+    world.strake(["rmi", "--platform", "linux/arm64", &name]).fails().says(&["stands for an index", "rmi"]);
+    world.strake(["tag", &name, "all:1"]).ok();
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-t", "one:1"]).ok();
+    world.strake(["rmi", "--platform", "linux/s390x", "one:1"]).fails().says(&["not for linux/s390x"]);
+    world.strake(["save", "-o", "one.tar", "one:1"]).ok();
+    let host = world.strake(["image", "inspect", "-f", "{{.Os}}/{{.Architecture}}", "one:1"]).ok().stdout;
+    world.strake(["rmi", "--platform", host.trim(), "one:1"]).ok();
+    assert_eq!(world.strake(["load", "-q", "-i", "one.tar"]).ok().stdout, "Loaded image: one:1\n");
+}
+
+#[test]
 fn search_asks_as_docker_does_and_shows_the_best_first() {
     if !able(&["docker-registry"]) {
         return;

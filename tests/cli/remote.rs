@@ -151,7 +151,7 @@ fn a_docker_archive_of_a_copy_is_loaded_and_copied_on() {
     let tar = world.path("busybox.tar");
     let archive = format!("docker-archive:{}:acme/busy:7", tar.display());
     world.strake(["copy", "-q", &registry.name("busybox:latest"), &archive]).ok();
-    assert_eq!(world.strake(["load", "-q", "-i", tar.to_str().unwrap()]).ok().stdout, "acme/busy:7\n");
+    assert_eq!(world.strake(["load", "-q", "-i", tar.to_str().unwrap()]).ok().stdout, "Loaded image: acme/busy:7\n");
     let config = |url: &str| Run::new("skopeo", ["inspect", "--config", "--tls-verify=false", url]).ok().stdout;
     assert_eq!(config(&archive), config(&registry.url("busybox:latest")));
     // The form without an OCI index, as skopeo writes it.

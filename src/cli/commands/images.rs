@@ -11,7 +11,7 @@ use crate::cli::render::size;
 use crate::cli::table::{Table, ago, cut, date, tame};
 use crate::cli::{Global, report, settler};
 use crate::engine::{Engine, Error, HistoryLine, ImageSummary, NamedAs, Removal, Removed, parse_time};
-use crate::oci::{ImageId, Reference};
+use crate::oci::{ImageId, Platform, Reference};
 
 use super::several::Failures;
 use super::{exit, prune, with_engine};
@@ -92,6 +92,9 @@ pub(in crate::cli) struct RmiArgs {
     /// Leave the layers for `strake prune`
     #[arg(long)]
     no_prune: bool,
+    /// Remove images for this platform only: one that is for another is left, and is an error
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
 }
 
 // Flags of `strake history`.
@@ -111,6 +114,9 @@ pub(in crate::cli) struct HistoryArgs {
     /// `json`, or a template such as `{{.CreatedBy}}`
     #[arg(long, value_parser = format)]
     format: Option<Format>,
+    /// The image for this platform, where the name stands for several [default: the one that the name means here]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
 }
 
 /// Runs `strake images`.
@@ -236,8 +242,7 @@ fn chosen(engine: &Engine, filters: &[Filter]) -> Result<Option<Vec<ImageId>>, E
 /// Whether a name is meant by `debian`, `debian:12`, `acme/*` or `*:12`.
 fn matches_name(pattern: &str, name: &Reference) -> bool {
     if let Ok(exact) = pattern.parse::<Reference>() {
-        let tagged = pattern.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
-        return if tagged { *name == exact } else { name.name() == exact.name() };
+        return if exact.is_repository_alone() { name.name() == exact.name() } else { *name == exact };
     }
     let candidates = [name.familiar_name(), name.familiar(), name.name(), name.to_string()];
     candidates.iter().any(|candidate| wildcard(pattern.as_bytes(), candidate.as_bytes()))
@@ -281,7 +286,7 @@ pub(in crate::cli) fn rmi(global: &Global, args: RmiArgs) -> ExitCode {
         let removal = if args.force { Removal::Forced } else { Removal::Careful };
         let (mut failures, mut deleted) = (Failures::default(), false);
         for image in &args.images {
-            match engine.remove_image(image, removal) {
+            match engine.remove_image(image, removal, args.platform.as_ref()) {
                 Ok(removed) => {
                     for what in removed {
                         match what {
@@ -293,6 +298,8 @@ pub(in crate::cli) fn rmi(global: &Global, args: RmiArgs) -> ExitCode {
                         }
                     }
                 }
+                // As for Docker: what shall not be there is not there.
+                Err(error @ Error::NoSuchImage { .. }) if args.force => report::error(&error),
                 Err(error) => failures.add(error),
             }
         }
@@ -306,7 +313,8 @@ pub(in crate::cli) fn rmi(global: &Global, args: RmiArgs) -> ExitCode {
 /// Runs `strake history`.
 pub(in crate::cli) fn history(global: &Global, args: HistoryArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
-        let (image, lines) = engine.history(&args.image)?;
+        let image = engine.image_for(&args.image, args.platform.as_ref()).await?;
+        let lines = engine.history(&image)?;
         let mut table = Table::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
         let mut rows = Vec::new();
         for (at, line) in lines.iter().enumerate() {
@@ -327,7 +335,8 @@ pub(in crate::cli) fn history(global: &Global, args: HistoryArgs) -> ExitCode {
             Some(format) => format.show(&rows, &[("ID", "IMAGE")])?,
             None => report::result(&table.render()),
         }
-        Ok(())
+        // An image of an index may have been unpacked.
+        if args.platform.is_some() { settler::finish(engine).await } else { Ok(()) }
     }))
 }
 

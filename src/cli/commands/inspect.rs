@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::format::{Format, format};
 use crate::cli::table::stamp;
-use crate::cli::{Global, report};
+use crate::cli::{Global, report, settler};
 use crate::engine::{Engine, Error, ImageDetails, NamedAs};
 use crate::oci::{ImageConfig, Platform, Reference, ReferenceError};
 
@@ -38,8 +38,8 @@ pub(in crate::cli) struct ImageInspectArgs {
     /// Look at images in their registries, without pulling them
     #[arg(long)]
     remote: bool,
-    /// With `--remote`: the image to choose from an index [default: this machine's platform]
-    #[arg(long, requires = "remote", value_name = "OS/ARCH")]
+    /// The image for this platform, where the name stands for several [default: the one that the name means here; with `--remote`, this machine's platform]
+    #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }
 
@@ -83,13 +83,18 @@ pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
     if image.remote {
         return inspect_images(global, image);
     }
-    inspect_all(global, image.names, image.format, sizes, kind)
+    if image.platform.is_some() && !matches!(kind, None | Some(Named::Image)) {
+        let message = "--platform is about images, and --type names something else".to_owned();
+        return exit(Err(Error::Usage { message, hint: None }));
+    }
+    let kind = if image.platform.is_some() { Some(Named::Image) } else { kind };
+    inspect_all(global, image.names, image.format, sizes, kind, image.platform)
 }
 
 /// Runs `strake image inspect`.
 pub(in crate::cli) fn inspect_images(global: &Global, args: ImageInspectArgs) -> ExitCode {
     if !args.remote {
-        return inspect_all(global, args.names, args.format, SizeFlag { size: false }, Some(Named::Image));
+        return inspect_all(global, args.names, args.format, SizeFlag { size: false }, Some(Named::Image), args.platform);
     }
     exit(with_engine(global, None, |engine| async move {
         let (mut found, mut failures) = (Vec::new(), Failures::default());
@@ -106,21 +111,42 @@ pub(in crate::cli) fn inspect_images(global: &Global, args: ImageInspectArgs) ->
 
 /// Runs `strake container inspect`.
 pub(in crate::cli) fn inspect_containers(global: &Global, args: ContainerInspectArgs) -> ExitCode {
-    inspect_all(global, args.names, args.format, args.sizes, Some(Named::Container))
+    inspect_all(global, args.names, args.format, args.sizes, Some(Named::Container), None)
 }
 
-fn inspect_all(global: &Global, names: Vec<String>, format: Option<Format>, sizes: SizeFlag, kind: Option<Named>) -> ExitCode {
+fn inspect_all(
+    global: &Global,
+    names: Vec<String>,
+    format: Option<Format>,
+    sizes: SizeFlag,
+    kind: Option<Named>,
+    platform: Option<Platform>,
+) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let (mut found, mut failures) = (Vec::new(), Failures::default());
         for name in &names {
-            match inspect_one(&engine, name, kind, sizes) {
+            let value = match &platform {
+                Some(platform) => inspect_for(&engine, name, platform).await,
+                None => inspect_one(&engine, name, kind, sizes),
+            };
+            match value {
                 Ok(value) => found.push(value),
                 Err(error) => failures.add(error),
             }
         }
         show(found, format.as_ref())?;
+        // An image of an index may have been unpacked.
+        if platform.is_some() {
+            settler::finish(engine).await?;
+        }
         failures.end()
     }))
+}
+
+/// The image for `platform` that `name` means here.
+async fn inspect_for(engine: &Engine, name: &str, platform: &Platform) -> Result<Value, Error> {
+    let image = engine.image_for(name, Some(platform)).await?;
+    Ok(image_value(engine, &engine.details_of(image)?))
 }
 
 /// What `name` means: the first of the kinds that has one.
@@ -163,7 +189,7 @@ fn no_image(engine: &Engine, name: &str) -> Result<Error, Error> {
     match engine.image(name) {
         Err(error) => Ok(error),
         // It has come meanwhile.
-        Ok(_) => Err(Error::NoSuchImage { name: name.to_owned() }),
+        Ok(_) => Err(Error::NoSuchImage { name: name.to_owned(), alike: Vec::new() }),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Flags of `docker build` that ask for nothing here: those of Docker's first builder, which BuildKit takes too, and those that choose a builder.
+//! Flags of Docker that ask for nothing here: those of `docker build` for its first builder, which BuildKit takes too, those that choose a builder, and content trust's.
 //!
 //! Scripts give them, so they are taken. Where one asks for something that will not happen, a warning says so.
 
@@ -47,6 +47,21 @@ impl LegacyFlags {
             found.push("--builder has no effect: there is no builder but this program");
         }
         found.into_iter().map(str::to_owned).collect()
+    }
+}
+
+// What Docker up to 28 takes for `pull` and `push`: its default asks for nothing.
+#[derive(Debug, Default, Args)]
+pub(super) struct TrustFlag {
+    #[arg(long, hide = true, value_parser = without_trust, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    disable_content_trust: Option<bool>,
+}
+
+/// `--disable-content-trust`: only what says that nobody asks for it.
+fn without_trust(text: &str) -> Result<bool, String> {
+    match boolean(text)? {
+        true => Ok(true),
+        false => Err("signatures of Docker Content Trust cannot be checked or made: leave the flag out".into()),
     }
 }
 

@@ -364,7 +364,7 @@ fn image(engine: &Engine, wanted: &Wanted) -> Result<RunImage, Error> {
         return Ok(image);
     }
     if wanted.pull == Pull::Never {
-        return Err(Error::NoSuchImage { name: wanted.name.clone() });
+        return Err(Error::NoSuchImage { name: wanted.name.clone(), alike: Vec::new() });
     }
     if !wanted.quiet && wanted.pull == Pull::Missing {
         report::tell(&format!("the image `{}` is not here: pulling it", wanted.name));

@@ -11,6 +11,7 @@ use crate::cli::{Global, env, report, settler};
 use crate::engine::{ArchiveFormat, Engine, Error, ImageError, ImportRequest, PullRequest, SaveRequest};
 use crate::oci::{Platform, Reference};
 
+use super::legacy_flags::TrustFlag;
 use super::{exit, until_interrupted, with_engine};
 
 // Flags of `strake pull`.
@@ -31,6 +32,8 @@ pub(in crate::cli) struct PullArgs {
     /// Show nothing but the image's name
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    _trust: TrustFlag,
 }
 
 // Flags of `strake push`.
@@ -51,6 +54,8 @@ pub(in crate::cli) struct PushArgs {
     /// Show nothing but the image's name
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    _trust: TrustFlag,
 }
 
 // Flags of `strake import`.
@@ -110,7 +115,7 @@ pub(in crate::cli) struct LoadArgs {
     /// Only the images for this platform [default: all, for this machine where there are several]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Show nothing but names and IDs
+    /// Accepted for compatibility: no progress is shown
     #[arg(short, long)]
     quiet: bool,
 }
@@ -153,9 +158,9 @@ pub(in crate::cli) fn pull(global: &Global, args: PullArgs) -> ExitCode {
 
 /// The repository that `-a` is about: all of its tags, so none may be named.
 pub(super) fn repository(name: &Reference) -> Result<&Reference, Error> {
-    match name.written().rsplit('/').next().is_some_and(|last| last.contains([':', '@'])) {
-        false => Ok(name),
-        true => {
+    match name.is_repository_alone() {
+        true => Ok(name),
+        false => {
             let message = format!("`{}` names a tag, and --all-tags means every tag", name.written());
             Err(Error::Usage { message, hint: Some("name the repository alone".to_owned()) })
         }
@@ -176,7 +181,7 @@ fn names_in(engine: &Engine, repository: &Reference) -> Result<Vec<Reference>, E
     names.sort_by_key(Reference::to_string);
     match names.is_empty() {
         false => Ok(names),
-        true => Err(Error::NoSuchImage { name: repository.familiar_name() }),
+        true => Err(Error::NoSuchImage { name: repository.familiar_name(), alike: Vec::new() }),
     }
 }
 
@@ -228,9 +233,7 @@ pub(in crate::cli) fn load(global: &Global, args: LoadArgs) -> ExitCode {
         settler::finish(engine).await?;
         for loaded in images {
             let what: Vec<String> = match loaded.names.as_slice() {
-                [] if args.quiet => vec![loaded.image.id.to_string()],
                 [] => vec![format!("Loaded image ID: {}", loaded.image.id)],
-                names if args.quiet => names.iter().map(Reference::familiar).collect(),
                 names => names.iter().map(|name| format!("Loaded image: {}", name.familiar())).collect(),
             };
             what.iter().for_each(|line| report::result(line));

@@ -458,7 +458,7 @@ impl Engine {
 impl Engine {
     /// The files of an image that is here, for the container in `dir`.
     fn image_mount(&self, image: &str, subpath: &RootPath, target: &RootPath, dir: &Path) -> Result<MountSpec, Error> {
-        let found = self.local_image(image, None)?.ok_or_else(|| Error::NoSuchImage { name: image.to_owned() })?;
+        let found = self.local_image(image, None)?.ok_or_else(|| Error::NoSuchImage { name: image.to_owned(), alike: Vec::new() })?;
         let view = ops::view(self.store(), &found.snapshots)?;
         let read = |source| Error::Prepare(ops::Error::ReadBase { path: subpath.clone(), source });
         let at = resolve(&view, subpath, LastLink::Follow).map_err(read)?;

@@ -72,7 +72,7 @@ impl Engine {
 
     fn start_test(&self, image: ImageRecord, command: &str) -> Result<ContainerInfo, Error> {
         let id = &image.id.to_string();
-        let image = self.run_image(image, id)?.ok_or_else(|| Error::NoSuchImage { name: id.clone() })?;
+        let image = self.run_image(image, id)?.ok_or_else(|| Error::NoSuchImage { name: id.clone(), alike: Vec::new() })?;
         let args = match serde_json::from_str::<Vec<String>>(command) {
             Ok(args) => args,
             Err(_) if image.config.config.shell.is_empty() => vec!["/bin/sh".to_owned(), "-c".to_owned(), command.to_owned()],

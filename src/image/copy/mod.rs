@@ -148,8 +148,9 @@ pub(super) struct ImageAt {
 pub(super) async fn image_manifest(source: &Source, platform: &Platform) -> Result<ImageAt, Error> {
     let top = source.root().await?;
     let mut at = top.clone();
-    for _ in 0..MAX_NESTING {
+    for depth in 0..MAX_NESTING {
         let bytes = source.manifest(&at).await?;
+        check_size(source, &at, depth, &bytes)?;
         match parse(source, &at, &bytes)? {
             ManifestOrIndex::Manifest(manifest) => {
                 let media_type = manifest.media_type.clone().unwrap_or(MediaType::OciManifest);
@@ -161,6 +162,15 @@ pub(super) async fn image_manifest(source: &Source, platform: &Platform) -> Resu
         }
     }
     Err(Error::NestedTooDeep { name: source.name(), limit: MAX_NESTING })
+}
+
+/// Compares the size of a document with what announced it. How large the one is that a name stands for, a registry tells before it is asked for it, and some tell it wrong.
+fn check_size(source: &Source, at: &Descriptor, depth: usize, bytes: &Bytes) -> Result<(), Error> {
+    let actual = bytes.len() as u64;
+    if at.size == actual || (depth == 0 && matches!(source, Source::Registry { .. })) {
+        return Ok(());
+    }
+    Err(Error::Size { name: source.name(), digest: at.digest.clone(), announced: at.size, actual })
 }
 
 fn parse(source: &Source, at: &Descriptor, bytes: &[u8]) -> Result<ManifestOrIndex, Error> {
@@ -187,6 +197,7 @@ impl Collector<'_> {
             return Err(Error::NestedTooDeep { name: self.source.name(), limit: MAX_NESTING });
         }
         let bytes = self.source.manifest(&at).await?;
+        check_size(self.source, &at, depth, &bytes)?;
         self.size += bytes.len() as u64;
         if self.seen.len() > MAX_MANIFESTS || self.size > MAX_MANIFESTS_SIZE {
             return Err(Error::TooLarge { what: "list of manifests", name: self.source.name(), size: self.size });

@@ -4,7 +4,7 @@
 //! not carry) is reported and settled later by [`super::inherit_directories`]. Every byte of the stream is hashed, also what follows the end of the archive:
 //! the diff ID belongs to the stream, not to its entries.
 //!
-//! Names are refused where they lead out of the root file system. What a name means then is up to [`super::target`], which cannot leave the directory.
+//! Names are cleaned, so that none climbs above the root. What a name means then is up to [`super::target`], which cannot leave the directory.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -251,21 +251,13 @@ impl<R: Read> Unpacker<'_, R> {
     }
 }
 
-/// Cleans a name of the stream: absolute ones are taken from the root, and those that climb out of it are refused.
+/// Cleans a name of the stream: it is taken from the root, above which there is nothing to climb to (as in containerd, and in a shell's `cd`).
 fn clean(name: &[u8]) -> Result<RootPath, Error> {
     if name.is_empty() {
         return Err(bad_name(name, "it is empty"));
     }
     if name.contains(&0) {
         return Err(bad_name(name, "it holds a zero byte"));
-    }
-    let mut depth = 0usize;
-    for part in name.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => depth = depth.checked_sub(1).ok_or_else(|| bad_name(name, "it leads out of the root file system"))?,
-            _ => depth += 1,
-        }
     }
     let path = RootPath::new(std::ffi::OsStr::from_bytes(name));
     if path.as_bytes().len() > MAX_PATH {

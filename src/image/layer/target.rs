@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTI
 use rustix::io::Errno;
 
 use crate::path::RootPath;
-use crate::store::view::{Marks, pipe_time};
+use crate::store::view::{Marks, is_whiteout_stat, pipe_time};
 use crate::sys::{RootDir, owner, xattr};
 
 use super::{Error, Xattrs};
@@ -297,7 +297,7 @@ impl Target {
         let device = rustix::fs::makedev(rdev.0, rdev.1);
         if kind == FileType::CharacterDevice && rdev == (0, 0) {
             // Layers that were packed from an overlay's own directory have these: to the kernel they are no devices but deletions.
-            return self.whiteout(path);
+            return self.delete(parent, path.clone());
         }
         let mtime = if kind == FileType::Fifo { pipe_time(attributes.mode, attributes.mtime) } else { attributes.mtime };
         let attributes = &Attributes { mtime, ..*attributes };
@@ -318,23 +318,41 @@ impl Target {
         let missing = || Error::HardLinkTarget { path: path.clone(), target: to.clone() };
         let from = self.directory(&to.parent().unwrap_or_else(RootPath::root), false).map_err(|_| missing())?;
         let real = from.path.join(to.file_name().unwrap_or_default());
-        if real == *path {
-            return Ok(());
-        }
-        if self.directories.contains_key(&real) || self.whiteouts.contains(&real) || path.starts_with(&real) {
+        if self.directories.contains_key(&real) || (path.starts_with(&real) && *path != real) {
             return Err(missing());
         }
-        rustix::fs::statat(&from.fd, last_name(&real), AtFlags::SYMLINK_NOFOLLOW).map_err(|_| missing())?;
+        let stat = rustix::fs::statat(&from.fd, last_name(&real), AtFlags::SYMLINK_NOFOLLOW).map_err(|_| missing())?;
+        if is_whiteout_stat(&stat) {
+            return Err(missing());
+        }
+        if real == *path {
+            // GNU tar writes this for a file that it was given twice.
+            return Ok(());
+        }
         self.with_room(parent, path, |target| {
             let made = rustix::fs::linkat(&from.fd, last_name(&real), &parent.fd, last_name(path), AtFlags::empty());
             made.map_err(|errno| target.fail("create", path, errno))
         })
     }
 
-    /// Records that `path` is deleted from the layers below, and takes away what the layer had there.
+    /// Records that `path` is deleted from the layers below. What this layer has there stays, whichever came first: only layers above can delete it (image-spec 1.1,
+    /// "Whiteouts").
     pub(super) fn whiteout(&mut self, path: &RootPath) -> Result<(), Error> {
         let (parent, path) = self.locate(path)?;
-        self.with_room(&parent, &path, |target| {
+        match rustix::fs::statat(&parent.fd, last_name(&path), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => self.set_opaque_at(&parent, &path)?,
+            Ok(_) => {}
+            Err(Errno::NOENT) => return self.delete(&parent, path),
+            Err(errno) => return Err(self.fail("look at", &path, errno)),
+        }
+        self.charge(&path)?;
+        self.whiteouts.insert(path);
+        Ok(())
+    }
+
+    /// Makes the mark of a deletion, in place of what the layer had there.
+    fn delete(&mut self, parent: &Parent, path: RootPath) -> Result<(), Error> {
+        self.with_room(parent, &path, |target| {
             let made = target.marks.make_whiteout(parent.fd.as_fd(), last_name(&path));
             made.map_err(|errno| target.fail("create", &path, errno))
         })?;

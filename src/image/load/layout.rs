@@ -113,6 +113,10 @@ impl Reader<'_> {
         }
         self.fetch(&at.digest, at.size)?;
         let bytes = self.store.read_blob(&at.digest, MAX_JSON)?;
+        if bytes.len() as u64 != at.size {
+            let (name, actual) = (self.name.clone(), bytes.len() as u64);
+            return Err(Error::Size { name, digest: at.digest.clone(), announced: at.size, actual });
+        }
         let named = |source| Error::Manifest { name: self.name.clone(), source };
         match ManifestOrIndex::parse(&bytes, Some(&at.media_type)).map_err(named)? {
             ManifestOrIndex::Manifest(manifest) => Ok((at.digest.clone(), *manifest)),

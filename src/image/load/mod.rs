@@ -137,8 +137,12 @@ fn plans_of_index(store: &Store, bytes: &[u8], platform: &Platform) -> Result<Ve
 
 /// The manifest that a descriptor leads to; `None` where the archive does not have it (that of another platform, say) or it is no image's.
 fn find_manifest(store: &Store, at: &Descriptor, platform: &Platform, depth: usize) -> Result<Option<(Digest, Manifest)>, Error> {
-    if store.blob_size(&at.digest)?.is_none() {
-        return Ok(None);
+    match store.blob_size(&at.digest)? {
+        None => return Ok(None),
+        Some(actual) if actual != at.size => {
+            return Err(Error::Size { name: "archive".to_owned(), digest: at.digest.clone(), announced: at.size, actual });
+        }
+        Some(_) => {}
     }
     let bytes = store.read_blob(&at.digest, MAX_JSON)?;
     let name = at.digest.to_string();

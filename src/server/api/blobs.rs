@@ -47,9 +47,9 @@ fn serve(service: &Service, found: Found, digest: &Digest, head: &Head) -> Resul
     if matches(head.header(IF_NONE_MATCH), &etag) {
         return Ok(reply(StatusCode::NOT_MODIFIED));
     }
-    // Another entity than the client has the beginning of: it gets all of this one.
-    let same = head.header(IF_RANGE).is_none_or(|tag| tag.trim() == etag);
-    let part = range::requested(head.header(RANGE).filter(|_| same), size);
+    // Another entity than the client has the beginning of: it gets all of this one. Ranges are GET's alone (RFC 9110, 14.2).
+    let counts = head.method == Method::GET && head.header(IF_RANGE).is_none_or(|tag| tag.trim() == etag);
+    let part = range::requested(head.header(RANGE).filter(|_| counts), size);
     let (start, end, mut reply) = match part {
         Part::Whole => (0, size, reply(StatusCode::OK)),
         Part::Bytes(start, end) => {

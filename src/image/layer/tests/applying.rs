@@ -64,13 +64,23 @@ fn a_directory_made_where_one_was_deleted_hides_the_one_below() {
 }
 
 #[test]
-fn a_deletion_takes_the_same_layers_earlier_entry_with_it() {
+fn a_deletion_leaves_what_its_own_layer_brings_before_it_or_after_it() {
     if !is_root() {
         return;
     }
-    let (_temp, target, applied) = unpack(&Stream::default().directory("d").file("d/e/f", "x").file(".wh.d", "").end());
-    assert_eq!(applied.unwrap().implied_directories, [RootPath::root()]);
-    assert!(is_whiteout(&target.join("d")));
+    let brings = |stream: Stream| stream.directory("d").file("d/e/f", "x").file("k", "new").hard_link("l", "k");
+    let deletes = |stream: Stream| stream.file(".wh.d", "").file(".wh.k", "");
+    for stream in [deletes(brings(Stream::default())), brings(deletes(Stream::default())), deletes(deletes(brings(Stream::default())))] {
+        let (_temp, target, applied) = unpack(&stream.end());
+        assert_eq!(applied.unwrap().implied_directories, [RootPath::root(), RootPath::new("/d/e")]);
+        assert_eq!(std::fs::read_to_string(target.join("d/e/f")).unwrap(), "x");
+        assert_eq!(std::fs::read_to_string(target.join("k")).unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(target.join("l")).unwrap(), "new");
+        assert!(opaque(&target.join("d")));
+    }
+    // What was replaced by a mark, and a mark that was replaced, are no targets of hard links and are ones.
+    let (_temp, _target, applied) = unpack(&Stream::default().file(".wh.f", "").hard_link("h", "f").end());
+    assert!(matches!(applied, Err(Error::HardLinkTarget { .. })));
 }
 
 #[test]

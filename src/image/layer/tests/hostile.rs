@@ -22,11 +22,18 @@ fn contained(stream: Vec<u8>) -> (tempfile::TempDir, PathBuf, Result<Applied, Er
 }
 
 #[test]
-fn names_that_climb_out_are_refused() {
-    for name in ["../outside/victim", "a/../../outside/victim", "/../outside/victim", ".."] {
-        assert!(matches!(refused(Stream::default().file(name, "bad")), Error::BadName { .. }), "{name}");
-        assert!(matches!(refused(Stream::default().hard_link("x", name)), Error::BadName { .. }), "{name}");
+fn names_that_climb_end_at_the_root() {
+    for name in ["../outside/victim", "a/../../outside/victim", "/../outside/victim", "../../../../outside/victim"] {
+        let (_temp, target, applied) = contained(Stream::default().file(name, "mine").hard_link("../h", name).end());
+        applied.unwrap();
+        for made in ["outside/victim", "h"] {
+            assert_eq!(std::fs::read_to_string(target.join(made)).unwrap(), "mine", "{name}");
+        }
+        assert!(matches!(refused(Stream::default().hard_link("x", name)), Error::HardLinkTarget { .. }), "{name}");
+        contained(Stream::default().directory(name).symlink(&format!("{name}/l"), "/").end()).2.unwrap();
     }
+    contained(Stream::default().file("../outside/.wh.victim", "").file("../../.wh..wh..opq", "").end()).2.unwrap();
+    assert!(matches!(refused(Stream::default().file("..", "bad")), Error::BadName { .. }));
     assert!(matches!(refused(Stream::default().file("", "bad")), Error::BadName { .. }));
     assert!(matches!(refused(Stream::default().pax(&[("path", b"a\0b")]).file("x", "bad")), Error::BadName { .. }));
 }
@@ -100,6 +107,7 @@ fn links_lead_to_no_directory_whose_name_would_mean_a_deletion() {
 fn hard_links_to_what_is_not_in_the_layer_are_refused() {
     for stream in [
         Stream::default().hard_link("h", "missing"),
+        Stream::default().hard_link("h", "h"),
         Stream::default().hard_link("h", "no/where"),
         Stream::default().directory("d").hard_link("h", "d"),
         Stream::default().directory("d").hard_link("d/h", "d"),
