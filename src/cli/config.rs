@@ -9,6 +9,10 @@
 //! # After a build, the cache is pruned by itself down to this.
 //! max-used-space = "50GB"
 //!
+//! [containers]
+//! # Containers have users of their own, as with --userns auto.
+//! userns = "auto"
+//!
 //! [storage]
 //! # The files of root file systems are copied, even where the kernel could mount overlays.
 //! driver = "copy"
@@ -36,6 +40,9 @@ pub(super) struct Config {
     /// What is kept of the build cache.
     #[serde(default)]
     pub(super) gc: GcConfig,
+    /// How containers are made.
+    #[serde(default)]
+    pub(super) containers: ContainersConfig,
     /// How root file systems are made.
     #[serde(default)]
     pub(super) storage: StorageConfig,
@@ -87,6 +94,23 @@ struct TransferConfig {
 pub(super) struct BuildConfig {
     /// `--reproducible`.
     pub(super) reproducible: Option<bool>,
+}
+
+/// `[containers]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ContainersConfig {
+    /// `--userns`.
+    pub(super) userns: Option<Users>,
+}
+
+/// Whose users a container has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Users {
+    Host,
+    #[serde(rename = "auto")]
+    Own,
 }
 
 /// `[storage]`.

@@ -9,7 +9,7 @@ use crate::runtime::network::Program;
 use crate::task::{FAULT_POINTS, FaultPlan};
 
 use super::Global;
-use super::config::Config;
+use super::config::{Config, Users};
 
 /// The store's directory; `--root` wins.
 pub(super) const ROOT: &str = "STRAKE_ROOT";
@@ -21,6 +21,14 @@ const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 /// The file with the user's settings.
 const CONFIG: &str = "STRAKE_CONFIG";
+/// Whose users containers have, where no flag says it.
+///
+/// # Errors
+/// Settings that cannot be read.
+pub(super) fn users() -> Result<Users, Error> {
+    Ok(config()?.containers.userns.unwrap_or(Users::Host))
+}
+
 /// Whether builds are to give the same wherever they run; `--reproducible` wins, and this wins over the settings.
 const REPRODUCIBLE: &str = "STRAKE_REPRODUCIBLE";
 /// The time of a build, for `--build-arg SOURCE_DATE_EPOCH`; the flag wins.

@@ -33,6 +33,20 @@ pub(super) fn set_limits(process: &ProcessSpec) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Raises the hard limits that [`set_limits`] will need: in a user namespace nobody may.
+pub(super) fn raise_hard_limits(process: &ProcessSpec) -> Result<(), Failure> {
+    for limit in &process.rlimits {
+        let (resource, wanted) = (kernel_resource(limit.resource), (limit.hard != u64::MAX).then_some(limit.hard));
+        let now = rustix::process::getrlimit(resource);
+        let is_enough = now.maximum.is_none_or(|now| wanted.is_some_and(|wanted| wanted <= now));
+        if !is_enough {
+            rustix::process::setrlimit(resource, rustix::process::Rlimit { current: now.current, maximum: wanted })
+                .map_err(Failure::step("set the limit", format!("{:?}", limit.resource).to_lowercase()))?;
+        }
+    }
+    Ok(())
+}
+
 fn kernel_resource(resource: Resource) -> KernelResource {
     match resource {
         Resource::As => KernelResource::As,

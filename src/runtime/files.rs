@@ -22,10 +22,10 @@ fn mount(spec: &SandboxSpec) -> std::result::Result<RootDir, Failure> {
     let mounts = spec.mounts.iter().filter(|mount| lasting(mount)).cloned().collect();
     let spec = SandboxSpec { mounts, ..spec.clone() };
     unshare(libc::CLONE_NEWNS).map_err(Failure::step("make", "a mount namespace"))?;
-    let sources = Sources::open(&spec, Vec::new(), world::filesystems(&spec)?)?;
+    let sources = Sources::open(&spec, Vec::new(), world::filesystems(&spec)?, None)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(Failure::step("make private", "/"))?;
-    let options = rootfs::RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices: false };
+    let options = rootfs::RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices: false, users: None };
     let root = rootfs::attach_root(rootfs::mount_detached(&spec.rootfs, options)?)?;
     world::mount_sources(&root, &spec, sources)?;
     Ok(root)

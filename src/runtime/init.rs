@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::io::Errno;
-use rustix::mount::MountPropagationFlags;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
@@ -18,10 +17,10 @@ use super::error::Failure;
 use super::io::SandboxIo;
 use super::namespaces::Sharing;
 use super::seccomp::Filter;
-use super::spec::{NetworkMode, Privileges, SandboxSpec, Seccomp};
+use super::spec::{NetworkMode, Privileges, ProcessSpec, SandboxSpec, Seccomp};
 use super::terminal::Console;
-use super::world::Sources;
-use super::{credentials, exec, namespaces, reaper, rootfs, seccomp, terminal, wire, world};
+use super::world::Outside;
+use super::{credentials, exec, namespaces, reaper, seccomp, terminal, users, wire, world};
 use crate::path::RootPath;
 use crate::sys::privilege;
 use crate::sys::process::{Cloned, clone_process, close_on_exec_from, exit_now, reset_signals, unshare};
@@ -35,9 +34,16 @@ pub(super) fn filter(spec: &SandboxSpec) -> Option<Filter> {
     }
 }
 
-/// Sets the sandbox up and executes its command. Never returns.
-pub(super) fn run(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<&Cgroup>, filter: Option<&Filter>, status: OwnedFd) -> ! {
-    let Err(failure) = set_up(spec, io, cgroup, filter, &status);
+/// Sets the sandbox up and executes its command; `outside` is what was mounted for it already. Never returns.
+pub(super) fn run(
+    spec: &SandboxSpec,
+    io: SandboxIo,
+    outside: Option<Outside>,
+    cgroup: Option<&Cgroup>,
+    filter: Option<&Filter>,
+    status: OwnedFd,
+) -> ! {
+    let Err(failure) = set_up(spec, io, outside, cgroup, filter, &status);
     fail(&failure, &status)
 }
 
@@ -87,6 +93,7 @@ fn set_up_on_stage(
 fn set_up(
     spec: &SandboxSpec,
     io: SandboxIo,
+    outside: Option<Outside>,
     cgroup: Option<&Cgroup>,
     filter: Option<&Filter>,
     status: &OwnedFd,
@@ -98,19 +105,25 @@ fn set_up(
     }
     if let Some(process) = &io.join {
         let stdio = terminal::Streams::prepare(io.stdio)?;
-        join(spec.process.oom_score_adjust, process, &io.join_cgroups)?;
+        join(Some(&spec.process), process, &io.join_cgroups)?;
         let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Keep)?;
         stdio.install(&spec.process)?;
         return become_process(spec, filter, status);
     }
-    let filesystems = world::filesystems(spec)?;
+    let has_users = io.users.is_some();
+    if has_users {
+        users::become_root()?;
+    }
+    let filesystems = if outside.is_some() { Vec::new() } else { world::filesystems(spec)? };
     enter_namespaces(spec, &io)?;
-    let SandboxIo { stdio, mount_fds, netns, shared, join: _, join_cgroups: _ } = io;
-    drop(netns);
+    let SandboxIo { stdio, mount_fds, netns, users, shared, join: _, join_cgroups: _ } = io;
+    drop((netns, users));
     let stdio = terminal::Streams::prepare(stdio)?;
-    mount_world(spec, mount_fds, filesystems, shared.shm)?;
+    let outside = outside.map_or_else(|| Outside::mount(spec, mount_fds, filesystems, None), Ok)?;
+    outside.enter(spec, shared.shm)?;
     let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Replace)?;
-    adjust_oom_score(spec.process.oom_score_adjust)?;
+    // With users of its own the porter has done it, who had the right to.
+    adjust_oom_score(spec.process.oom_score_adjust.filter(|_| !has_users))?;
     if spec.init {
         reaper::take_name();
         match clone_process(0, None).map_err(Failure::step("fork", "the init process"))? {
@@ -179,9 +192,13 @@ fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
 
 /// Enters the namespaces of another sandbox's process. The caller's process stays outside of the PID namespace, as it cannot change its own, and reaps for the
 /// one that goes on inside.
-pub(super) fn join(oom_score: Option<i32>, process: &OwnedFd, groups: &[PathBuf]) -> Result<(), Failure> {
+pub(super) fn join(command: Option<&ProcessSpec>, process: &OwnedFd, groups: &[PathBuf]) -> Result<(), Failure> {
     let fail = || Failure::step::<Errno>("join", "the namespaces of the sandbox");
     let (first, last) = foreign_namespaces(process).map_err(Failure::step("look at", "the namespaces of the sandbox"))?;
+    let has_users = last.contains(ThreadNameSpaceType::USER);
+    if let Some(command) = command.filter(|_| has_users) {
+        credentials::raise_hard_limits(command)?;
+    }
     // Nothing that runs there may look into this process while it still holds what is the host's.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail())?;
     let mut group = Cgroup::existing(groups)?;
@@ -199,12 +216,13 @@ pub(super) fn join(oom_score: Option<i32>, process: &OwnedFd, groups: &[PathBuf]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(fail())?;
     group.join()?;
     // While `/proc` is still the host's: the sandbox may have put anything in the place of its own.
-    adjust_oom_score(oom_score)?;
-    rustix::thread::move_into_thread_name_spaces(process.as_fd(), last).map_err(fail())
+    adjust_oom_score(command.and_then(|command| command.oom_score_adjust))?;
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), last).map_err(fail())?;
+    if has_users { users::become_root() } else { Ok(()) }
 }
 
 /// The namespaces of a process that are not this one's own, which rootless may be the host's and cannot be joined again: those to enter at first, and those to enter at
-/// last. To the latter belongs that of control groups, as from inside there is no way into a group.
+/// last. To the latter belong that of control groups, as from inside there is no way into a group, and that of users, where this process has no rights outside.
 fn foreign_namespaces(process: &OwnedFd) -> std::io::Result<(ThreadNameSpaceType, ThreadNameSpaceType)> {
     let pid = pid_of(process)?;
     let differs = |name: &str, kind: ThreadNameSpaceType| -> std::io::Result<ThreadNameSpaceType> {
@@ -215,7 +233,9 @@ fn foreign_namespaces(process: &OwnedFd) -> std::io::Result<(ThreadNameSpaceType
         | differs("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME)?
         | differs("net", ThreadNameSpaceType::NETWORK)?
         | differs("pid", ThreadNameSpaceType::PROCESS_ID)?;
-    let last = differs("cgroup", ThreadNameSpaceType::CONTROL_GROUP)? | differs("mnt", ThreadNameSpaceType::MOUNT)?;
+    let last = differs("cgroup", ThreadNameSpaceType::CONTROL_GROUP)?
+        | differs("mnt", ThreadNameSpaceType::MOUNT)?
+        | differs("user", ThreadNameSpaceType::USER)?;
     Ok((first, last))
 }
 
@@ -226,20 +246,7 @@ pub(super) fn pid_of(process: &OwnedFd) -> std::io::Result<u32> {
     Ok(number.ok_or(std::io::ErrorKind::InvalidData)?)
 }
 
-fn mount_world(spec: &SandboxSpec, copies: Vec<OwnedFd>, filesystems: Vec<OwnedFd>, shm: Option<OwnedFd>) -> Result<(), Failure> {
-    let sources = Sources::open(spec, copies, filesystems)?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(Failure::step("make private", "/"))?;
-    let devices = spec.privileges == Privileges::Insecure;
-    let options = rootfs::RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices };
-    let root = rootfs::attach_root(rootfs::mount_detached(&spec.rootfs, options)?)?;
-    // Modes of what is made in /dev are as given.
-    rustix::process::umask(rustix::fs::Mode::empty());
-    world::mount_all(&root, spec, sources, shm)?;
-    rootfs::pivot(&root)
-}
-
-fn adjust_oom_score(score: Option<i32>) -> Result<(), Failure> {
+pub(super) fn adjust_oom_score(score: Option<i32>) -> Result<(), Failure> {
     let Some(score) = score else { return Ok(()) };
     std::fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(Failure::step("write", "/proc/self/oom_score_adj"))
 }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use super::namespaces::SharedNamespaces;
+use super::users::UserNamespace;
 
 /// What a sandbox gets beside its spec. Nothing else that is open in the caller can be reached inside.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub struct SandboxIo {
     pub stdio: Stdio,
     /// The network namespace for [`NetworkMode::Joined`](super::NetworkMode::Joined).
     pub netns: Option<OwnedFd>,
+    /// The users of the sandbox, where those are not the caller's. It shares no namespace with others then.
+    pub users: Option<UserNamespace>,
     /// The sandboxes whose namespaces are shared.
     pub shared: SharedNamespaces,
     /// A process (its pidfd) of a running sandbox to join: the command runs in its namespaces and root, as in `docker exec`. Of the spec only the process and
@@ -42,6 +45,14 @@ pub enum Stdio {
 impl SandboxIo {
     /// Only standard streams.
     pub fn new(stdio: Stdio) -> SandboxIo {
-        SandboxIo { stdio, netns: None, shared: SharedNamespaces::default(), join: None, join_cgroups: Vec::new(), mount_fds: Vec::new() }
+        SandboxIo {
+            stdio,
+            netns: None,
+            users: None,
+            shared: SharedNamespaces::default(),
+            join: None,
+            join_cgroups: Vec::new(),
+            mount_fds: Vec::new(),
+        }
     }
 }

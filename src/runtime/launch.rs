@@ -14,7 +14,7 @@ use super::error::Failure;
 use super::io::Stdio;
 use super::namespaces::PidNamespace;
 use super::spec::{CgroupSpec, Isolation, NetworkMode};
-use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, situation, terminal, warden, wire, world};
+use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, situation, terminal, users, warden, wire, world};
 use crate::sys::process::{Cloned, ProcessIo, clone_process, reap, signal_pidfd, wait_for_end};
 
 /// Long enough for any failure: paths are bounded by the kernel.
@@ -131,8 +131,14 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     let mut cgroup = if io.join.is_some() { None } else { Cgroup::prepare(spec.cgroup.as_ref(), outlived)? };
     let (status, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
-    let mut life = None;
-    let cloned = if is_guarded {
+    let (mut life, mut outside) = (None, None);
+    let cloned = if io.users.is_some() {
+        // What has no namespaces, or shares them, cannot have users of its own.
+        if is_guarded || outlived {
+            return Err(Failure::Invalid { spec: true });
+        }
+        users::clone_init(spec, &mut io, &mut cgroup, &theirs, &mut outside)?
+    } else if is_guarded {
         let ends = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let (ours, warden) = ends.map_err(|errno| fail(errno.into()))?;
         let cloned = clone_process(0, None).map_err(fail)?;
@@ -148,7 +154,7 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     match cloned {
         Cloned::Child => {
             drop(status);
-            init::run(spec, io, cgroup.as_ref(), filter.as_ref(), theirs)
+            init::run(spec, io, outside, cgroup.as_ref(), filter.as_ref(), theirs)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
@@ -161,23 +167,27 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
 
 /// Makes the process that becomes init, in its namespaces and its group; both processes return.
 pub(super) fn clone_init(spec: &SandboxSpec, io: &SandboxIo, cgroup: &mut Option<Cgroup>) -> std::result::Result<Cloned, Failure> {
-    let fail = |errno: std::io::Error| Failure::Clone { errno: errno.raw_os_error().unwrap_or(libc::EIO) };
     let namespaces = if io.join.is_some() { 0 } else { namespaces(spec) };
     let shared = PidNamespace::enter(io.shared.pid.as_ref())?;
-    let mut cloned = clone_process(namespaces, cgroup.as_ref().and_then(Cgroup::unified));
-    if let (Err(_), Some(group)) = (&cloned, cgroup)
-        && group.join_instead()?
-    {
-        cloned = clone_process(namespaces, None);
-    }
-    let cloned = cloned.map_err(fail)?;
+    let cloned = clone_into(namespaces, cgroup.as_mut())?;
     if matches!(cloned, Cloned::Child) {
         std::mem::forget(shared);
     }
     Ok(cloned)
 }
 
-fn namespaces(spec: &SandboxSpec) -> u64 {
+/// Copies this process into its group.
+pub(super) fn clone_into(flags: u64, cgroup: Option<&mut Cgroup>) -> std::result::Result<Cloned, Failure> {
+    let mut cloned = clone_process(flags, cgroup.as_ref().and_then(|group| group.unified()));
+    if let (Err(_), Some(group)) = (&cloned, cgroup)
+        && group.join_instead()?
+    {
+        cloned = clone_process(flags, None);
+    }
+    cloned.map_err(|errno| Failure::Clone { errno: errno.raw_os_error().unwrap_or(libc::EIO) })
+}
+
+pub(super) fn namespaces(spec: &SandboxSpec) -> u64 {
     if spec.isolation != Isolation::Namespaces {
         return 0;
     }

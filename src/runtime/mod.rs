@@ -45,6 +45,7 @@ mod spawner;
 mod spec;
 mod terminal;
 mod trial;
+mod users;
 mod warden;
 mod wire;
 mod world;
@@ -71,6 +72,7 @@ pub use spec::{
     ProcessSpec, Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize, Throttle, ThrottleKind,
 };
 pub use trial::{TRIAL, trial_main, try_mount};
+pub use users::{UserNamespace, UserRange, WritingAs};
 pub use world::{MASKED, READ_ONLY};
 
 /// A result of this folder.

@@ -18,16 +18,22 @@ use rustix::mount::{
 
 use super::error::Failure;
 use super::mounts::{Change, change_and_attach, clone_host_mount, descriptor_path};
+use super::users::UserNamespace;
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY};
 use crate::sys::{OverlayUpper, RootDir, RootfsMount};
 
+/// What fails where a file system cannot show files as those of other users.
+const MAP_OWNERS: &str = "map the owners of";
+
 /// How the root is mounted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RootOptions {
+pub(super) struct RootOptions<'a> {
     pub(super) read_only: bool,
     pub(super) volatile: bool,
     /// Whether device nodes on it work.
     pub(super) devices: bool,
+    /// The user namespace whose users own the files, where that is not this process's own. This process is alone in its mount namespace then, where nothing is shared.
+    pub(super) users: Option<&'a UserNamespace>,
 }
 
 /// Options that overlayfs always gets, so that a layer means the same whatever this kernel's defaults are.
@@ -43,7 +49,7 @@ pub(super) struct Detached {
 }
 
 /// Mounts `rootfs`, attached to nothing.
-pub(super) fn mount_detached(rootfs: &RootfsMount, options: RootOptions) -> Result<Detached, Failure> {
+pub(super) fn mount_detached(rootfs: &RootfsMount, options: RootOptions<'_>) -> Result<Detached, Failure> {
     match rootfs {
         RootfsMount::Bind { source, read_only } => bind(source, RootOptions { read_only: options.read_only || *read_only, ..options }),
         // Overlayfs wants two layers where none is writable; one alone is its own image.
@@ -55,12 +61,13 @@ pub(super) fn mount_detached(rootfs: &RootfsMount, options: RootOptions) -> Resu
     }
 }
 
-fn bind(source: &Path, options: RootOptions) -> Result<Detached, Failure> {
+fn bind(source: &Path, options: RootOptions<'_>) -> Result<Detached, Failure> {
     let mount = clone_host_mount(source, true).map_err(Failure::step("bind", source.display()))?;
+    options.users.map_or(Ok(()), |users| users.map(mount.as_fd(), false)).map_err(Failure::step(MAP_OWNERS, source.display()))?;
     Ok(Detached { mount, change: Change { set: attributes(options), propagation: libc::MS_PRIVATE, recursive: true } })
 }
 
-fn attributes(options: RootOptions) -> u64 {
+fn attributes(options: RootOptions<'_>) -> u64 {
     let read_only = if options.read_only { MOUNT_ATTR_RDONLY } else { 0 };
     let nodev = if options.devices { 0 } else { MOUNT_ATTR_NODEV };
     read_only | nodev
@@ -97,12 +104,15 @@ struct Overlay<'a> {
 }
 
 impl Overlay<'_> {
-    fn mount(&self, options: RootOptions) -> Result<OwnedFd, Failure> {
+    fn mount(&self, options: RootOptions<'_>) -> Result<OwnedFd, Failure> {
         for path in self.lower.iter().chain(self.upper.iter().flat_map(|upper| [&upper.upper, &upper.work])) {
             // The kernel's own message would not say which of the layers is missing.
             if rustix::fs::access(path.as_os_str().as_bytes(), rustix::fs::Access::EXISTS) == Err(Errno::NOENT) {
                 return Err(Failure::Step { step: "find the layer".into(), path: path.display().to_string(), errno: libc::ENOENT });
             }
+        }
+        if let Some(users) = options.users {
+            return self.mount_mapped(options, users);
         }
         match self.mount_by_steps(options) {
             Ok(mount) => Ok(mount),
@@ -127,8 +137,28 @@ impl Overlay<'_> {
         first.map_or_else(|| "no layers".to_owned(), |path| path.display().to_string())
     }
 
+    /// Of layers that show their files as those of `users`; what is written to the layer above is written back as it would be without. So layers are the same whoever
+    /// they belong to in a sandbox.
+    fn mount_mapped(&self, options: RootOptions<'_>, users: &UserNamespace) -> Result<OwnedFd, Failure> {
+        let mut parked = Parked::default();
+        let mut mapped = |path: &Path| parked.add(path, users).map_err(Failure::step(MAP_OWNERS, path.display()));
+        let lower = self.lower.iter().map(|path| mapped(path)).collect::<Result<Vec<_>, _>>()?;
+        // Both have to be on one mount.
+        let upper = match self.upper.map(|upper| (upper, upper.upper.parent(), upper.upper.file_name(), upper.work.file_name())) {
+            Some((upper, Some(above), Some(name), Some(work))) if upper.work.parent() == Some(above) => {
+                let above = mapped(above)?;
+                Some(OverlayUpper { upper: above.join(name), work: above.join(work) })
+            }
+            Some((upper, ..)) => return Err(Failure::step("find the parent of", upper.upper.display())(Errno::INVAL)),
+            None => None,
+        };
+        let overlay = Overlay { lower: &lower, upper: upper.as_ref(), userxattr: self.userxattr, volatile: self.volatile };
+        let _root = users.write_as_root()?;
+        overlay.mount_by_steps(options).map_err(Failure::step("mount the overlay of", self.describe()))
+    }
+
     /// With one `lowerdir+` per layer.
-    fn mount_by_steps(&self, options: RootOptions) -> io::Result<OwnedFd> {
+    fn mount_by_steps(&self, options: RootOptions<'_>) -> io::Result<OwnedFd> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let mut names = Vec::new();
         let mut name = |path: &Path| -> io::Result<String> {
@@ -159,7 +189,7 @@ impl Overlay<'_> {
     }
 
     /// With all layers in one option string, as numbers of descriptors in `/proc/self/fd`.
-    fn mount_by_numbers(&self, options: RootOptions) -> io::Result<OwnedFd> {
+    fn mount_by_numbers(&self, options: RootOptions<'_>) -> io::Result<OwnedFd> {
         let lower: Vec<OwnedFd> = self.lower.iter().map(|path| open_directory(path)).collect::<io::Result<_>>()?;
         let upper =
             self.upper.map(|upper| Ok::<_, io::Error>((open_directory(&upper.upper)?, open_directory(&upper.work)?))).transpose()?;
@@ -193,6 +223,34 @@ impl Overlay<'_> {
         let mount = super::mounts::clone_mount(CWD, Path::new("/.."), false)?;
         unmount("/..", UnmountFlags::DETACH)?;
         Ok(mount)
+    }
+}
+
+/// Mounts that show files as those of other users, where nobody looks: before Linux 6.15 overlayfs takes no layers that are mounted nowhere.
+#[derive(Default)]
+struct Parked(Vec<OwnedFd>);
+
+/// Each covers the one before. This directory is everywhere, and unlike `/proc` and `/sys` nobody asks whether it is covered.
+const PARKING: &str = "/dev";
+
+impl Parked {
+    /// Adds the directory at `path`, and gives the path that leads to it there.
+    fn add(&mut self, path: &Path, users: &UserNamespace) -> io::Result<std::path::PathBuf> {
+        let mount = clone_host_mount(path, false)?;
+        users.map(mount.as_fd(), false)?;
+        move_mount(&mount, "", CWD, PARKING, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        let path = descriptor_path(mount.as_fd());
+        self.0.push(mount);
+        Ok(path.into())
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        for _ in &self.0 {
+            // What is left goes with this process's mount namespace.
+            let _ = unmount(PARKING, UnmountFlags::DETACH);
+        }
     }
 }
 

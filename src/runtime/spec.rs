@@ -349,6 +349,9 @@ pub struct MountOptions {
     pub nodev: bool,
     /// Nothing can be executed.
     pub noexec: bool,
+    /// Whether a sandbox with users of its own ([`SandboxIo::users`](super::SandboxIo::users)) sees the files as theirs: right for what belongs to sandboxes alone.
+    #[serde(default)]
+    pub mapped: bool,
 }
 
 /// A device of the host.

@@ -94,7 +94,7 @@ fn start(
                 init::run_on_stage(spec, io, stage, cgroup.as_ref(), filter, status);
             }
             let theirs = status.try_clone().map_err(Failure::step("copy", "a descriptor"))?;
-            init::run(spec, io, cgroup.as_ref(), filter, theirs)
+            init::run(spec, io, None, cgroup.as_ref(), filter, theirs)
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };

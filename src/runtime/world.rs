@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use super::devices;
 use super::error::Failure;
@@ -15,8 +15,9 @@ use super::mounts::{
     Change, Target, TargetLinks, attach, change_and_attach, clone_host_mount, clone_mount, descriptor_path, mount_new, new_filesystem,
 };
 use super::plan::{is_made_by_runtime, mount_point_kind};
-use super::rootfs::{Detached, RootOptions, mount_detached};
+use super::rootfs::{Detached, RootOptions, attach_root, mount_detached, pivot};
 use super::spec::{BindSource, MountOptions, MountSpec, Privileges, Propagation, SandboxSpec, SystemPaths};
+use super::users::UserNamespace;
 use crate::path::RootPath;
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use crate::sys::{Links, RootDir};
@@ -49,21 +50,32 @@ pub(super) struct Sources(VecDeque<Detached>);
 impl Sources {
     /// Opens the sources while the mounts still have the host's propagation, so that slaves get what the host mounts later.
     /// `filesystems` are those of [`filesystems`].
-    pub(super) fn open(spec: &SandboxSpec, copies: Vec<OwnedFd>, filesystems: Vec<OwnedFd>) -> Result<Sources, Failure> {
+    pub(super) fn open(
+        spec: &SandboxSpec,
+        copies: Vec<OwnedFd>,
+        filesystems: Vec<OwnedFd>,
+        users: Option<&UserNamespace>,
+    ) -> Result<Sources, Failure> {
         let (mut copies, mut filesystems) = (copies.into_iter(), filesystems.into_iter());
         let mut sources = VecDeque::new();
         for mount in &spec.mounts {
             match mount {
-                MountSpec::Bind { source: BindSource::Path(path), recursive, .. } => {
+                MountSpec::Bind { source: BindSource::Path(path), recursive, options, .. } => {
                     let copy = clone_host_mount(path, *recursive).map_err(Failure::step("open the mount source", path.display()))?;
+                    if let Some(users) = users.filter(|_| options.mapped) {
+                        users.map(copy.as_fd(), *recursive).map_err(Failure::step("map the owners of", path.display()))?;
+                    }
                     sources.push_back(Detached { mount: copy, change: Change::default() });
                 }
-                MountSpec::Bind { source: BindSource::Below { directory, path }, recursive, .. } => {
+                MountSpec::Bind { source: BindSource::Below { directory, path }, recursive, options, .. } => {
                     let shown = directory.join(path.relative());
                     let fail = || Failure::step("open the mount source", shown.display());
                     let root = RootDir::open(directory).map_err(fail())?;
                     let found = root.open_at(path.relative(), OFlags::PATH, Mode::empty(), Links::Follow).map_err(fail())?;
                     let copy = clone_mount(found.as_fd(), Path::new(""), *recursive).map_err(fail())?;
+                    if let Some(users) = users.filter(|_| options.mapped) {
+                        users.map(copy.as_fd(), *recursive).map_err(Failure::step("map the owners of", shown.display()))?;
+                    }
                     sources.push_back(Detached { mount: copy, change: Change::default() });
                 }
                 MountSpec::Bind { source: BindSource::Descriptor(_), .. } => {
@@ -72,7 +84,8 @@ impl Sources {
                 }
                 MountSpec::Overlay { rootfs, .. } => {
                     let writable = rootfs.is_writable();
-                    sources.push_back(mount_detached(rootfs, RootOptions { read_only: !writable, volatile: writable, devices: false })?);
+                    let options = RootOptions { read_only: !writable, volatile: writable, devices: false, users };
+                    sources.push_back(mount_detached(rootfs, options)?);
                 }
                 MountSpec::Filesystem { .. } => {
                     let mount = filesystems.next().ok_or(Failure::Invalid { spec: false })?;
@@ -83,6 +96,46 @@ impl Sources {
         }
         Ok(Sources(sources))
     }
+}
+
+/// What comes from outside of a sandbox: its root and the sources of its mounts, attached to nothing yet.
+pub(super) struct Outside {
+    root: Detached,
+    sources: Sources,
+}
+
+impl Outside {
+    /// Mounts it, with `copies` of what the spec names by descriptor and with its [`filesystems`]. This process has a mount namespace of its own, which is made private.
+    pub(super) fn mount(
+        spec: &SandboxSpec,
+        copies: Vec<OwnedFd>,
+        filesystems: Vec<OwnedFd>,
+        users: Option<&UserNamespace>,
+    ) -> Result<Outside, Failure> {
+        // An overlay of other users' files is mounted by way of places that nobody else may see.
+        if users.is_some() {
+            make_private()?;
+        }
+        let sources = Sources::open(spec, copies, filesystems, users)?;
+        make_private()?;
+        let devices = spec.privileges == Privileges::Insecure;
+        let options = RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices, users };
+        Ok(Outside { root: mount_detached(&spec.rootfs, options)?, sources })
+    }
+
+    /// Makes it the world of this process, which is in the sandbox's namespaces.
+    pub(super) fn enter(self, spec: &SandboxSpec, shm: Option<OwnedFd>) -> Result<(), Failure> {
+        let root = attach_root(self.root)?;
+        // Modes of what is made in /dev are as given.
+        rustix::process::umask(Mode::empty());
+        mount_all(&root, spec, self.sources, shm)?;
+        pivot(&root)
+    }
+}
+
+fn make_private() -> Result<(), Failure> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(Failure::step("make private", "/"))
 }
 
 /// The file systems of devices and servers that the spec mounts, in its order. To be made where the host's files are seen, and for servers before another network is entered.
@@ -124,7 +177,7 @@ pub(super) fn mount_sources(root: &RootDir, spec: &SandboxSpec, mut sources: Sou
 }
 
 /// Mounts all of it below `root`.
-pub(super) fn mount_all(root: &RootDir, spec: &SandboxSpec, mut sources: Sources, shm: Option<OwnedFd>) -> Result<(), Failure> {
+fn mount_all(root: &RootDir, spec: &SandboxSpec, mut sources: Sources, shm: Option<OwnedFd>) -> Result<(), Failure> {
     mount_proc(root, spec)?;
     devices::mount(root, spec, shm)?;
     mount_sys(root, spec)?;
@@ -181,7 +234,7 @@ fn mount_sys(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
 
 /// Detached mounts of what the spec mounts, each with what is to be changed of it, in the order of the spec's mounts; of an overlay all of it.
 pub(super) fn detached(spec: &SandboxSpec) -> Result<Vec<Detached>, Failure> {
-    let mut sources = Sources::open(spec, Vec::new(), filesystems(spec)?)?;
+    let mut sources = Sources::open(spec, Vec::new(), filesystems(spec)?, None)?;
     let nodev = spec.privileges != Privileges::Insecure;
     spec.mounts.iter().map(|mount| whole(mount, &mut sources, nodev)).collect()
 }

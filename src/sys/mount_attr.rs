@@ -30,7 +30,18 @@ pub const MOUNT_ATTR_NOEXEC: u64 = 0x8;
 /// Changes the mount that `mount` (its root, opened or detached) is on. Needs Linux 5.12.
 pub fn mount_setattr(mount: BorrowedFd<'_>, change: MountChange) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: change.set, attr_clr: change.clear, propagation: change.propagation, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH | if change.recursive { libc::AT_RECURSIVE } else { 0 };
+    set_attributes(mount, attr, change.recursive)
+}
+
+/// Shows the files of a detached mount with the owners that their IDs have in the user namespace `users`. Needs Linux 5.12, and a file system that can do it.
+pub fn map_owners(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let attr = libc::mount_attr { attr_set: MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd: users.as_raw_fd() as u64 };
+    set_attributes(mount, attr, recursive)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attr: libc::mount_attr, recursive: bool) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty NUL-terminated string and `attr` is valid for reads of the size given; both outlive the call, as does the descriptor.
     let result = unsafe {
         libc::syscall(

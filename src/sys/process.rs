@@ -35,7 +35,7 @@ pub fn is_single_threaded() -> io::Result<bool> {
     }
 }
 
-/// Copies this process with `clone3(2)`, with `CLONE_NEW*` flags and, for `CLONE_INTO_CGROUP`, the directory of a v2 cgroup.
+/// Copies this process with `clone3(2)`, with `CLONE_NEW*` flags (or `CLONE_PARENT`) and, for `CLONE_INTO_CGROUP`, the directory of a v2 cgroup.
 /// Fails with `EBUSY` where this process has more than one thread.
 pub fn clone_process(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
     if !is_single_threaded()? {
@@ -53,7 +53,8 @@ pub fn clone_process(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Res
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        // A sibling ends as this process does: the kernel wants no signal named then.
+        exit_signal: if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
         stack: 0,
         stack_size: 0,
         tls: 0,

@@ -33,7 +33,8 @@ fn namespaces_are_the_containers_own_unless_flags_say_otherwise() {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(run(&world, &["--uts", "host"], "hostname").stdout, name);
     assert!(run(&world, &["--ipc", "none"], "grep ' /dev/shm ' /proc/mounts").stdout.is_empty());
-    for refused in [&["--uts", "host", "--hostname", "x"][..], &["--pid", "container:nobody"], &["--ipc", "strange"], &["--userns", "auto"]]
+    for refused in
+        [&["--uts", "host", "--hostname", "x"][..], &["--pid", "container:nobody"], &["--ipc", "strange"], &["--userns", "keep-id"]]
     {
         assert_ne!(run(&world, refused, "true").code, 0, "{refused:?}");
     }

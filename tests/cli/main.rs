@@ -64,4 +64,5 @@ mod space;
 mod ssh;
 mod terminals;
 mod tls;
+mod users;
 mod validate;

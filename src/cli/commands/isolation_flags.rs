@@ -7,6 +7,9 @@ use clap::Args;
 use crate::engine::{Error, RunRequest, SeccompRequest, parse_bytes};
 use crate::runtime::{CgroupSpec, Sharing, SystemPaths, Throttle, ThrottleKind};
 
+use super::super::config::Users;
+use super::super::env;
+
 // What keeps a container apart.
 #[derive(Debug, Args)]
 pub(super) struct IsolationFlags {
@@ -22,9 +25,9 @@ pub(super) struct IsolationFlags {
     /// Whose host name it has: `host` [default: its own]
     #[arg(long, value_name = "MODE", value_parser = own_or_host)]
     uts: Option<Sharing>,
-    /// Whose users it has: `host`, which it has anyway where it is not rootless
+    /// Whose users it has: `host`, or with `auto` its own, which are nobody outside of it [default: as the settings say, or host]
     #[arg(long, value_name = "MODE", value_parser = users)]
-    userns: Option<()>,
+    userns: Option<Users>,
     /// Which control groups it sees: `private` or `host`
     #[arg(long, value_name = "MODE", value_parser = own_or_host)]
     cgroupns: Option<Sharing>,
@@ -97,10 +100,11 @@ fn own_or_host(text: &str) -> Result<Sharing, String> {
     }
 }
 
-fn users(text: &str) -> Result<(), String> {
+fn users(text: &str) -> Result<Users, String> {
     match text {
-        "" | "host" => Ok(()),
-        _ => Err("expected host: a container of root has the host's users, and one of another user a namespace of its own; run this as that user".to_owned()),
+        "" | "host" => Ok(Users::Host),
+        "auto" => Ok(Users::Own),
+        _ => Err("expected host or auto".to_owned()),
     }
 }
 
@@ -185,6 +189,7 @@ impl IsolationFlags {
 
     /// Writes into the request what was asked for.
     pub(super) fn over(self, request: &mut RunRequest) -> Result<(), Error> {
+        request.own_users = self.userns.map_or_else(env::users, Ok)? == Users::Own;
         let namespaces = &mut request.namespaces;
         namespaces.pid = self.pid.unwrap_or_default();
         namespaces.uts = self.uts.unwrap_or_default();
@@ -254,7 +259,7 @@ mod tests {
         assert_eq!(sharing("container:a"), Ok(Sharing::Container("a".into())));
         assert_eq!((ipc("none"), ipc("shareable")), (Ok(Ipc::None), Ok(Ipc::Shareable)));
         assert!(
-            sharing("container:").is_err() && sharing("none").is_err() && own_or_host("container:a").is_err() && users("auto").is_err()
+            sharing("container:").is_err() && sharing("none").is_err() && own_or_host("container:a").is_err() && users("keep-id").is_err()
         );
     }
 

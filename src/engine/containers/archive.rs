@@ -28,9 +28,9 @@ pub(super) enum Owners {
     Caller,
 }
 
-/// Writes what is at `path` below `root` as the archive's `name`, and gives the bytes of its files. `follow` follows a link at the end of the path.
-pub(super) fn pack(root: &RootDir, path: &Path, name: &Path, follow: bool, out: impl Write) -> io::Result<u64> {
-    let mut packer = Packer { tar: Builder::new(out), links: HashMap::new(), bytes: 0 };
+/// Writes what is at `path` below `root` as the archive's `name`, and gives the bytes of its files. `follow` follows a link at the end of the path; owners are counted from `first`.
+pub(super) fn pack(root: &RootDir, first: u32, path: &Path, name: &Path, follow: bool, out: impl Write) -> io::Result<u64> {
+    let mut packer = Packer { tar: Builder::new(out), first, links: HashMap::new(), bytes: 0 };
     let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
     let found = root.open_at(path, flags, Mode::empty(), Links::Follow)?;
     let stat = rustix::fs::fstat(&found)?;
@@ -49,19 +49,25 @@ fn reopen(found: &OwnedFd, flags: OFlags) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(crate::sys::descriptor_path(found), flags | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// The ID that the kernel shows for those that a user namespace has not (`/proc/sys/kernel/overflowuid`).
+const NOBODY: u32 = 65_534;
+
 struct Packer<W: Write> {
     tar: Builder<W>,
+    first: u32,
     /// Files with several names, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
     bytes: u64,
 }
 
-fn header(stat: &Stat, kind: EntryType) -> Header {
+fn header(first: u32, stat: &Stat, kind: EntryType) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(stat.st_mode & 0o7777);
-    header.set_uid(stat.st_uid.into());
-    header.set_gid(stat.st_gid.into());
+    // Who is none of the container's users is nobody there.
+    let id = |id: u32| u64::from(id.checked_sub(first).unwrap_or(NOBODY));
+    header.set_uid(id(stat.st_uid));
+    header.set_gid(id(stat.st_gid));
     header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
     header.set_size(0);
     header
@@ -72,7 +78,7 @@ impl<W: Write> Packer<W> {
         if !name.as_os_str().is_empty() {
             let mut shown = name.as_os_str().to_owned();
             shown.push("/");
-            self.tar.append_data(&mut header(stat, EntryType::Directory), shown, io::empty())?;
+            self.tar.append_data(&mut header(self.first, stat, EntryType::Directory), shown, io::empty())?;
         }
         let mut names: Vec<OsString> = Vec::new();
         for entry in rustix::fs::Dir::read_from(dir)? {
@@ -102,7 +108,7 @@ impl<W: Write> Packer<W> {
                 if stat.st_nlink > 1 {
                     if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
                         let first = first.clone();
-                        return self.tar.append_link(&mut header(&stat, EntryType::Link), name, first);
+                        return self.tar.append_link(&mut header(self.first, &stat, EntryType::Link), name, first);
                     }
                     self.links.insert((stat.st_dev, stat.st_ino), name.to_owned());
                 }
@@ -115,7 +121,7 @@ impl<W: Write> Packer<W> {
 
     fn file(&mut self, file: File, stat: &Stat, name: &Path) -> io::Result<()> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let mut header = header(stat, EntryType::Regular);
+        let mut header = header(self.first, stat, EntryType::Regular);
         header.set_size(size);
         self.bytes += size;
         // A file that shrinks meanwhile is filled up: the archive has said how long it is.
@@ -123,7 +129,7 @@ impl<W: Write> Packer<W> {
     }
 
     fn link(&mut self, target: &[u8], stat: &Stat, name: &Path) -> io::Result<()> {
-        self.tar.append_link(&mut header(stat, EntryType::Symlink), name, Path::new(OsStr::from_bytes(target)))
+        self.tar.append_link(&mut header(self.first, stat, EntryType::Symlink), name, Path::new(OsStr::from_bytes(target)))
     }
 
     fn special(&mut self, kind: FileType, stat: &Stat, name: &Path) -> io::Result<()> {
@@ -134,7 +140,7 @@ impl<W: Write> Packer<W> {
             // Sockets mean nothing elsewhere.
             _ => return Ok(()),
         };
-        let mut header = header(stat, kind);
+        let mut header = header(self.first, stat, kind);
         header.set_device_major(rustix::fs::major(stat.st_rdev))?;
         header.set_device_minor(rustix::fs::minor(stat.st_rdev))?;
         self.tar.append_data(&mut header, name, io::empty())
@@ -149,6 +155,8 @@ pub(super) struct Unpacker<'a> {
     /// Whether links below the base lead on, inside of the root.
     pub(super) links: Links,
     pub(super) owners: Owners,
+    /// What is added to the IDs of owners.
+    pub(super) first: u32,
 }
 
 impl Unpacker<'_> {
@@ -261,8 +269,9 @@ impl Unpacker<'_> {
             Owners::Set(uid, gid) => Some((uid, gid)),
             Owners::Keep => Some((number(header.uid())?, number(header.gid())?)),
         };
+        let id = |id: u32| id.checked_add(self.first).ok_or(io::ErrorKind::InvalidData);
         if let Some((uid, gid)) = owner {
-            rustix::fs::chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::chownat(parent, name, Some(Uid::from_raw(id(uid)?)), Some(Gid::from_raw(id(gid)?)), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         if kind != EntryType::Symlink {
             // After the owner, whose change clears some of it. By descriptor: the container may put a link there at any time.

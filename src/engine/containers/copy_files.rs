@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::runtime::container::open_root;
+use crate::runtime::container::{ContainerRoot, open_root};
 use crate::sys::{Links, RootDir};
 
 use super::super::{Engine, Error};
@@ -26,6 +26,8 @@ pub struct CopyFiles {
 /// A path below a root, as it was written.
 struct Side<'a> {
     root: &'a RootDir,
+    /// What is added to the IDs of owners there.
+    first: u32,
     /// Without what leads nowhere; relative to the root.
     path: PathBuf,
     /// Whether it ended with a slash, or a slash and a dot: then it is a directory.
@@ -40,7 +42,11 @@ impl<'a> Side<'a> {
         let text = written.as_os_str().to_string_lossy();
         let content = text.ends_with("/.") || text == ".";
         let directory = content || text.ends_with('/');
-        Side { root, path: clean(written), directory, content, shown }
+        Side { root, first: 0, path: clean(written), directory, content, shown }
+    }
+
+    fn of_container(root: &'a ContainerRoot, path: &str, name: &str) -> Side<'a> {
+        Side { first: root.first_id(), ..Side::new(root.dir(), Path::new(path), format!("{name}:{path}")) }
     }
 
     /// Where a link at the end of the path leads, inside of the root; the path itself where there is none.
@@ -53,7 +59,7 @@ impl<'a> Side<'a> {
             let above = path.parent().unwrap_or(Path::new("")).to_owned();
             path = clean(&above.join(OsStr::from_bytes(target.to_bytes())));
         }
-        Ok(Side { root: self.root, path, directory: self.directory, content: self.content, shown: self.shown.clone() })
+        Ok(Side { path, shown: self.shown.clone(), ..*self })
     }
 
     /// What is there; `None` for nothing.
@@ -87,7 +93,7 @@ impl Engine {
     /// Copies what is at `path` of a container to this machine; gives the bytes of the files.
     pub fn copy_from_container(&self, info: &ContainerInfo, path: &str, to: &Path, flags: CopyFiles) -> Result<u64, Error> {
         let root = open_root(&info.dir).map_err(|source| info.failed("copy from", source))?;
-        let from = Side::new(root.dir(), Path::new(path), format!("{}:{path}", info.record.name));
+        let from = Side::of_container(&root, path, &info.record.name);
         let owners = if flags.archive { Owners::Keep } else { Owners::Caller };
         let host = host()?;
         let to = Side::new(&host, &absolute(to)?, to.display().to_string());
@@ -97,19 +103,20 @@ impl Engine {
     /// Writes what is at `path` of a container as a tar archive.
     pub fn archive_from_container(&self, info: &ContainerInfo, path: &str, flags: CopyFiles, out: &mut dyn Write) -> Result<(), Error> {
         let root = open_root(&info.dir).map_err(|source| info.failed("copy from", source))?;
-        let from = Side::new(root.dir(), Path::new(path), format!("{}:{path}", info.record.name));
+        let from = Side::of_container(&root, path, &info.record.name);
         let follow = flags.follow || from.directory;
         if from.kind(follow)?.is_none() {
             return from.refuse("is not there");
         }
         let name = if from.content { Path::new("") } else { from.name().map_or(Path::new(""), Path::new) };
-        pack(from.root, &from.path, name, follow, out).map(drop).map_err(from.failed("copy"))
+        pack(from.root, from.first, &from.path, name, follow, out).map(drop).map_err(from.failed("copy"))
     }
 
     /// Copies files of this machine to `path` of a container; gives their bytes.
     pub fn copy_to_container(&self, info: &ContainerInfo, from: &Path, path: &str, flags: CopyFiles) -> Result<u64, Error> {
         let root = open_root(&info.dir).map_err(|source| info.failed("copy to", source))?;
-        let to = Side::new(root.dir(), Path::new(path), format!("{}:{path}", info.record.name));
+        let _writing = root.write().map_err(Side::of_container(&root, path, &info.record.name).failed("copy to"))?;
+        let to = Side::of_container(&root, path, &info.record.name);
         let host = host()?;
         let from = Side::new(&host, &absolute(from)?, from.display().to_string());
         let owners = if flags.archive { Owners::Keep } else { Owners::Set(0, 0) };
@@ -119,11 +126,12 @@ impl Engine {
     /// Puts the files of a tar archive into the directory at `path` of a container.
     pub fn archive_to_container(&self, info: &ContainerInfo, archive: &mut dyn Read, path: &str) -> Result<(), Error> {
         let root = open_root(&info.dir).map_err(|source| info.failed("copy to", source))?;
-        let to = Side::new(root.dir(), Path::new(path), format!("{}:{path}", info.record.name));
+        let _writing = root.write().map_err(Side::of_container(&root, path, &info.record.name).failed("copy to"))?;
+        let to = Side::of_container(&root, path, &info.record.name);
         if to.kind(true)? != Some(FileType::Directory) {
             return to.refuse("is not a directory");
         }
-        let unpacker = Unpacker { root: to.root, base: &to.path, links: Links::Follow, owners: Owners::Keep };
+        let unpacker = Unpacker { root: to.root, base: &to.path, links: Links::Follow, owners: Owners::Keep, first: to.first };
         unpacker.unpack(archive).map_err(to.failed("copy to"))
     }
 }
@@ -169,10 +177,10 @@ fn copy(from: &Side<'_>, to: &Side<'_>, follow: bool, links: Links, owners: Owne
     std::thread::scope(|scope| {
         let packer = scope.spawn(move || {
             let mut writer = io::BufWriter::new(writer);
-            let packed = pack(from.root, &from.path, &name, follow, &mut writer);
+            let packed = pack(from.root, from.first, &from.path, &name, follow, &mut writer);
             packed.and_then(|bytes| writer.flush().map(|()| bytes))
         });
-        let unpacker = Unpacker { root: to.root, base: &base, links, owners };
+        let unpacker = Unpacker { root: to.root, base: &base, links, owners, first: to.first };
         let unpacked = unpacker.unpack(io::BufReader::new(reader));
         let packed = packer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (packed, unpacked) {
@@ -196,7 +204,7 @@ fn target(from: &Side<'_>, to: &Side<'_>, is_directory: bool) -> Result<(PathBuf
         Some(_) => Ok((parent(), named())),
         None if to.directory && !is_directory => to.refuse("is not there: the directory to copy a file into must be"),
         None => {
-            let above = Side { root: to.root, path: parent(), directory: true, content: false, shown: to.shown.clone() };
+            let above = Side { path: parent(), directory: true, content: false, shown: to.shown.clone(), ..*to };
             if above.kind(true)? != Some(FileType::Directory) {
                 return to.refuse("cannot be made: the directory above it is not there");
             }

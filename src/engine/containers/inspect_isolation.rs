@@ -30,7 +30,7 @@ pub(super) fn isolation(spec: &ContainerSpec) -> Map<String, Value> {
         "PidMode": mode(&namespaces.pid, ""),
         "IpcMode": ipc,
         "UTSMode": mode(&namespaces.uts, ""),
-        "UsernsMode": "",
+        "UsernsMode": if spec.users.is_some() { "auto" } else { "" },
         "CgroupnsMode": mode(&namespaces.cgroup, "private"),
         "CgroupParent": limits.parent.unwrap_or_default(),
         "BlkioWeight": limits.blkio_weight.unwrap_or(0),

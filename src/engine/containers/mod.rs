@@ -136,6 +136,8 @@ pub struct RunRequest {
     pub no_new_privileges: bool,
     /// Namespaces that it shares; other containers by the names that the user gave.
     pub namespaces: Namespaces,
+    /// Whether its users are none of the host's.
+    pub own_users: bool,
     /// The system call filter.
     pub seccomp: SeccompRequest,
     /// Options about security modules, for display.
@@ -214,6 +216,7 @@ impl RunRequest {
             cap_drop: Capabilities::NONE,
             no_new_privileges: false,
             namespaces: Namespaces::default(),
+            own_users: false,
             seccomp: SeccompRequest::Default,
             security_labels: Vec::new(),
             system_paths: SystemPaths::Masked,

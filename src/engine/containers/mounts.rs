@@ -370,7 +370,7 @@ pub(super) fn bind_path(mount: &MountSpec) -> Option<&PathBuf> {
     }
 }
 
-/// A bind mount with everything below it.
+/// A bind mount of what belongs to containers, with everything below it.
 pub(super) fn bind(source: impl Into<BindSource>, target: RootPath, is_file: bool, read_only: bool) -> MountSpec {
     MountSpec::Bind {
         source: source.into(),
@@ -379,7 +379,7 @@ pub(super) fn bind(source: impl Into<BindSource>, target: RootPath, is_file: boo
         read_only,
         recursive: true,
         propagation: Propagation::Private,
-        options: MountOptions::default(),
+        options: MountOptions { mapped: true, ..MountOptions::default() },
     }
 }
 
@@ -431,7 +431,8 @@ impl Engine {
                 }
                 let mount = match (record, subpath, path) {
                     (None, None, Some(path)) => bind(path, target.clone(), false, *read_only),
-                    (_, Some(subpath), Some(path)) => below(&path, subpath, target, *read_only)?,
+                    // The files of a directory that somebody named are not the volume's own.
+                    (record, Some(subpath), Some(path)) => below(&path, subpath, target, *read_only, record.is_none())?,
                     (_, Some(_), None) => {
                         let message = format!("the volume `{name}` is a file system of its own, of which no part can be mounted");
                         return Err(Error::Usage { message, hint: Some("leave `volume-subpath=` out".into()) });
@@ -448,7 +449,7 @@ impl Engine {
                 mode: *mode,
                 owner: *owner,
                 read_only: *read_only,
-                options: MountOptions { nosuid: true, nodev: true, noexec: !exec },
+                options: MountOptions { nosuid: true, nodev: true, noexec: !exec, mapped: false },
             },
         };
         Ok((mount, None))
@@ -474,7 +475,7 @@ impl Engine {
 }
 
 /// A part of a volume. No link in the volume leads out of it, also if another container with that volume changes it meanwhile: it is looked for again when it is mounted.
-fn below(volume: &Path, subpath: &RootPath, target: &RootPath, read_only: bool) -> Result<MountSpec, Error> {
+fn below(volume: &Path, subpath: &RootPath, target: &RootPath, read_only: bool, mapped: bool) -> Result<MountSpec, Error> {
     let shown = volume.join(subpath.relative());
     let failed = |source| Error::Io { action: "mount", path: shown.clone(), source };
     let root = RootDir::open(volume).map_err(failed)?;
@@ -482,7 +483,11 @@ fn below(volume: &Path, subpath: &RootPath, target: &RootPath, read_only: bool) 
     let stat = rustix::fs::fstat(&found).map_err(|errno| failed(errno.into()))?;
     let is_file = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
     let source = BindSource::Below { directory: volume.to_owned(), path: subpath.clone() };
-    Ok(bind(source, target.clone(), is_file, read_only))
+    let mut mount = bind(source, target.clone(), is_file, read_only);
+    if let MountSpec::Bind { options, .. } = &mut mount {
+        options.mapped = mapped;
+    }
+    Ok(mount)
 }
 
 fn is_empty(path: &Path) -> Result<bool, Error> {

@@ -171,7 +171,9 @@ impl Engine {
         if let Some(runtime) = &request.runtime {
             runtime.can_run(&sandbox).map_err(|why| unable(runtime, &why))?;
         }
+        let users = self.own_users(request, &network.request, &sandbox.process.user)?;
         let mut spec = self.spec(request, image, record, sandbox, network);
+        spec.users = users;
         spec.written.mounted_volumes = volumes;
         fault_point("container:prepared");
         container::create(&dir, &spec).map_err(|source| Error::Container { action: "make", name: record.name.clone(), source })

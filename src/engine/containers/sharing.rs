@@ -1,6 +1,9 @@
-//! Namespaces that a container shares, as the user names them.
+//! Namespaces that a container shares, as the user names them, and users that it does not share.
 
-use crate::runtime::{Namespaces, Sharing};
+use std::path::PathBuf;
+
+use crate::runtime::container::NetworkRequest;
+use crate::runtime::{Credentials, Namespaces, Sharing, Situation, UserRange, situation};
 
 use super::super::{Engine, Error};
 use super::RunRequest;
@@ -25,5 +28,43 @@ impl Engine {
             return Err(Error::Usage { message, hint: Some("leave one of them out".to_owned()) });
         }
         Ok(namespaces)
+    }
+
+    /// Where the host's IDs for users of its own are taken from, where the container has such.
+    pub(super) fn own_users(&self, request: &RunRequest, network: &NetworkRequest, user: &Credentials) -> Result<Option<PathBuf>, Error> {
+        if !request.own_users {
+            return Ok(None);
+        }
+        let usage = |message: String, hint: &str| Err(Error::Usage { message, hint: Some(hint.to_owned()) });
+        if situation() != Some(Situation::Root) {
+            let message = "only root of this machine gives containers users of their own".to_owned();
+            return usage(message, "leave `--userns` out: a container of an ordinary user is in a user namespace anyway");
+        }
+        let namespaces = &request.namespaces;
+        let shared = [
+            ("--privileged", request.privileged),
+            ("--runtime", request.runtime.is_some()),
+            ("--pid", namespaces.pid != Sharing::Own),
+            ("--ipc", matches!(namespaces.ipc, Sharing::Host | Sharing::Container(_)) || namespaces.ipc_shareable),
+            ("--uts", namespaces.uts != Sharing::Own),
+            (
+                "--network",
+                match network {
+                    NetworkRequest::None => false,
+                    NetworkRequest::Networks(endpoints) => endpoints.iter().any(|endpoint| endpoint.plan.carrier().is_some()),
+                    NetworkRequest::Host | NetworkRequest::Container { .. } => true,
+                },
+            ),
+        ];
+        if let Some((flag, _)) = shared.into_iter().find(|(_, shared)| *shared) {
+            let message = format!("a container with users of its own cannot have what this `{flag}` gives: it belongs to other users");
+            return usage(message, "leave one of them out, or say `--userns host`");
+        }
+        let ids = [user.uid, user.gid].into_iter().chain(user.additional_gids.iter().copied());
+        if let Some(id) = ids.max().filter(|id| *id >= UserRange::SIZE) {
+            let message = format!("a container with users of its own has {} of them, and no user or group {id}", UserRange::SIZE);
+            return usage(message, "name another user with `--user`, or say `--userns host`");
+        }
+        Ok(Some(self.options().run_dir.join("users")))
     }
 }

@@ -279,7 +279,7 @@ fn bind_file(source: PathBuf, target: &str) -> MountSpec {
         read_only: true,
         recursive: false,
         propagation: Propagation::Private,
-        options: MountOptions { nosuid: true, nodev: true, noexec: false },
+        options: MountOptions { nosuid: true, nodev: true, ..MountOptions::default() },
     }
 }
 
@@ -311,7 +311,7 @@ fn plan_mounts(
                 mode: 0o1777,
                 owner: (0, 0),
                 read_only: false,
-                options: MountOptions { nosuid: true, nodev: true, noexec: false },
+                options: MountOptions { nosuid: true, nodev: true, ..MountOptions::default() },
             }),
             ExecMountKind::Secret { id, env, file, required, mode, uid, gid } => {
                 let Some(secret) = environment.secrets.get(id) else {

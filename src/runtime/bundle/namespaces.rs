@@ -12,6 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::Error;
 use super::config::{Config, IdMapping, TimeOffset};
 use crate::runtime::error::Failure;
+use crate::runtime::users::become_root;
 use crate::sys::process::unshare;
 
 const CLONE_NEWTIME: libc::c_int = 0x80;
@@ -153,20 +154,6 @@ fn join(joined: &Joined) -> io::Result<()> {
     ];
     let kind = KNOWN.iter().find(|(flag, _)| *flag == joined.flag).map(|(_, kind)| *kind);
     Ok(move_into_link_name_space(joined.fd.as_fd(), kind)?)
-}
-
-/// Takes the IDs of root in the user namespace that this process has just entered.
-fn become_root() -> Result<(), Failure> {
-    let fail = || Failure::step::<rustix::io::Errno>("become", "root of the user namespace");
-    match rustix::thread::set_thread_groups(&[]) {
-        // Where groups are denied, those that there are mean nothing inside.
-        Err(rustix::io::Errno::PERM) => {}
-        other => other.map_err(fail())?,
-    }
-    let gid = rustix::fs::Gid::from_raw(0);
-    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail())?;
-    let uid = rustix::fs::Uid::from_raw(0);
-    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(fail())
 }
 
 /// Maps the IDs of the user namespace that the process `pid` has just made.

@@ -153,7 +153,7 @@ fn mounts(spec: &SandboxSpec, around: &Surroundings<'_>) -> Result<Vec<Mount>, E
     }
     for (one, source) in spec.mounts.iter().zip(around.sources) {
         let target = one.target().to_string();
-        let plain = MountOptions { nosuid: false, nodev: true, noexec: false };
+        let plain = MountOptions { nodev: true, ..MountOptions::default() };
         let (recursive, propagation, read_only, options) = match one {
             MountSpec::Bind { recursive, propagation, read_only, options, .. } => (*recursive, *propagation, *read_only, *options),
             MountSpec::Tmpfs { read_only, options, .. } => (false, Propagation::Private, *read_only, *options),

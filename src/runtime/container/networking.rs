@@ -15,12 +15,12 @@ use super::links::{self, Link, Linked};
 use super::state::{self, ContainerDir, State};
 use super::supervisor::StartError;
 use super::{ContainerSpec, Error, HostAddress, NetworkRequest, load_spec, load_state};
-use crate::runtime::NetworkMode;
 use crate::runtime::network::{
     self, Behind, BoundPort, Carrier, DNS_ADDRESS, EndpointRequest, EndpointState, Namespace, Network, NetworkPlan, Program, ResolvFlags,
     ResolvMode, Service, ServiceRequest, Settings, Userspace, builtin_id, carried_resolv_conf, host_address, hosts_file, is_for_us,
     name_servers, no_program, probe_tun, resolv_conf_of,
 };
+use crate::runtime::{NetworkMode, UserNamespace};
 
 /// A place on a network that a container is to have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +108,7 @@ impl Networked {
         dir: &ContainerDir,
         spec: &ContainerSpec,
         programs: &[Program],
+        users: Option<&UserNamespace>,
         warnings: &mut Vec<String>,
     ) -> Result<Networked, StartError> {
         let mut networked = Networked::default();
@@ -119,16 +120,17 @@ impl Networked {
                 let asked = endpoints.iter().find_map(|endpoint| endpoint.plan.carrier());
                 let made = match asked {
                     Some(carrier) => networked.carry_by(carrier, programs, &endpoints[0], spec),
-                    None => match own(endpoints, spec) {
+                    None => match own(endpoints, spec, users) {
                         Ok(namespace) => Ok(Kind::Own(Box::new(namespace))),
-                        Err(network::Error::Unavailable(why)) => networked.carry_instead(why, programs, endpoints, spec),
+                        // Users of its own can only use a network of their own.
+                        Err(network::Error::Unavailable(why)) if users.is_none() => networked.carry_instead(why, programs, endpoints, spec),
                         Err(error) => Err(error),
                     },
                 };
                 match made {
                     Ok(kind) => kind,
                     // A container that only wants to be on some network goes on with the host's.
-                    Err(network::Error::Unavailable(why)) if asked.is_none() && is_plain(endpoints, spec) => {
+                    Err(network::Error::Unavailable(why)) if asked.is_none() && users.is_none() && is_plain(endpoints, spec) => {
                         warnings.push(format!("{why}: using the host's network"));
                         Kind::Host
                     }
@@ -370,11 +372,11 @@ fn is_plain(endpoints: &[EndpointSpec], spec: &ContainerSpec) -> bool {
 }
 
 /// A namespace with all its places on networks.
-fn own(endpoints: &[EndpointSpec], spec: &ContainerSpec) -> Result<Namespace, network::Error> {
+fn own(endpoints: &[EndpointSpec], spec: &ContainerSpec, users: Option<&UserNamespace>) -> Result<Namespace, network::Error> {
     let even_cut_off = !is_plain(endpoints, spec);
     let open = |endpoint: &EndpointSpec| Network::open_as(&endpoint.run_dir, &endpoint.plan, even_cut_off);
     let networks = endpoints.iter().map(open).collect::<Result<Vec<Network>, network::Error>>()?;
-    let mut namespace = Namespace::make_on_only_thread()?;
+    let mut namespace = Namespace::make_on_only_thread(users.map(UserNamespace::network))?;
     for (network, endpoint) in networks.into_iter().zip(endpoints) {
         namespace.attach(network, &endpoint.request)?;
     }

@@ -63,6 +63,9 @@ pub struct ContainerSpec {
     /// Who runs it; `None` is our own runtime.
     #[serde(default)]
     pub runtime: Option<ForeignRuntime>,
+    /// Where IDs of the host are taken for users of its own ([`UserRange`](crate::runtime::UserRange)); `None` is the host's users.
+    #[serde(default)]
+    pub users: Option<PathBuf>,
 }
 
 /// What a container was made of, for display, and for what is made of the container.
@@ -181,6 +184,7 @@ impl ContainerSpec {
             ports: Vec::new(),
             names: NameSettings::default(),
             runtime: None,
+            users: None,
         }
     }
 }

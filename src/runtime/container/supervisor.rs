@@ -28,7 +28,7 @@ use super::streams::{Ends, Streams, null};
 use super::{ContainerSpec, Error, load_spec, pause, shared};
 use crate::runtime::foreign::{self, Guarded};
 use crate::runtime::network::Program;
-use crate::runtime::{self, Child, Isolation, SandboxIo, SandboxSpec, Sharing, launch, network};
+use crate::runtime::{self, Child, Isolation, SandboxIo, SandboxSpec, Sharing, UserNamespace, UserRange, launch, network};
 use crate::sys::{process, signals};
 
 /// What keeps a start from succeeding.
@@ -117,7 +117,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, programs: &[Program]) -> R
     let mut restarts = Restarts::new();
     loop {
         let began = Instant::now();
-        let Running { container, started_at, network, health } = running;
+        let Running { container, started_at, network, health, users: _users } = running;
         let (execs, dir_of) = (Execs::new(dir), dir.clone());
         let mut service = Service::of_container(container, clients, Container { spec: spec.clone(), execs, health, network, dir: dir_of });
         let ended = service.run();
@@ -198,6 +198,8 @@ struct Running {
     started_at: String,
     network: Networked,
     health: Option<Monitor>,
+    /// The host's IDs that are its users.
+    users: Option<UserRange>,
 }
 
 fn start(
@@ -210,7 +212,9 @@ fn start(
     let log = LogWriter::open(&dir.log(), spec.log)?;
     let mut sandbox = spec.sandbox.clone();
     let mut warnings = Vec::new();
-    let network = Networked::set_up(dir, spec, programs, &mut warnings)?;
+    let range = spec.users.as_deref().map(UserRange::take).transpose()?;
+    let users = range.as_ref().map(UserNamespace::make).transpose()?;
+    let network = Networked::set_up(dir, spec, programs, users.as_ref(), &mut warnings)?;
     sandbox.network = network.mode();
     network.tell_of_links(&mut sandbox.process.env);
     if sandbox.namespaces.pid == Sharing::Own && runtime::shares_processes() {
@@ -224,6 +228,7 @@ fn start(
     let mut io = SandboxIo::new(inner);
     io.netns = network.netns().map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
     io.shared = shared::open(dir, &sandbox.namespaces)?;
+    io.users = users;
     let child = launched(dir, spec, &sandbox, io, &ends)?;
     let (pid, cgroups) = (child.pid(), child.cgroups().to_vec());
     let container = Served::new(child, ends, spec.stdin, Some(listener), log)?;
@@ -244,7 +249,7 @@ fn start(
     chronicle::mounts(spec);
     journal(spec, "start", &[]);
     report(&Report::Started { pid, warnings });
-    Ok(Running { container, started_at, network, health })
+    Ok(Running { container, started_at, network, health, users: range })
 }
 
 /// Starts the container by its runtime.

@@ -30,7 +30,7 @@ pub(super) struct Staged {
 pub(super) fn mount(spec: &SandboxSpec, dir: &Path, shm: Option<OwnedFd>) -> Result<Staged, Failure> {
     let devices = spec.privileges == Privileges::Insecure;
     // While the mounts of the host have their propagation, so that what is to follow it does.
-    let root = mount_detached(&spec.rootfs, RootOptions { read_only: false, volatile: spec.volatile, devices })?;
+    let root = mount_detached(&spec.rootfs, RootOptions { read_only: false, volatile: spec.volatile, devices, users: None })?;
     let sources = world::detached(spec)?;
     let shm = match (&spec.namespaces.ipc, shm) {
         (Sharing::Host, _) => Some(clone_host_mount(Path::new("/dev/shm"), false).map_err(Failure::step("mount the host's", "/dev/shm"))?),

@@ -74,11 +74,12 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one that only has a loopback link, without starting a thread: for a process that has one and must keep it so (even a thread that was joined lingers for
-    /// an instant). After an error the thread may be in another network namespace than before.
-    pub fn make_on_only_thread() -> Result<Namespace, Error> {
+    /// Makes one that only has a loopback link (or takes `made`, which has no more), without starting a thread: for a process that has one and must keep it so (even a thread that
+    /// was joined lingers for an instant). After an error the thread may be in another network namespace than before.
+    pub fn make_on_only_thread(made: Option<BorrowedFd<'_>>) -> Result<Namespace, Error> {
         let own = own_netns()?;
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::kernel("make a network namespace")(errno.into()))?;
+        let entered = made.map_or_else(|| unshare(CloneFlags::CLONE_NEWNET), |made| setns(made, CloneFlags::CLONE_NEWNET));
+        entered.map_err(|errno| Error::kernel("make a network namespace")(errno.into()))?;
         let made = begin();
         setns(&own, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::kernel("return to the host's network namespace")(errno.into()))?;
         let (fd, inside) = made?;

@@ -1,0 +1,216 @@
+//! Users of a sandbox that are not the host's: a user namespace of its own for a sandbox of root.
+//!
+//! Root of the sandbox is then an ID that nobody has on the host, so what a process there may do, it may do to the sandbox alone. All other namespaces belong to that of the
+//! users. What the kernel grants to root of the host only (files shown as another user's, a namespace's IDs) is done by a **porter**: a process between the caller and init, which mounts
+//! what comes from outside, enters the user namespace, makes init as its sibling and ends. On disk nothing is the users': layers and volumes are shown as theirs, by mounts
+//! that map owners, and keep the IDs that they have in images.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{CapabilitySets, LinkNameSpaceType, capabilities, set_capabilities};
+
+use super::cgroup::Cgroup;
+use super::error::Failure;
+use super::world::{self, Outside};
+use super::{Error, Result, SandboxIo, SandboxSpec, credentials, init, launch};
+use crate::sys::mount_attr::map_owners;
+use crate::sys::process::{Cloned, clone_process, exit_now, reap};
+
+/// The first ID that is given to sandboxes, and the first that is not any more. Ordinary and subordinate users, and those of systemd's containers, end below
+/// (systemd's "Users, Groups, UIDs and GIDs"), and the IDs of foreign images begin above.
+const FIRST: u32 = 0x7000_0000;
+const END: u32 = 0x7ffe_0000;
+
+/// IDs of the host that one sandbox has, and nobody else as long as this lives.
+#[derive(Debug)]
+pub struct UserRange {
+    first: u32,
+    _lock: File,
+}
+
+impl UserRange {
+    /// How many users a sandbox has: those that an ordinary image names.
+    pub const SIZE: u32 = 65_536;
+
+    /// Takes a range that nobody has. `directory` is where all sandboxes of the host take theirs: a file for each range, which its owner has locked.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or all ranges are taken.
+    pub fn take(directory: &Path) -> Result<UserRange> {
+        let failed = |path: &Path| {
+            let step = format!("use `{}`", path.display());
+            move |source| Error::UserNamespace { step, source }
+        };
+        std::fs::create_dir_all(directory).map_err(failed(directory))?;
+        for first in (FIRST..END).step_by(Self::SIZE as usize) {
+            let path = directory.join(first.to_string());
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed(&path))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(UserRange { first, _lock: file }),
+                Err(Errno::WOULDBLOCK) => {}
+                Err(errno) => return Err(failed(&path)(errno.into())),
+            }
+        }
+        Err(Error::UserNamespace { step: "find IDs that nobody has".into(), source: Errno::USERS.into() })
+    }
+}
+
+/// A user namespace of a sandbox.
+#[derive(Debug)]
+pub struct UserNamespace {
+    users: OwnedFd,
+    /// A network namespace that belongs to it.
+    network: OwnedFd,
+    /// The host's ID of its root.
+    first: u32,
+}
+
+impl UserNamespace {
+    /// Makes one with these IDs, by a process that is gone when this returns. The caller must be root and have one thread.
+    pub fn make(range: &UserRange) -> Result<UserNamespace> {
+        let fail = |step: &str| {
+            let step = step.to_owned();
+            move |source: io::Error| Error::UserNamespace { step, source }
+        };
+        let (hold, held) = io::pipe().map_err(fail("make a pipe"))?;
+        let flags = (libc::CLONE_NEWUSER | libc::CLONE_NEWNET) as u64;
+        let pid = match clone_process(flags, None).map_err(fail("make it"))? {
+            Cloned::Child => {
+                drop(held);
+                // Until the other side is closed.
+                let _ = (&hold).read(&mut [0]);
+                exit_now(0)
+            }
+            Cloned::Parent { pid, .. } => pid,
+        };
+        let made = (|| {
+            for map in ["gid_map", "uid_map"] {
+                let path = format!("/proc/{pid}/{map}");
+                std::fs::write(&path, format!("0 {} {}", range.first, UserRange::SIZE)).map_err(fail(&format!("write {path}")))?;
+            }
+            let open = |kind: &str| {
+                let path = format!("/proc/{pid}/ns/{kind}");
+                rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(|errno| fail(&format!("open {path}"))(errno.into()))
+            };
+            Ok(UserNamespace { users: open("user")?, network: open("net")?, first: range.first })
+        })();
+        drop(held);
+        reap(pid).map_err(fail("end its first process"))?;
+        made
+    }
+
+    /// A network namespace without links that belongs to it.
+    pub fn network(&self) -> BorrowedFd<'_> {
+        self.network.as_fd()
+    }
+
+    /// Shows the files of a detached mount as those of its users.
+    pub(super) fn map(&self, mount: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+        map_owners(mount, self.users.as_fd(), recursive)
+    }
+
+    /// Lets this process write to files that are shown as those of its users: as their root, with all that root of the host may do.
+    pub(super) fn write_as_root(&self) -> std::result::Result<WritingAs, Failure> {
+        write_as(self.first).map_err(Failure::step("write as", self.first))
+    }
+}
+
+/// Until it is dropped, what this process writes is another user's.
+#[derive(Debug)]
+pub struct WritingAs(());
+
+/// Makes files that this process makes (it must be root and have one thread) those of the user and group of that number.
+pub(super) fn write_as(id: u32) -> io::Result<WritingAs> {
+    setfsuid(Uid::from_raw(id));
+    setfsgid(Gid::from_raw(id));
+    let guard = WritingAs(());
+    // The kernel has taken away what root may do to files (capabilities(7), "Effect of user ID changes").
+    let now = capabilities(None)?;
+    set_capabilities(None, CapabilitySets { effective: now.permitted, ..now })?;
+    Ok(guard)
+}
+
+impl Drop for WritingAs {
+    fn drop(&mut self) {
+        setfsuid(Uid::from_raw(0));
+        setfsgid(Gid::from_raw(0));
+    }
+}
+
+/// Makes the process that becomes init, in the user namespace of `io`; both processes return, init with what was mounted for it in `outside`. What goes wrong before there is
+/// an init is told to `status`.
+pub(super) fn clone_init(
+    spec: &SandboxSpec,
+    io: &mut SandboxIo,
+    cgroup: &mut Option<Cgroup>,
+    status: &OwnedFd,
+    outside: &mut Option<Outside>,
+) -> std::result::Result<Cloned, Failure> {
+    let fail = |error: io::Error| Failure::Clone { errno: error.raw_os_error().unwrap_or(libc::EIO) };
+    let (mut number, mut tell) = io::pipe().map_err(fail)?;
+    match clone_process(libc::CLONE_NEWNS as u64, None).map_err(fail)? {
+        Cloned::Parent { pid: porter, pidfd } => {
+            drop(tell);
+            let mut pid = [0; 4];
+            if number.read_exact(&mut pid).is_err() {
+                // It has said why, or was killed: its end is that of the sandbox.
+                return Ok(Cloned::Parent { pid: porter, pidfd });
+            }
+            reap(porter).map_err(fail)?;
+            let pid = u32::from_ne_bytes(pid);
+            // Its number is its own until it is reaped here.
+            let process = Pid::from_raw(pid.cast_signed()).ok_or(Failure::Clone { errno: libc::ESRCH })?;
+            let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(|errno| fail(errno.into()))?;
+            Ok(Cloned::Parent { pid, pidfd })
+        }
+        Cloned::Child => {
+            drop(number);
+            match carry(spec, io, cgroup) {
+                Ok((Cloned::Child, made)) => {
+                    *outside = Some(made);
+                    Ok(Cloned::Child)
+                }
+                Ok((Cloned::Parent { pid, .. }, _)) => exit_now(i32::from(tell.write_all(&pid.to_ne_bytes()).is_err())),
+                Err(failure) => init::fail(&failure, status),
+            }
+        }
+    }
+}
+
+/// The work of the porter.
+fn carry(spec: &SandboxSpec, io: &mut SandboxIo, cgroup: &mut Option<Cgroup>) -> std::result::Result<(Cloned, Outside), Failure> {
+    let copies = std::mem::take(&mut io.mount_fds);
+    let users = io.users.as_ref().ok_or(Failure::Invalid { spec: false })?;
+    let filesystems = world::filesystems(spec)?;
+    let outside = Outside::mount(spec, copies, filesystems, Some(users))?;
+    init::adjust_oom_score(spec.process.oom_score_adjust)?;
+    credentials::raise_hard_limits(&spec.process)?;
+    rustix::thread::move_into_link_name_space(users.users.as_fd(), Some(LinkNameSpaceType::User))
+        .map_err(Failure::step("enter", "the user namespace"))?;
+    let cloned = launch::clone_into(launch::namespaces(spec) | libc::CLONE_PARENT as u64, cgroup.as_mut())?;
+    Ok((cloned, outside))
+}
+
+/// Takes the IDs of root in the user namespace that this process has just entered.
+pub(super) fn become_root() -> std::result::Result<(), Failure> {
+    let fail = || Failure::step::<Errno>("become", "root of the user namespace");
+    match rustix::thread::set_thread_groups(&[]) {
+        // Where groups are denied, those that there are mean nothing inside.
+        Err(Errno::PERM) => {}
+        other => other.map_err(fail())?,
+    }
+    let gid = rustix::fs::Gid::from_raw(0);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail())?;
+    let uid = rustix::fs::Uid::from_raw(0);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(fail())
+}
