@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::netlink::NETFILTER;
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// The message is a request; every message of ours is.
@@ -33,6 +33,8 @@ const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 /// As large as the kernel makes its answers.
 const BUFFER: usize = 64 * 1024;
+/// The group of those who are told about links (rtnetlink(7)).
+const RTMGRP_LINK: u32 = 1;
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// One request under construction: a header, a fixed body, then attributes.
@@ -212,6 +214,14 @@ impl Netlink {
         // The kernel answers at once; waiting without end for an answer that some version leaves out would be worse than an error.
         rustix::net::sockopt::set_socket_timeout(&fd, rustix::net::sockopt::Timeout::Recv, Some(ANSWER_WITHIN))?;
         Ok(Netlink { fd, sequence: 0, buffer: vec![0; BUFFER] })
+    }
+
+    /// Opens a socket that becomes readable when a link comes, goes or changes. Reading it does not block.
+    pub fn watch_links() -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, RTMGRP_LINK))?;
+        Ok(fd)
     }
 
     /// Sends one request and waits until the kernel has done it.

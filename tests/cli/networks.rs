@@ -653,6 +653,51 @@ fn a_killed_supervisor_leaves_nothing_after_the_next_command() {
 }
 
 #[test]
+fn a_killed_service_is_started_anew_with_its_ports_and_names() {
+    on_a_host(|world| {
+        let kill_services = || sh("pkill -KILL -x --ns $$ --nslist net strake-net || true");
+        world.strake(["network", "create", "front"]).ok();
+        sleeper(world, "db", &["--network", "front"]);
+        sleeper(world, "web", &["--network", "front", "-p", "18080:80", "-p", "81/udp"]);
+        serve_tcp(world, "web", 80);
+        serve_udp(world, "web", 81);
+        let (ports, db) = (world.strake(["port", "web"]).ok().stdout, address(world, "front", "db"));
+        let free = host_port(world, "web", "81/udp");
+        for round in 0..3 {
+            kill_services();
+            let killed = std::time::Instant::now();
+            wait_for(&format!("{round}: the port"), 10, || ask("127.0.0.1:18080").is_some());
+            // At once the first time; whoever goes on killing waits.
+            assert!(round > 0 || killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+            assert!(outside(|| ask(&format!("{UPLINK}:18080"))).is_some(), "{round}");
+            assert!(ask_udp(&format!("127.0.0.1:{free}")), "{round}");
+            assert!(exec(world, "web", "nslookup -type=a db").stdout.contains(&db), "{round}");
+            assert_eq!(world.strake(["port", "web"]).ok().stdout, ports, "{round}");
+        }
+        assert_eq!(world.strake(["logs", "web"]).ok().stderr, "");
+        // Somebody else has taken the port: none is shown, the log says so, and it comes back with the port.
+        let other = loop {
+            kill_services();
+            if let Ok(other) = TcpListener::bind("0.0.0.0:18080") {
+                break other;
+            }
+        };
+        wait_for("no port", 10, || world.strake(["port", "web"]).ok().stdout.is_empty());
+        assert!(!world.strake(["ps"]).ok().stdout.contains("18080"));
+        wait_for("the log", 10, || {
+            let said = world.strake(["logs", "web"]).ok().stderr;
+            said.contains("strake: the process that serves") && said.contains("0.0.0.0:18080 (tcp)")
+        });
+        drop(other);
+        wait_for("the port, now that it is free", 10, || ask("127.0.0.1:18080").is_some());
+        assert_eq!(world.strake(["port", "web"]).ok().stdout, ports);
+        world.strake(["logs", "web"]).ok().says(&["are served again"]);
+        world.strake(["rm", "-f", "web", "db"]).ok();
+        assert_eq!(left(), "");
+    });
+}
+
+#[test]
 fn rules_of_other_programs_stay_and_a_firewall_is_named() {
     on_a_host(|world| {
         sh("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'");

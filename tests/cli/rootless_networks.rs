@@ -258,8 +258,6 @@ fn ports_are_published_without_root() {
 #[test]
 fn the_program_ends_with_the_container_however_that_ends() {
     on_a_host(|user| {
-        let pid_of =
-            |comm: &str| -> i32 { sh(&format!("pgrep -x -u 65534 --ns $$ --nslist net {comm} | head -n 1")).trim().parse().unwrap() };
         for program in PROGRAMS {
             user.has(&[program]);
             let begin = || {
@@ -277,13 +275,48 @@ fn the_program_ends_with_the_container_however_that_ends() {
             kill(supervisor);
             wait_for("the end of all programs", 20, || carriers().is_empty());
             user.strake(&["rm", "-f", "one"]).ok();
-            begin();
-            kill(pid_of("strake-net"));
-            wait_for("the end of all programs", 20, || carriers().is_empty());
-            user.strake(&["rm", "-f", "one"]).ok();
             // A command that cannot be executed.
             user.strake(&["run", "--rm", "localhost/busybox", "/nowhere"]).fails();
             wait_for("the end of all programs", 20, || carriers().is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_program_or_service_that_is_killed_is_started_anew() {
+    on_a_host(|user| {
+        outside(|| greet(TcpListener::bind((OUTSIDE, 7000)).unwrap()));
+        let pids = |comm: &str| sh(&format!("pgrep -u 65534 --ns $$ --nslist net '^{comm}' || true"));
+        for program in PROGRAMS {
+            user.has(&[program]);
+            user.strake(&["run", "-d", "--name", "web", "-p", "7080:80", "-p", "81", "localhost/busybox", "sleep", "1000"]).ok();
+            serve(user, "web");
+            let look = |user: &User| {
+                let links = user.strake(&["exec", "web", "sh", "-c", "ip addr show eth0 | grep -E 'ether|inet '"]).run().stdout;
+                links + &user.strake(&["ps", "--format", "{{.Ports}}"]).ok().stdout
+            };
+            let before = look(user);
+            for victim in ["strake-net", &program[..3]] {
+                let old = pids(victim);
+                kill(old.lines().last().unwrap().parse().unwrap());
+                wait_for(&format!("{program}: the link after the end of {victim}"), 10, || {
+                    !pids(victim).contains(old.trim()) && look(user) == before
+                });
+                wait_for(&format!("{program}: the port after the end of {victim}"), 10, || ask("127.0.0.1:7080").is_some());
+                let far = user.strake(&["exec", "web", "sh", "-c", &format!("{HEAR} {OUTSIDE} 7000")]).ok().stdout;
+                assert_eq!(far, format!("{UPLINK}\n"), "{program}: {victim}");
+            }
+            // Where that cannot be, nothing is shown that is not there, and the log says why.
+            user.has(&[]);
+            kill(pids(&program[..3]).lines().last().unwrap().parse().unwrap());
+            wait_for("what cannot be", 10, || !user.strake(&["ps"]).ok().stdout.contains("7080"));
+            assert_eq!(user.strake(&["port", "web"]).ok().stdout, "");
+            user.strake(&["logs", "web"]).ok().says(&["strake: the process that serves", program]);
+            user.has(&[program]);
+            wait_for("the port, now that it can be", 20, || ask("127.0.0.1:7080").is_some());
+            assert!(user.strake(&["ps"]).ok().stdout.contains("0.0.0.0:7080->80/tcp"));
+            user.strake(&["rm", "-f", "web"]).ok();
+            assert!(carriers().is_empty(), "{program}: {:?}", carriers());
         }
     });
 }

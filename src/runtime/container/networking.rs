@@ -4,21 +4,23 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Journal, Recorded};
 use super::links::{self, Link, Linked};
 use super::state::{self, ContainerDir, State};
-use super::supervisor::StartError;
+use super::supervisor::{StartError, chain};
 use super::{ContainerSpec, Error, HostAddress, NetworkRequest, load_spec, load_state};
 use crate::runtime::network::{
-    self, Behind, BoundPort, Carrier, DNS_ADDRESS, EndpointRequest, EndpointState, Namespace, Network, NetworkPlan, Program, ResolvFlags,
-    ResolvMode, Service, ServiceRequest, Settings, Userspace, builtin_id, carried_resolv_conf, host_address, hosts_file, is_for_us,
-    name_servers, no_program, probe_tun, resolv_conf_of,
+    self, Behind, BoundPort, Carrier, DNS_ADDRESS, EndpointRequest, EndpointState, Namespace, Network, NetworkPlan, Place, PortRequest,
+    Program, ResolvFlags, ResolvMode, Service, ServiceRequest, Settings, Userspace, builtin_id, carried_resolv_conf, host_address,
+    hosts_file, is_for_us, name_servers, no_program, probe_tun, resolv_conf_of,
 };
 use crate::runtime::{NetworkMode, UserNamespace};
 
@@ -90,9 +92,33 @@ enum Kind {
     /// That of another container.
     Joined(OwnedFd),
     Own(Box<Namespace>),
-    /// One that a program connects with the host's; the service has it.
-    Carried(Box<EndpointState>),
+    /// One that a program connects with the host's.
+    Carried(Box<Carried>),
 }
+
+/// What a program carries the packets of.
+#[derive(Debug)]
+struct Carried {
+    state: EndpointState,
+    place: Place,
+    netns: OwnedFd,
+    /// What was wanted of a program.
+    wanted: Userspace,
+}
+
+/// A service has ended that a container still wants.
+#[derive(Debug)]
+struct Lost {
+    /// When it is to be started anew.
+    next: Instant,
+    /// How long after that it is tried again.
+    wait: Duration,
+    /// Whether that it could not be was said.
+    told: bool,
+}
+
+/// How long a service has to live to be started anew at once, and how often it is tried where it cannot be.
+const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 /// A running container's network. Dropped in this order: who serves it, then all places on networks.
 #[derive(Debug, Default)]
@@ -100,6 +126,11 @@ pub(super) struct Networked {
     service: Option<Service>,
     kind: Kind,
     linked: Vec<Linked>,
+    /// The ports that the first service took: those after it take the same.
+    taken: Vec<PortRequest>,
+    /// When the service was started.
+    served_since: Option<Instant>,
+    lost: Option<Lost>,
 }
 
 impl Networked {
@@ -186,10 +217,15 @@ impl Networked {
 
     fn carry(&mut self, programs: Vec<Program>, endpoint: &EndpointSpec, spec: &ContainerSpec) -> Result<Kind, network::Error> {
         probe_tun().map_err(network::Error::Unavailable)?;
-        let behind = Behind::Program(Userspace { programs, mac: endpoint.request.mac });
+        let mut wanted = Userspace { programs, mac: endpoint.request.mac };
+        let behind = Behind::Program { wanted: wanted.clone(), again: None };
         let request = ServiceRequest { container: &spec.id, ports: &spec.ports, publish_at: None, behind };
         let service = Service::start(&request, &Settings::of_carried(spec.names.servers()))?;
-        let Some((place, _)) = service.place() else { return Err(network::Error::ServiceEnded) };
+        let Some((place, netns)) = service.place() else { return Err(network::Error::ServiceEnded) };
+        let netns = netns.try_clone_to_owned().map_err(network::Error::namespace)?;
+        let place = place.clone();
+        // Another program, should it come to that, makes the same link.
+        wanted.mac = Some(place.mac);
         let state = EndpointState {
             network: endpoint.plan.id.clone(),
             name: endpoint.plan.name.clone(),
@@ -200,8 +236,15 @@ impl Networked {
             mac: place.mac,
             link: network::CARRIED_LINK.to_owned(),
         };
-        self.service = Some(service);
-        Ok(Kind::Carried(Box::new(state)))
+        self.served(service);
+        Ok(Kind::Carried(Box::new(Carried { state, place, netns, wanted })))
+    }
+
+    fn served(&mut self, service: Service) {
+        if self.taken.is_empty() {
+            self.taken = service.ports().iter().map(|port| PortRequest::from(*port)).collect();
+        }
+        (self.service, self.served_since, self.lost) = (Some(service), Some(Instant::now()), None);
     }
 
     /// Starts the process that serves ports and names, or tells it what has changed; where there is nothing to serve there is none.
@@ -216,10 +259,76 @@ impl Networked {
             None => {
                 let publish_at = namespace.networks().find(|plan| !plan.internal).and_then(|plan| plan.publish_at);
                 // With no network that leads out there is nothing that could be published.
-                let ports = if settings.target.is_some() { &spec.ports[..] } else { &[] };
+                let wanted = if self.taken.is_empty() { &spec.ports } else { &self.taken };
+                let ports = if settings.target.is_some() { &wanted[..] } else { &[] };
                 let request = ServiceRequest { container: &spec.id, ports, publish_at, behind: Behind::Bridge(namespace.fd()) };
-                self.service = Some(Service::start(&request, &settings)?);
+                let service = Service::start(&request, &settings)?;
+                self.served(service);
                 Ok(())
+            }
+        }
+    }
+
+    /// What becomes readable when the service has ended.
+    pub(super) fn end_of_service(&self) -> Option<BorrowedFd<'_>> {
+        self.service.as_ref().map(Service::end)
+    }
+
+    /// The service has ended, by itself or by somebody else: it is to be started anew, at once unless it hardly began.
+    pub(super) fn service_ended(&mut self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let has_ended = |end: BorrowedFd<'_>| poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&now)).is_ok_and(|count| count > 0);
+        if !self.end_of_service().is_some_and(has_ended) {
+            return;
+        }
+        self.service = None;
+        let next = Instant::now().max(self.served_since.map_or_else(Instant::now, |since| since + WAITS[0]));
+        self.lost = Some(Lost { next, wait: WAITS[0], told: false });
+    }
+
+    /// How long until there is something to do.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.lost.as_ref().map(|lost| lost.next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Starts the service anew where it is time for that, and gives what the container's log should say of it.
+    pub(super) fn tick(&mut self, dir: &ContainerDir, spec: &ContainerSpec) -> Option<String> {
+        let Lost { wait, told, .. } = *self.lost.as_ref().filter(|lost| lost.next <= Instant::now())?;
+        let again = self.serve_again(spec);
+        let failure = again.as_ref().err().map(|error| chain(error));
+        if let Some(failure) = failure {
+            self.lost = Some(Lost { next: Instant::now() + wait, wait: (wait * 2).min(WAITS[1]), told: true });
+            if told {
+                return None;
+            }
+            self.record(dir);
+            return Some(format!(
+                "strake: the process that serves the container's ports and names has ended, and there is no other: {failure}\n"
+            ));
+        }
+        if !told {
+            return None;
+        }
+        self.record(dir);
+        Some("strake: the container's ports and names are served again\n".to_owned())
+    }
+
+    fn serve_again(&mut self, spec: &ContainerSpec) -> Result<(), network::Error> {
+        let Kind::Carried(carried) = &self.kind else { return self.serve(spec) };
+        let behind = Behind::Program { wanted: carried.wanted.clone(), again: Some((carried.netns.as_fd(), &carried.place)) };
+        let request = ServiceRequest { container: &spec.id, ports: &self.taken, publish_at: None, behind };
+        let service = Service::start(&request, &Settings::of_carried(spec.names.servers()))?;
+        self.served(service);
+        Ok(())
+    }
+
+    /// Puts on record what the container has now, for whoever asks.
+    fn record(&self, dir: &ContainerDir) {
+        if let Ok(State::Running { pid, start_ticks, boot_id, started_at, cgroups, restarts, .. }) = load_state(dir.path()) {
+            let (networks, ports) = (self.endpoints(), self.ports());
+            let state = State::Running { pid, start_ticks, boot_id, started_at, networks, ports, cgroups, restarts };
+            if let Err(error) = dir.write_state(&state) {
+                tracing::debug!(%error, "the container's state is not on record");
             }
         }
     }
@@ -232,7 +341,7 @@ impl Networked {
         let Kind::Own(namespace) = &mut self.kind else {
             // It has the host's network in place of one of its own, and keeps it until its next start, or one that cannot change.
             let same = match &self.kind {
-                Kind::Carried(state) => matches!(&wanted[..], [endpoint] if endpoint.plan.id == state.network),
+                Kind::Carried(carried) => matches!(&wanted[..], [endpoint] if endpoint.plan.id == carried.state.network),
                 _ => is_plain(wanted, spec),
             };
             return if same { Ok(()) } else { Err(StartError::NoOwnNetwork) };
@@ -250,11 +359,7 @@ impl Networked {
         }
         self.serve(spec).map_err(StartError::Network)?;
         self.write_files(dir, spec)?;
-        // Whoever asks sees it from here on.
-        if let Ok(State::Running { pid, start_ticks, boot_id, started_at, cgroups, restarts, .. }) = load_state(dir.path()) {
-            let (networks, ports) = (self.endpoints(), self.ports());
-            dir.write_state(&State::Running { pid, start_ticks, boot_id, started_at, networks, ports, cgroups, restarts })?;
-        }
+        self.record(dir);
         Ok(())
     }
 
@@ -271,10 +376,7 @@ impl Networked {
         match &self.kind {
             Kind::Joined(netns) => netns.as_fd().try_clone_to_owned().map(Some),
             Kind::Own(namespace) => namespace.fd().try_clone_to_owned().map(Some),
-            Kind::Carried(_) => {
-                let netns = self.service.as_ref().and_then(Service::place).map(|(_, netns)| netns.try_clone_to_owned());
-                netns.transpose()
-            }
+            Kind::Carried(carried) => carried.netns.try_clone().map(Some),
             Kind::Host | Kind::None => Ok(None),
         }
     }
@@ -282,7 +384,7 @@ impl Networked {
     pub(super) fn endpoints(&self) -> Vec<EndpointState> {
         match &self.kind {
             Kind::Own(namespace) => namespace.endpoints().cloned().collect(),
-            Kind::Carried(state) => vec![EndpointState::clone(state)],
+            Kind::Carried(carried) => vec![carried.state.clone()],
             _ => Vec::new(),
         }
     }
@@ -317,7 +419,7 @@ impl Networked {
             Kind::None => tell(spec, action, &builtin_id("none"), "none", "null"),
             Kind::Joined(_) => {}
             Kind::Own(namespace) => namespace.endpoints().for_each(|state| tell(spec, action, &state.network, &state.name, "bridge")),
-            Kind::Carried(state) => tell(spec, action, &state.network, &state.name, "bridge"),
+            Kind::Carried(carried) => tell(spec, action, &carried.state.network, &carried.state.name, "bridge"),
         }
     }
 
@@ -337,7 +439,8 @@ impl Networked {
                 });
                 (addresses.collect(), namespace.endpoints().next().map(|state| IpAddr::V4(state.gateway)))
             }
-            (Kind::Carried(state), _) => {
+            (Kind::Carried(carried), _) => {
+                let state = &carried.state;
                 write("resolv.conf", spec.names.resolv_conf_of_carried())?;
                 let addresses = [Some(IpAddr::V4(state.address.address)), state.ipv6.map(|net| IpAddr::V6(net.address))];
                 // What the host offers is at its own address: the gateway is the program's.

@@ -206,6 +206,8 @@ enum Source {
     Exec(usize),
     /// A probe of its health that has ended.
     Probe,
+    /// The end of the process that serves its ports and names.
+    Network,
 }
 
 /// What only a container has, and a command in it has not.
@@ -278,6 +280,11 @@ impl Service {
             if let (None, Some(Container { spec, health: Some(health), .. })) = (&self.ended, &mut self.container) {
                 health.tick(&Joined { process: &self.child, spec });
             }
+            if let (None, Some(Container { spec, network, dir, .. })) = (&self.ended, &mut self.container)
+                && let Some(words) = network.tick(dir, spec)
+            {
+                self.log.write(LogStream::Stderr, words.as_bytes());
+            }
             for source in self.wait() {
                 match source {
                     Source::Exit => self.on_exit(),
@@ -287,6 +294,7 @@ impl Service {
                     Source::Client(index) => self.on_client(index),
                     Source::Exec(index) => self.container.iter_mut().for_each(|container| container.execs.ended(index)),
                     Source::Probe => self.on_probe(),
+                    Source::Network => self.container.iter_mut().for_each(|container| container.network.service_ended()),
                 }
             }
             self.drop_the_gone();
@@ -336,6 +344,11 @@ impl Service {
                 polled.push(PollFd::new(probe, PollFlags::IN));
             }
         }
+        let end_of_service = self.container.as_ref().and_then(|container| container.network.end_of_service());
+        if let Some(end) = &end_of_service {
+            sources.push(Source::Network);
+            polled.push(PollFd::new(end, PollFlags::IN));
+        }
         // After the exit there is only what fits into the pipes, so everyone's backlog stays bounded.
         let hold = self.ended.is_none() && self.clients.iter().any(|client| client.starter && client.waiting() > STARTER_BACKLOG);
         if !hold {
@@ -345,9 +358,12 @@ impl Service {
             }
         }
         let linger = self.ended.map(|_| Duration::from_millis(100));
-        let health = || self.container.as_ref().and_then(|container| container.health.as_ref()).and_then(Monitor::due);
+        let due = || {
+            let container = self.container.as_ref()?;
+            [container.health.as_ref().and_then(Monitor::due), container.network.due()].into_iter().flatten().min()
+        };
         let timeout =
-            linger.or_else(health).map(|time| Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() });
+            linger.or_else(due).map(|time| Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() });
         // Interrupted or out of memory: the next round asks again.
         if poll(&mut polled, timeout.as_ref()).is_err() {
             return Vec::new();

@@ -84,6 +84,18 @@ pub struct BoundPort {
     pub host_port: u16,
 }
 
+impl From<BoundPort> for PortRequest {
+    /// What gives just this port again.
+    fn from(port: BoundPort) -> PortRequest {
+        PortRequest {
+            host_ip: Some(port.host_ip),
+            host_ports: Some((port.host_port, port.host_port)),
+            container_port: port.container_port,
+            protocol: port.protocol,
+        }
+    }
+}
+
 /// Reads `[[IP:][HOST[-LAST]]:]CONTAINER[-LAST][/PROTOCOL]`, or the same in words (`published=8080,target=80,protocol=udp`).
 ///
 /// # Errors

@@ -6,8 +6,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use nix::sched::{CloneFlags, setns};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socket_with, socketpair};
 use serde::{Deserialize, Serialize};
@@ -17,11 +19,14 @@ use crate::runtime::network::netns::{apply_settings, own_netns};
 use crate::runtime::network::userspace::{Addresses, Place, look};
 use crate::runtime::network::{Error, Ipv4Net};
 use crate::runtime::wire;
+use crate::sys::netlink::Netlink;
 use crate::sys::process::{Cloned, bring_loopback_up, clone_process, close_from, exit_now, unshare};
 use crate::sys::signals;
 
 /// Longer than any of its messages.
 const MAX_MESSAGE: usize = 4096;
+/// How long the link of an earlier program may take to go.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is wanted of it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -32,6 +37,8 @@ enum Wish {
     Socket { v6: bool, stream: bool },
     /// The sockets of a DNS server: for datagrams, and for connections.
     Dns,
+    /// A socket that tells of changes of links.
+    Watch,
     /// What the namespace has got.
     Look { own: Ipv4Net, gateway: std::net::Ipv4Addr },
 }
@@ -51,21 +58,31 @@ pub(super) struct Inside {
 }
 
 impl Inside {
-    /// Makes a network namespace, and the process in it. What this process starts from here on ends with that one. The process has one thread.
-    pub(super) fn begin() -> Result<Inside, Error> {
-        let step = || Error::kernel("make a network namespace");
+    /// Makes a network namespace, or enters the one that is `there`, and the process in it. What this process starts from here on ends with that one. The process has
+    /// one thread.
+    pub(super) fn begin(there: Option<BorrowedFd<'_>>) -> Result<Inside, Error> {
+        let step = || Error::kernel(if there.is_some() { "enter a network namespace" } else { "make a network namespace" });
         unshare(libc::CLONE_NEWPID).map_err(step())?;
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (ours, theirs) = pair.map_err(|errno| step()(errno.into()))?;
-        match clone_process(libc::CLONE_NEWNET as u64, None).map_err(step())? {
+        let new = if there.is_some() { 0 } else { libc::CLONE_NEWNET as u64 };
+        match clone_process(new, None).map_err(step())? {
             Cloned::Child => {
                 drop(ours);
-                let _ = close_from(3, &[theirs.as_fd()]);
                 let _ = rustix::thread::set_name(c"strake-inside");
                 // Orphans of the namespace are its children; nobody wants to know how they ended.
                 let _ = signals::ignore(nix::sys::signal::Signal::SIGCHLD);
-                let _ = bring_loopback_up();
-                apply_settings();
+                match there {
+                    // One that cannot enter does not serve, which is how the other side hears of it.
+                    Some(netns) if setns(netns, CloneFlags::CLONE_NEWNET).is_err() => exit_now(1),
+                    // The container has made its own settings since.
+                    Some(_) => {}
+                    None => {
+                        let _ = bring_loopback_up();
+                        apply_settings();
+                    }
+                }
+                let _ = close_from(3, &[theirs.as_fd()]);
                 serve(&theirs);
                 exit_now(0)
             }
@@ -97,6 +114,27 @@ impl Inside {
         match self.ask(Wish::Look { own: addresses.own, gateway: addresses.gateway })?.0 {
             Answer::Place(place) => Ok(place),
             _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// A socket that becomes readable when the links of the namespace change.
+    pub(super) fn watch(&self) -> io::Result<OwnedFd> {
+        self.descriptor(Wish::Watch)
+    }
+
+    /// Whether there is a program's link.
+    pub(super) fn is_carried(&self, addresses: Addresses) -> bool {
+        match self.look(addresses) {
+            Err(error) => error.raw_os_error() != Some(libc::ENODEV) && error.kind() != io::ErrorKind::UnexpectedEof,
+            Ok(_) => true,
+        }
+    }
+
+    /// Waits until the link of an earlier program, which was killed, has gone.
+    pub(super) fn wait_for_room(&self, addresses: Addresses) {
+        let begun = Instant::now();
+        while self.is_carried(addresses) && begun.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -162,6 +200,7 @@ fn grant(wish: Wish) -> io::Result<(Answer, Vec<OwnedFd>)> {
             let (datagrams, listener) = dns_sockets()?;
             (Answer::Done, vec![datagrams.into(), listener.into()])
         }
+        Wish::Watch => (Answer::Done, vec![Netlink::watch_links()?]),
         Wish::Look { own, gateway } => (Answer::Place(look(Addresses { own, gateway })?), Vec::new()),
     })
 }

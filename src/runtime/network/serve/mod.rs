@@ -9,7 +9,9 @@
 //! ```
 //!
 //! Where a program carries the container's packets (`userspace`), the service makes the namespace, starts the program, and has a process inside (`inside.rs`) that makes
-//! its sockets there. Build steps have such a service as well, without ports: as they are started by a process with threads, that one is this binary again.
+//! its sockets there. When the program ends, so does the service. Build steps have such a service as well, without ports: as they are started by a process with threads, that one is this binary again.
+//!
+//! Whoever killed it or the program: the supervisor hears of its end, and starts another with the same ports (`container/networking.rs`).
 //!
 //! It stays in the host's network namespace, where the ports and the other DNS servers are, and reaches the container over the bridge, or by sockets from inside. It ends with the supervisor,
 //! however that ends, and with it its ports, its tables and its sockets.
@@ -90,7 +92,12 @@ pub enum Behind<'a> {
     /// A bridge; this is the container's network namespace.
     Bridge(BorrowedFd<'a>),
     /// A program, in a namespace that the service makes.
-    Program(Userspace),
+    Program {
+        /// What is wanted of it.
+        wanted: Userspace,
+        /// The namespace of an earlier service, and what it had got there.
+        again: Option<(BorrowedFd<'a>, &'a Place)>,
+    },
 }
 
 /// What the service says.
@@ -142,7 +149,8 @@ impl Service {
                 drop(control);
                 let _ = match &request.behind {
                     Behind::Bridge(netns) => close_from(3, &[theirs.as_fd(), netns.as_fd()]),
-                    Behind::Program(_) => close_from(3, &[theirs.as_fd()]),
+                    Behind::Program { again: None, .. } => close_from(3, &[theirs.as_fd()]),
+                    Behind::Program { again: Some((netns, _)), .. } => close_from(3, &[theirs.as_fd(), netns.as_fd()]),
                 };
                 let _ = rustix::thread::set_name(c"strake-net");
                 run::run(request, settings, &theirs);
@@ -150,7 +158,7 @@ impl Service {
             }
             Cloned::Parent { pid, pidfd } => {
                 drop(theirs);
-                let has_children = matches!(request.behind, Behind::Program(_));
+                let has_children = matches!(request.behind, Behind::Program { .. });
                 Service { control, pid, pidfd, ports: Vec::new(), place: None, has_children }.begun()
             }
         }
@@ -185,6 +193,11 @@ impl Service {
     /// What the container got, and its network namespace, where a program carries its packets.
     pub fn place(&self) -> Option<(&Place, BorrowedFd<'_>)> {
         self.place.as_ref().map(|(place, netns)| (place, netns.as_fd()))
+    }
+
+    /// What becomes readable when it has ended.
+    pub fn end(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// The ports that it has taken.
@@ -240,7 +253,7 @@ pub fn service_main() {
     let _ = crate::sys::signals::ignore(nix::sys::signal::Signal::SIGPIPE);
     let Ok(control) = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3) else { return };
     let Ok(Some((wanted, settings))) = listen::<(Userspace, Settings)>(&control) else { return };
-    let request = ServiceRequest { container: "", ports: &[], publish_at: None, behind: Behind::Program(wanted) };
+    let request = ServiceRequest { container: "", ports: &[], publish_at: None, behind: Behind::Program { wanted, again: None } };
     run::run(&request, &settings, &control);
 }
 

@@ -1,4 +1,4 @@
-//! The life of the service: it takes the ports, then waits for everything at once.
+//! The life of the service: it takes the ports, then waits for everything at once, until the supervisor or the program that carries the container's packets is gone.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -29,13 +29,14 @@ const PORT: u8 = 1;
 const RELAY: u8 = 2;
 const SESSION: u8 = 3;
 const DNS: Kinds = Kinds { datagrams: 4, listener: 5, passed: 6, client: 7 };
+const LINKS: u8 = 8;
 
 /// How much is passed on at once, in bytes.
 const BUFFER: usize = 64 << 10;
 /// Connections that are taken before it is somebody else's turn.
 const TURNS: usize = 64;
 
-/// Serves until the supervisor is gone.
+/// Serves until the supervisor or the program is gone.
 pub(super) fn run(request: &ServiceRequest<'_>, settings: &Settings, control: &OwnedFd) {
     if let Ok(null) = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()) {
         // Whoever waits for the supervisor's word does not wait for ours.
@@ -79,6 +80,8 @@ struct Work {
     reach: Reach,
     starting: Option<(Starting, Addresses)>,
     place: Option<Place>,
+    /// Tells of changes of the container's links, where one of them is a program's.
+    links: Option<Watched<OwnedFd>>,
     ports: Vec<(BoundPort, Watched<OwnedFd>)>,
     tables: Option<PortTables>,
     settings: Settings,
@@ -112,11 +115,18 @@ impl Work {
                 }
                 (namespace.try_clone_to_owned().map_err(failed())?, Reach::Bridge)
             }
-            Behind::Program(wanted) => {
-                let inside = Inside::begin()?;
+            Behind::Program { wanted, again } => {
+                let inside = Inside::begin(again.map(|(netns, _)| netns))?;
                 let namespace = inside.namespace().map_err(Error::namespace)?;
                 userspace::bind(&namespace)?;
-                let addresses = Addresses::choose()?;
+                let addresses = match again {
+                    Some((_, place)) => {
+                        let before = Addresses::of(place);
+                        inside.wait_for_room(before);
+                        before
+                    }
+                    None => Addresses::choose()?,
+                };
                 let program = wanted.programs.first().ok_or(Error::ServiceEnded)?;
                 starting = Some((Starting::new(program, addresses, wanted.mac)?, addresses));
                 (namespace, Reach::Inside(inside))
@@ -129,6 +139,7 @@ impl Work {
             reach,
             starting,
             place: None,
+            links: None,
             ports,
             tables,
             settings: Settings::default(),
@@ -175,7 +186,7 @@ impl Work {
     /// Waits until the program carries packets, where there is one; where it cannot, the next one is tried.
     fn connect(&mut self, behind: &Behind<'_>) -> Result<Report, Error> {
         let ports = self.ports.iter().map(|(port, _)| *port).collect();
-        let (Some((starting, addresses)), Behind::Program(wanted)) = (self.starting.take(), behind) else {
+        let (Some((starting, addresses)), Behind::Program { wanted, .. }) = (self.starting.take(), behind) else {
             return Ok(Report::Ready { ports, place: None });
         };
         let mut outcome = starting.wait();
@@ -187,7 +198,10 @@ impl Work {
         }
         outcome?;
         if let Reach::Inside(inside) = &self.reach {
-            let place = inside.look(addresses).map_err(Error::kernel("look at the container's link"))?;
+            let looked = || Error::kernel("look at the container's link");
+            let links = Watched::reading(inside.watch().map_err(looked())?, Token::new(LINKS, 0), &self.poller);
+            self.links = Some(links.map_err(looked())?);
+            let place = inside.look(addresses).map_err(looked())?;
             self.settings.target = Some(target(&place));
             self.place = Some(place);
         }
@@ -225,11 +239,23 @@ impl Work {
                     if tell(control, &report, None).is_err() {
                         return;
                     }
+                } else if token.kind == LINKS {
+                    if self.program_has_ended() {
+                        return;
+                    }
                 } else {
                     self.on_event(token, events);
                 }
             }
         }
+    }
+
+    /// Whether the program has ended, now that some link has changed: its own goes with it.
+    fn program_has_ended(&mut self) -> bool {
+        let (Some(links), Some(place), Reach::Inside(inside)) = (&self.links, &self.place, &self.reach) else { return false };
+        // What is told is not read: how the links are now is what counts.
+        while rustix::net::recv(&links.io, &mut self.buffer[..], rustix::net::RecvFlags::empty()).is_ok() {}
+        !inside.is_carried(Addresses::of(place))
     }
 
     fn on_event(&mut self, token: Token, events: Interest) {

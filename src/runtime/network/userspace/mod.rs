@@ -137,6 +137,11 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
+    /// Those that a namespace had before.
+    pub(super) fn of(place: &Place) -> Addresses {
+        Addresses { own: place.address, gateway: place.gateway }
+    }
+
     /// Those of a network that this host has nothing in.
     pub(super) fn choose() -> Result<Addresses, Error> {
         let mut taken = Vec::new();
@@ -154,11 +159,11 @@ impl Addresses {
     }
 }
 
-/// What the namespace of the calling process has got.
+/// What the namespace of the calling process has got; `ENODEV` where it has no link of a program.
 pub(super) fn look(addresses: Addresses) -> std::io::Result<Place> {
     let mut netlink = Netlink::route()?;
     let all = links::links(&mut netlink)?;
-    let link = all.iter().find(|link| link.name == CARRIED_LINK).ok_or(std::io::ErrorKind::NotFound)?;
+    let link = all.iter().find(|link| link.name == CARRIED_LINK).ok_or(rustix::io::Errno::NODEV)?;
     let found = links::addresses(&mut netlink)?.into_iter().find(|(index, _)| *index == link.index).map(|(_, net)| net);
     let ipv6 = std::fs::read_to_string("/proc/thread-self/net/if_inet6").ok().and_then(|text| global_ipv6(&text));
     let address = found.unwrap_or(Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0));
