@@ -217,12 +217,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and versions go to standard output and are no failure; clap knows which is which.
             let _ = error.print();
-            if error.use_stderr()
-                && std::env::args_os().nth(1).is_some_and(|command| ["run", "exec", "create"].iter().any(|known| command == *known))
-            {
-                return ExitCode::from(commands::run::FAILED);
-            }
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return ExitCode::from(usage_code(&error));
         }
     };
     let level = if arguments.debug { Some(trace::LogLevel::Debug) } else { arguments.log_level };
@@ -300,6 +295,26 @@ pub fn main() -> ExitCode {
         Command::Registry(args) => commands::registry::run(&arguments.global, args),
         Command::Login(args) => commands::login::login(&arguments.global, args),
         Command::Logout(args) => commands::login::logout(&arguments.global, args),
+    }
+}
+
+/// Flags that Docker takes with any word, which it refuses only when it does the work.
+const REFUSED_LATE: [&str; 3] = ["--signal", "--restart", "--type"];
+
+/// The exit status for a command line that makes no sense: Docker's 125 where a container would have had the others, and its 1 where it looks at the word itself.
+fn usage_code(error: &clap::Error) -> u8 {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let mut words = std::env::args_os().skip(1).skip_while(|word| word.as_encoded_bytes().starts_with(b"-"));
+    let mut command = words.next();
+    if command.as_ref().is_some_and(|command| command == "container") {
+        command = words.next();
+    }
+    let starts_something = command.is_some_and(|command| ["run", "exec", "create"].iter().any(|known| command == *known));
+    let is_value = matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation);
+    match error.get(ContextKind::InvalidArg) {
+        _ if error.use_stderr() && starts_something => commands::run::FAILED,
+        Some(ContextValue::String(flag)) if is_value && REFUSED_LATE.iter().any(|known| flag.starts_with(known)) => 1,
+        _ => u8::try_from(error.exit_code()).unwrap_or(2),
     }
 }
 

@@ -127,12 +127,26 @@ impl Error {
     }
 }
 
+/// The step at which a place for a mount is looked for.
+pub(super) const OPEN_MOUNT_POINT: &str = "open the mount point";
+/// The step at which the device is opened that covers what containers must not see.
+pub(super) const OPEN_TO_MASK: &str = "cover files of the host by";
+
 fn setup_hint(step: &str, source: &io::Error) -> Option<String> {
     if step.contains("overlay") && source.raw_os_error() == Some(libc::EPERM) {
         return Some("this kernel refuses overlayfs in a user namespace; 5.11 or newer is needed".into());
     }
     if step.contains("the limit") && source.raw_os_error() == Some(libc::EPERM) {
         return Some("only root may raise a hard limit: give one that is not above this process's own (`ulimit -H`)".into());
+    }
+    if step == OPEN_MOUNT_POINT && source.raw_os_error() == Some(libc::EPERM) {
+        return Some(
+            "nothing can be mounted on `/proc` and below, where it could change what the container sees of itself: choose another place"
+                .into(),
+        );
+    }
+    if step == OPEN_TO_MASK && source.raw_os_error() == Some(libc::ENOENT) {
+        return Some("what is mounted on `/dev` lacks the devices that every container has: choose another place".into());
     }
     if source.raw_os_error() == Some(libc::EPERM) {
         return Some("the surrounding container forbids it; it needs CAP_SYS_ADMIN and a filter that allows mount".into());

@@ -60,13 +60,19 @@ pub(super) struct Change {
     pub(super) propagation: u64,
     /// Whether mounts below are changed as well.
     pub(super) recursive: bool,
+    /// `MOUNT_ATTR_*` to set of the mount alone, whatever is below.
+    pub(super) top: u64,
 }
 
 /// Changes a detached mount; attaches it in any case by way of `attach`. Where there is no `mount_setattr` (before Linux 5.12), it is changed after that, and
 /// mounts below it keep their attributes.
 pub(super) fn change_and_attach(mount: BorrowedFd<'_>, change: Change, attach: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    let Change { set, propagation, recursive } = change;
-    match mount_setattr(mount, MountChange { set, clear: 0, propagation, recursive }) {
+    let Change { set, propagation, recursive, top } = change;
+    let changed = mount_setattr(mount, MountChange { set, clear: 0, propagation, recursive }).and_then(|()| match top {
+        0 => Ok(()),
+        set => mount_setattr(mount, MountChange { set, ..MountChange::default() }),
+    });
+    match changed {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             attach()?;
             change_attached(mount, change)
@@ -90,7 +96,7 @@ fn change_attached(mount: BorrowedFd<'_>, change: Change) -> io::Result<()> {
     // (in the numbers of statvfs(3), again the same) are kept.
     const SHARED: u64 = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
     let now = rustix::fs::fstatvfs(mount)?.f_flag.bits() & SHARED;
-    let flags = MountFlags::BIND | MountFlags::from_bits_retain((now | change.set) as u32);
+    let flags = MountFlags::BIND | MountFlags::from_bits_retain((now | change.set | change.top) as u32);
     Ok(rustix::mount::mount_remount(path.as_str(), flags, "")?)
 }
 

@@ -64,7 +64,7 @@ pub(super) fn mount_detached(rootfs: &RootfsMount, options: RootOptions<'_>) -> 
 fn bind(source: &Path, options: RootOptions<'_>) -> Result<Detached, Failure> {
     let mount = clone_host_mount(source, true).map_err(Failure::step("bind", source.display()))?;
     options.users.map_or(Ok(()), |users| users.map(mount.as_fd(), false)).map_err(Failure::step(MAP_OWNERS, source.display()))?;
-    Ok(Detached { mount, change: Change { set: attributes(options), propagation: libc::MS_PRIVATE, recursive: true } })
+    Ok(Detached { mount, change: Change { set: attributes(options), propagation: libc::MS_PRIVATE, recursive: true, top: 0 } })
 }
 
 fn attributes(options: RootOptions<'_>) -> u64 {

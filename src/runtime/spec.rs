@@ -352,6 +352,9 @@ pub struct MountOptions {
     /// Whether a sandbox with users of its own ([`SandboxIo::users`](super::SandboxIo::users)) sees the files as theirs: right for what belongs to sandboxes alone.
     #[serde(default)]
     pub mapped: bool,
+    /// Where writes are refused, mounts that came along below take them all the same.
+    #[serde(default)]
+    pub writable_below: bool,
 }
 
 /// A device of the host.

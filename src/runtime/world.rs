@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use super::devices;
-use super::error::Failure;
+use super::error::{Failure, OPEN_MOUNT_POINT, OPEN_TO_MASK};
 use super::mounts::{
     Change, Target, TargetLinks, attach, change_and_attach, clone_host_mount, clone_mount, descriptor_path, mount_new, new_filesystem,
 };
@@ -211,7 +211,7 @@ fn mount_hosts(root: &RootDir, path: &RootPath, set: u64) -> Result<(), Failure>
     let fail = || Failure::step("mount the host's", path);
     let copy = clone_host_mount(&path.to_path_buf(), true).map_err(fail())?;
     let target = Target { root, path, links: TargetLinks::Refuse }.open().map_err(fail())?;
-    let change = Change { set, propagation: libc::MS_PRIVATE, recursive: true };
+    let change = Change { set, propagation: libc::MS_PRIVATE, recursive: true, top: 0 };
     change_and_attach(copy.as_fd(), change, || attach(copy.as_fd(), target.as_fd())).map_err(fail())
 }
 
@@ -266,7 +266,9 @@ fn change_of(mount: &MountSpec, nodev: bool) -> Change {
         Propagation::Slave => libc::MS_SLAVE,
         Propagation::Shared => libc::MS_SHARED,
     };
-    Change { set: attributes(*options, *read_only, nodev), propagation, recursive: *recursive }
+    let sealed_above = *read_only && options.writable_below;
+    let top = if sealed_above { MOUNT_ATTR_RDONLY } else { 0 };
+    Change { set: attributes(*options, *read_only && !sealed_above, nodev), propagation, recursive: *recursive, top }
 }
 
 /// Makes one mount of the spec.
@@ -286,7 +288,7 @@ fn apply(root: &RootDir, spec: &SandboxSpec, mount: &MountSpec, sources: &mut So
         }
         other => other,
     };
-    let at = at.map_err(Failure::step("open the mount point", path))?;
+    let at = at.map_err(Failure::step(OPEN_MOUNT_POINT, path))?;
     let attach = || attach(detached.as_fd(), at.as_fd());
     let done = if change == Change::default() { attach() } else { change_and_attach(detached.as_fd(), change, attach) };
     done.map_err(Failure::step("mount on", path))
@@ -321,13 +323,13 @@ fn select(source: Detached, subpath: &RootPath, writable: bool) -> Result<Detach
     let inner = Target { root: &root, path: subpath, links: TargetLinks::Follow }.open().map_err(fail())?;
     let mount = clone_mount(inner.as_fd(), Path::new(""), false).map_err(fail())?;
     let set = if writable { MOUNT_ATTR_NODEV } else { MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV };
-    Ok(Detached { mount, change: Change { set, propagation: libc::MS_PRIVATE, recursive: false } })
+    Ok(Detached { mount, change: Change { set, propagation: libc::MS_PRIVATE, recursive: false, top: 0 } })
 }
 
 fn mask(root: &RootDir) -> Result<(), Failure> {
     make_read_only(root, &READ_ONLY.map(RootPath::new), TargetLinks::Refuse)?;
     let null = RootPath::new("/dev/null");
-    let null = Target { root, path: &null, links: TargetLinks::Refuse }.open().map_err(Failure::step("open", &null))?;
+    let null = Target { root, path: &null, links: TargetLinks::Refuse }.open().map_err(Failure::step(OPEN_TO_MASK, &null))?;
     let paths: Vec<_> = MASKED.iter().map(RootPath::new).chain(thermal_throttles()).collect();
     cover(root, &paths, TargetLinks::Refuse, null.as_fd())
 }
@@ -338,7 +340,7 @@ pub(super) fn make_read_only(root: &RootDir, paths: &[RootPath], links: TargetLi
         let Some(at) = open_if_there(root, path, links)? else { continue };
         let fail = || Failure::step("make read-only", path);
         let copy = clone_mount(at.as_fd(), Path::new(""), true).map_err(fail())?;
-        let change = Change { set: SYSTEM_READ_ONLY, propagation: 0, recursive: true };
+        let change = Change { set: SYSTEM_READ_ONLY, propagation: 0, recursive: true, top: 0 };
         change_and_attach(copy.as_fd(), change, || attach(copy.as_fd(), at.as_fd())).map_err(fail())?;
     }
     Ok(())

@@ -139,12 +139,20 @@ pub fn resolve_by(tree: &dyn Tree, path: &RootPath, last: LastLink, mut followed
     let mut done = RootPath::root();
     let mut todo: Vec<OsString> = path.components().rev().map(OsStr::to_owned).collect();
     let mut links = 0;
+    // How many of the last components are not there: nothing is below them either, so that nobody need look.
+    let mut missing = 0usize;
     while let Some(name) = todo.pop() {
         if name == ".." {
             done = done.parent().unwrap_or_else(RootPath::root);
+            missing = missing.saturating_sub(1);
             continue;
         }
         let next = done.join(&name);
+        if missing > 0 {
+            missing += 1;
+            done = next;
+            continue;
+        }
         let is_last = todo.is_empty();
         let follow = !is_last || last == LastLink::Follow;
         match tree.metadata(&next)? {
@@ -161,7 +169,10 @@ pub fn resolve_by(tree: &dyn Tree, path: &RootPath, last: LastLink, mut followed
                 // Kept in pieces and not cleaned: `..` after a link means the parent of where the link leads.
                 todo.extend(pieces(&target).rev().map(OsStr::to_owned));
             }
-            _ => done = next,
+            found => {
+                missing = usize::from(found.is_none());
+                done = next;
+            }
         }
     }
     Ok(done)

@@ -156,6 +156,7 @@ fn what_is_out_of_range_is_refused_before_a_container_is_made() {
     let Some(world) = world() else { return };
     let there = std::thread::available_parallelism().unwrap().get();
     let above = (there + 1000).to_string();
+    let deep = "/x".repeat(50_000);
     let refused: &[(&[&str], &str)] = &[
         (&["-m", "5m"], "less than 6m"),
         (&["--memory-reservation", "5m"], "less than 6m"),
@@ -164,7 +165,13 @@ fn what_is_out_of_range_is_refused_before_a_container_is_made() {
         (&["--memory-swap", "64m"], "--memory-swap needs --memory"),
         (&["--cpus", &above], "above the number of processors"),
         (&["--cpus", "-1"], "--cpus"),
-        (&["-w", "relative"], "not an absolute path"),
+        (&["-w", "relative"], "the working directory 'relative' is invalid, it needs to be an absolute path"),
+        (&["-w", &deep], "longer than a path may be"),
+        (&["--mount", "type=volume,src=v,dst=/x,volume-subpath=../y"], "not a relative path within the volume"),
+        (&["--mount", "type=volume,src=v,dst=/x,volume-subpath=/y"], "not a relative path within the volume"),
+        (&["--mount", "type=volume,dst=/x,volume-subpath=nothing"], "nothing"),
+        (&["-v", "/proc"], "nothing can be mounted on `/proc`"),
+        (&["-v", "/dev"], "choose another place"),
         (&["-u", "2147483648"], "2147483648"),
         (&["-u", "0:2147483648"], "2147483648"),
         (&["-u", "-1"], "-1"),
@@ -180,6 +187,11 @@ fn what_is_out_of_range_is_refused_before_a_container_is_made() {
         done.says(&[told]);
     }
     assert_eq!(world.strake(["ps", "-aq"]).ok().stdout, "");
+    assert_eq!(world.strake(["volume", "ls", "-q"]).ok().stdout, "", "nothing is left of what failed");
+    // What can be is made in no time, however deep.
+    let done = world.strake(["run", "--rm", "-w", &"/x".repeat(2000), "localhost/busybox", "sh", "-c", "pwd | wc -c"]).ok();
+    assert_eq!(done.stdout, "4001\n");
+    assert!(done.elapsed < std::time::Duration::from_secs(5), "{:?}", done.elapsed);
     let allowed: &[&[&str]] = &[
         &["-m", "6m"],
         &["--pids-limit", "0"],
@@ -212,6 +224,65 @@ fn mounts_are_read_as_docker_reads_them() {
     let options = "/x:nr_inodes=10,nr_blocks=100";
     let mounts = world.strake(["run", "--rm", "--tmpfs", options, "localhost/busybox", "grep", " /x ", "/proc/mounts"]).ok().stdout;
     assert!(mounts.contains("size=400k") && mounts.contains("nr_inodes=10"), "{mounts}");
+    let mounts = world.strake(["run", "--rm", "--tmpfs", "/x:exec,suid", "localhost/busybox", "grep", " /x ", "/proc/mounts"]).ok().stdout;
+    assert!(!mounts.contains("noexec") && !mounts.contains("nosuid") && mounts.contains("nodev"), "{mounts}");
+}
+
+#[test]
+fn mounts_below_a_source_are_as_bind_recursive_says() {
+    let Some(world) = world() else { return };
+    let source = world.path("source");
+    std::fs::create_dir_all(source.join("below")).unwrap();
+    let host = std::thread::spawn(move || {
+        use nix::mount::{MsFlags, mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some("none"), &source.join("below"), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        std::fs::write(source.join("below/file"), "").unwrap();
+        let writes = |options: &str| {
+            let mount = format!("type=bind,src={},dst=/x{options}", source.display());
+            let script = "ls /x/below; touch /x/new && echo top; touch /x/below/new && echo below; rm -f /x/new /x/below/new";
+            let said = world.strake(["run", "--rm", "--mount", &mount, "localhost/busybox", "sh", "-c", script]).run().stdout;
+            said.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(writes(""), "file top below");
+        assert_eq!(writes(",bind-recursive=disabled"), "top below");
+        assert_eq!(writes(",ro"), "file");
+        assert_eq!(writes(",ro,bind-recursive=readonly"), "file");
+        assert_eq!(writes(",ro,bind-recursive=writable"), "file below");
+    });
+    if let Err(panic) = host.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn words_that_make_no_sense_end_with_dockers_status() {
+    let Some(world) = world() else { return };
+    world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sh", "-c", "echo one; echo two; exec sleep 1000"]).ok();
+    wait_for("its words", 20, || world.strake(["logs", "c"]).ok().stdout == "one\ntwo\n");
+    let status = |args: &[&str]| world.strake(args).run().code;
+    for args in [&["kill", "-s", "NOPE", "c"][..], &["update", "--restart", "bad", "c"], &["inspect", "--type", "wrong", "c"]] {
+        assert_eq!(status(args), 1, "{args:?}");
+    }
+    for args in [
+        &["run", "--colour", "x"][..],
+        &["container", "run", "--colour", "x"],
+        &["create", "-m", "x", "y"],
+        &["exec", "--colour", "c", "true"],
+    ] {
+        assert_eq!(status(args), 125, "{args:?}");
+    }
+    // What is no number is all, and no time is none.
+    for args in [&["logs", "--tail", "bad", "c"][..], &["logs", "-n", "x", "c"], &["logs", "--until", "0", "c"]] {
+        assert_eq!(world.strake(args).ok().stdout, "one\ntwo\n", "{args:?}");
+    }
+    // Nobody reads what a command says: it ends without a word about that.
+    let script = format!("{} exec c yes | head -n 1", env!("CARGO_BIN_EXE_strake"));
+    let mut run = crate::common::Run::new("sh", ["-c", &script]).env("STRAKE_ROOT", world.root()).env("HOME", world.path("home"));
+    run.command().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
+    let done = run.ok();
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("y\n", ""));
 }
 
 #[test]

@@ -252,11 +252,17 @@ fn a_hook_that_fails_ends_what_it_belongs_to() {
     for (moment, says) in
         [("prestart", "prestart hook"), ("createRuntime", "createRuntime hook"), ("createContainer", "createContainer hook")]
     {
-        bundle.config["hooks"] = json!({moment: [{"path": "/bin/sh", "args": ["sh", "-c", "echo because >&2; exit 7"]}]});
+        let after = bundle.world.path(moment);
+        let notes = json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("cat > {}", after.display())]}]);
+        let fails = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo because >&2; exit 7"]}]);
+        bundle.config["hooks"] = json!({moment: fails, "poststop": notes});
         let done = bundle.create("failing", &[]);
         assert_eq!(done.code, 1, "{done}");
         done.says(&[says, "it exited with 7", "because"]);
         bundle.is_gone("failing");
+        // Who takes back what hooks have made is called all the same.
+        let state: Value = serde_json::from_str(&std::fs::read_to_string(after).unwrap()).unwrap();
+        assert_eq!((state["id"].as_str(), state["status"].as_str()), (Some("failing"), Some("stopped")));
     }
     bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]});
     bundle.create("failing", &[]).says(&["ran longer than 1 s"]);
@@ -627,13 +633,14 @@ fn receive(stream: &std::os::unix::net::UnixStream) -> std::os::fd::OwnedFd {
 fn what_cannot_be_is_told_to_the_caller() {
     let Some(mut bundle) = bundle("true") else { return };
     let original = bundle.config.clone();
-    let cases: [(&str, Value, &str); 9] = [
+    let cases: [(&str, Value, &str); 10] = [
         ("/process/args", json!(["nothing-there"]), "executable file not found in $PATH"),
         ("/process/args", json!(["/nothing/there"]), "no such file or directory"),
         ("/process/args", json!(["/etc/passwd"]), "permission denied"),
         ("/process/args", json!([]), "process.args"),
         ("/process/cwd", json!("relative"), "process.cwd"),
         ("/process/rlimits", json!([{"type": "RLIMIT_FUN", "soft": 1, "hard": 1}]), "RLIMIT_FUN"),
+        ("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 1u64 << 40, "hard": 1u64 << 40}]), "the limit"),
         ("/root/path", json!("nowhere"), "nowhere"),
         ("/linux/namespaces", json!([{"type": "mount"}, {"type": "space"}]), "space"),
         ("/ociVersion", json!("3.0"), "ociVersion"),

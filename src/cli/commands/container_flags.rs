@@ -221,7 +221,10 @@ fn tmpfs(text: &str) -> Result<(String, MountRequest), String> {
 
 /// Reads `--workdir`.
 fn directory(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.starts_with('/') { Ok(text.to_owned()) } else { Err(format!("`{text}` is not an absolute path")) }
+    if text.is_empty() || text.starts_with('/') {
+        return Ok(text.to_owned());
+    }
+    Err(format!("the working directory '{text}' is invalid, it needs to be an absolute path"))
 }
 
 fn annotation(text: &str) -> Result<(String, String), String> {

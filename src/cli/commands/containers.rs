@@ -72,8 +72,8 @@ pub(in crate::cli) struct LogsArgs {
     /// Only lines of that time or later: RFC 3339, or `10m` for ten minutes ago
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<Timestamp>,
-    /// Only lines before that time
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// Only lines before that time; `0` is no time, as with Docker
+    #[arg(long, value_name = "TIME", value_parser = end)]
     until: Option<Timestamp>,
 }
 
@@ -192,6 +192,11 @@ pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     }
     let ago: SignedDuration = text.parse().map_err(|_| format!("`{text}` is no time: expected RFC 3339, or a duration such as 10m"))?;
     Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
+}
+
+/// The same for an end, of which `0` is none.
+fn end(text: &str) -> Result<Timestamp, String> {
+    if text == "0" { Ok(Timestamp::MAX) } else { time(text) }
 }
 
 /// Reads `1700000000` or `1700000000.5`; `None` for what is neither.
@@ -353,14 +358,8 @@ pub(in crate::cli) fn logs(global: &Global, args: &LogsArgs) -> ExitCode {
 }
 
 fn show_logs(global: &Global, args: &LogsArgs) -> Result<(), Error> {
-    let tail = match args.tail.as_str() {
-        "all" => None,
-        number => match number.parse::<i64>() {
-            // As with Docker, fewer than none are all.
-            Ok(number) => usize::try_from(number).ok(),
-            Err(_) => return Err(Error::Usage { message: format!("`{number}` is not a number of lines"), hint: None }),
-        },
-    };
+    // As with Docker, what is no number of lines is all of them.
+    let tail = args.tail.parse::<usize>().ok();
     let engine = open(global)?;
     let info = engine.container(&args.container)?;
     let details = if args.details { format!("{} ", details(&info)?) } else { String::new() };

@@ -106,5 +106,8 @@ fn start(global: &Global, args: ExecArgs) -> Result<u8, Error> {
         detach_keys: args.detach_keys,
         streams: Vec::new(),
     };
-    Ok(run::pump(&engine, &info, attachment, streams)?.0)
+    match run::pump(&engine, &info, attachment, streams) {
+        Err(error) if run::has_no_reader(&error) => Ok(run::NO_READER),
+        outcome => Ok(outcome?.0),
+    }
 }

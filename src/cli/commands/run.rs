@@ -161,11 +161,11 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
     let outcome = pump(&engine, &info, attachment, flags);
     drop(held);
     let (code, ended) = match outcome {
-        // Nobody reads any more (`| head -1`). A process without a reader is killed by SIGPIPE, and so is the container.
-        Err(Error::Container { source: container::Error::Local { source, .. }, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+        // A process without a reader is killed by SIGPIPE, and so is the container.
+        Err(error) if has_no_reader(&error) => {
             engine.kill_container(&info, libc::SIGKILL)?;
             engine.wait_container(&info)?;
-            (128 + SIGPIPE, true)
+            (NO_READER, true)
         }
         outcome => outcome?,
     };
@@ -290,8 +290,13 @@ fn write_cidfile(path: Option<PathBuf>, id: &str) -> Result<(), Error> {
     std::fs::write(&path, id).map_err(|source| Error::Io { action: "write", path, source })
 }
 
-/// The number of the signal that tells of a pipe without a reader.
-const SIGPIPE: u8 = 13;
+/// The status of a process that SIGPIPE has killed.
+pub(super) const NO_READER: u8 = 128 + 13;
+
+/// Whether it is that nobody reads what is written any more (`| head -1`).
+pub(super) fn has_no_reader(error: &Error) -> bool {
+    matches!(error, Error::Container { source: container::Error::Local { source, .. }, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+}
 
 /// How a container's streams are passed on.
 pub(super) struct PumpFlags {

@@ -9,7 +9,7 @@ use crate::runtime::{MountSpec, Propagation};
 use crate::sys::RootfsMount;
 
 use super::super::Engine;
-use super::{ContainerInfo, MountRequest, VolumesFrom, mounts};
+use super::{ContainerInfo, MountRequest, Submounts, VolumesFrom, mounts};
 
 impl std::fmt::Display for VolumesFrom {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -53,11 +53,12 @@ impl MountRequest {
     pub(super) fn inspected(&self) -> Value {
         let (mut options, mut value) = (Map::new(), Map::new());
         let (kind, source, read_only, key) = match self {
-            MountRequest::Bind { source, read_only, propagation: travels, recursive, create, .. } => {
+            MountRequest::Bind { source, read_only, propagation: travels, below, create, .. } => {
                 if *travels != Propagation::default() {
                     options.insert("Propagation".into(), json!(propagation(*travels)));
                 }
-                options.extend((!recursive).then(|| ("NonRecursive".to_owned(), json!(true))));
+                options.extend((*below == Submounts::Disabled).then(|| ("NonRecursive".to_owned(), json!(true))));
+                options.extend((*below == Submounts::Writable).then(|| ("ReadOnlyNonRecursive".to_owned(), json!(true))));
                 options.extend(create.then(|| ("CreateMountpoint".to_owned(), json!(true))));
                 ("bind", source.display().to_string(), *read_only, "BindOptions")
             }

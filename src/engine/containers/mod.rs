@@ -55,7 +55,7 @@ pub use image::RunImage;
 pub use inspect_network::{endpoint_id, mac_text};
 pub use life::{Healed, UpdateRequest};
 pub use list::ContainerInfo;
-pub use mounts::{MountRequest, VolumesFrom, bytes as parse_bytes, parse_mount, parse_tmpfs, parse_volume, parse_volumes_from};
+pub use mounts::{MountRequest, Submounts, VolumesFrom, bytes as parse_bytes, parse_mount, parse_tmpfs, parse_volume, parse_volumes_from};
 pub(super) use names::random_hex as random_id;
 pub use network::{NetworkChoice, RunNetwork};
 pub use security::SeccompRequest;

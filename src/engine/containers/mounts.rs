@@ -31,8 +31,8 @@ pub enum MountRequest {
         read_only: bool,
         /// How mounts travel.
         propagation: Propagation,
-        /// Whether mounts below the source come along.
-        recursive: bool,
+        /// What becomes of mounts below the source.
+        below: Submounts,
         /// Whether a directory is made where nothing is; otherwise that is an error.
         create: bool,
     },
@@ -76,10 +76,25 @@ pub enum MountRequest {
         owner: (u32, u32),
         /// Whether writes are refused.
         read_only: bool,
-        /// Whether programs on it can be run.
-        exec: bool,
+        /// What cannot be done on it.
+        options: MountOptions,
     },
 }
+
+/// What becomes of mounts below the source of a mount: `bind-recursive=`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Submounts {
+    /// They come along, and are read-only where the mount is.
+    #[default]
+    Enabled,
+    /// They stay where they are.
+    Disabled,
+    /// They come along, and can be written also where the mount is read-only.
+    Writable,
+}
+
+/// What a file system in memory is by default: Docker's.
+const TMPFS: MountOptions = MountOptions { nosuid: true, nodev: true, noexec: true, mapped: false, writable_below: false };
 
 impl MountRequest {
     /// Where it is mounted.
@@ -170,13 +185,19 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
             let given = fields.remove("bind-propagation").unwrap_or("rprivate");
             let propagation =
                 propagation(given).ok_or_else(|| format!("`{given}` is no propagation: expected rprivate, rslave or rshared"))?;
-            let recursive = !take_flag(&mut fields, "bind-nonrecursive")?.unwrap_or(false);
+            let alone = take_flag(&mut fields, "bind-nonrecursive")?;
+            let below = match fields.remove("bind-recursive") {
+                Some(_) if alone.is_some() => return Err("`bind-recursive` says what `bind-nonrecursive` says".to_owned()),
+                Some(word) => submounts(word, read_only, propagation)?,
+                None if alone == Some(true) => Submounts::Disabled,
+                None => Submounts::Enabled,
+            };
             let create = take_flag(&mut fields, "bind-create-src")?.unwrap_or(false);
-            MountRequest::Bind { source: source.into(), target, read_only, propagation, recursive, create }
+            MountRequest::Bind { source: source.into(), target, read_only, propagation, below, create }
         }
         "volume" => {
             let copy = !take_flag(&mut fields, "volume-nocopy")?.unwrap_or(false);
-            let subpath = fields.remove("volume-subpath").map(RootPath::new);
+            let subpath = fields.remove("volume-subpath").map(part_of_volume).transpose()?;
             if !matches!(fields.remove("volume-driver"), None | Some("local")) {
                 return Err("the only driver of volumes is `local`".to_owned());
             }
@@ -187,7 +208,7 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
             let size = fields.remove("tmpfs-size").map(bytes).transpose()?.filter(|size| *size > 0);
             let mode = fields.remove("tmpfs-mode").unwrap_or("1777");
             let mode = u32::from_str_radix(mode, 8).map_err(|_| format!("`{mode}` is not a mode"))?;
-            MountRequest::Tmpfs { target, size, inodes: None, mode, owner: (0, 0), read_only, exec: false }
+            MountRequest::Tmpfs { target, size, inodes: None, mode, owner: (0, 0), read_only, options: TMPFS }
         }
         "image" => {
             let image = source.ok_or("a mount of the type image needs `source=`")?.to_owned();
@@ -201,6 +222,26 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
         Some(key) => Err(format!("a mount of the type {kind} has no `{key}`")),
         None => Ok(mount),
     }
+}
+
+/// Reads `bind-recursive=`, as Docker does.
+fn submounts(word: &str, read_only: bool, propagation: Propagation) -> Result<Submounts, String> {
+    match word {
+        "enabled" => Ok(Submounts::Enabled),
+        "disabled" => Ok(Submounts::Disabled),
+        "writable" | "readonly" if !read_only => Err(format!("`bind-recursive={word}` needs `readonly`")),
+        "writable" => Ok(Submounts::Writable),
+        "readonly" if propagation != Propagation::Private => Err("`bind-recursive=readonly` needs `bind-propagation=rprivate`".to_owned()),
+        // All of them are as read-only as the mount in any case, or it fails.
+        "readonly" => Ok(Submounts::Enabled),
+        other => Err(format!("`{other}` is nothing for `bind-recursive`: expected enabled, disabled, writable or readonly")),
+    }
+}
+
+/// Reads `volume-subpath=`: a path in the volume.
+fn part_of_volume(text: &str) -> Result<RootPath, String> {
+    let is_inside = !text.starts_with('/') && !text.split('/').any(|part| part == "..");
+    if is_inside { Ok(RootPath::new(text)) } else { Err(format!("`volume-subpath={text}` is not a relative path within the volume")) }
 }
 
 /// The fields of a line with commas between; one with a comma in it stands in quotation marks, of which two are one in there (RFC 4180, as Docker reads it).
@@ -290,7 +331,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
             target,
             read_only,
             propagation: travels.unwrap_or_default(),
-            recursive: true,
+            below: Submounts::Enabled,
             create: true,
         }),
         Some(name) if name.contains('/') => Err(format!("`{name}` is not the name of a volume; a path begins with / or ./")),
@@ -302,7 +343,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
 pub fn parse_tmpfs(text: &str) -> Result<MountRequest, String> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let target = absolute(target)?;
-    let (mut size, mut inodes, mut mode, mut owner, mut read_only, mut exec) = (None, None, 0o1777, (0, 0), false, false);
+    let (mut size, mut inodes, mut mode, mut owner, mut read_only, mut restricted) = (None, None, 0o1777, (0, 0), false, TMPFS);
     let id = |value: &str| value.parse().map_err(|_| format!("`{value}` is not an ID"));
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=').unwrap_or((option, "")) {
@@ -312,17 +353,18 @@ pub fn parse_tmpfs(text: &str) -> Result<MountRequest, String> {
             ("uid", value) => owner.0 = id(value)?,
             ("gid", value) => owner.1 = id(value)?,
             ("mode", value) => mode = u32::from_str_radix(value, 8).map_err(|_| format!("`{value}` is not a mode"))?,
-            ("ro", "") => read_only = true,
-            ("exec", "") => exec = true,
-            ("rw" | "noexec" | "nosuid" | "nodev", "") => {}
+            ("ro" | "rw", "") => read_only = option == "ro",
+            ("exec" | "noexec", "") => restricted.noexec = option == "noexec",
+            ("suid" | "nosuid", "") => restricted.nosuid = option == "nosuid",
+            ("dev" | "nodev", "") => restricted.nodev = option == "nodev",
             (other, _) => {
                 return Err(format!(
-                    "the option `{other}` is not supported: expected size=, nr_blocks=, nr_inodes=, mode=, uid=, gid=, ro, rw, exec, noexec, nosuid or nodev"
+                    "the option `{other}` is not supported: expected size=, nr_blocks=, nr_inodes=, mode=, uid=, gid=, ro, rw, exec, noexec, suid, nosuid, dev or nodev"
                 ));
             }
         }
     }
-    Ok(MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, exec })
+    Ok(MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, options: restricted })
 }
 
 /// The unit of `nr_blocks` (tmpfs(5)).
@@ -385,9 +427,16 @@ pub(super) fn bind(source: impl Into<BindSource>, target: RootPath, is_file: boo
 
 impl Engine {
     /// Makes what a request of the container in `dir` needs (volumes, directories) and gives the mount, with the volume's name where it is one.
-    pub(super) fn mount(&self, request: &MountRequest, image: &Arc<MergedView>, dir: &Path) -> Result<(MountSpec, Option<String>), Error> {
+    /// Volumes without a name that are made for it are told to `made` at once, whatever fails afterwards.
+    pub(super) fn mount(
+        &self,
+        request: &MountRequest,
+        image: &Arc<MergedView>,
+        dir: &Path,
+        made: &mut Vec<String>,
+    ) -> Result<(MountSpec, Option<String>), Error> {
         let mount = match request {
-            MountRequest::Bind { source, target, read_only, propagation, recursive, create } => {
+            MountRequest::Bind { source, target, read_only, propagation, below, create } => {
                 let failed = |action| move |error| Error::Io { action, path: source.clone(), source: error };
                 let path = std::path::absolute(source).map_err(failed("find"))?;
                 if *create && !path.try_exists().map_err(failed("open"))? {
@@ -400,9 +449,9 @@ impl Engine {
                     target: target.clone(),
                     is_file,
                     read_only: *read_only,
-                    recursive: *recursive,
+                    recursive: *below != Submounts::Disabled,
                     propagation: *propagation,
-                    options: MountOptions::default(),
+                    options: MountOptions { writable_below: *below == Submounts::Writable, ..MountOptions::default() },
                 }
             }
             MountRequest::Image { image, subpath, target } => self.image_mount(image, subpath, target, dir)?,
@@ -416,7 +465,9 @@ impl Engine {
                     error @ crate::store::Error::BadName { .. } => Error::Usage { message: error.to_string(), hint: None },
                     other => other.into(),
                 };
-                if self.store().ensure_volume(&name, anonymous, labels, options).map_err(bad)? {
+                let is_new = self.store().ensure_volume(&name, anonymous, labels, options).map_err(bad)?;
+                made.extend(anonymous.then(|| name.clone()));
+                if is_new {
                     self.volume_event("create", &name);
                 }
                 let record = self.store().volume(&name)?.filter(|volume| !volume.options.is_empty());
@@ -442,14 +493,14 @@ impl Engine {
                 };
                 return Ok((mount, Some(name)));
             }
-            MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, exec } => MountSpec::Tmpfs {
+            MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, options } => MountSpec::Tmpfs {
                 target: target.clone(),
                 size: *size,
                 inodes: *inodes,
                 mode: *mode,
                 owner: *owner,
                 read_only: *read_only,
-                options: MountOptions { nosuid: true, nodev: true, noexec: !exec, mapped: false },
+                options: *options,
             },
         };
         Ok((mount, None))
@@ -534,7 +585,7 @@ mod tests {
             target: RootPath::new("/c"),
             read_only: true,
             propagation: Propagation::Slave,
-            recursive: true,
+            below: Submounts::Enabled,
             create: false,
         };
         assert_eq!(shown("type=bind,src=/h,dst=/c,readonly,bind-propagation=rslave"), expected);
@@ -562,13 +613,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_below_a_source_comes_along_as_it_is_said() {
+        let below = |text: &str| {
+            let MountRequest::Bind { below, .. } = parse_mount(&format!("type=bind,src=/h,dst=/c,{text}"))? else { panic!() };
+            Ok::<_, String>(below)
+        };
+        assert_eq!(below("bind-recursive=enabled"), Ok(Submounts::Enabled));
+        assert_eq!(below("bind-recursive=disabled"), Ok(Submounts::Disabled));
+        assert_eq!(below("bind-nonrecursive"), Ok(Submounts::Disabled));
+        assert_eq!(below("ro,bind-recursive=writable"), Ok(Submounts::Writable));
+        assert_eq!(below("ro,bind-recursive=readonly"), Ok(Submounts::Enabled));
+        for wrong in ["writable", "readonly", "maybe", "enabled,bind-nonrecursive", "readonly,ro,bind-propagation=rslave"] {
+            assert!(below(&format!("bind-recursive={wrong}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_volume_is_within_it() {
+        let part = |path: &str| parse_mount(&format!("type=volume,src=v,dst=/c,volume-subpath={path}"));
+        assert!(part("a/b").is_ok());
+        for outside in ["..", "../x", "a/../../x", "/a"] {
+            assert!(part(outside).unwrap_err().contains("relative path within the volume"), "{outside}");
+        }
+    }
+
+    #[test]
     fn a_source_is_a_path_if_it_looks_like_one_and_a_volume_otherwise() {
         let bind = |source: &str, read_only| MountRequest::Bind {
             source: source.into(),
             target: RootPath::new("/c"),
             read_only,
             propagation: Propagation::Private,
-            recursive: true,
+            below: Submounts::Enabled,
             create: true,
         };
         assert_eq!(parse_volume("/h:/c").unwrap(), bind("/h", false));
@@ -596,9 +672,11 @@ mod tests {
                 mode: 0o700,
                 owner: (0, 0),
                 read_only: false,
-                exec: true
+                options: MountOptions { noexec: false, ..TMPFS }
             }
         );
+        let MountRequest::Tmpfs { options, .. } = parse_tmpfs("/t:exec,suid,dev,noexec").unwrap() else { panic!() };
+        assert_eq!(options, MountOptions { noexec: true, ..MountOptions::default() });
         assert!(parse_tmpfs("/t:what").is_err());
     }
 

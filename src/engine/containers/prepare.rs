@@ -50,18 +50,11 @@ impl Engine {
             Err(error) => {
                 // The failure matters more than what may be left of it.
                 let _ = self.store().remove_container(&record.id);
-                for mount in made.iter().filter_map(mounts::bind_path) {
-                    self.remove_anonymous(mount);
+                for name in made {
+                    let _ = self.store().remove_volume(&name);
                 }
                 Err(error)
             }
-        }
-    }
-
-    fn remove_anonymous(&self, data: &Path) {
-        let Some(name) = data.parent().and_then(Path::file_name).and_then(|name| name.to_str()) else { return };
-        if self.store().volume_path(name) == data && matches!(self.store().volume(name), Ok(Some(volume)) if volume.anonymous) {
-            let _ = self.store().remove_volume(name);
         }
     }
 
@@ -86,7 +79,8 @@ impl Engine {
         }
     }
 
-    fn prepare(&self, request: &RunRequest, image: &RunImage, record: &ContainerRecord, made: &mut Vec<MountSpec>) -> Result<(), Error> {
+    /// Prepares all that the container is; `own` becomes the volumes that were made for it alone.
+    fn prepare(&self, request: &RunRequest, image: &RunImage, record: &ContainerRecord, own: &mut Vec<String>) -> Result<(), Error> {
         let dir = self.store().container_dir(&record.id);
         let config = &image.config.config;
         let view = Arc::new(ops::view(self.store(), &image.snapshots)?);
@@ -109,11 +103,12 @@ impl Engine {
         let hostname = network.hostname(request, record);
         let shared = self.volumes_from(request)?;
         let mut volumes: Vec<MountedVolume> = Vec::new();
+        let mut made: Vec<MountSpec> = Vec::new();
         for mount in wanted_mounts(request, config) {
             let asked_for = request.mounts.iter().any(|asked| asked.target() == mount.target());
             // A volume of the image gives way to one of another container.
             if asked_for || !shared.iter().any(|(shared, _)| shared.target() == mount.target()) {
-                let (made_of, volume) = self.mount(&mount, &view, &dir)?;
+                let (made_of, volume) = self.mount(&mount, &view, &dir, own)?;
                 volumes.extend(volume.map(|name| mounted(name, &made_of)));
                 made.push(made_of);
             }

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use crate::path::RootPath;
 
+/// The longest path that a system call takes, without the byte that ends it (`PATH_MAX`).
+pub(super) const MAX_PATH: usize = 4095;
+
 /// Why files could not be copied, unpacked or made, or a user not be found.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -59,6 +62,12 @@ pub enum Error {
         path: RootPath,
         /// Why.
         source: io::Error,
+    },
+    /// A directory is too deep for the kernel: no process could be started there.
+    #[error("the path of the directory is longer than a path may be: {length} bytes, and {MAX_PATH} are the most")]
+    PathTooLong {
+        /// The length of the path.
+        length: usize,
     },
     /// A directory should go where something else is.
     #[error("cannot make the directory `{path}`: something else is there")]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::copy::Owner;
-use super::error::Error;
+use super::error::{Error, MAX_PATH};
 use super::upper::{Attributes, Mtime, Upper};
 use crate::path::RootPath;
 use crate::store::view::MergedView;
@@ -20,6 +20,10 @@ pub fn make_dir(
     created_time: Option<(i64, u32)>,
 ) -> Result<bool, Error> {
     let read_error = |source| Error::ReadBase { path: path.clone(), source };
+    let length = path.as_os_str().len();
+    if length > MAX_PATH {
+        return Err(Error::PathTooLong { length });
+    }
     let resolved = resolve(base, path, LastLink::Follow).map_err(read_error)?;
     if let Some(metadata) = base.metadata(&resolved).map_err(read_error)? {
         return if metadata.kind == Kind::Directory { Ok(false) } else { Err(Error::NotADirectory { path: resolved }) };

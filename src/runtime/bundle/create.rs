@@ -92,9 +92,11 @@ pub fn create(containers: &Containers, id: &str, options: &CreateOptions) -> Res
     match made {
         Ok((pid, terminal)) => Ok(Made { pid, warnings, terminal }),
         Err(error) => {
-            // The failure matters more than what may be left of the container.
+            // The failure matters more than what may be left of the container, or what the hooks say.
             let _ = record.groups.destroy();
             let _ = dir.remove();
+            // What hooks have made so far, others take back: the life of a container ends with them however it ends (runtime.md, "Lifecycle").
+            hooks::run_all("poststop", &config.hooks.poststop, &record.report(Status::Stopped, 0));
             Err(error)
         }
     }

@@ -107,13 +107,14 @@ impl Plan {
         self.spec.env.push(OsString::from_vec([b"HOME=", home].concat()));
     }
 
-    /// Finds out, as the user that it will be, whether the command can be executed: in a copy of this process, which keeps its own rights.
+    /// Finds out whether the limits can be had and, as the user that it will be, whether the command can be executed: in a copy of this process, which keeps its own rights.
     pub(super) fn check(&self) -> Result<(), Failure> {
         let (mut read, mut write) = std::io::pipe().map_err(Failure::step("make", "a pipe"))?;
         match clone_process(0, None).map_err(Failure::step("fork", "to look for the command"))? {
             crate::sys::process::Cloned::Child => {
-                let checked =
-                    self.give_up().and_then(|()| exec::prepare(&self.spec).and_then(|command| command.check()).map_err(Failure::Exec));
+                let checked = credentials::set_limits(&self.spec)
+                    .and_then(|()| self.give_up())
+                    .and_then(|()| exec::prepare(&self.spec).and_then(|command| command.check()).map_err(Failure::Exec));
                 let told = match checked {
                     Ok(()) => Ok(()),
                     Err(failure) => serde_json::to_vec(&failure)

@@ -95,7 +95,7 @@ fn stage_source(source: Detached, mount: &MountSpec, at: PathBuf) -> Result<Path
 
 fn stage_shm(mount: OwnedFd, at: PathBuf) -> Result<PathBuf, Failure> {
     make_directory(&at)?;
-    let change = Change { set: 0, propagation: libc::MS_PRIVATE, recursive: false };
+    let change = Change { set: 0, propagation: libc::MS_PRIVATE, recursive: false, top: 0 };
     place(Detached { mount, change }, &at)?;
     Ok(at)
 }
