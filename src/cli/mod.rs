@@ -205,7 +205,8 @@ pub fn main() -> ExitCode {
     }
     let mut args = std::env::args_os();
     let program = args.next();
-    if let Some(code) = supervisor(&mut args).or_else(spawner).or_else(network_service).or_else(overlay_trial).or_else(settler::settler) {
+    let helper = supervisor(&mut args).or_else(spawner).or_else(network_service).or_else(network_caretaker);
+    if let Some(code) = helper.or_else(overlay_trial).or_else(settler::settler) {
         return code;
     }
     if let Some(code) = commands::oci::main(program.as_deref()) {
@@ -342,6 +343,12 @@ fn spawner() -> Option<ExitCode> {
 fn network_service() -> Option<ExitCode> {
     use crate::runtime::network::{SERVICE, service_main};
     (std::env::args_os().nth(1)? == SERVICE).then(service_main).map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs this process as the one that removes the network which nobody uses any more, if that is what it was started for.
+fn network_caretaker() -> Option<ExitCode> {
+    use crate::runtime::network::{CARETAKER, caretaker_main};
+    (std::env::args_os().nth(1)? == CARETAKER).then(|| caretaker_main(std::env::args_os().skip(2))).map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs this process as a trial of an overlay, if that is what it was started for.

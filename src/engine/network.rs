@@ -143,7 +143,7 @@ impl Networks {
 
     fn source(&self) -> Option<&Source> {
         let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        let bridge = || Network::open(&self.run_dir).and_then(|network| NetnsPool::new(network, AHEAD)).map(Source::Bridge);
+        let bridge = || Network::open(&self.run_dir).and_then(|network| NetnsPool::new(network.lingering(), AHEAD)).map(Source::Bridge);
         let open = || match bridge().or_else(|error| self.programs(error)) {
             Ok(source) => Some(source),
             Err(error) => {

@@ -352,7 +352,7 @@ impl Networked {
             tell(spec, "disconnect", &gone.network, &gone.name, "bridge");
         }
         for new in wanted.iter().filter(|endpoint| !there.iter().any(|state| state.network == endpoint.plan.id)) {
-            let network = Network::open_as(&new.run_dir, &new.plan, true).map_err(StartError::Network)?;
+            let network = Network::open_as(&new.run_dir, &new.plan, true).map_err(StartError::Network)?.lingering();
             let state = namespace.attach(network, &new.request).map_err(StartError::Network)?;
             let (id, name) = (state.network.clone(), state.name.clone());
             tell(spec, "connect", &id, &name, "bridge");
@@ -477,7 +477,7 @@ fn is_plain(endpoints: &[EndpointSpec], spec: &ContainerSpec) -> bool {
 /// A namespace with all its places on networks.
 fn own(endpoints: &[EndpointSpec], spec: &ContainerSpec, users: Option<&UserNamespace>) -> Result<Namespace, network::Error> {
     let even_cut_off = !is_plain(endpoints, spec);
-    let open = |endpoint: &EndpointSpec| Network::open_as(&endpoint.run_dir, &endpoint.plan, even_cut_off);
+    let open = |endpoint: &EndpointSpec| Network::open_as(&endpoint.run_dir, &endpoint.plan, even_cut_off).map(Network::lingering);
     let networks = endpoints.iter().map(open).collect::<Result<Vec<Network>, network::Error>>()?;
     let mut namespace = Namespace::make_on_only_thread(users.map(UserNamespace::network))?;
     for (network, endpoint) in networks.into_iter().zip(endpoints) {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::path::RootPath;
+use crate::runtime::network::{CARETAKER, caretaker_main};
 use crate::runtime::{Credentials, ProcessSpec, SandboxSpec};
 use crate::sys::{OverlayUpper, RootfsMount};
 
@@ -29,8 +30,13 @@ static SUPERVISE: extern "C" fn() = supervise_if_asked;
 extern "C" fn supervise_if_asked() {
     let line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
     let mut args = line.split(|byte| *byte == 0).map(|arg| OsString::from_vec(arg.to_vec())).skip(1);
-    if args.next().is_some_and(|arg| arg == SUPERVISOR) {
-        crate::sys::process::exit_now(supervisor_main(args, &[]));
+    match args.next() {
+        Some(arg) if arg == SUPERVISOR => crate::sys::process::exit_now(supervisor_main(args, &[])),
+        Some(arg) if arg == CARETAKER => {
+            caretaker_main(args);
+            crate::sys::process::exit_now(0)
+        }
+        _ => {}
     }
 }
 
@@ -501,8 +507,10 @@ fn a_private_network_is_there_for_the_container_and_gone_after_it() {
         assert!(log.contains(&format!("inet {address}/20")), "{log}");
         assert!(log.contains(&format!("default via {gateway}")), "{log}");
         eventually("the supervisor ends", || started.reap());
-        let links = std::process::Command::new("ip").args(["-o", "link"]).output().unwrap().stdout;
-        assert!(!String::from_utf8_lossy(&links).contains("strake0"));
+        eventually("the bridge is gone", || {
+            let links = std::process::Command::new("ip").args(["-o", "link"]).output().unwrap().stdout;
+            !String::from_utf8_lossy(&links).contains("strake0")
+        });
     });
     host.join().unwrap();
 }

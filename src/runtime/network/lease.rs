@@ -53,12 +53,26 @@ pub(super) struct Ipv6Lease {
 /// A lock that is held. It is released by name and not only closed: a child that this process is just starting has the descriptor too, until its `execve`,
 /// and would keep the lock for that long.
 #[derive(Debug)]
-pub(super) struct Lock(File);
+pub(super) struct Lock(Option<File>);
+
+impl Lock {
+    /// The lock that `file` holds.
+    pub(super) fn of(file: File) -> Lock {
+        Lock(Some(file))
+    }
+
+    /// The file with the lock, which is held as long as somebody has it open.
+    pub(super) fn into_file(mut self) -> Option<File> {
+        self.0.take()
+    }
+}
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Cannot fail on an open file; closing releases it in any case.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        if let Some(file) = &self.0 {
+            // Cannot fail on an open file; closing releases it in any case.
+            let _ = flock(file, FlockOperation::Unlock);
+        }
     }
 }
 
@@ -75,12 +89,17 @@ impl RunDir {
         let path = self.path.join("setup.lock");
         let file = open(&path)?;
         rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).map_err(|e| Error::file("lock", &path)(e.into()))?;
-        Ok(Lock(file))
+        Ok(Lock::of(file))
     }
 
     /// The same without waiting; `None` where somebody does.
     pub(super) fn try_lock_setup(&self) -> Result<Option<Lock>, Error> {
         try_lock(&self.path.join("setup.lock"))
+    }
+
+    /// The directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Another file of the directory.
@@ -93,7 +112,7 @@ impl RunDir {
         let path = self.path.join("users");
         let file = open(&path)?;
         rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockShared)).map_err(|e| Error::file("lock", &path)(e.into()))?;
-        Ok(Lock(file))
+        Ok(Lock::of(file))
     }
 
     /// Whether nobody uses the network. Only under [`RunDir::lock_setup`], and by one who is no user.
@@ -173,7 +192,7 @@ impl RunDir {
     pub(super) fn is_abandoned(&self) -> bool {
         let Ok(file) = File::open(self.path.join("users")) else { return false };
         let free = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        drop(Lock(file));
+        drop(Lock::of(file));
         free
     }
 
@@ -196,7 +215,7 @@ fn open(path: &Path) -> Result<File, Error> {
 fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {
     let file = open(path)?;
     match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-        Ok(()) => Ok(Some(Lock(file))),
+        Ok(()) => Ok(Some(Lock::of(file))),
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(errno) => Err(Error::file("lock", path)(errno.into())),
     }

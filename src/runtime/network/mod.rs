@@ -13,10 +13,11 @@
 //!
 //! Where the host's network cannot be changed, a program of the user's may carry a namespace's packets instead (`userspace`).
 //!
-//! Apart from that program this folder starts none, and touches no table but its own. Apart from that it changes one thing of the host, and leaves it so: IP forwarding is
+//! Apart from that program, and itself ([`caretaker`]), this folder starts none, and touches no table but its own. Apart from that it changes one thing of the host, and leaves it so: IP forwarding is
 //! switched on.
 
 mod attach;
+mod caretaker;
 mod dns;
 mod error;
 mod lease;
@@ -40,6 +41,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use attach::{EndpointRequest, EndpointState, Namespace};
+pub use caretaker::{CARETAKER, caretaker_main};
 pub use dns::{ResolvFlags, ResolvMode, carried_resolv_conf, hosts_file, name_servers, resolv_conf, resolv_conf_of};
 pub use error::{Error, Unavailable};
 pub use netns::Netns;
@@ -86,6 +88,8 @@ struct Inner {
     sockets: Mutex<Sockets>,
     /// Holds our place among the users; `None` only while dropping.
     users: Option<Lock>,
+    /// Whether the last user leaves its removal to a [`caretaker`].
+    lingers: bool,
 }
 
 /// Sockets into the host's network namespace, whatever thread uses them.
@@ -140,7 +144,16 @@ impl Network {
         drop(setup);
         let first = if plan.is_default() { std::process::id().wrapping_mul(7) } else { 0 };
         let (plan, mtu, next, sockets) = (plan.clone(), host.mtu, AtomicU32::new(first), Mutex::new(sockets));
-        Ok(Network(Arc::new(Inner { plan, run_dir, gateway, no_way_out, bridge, mtu, next, sockets, users })))
+        Ok(Network(Arc::new(Inner { plan, run_dir, gateway, no_way_out, bridge, mtu, next, sockets, users, lingers: false })))
+    }
+
+    /// The same, but where it is the one that all containers share, its last user does not wait until it is gone: it stays for a moment, for who comes next, and is then removed by a
+    /// process of its own. This binary must know it by [`CARETAKER`].
+    pub fn lingering(mut self) -> Network {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.lingers = inner.plan.is_default();
+        }
+        self
     }
 
     /// Makes a namespace. Takes about a millisecond; [`NetnsPool`] has some ready.
@@ -186,6 +199,9 @@ impl Inner {
         let _setup = self.run_dir.lock_setup()?;
         self.users = None;
         if !self.run_dir.is_unused()? {
+            return Ok(());
+        }
+        if self.lingers && caretaker::start(&self.run_dir, self.run_dir.join_users()?).is_ok() {
             return Ok(());
         }
         let mut sockets = self.sockets();
