@@ -82,13 +82,14 @@ enum Command {
     Import(commands::transfer::ImportArgs),
     /// Copy an image from one place to another as it is: registries, the store, layouts, archives
     Copy(Box<commands::remote::CopyArgs>),
-    /// Show the manifest of an image at its registry
+    /// Show the manifest of an image, at its registry or elsewhere
     Manifest(commands::remote::DocumentArgs),
-    /// Show the config of an image at its registry
+    /// Show the config of an image, at its registry or elsewhere
     Config(commands::remote::ConfigArgs),
-    /// Show the digest that a name has at its registry
+    /// Show the digest that an image has, at its registry or elsewhere
     Digest(commands::remote::DigestArgs),
     /// List the tags of a repository
+    #[command(visible_alias = "list-tags")]
     Ls(commands::remote::LsArgs),
     /// List the repositories of a registry
     Catalog(commands::remote::CatalogArgs),

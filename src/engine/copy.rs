@@ -4,22 +4,29 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use crate::image::copy::ManifestFormat;
 pub use crate::image::copy::Wanted;
 use crate::image::copy::{
-    Collection, LayoutSource, Name, Source, Target, check_digest, collect, same_digest, to_archive, to_layout, to_registry,
+    Collection, LayoutSource, Name, Source, Target, all_to_store, check_digest, collect, convert, same_digest, to_archive, to_dir,
+    to_layout, to_registry,
 };
+use crate::image::edit::Draft;
+use crate::image::export::{FileOptions, FilesLayout, PlatformFiles};
 use crate::image::load::{Layout, archive_root, load_layout, load_root};
+use crate::image::remote;
 pub use crate::image::remote::{RemoteDocument, RemoteImage};
-use crate::image::{blobs, pull};
+use crate::image::{blobs, export, pull};
 use crate::oci::{Descriptor, Platform, Reference};
 use crate::progress::{Progress, StepOutcome, StepProgress};
-use crate::registry::{Client, ClientOptions};
-use crate::store::ImageRecord;
+use crate::registry::{Client, ClientOptions, Credential, Credentials};
+use crate::store::{ImageRecord, Lease};
 use crate::task::blocking;
 
+use super::edit::view;
+use super::outputs::CompressionSpec;
 use super::stored_index::complete_index;
 use super::transfer::{ArchiveFormat, open_input};
-use super::{Engine, Error};
+use super::{Engine, Error, client_options, set_up_failed};
 
 /// A place that has images.
 #[derive(Clone, Debug)]
@@ -35,6 +42,8 @@ pub enum Place {
         /// Which of its images.
         tag: Option<String>,
     },
+    /// A directory with one image, or one index, as containers' tools write it.
+    Directory(PathBuf),
     /// A file with an archive; `-` is standard input or output.
     Archive {
         /// The file.
@@ -52,6 +61,7 @@ impl fmt::Display for Place {
         let (kind, path, name) = match self {
             Place::Registry(reference) => return f.write_str(reference.written()),
             Place::Store(name) => return write!(f, "store:{name}"),
+            Place::Directory(dir) => return write!(f, "dir:{}", dir.display()),
             Place::Layout { dir, tag } => ("oci", dir, tag),
             Place::Archive { path, format: ArchiveFormat::Oci, name } => ("oci-archive", path, name),
             Place::Archive { path, format: ArchiveFormat::Docker, name } => ("docker-archive", path, name),
@@ -72,6 +82,71 @@ pub struct CopyRequest {
     pub wanted: Wanted,
     /// Whether what is about an image (signatures, for instance) goes with it.
     pub referrers: bool,
+    /// How the registry of the source is reached.
+    pub from_access: Access,
+    /// How the registry of the destination is reached.
+    pub to_access: Access,
+    /// How hard registries are tried.
+    pub effort: Effort,
+    /// What it is like at the destination.
+    pub form: CopyForm,
+}
+
+/// How one registry is reached, where that is not as always.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Who we are there.
+    pub who: Who,
+    /// Where credentials are looked for first.
+    pub authfile: Option<PathBuf>,
+    /// Whether it need prove nothing: any certificate will do, or none.
+    pub insecure: bool,
+}
+
+/// Who we are to a registry.
+#[derive(Clone, Debug, Default)]
+pub enum Who {
+    /// Whom the credentials for it name.
+    #[default]
+    Known,
+    /// Nobody.
+    Anonymous,
+    /// This one.
+    Given(Credential),
+}
+
+/// How hard registries are tried; what is not said is as always.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Effort {
+    /// How often something is tried without getting any further.
+    pub attempts: Option<u32>,
+    /// How many blobs are moved at once.
+    pub jobs: Option<usize>,
+}
+
+/// What a copy is like at its destination; by default it is as it was.
+#[derive(Clone, Debug, Default)]
+pub struct CopyForm {
+    /// The format of manifests.
+    pub format: Option<ManifestFormat>,
+    /// What layers are compressed with.
+    pub compression: Option<CompressionSpec>,
+    /// Whether another digest than that of the source is an error.
+    pub preserve_digests: bool,
+    /// Further names, in archives.
+    pub more_names: Vec<Reference>,
+}
+
+impl CopyForm {
+    /// What cannot be had in the store, as a flag calls it.
+    fn not_stored(&self) -> Option<&'static str> {
+        let asked = [
+            (self.format.is_some(), "--format"),
+            (self.compression.is_some(), "--dest-compress-format"),
+            (!self.more_names.is_empty(), "--additional-tag"),
+        ];
+        asked.into_iter().find(|(asked, _)| *asked).map(|(_, flag)| flag)
+    }
 }
 
 /// A copy that succeeded.
@@ -94,37 +169,112 @@ impl Engine {
         let _lease = self.hold().await?;
         let name = request.from.to_string();
         let step = progress.start(format!("copy {name} to {}", request.to), None);
-        let source_client = self.client()?;
-        let result = self.copy_now(&request, &source_client, &step).await;
+        let source = self.client_for(&request.from, &request.from_access, request.effort)?;
+        let target = self.client_for(&request.to, &request.to_access, request.effort)?;
+        let result = self.copy_now(&request, &source, &target, &step).await;
         step.finish(if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
-        for warning in source_client.take_warnings() {
-            progress.warn(warning);
-        }
+        let mut warnings = source.take_warnings();
+        warnings.extend(target.take_warnings());
+        warnings.dedup();
+        warnings.into_iter().for_each(|warning| progress.warn(warning));
         result.map_err(|failure| failure.of("copy", &name))
     }
 
-    async fn copy_now(&self, request: &CopyRequest, client: &Client, step: &StepProgress) -> Result<CopyOutcome, Failure> {
-        if request.referrers && matches!(&request.to, Place::Store(_) | Place::Archive { format: ArchiveFormat::Docker, .. }) {
+    /// A client for one side of a copy.
+    fn client_for(&self, place: &Place, access: &Access, effort: Effort) -> Result<Client, Error> {
+        let mut engine = self.options.clone();
+        engine.credentials.asked = access.authfile.clone().or(engine.credentials.asked);
+        let mut options = client_options(&engine)?;
+        if let Place::Registry(reference) = place {
+            let registry = reference.registry();
+            options.credentials = match &access.who {
+                Who::Known => options.credentials,
+                Who::Anonymous => Credentials::default(),
+                Who::Given(credential) => Credentials::default().with(registry, credential.clone()),
+            };
+            options.insecure.extend(access.insecure.then(|| registry.to_owned()));
+        }
+        options.retry.attempts = effort.attempts.unwrap_or(options.retry.attempts);
+        options.max_concurrency_per_host = effort.jobs.unwrap_or(options.max_concurrency_per_host);
+        Client::new(options).map_err(set_up_failed)
+    }
+
+    async fn copy_now(&self, request: &CopyRequest, client: &Client, target: &Client, step: &StepProgress) -> Result<CopyOutcome, Failure> {
+        let keeps_none =
+            matches!(&request.to, Place::Store(_) | Place::Directory(_) | Place::Archive { format: ArchiveFormat::Docker, .. });
+        if request.referrers && keeps_none {
             let message = format!("`{}` keeps no referrers", request.to);
             let hint = Some("leave `--referrers` out, or copy to a registry, to `oci:` or to `oci-archive:`".to_owned());
             return Err(Failure::Other(Error::Usage { message, hint }));
         }
+        let form = &request.form;
         if let Place::Store(to) = &request.to {
+            if let Some(flag) = form.not_stored() {
+                let message = format!("{flag} is for copies that leave the store: there an image is kept as it comes");
+                return Err(Failure::Other(Error::Usage { message, hint: None }));
+            }
             let image = self.copy_to_store(request, to, client, step).await?;
             let manifest = self.stored_manifest(&image).await?;
             return Ok(CopyOutcome { root: manifest, blobs: image.diff_ids.len() + 1, size: image.size });
         }
-        let source = match (&request.from, &request.wanted) {
-            (Place::Store(name), Wanted::All) => match self.index_of(name)? {
-                Some(root) => Source::Store { store: self.store.clone(), root, name: name.clone() },
-                None => self.source(&request.from, client).await?,
-            },
-            (from, _) => self.source(from, client).await?,
+        let source = match (&request.wanted, form.compression) {
+            (Wanted::Platform(platform), Some(spec)) => self.recompressed(&request.from, platform, spec, client, step).await?,
+            (Wanted::All, Some(_)) => {
+                let hint = Some("leave `--all` out, and choose with `--platform`".to_owned());
+                return Err(Failure::Other(Error::Usage { message: "one image is compressed again at a time, and no index".into(), hint }));
+            }
+            (Wanted::All, None) => self.whole_source(&request.from, client).await?,
+            (Wanted::Platform(_), None) => self.source(&request.from, client).await?,
         };
-        let what = collect(&source, &request.wanted, request.referrers).await?;
+        let mut what = collect(&source, &request.wanted, request.referrers).await?;
+        if let Some(format) = form.format {
+            let was = what.root.digest.clone();
+            what = convert(what, format, &request.from.to_string())?;
+            if form.preserve_digests && what.root.digest != was {
+                let message = format!("`{}` would get another digest in this format, and --preserve-digests forbids that", request.from);
+                return Err(Failure::Other(Error::Usage { message, hint: Some("leave one of the two flags out".to_owned()) }));
+            }
+        }
         let outcome = CopyOutcome { root: what.root.clone(), blobs: what.blobs.len(), size: what.blobs.iter().map(|blob| blob.size).sum() };
-        self.write(&source, what, reference_of(&request.from), &request.to, step).await?;
+        let to = Destination { place: &request.to, client: target, more_names: &form.more_names };
+        self.write(&source, what, reference_of(&request.from), &to, step).await?;
         Ok(outcome)
+    }
+
+    /// An image whose layers are all compressed in one way.
+    async fn recompressed(
+        &self,
+        from: &Place,
+        platform: &Platform,
+        spec: CompressionSpec,
+        client: &Client,
+        step: &StepProgress,
+    ) -> Result<Source, Failure> {
+        let draft = self.open_draft(from, platform, client).await?;
+        let packing = blobs::Packing {
+            compression: Some(spec),
+            force: true,
+            docker_types: draft.docker_types,
+            annotations: draft.annotations.clone(),
+            ..blobs::Packing::default()
+        };
+        let image = draft.into_record(&self.store, step).await?;
+        let (store, name) = (self.store.clone(), from.to_string());
+        Ok(blocking(move || {
+            let packed = blobs::pack_aside(&store, &image, &packing)?;
+            Ok::<_, crate::image::Error>(Source::Store { store, root: packed.descriptor, name })
+        })
+        .await?)
+    }
+
+    /// The source of a place, where a name of the store that stands for an index means all of it.
+    async fn whole_source(&self, place: &Place, client: &Client) -> Result<Source, Failure> {
+        if let Place::Store(name) = place
+            && let Some(root) = self.index_of(name)?
+        {
+            return Ok(Source::Store { store: self.store.clone(), root, name: name.clone() });
+        }
+        self.source(place, client).await
     }
 
     /// Writes a collection to a place that is not the store; `named` is what an archive calls it that is told nothing else.
@@ -133,16 +283,21 @@ impl Engine {
         source: &Source,
         what: Collection,
         named: Option<Reference>,
-        to: &Place,
+        to: &Destination<'_>,
         step: &StepProgress,
     ) -> Result<(), Failure> {
-        match to {
+        if !to.more_names.is_empty() && !matches!(to.place, Place::Archive { .. }) {
+            let hint = Some("copy once for each name: what is there is not sent again".to_owned());
+            return Err(Failure::Other(Error::Usage { message: "--additional-tag is for archives".to_owned(), hint }));
+        }
+        match to.place {
             Place::Registry(reference) => {
                 same_digest(reference, &[&what.root.digest])?;
-                let target = Target { client: self.other_client()?, reference: reference.clone() };
+                let target = Target { client: to.client.clone(), reference: reference.clone() };
                 to_registry(source, &what, &target, step).await?;
             }
             Place::Layout { dir, tag } => to_layout(source, what, dir, tag.as_deref(), step).await?,
+            Place::Directory(dir) => to_dir(source, what, dir, step).await?,
             Place::Archive { path, format, name } => {
                 let whole = name.as_deref().and_then(|name| name.parse::<Reference>().ok());
                 if let Some(whole) = whole.as_ref().filter(|whole| whole.digest().is_some()) {
@@ -156,7 +311,7 @@ impl Engine {
                     (Some(tag), ArchiveFormat::Oci) if !tag.contains(['/', ':']) => Some(Name::Tag(tag)),
                     _ => whole.as_ref().map(Name::Whole),
                 };
-                to_archive(source, what, *format, path, name, step).await?;
+                to_archive(source, what, *format, path, name, to.more_names, step).await?;
             }
             Place::Store(_) => unreachable!("the store is no place to write a collection to"),
         }
@@ -169,6 +324,10 @@ impl Engine {
             Place::Layout { dir, tag } => {
                 let (dir, tag) = (dir.clone(), tag.clone());
                 Source::Layout(Arc::new(blocking(move || LayoutSource::open(&dir, tag.as_deref())).await?))
+            }
+            Place::Directory(dir) => {
+                let dir = dir.clone();
+                Source::Layout(Arc::new(blocking(move || LayoutSource::open_dir(&dir)).await?))
             }
             Place::Store(name) => {
                 let image = self.image(name)?;
@@ -238,6 +397,14 @@ impl Engine {
                 let store = store.clone();
                 blocking(move || load_layout(&store, &layout, &platform)).await?
             }
+            Place::Directory(_) => {
+                let source = self.source(&request.from, client).await?;
+                check_digest(&source, &name, platform).await?;
+                let what = collect(&source, &request.wanted, false).await?;
+                all_to_store(&source, &what, &store, step).await?;
+                let platform = platform.clone();
+                blocking(move || load_root(&store, &what.root, &platform)).await?
+            }
             Place::Archive { path, name: tag, .. } => {
                 let (root, platform, store) = (self.spool(path, tag.clone()).await?, platform.clone(), store.clone());
                 let source = Source::Store { store: store.clone(), root: root.clone(), name: path.display().to_string() };
@@ -256,6 +423,16 @@ impl Engine {
         let options: ClientOptions = self.client()?.options().clone();
         Client::new(options).map_err(|source| Error::Registry { action: "set up", name: "the registry client".into(), source })
     }
+}
+
+/// Where a copy goes.
+pub(super) struct Destination<'a> {
+    /// The place.
+    pub(super) place: &'a Place,
+    /// Who sends it, where that is a registry: another client than the one of the source, see [`Target`].
+    pub(super) client: &'a Client,
+    /// Further names, where that is an archive.
+    pub(super) more_names: &'a [Reference],
 }
 
 /// Why a copy failed, before it is said what was copied.
@@ -294,32 +471,77 @@ fn reference_of(place: &Place) -> Option<Reference> {
     }
 }
 
-/// What a registry tells of a name.
+/// What is told of images where they are.
 impl Engine {
-    /// The manifest or index that a name stands for, with `platform` the manifest for that; its bytes are those of the registry.
+    /// The manifest or index that a place has, with `platform` the manifest for that; its bytes are as they are there.
     ///
     /// # Errors
-    /// There is none, or the registry cannot be reached or refuses.
-    pub async fn remote_manifest(&self, reference: &Reference, platform: Option<&Platform>) -> Result<RemoteDocument, Error> {
-        let client = self.client()?;
-        let failed = |source| Error::Image { action: "look at", name: reference.written().to_owned(), source };
-        crate::image::remote::manifest(&client, reference, platform).await.map_err(failed)
+    /// There is none, or the place cannot be read.
+    pub async fn document(&self, place: &Place, platform: Option<&Platform>) -> Result<RemoteDocument, Error> {
+        let look = async {
+            let (_lease, source) = self.source_to_look_at(place).await?;
+            Ok(remote::document(&source, platform).await?)
+        };
+        look.await.map_err(|failure: Failure| failure.of("look at", &place.to_string()))
     }
 
-    /// The config of the image that a name stands for.
+    /// The image that a place has, with its config.
     ///
     /// # Errors
-    /// As [`Engine::remote_manifest`]; there is no image for the platform.
-    pub async fn remote_image(&self, reference: &Reference, platform: &Platform) -> Result<RemoteImage, Error> {
-        let client = self.client()?;
-        let failed = |source| Error::Image { action: "look at", name: reference.written().to_owned(), source };
-        crate::image::remote::image(&client, reference, platform).await.map_err(failed)
+    /// As [`Engine::document`]; there is no image for the platform.
+    pub async fn image_at(&self, place: &Place, platform: &Platform) -> Result<RemoteImage, Error> {
+        let look = async {
+            let (_lease, source) = self.source_to_look_at(place).await?;
+            Ok(remote::image(&source, platform).await?)
+        };
+        look.await.map_err(|failure: Failure| failure.of("look at", &place.to_string()))
+    }
+
+    /// What is read of archives, and compressed of images, is in the store for as long as the lease is there.
+    async fn source_to_look_at(&self, place: &Place) -> Result<(Option<Lease>, Source), Failure> {
+        let lease = if matches!(place, Place::Registry(_)) { None } else { Some(self.hold().await?) };
+        Ok((lease, self.whole_source(place, &self.client()?).await?))
+    }
+
+    /// Writes all files of an image as a tar archive; `-` is standard output. What is not here is fetched, and gets no name.
+    ///
+    /// # Errors
+    /// There is no such image, or it cannot be reached or read; the file cannot be written.
+    pub async fn export_image(&self, place: &Place, platform: Option<&Platform>, to: &Path, progress: &Progress) -> Result<(), Error> {
+        let _lease = self.hold().await?;
+        let step = progress.start(format!("export {place}"), None);
+        let work = async {
+            let draft = match place {
+                Place::Store(text) => {
+                    let (store, image, text) = (self.store.clone(), self.image_for(text, platform).await?, text.clone());
+                    blocking(move || Draft::of_stored(&store, &image, &text)).await?
+                }
+                _ => {
+                    Draft::of_source(&self.source(place, &self.client()?).await?, &platform.cloned().unwrap_or_else(Platform::host)).await?
+                }
+            };
+            let snapshots = draft.unpack(&self.store, &step).await?;
+            let (store, to, platform) = (self.store.clone(), to.to_owned(), draft.config.platform().to_string());
+            let meter = step.export_meter("writing");
+            blocking(move || {
+                let tree = view(&store, &snapshots)?;
+                let files = [PlatformFiles { platform, tree: &tree }];
+                let options = FileOptions { time: None, layout: FilesLayout::Merged, delete: false };
+                export::to_tar(&files, &to, &options, &meter)?;
+                meter.done();
+                Ok(())
+            })
+            .await
+        };
+        let result = work.await;
+        step.finish(if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
+        result.map_err(|failure: Failure| failure.of("export", &place.to_string()))
     }
 
     /// What a name stands for: its digest.
     ///
     /// # Errors
-    /// As [`Engine::remote_manifest`].
+    /// As [`Engine::document`].
     pub async fn remote_digest(&self, reference: &Reference) -> Result<Descriptor, Error> {
         let failed = |source| Error::Registry { action: "look at", name: reference.written().to_owned(), source };
         self.client()?.resolve(reference).await.map_err(failed)

@@ -12,7 +12,7 @@ use crate::store::view::MergedView;
 use crate::store::{ImageRecord, SnapshotId, Store};
 use crate::task::blocking;
 
-use super::copy::Failure;
+use super::copy::{Destination, Failure};
 use super::transfer::open_input;
 use super::{Engine, Error, Place};
 
@@ -25,6 +25,8 @@ pub enum Edit {
     Append(PathBuf),
     /// All its layers become one.
     Flatten,
+    /// Its annotations name what it is now as its base.
+    NameBase,
     /// It gets another base.
     Rebase(RebaseRequest),
 }
@@ -129,7 +131,7 @@ impl Engine {
         };
         let to = self.target(request, &draft)?;
         for edit in &request.edits {
-            draft = self.apply_edit(draft, edit, client, step).await?;
+            draft = self.apply_edit(draft, edit, request.image.as_ref(), client, step).await?;
         }
         let place = match to {
             Target::Store(name) => {
@@ -147,7 +149,8 @@ impl Engine {
             (Place::Registry(reference), _) if reference.digest().is_some() => Place::Registry(reference.only_digest(digest.clone())),
             (place, _) => place,
         };
-        self.write(&source, what, None, &place, step).await?;
+        let to = Destination { place: &place, client: &self.other_client()?, more_names: &[] };
+        self.write(&source, what, None, &to, step).await?;
         Ok(EditOutcome::Sent { place, digest })
     }
 
@@ -161,7 +164,14 @@ impl Engine {
         Ok(Draft::of_source(&source, platform).await?)
     }
 
-    async fn apply_edit(&self, mut draft: Draft, edit: &Edit, client: &Client, step: &StepProgress) -> Result<Draft, Failure> {
+    async fn apply_edit(
+        &self,
+        mut draft: Draft,
+        edit: &Edit,
+        image: Option<&Place>,
+        client: &Client,
+        step: &StepProgress,
+    ) -> Result<Draft, Failure> {
         let store = self.store.clone();
         match edit {
             Edit::Change(changes) => {
@@ -187,6 +197,16 @@ impl Engine {
                     Ok(draft)
                 })
                 .await
+            }
+            Edit::NameBase => {
+                let base = image.cloned().map_or(BasePlace::Scratch, BasePlace::Image);
+                let Some((name, digest)) = self.name_of_base(&base, &draft)? else {
+                    let message = "the base has no name and digest at a registry that annotations could state".to_owned();
+                    let hint = Some("name it at its registry, as in `docker://NAME`".to_owned());
+                    return Err(Failure::Other(Error::Usage { message, hint }));
+                };
+                draft.annotations.extend([(BASE_NAME.to_owned(), name), (BASE_DIGEST.to_owned(), digest.to_string())]);
+                Ok(draft)
             }
             Edit::Rebase(request) => self.rebase(draft, request, client, step).await,
         }

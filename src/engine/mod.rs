@@ -52,7 +52,7 @@ pub use crate::executor::RootDriver;
 pub use crate::graph::SOURCE_DATE_EPOCH;
 pub use crate::image::Error as ImageError;
 pub use crate::image::load::Layout;
-pub use crate::registry::Saved;
+pub use crate::registry::{Credential, Saved};
 pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource, PlatformOutcome};
 pub use build_cache::{CacheDestination, CacheMode, CacheRepository, CacheSource, CacheTarget};
 pub use call::{Call, CallOutcome, CheckReport, Lines};
@@ -66,7 +66,7 @@ pub use containers::{
     parse_volume,
 };
 pub use context_files::{ContextEntry, ContextFiles, ContextTotal, DecidedBy, ReadAs, Why};
-pub use copy::{CopyOutcome, CopyRequest, Place, RemoteDocument, RemoteImage, Wanted};
+pub use copy::{Access, CopyForm, CopyOutcome, CopyRequest, Effort, ManifestFormat, Place, RemoteDocument, RemoteImage, Wanted, Who};
 pub use diff::{Change, DiffRequest, FileDifference, ImageDiff, Times};
 pub use doctor::{DoctorRequest, Finding, Verdict, examine};
 pub use edit::{BasePlace, ConfigChanges, Edit, EditOutcome, EditRequest, EditTarget, RebaseRequest, Refusal};

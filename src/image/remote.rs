@@ -1,4 +1,4 @@
-//! What a registry tells of images: their manifests and configs. Nothing goes into the store.
+//! What is told of images where they are, at a registry mostly: their manifests and configs. No image goes into the store.
 
 use bytes::Bytes;
 
@@ -6,6 +6,7 @@ use crate::oci::{Descriptor, Digest, ImageConfig, Manifest, ManifestOrIndex, Med
 use crate::registry::Client;
 
 use super::Error;
+use super::copy::{Source, image_manifest};
 
 /// How deep indexes may be nested.
 const MAX_NESTING: usize = 4;
@@ -13,7 +14,7 @@ const MAX_NESTING: usize = 4;
 /// How large a config may be.
 const MAX_CONFIG: u64 = 8 << 20;
 
-/// A manifest or an index with the bytes that the registry sent.
+/// A manifest or an index with its bytes as they are.
 #[derive(Clone, Debug)]
 pub struct RemoteDocument {
     /// Its bytes.
@@ -22,7 +23,7 @@ pub struct RemoteDocument {
     pub descriptor: Descriptor,
 }
 
-/// An image of a registry.
+/// An image where it is.
 #[derive(Clone, Debug)]
 pub struct RemoteImage {
     /// What the name stands for: the manifest, or the index that it is in.
@@ -38,7 +39,7 @@ pub struct RemoteImage {
 }
 
 /// The manifest or index that `reference` stands for; with `platform`, the manifest for that.
-pub async fn manifest(client: &Client, reference: &Reference, platform: Option<&Platform>) -> Result<RemoteDocument, Error> {
+async fn manifest(client: &Client, reference: &Reference, platform: Option<&Platform>) -> Result<RemoteDocument, Error> {
     let name = || reference.written().to_owned();
     let mut at = reference.clone();
     for _ in 0..MAX_NESTING {
@@ -62,33 +63,29 @@ pub async fn manifest(client: &Client, reference: &Reference, platform: Option<&
     Err(Error::NestedTooDeep { name: name(), limit: MAX_NESTING })
 }
 
-/// The image that `reference` stands for on `platform`, with its config.
-pub async fn image(client: &Client, reference: &Reference, platform: &Platform) -> Result<RemoteImage, Error> {
-    let name = || reference.written().to_owned();
-    let top = client.resolve(reference).await?.digest;
-    let at = reference.with_digest(top.clone());
-    let found = manifest(client, &at, Some(platform)).await?;
-    let parsed = ManifestOrIndex::parse(&found.bytes, Some(&found.descriptor.media_type));
-    let manifest = match parsed.map_err(|source| Error::Manifest { name: name(), source })? {
-        ManifestOrIndex::Manifest(manifest) => *manifest,
-        ManifestOrIndex::Index(_) => return Err(Error::NestedTooDeep { name: name(), limit: MAX_NESTING }),
-    };
-    let config_bytes = read_blob(client, reference, &manifest.config).await?;
-    let is_image = matches!(manifest.config.media_type, MediaType::OciConfig | MediaType::DockerConfig);
-    let failed = |source| Error::Config { name: name(), digest: manifest.config.digest.clone(), source };
-    let config = if is_image { Some(serde_json::from_slice(&config_bytes).map_err(failed)?) } else { None };
-    Ok(RemoteImage { top, digest: found.descriptor.digest, config_bytes, config, manifest })
+/// The manifest or index that a source means; with `platform`, the manifest for that.
+pub async fn document(source: &Source, platform: Option<&Platform>) -> Result<RemoteDocument, Error> {
+    match (source, platform) {
+        // Asked for at once: the answer to a mere look does not say what is wrong.
+        (Source::Registry { client, reference }, _) => manifest(client, reference, platform).await,
+        (_, Some(platform)) => {
+            let found = image_manifest(source, platform).await?;
+            Ok(RemoteDocument { bytes: found.bytes, descriptor: found.descriptor })
+        }
+        (_, None) => {
+            let descriptor = source.root().await?;
+            Ok(RemoteDocument { bytes: source.manifest(&descriptor).await?, descriptor })
+        }
+    }
 }
 
-/// A small blob, whole.
-async fn read_blob(client: &Client, reference: &Reference, blob: &Descriptor) -> Result<Bytes, Error> {
-    if blob.size > MAX_CONFIG {
-        return Err(Error::TooLarge { what: "config", name: reference.written().to_owned(), size: blob.size });
-    }
-    let mut stream = client.fetch_blob(reference, blob).await?;
-    let mut bytes = Vec::new();
-    while let Some(chunk) = stream.next_chunk().await? {
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes.into())
+/// The image that a source means on `platform`, with its config.
+pub async fn image(source: &Source, platform: &Platform) -> Result<RemoteImage, Error> {
+    let found = image_manifest(source, platform).await?;
+    let manifest = found.manifest;
+    let config_bytes = source.small_blob(&manifest.config, MAX_CONFIG).await?;
+    let is_image = matches!(manifest.config.media_type, MediaType::OciConfig | MediaType::DockerConfig);
+    let failed = |error| Error::Config { name: source.name(), digest: manifest.config.digest.clone(), source: error };
+    let config = if is_image { Some(serde_json::from_slice(&config_bytes).map_err(failed)?) } else { None };
+    Ok(RemoteImage { top: found.top.digest, digest: found.descriptor.digest, config_bytes, config, manifest })
 }

@@ -42,6 +42,7 @@ mod output_keys;
 mod outputs;
 mod parse;
 mod peers;
+mod places;
 mod platforms;
 mod progress;
 mod registries_conf;

@@ -42,6 +42,28 @@ fn trust(world: &World, host: &str, files: &[(&str, &PathBuf)]) -> PathBuf {
 }
 
 #[test]
+fn copy_and_login_take_any_certificate_of_the_registry_that_a_flag_is_about() {
+    if !able(&["docker-registry", "openssl"]) {
+        return;
+    }
+    let world = World::new();
+    let server = certificate(&world, "server");
+    let registry = Registry::with_certificates(&server.certificate, &server.key, None);
+    let name = registry.name("app:1");
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-q", "-t", "app:1"]).ok();
+    let run = |args: &[&str]| world.strake(args).env("STRAKE_CONFIG", quick(&world));
+    run(&["copy", "store:app:1", &name]).fails().says(&["certificate"]);
+    run(&["copy", "--src-tls-verify=false", "store:app:1", &name]).fails().says(&["certificate"]);
+    run(&["copy", "--dest-tls-verify=false", "store:app:1", &name]).ok();
+    run(&["copy", &name, "oci:copy"]).fails().says(&["certificate"]);
+    run(&["copy", "--src-tls-verify=false", &name, "oci:copy"]).ok();
+    let login = |flag: &[&str]| run(&["login", "-u", "tester", "--password-stdin"]).arg_all(flag).arg(registry.host()).stdin("x");
+    login(&[]).fails().says(&["certificate"]);
+    login(&["--tls-verify=true"]).fails().says(&["certificate"]);
+    login(&["--tls-verify=false"]).ok();
+}
+
+#[test]
 fn a_registry_that_asks_who_we_are_is_shown_the_certificate_for_it() {
     if !able(&["docker-registry", "openssl"]) {
         return;

@@ -100,6 +100,9 @@ pub(in crate::cli) struct AppendArgs {
     /// More layers
     #[arg(value_name = "FILE", required_unless_present = "layers")]
     more: Vec<PathBuf>,
+    /// Have annotations say what the base is, so that `rebase` finds it
+    #[arg(long, requires = "base")]
+    set_base_image_annotations: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -117,7 +120,14 @@ pub(in crate::cli) struct FlattenArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RebaseArgs {
     /// The image: a name or ID of the store, or else a name at its registry; or a place, such as `oci:DIR[:TAG]`
-    image: String,
+    #[arg(required_unless_present = "original")]
+    image: Option<String>,
+    /// The same, as crane's scripts have it
+    #[arg(long, hide = true, value_name = "IMAGE", conflicts_with = "image")]
+    original: Option<String>,
+    /// The result's name, as crane's scripts have it
+    #[arg(long, hide = true, value_name = "NAME", conflicts_with = "tag")]
+    rebased: Option<String>,
     /// The base that it has, or `scratch` [default: what its annotations say]
     #[arg(long, visible_alias = "old_base", value_name = "IMAGE")]
     old_base: Option<String>,
@@ -178,7 +188,8 @@ pub(in crate::cli) fn mutate(global: &Global, args: MutateArgs) -> ExitCode {
 
 /// Runs `strake append`.
 pub(in crate::cli) fn append(global: &Global, args: AppendArgs) -> ExitCode {
-    let edits = args.layers.into_iter().chain(args.more).map(Edit::Append).collect();
+    let named = args.set_base_image_annotations.then_some(Edit::NameBase);
+    let edits = named.into_iter().chain(args.layers.into_iter().chain(args.more).map(Edit::Append)).collect();
     run(global, args.base, args.target, None, |_| Ok(edits))
 }
 
@@ -190,7 +201,8 @@ pub(in crate::cli) fn flatten(global: &Global, args: FlattenArgs) -> ExitCode {
 /// Runs `strake rebase`.
 pub(in crate::cli) fn rebase(global: &Global, args: RebaseArgs) -> ExitCode {
     let remote = args.target.remote;
-    run(global, Some(args.image), args.target, None, |engine| {
+    let target = TargetArgs { tag: args.target.tag.or(args.rebased), ..args.target };
+    run(global, args.image.or(args.original), target, None, |engine| {
         let base = |text: Option<String>| match text.as_deref() {
             None => Ok(None),
             Some("scratch") => Ok(Some(BasePlace::Scratch)),

@@ -1,16 +1,20 @@
 //! `strake image`: the commands for images under the names that `docker image` has for them, and `strake image prune`.
 
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 
-use crate::cli::render::size;
-use crate::cli::{Global, report};
+use crate::cli::render::{ProgressMode, progress, size};
+use crate::cli::{Global, report, settler};
 use crate::engine::{Engine, Error, ImageSummary, PruneImages, PruneOptions, parse_time};
+use crate::oci::Platform;
 use crate::task::blocking;
 
-use super::{exit, images, inspect, prune, transfer, with_engine};
+use super::places::found_place;
+use super::{exit, images, inspect, prune, transfer, until_interrupted, with_engine};
 
 // Flags of `strake image`.
 #[derive(Debug, Args)]
@@ -45,6 +49,27 @@ enum ImageCommand {
     Load(transfer::LoadArgs),
     /// Make an image of a root file system in a tar archive
     Import(transfer::ImportArgs),
+    /// Write all files of an image to an archive, without a container
+    Export(ExportArgs),
+}
+
+// Flags of `strake image export`.
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The image: a name or ID of the store, or else a name at its registry; or a place, such as `docker://NAME` or `oci:DIR[:TAG]`
+    image: String,
+    /// The file to write; `-` is standard output
+    #[arg(value_name = "FILE", conflicts_with = "output")]
+    file: Option<PathBuf>,
+    /// The same [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Names are those of registries, not of the store
+    #[arg(long)]
+    remote: bool,
+    /// The image to choose from an index [default: this machine's platform]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
 }
 
 // Flags of `strake image prune`.
@@ -109,7 +134,24 @@ pub(in crate::cli) fn run(global: &Global, args: ImageArgs) -> ExitCode {
         ImageCommand::Save(args) => transfer::save(global, args),
         ImageCommand::Load(args) => transfer::load(global, args),
         ImageCommand::Import(args) => transfer::import(global, args),
+        ImageCommand::Export(args) => export(global, args),
     }
+}
+
+fn export(global: &Global, args: ExportArgs) -> ExitCode {
+    let to = args.file.or(args.output).unwrap_or_else(|| PathBuf::from("-"));
+    if to.as_os_str() == "-" && std::io::stdout().is_terminal() {
+        let hint = Some("name a file, or redirect the output".to_owned());
+        return exit(Err(Error::Usage { message: "an archive is not for a terminal".to_owned(), hint }));
+    }
+    exit(with_engine(global, None, |engine| async move {
+        let place = found_place(&engine, &args.image, args.remote)?;
+        let progress = progress(ProgressMode::Auto);
+        let exported = until_interrupted(engine.export_image(&place, args.platform.as_ref(), &to, &progress)).await;
+        drop(progress);
+        exported?;
+        settler::finish(engine).await
+    }))
 }
 
 /// Removes images that nothing needs, and says which; gives how many bytes that freed.

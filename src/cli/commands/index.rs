@@ -361,7 +361,7 @@ fn metadata(path: &Path, outcome: &IndexOutcome, names: &[Reference]) -> Result<
 
 fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
-        let found = until_interrupted(engine.remote_manifest(&args.name, None)).await?;
+        let found = until_interrupted(engine.document(&Place::Registry(args.name.clone()), None)).await?;
         let parsed = match ManifestOrIndex::parse(&found.bytes, Some(&found.descriptor.media_type)) {
             Ok(ManifestOrIndex::Index(index)) => Some(*index),
             _ => None,

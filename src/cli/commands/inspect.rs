@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use crate::cli::format::{Format, format};
 use crate::cli::table::stamp;
 use crate::cli::{Global, report, settler};
-use crate::engine::{Engine, Error, ImageDetails, NamedAs};
-use crate::oci::{ImageConfig, Platform, Reference, ReferenceError};
+use crate::engine::{Engine, Error, ImageDetails, NamedAs, Place};
+use crate::oci::{ImageConfig, Platform};
 
+use super::places::{found_place, has_prefix, place};
+use super::remote::bytes;
 use super::several::{Failures, show};
 use super::{exit, network, until_interrupted, volume, with_engine};
 
@@ -35,9 +37,15 @@ pub(in crate::cli) struct ImageInspectArgs {
     /// `json`, or a template such as `{{.Id}}` or `{{json .Config}}`
     #[arg(short, long, value_parser = format)]
     format: Option<Format>,
-    /// Look at images in their registries, without pulling them
+    /// Look at images in their registries, without pulling them; `docker://NAME`, `oci:DIR[:TAG]` and other places are looked at where they are anyhow
     #[arg(long)]
     remote: bool,
+    /// Show the bytes of the manifest or index; with --config those of the config
+    #[arg(long, conflicts_with = "format")]
+    raw: bool,
+    /// Show the config of an image
+    #[arg(long, conflicts_with = "format")]
+    config: bool,
     /// The image for this platform, where the name stands for several [default: the one that the name means here; with `--remote`, this machine's platform]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -80,7 +88,7 @@ enum Named {
 /// Runs `strake inspect`.
 pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
     let InspectArgs { image, sizes, kind } = args;
-    if image.remote {
+    if image.remote || image.raw || image.config {
         return inspect_images(global, image);
     }
     if image.platform.is_some() && !matches!(kind, None | Some(Named::Image)) {
@@ -93,19 +101,43 @@ pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
 
 /// Runs `strake image inspect`.
 pub(in crate::cli) fn inspect_images(global: &Global, args: ImageInspectArgs) -> ExitCode {
+    if args.raw || args.config {
+        return inspect_documents(global, args);
+    }
     if !args.remote {
         return inspect_all(global, args.names, args.format, SizeFlag { size: false }, Some(Named::Image), args.platform);
     }
     exit(with_engine(global, None, |engine| async move {
         let (mut found, mut failures) = (Vec::new(), Failures::default());
         for name in &args.names {
-            match inspect_remote(&engine, name, args.platform.clone()).await {
+            let value = match place(name) {
+                Ok(place) => inspect_place(&engine, &place, args.platform.clone()).await,
+                Err(message) => Err(Error::Usage { message, hint: None }),
+            };
+            match value {
                 Ok(value) => found.push(value),
                 Err(error) => failures.add(error),
             }
         }
         show(found, args.format.as_ref())?;
         failures.end()
+    }))
+}
+
+/// Shows the bytes of manifests, or configs.
+fn inspect_documents(global: &Global, args: ImageInspectArgs) -> ExitCode {
+    exit(with_engine(global, None, |engine| async move {
+        for name in &args.names {
+            let place = found_place(&engine, name, args.remote)?;
+            let document = if args.config {
+                let platform = args.platform.clone().unwrap_or_else(Platform::host);
+                until_interrupted(engine.image_at(&place, &platform)).await?.config_bytes
+            } else {
+                until_interrupted(engine.document(&place, args.platform.as_ref())).await?.bytes
+            };
+            bytes(&document);
+        }
+        settler::finish(engine).await
     }))
 }
 
@@ -126,6 +158,10 @@ fn inspect_all(
         let (mut found, mut failures) = (Vec::new(), Failures::default());
         for name in &names {
             let value = match &platform {
+                _ if is_elsewhere(&engine, name)? => match found_place(&engine, name, false) {
+                    Ok(place) => inspect_place(&engine, &place, platform.clone()).await,
+                    Err(error) => Err(error),
+                },
                 Some(platform) => inspect_for(&engine, name, platform).await,
                 None => inspect_one(&engine, name, kind, sizes),
             };
@@ -141,6 +177,11 @@ fn inspect_all(
         }
         failures.end()
     }))
+}
+
+/// Whether a name says itself where the image is, and no image is called so.
+fn is_elsewhere(engine: &Engine, name: &str) -> Result<bool, Error> {
+    Ok(has_prefix(name) && (name.starts_with("docker://") || engine.image_details(name)?.is_none()))
 }
 
 /// The image for `platform` that `name` means here.
@@ -193,20 +234,25 @@ fn no_image(engine: &Engine, name: &str) -> Result<Error, Error> {
     }
 }
 
-/// What `name` means at its registry.
-async fn inspect_remote(engine: &Engine, name: &str, platform: Option<Platform>) -> Result<Value, Error> {
-    let usage = |error: ReferenceError| Error::Usage { message: error.to_string(), hint: None };
-    let name: Reference = name.parse().map_err(usage)?;
-    let image = until_interrupted(engine.remote_image(&name, &platform.unwrap_or_else(Platform::host))).await?;
+/// The image of a place, most often a registry.
+async fn inspect_place(engine: &Engine, place: &Place, platform: Option<Platform>) -> Result<Value, Error> {
+    if let Place::Store(name) = place {
+        let image = engine.image_for(name, platform.as_ref()).await?;
+        return Ok(image_value(engine, &engine.details_of(image)?));
+    }
+    let image = until_interrupted(engine.image_at(place, &platform.unwrap_or_else(Platform::host))).await?;
     let Some(config) = &image.config else {
         let kind = image.manifest.artifact_type.as_deref().unwrap_or(image.manifest.config.media_type.as_str());
-        let message = format!("`{}` is not an image but an artifact of the type `{kind}`", name.written());
+        let message = format!("`{place}` is not an image but an artifact of the type `{kind}`");
         return Err(Error::Usage { message, hint: Some("`strake manifest` shows its manifest".to_owned()) });
     };
-    let named = NamedAs { name: name.clone(), digest: Some(image.top.clone()) };
+    let names: Vec<NamedAs> = match place {
+        Place::Registry(name) => vec![NamedAs { name: name.clone(), digest: Some(image.top.clone()) }],
+        _ => Vec::new(),
+    };
     let size = image.manifest.layers.iter().map(|layer| layer.size).sum();
     let (id, layers) = (image.manifest.config.digest.to_string(), json!(config.rootfs.diff_ids));
-    let mut value = docker_value(&id, &[named], config, size, &layers);
+    let mut value = docker_value(&id, &names, config, size, &layers);
     if let Some(object) = value.as_object_mut() {
         object.insert("Manifest".to_owned(), json!(image.digest));
         object.insert("Blobs".to_owned(), json!(image.manifest.layers));

@@ -1,4 +1,4 @@
-//! How places of images are written on the command line: `docker://NAME`, `store:NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`.
+//! How places of images are written on the command line: `docker://NAME`, `store:NAME`, `dir:DIR`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`.
 //! What a name without a prefix means is up to the command.
 
 use std::path::PathBuf;
@@ -30,10 +30,20 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
             let format = if kind == "oci-archive" { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
             named(rest).map(|(path, name)| Place::Archive { path, format, name })
         }
-        Some((kind @ ("dir" | "docker-daemon" | "containers-storage" | "sif" | "tarball"), _)) => {
-            Err(format!("`{kind}:` is not supported: use a registry, `store:`, `oci:`, `oci-archive:` or `docker-archive:`"))
+        Some(("dir", "")) => Err("`dir:` is followed by a directory".to_owned()),
+        Some(("dir", rest)) => Ok(Place::Directory(PathBuf::from(rest))),
+        Some((kind @ ("docker-daemon" | "containers-storage" | "sif" | "tarball"), _)) => {
+            Err(format!("`{kind}:` is not supported: use a registry, `store:`, `dir:`, `oci:`, `oci-archive:` or `docker-archive:`"))
         }
         _ => reference(text).map(Place::Registry),
+    }
+}
+
+/// A name at a registry, with `docker://` before it or not, for clap.
+pub(super) fn at_registry(text: &str) -> Result<Reference, String> {
+    match place(text)? {
+        Place::Registry(reference) => Ok(reference),
+        other => Err(format!("`{other}` is no name at a registry")),
     }
 }
 
@@ -55,7 +65,7 @@ pub(super) fn place_beside(origin: Option<&Place>, text: &str) -> Result<Place, 
 }
 
 /// Whether a place says itself what it is.
-fn has_prefix(text: &str) -> bool {
+pub(super) fn has_prefix(text: &str) -> bool {
     const KINDS: [&str; 9] =
         ["store", "oci", "oci-archive", "docker-archive", "dir", "docker-daemon", "containers-storage", "sif", "tarball"];
     text.starts_with("docker://") || text.split_once(':').is_some_and(|(kind, _)| KINDS.contains(&kind))
@@ -77,7 +87,10 @@ mod tests {
         let named = place("docker-archive:x.tar:acme/app:2");
         assert!(matches!(named, Ok(Place::Archive { format: ArchiveFormat::Docker, name: Some(name), .. }) if name == "acme/app:2"));
         let by_digest = format!("oci:a@sha256:{}", "0".repeat(64));
-        for bad in [by_digest.as_str(), "oci:", "oci::v1", "store:", "docker-daemon:x", "acme/Upper:1", ""] {
+        assert!(matches!(place("dir:/a/b:c"), Ok(Place::Directory(dir)) if dir == std::path::Path::new("/a/b:c")));
+        assert!(matches!(at_registry("docker://debian:12"), Ok(name) if name.familiar() == "debian:12"));
+        assert!(at_registry("oci:a").is_err() && at_registry("debian").is_ok());
+        for bad in [by_digest.as_str(), "dir:", "oci:", "oci::v1", "store:", "docker-daemon:x", "acme/Upper:1", ""] {
             assert!(place(bad).is_err(), "{bad}");
         }
     }

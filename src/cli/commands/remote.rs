@@ -3,21 +3,27 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report, settler};
-use crate::engine::{CopyRequest, Engine, Error, Place, Wanted};
+use crate::diag::Secret;
+use crate::engine::{
+    Access, ArchiveFormat, Compression, CompressionSpec, CopyForm, CopyRequest, Credential, Effort, Engine, Error, ManifestFormat, Place,
+    Wanted, Who,
+};
 use crate::oci::{Platform, Reference};
 
-use super::places::place;
+use super::build::boolean;
+use super::outputs::compression;
+use super::places::{at_registry, place};
 use super::transfer::{repository, tagged};
 use super::{exit, until_interrupted, with_any_store, with_engine};
 
 // Flags of `strake copy`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CopyArgs {
-    /// What is copied: `NAME[:TAG|@DIGEST]` or `docker://NAME` of a registry, `store:NAME`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+    /// What is copied: `NAME[:TAG|@DIGEST]` or `docker://NAME` of a registry, `store:NAME`, `dir:DIR`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
     /// `docker-archive:FILE[:NAME]`
     #[arg(value_parser = place)]
     source: Place,
@@ -45,14 +51,94 @@ pub(in crate::cli) struct CopyArgs {
     /// Show nothing but the digest
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
+    form: FormArgs,
+    /// How often something is tried again that gets no further [default: 5]
+    #[arg(long, value_name = "NUMBER")]
+    retry_times: Option<u32>,
+    /// How many blobs are moved at once [default: 6]
+    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: Option<u16>,
+}
+
+// How `copy` reaches the registries of either side.
+#[derive(Debug, Args)]
+struct AccessArgs {
+    /// The user and the password for the source's registry; others can read command lines
+    #[arg(long, value_name = "USER:PASSWORD", value_parser = credential)]
+    src_creds: Option<Credential>,
+    /// The user and the password for the destination's registry
+    #[arg(long, value_name = "USER:PASSWORD", value_parser = credential)]
+    dest_creds: Option<Credential>,
+    /// Use no credentials for the source's registry
+    #[arg(long, conflicts_with = "src_creds")]
+    src_no_creds: bool,
+    /// Use no credentials for the destination's registry
+    #[arg(long, conflicts_with = "dest_creds")]
+    dest_no_creds: bool,
+    /// Look for credentials for the source's registry in this file first
+    #[arg(long, value_name = "FILE")]
+    src_authfile: Option<PathBuf>,
+    /// Look for credentials for the destination's registry in this file first
+    #[arg(long, value_name = "FILE")]
+    dest_authfile: Option<PathBuf>,
+    /// Whether the source's registry must have the certificate for its name; with `=false` it need not even speak TLS
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
+    src_tls_verify: bool,
+    /// The same of the destination's registry
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
+    dest_tls_verify: bool,
+}
+
+// What a copy is to be like.
+#[derive(Debug, Args)]
+struct FormArgs {
+    /// The format of manifests and indexes at the destination [default: as they are]
+    #[arg(short, long, value_enum)]
+    format: Option<FormatArg>,
+    /// Fail where the image would get another digest
+    #[arg(long)]
+    preserve_digests: bool,
+    /// One more name in an archive (may be given several times)
+    #[arg(long, value_name = "NAME:TAG", value_parser = super::tag_name)]
+    additional_tag: Vec<Reference>,
+    /// What layers are compressed with at the destination: `uncompressed`, `gzip` or `zstd` [default: as they are]
+    #[arg(long, value_name = "KIND", value_parser = compression, conflicts_with = "preserve_digests")]
+    dest_compress_format: Option<Compression>,
+    /// How hard they are compressed
+    #[arg(long, value_name = "NUMBER", requires = "dest_compress_format")]
+    dest_compress_level: Option<u32>,
+}
+
+/// `--format` of `copy`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    /// The OCI image specification's
+    Oci,
+    /// Docker's schema 2
+    #[value(alias = "docker")]
+    V2s2,
+}
+
+/// `USER:PASSWORD`, for clap.
+fn credential(text: &str) -> Result<Credential, String> {
+    match text.split_once(':') {
+        Some((username, password)) if !username.is_empty() => {
+            Ok(Credential::Basic { username: username.to_owned(), password: Secret::new(password.to_owned()) })
+        }
+        // Clap would show what it was given.
+        _ => Err("expected `USER:PASSWORD`".to_owned()),
+    }
 }
 
 // Flags of `strake manifest`, and of `strake digest`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DocumentArgs {
-    /// The image, at its registry
-    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
-    name: Reference,
+    /// The image: its name at a registry, or a place, such as `store:NAME` or `oci:DIR[:TAG]`
+    #[arg(value_name = "IMAGE", value_parser = place)]
+    image: Place,
     /// Choose the image for this platform from an index
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -61,8 +147,15 @@ pub(in crate::cli) struct DocumentArgs {
 // Flags of `strake digest`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DigestArgs {
-    #[command(flatten)]
-    document: DocumentArgs,
+    /// The image: its name at a registry, or a place, such as `store:NAME` or `oci:DIR[:TAG]`
+    #[arg(value_name = "IMAGE", required_unless_present = "tarball")]
+    image: Option<String>,
+    /// Choose the image for this platform from an index
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// The archive that the image is in; the image is its name there, where there are several
+    #[arg(long, value_name = "FILE", conflicts_with = "full_ref")]
+    tarball: Option<PathBuf>,
     /// Show the whole name, with the digest
     #[arg(long)]
     full_ref: bool,
@@ -71,9 +164,9 @@ pub(in crate::cli) struct DigestArgs {
 // Flags of `strake config`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ConfigArgs {
-    /// The image, at its registry
-    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
-    name: Reference,
+    /// The image: its name at a registry, or a place, such as `store:NAME` or `oci:DIR[:TAG]`
+    #[arg(value_name = "IMAGE", value_parser = place)]
+    image: Place,
     /// The image to choose from an index [default: this machine's platform]
     #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -83,7 +176,7 @@ pub(in crate::cli) struct ConfigArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LsArgs {
     /// The repository
-    #[arg(value_name = "REPOSITORY")]
+    #[arg(value_name = "REPOSITORY", value_parser = at_registry)]
     repository: Reference,
     /// Show whole names, not tags
     #[arg(long)]
@@ -107,7 +200,7 @@ pub(in crate::cli) struct CatalogArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DeleteArgs {
     /// What to delete at its registry: a tag, or the manifest that a digest names
-    #[arg(required = true, value_name = "NAME:TAG|NAME@DIGEST")]
+    #[arg(required = true, value_name = "NAME:TAG|NAME@DIGEST", value_parser = at_registry)]
     names: Vec<Reference>,
     /// Delete what the tag stands for, and so every other tag of the same image too
     #[arg(long)]
@@ -142,7 +235,16 @@ async fn copy_one(engine: &Engine, args: &CopyArgs, from: Place, to: Place) -> R
         }
     }
     let wanted = if args.all { Wanted::All } else { Wanted::Platform(args.platform.clone().unwrap_or_else(Platform::host)) };
-    let request = CopyRequest { from, to, wanted, referrers: args.referrers };
+    let request = CopyRequest {
+        from,
+        to,
+        wanted,
+        referrers: args.referrers,
+        from_access: args.access.of_source(),
+        to_access: args.access.of_dest(),
+        effort: Effort { attempts: args.retry_times.map(|times| times.saturating_add(1)), jobs: args.jobs.map(usize::from) },
+        form: args.form.form(),
+    };
     let to_stdout = matches!(&request.to, Place::Archive { path, .. } if path.as_os_str() == "-");
     let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
     let outcome = until_interrupted(engine.copy(request, &progress)).await?;
@@ -155,6 +257,39 @@ async fn copy_one(engine: &Engine, args: &CopyArgs, from: Place, to: Place) -> R
         report::result(&digest);
     }
     Ok(())
+}
+
+impl AccessArgs {
+    fn of_source(&self) -> Access {
+        access(self.src_creds.as_ref(), self.src_no_creds, self.src_authfile.as_ref(), self.src_tls_verify)
+    }
+
+    fn of_dest(&self) -> Access {
+        access(self.dest_creds.as_ref(), self.dest_no_creds, self.dest_authfile.as_ref(), self.dest_tls_verify)
+    }
+}
+
+fn access(given: Option<&Credential>, nobody: bool, authfile: Option<&PathBuf>, tls_verify: bool) -> Access {
+    let who = match given {
+        Some(credential) => Who::Given(credential.clone()),
+        None if nobody => Who::Anonymous,
+        None => Who::Known,
+    };
+    Access { who, authfile: authfile.cloned(), insecure: !tls_verify }
+}
+
+impl FormArgs {
+    fn form(&self) -> CopyForm {
+        CopyForm {
+            format: self.format.map(|format| match format {
+                FormatArg::Oci => ManifestFormat::Oci,
+                FormatArg::V2s2 => ManifestFormat::Docker,
+            }),
+            compression: self.dest_compress_format.map(|kind| CompressionSpec { kind, level: self.dest_compress_level }),
+            preserve_digests: self.preserve_digests,
+            more_names: self.additional_tag.clone(),
+        }
+    }
 }
 
 /// What `copy --all-tags` copies: each tag of a repository, to the same tag of another one.
@@ -171,7 +306,7 @@ async fn every_tag(engine: &Engine, from: &Place, to: &Place) -> Result<Vec<(Pla
 /// Runs `strake manifest`.
 pub(in crate::cli) fn manifest(global: &Global, args: DocumentArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
-        let found = until_interrupted(engine.remote_manifest(&args.name, args.platform.as_ref())).await?;
+        let found = until_interrupted(engine.document(&args.image, args.platform.as_ref())).await?;
         bytes(&found.bytes);
         Ok(())
     }))
@@ -180,12 +315,20 @@ pub(in crate::cli) fn manifest(global: &Global, args: DocumentArgs) -> ExitCode 
 /// Runs `strake digest`.
 pub(in crate::cli) fn digest(global: &Global, args: DigestArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
-        let (args, full) = (args.document, args.full_ref);
-        let digest = match &args.platform {
-            None => until_interrupted(engine.remote_digest(&args.name)).await?.digest,
-            Some(_) => until_interrupted(engine.remote_manifest(&args.name, args.platform.as_ref())).await?.descriptor.digest,
+        let usage = |message| Error::Usage { message, hint: None };
+        let image = match args.tarball {
+            Some(path) => Place::Archive { path, format: ArchiveFormat::Docker, name: args.image },
+            None => place(&args.image.unwrap_or_default()).map_err(usage)?,
         };
-        report::result(&if full { format!("{}@{digest}", args.name.familiar_name()) } else { digest.to_string() });
+        let digest = match (&image, &args.platform) {
+            (Place::Registry(name), None) => until_interrupted(engine.remote_digest(name)).await?.digest,
+            _ => until_interrupted(engine.document(&image, args.platform.as_ref())).await?.descriptor.digest,
+        };
+        report::result(&match &image {
+            Place::Registry(name) if args.full_ref => format!("{}@{digest}", name.familiar_name()),
+            other if args.full_ref => return Err(usage(format!("--full-ref is about names at registries, and `{other}` is none"))),
+            _ => digest.to_string(),
+        });
         Ok(())
     }))
 }
@@ -194,7 +337,7 @@ pub(in crate::cli) fn digest(global: &Global, args: DigestArgs) -> ExitCode {
 pub(in crate::cli) fn config(global: &Global, args: ConfigArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
         let platform = args.platform.unwrap_or_else(Platform::host);
-        let image = until_interrupted(engine.remote_image(&args.name, &platform)).await?;
+        let image = until_interrupted(engine.image_at(&args.image, &platform)).await?;
         bytes(&image.config_bytes);
         Ok(())
     }))
@@ -239,6 +382,6 @@ pub(in crate::cli) fn delete(global: &Global, args: DeleteArgs) -> ExitCode {
 }
 
 /// Writes a document as it is, without a line end of our own: its digest is of these bytes.
-fn bytes(document: &[u8]) {
+pub(super) fn bytes(document: &[u8]) {
     report::output(|out| out.write_all(document));
 }

@@ -1,5 +1,6 @@
 //! A copy into files: an OCI layout in a directory, or an archive of one. The index, which names what is there, comes last.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -10,11 +11,12 @@ use tokio::runtime::Handle;
 use crate::image::Error;
 use crate::image::archive::{ArchiveFormat, ArchiveWriter, LayoutWriter, names_of_entry};
 use crate::image::export::write_file;
-use crate::oci::{Descriptor, Hasher, Manifest, ManifestOrIndex, Reference};
+use crate::oci::{Descriptor, Digest, Hasher, Manifest, ManifestOrIndex, Reference};
 use crate::progress::{Meter, StepProgress};
 use crate::registry::ByteStream;
 use crate::task::{CancellationToken, blocking};
 
+use super::source::{DIR_MANIFEST, name_in_dir};
 use super::{Collection, Source};
 
 /// Copies into a layout, which is made where it is missing. What it holds already stays, but for an entry of the same tag.
@@ -33,7 +35,33 @@ pub async fn to_layout(source: &Source, what: Collection, dir: &Path, tag: Optio
     .await
 }
 
-/// Copies into an archive; `-` is standard output.
+/// Copies into a directory as containers' `dir:` has it; files of the same names are replaced, and the manifest comes last.
+///
+/// # Errors
+/// The source, the file system.
+pub async fn to_dir(source: &Source, what: Collection, dir: &Path, progress: &StepProgress) -> Result<(), Error> {
+    let root = what.root.digest.clone();
+    let manifests: HashSet<Digest> = what.documents.iter().map(|document| document.descriptor.digest.clone()).collect();
+    let (dir, mut work) = (dir.to_owned(), Work::new(source, what, progress));
+    let _stop = work.stop.clone().drop_guard();
+    blocking(move || {
+        let write = |name: &Path, bytes: &mut dyn Read| {
+            let path = dir.join(name);
+            let failed = |source| Error::Io { action: "write", path: path.clone(), source };
+            write_file(&path, |out| io::copy(bytes, out).map(drop).map_err(failed))
+        };
+        std::fs::create_dir_all(&dir).map_err(|source| Error::Io { action: "make", path: dir.clone(), source })?;
+        write(Path::new("version"), &mut &b"Directory Transport Version: 1.1\n"[..])?;
+        work.each_file(|blob, bytes| match manifests.contains(&blob.digest) {
+            true if blob.digest == root => write(Path::new(DIR_MANIFEST), bytes),
+            true => write(&name_in_dir(&blob.digest, ".manifest.json"), bytes),
+            false => write(&name_in_dir(&blob.digest, ""), bytes),
+        })
+    })
+    .await
+}
+
+/// Copies into an archive; `-` is standard output. The image has the name `name` there, and those of `more`.
 ///
 /// # Errors
 /// The source, the file; for Docker's format, what is copied is not one image.
@@ -43,10 +71,15 @@ pub async fn to_archive(
     format: ArchiveFormat,
     path: &Path,
     name: Option<Name<'_>>,
+    more: &[Reference],
     progress: &StepProgress,
 ) -> Result<(), Error> {
-    let entries = entries(&what, name.clone());
-    let names: Vec<Reference> = name.iter().filter_map(|name| name.whole().cloned()).collect();
+    let mut entries = entries(&what, name.clone());
+    for name in more {
+        let annotations = names_of_entry(Some(&name.to_string()), name.tag().unwrap_or("latest"));
+        entries.push(Descriptor { annotations, ..what.root.clone() });
+    }
+    let names: Vec<Reference> = name.iter().filter_map(|name| name.whole().cloned()).chain(more.iter().cloned()).collect();
     let docker = match format {
         ArchiveFormat::Docker => Some(image_of(&what, source)?),
         ArchiveFormat::Oci => None,

@@ -4,6 +4,7 @@
 //! the bytes: a sink ([`to_registry`], [`to_layout`], [`to_archive`], [`all_to_store`]) takes the blobs as streams, then the manifests, those that others point at first; the
 //! name comes last. Documents keep their bytes, so digests stay what they are. Every byte is hashed on its way.
 
+mod convert;
 mod files;
 mod registry;
 mod source;
@@ -17,7 +18,8 @@ use crate::oci::{Descriptor, Digest, Manifest, ManifestOrIndex, MediaType, Platf
 
 use super::Error;
 
-pub use files::{Name, to_archive, to_layout};
+pub use convert::{ManifestFormat, convert};
+pub use files::{Name, to_archive, to_dir, to_layout};
 pub use registry::{Target, to_registry};
 use source::plain;
 pub use source::{LayoutSource, Source};

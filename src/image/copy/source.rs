@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::image::Error;
 use crate::image::archive::bad;
-use crate::oci::{Descriptor, Digest, Index, ManifestOrIndex, Platform, Reference};
+use crate::oci::{Algorithm, Descriptor, Digest, Index, ManifestOrIndex, Platform, Reference};
 use crate::registry::{BlobSource, ByteStream, Client, read_stream};
 use crate::store::Store;
 use crate::sys::{Links, RootDir};
@@ -39,7 +39,7 @@ pub enum Source {
         /// How messages call it.
         name: String,
     },
-    /// A directory with an OCI layout (image-spec 1.1, "Image Layout").
+    /// A directory with an OCI layout (image-spec 1.1, "Image Layout"), or with an image as skopeo writes it (`dir:`).
     Layout(Arc<LayoutSource>),
     /// An image that was put together of others' blobs.
     Parts(Arc<Parts>),
@@ -58,12 +58,22 @@ impl Parts {
     }
 }
 
-/// An OCI layout that is read. No link leads out of its directory.
+/// A directory with blobs that is read. No link leads out of it.
 pub struct LayoutSource {
     dir: RootDir,
     path: PathBuf,
     index: Index,
     root: Descriptor,
+    names: BlobNames,
+}
+
+/// What the files of blobs are called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BlobNames {
+    /// As an OCI layout has it.
+    Oci,
+    /// As containers' `dir:` has it.
+    Dir,
 }
 
 /// The annotation that gives an entry of a layout its tag.
@@ -86,6 +96,8 @@ impl LayoutSource {
         let root = match (tag, index.manifests.as_slice()) {
             (None, [only]) => only.clone(),
             (None, []) => return Err(bad(format!("`{name}` has no image"))),
+            // One image with several tags is one image.
+            (None, [first, rest @ ..]) if rest.iter().all(|entry| entry.digest == first.digest) => first.clone(),
             (None, several) => {
                 let count = several.len();
                 return Err(bad(format!("`{name}` has {count} images: name one of its tags, as in `oci:{name}:TAG`")));
@@ -95,11 +107,49 @@ impl LayoutSource {
                 found.cloned().ok_or_else(|| bad(format!("`{name}` has no image with the tag `{tag}`")))?
             }
         };
-        Ok(LayoutSource { dir, path: path.to_owned(), index, root })
+        Ok(LayoutSource { dir, path: path.to_owned(), index, root, names: BlobNames::Oci })
+    }
+
+    /// Opens the one image (or index) of a directory as containers' `dir:` has it.
+    ///
+    /// # Errors
+    /// The directory has none.
+    pub fn open_dir(path: &Path) -> Result<LayoutSource, Error> {
+        let failed = |source| Error::Layout { path: path.to_owned(), source };
+        let dir = RootDir::open(path).map_err(failed)?;
+        let mut bytes = Vec::new();
+        open_in(&dir, path, Path::new(DIR_MANIFEST))?.take(MAX_MANIFEST).read_to_end(&mut bytes).map_err(failed)?;
+        let named = |source| Error::Manifest { name: path.display().to_string(), source };
+        let kind = ManifestOrIndex::parse(&bytes, None).map_err(named)?.media_type();
+        let root = Descriptor::new(kind, Digest::sha256(&bytes), bytes.len() as u64);
+        Ok(LayoutSource { dir, path: path.to_owned(), index: Index::empty(), root, names: BlobNames::Dir })
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
-        open_in(&self.dir, &self.path, Path::new(&format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())))
+        let path = match self.names {
+            BlobNames::Oci => PathBuf::from(format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())),
+            BlobNames::Dir => name_in_dir(digest, ""),
+        };
+        open_in(&self.dir, &self.path, &path)
+    }
+
+    fn open_manifest(&self, digest: &Digest) -> Result<File, Error> {
+        match self.names {
+            BlobNames::Oci => self.open_blob(digest),
+            BlobNames::Dir if *digest == self.root.digest => open_in(&self.dir, &self.path, Path::new(DIR_MANIFEST)),
+            BlobNames::Dir => open_in(&self.dir, &self.path, &name_in_dir(digest, ".manifest.json")),
+        }
+    }
+}
+
+/// The manifest or index of a directory as containers' `dir:` has it; those that an index names are beside it, under their digests.
+pub(super) const DIR_MANIFEST: &str = "manifest.json";
+
+/// The name of a file in such a directory.
+pub(super) fn name_in_dir(digest: &Digest, suffix: &str) -> PathBuf {
+    match digest.algorithm() {
+        Algorithm::Sha256 => PathBuf::from(format!("{}{suffix}", digest.hex())),
+        other => PathBuf::from(format!("{}-{}{suffix}", other.name(), digest.hex())),
     }
 }
 
@@ -260,7 +310,7 @@ pub(super) fn plain(descriptor: &Descriptor) -> Descriptor {
 fn read_manifest(layout: &LayoutSource, at: &Descriptor) -> Result<Bytes, Error> {
     let failed = |source| Error::Layout { path: layout.path.clone(), source };
     let mut bytes = Vec::new();
-    layout.open_blob(&at.digest)?.take(MAX_MANIFEST).read_to_end(&mut bytes).map_err(failed)?;
+    layout.open_manifest(&at.digest)?.take(MAX_MANIFEST).read_to_end(&mut bytes).map_err(failed)?;
     if Digest::of(at.digest.algorithm(), &bytes) != at.digest {
         let name = layout.path.display().to_string();
         return Err(Error::Damaged { name, digest: at.digest.clone() });

@@ -47,6 +47,28 @@ impl Draft {
     /// # Errors
     /// As [`Draft::unpack`].
     pub async fn into_store(self, store: &Store, name: Option<Reference>, progress: &StepProgress) -> Result<ImageRecord, Error> {
+        let mut image = self.clone().into_record(store, progress).await?;
+        let store = store.clone();
+        blocking(move || {
+            if self.wants_manifest() {
+                let (layers, size) = (self.descriptors(&store)?, self.config_bytes().1.len());
+                let (_, bytes) = self.manifest_bytes(self.config_descriptor(&image.id, size), layers);
+                image.manifest = Some(store.put_blob(&bytes)?);
+            }
+            store.put_image(&image)?;
+            if let Some(name) = name {
+                store.tag(&name, &image.id, None)?;
+            }
+            Ok(image)
+        })
+        .await
+    }
+
+    /// What the store would say of it: it has the config and the layers, but does not list the image.
+    ///
+    /// # Errors
+    /// As [`Draft::unpack`].
+    pub async fn into_record(self, store: &Store, progress: &StepProgress) -> Result<ImageRecord, Error> {
         let snapshots = self.unpack(store, progress).await?;
         let store = store.clone();
         blocking(move || {
@@ -57,17 +79,7 @@ impl Draft {
                 size += store.snapshot(*id)?.and_then(|snapshot| snapshot.tar_size).unwrap_or(0);
             }
             let (platform, diff_ids) = (config.platform(), config.rootfs.diff_ids.clone());
-            let mut image = ImageRecord { id, manifest: None, platform, created_at: SystemTime::now(), size, diff_ids, snapshots };
-            if self.wants_manifest() {
-                let layers = self.descriptors(&store)?;
-                let (_, bytes) = self.manifest_bytes(self.config_descriptor(&image.id, bytes.len()), layers);
-                image.manifest = Some(store.put_blob(&bytes)?);
-            }
-            store.put_image(&image)?;
-            if let Some(name) = name {
-                store.tag(&name, &image.id, None)?;
-            }
-            Ok(image)
+            Ok(ImageRecord { id, manifest: None, platform, created_at: SystemTime::now(), size, diff_ids, snapshots })
         })
         .await
     }

@@ -1,7 +1,7 @@
 //! What an archive holds, without making an image of it: its blobs go into the store as they are, and the manifest that is meant is found, or made where
 //! Docker's old form has none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 
 use crate::image::Error;
@@ -19,9 +19,11 @@ pub fn archive_root(store: &Store, archive: impl Read + Send + 'static, name: Op
     let spooled = spool(store, archive)?;
     if let Some(bytes) = spooled.document("index.json") {
         let index: Index = serde_json::from_slice(bytes).map_err(|error| bad(format!("its `index.json` is malformed: {error}")))?;
+        let mut seen = HashSet::new();
+        // An image has an entry for each of its names.
         let found = only(index.manifests.iter(), |entry| match name {
             Some(name) => is_called(entry, name),
-            None => true,
+            None => seen.insert(&entry.digest),
         });
         return found.cloned().map_err(|count| several(name, count));
     }
@@ -52,7 +54,7 @@ fn is_called(entry: &Descriptor, name: &str) -> bool {
 }
 
 /// The only one that fits, or how many there are.
-fn only<T>(all: impl Iterator<Item = T>, fits: impl Fn(&T) -> bool) -> Result<T, usize> {
+fn only<T>(all: impl Iterator<Item = T>, fits: impl FnMut(&T) -> bool) -> Result<T, usize> {
     let mut found: Vec<T> = all.filter(fits).collect();
     match found.len() {
         1 => Ok(found.remove(0)),

@@ -1,0 +1,223 @@
+//! Images where they are: every place is named in the same words by every command, and copies reach both sides and take on the form that is asked for.
+
+use serde_json::Value;
+
+use crate::common::{Registry, Run, World, able};
+
+/// A world with `NAME` at a registry and in all other places, and what those are called.
+fn everywhere(world: &World, registry: &Registry) -> (String, Vec<String>) {
+    let name = registry.name("app:1");
+    world.write("file", "content").build("FROM scratch\nCOPY file /\nENV A=b\n", &["-q", "-t", &name, "--push"]).ok();
+    let places = ["store:app:1", "oci:layout:1", "oci-archive:oci.tar", "docker-archive:docker.tar:app:1", "dir:plain"];
+    for place in places {
+        world.strake(["copy", "-q", &name, place]).ok();
+    }
+    let url = format!("docker://{name}");
+    (name, places.into_iter().map(str::to_owned).chain([url]).collect())
+}
+
+#[test]
+fn every_place_is_looked_at_in_the_same_words() {
+    if !able(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let (name, places) = everywhere(&world, &registry);
+    let of = |args: &[&str]| world.strake(args).ok().stdout;
+    let (digest, manifest, config) = (of(&["digest", &name]), of(&["manifest", &name]), of(&["config", &name]));
+    for place in &places {
+        assert_eq!(of(&["digest", place]), digest, "{place}");
+        assert_eq!(of(&["manifest", place]), manifest, "{place}");
+        assert_eq!(of(&["inspect", "--raw", place]), manifest, "{place}");
+        for args in [vec!["config", place], vec!["inspect", "--config", place], vec!["image", "inspect", "--raw", "--config", place]] {
+            assert_eq!(of(&args), config, "{place}");
+        }
+        let seen: Value = serde_json::from_str(&of(&["inspect", place])).unwrap();
+        assert!(seen[0]["Config"]["Env"].as_array().unwrap().contains(&"A=b".into()), "{place}: {seen}");
+        world.strake(["validate", place.strip_suffix(":app:1").filter(|place| place.starts_with("docker-archive")).unwrap_or(place)]).ok();
+    }
+    // Names of the store and of registries stay what they were.
+    let id = serde_json::from_str::<Value>(&manifest).unwrap()["config"]["digest"].as_str().unwrap().to_owned();
+    assert_eq!(of(&["inspect", "-f", "{{.Id}}", "app:1"]).trim(), id);
+    assert_eq!(of(&["inspect", "--remote", "-f", "{{.Id}}", &name]).trim(), id);
+    assert_eq!(of(&["inspect", "--raw", "app:1"]), manifest);
+    assert_eq!(of(&["digest", "--tarball", "docker.tar"]), digest);
+    assert_eq!(of(&["digest", "--tarball", "docker.tar", "app:1"]), digest);
+    world.strake(["digest", "--tarball", "docker.tar", "app:2"]).fails().says(&["app:2"]);
+    world.strake(["digest", "--full-ref", "dir:plain"]).fails().says(&["--full-ref", "dir:plain"]);
+    world.strake(["digest", "oci:nothing"]).fails().says(&["oci:nothing"]);
+    // skopeo reads what is in a directory, and writes one.
+    let skopeo = |args: &[&str]| Run::new("skopeo", ["--insecure-policy"]).arg_all(args).dir(world.path("")).ok().stdout;
+    assert_eq!(skopeo(&["inspect", "--raw", "dir:plain"]), manifest);
+    skopeo(&["copy", "-q", "dir:plain", "oci:again:1"]);
+    assert_eq!(of(&["digest", "oci:again:1"]), digest);
+    // Repositories at registries, with the prefix too.
+    let repository = format!("docker://{}", registry.name("app"));
+    assert_eq!(of(&["ls", &repository]), "1\n");
+    assert_eq!(of(&["list-tags", &registry.name("app")]), "1\n");
+    world.strake(["ls", "oci:layout"]).fails().says(&["oci:layout", "no name at a registry"]);
+    world.strake(["delete", "--manifest", &format!("docker://{name}")]).ok();
+    world.strake(["digest", &name]).fails().says(&["404"]);
+}
+
+#[test]
+fn an_index_goes_through_a_directory_and_back() {
+    if !able(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let name = registry.name("app:all");
+    world.write("file", "content");
+    world.build("FROM scratch\nCOPY file /\n", &["-q", "--platform", "linux/amd64,linux/arm64", "-t", &name, "--push"]).ok();
+    let digest = world.strake(["digest", &name]).ok().stdout;
+    world.strake(["copy", "--all", &name, "dir:ours"]).ok();
+    let skopeo = ["--insecure-policy", "copy", "-q", "--all", "--src-tls-verify=false"];
+    Run::new("skopeo", skopeo).arg(registry.url("app:all")).arg("dir:theirs").dir(world.path("")).ok();
+    let files = |dir: &str| {
+        let mut names: Vec<_> = std::fs::read_dir(world.path(dir)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(files("ours"), files("theirs"));
+    for dir in ["dir:ours", "dir:theirs"] {
+        let copy = registry.name(&format!("copied:{}", &dir[4..]));
+        world.strake(["copy", "--all", dir, &copy]).ok();
+        assert_eq!(world.strake(["digest", &copy]).ok().stdout, digest);
+    }
+    world.strake(["copy", "--platform", "linux/arm64", "dir:theirs", "store:one:1"]).ok();
+    assert_eq!(world.strake(["inspect", "-f", "{{.Architecture}}", "one:1"]).ok().stdout, "arm64\n");
+    std::fs::write(world.path("ours/manifest.json"), "{}").unwrap();
+    world.strake(["copy", "dir:ours", "store:two:1"]).fails();
+    world.strake(["system", "check"]).ok();
+}
+
+#[test]
+fn the_files_of_an_image_are_exported_without_a_container() {
+    if !able(&["docker-registry", "tar"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let name = registry.name("app:1");
+    world.write("file", "content");
+    world.build("FROM scratch\nCOPY file /a/\n", &["-q", "--platform", "linux/amd64,linux/arm64", "-t", &name, "--push"]).ok();
+    let other = World::new();
+    let listed = |tar: &str| Run::new("tar", ["-tf", tar]).dir(other.path("")).ok().stdout;
+    // One that is nowhere here, and gets no name by this.
+    other.strake(["image", "export", "--platform", "linux/arm64", &name, "files.tar"]).ok();
+    assert!(listed("files.tar").lines().any(|line| line.trim_start_matches("./") == "a/file"), "{}", listed("files.tar"));
+    assert_eq!(other.strake(["images", "-q"]).ok().stdout, "");
+    let piped = other.strake(["image", "export", &format!("docker://{name}"), "-"]).ok().stdout;
+    assert!(piped.contains("ustar"));
+    // One that is here, and the same by its container.
+    other.strake(["pull", "-q", &name]).ok();
+    other.strake(["image", "export", "-o", "image.tar", &name]).ok();
+    let id = other.strake(["create", &name, "/a/file"]).ok().stdout;
+    other.strake(["export", "-o", "container.tar", id.trim()]).ok();
+    assert_eq!(listed("image.tar"), listed("container.tar"));
+    other.strake(["image", "export", &registry.name("nothing:1"), "x.tar"]).fails().says(&["nothing:1"]);
+}
+
+#[test]
+fn a_copy_reaches_both_registries_with_their_own_credentials() {
+    if !able(&["docker-registry", "htpasswd"]) {
+        return;
+    }
+    let (world, from, to) = (World::new(), Registry::with_password(), Registry::with_password());
+    world.write("file", "content").build("FROM scratch\nCOPY file /\n", &["-q", "-t", "app:1"]).ok();
+    let (name, copy) = (from.name("app:1"), to.name("copy:1"));
+    let good = "tester:pass-word";
+    world.strake(["copy", "-q", "--dest-creds", good, "store:app:1", &name]).ok();
+    world.strake(["copy", "-q", "--src-creds", good, &name, &copy]).fails().says(&["401"]);
+    world
+        .strake(["copy", "-q", "--src-creds", "tester:wrong", "--dest-creds", good, &name, &copy])
+        .fails()
+        .says(&["401"])
+        .omits(&["wrong"]);
+    let done = world.strake(["copy", "-q", "--src-creds", good, "--dest-creds", good, "--retry-times", "1", "-j", "2", &name, &copy]).ok();
+    let login = |host: &str, file: &str| {
+        world.strake(["--authfile", file, "login", "-u", "tester", "--password-stdin", host]).stdin("pass-word").ok();
+    };
+    login(from.host(), "from.json");
+    login(to.host(), "to.json");
+    let files = ["copy", "-q", "--src-authfile", "from.json", "--dest-authfile", "to.json", &name, &to.name("copy:2")];
+    assert_eq!(world.strake(files).ok().stdout, done.stdout);
+    world.strake(files).arg("--src-no-creds").fails().says(&["401"]);
+    world.strake(["copy", "--src-creds", "tester", &name, &copy]).fails().says(&["USER:PASSWORD"]);
+}
+
+#[test]
+fn a_copy_takes_on_the_form_that_is_asked_for() {
+    if !able(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let name = registry.name("app:1");
+    world.write("file", "content".repeat(1000));
+    world.build("FROM scratch\nCOPY file /\n", &["-q", "--platform", "linux/amd64,linux/arm64", "-t", &name, "--push"]).ok();
+    let digest = |name: &str| world.strake(["digest", name]).ok().stdout;
+    let raw = |name: &str| -> Value {
+        let raw = Run::new("skopeo", ["inspect", "--raw", "--tls-verify=false", &registry.url(name)]).ok().stdout;
+        serde_json::from_str(&raw).unwrap()
+    };
+    // Docker's format, all of an index; and back to the very same.
+    let docker = registry.name("docker:1");
+    world.strake(["copy", "-q", "--all", "--format", "v2s2", &name, &docker]).ok();
+    assert_eq!(raw("docker:1")["mediaType"], "application/vnd.docker.distribution.manifest.list.v2+json");
+    world.strake(["copy", "-q", "--platform", "linux/arm64", &docker, &registry.name("docker:arm")]).ok();
+    let one = raw("docker:arm");
+    assert_eq!(one["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    assert_eq!(one["config"]["mediaType"], "application/vnd.docker.container.image.v1+json");
+    assert_eq!(one["layers"][0]["mediaType"], "application/vnd.docker.image.rootfs.diff.tar.gzip");
+    world.strake(["validate", "--remote", &docker]).ok();
+    world.strake(["copy", "-q", "--all", "--format", "oci", &docker, &registry.name("back:1")]).ok();
+    assert_eq!(digest(&registry.name("back:1")), digest(&name));
+    world.strake(["copy", "-q", "--all", "--preserve-digests", "--format", "oci", &name, &registry.name("kept:1")]).ok();
+    assert_eq!(digest(&registry.name("kept:1")), digest(&name));
+    world.strake(["copy", "--preserve-digests", "--format", "v2s2", &name, &docker]).fails().says(&["--preserve-digests"]);
+    world.strake(["copy", "--format", "v2s2", &name, "store:x:1"]).fails().says(&["--format"]);
+    // Layers that are compressed otherwise unpack to the same.
+    let zstd = registry.name("zstd:1");
+    world.strake(["copy", "-q", "--dest-compress-format", "zstd", "--platform", "linux/amd64", &name, &zstd]).ok();
+    assert_eq!(raw("zstd:1")["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
+    world.strake(["validate", "--remote", &zstd]).ok();
+    assert_eq!(world.strake(["images", "-aq"]).ok().stdout.lines().count(), 1, "nothing but what was built");
+    let config = |name: &str| world.strake(["config", "--platform", "linux/amd64", name]).ok().stdout;
+    assert_eq!(config(&zstd), config(&name));
+    world.strake(["copy", "--all", "--dest-compress-format", "zstd", &name, &zstd]).fails().says(&["one image"]);
+    // An archive with several names for one image.
+    world.strake(["copy", "-q", "--platform", "linux/amd64", "--additional-tag", "b:2", &name, "docker-archive:two.tar:a:1"]).ok();
+    let other = World::new();
+    let two = world.path("two.tar").display().to_string();
+    let loaded = other.strake(["load", "-i", &two]).ok().stdout;
+    assert_eq!(loaded, "Loaded image: a:1\nLoaded image: b:2\n");
+    other.strake(["copy", "-q", &format!("docker-archive:{two}"), "oci:out:1"]).ok();
+    world.strake(["copy", "--additional-tag", "b:2", &name, &docker]).fails().says(&["--additional-tag is for archives"]);
+}
+
+#[test]
+fn an_appended_image_knows_its_base_and_is_put_on_the_next_one() {
+    if !able(&["docker-registry", "tar"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let (base, app) = (registry.name("base:1"), registry.name("app:1"));
+    let push_base = |content: &str| {
+        world.write("base", content).build("FROM scratch\nCOPY base /\n", &["-q", "-t", &base, "--push"]).ok();
+        world.strake(["rmi", &base]).ok();
+    };
+    push_base("one");
+    let digest = world.strake(["digest", &base]).ok().stdout;
+    std::fs::write(world.path("own"), "mine").unwrap();
+    Run::new("tar", ["-cf", "own.tar", "own"]).dir(world.path("")).ok();
+    world.strake(["append", "-q", "--set-base-image-annotations", "-b", &base, "-f", "own.tar", "-t", &app]).ok();
+    let annotations = |name: &str| -> Value {
+        serde_json::from_str::<Value>(&world.strake(["manifest", name]).ok().stdout).unwrap()["annotations"].clone()
+    };
+    assert_eq!(annotations(&app)["org.opencontainers.image.base.name"], base);
+    assert_eq!(annotations(&app)["org.opencontainers.image.base.digest"], digest.trim());
+    push_base("two");
+    world.strake(["rebase", "-q", "--original", &app, "--rebased", &registry.name("app:2")]).ok();
+    world.strake(["image", "export", &registry.name("app:2"), "files.tar"]).ok();
+    assert_eq!(Run::new("tar", ["-xOf", "files.tar", "base"]).dir(world.path("")).ok().stdout, "two");
+    world.strake(["append", "--set-base-image-annotations", "-f", "own.tar", "-t", "x:1"]).fails().says(&["--base"]);
+}
