@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::diag::Secret;
 use crate::engine::{DoctorRequest, EngineOptions, Error, NetworkFiles, RegistrySettings, StorageDriver};
 use crate::registry::{ClientOptions, CredentialFiles, Proxies, RegistriesFiles};
+use crate::runtime::container::Surroundings;
 use crate::runtime::network::Program;
 use crate::task::{FAULT_POINTS, FaultPlan};
 
@@ -17,6 +18,8 @@ pub(super) const ROOT: &str = "STRAKE_ROOT";
 const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
 /// Where users keep what does not outlive a login.
 const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+/// Where a supervisor finds others of the user's; only for those.
+const RUN_DIR: &str = "STRAKE_RUN_DIR";
 /// Where users keep settings.
 const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 /// The file with the user's settings.
@@ -194,17 +197,31 @@ fn registry_settings() -> Result<RegistrySettings, Error> {
     Ok(config()?.registry_settings(file))
 }
 
+/// The store's directory.
+fn store_root(global: &Global) -> PathBuf {
+    let home = || path(HOME).unwrap_or_else(|| PathBuf::from("/"));
+    let data = || path(XDG_DATA_HOME).unwrap_or_else(|| home().join(".local/share")).join("strake");
+    global.root.clone().unwrap_or_else(|| if global.rootless { data() } else { PathBuf::from("/var/lib/strake") })
+}
+
+/// Where processes of one boot find each other.
+pub(super) fn run_dir(global: &Global) -> PathBuf {
+    match path(XDG_RUNTIME_DIR) {
+        _ if !global.rootless => PathBuf::from("/run/strake"),
+        Some(dir) => dir.join("strake"),
+        None => store_root(global).join("run"),
+    }
+}
+
+/// What the supervisor of a container finds around it.
+pub(super) fn surroundings() -> Surroundings {
+    Surroundings { programs: Program::find(&program_dirs()), run_dir: path(RUN_DIR) }
+}
+
 /// Where everything is, from the command line, the environment and the user.
 pub(super) fn engine_options(global: &Global) -> EngineOptions {
-    let is_root = !global.rootless;
     let home = path(HOME).unwrap_or_else(|| PathBuf::from("/"));
-    let data = || path(XDG_DATA_HOME).unwrap_or_else(|| home.join(".local/share")).join("strake");
-    let root = global.root.clone().unwrap_or_else(|| if is_root { PathBuf::from("/var/lib/strake") } else { data() });
-    let run_dir = match path(XDG_RUNTIME_DIR).filter(|_| !is_root) {
-        Some(dir) => dir.join("strake"),
-        None if is_root => PathBuf::from("/run/strake"),
-        None => root.join("run"),
-    };
+    let root = store_root(global);
     let mut client = ClientOptions {
         plain_http: global.plain_http.clone(),
         skip_tls_verify: global.tls_skip_verify.clone(),
@@ -221,8 +238,8 @@ pub(super) fn engine_options(global: &Global) -> EngineOptions {
         system: Some(PathBuf::from("/etc/containers/registries.conf")),
     };
     EngineOptions {
+        run_dir: run_dir(global),
         root,
-        run_dir,
         credentials: credential_files(&home, global),
         client,
         registries,
@@ -283,11 +300,6 @@ fn credential_files(home: &std::path::Path, global: &Global) -> CredentialFiles 
 /// Where programs are looked for.
 pub(super) fn program_dirs() -> Vec<PathBuf> {
     std::env::var_os(PATH).map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
-}
-
-/// The programs that may carry a container's packets.
-pub(super) fn network_programs() -> Vec<Program> {
-    Program::find(&program_dirs())
 }
 
 fn network_files() -> NetworkFiles {

@@ -230,8 +230,14 @@ pub fn main() -> ExitCode {
         Command::Build(args) => args.is_call(),
         _ => false,
     };
+    // Held to the end: others who come find the user's containers by it.
+    let mut _member = None;
     if !only_reads {
-        crate::runtime::establish();
+        let starts = matches!(arguments.command, Command::Run(_) | Command::Start(_) | Command::Restart(_) | Command::Container(_));
+        match starts {
+            true => (_, _member) = crate::runtime::establish_among(&env::run_dir(&arguments.global)),
+            false => drop(crate::runtime::establish()),
+        }
     }
     match arguments.command {
         Command::Build(args) => commands::build::run(&arguments.global, *args),
@@ -329,7 +335,7 @@ fn supervisor(args: &mut impl Iterator<Item = OsString>) -> Option<ExitCode> {
     }
     args.next();
     let rest: Vec<OsString> = args.collect();
-    let code = supervisor_main(rest.clone(), &env::network_programs());
+    let code = supervisor_main(rest.clone(), &env::surroundings());
     commands::run::after_supervisor(&rest);
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

@@ -28,6 +28,7 @@ mod exec;
 mod exit;
 mod files;
 mod foreign;
+mod household;
 mod init;
 mod io;
 mod launch;
@@ -55,6 +56,7 @@ pub use error::{Error, ExecError};
 pub use exit::{Exit, ExitStatus};
 pub use files::mount_files;
 pub use foreign::ForeignRuntime;
+pub use household::Member;
 pub use io::{SandboxIo, Stdio};
 pub use launch::{Child, launch, update_limits};
 pub use namespaces::{Namespaces, SharedNamespaces, Sharing};
@@ -63,8 +65,8 @@ pub use rootless::{IdMap, enter_user_namespace};
 pub use seal::seal_this_process;
 pub use seccomp::{SeccompHost, SeccompProfile, SeccompProfileError, SeccompRules};
 pub use situation::{
-    CHROOT, Obstacle, SHARED_PROCESSES, Situation, can_chroot, can_mount_roots, establish, foresee, is_root, missing_capabilities,
-    obstacle, shares_processes, situation,
+    CHROOT, Obstacle, SHARED_PROCESSES, Situation, can_chroot, can_mount_roots, establish, establish_among, foresee, is_root,
+    missing_capabilities, obstacle, shares_processes, situation,
 };
 pub use spawner::{Running, SPAWNER, Spawner, spawner_main};
 pub use spec::{

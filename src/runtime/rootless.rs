@@ -71,6 +71,19 @@ pub fn enter_user_namespace() -> Result<IdMap> {
     }
 }
 
+/// The map of the user namespace that this process is in.
+pub(super) fn present_map() -> IdMap {
+    let counts = |path: &str| -> Vec<u32> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().filter_map(|line| line.split_ascii_whitespace().nth(2)?.parse().ok()).collect()
+    };
+    match (&counts("/proc/self/uid_map")[..], &counts("/proc/self/gid_map")[..]) {
+        ([1], _) | ([], _) => IdMap::Single,
+        ([1, users], [1, groups]) => IdMap::Ranges { users: *users, groups: *groups },
+        _ => IdMap::All,
+    }
+}
+
 /// Maps this process's own IDs to 0, which needs no privileges.
 fn map_single(uid: u32, gid: u32) -> Result<()> {
     let write = |path: &str, text: String| {

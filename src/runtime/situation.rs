@@ -3,12 +3,15 @@
 //! Root with CAP_SYS_ADMIN mounts and makes namespaces. Whoever lacks that becomes root of a user namespace of its own ([`establish`]), where those are allowed. Where they are
 //! not, root by name can run steps by chroot(2) alone, and everybody all that needs no sandbox; what needs one says why there is none ([`obstacle`]).
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use rustix::thread::CapabilitySet;
 
+use super::Result;
 use super::capabilities::Capabilities;
+use super::household::{self, Member};
 use super::mounts::new_filesystem;
 use super::rootless::{IdMap, enter_user_namespace};
 use crate::sys::process::{Cloned, clone_process, exit_now, reap};
@@ -79,8 +82,24 @@ pub fn foresee() -> (Situation, bool) {
 
 /// Becomes as much of root as the kernel allows. Call it before threads exist; the [`Spawner`](super::Spawner) and all sandboxes must be started afterwards.
 pub fn establish() -> Situation {
+    found_by(enter_user_namespace)
+}
+
+/// The same for one who starts containers: where they are in a user namespace, it is that of the user's other containers, which meet in `run_dir`. What is returned beside it is to be held as long as
+/// this process lives.
+pub fn establish_among(run_dir: &Path) -> (Situation, Option<Member>) {
+    let mut member = None;
+    let situation = found_by(|| {
+        let (map, found) = household::enter(run_dir)?;
+        member = found;
+        Ok(map)
+    });
+    (situation, member)
+}
+
+fn found_by(enter: impl FnOnce() -> Result<IdMap>) -> Situation {
     *SITUATION.get_or_init(|| {
-        let found = become_root();
+        let found = become_root(enter);
         if matches!(found, Situation::Chroot | Situation::Bare) {
             obstacle();
         }
@@ -88,7 +107,7 @@ pub fn establish() -> Situation {
     })
 }
 
-fn become_root() -> Situation {
+fn become_root(enter: impl FnOnce() -> Result<IdMap>) -> Situation {
     if privilege::is_root() {
         shares_processes();
         return Situation::Root;
@@ -97,7 +116,7 @@ fn become_root() -> Situation {
     if rustix::process::geteuid().is_root() && !trial() {
         return if can_chroot() { Situation::Chroot } else { Situation::Bare };
     }
-    match enter_user_namespace() {
+    match enter() {
         Ok(map) => {
             shares_processes();
             Situation::UserNamespace(map)

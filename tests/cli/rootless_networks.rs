@@ -171,11 +171,6 @@ fn a_container_has_a_network_of_its_own_and_the_way_out_by_either_program() {
         for (flags, expected) in [(&[][..], "pas"), (&["--network", "slirp4netns"], "slirp4netns"), (&["--network", "pasta"], "pas")] {
             user.strake(&[&["run", "-d", "--name", "one"][..], flags, &["localhost/busybox", "sleep", "1000"]].concat()).ok();
             assert!(carriers().iter().any(|comm| comm.starts_with(expected)), "{flags:?}: {:?}", carriers());
-            user.strake(&["run", "--rm", "--network", "container:one", "localhost/busybox", "true"]).fails().says(&[
-                "user namespace",
-                "without root",
-                "hint:",
-            ]);
             let shown = user.shown("{{.HostConfig.NetworkMode}} {{.NetworkSettings.IPAddress}}", "one");
             assert!(shown.starts_with(flags.get(1).unwrap_or(&"bridge")), "{shown}");
             user.strake(&["rm", "-f", "one"]).ok();
@@ -352,6 +347,38 @@ fn a_program_that_fails_is_quoted_and_another_takes_its_place() {
         user.has(&[]);
         let doctor = user.strake(&["doctor"]).run();
         assert!(doctor.stdout.contains("passt") && doctor.stdout.contains("slirp4netns"), "{doctor}");
+    });
+}
+
+#[test]
+fn containers_of_a_user_share_what_they_are_told_to_share() {
+    on_a_host(|user| {
+        // However many come at once, they are in one user namespace.
+        std::thread::scope(|scope| {
+            for name in ["one", "two", "three", "four"] {
+                let flags = ["run", "-d", "--ipc", "shareable", "--name", name, "localhost/busybox", "sleep", "1000"];
+                scope.spawn(move || user.strake(&flags).ok());
+            }
+        });
+        let namespaces = ["one", "two", "three", "four"]
+            .map(|name| std::fs::read_link(format!("/proc/{}/ns/user", user.shown("{{.State.Pid}}", name))).unwrap());
+        assert!(namespaces.iter().all(|namespace| *namespace == namespaces[0]), "{namespaces:?}");
+        let script = "ip -4 -o addr show eth0 | grep -c 10.0.2.100; hostname; touch /dev/shm/seen; tr '\\0' ' ' < /proc/1/cmdline";
+        let flags = ["--network", "container:one", "--pid", "container:two", "--ipc", "container:three"];
+        let said = user.shell(&flags, script);
+        assert_eq!(said, format!("1\n{}\nsleep 1000 ", &user.shown("{{.Id}}", "one")[..12]));
+        user.strake(&["exec", "three", "ls", "/dev/shm/seen"]).ok();
+        // A port of the other's leads to what serves in its network.
+        user.strake(&["run", "-d", "--name", "web", "-p", "7080:80", "localhost/busybox", "sleep", "1000"]).ok();
+        user.strake(&["run", "-d", "--name", "server", "--network", "container:web", "localhost/busybox", "sleep", "1000"]).ok();
+        serve(user, "server");
+        wait_for("the port", 20, || ask("127.0.0.1:7080").is_some());
+        // Who is started again finds the others, also when all that were there at first are gone.
+        for name in ["one", "two", "three", "four"] {
+            user.strake(&["rm", "-f", name]).ok();
+        }
+        user.strake(&["restart", "-t", "0", "server"]).ok();
+        assert!(user.strake(&["exec", "server", "ip", "addr"]).ok().stdout.contains("10.0.2.100"));
     });
 }
 

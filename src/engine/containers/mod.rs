@@ -267,6 +267,7 @@ impl Engine {
         // The process outlives this one, and must find the store to remove its container.
         self.check_networks(info)?;
         let mut env = vec![("STRAKE_ROOT".into(), self.store().root().as_os_str().to_owned())];
+        env.push(("STRAKE_RUN_DIR".into(), self.options().run_dir.clone().into_os_string()));
         // Where programs are that may carry the container's packets.
         env.extend(std::env::join_paths(&self.options().programs).ok().map(|path| ("PATH".into(), path)));
         let starter = Starter { env, ..Starter::default() };

@@ -54,7 +54,7 @@ pub use root::{ContainerRoot, open_root};
 pub use spec::{ContainerSpec, HostAddress, LogDriver, LogSettings, MountedVolume, NetworkRequest, RestartPolicy, StdinMode, Written};
 pub use start::{Mode, SUPERVISOR, Started, Starter};
 pub use state::{State, create, load_spec, load_state, save_spec};
-pub use supervisor::supervisor_main;
+pub use supervisor::{Surroundings, supervisor_main};
 pub use terminal::RawMode;
 
 pub(super) use state::{boot_id, start_ticks};

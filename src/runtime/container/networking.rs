@@ -518,8 +518,8 @@ fn namespace_of(id: &str, dir: &Path) -> Result<OwnedFd, StartError> {
     let Ok(State::Running { pid, start_ticks, .. }) = load_state(dir) else { return Err(refused("it does not run")) };
     let netns = File::open(format!("/proc/{pid}/ns/net")).map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied if is_for_us() => StartError::Network(network::Error::Unavailable(network::Unavailable {
-            reason: format!("the container {short} is in a user namespace of its own, which others cannot enter without root"),
-            hint: "run both as root, or publish a port of the other".to_owned(),
+            reason: format!("the container {short} is in another user namespace, which only root can enter from here"),
+            hint: format!("start both again, `{short}` first"),
         })),
         _ => refused("its namespace cannot be opened"),
     })?;

@@ -28,7 +28,7 @@ use super::streams::{Ends, Streams, null};
 use super::{ContainerSpec, Error, load_spec, pause, shared};
 use crate::runtime::foreign::{self, Guarded};
 use crate::runtime::network::Program;
-use crate::runtime::{self, Child, Isolation, SandboxIo, SandboxSpec, Sharing, UserNamespace, UserRange, launch, network};
+use crate::runtime::{self, Child, Isolation, Member, SandboxIo, SandboxSpec, Sharing, UserNamespace, UserRange, launch, network};
 use crate::sys::{process, signals};
 
 /// What keeps a start from succeeding.
@@ -50,9 +50,18 @@ pub(super) enum StartError {
     Kernel(&'static str, #[source] std::io::Error),
 }
 
+/// What a supervisor finds around it.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Programs that may carry the container's packets.
+    pub programs: Vec<Program>,
+    /// Where the containers of an ordinary user meet.
+    pub run_dir: Option<PathBuf>,
+}
+
 /// The supervisor's `main`: `args` are those after [`SUPERVISOR`](super::SUPERVISOR). The process has one thread and has opened nothing yet: all descriptors but the
-/// standard ones are closed. `programs` may carry the container's packets. Gives the exit code of the process.
-pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, programs: &[Program]) -> i32 {
+/// standard ones are closed. Gives the exit code of the process.
+pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surroundings) -> i32 {
     let mut args = args.into_iter();
     let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return 125 };
     // What leaked through the starter (a CI runner's pipe, whose end it waits for) must not stay open as long as the container runs. Without it, it does.
@@ -64,7 +73,9 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, programs: &[Pro
     let _ = signals::ignore(nix::sys::signal::Signal::SIGPIPE);
     let first = if mode == Mode::Attached.name() { take_stdin().ok() } else { None };
     let dir = ContainerDir::new(&dir);
-    match run(&dir, first, programs) {
+    let shared = around.run_dir.as_deref().filter(|_| network::is_for_us());
+    let _member = shared.and_then(|run_dir| Member::of_namespace(run_dir).ok());
+    match run(&dir, first, &around.programs) {
         Ok(()) => 0,
         Err(StartError::Container(Error::Running)) => {
             report(&Report::Running);
