@@ -83,6 +83,14 @@ fn files_have_the_owners_of_the_image_wherever_they_are_kept() {
     world.strake(["commit", "one", "committed"]).ok();
     let plain = world.strake(["run", "--rm", "committed", "stat", "-c", "%u:%g %n", "/own", "/bin"]).ok();
     assert_eq!(plain.stdout, "1:2 /own\n0:0 /bin\n", "an image of it");
+    // A directory of the host, where it was asked for.
+    let shared = world.path("shared");
+    fs::create_dir(&shared).unwrap();
+    for (option, seen, made) in [("rw", "65534\n", None), ("idmap", "0\n", Some(0))] {
+        let script = "stat -c %u /s; touch /s/made";
+        assert_eq!(inside(&world, &["-v", &format!("{}:/s:{option}", shared.display())], script).stdout, seen, "{option}");
+        assert_eq!(fs::metadata(shared.join("made")).ok().map(|file| file.uid()), made, "{option}");
+    }
     // Copies in and out, while it runs.
     let dir = world.path("copied");
     fs::create_dir(&dir).unwrap();

@@ -34,13 +34,13 @@ impl MountRequest {
     /// The request as an entry of `HostConfig.Binds`; `None` for what is no directory of the host and no volume with a name.
     pub(super) fn bind_text(&self) -> Option<String> {
         let (source, target, options) = match self {
-            MountRequest::Bind { source, target, read_only, propagation: travels, .. } => {
+            MountRequest::Bind { source, target, read_only, propagation: travels, mapped, .. } => {
                 let travels = (*travels != Propagation::default()).then(|| propagation(*travels));
                 let source = std::path::absolute(source).unwrap_or_else(|_| source.clone());
-                (source.display().to_string(), target, [read_only.then_some("ro"), travels])
+                (source.display().to_string(), target, [read_only.then_some("ro"), travels, mapped.then_some("idmap")])
             }
             MountRequest::Volume { name: Some(name), target, read_only, copy, .. } => {
-                (name.clone(), target, [read_only.then_some("ro"), (!copy).then_some("nocopy")])
+                (name.clone(), target, [read_only.then_some("ro"), (!copy).then_some("nocopy"), None])
             }
             _ => return None,
         };

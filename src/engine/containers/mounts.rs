@@ -35,6 +35,8 @@ pub enum MountRequest {
         below: Submounts,
         /// Whether a directory is made where nothing is; otherwise that is an error.
         create: bool,
+        /// Whether a container with users of its own sees the files as theirs.
+        mapped: bool,
     },
     /// A volume; one without a name is the container's own.
     Volume {
@@ -193,7 +195,8 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
                 None => Submounts::Enabled,
             };
             let create = take_flag(&mut fields, "bind-create-src")?.unwrap_or(false);
-            MountRequest::Bind { source: source.into(), target, read_only, propagation, below, create }
+            let mapped = take_flag(&mut fields, "idmap")?.unwrap_or(false);
+            MountRequest::Bind { source: source.into(), target, read_only, propagation, below, create, mapped }
         }
         "volume" => {
             let copy = !take_flag(&mut fields, "volume-nocopy")?.unwrap_or(false);
@@ -298,16 +301,21 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
         _ => return Err(format!("`{text}` has too many colons: expected [SOURCE:]TARGET[:OPTIONS]")),
     };
     let target = absolute(target)?;
-    let (mut read_only, mut copy, mut travels) = (false, true, None);
+    let (mut read_only, mut copy, mut travels, mut mapped) = (false, true, None, false);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
             // What the labels of SELinux would be asked for is as it is without it.
             "rw" | "z" | "Z" => {}
             "nocopy" => copy = false,
+            "idmap" => mapped = true,
             other => match propagation(other) {
                 Some(found) => travels = Some(found),
-                None => return Err(format!("the option `{other}` is not supported: expected ro, rw, nocopy, rprivate, rslave or rshared")),
+                None => {
+                    return Err(format!(
+                        "the option `{other}` is not supported: expected ro, rw, nocopy, idmap, rprivate, rslave or rshared"
+                    ));
+                }
             },
         }
     }
@@ -333,6 +341,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
             propagation: travels.unwrap_or_default(),
             below: Submounts::Enabled,
             create: true,
+            mapped,
         }),
         Some(name) if name.contains('/') => Err(format!("`{name}` is not the name of a volume; a path begins with / or ./")),
         Some(name) => volume(Some(name)),
@@ -436,7 +445,7 @@ impl Engine {
         made: &mut Vec<String>,
     ) -> Result<(MountSpec, Option<String>), Error> {
         let mount = match request {
-            MountRequest::Bind { source, target, read_only, propagation, below, create } => {
+            MountRequest::Bind { source, target, read_only, propagation, below, create, mapped } => {
                 let failed = |action| move |error| Error::Io { action, path: source.clone(), source: error };
                 let path = std::path::absolute(source).map_err(failed("find"))?;
                 if *create && !path.try_exists().map_err(failed("open"))? {
@@ -451,7 +460,7 @@ impl Engine {
                     read_only: *read_only,
                     recursive: *below != Submounts::Disabled,
                     propagation: *propagation,
-                    options: MountOptions { writable_below: *below == Submounts::Writable, ..MountOptions::default() },
+                    options: MountOptions { writable_below: *below == Submounts::Writable, mapped: *mapped, ..MountOptions::default() },
                 }
             }
             MountRequest::Image { image, subpath, target } => self.image_mount(image, subpath, target, dir)?,
@@ -587,6 +596,7 @@ mod tests {
             propagation: Propagation::Slave,
             below: Submounts::Enabled,
             create: false,
+            mapped: false,
         };
         assert_eq!(shown("type=bind,src=/h,dst=/c,readonly,bind-propagation=rslave"), expected);
         assert_eq!(shown("Type=BIND,SRC=/h,Dst=/c,ReadOnly,Bind-Propagation=rslave"), expected);
@@ -646,6 +656,7 @@ mod tests {
             propagation: Propagation::Private,
             below: Submounts::Enabled,
             create: true,
+            mapped: false,
         };
         assert_eq!(parse_volume("/h:/c").unwrap(), bind("/h", false));
         assert_eq!(parse_volume("./h:/c:ro,z").unwrap(), bind("./h", true));
