@@ -1,22 +1,19 @@
 #!/usr/bin/env bash
-# Compares Strake with Debian's buildah, dockerd with BuildKit, and podman, and with the bare work, in one run and on one disk (bench/README.md).
+# Compares how Strake builds with Debian's buildah and dockerd with BuildKit, and with the bare work, in one run and on one disk (bench/README.md).
 # usage: bench/run.sh STRAKE-BINARY   (as root)
 #
 # Each figure is the mean of the runs after a discarded first one. It prints a table in Markdown and exits with 1 where a goal is missed.
 # QUICK=1 leaves the peers out and runs everything twice only: for work on the code.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-binary=$(realpath "$1")
-bases=$PWD/target/bases
-here=$PWD/bench
 # shellcheck source=bench/lib.sh
-. bench/lib.sh
-quick=${QUICK:-}
+. "$(dirname "$0")/lib.sh"
+own_namespaces "$@"
+binary=$(realpath "$1")
 few=${quick:+2} few=${few:-4}
 more=${quick:+10} more=${more:-20}
 
 make_disk 24
-python3 "$here/trees.py" .
+python3 "$here/trees.py" . many big archive small stages
 strake() { quote "$binary" "$@"; }
 "$binary" import -c 'CMD ["sh"]' "$bases/busybox.tar" localhost/busybox >/dev/null
 buildah=() docker=() isolation=
@@ -42,13 +39,6 @@ mkdir busybox && tar -xf "$bases/busybox.tar" -C busybox
 measure steps bare "$few" '' "$(quote bash -c 'for at in {1..20}; do chroot busybox /bin/sh -c "true $at"; done')"
 measure steps loop "$few" '' "$(quote bash -c 'for at in {1..20}; do :; done')"
 against_peers sleep sleep "$few" '' --no-cache '--no-cache --layers --jobs 8' --no-cache
-if [ -z "$quick" ]; then
-    podman=(podman "${peer[@]}" --cgroup-manager cgroupfs)
-    "${podman[@]}" run --rm --network host localhost/busybox true >/dev/null 2>&1 || podman+=(--runtime runc)
-    measure run strake 15 '' "$(strake run --rm --network host localhost/busybox true)"
-    measure run podman 5 '' "$(quote "${podman[@]}" run --rm --network host "${limits[@]}" localhost/busybox true)"
-    peak run "$(strake run --rm --network host localhost/busybox true)"
-fi
 
 cp="cp -a many/src out"
 gone="rm -rf out"
@@ -84,4 +74,24 @@ for count in 250 500 1000 2000; do
 done
 peak stages1000 "$(strake build -q --no-cache -t stages stages1000)"
 
-. "$here/table.sh"
+columns=(buildah docker)
+heading "buildah isolation: ${isolation:-not run}; dockerd: $(dockerd_version)"
+peers='(buildah == "" || buildah / ours >= 20) && (docker == "" || docker / ours >= 20)'
+line cached 'nothing to do, 10 instructions, small context' '15 ms, 20 x each peer' "ours < 15 && $peers"
+line fifty 'nothing to do, 50,000 files (bare: `find -printf`)' '1.5 x bare' 'ours < 1.5 * bare'
+line steps '20 trivial RUN steps (bare: clone, chroot, exec, wait)' 'bare + 12 ms a step' 'ours - bare < 20 * 12'
+line cold 'COPY of 50,000 files, cold (bare: `cp -a`)' '1.3 x bare' 'ours < 1.3 * bare'
+line changed 'the same with one file changed (bare: `cp -a`)' '1.0 x bare' 'ours < bare'
+line big 'COPY of 1 GiB, cold (bare: `cp`, `sha256sum`)' '1.3 x bare' 'ours < 1.3 * bare'
+line sleep '8 stages of `RUN sleep 1`' '1.3 s' 'ours < 1300'
+line tar 'ADD of a tarball of 20,000 files (bare: `tar x`)' '1.2 x bare' 'ours < 1.2 * bare'
+line stages1000 '1,000 stages of one COPY each, each from the one before' '3 s' 'ours < 3000'
+line stacked1000 'the same, each FROM the one before' '3 s' 'ours < 3000'
+line joined1000 'the same, all copied into one more (2,000 COPY)' '6 s' 'ours < 6000'
+echo
+echo "1 GiB against \`cp\` and \`openssl dgst -sha256\` (with the processor's SHA instructions): $(got big openssl) ms."
+for shape in stages stacked joined; do
+    echo "Stages ($shape): 250 in $(got ${shape}250 strake), 500 in $(got ${shape}500 strake), 1,000 in $(got ${shape}1000 strake), 2,000 in $(got ${shape}2000 strake) ms."
+done
+echo "One file changed: $(got changed opened) openings of files of the context (one to hash, one to copy)."
+exit $missed

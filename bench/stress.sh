@@ -3,22 +3,18 @@
 # It does so in mount, network and PID namespaces of its own, so that nothing else on the machine is counted.
 # usage: bench/stress.sh [RUNS [STRAKE]]   (as root)
 set -euo pipefail
+# shellcheck source=bench/lib.sh
+. "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/.."
 runs=${1:-1000}
 strake=${2:-$(ls -t target/*/release/strake target/*/debug/strake 2>/dev/null | head -1)}
 [ -x "$strake" ] || { echo "build strake first, or name it" >&2; exit 2; }
 strake=$(realpath "$strake")
-if [ -z "${STRESS_INSIDE:-}" ]; then
-    STRESS_INSIDE=1 exec unshare --mount --net --pid --fork --mount-proc "$0" "$runs" "$strake"
-fi
-ip link set lo up
-mount -t tmpfs tmpfs /run
+own_namespaces "$runs" "$strake"
 parent=strake-stress-$RANDOM
 # On a real disk: overlays and locks are what they are there.
 work=$(mktemp -d /var/tmp/stress.XXXX)
 export STRAKE_ROOT=$work/store HOME=$work
-# As root the addresses and names of running networks are here.
-state=/run/strake
 
 clean() {
     "$strake" ps -aq | xargs -r "$strake" rm -f >/dev/null 2>&1 || true
@@ -27,25 +23,13 @@ clean() {
 }
 trap clean EXIT
 
-files() { if [ -d "$1" ]; then find "$1" -mindepth 1 2>/dev/null | wc -l; else echo 0; fi; }
-count() {
-    echo "mounts $(wc -l </proc/self/mountinfo)"
-    echo "cgroups $(find /sys/fs/cgroup -type d 2>/dev/null | grep -c "/$parent/" || true)"
-    echo "namespaces $(find /proc/[0-9]*/ns -type l -printf '%l\n' 2>/dev/null | sort -u | wc -l)"
-    echo "processes $(pgrep -fc "$work/store" || true)"
-    echo "links $(ip -o link | wc -l)"
-    echo "tables $(nft list tables 2>/dev/null | grep -c strake || true)"
-    echo "addresses $(files $state)"
-    for name in containers trash leases volumes; do echo "$name $(files "$STRAKE_ROOT/$name")"; done
-}
-
 mkdir "$work/base"
 cp target/bases/busybox.tar "$work/base/"
 printf 'FROM scratch\nADD busybox.tar /\nCMD ["true"]\n' >"$work/base/Dockerfile"
 "$strake" build -q -t stress "$work/base" >/dev/null
 "$strake" run --rm -m 64m --cgroup-parent "$parent" stress
 sleep 1
-count >"$work/before"
+left_behind >"$work/before"
 
 begin=$SECONDS
 for ((i = 0; i < runs; i++)); do
@@ -71,7 +55,7 @@ for ((wait = 0; wait < 15; wait++)); do
     "$strake" run --rm -m 64m --cgroup-parent "$parent" stress
     # A supervisor leaves it to the command that started it to remove the container, for half a second.
     sleep 1
-    count >"$work/after"
+    left_behind >"$work/after"
     cmp -s "$work/before" "$work/after" && break
 done
 paste "$work/before" "$work/after" | awk '{ bad = $2 != $4; if (bad) failed = 1; printf "%-22s %6s %6s%s\n", $1, $2, $4, bad ? "   <- left behind" : "" } END { exit failed }'
