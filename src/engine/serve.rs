@@ -65,6 +65,12 @@ pub async fn bind_registry(options: &EngineOptions, request: ServeRequest) -> Re
 
 /// The upstream's name, and a client that reaches it as its URL says.
 fn upstream_of(options: &EngineOptions, text: &str) -> Result<(String, Client), Error> {
+    // Nobody's password belongs on a command line, or into a message.
+    let address = text.split_once("://").map_or(text, |(_, rest)| rest);
+    if let Some((_, host)) = address.split('/').next().and_then(|authority| authority.rsplit_once('@')) {
+        let message = format!("the registry to mirror, at `{host}`, is named without a user and a password");
+        return Err(Error::Usage { message, hint: Some(format!("`strake login {host}` keeps them for the mirror")) });
+    }
     let mut client = ClientOptions { credentials: Credentials::load(&options.credentials)?, retry: MIRROR_RETRY, ..options.client.clone() };
     let name = match text.split_once("://") {
         Some(("http", rest)) => {

@@ -25,8 +25,7 @@ pub(super) fn complete_index(store: &Store, reference: &Reference) -> Result<Opt
             Ok(ManifestOrIndex::Index(index)) => pending.extend(index.manifests.into_iter().map(|entry| entry.digest)),
             Ok(ManifestOrIndex::Manifest(manifest)) => {
                 for blob in manifest.layers.iter().chain([&manifest.config]) {
-                    let elsewhere = blob.media_type == MediaType::DockerForeignLayer && !blob.urls.is_empty();
-                    if !elsewhere && store.blob_size(&blob.digest)?.is_none() {
+                    if !blob.is_elsewhere() && store.blob_size(&blob.digest)?.is_none() {
                         return Ok(None);
                     }
                 }

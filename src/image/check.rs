@@ -63,7 +63,7 @@ pub fn restore_snapshot(store: &Store, id: SnapshotId) -> Result<Option<Digest>,
 fn unpack_again(store: &Store, diff_id: &DiffId, below: &[SnapshotId]) -> Result<Option<(LayerBlob, ActiveSnapshot)>, Error> {
     for blob in store.layer_blobs(diff_id)? {
         let file = store.open_blob(&blob.digest)?;
-        let Ok((active, applied)) = unpack_reader(store, &blob.digest, &blob.media_type, diff_id.algorithm(), file) else { continue };
+        let Ok((active, applied)) = unpack_reader(store, &blob.digest, diff_id.algorithm(), file) else { continue };
         if applied.diff_id != *diff_id {
             continue;
         }

@@ -65,7 +65,7 @@ fn import_layer(store: &Store, archive: impl Read + Send + 'static) -> Result<(D
     // A thread of its own hashes and writes the blob, this one the files.
     let tee = read_ahead(Tee { source, writer: writer.clone() });
     let name = crate::oci::Digest::sha256(b"");
-    let (active, applied) = unpack_reader(store, &name, &media_type, Algorithm::default(), tee).map_err(|error| match error {
+    let (active, applied) = unpack_reader(store, &name, Algorithm::default(), tee).map_err(|error| match error {
         Error::Layer { source, .. } => Error::Layer { layer: "in the archive".into(), source },
         other => other,
     })?;

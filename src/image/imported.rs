@@ -47,7 +47,7 @@ pub fn unpack_layer(
     {
         return Ok(known);
     }
-    let (active, applied) = unpack_reader(store, &blob.digest, &blob.media_type, diff_id.algorithm(), store.open_blob(&blob.digest)?)?;
+    let (active, applied) = unpack_reader(store, &blob.digest, diff_id.algorithm(), store.open_blob(&blob.digest)?)?;
     if applied.diff_id != *diff_id {
         return Err(Error::DiffId { digest: blob.digest.clone(), expected: diff_id.clone(), actual: applied.diff_id });
     }

@@ -23,7 +23,7 @@ use crate::store::{ActiveSnapshot, ImageRecord, Ingest, IngestWriter, LayerBlob,
 use crate::task::{blocking, fault_point};
 
 use super::Error;
-use super::layer::{Applied, ApplyOptions, Compression, Devices, apply, decompressor, inherit_directories};
+use super::layer::{Applied, ApplyOptions, Devices, apply, decompressor, inherit_directories};
 
 /// How deep indexes may be nested.
 const MAX_NESTING: usize = 4;
@@ -99,7 +99,7 @@ async fn resolve_at(client: &Client, store: &Store, reference: &Reference, platf
             }
             ManifestOrIndex::Index(index) => {
                 let Some(found) = index.select(platform) else {
-                    let found = index.manifests.iter().filter_map(|d| d.platform.as_ref()).map(ToString::to_string).collect();
+                    let found = index.platforms();
                     return Err(Error::NoPlatform { name, wanted: platform.clone(), found });
                 };
                 announced = Some(found.size);
@@ -408,7 +408,7 @@ impl LayerWork {
         let (store, layer, algorithm) = (self.store.clone(), self.layer.clone(), self.diff_id.algorithm());
         blocking(move || {
             let blob = store.open_blob(&layer.digest)?;
-            unpack_reader(&store, &layer.digest, &layer.media_type, algorithm, blob)
+            unpack_reader(&store, &layer.digest, algorithm, blob)
         })
         .await
     }
@@ -420,7 +420,7 @@ impl LayerWork {
         let writer = Arc::new(Mutex::new(Some(writer)));
         let tee = Tee { receiver, chunk: Bytes::new(), writer: writer.clone() };
         let (store, layer, algorithm) = (self.store.clone(), self.layer.clone(), self.diff_id.algorithm());
-        let unpacking = tokio::task::spawn_blocking(move || unpack_reader(&store, &layer.digest, &layer.media_type, algorithm, tee));
+        let unpacking = tokio::task::spawn_blocking(move || unpack_reader(&store, &layer.digest, algorithm, tee));
         let mut failed = None;
         loop {
             match stream.next_chunk().await {
@@ -473,15 +473,13 @@ impl LayerWork {
 pub(super) fn unpack_reader(
     store: &Store,
     digest: &Digest,
-    media_type: &MediaType,
     algorithm: Algorithm,
     reader: impl Read + Send + 'static,
 ) -> Result<(ActiveSnapshot, Applied), Error> {
     let failed = |source| Error::Layer { layer: digest.to_string(), source };
     let active = store.prepare()?;
-    // What is called uncompressed may be gzip, so only the types that say more are believed.
-    let compression = Compression::of_layer(media_type).filter(|kind| *kind != Compression::Uncompressed);
-    let tar = decompressor(reader, compression).map_err(|source| failed(super::layer::Error::Read { source }))?;
+    // As for Docker and containerd: what the media type says of the compression is wrong at times, and the bytes tell it.
+    let tar = decompressor(reader, None).map_err(|source| failed(super::layer::Error::Read { source }))?;
     let applied = apply(tar, &active.fs_path(), &ApplyOptions { algorithm, ..apply_options(store) }).map_err(failed)?;
     fault_point("layer:applied");
     Ok((active, applied))

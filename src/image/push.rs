@@ -142,7 +142,7 @@ impl Push<'_> {
     /// Begins to send a blob. Two layers that are the same blob go once.
     async fn upload(&self, uploads: &mut Uploads, blob: Descriptor, diff_id: Option<&DiffId>) -> Result<(), Error> {
         // Layers that may not be given away are where their manifest says.
-        if blob.media_type == MediaType::DockerForeignLayer && !blob.urls.is_empty() {
+        if blob.is_elsewhere() {
             return Ok(());
         }
         let mount_from = match diff_id {

@@ -50,7 +50,7 @@ async fn manifest(client: &Client, reference: &Reference, platform: Option<&Plat
             (ManifestOrIndex::Index(index), Some(wanted)) => match index.select(wanted) {
                 Some(found) => at = reference.with_digest(found.digest.clone()),
                 None => {
-                    let found = index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect();
+                    let found = index.platforms();
                     return Err(Error::NoPlatform { name: name(), wanted: wanted.clone(), found });
                 }
             },

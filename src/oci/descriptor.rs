@@ -34,6 +34,14 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// Whether this is a layer that may not be given away: it is where its `urls` say, and registries need not have it.
+    pub fn is_elsewhere(&self) -> bool {
+        let kind = self.media_type.as_str();
+        let is_foreign =
+            self.media_type == MediaType::DockerForeignLayer || kind.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar");
+        is_foreign && !self.urls.is_empty()
+    }
+
     /// A descriptor with nothing but the three required fields.
     pub fn new(media_type: MediaType, digest: Digest, size: u64) -> Descriptor {
         Descriptor {

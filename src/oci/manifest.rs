@@ -146,6 +146,12 @@ impl Index {
         }
     }
 
+    /// What the images of this index run on, as far as it says.
+    pub fn platforms(&self) -> Vec<String> {
+        let images = self.manifests.iter().filter(|entry| entry.media_type.is_manifest() || entry.media_type.is_index());
+        images.filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect()
+    }
+
     /// The manifest for `wanted`: an exact match, else the nearest that runs there (a lower variant of `arm`; no platform given at all).
     pub fn select(&self, wanted: &Platform) -> Option<&Descriptor> {
         let images = || self.manifests.iter().filter(|d| d.media_type.is_manifest() || d.media_type.is_index());

@@ -117,6 +117,11 @@ impl Reference {
         split(&self.written).is_ok_and(|parts| parts.tag.is_none() && parts.digest.is_none())
     }
 
+    /// Whether it is written as IDs are (`sha256:0123…`), so that it must not be a name of anything else.
+    pub fn is_like_digest(&self) -> bool {
+        self.registry == DOCKER_HUB && matches!(self.repository.as_str(), "library/sha256" | "library/sha512")
+    }
+
     /// The name as the user wrote it.
     pub fn written(&self) -> &str {
         &self.written

@@ -50,11 +50,19 @@ impl Connection {
     }
 }
 
+/// What the system trusts.
+#[derive(Clone, Debug)]
+struct Roots {
+    store: Arc<RootCertStore>,
+    /// The same as they are in files: a server may have one of them itself.
+    certificates: Arc<[CertificateDer<'static>]>,
+}
+
 /// HTTP clients by what they must trust.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     plain: OnceCell<Connection>,
-    roots: OnceCell<Arc<RootCertStore>>,
+    roots: OnceCell<Roots>,
     usual: OnceCell<Connection>,
     /// For `host` or `host:port` with certificates of their own, or none to check.
     special: Mutex<HashMap<(String, Trust), Option<Connection>>>,
@@ -83,10 +91,10 @@ impl Connections {
         }
         drop(special);
         let roots = self.roots().await?;
-        if roots.is_empty() {
+        if roots.store.is_empty() {
             return Err(Error::NoRootCertificates { host: authority });
         }
-        self.usual.get_or_try_init(|| async { build(options, tls_config(RootCertStore::clone(&roots), None)) }).await.cloned()
+        self.usual.get_or_try_init(|| async { build(options, trusting(roots.store, roots.certificates.to_vec(), None)) }).await.cloned()
     }
 
     async fn special_client(&self, authority: &str, options: &ClientOptions, trust: Trust) -> Result<Option<Connection>, Error> {
@@ -105,24 +113,22 @@ impl Connections {
             None => folders.iter().find(|folder| folder.is_dir()).map(|folder| read_folder(folder)).transpose(),
         });
         let Some(folder) = found.await?? else { return Ok(None) };
-        let mut roots = RootCertStore::clone(&*self.roots().await?);
+        let system = self.roots().await?;
+        let mut roots = RootCertStore::clone(&system.store);
         roots.add_parsable_certificates(folder.authorities.iter().cloned());
-        let mut config = tls_config(roots.clone(), folder.identity)?;
-        let bad = |error: rustls::client::VerifierBuilderError| Error::BadOption { option: "certificate", value: error.to_string() };
-        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().map_err(bad)?;
-        config.tls.dangerous().set_certificate_verifier(Arc::new(SelfSigned { usual, known: folder.authorities }));
-        build(options, Ok(config)).map(Some)
+        let known = folder.authorities.into_iter().chain(system.certificates.iter().cloned()).collect();
+        build(options, trusting(Arc::new(roots), known, folder.identity)).map(Some)
     }
 
-    async fn roots(&self) -> Result<Arc<RootCertStore>, Error> {
+    async fn roots(&self) -> Result<Roots, Error> {
         let load = || async {
             let found = blocking(rustls_native_certs::load_native_certs).await?;
             for error in &found.errors {
                 tracing::debug!(%error, "a root certificate cannot be read");
             }
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(found.certs);
-            Ok(Arc::new(roots))
+            roots.add_parsable_certificates(found.certs.iter().cloned());
+            Ok(Roots { store: Arc::new(roots), certificates: found.certs.into() })
         };
         self.roots.get_or_try_init(load).await.cloned()
     }
@@ -176,6 +182,15 @@ fn tls_config(roots: RootCertStore, identity: Option<Identity>) -> Result<TlsCon
     let mut tls = builder.with_root_certificates(roots).with_client_cert_resolver(Arc::new(shown));
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsConfig { tls, is_asked })
+}
+
+/// A client that believes those authorities, and servers that have one of the `known` certificates themselves.
+fn trusting(roots: Arc<RootCertStore>, known: Vec<CertificateDer<'static>>, identity: Option<Identity>) -> Result<TlsConfig, Error> {
+    let mut config = tls_config(RootCertStore::clone(&roots), identity)?;
+    let bad = |error: rustls::client::VerifierBuilderError| Error::BadOption { option: "certificate", value: error.to_string() };
+    let usual = WebPkiServerVerifier::builder_with_provider(roots, provider()).build().map_err(bad)?;
+    config.tls.dangerous().set_certificate_verifier(Arc::new(SelfSigned { usual, known }));
+    Ok(config)
 }
 
 fn build(options: &ClientOptions, config: Result<TlsConfig, Error>) -> Result<Connection, Error> {
@@ -257,7 +272,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error>
     if certificates.is_empty() { Err(bad("it holds no certificate in PEM form".to_owned())) } else { Ok(certificates) }
 }
 
-/// Checks as usual, but takes a certificate that was put into the folder itself, as programs written in Go do: the usual check refuses an authority's own
+/// Checks as usual, but takes a certificate that was put into the folder, or among the system's, itself, as programs written in Go and those with OpenSSL do: the usual check refuses an authority's own
 /// certificate for a server, which is what `openssl req -x509` makes.
 #[derive(Debug)]
 struct SelfSigned {

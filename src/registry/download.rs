@@ -13,15 +13,18 @@ use futures_util::Stream;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
+use url::Url;
 
 use crate::diag::SafeUrl;
 use crate::oci::{Descriptor, Digest, Hasher, Reference};
 
 use super::auth::Scope;
 use super::client::Client;
+use super::credentials::Credentials;
 use super::error::{Error, tame};
 use super::headers::content_range;
-use super::host::Host;
+use super::host::{Host, Scheme, scheme_of};
+use super::options::ClientOptions;
 use super::retry::Backoff;
 use super::transport::{Call, Reply, SLOW, SLOW_BYTES};
 
@@ -114,19 +117,49 @@ impl Client {
     pub async fn resume_blob(&self, reference: &Reference, blob: &Descriptor, offset: u64, hasher: Hasher) -> Result<BlobStream, Error> {
         let by_digest = reference.only_digest(blob.digest.clone());
         let hasher = &hasher;
-        self.at_places(&by_digest, |client, place| async move { client.resume_blob_at(&place, blob, offset, hasher.clone()).await }).await
+        let found = self
+            .at_places(&by_digest, |client, place| async move { client.resume_blob_at(&place, blob, offset, hasher.clone()).await })
+            .await;
+        match found {
+            Err(error) if error.is_not_found() && blob.is_elsewhere() => self.resume_elsewhere(blob, offset, hasher, error).await,
+            found => found,
+        }
     }
 
     async fn resume_blob_at(&self, reference: &Reference, blob: &Descriptor, offset: u64, hasher: Hasher) -> Result<BlobStream, Error> {
-        let host = self.host_of(reference);
-        let permit = host.permits.clone().acquire_owned().await.ok();
         let url = self.repository_url(reference, &format!("blobs/{}", blob.digest)).await?;
+        let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
+        self.open_blob(self.host_of(reference), Call::new(Method::GET, url, reference.repository(), scopes), blob, offset, hasher).await
+    }
+
+    /// Opens a blob at the first of the addresses that its descriptor names. They are anybody's, so no credentials go there, and what may not do without TLS has it.
+    async fn resume_elsewhere(&self, blob: &Descriptor, offset: u64, hasher: &Hasher, missing: Error) -> Result<BlobStream, Error> {
+        let options = ClientOptions { credentials: Credentials::default(), extra_headers: Vec::new(), ..self.options().clone() };
+        let stranger = Client::make(options, false)?;
+        let mut last = missing;
+        for url in blob.urls.iter().filter_map(|url| Url::parse(url).ok()) {
+            let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+            let plain_ok = scheme_of(authority, &self.options().plain_http) != Scheme::Https;
+            if !(url.scheme() == "https" || (url.scheme() == "http" && plain_ok)) {
+                continue;
+            }
+            let host = stranger.host(authority);
+            match stranger.open_blob(host, Call::new(Method::GET, url, "", Vec::new()), blob, offset, hasher.clone()).await {
+                Err(error) => last = error,
+                found => return found,
+            }
+        }
+        Err(last)
+    }
+
+    async fn open_blob(&self, host: Arc<Host>, call: Call, blob: &Descriptor, offset: u64, hasher: Hasher) -> Result<BlobStream, Error> {
+        let permit = host.permits.clone().acquire_owned().await.ok();
+        let url = &call.url;
         if offset > blob.size {
             let url = SafeUrl::new(url.as_str());
             return Err(Error::SizeMismatch { digest: blob.digest.clone(), expected: blob.size, actual: offset, at_least: false, url });
         }
-        let scopes = vec![Scope::repository(reference.repository(), &["pull"])];
-        let mut call = Call::new(Method::GET, url, reference.repository(), scopes);
+        let mut call = call;
         // A proxy that compresses would change the size, and ranges with it.
         call.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let mut stream = BlobStream {

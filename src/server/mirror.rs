@@ -326,7 +326,7 @@ impl Mirror {
         Ok(self.with_storage(move |storage| storage.tags(&name, &page)).await?)
     }
 
-    /// The referrers after the digest `after`, from there or, while that cannot be reached, from here.
+    /// The referrers after the digest `after`, from there alone: what is here may not be all of them, and a signature that is missed is no small thing.
     pub(super) async fn referrers(
         &self,
         name: &str,
@@ -335,20 +335,10 @@ impl Mirror {
         after: Option<&str>,
     ) -> Result<Vec<Descriptor>, Refusal> {
         let reference = self.reference(name, &Target::Digest(subject.clone()))?;
-        if !self.is_resting() {
-            match self.client.referrers(&reference, subject, artifact_type).await {
-                Ok(mut found) => {
-                    found.retain(|descriptor| after.is_none_or(|after| descriptor.digest.to_string().as_str() > after));
-                    found.sort_by_key(|descriptor| descriptor.digest.to_string());
-                    return Ok(found);
-                }
-                Err(error) if !is_down(&error) => return Err(self.refusal(&error)),
-                Err(_) => self.rest(),
-            }
-        }
-        let page = Page { limit: None, after: after.map(str::to_owned) };
-        let (name, subject, kind) = (name.to_owned(), subject.clone(), artifact_type.map(str::to_owned));
-        Ok(self.with_storage(move |storage| Ok(storage.referrers(&name, &subject, kind.as_deref(), &page)?.0)).await?)
+        let mut found = self.client.referrers(&reference, subject, artifact_type).await.map_err(|error| self.refusal(&error))?;
+        found.retain(|descriptor| after.is_none_or(|after| descriptor.digest.to_string().as_str() > after));
+        found.sort_by_key(|descriptor| descriptor.digest.to_string());
+        Ok(found)
     }
 
     /// What the upstream calls it.

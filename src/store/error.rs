@@ -98,6 +98,12 @@ pub enum Error {
         /// What was allowed.
         limit: u64,
     },
+    /// A name that would be taken for an ID.
+    #[error("`{name}` cannot be the name of an image: it would be taken for an ID")]
+    LikeDigest {
+        /// The name.
+        name: String,
+    },
     /// A name with a digest is to stand for something else.
     #[error("the digest of `{name}` is not that of the image {}", image.digest().short())]
     OtherDigest {

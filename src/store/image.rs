@@ -98,6 +98,9 @@ impl Store {
         {
             return Err(self.no_blob(manifest));
         }
+        if name.is_like_digest() {
+            return Err(Error::LikeDigest { name: name.familiar() });
+        }
         // A name with a digest never stands for anything else.
         if let Some(digest) = name.digest()
             && manifest != Some(digest)
@@ -173,7 +176,7 @@ impl Store {
     }
 
     /// The image that a user means: by name, by ID (with or without its algorithm) or by the beginning of an ID.
-    /// A name goes before the beginning of an ID, as in Docker; a beginning that fits several images is an error.
+    /// A whole ID goes before a name, and a name before the beginning of an ID, as in Docker; a beginning that fits several images is an error.
     pub fn find_image(&self, text: &str) -> Result<Option<ImageRecord>, Error> {
         let (algorithms, hex): (&[Algorithm], &str) = match text.split_once(':') {
             Some(("sha256", hex)) => (&[Algorithm::Sha256], hex),
@@ -181,6 +184,10 @@ impl Store {
             _ => (&[Algorithm::Sha256, Algorithm::Sha512], text),
         };
         let is_hex = !hex.is_empty() && hex.len() <= 128 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        // Whoever wrote such a name into the store: it is not believed.
+        if let Ok(digest) = text.parse::<Digest>() {
+            return self.image(&ImageId::new(digest));
+        }
         if let Ok(name) = text.parse::<Reference>()
             && let Some(image) = self.resolve(&name)?
         {

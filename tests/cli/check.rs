@@ -190,6 +190,38 @@ fn sql(world: &World, text: &str) {
 }
 
 #[test]
+fn an_image_that_is_filed_under_the_digest_of_another_is_found_and_not_believed() {
+    if !able(&["python3", "docker-registry"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), crate::common::Registry::empty());
+    let digest_of = |name: &str, file: &str| {
+        world.build(&format!("FROM scratch\nCOPY Dockerfile /{file}\n"), &["-q", "--push", "-t", name]).ok();
+        world.strake(["digest", name]).ok().stdout.trim().to_owned()
+    };
+    let (one, two) = (registry.name("one:1"), registry.name("two:1"));
+    let (first, _) = (digest_of(&one, "one"), digest_of(&two, "two"));
+    let pinned = registry.name(&format!("one@{first}"));
+    world.strake(["pull", "-q", &pinned]).ok();
+    world.strake(["system", "check"]).ok();
+    sql(
+        &world,
+        &format!("UPDATE names SET (image, manifest) = (SELECT image, manifest FROM names WHERE name = '{two}') WHERE name = '{pinned}';"),
+    );
+    world.strake(["system", "check"]).fails();
+    let found = world.strake(["system", "check"]).run();
+    assert!(found.stdout.contains(&first) || found.stderr.contains(&first), "{found}");
+    assert!((found.stdout.clone() + &found.stderr).contains("its digest is not that of the image"), "{found}");
+    // What really has the digest is found by its other name.
+    let id = |name: &str| world.strake(["inspect", "-f", "{{.Id}}", name]).ok().stdout;
+    assert_eq!(id(&pinned), id(&one));
+    world.strake(["system", "check", "--repair"]).run();
+    world.strake(["system", "check"]).ok();
+    world.strake(["pull", "-q", &pinned]).ok();
+    assert_eq!(id(&pinned), id(&one));
+}
+
+#[test]
 fn rows_that_name_what_is_not_there_are_dropped() {
     if !able(&["python3", "docker-registry"]) {
         return;

@@ -1,5 +1,6 @@
 //! Images that mean harm, pulled as root: nothing outside of the image's own files changes, what is refused is named, and what other tools take is taken.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use serde_json::json;
@@ -353,4 +354,118 @@ fn a_manifest_of_another_size_than_its_descriptor_says_is_refused() {
         }
     }
     world.strake(["system", "check"]).ok();
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn an_archive_that_add_unpacks_ends_at_the_limit_of_a_layer() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    let bomb = Tar::default().file("zeros", &"\0".repeat(3 << 20)).file("more", &"\0".repeat(3 << 20)).end();
+    world.write("bomb.tgz", gzip(&bomb)).write("bomb.tar", &bomb);
+    for (archive, destination) in [("bomb.tgz", "/"), ("bomb.tar", "/"), ("bomb.tar", "/etc/")] {
+        let text = format!("FROM scratch\nADD {archive} {destination}\n");
+        let build = |limit: &str| {
+            world.write("Dockerfile", &text);
+            world.build_as_it_is(&["-t", "app:1"]).env("STRAKE_MAX_LAYER_SIZE", limit)
+        };
+        build("4MB").fails().says(&["unpacks to more than 4194304 bytes", "STRAKE_MAX_LAYER_SIZE"]);
+        build("8MB").ok();
+        world.strake(["rmi", "app:1"]).ok();
+        world.strake(["builder", "prune", "-af"]).ok();
+    }
+    world.strake(["system", "check"]).ok();
+}
+
+#[test]
+fn layers_are_unpacked_by_their_bytes_whatever_their_type_says() {
+    if !able(&["tar"]) {
+        return;
+    }
+    let (world, faulty) = (World::new(), Faulty::start());
+    let layer = Tar::default().file("file", "x").end();
+    let blob = gzip(&layer);
+    let kinds = [
+        "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.oci.image.layer.v1.tar",
+    ];
+    for (number, kind) in kinds.into_iter().enumerate() {
+        let tag = format!("t{number}");
+        put(&faulty, &tag, std::slice::from_ref(&layer), None);
+        let mut manifest: serde_json::Value = serde_json::from_slice(&faulty.manifest(&tag).unwrap()).unwrap();
+        manifest["layers"][0] = json!({ "mediaType": kind, "size": blob.len(), "digest": faulty.put_blob(&blob) });
+        faulty.put_manifest(&tag, MANIFEST, manifest.to_string().as_bytes());
+        let (name, world) = (faulty.name(&format!("hostile:{tag}")), World::new());
+        world.strake(["pull", "-q", &name]).ok();
+        assert!(files(&world, &name).contains("file"));
+    }
+    // An entry that is no image is none that there could be for this machine.
+    let entry =
+        json!({ "mediaType": "text/plain", "digest": digest(b"x"), "size": 1, "platform": { "os": "linux", "architecture": "amd64" } });
+    let index = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry] });
+    faulty.put_manifest("plain", "application/vnd.oci.image.index.v1+json", index.to_string().as_bytes());
+    let pull = world.strake(["pull", "--platform", "linux/amd64", &faulty.name("hostile:plain")]).fails();
+    pull.says(&["has no image for linux/amd64"]).omits(&["it has images for"]);
+}
+
+#[test]
+fn a_foreign_layer_comes_from_its_address_and_takes_nobodys_credentials_there() {
+    if !able(&["tar"]) {
+        return;
+    }
+    let (world, faulty, elsewhere) = (World::new(), Faulty::start(), Faulty::start());
+    let layer = Tar::default().file("file", "x").end();
+    let blob = gzip(&layer);
+    let at = elsewhere.put_blob(&blob);
+    let url = format!("http://{}/v2/base/blobs/{at}", elsewhere.address());
+    let auth = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "me:secret");
+    std::fs::write(
+        world.path("docker/config.json"),
+        json!({ "auths": { elsewhere.address(): { "auth": auth } }, "HttpHeaders": { "X-Meta-Team": "blue" } }).to_string(),
+    )
+    .unwrap();
+    elsewhere.set(|_, _| None);
+    let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    let nondistributable = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+    for (tag, kind, urls) in [
+        ("docker", foreign, json!(["ftp://nowhere/x", "http://127.0.0.1:1/gone", &url])),
+        ("oci", nondistributable, json!([&url])),
+        ("away", foreign, json!(["http://registry.invalid/x"])),
+        ("usual", "application/vnd.oci.image.layer.v1.tar+gzip", json!([&url])),
+    ] {
+        put(&faulty, tag, std::slice::from_ref(&layer), None);
+        let mut manifest: serde_json::Value = serde_json::from_slice(&faulty.manifest(tag).unwrap()).unwrap();
+        manifest["layers"][0] = json!({ "mediaType": kind, "size": blob.len(), "digest": &at, "urls": urls });
+        faulty.put_manifest(tag, MANIFEST, manifest.to_string().as_bytes());
+        let name = faulty.name(&format!("hostile:{tag}"));
+        let settings = world.path("config.toml");
+        std::fs::write(&settings, "[transfer]\nattempts = 1\n").unwrap();
+        let pull = world.strake(["pull", "-q", &name]).env("STRAKE_CONFIG", &settings);
+        match tag {
+            "docker" | "oci" => {
+                pull.ok();
+                assert!(files(&world, &name).contains("file"));
+                world.strake(["validate", &name]).ok();
+                // It stays where it is: no other registry gets it.
+                world.strake(["copy", "-q", &name, "oci:copied"]).ok();
+                assert!(!world.path("copied/blobs/sha256").join(&at[7..]).exists());
+            }
+            _ => drop(pull.fails().says(&["404"])),
+        }
+        world.strake(["rmi", "-f", &name]).run();
+        world.strake(["prune", "-a"]).run();
+    }
+    let log = elsewhere.log();
+    assert!(!log.is_empty());
+    for request in log {
+        assert!(request.header("authorization").is_empty() && request.header("x-meta-team").is_empty(), "{:?}", request.headers);
+    }
 }

@@ -335,6 +335,96 @@ fn with_a_certificate_and_users_it_lets_in_whom_it_should() {
 }
 
 #[test]
+fn nobody_comes_in_while_the_file_of_users_is_broken_or_gone() {
+    if !able(&["htpasswd", "curl"]) {
+        return;
+    }
+    let world = World::new();
+    let users = world.path("users");
+    let good = Run::new("htpasswd", ["-Bbn", "tester", "pass-word"]).ok().stdout;
+    std::fs::write(&users, &good).unwrap();
+    let served = Served::start(&world, &["--auth", "users"]);
+    let status = |user: &str| {
+        let url = format!("http://{}/v2/", served.address);
+        Run::new("curl", ["-s", "-o", "/dev/null", "-w", "%{http_code}", "-u", user, &url]).ok().stdout
+    };
+    assert_eq!((status("tester:pass-word").as_str(), status("tester:wrong").as_str()), ("200", "401"));
+    for broken in [Some(format!("{good}md5user:$apr1$x$y\n")), Some("tester:pass-word\n".to_owned()), None] {
+        match &broken {
+            Some(text) => std::fs::write(&users, text).unwrap(),
+            None => std::fs::remove_file(&users).unwrap(),
+        }
+        assert_eq!(status("tester:pass-word"), "500", "{broken:?}");
+    }
+    // A user that was taken out is out at once, and one who is in again comes in.
+    std::fs::write(&users, Run::new("htpasswd", ["-Bbn", "other", "word"]).ok().stdout).unwrap();
+    assert_eq!((status("tester:pass-word").as_str(), status("other:word").as_str()), ("401", "200"));
+    std::fs::write(&users, &good).unwrap();
+    assert_eq!(status("tester:pass-word"), "200");
+}
+
+/// The digest of these bytes by sha512.
+fn sha512(bytes: &[u8]) -> String {
+    format!("sha512:{}", sha2::Sha512::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+#[test]
+fn an_image_by_sha512_alone_is_pulled_built_on_checked_and_sent_on() {
+    if !able(&["tar"]) {
+        return;
+    }
+    let world = World::new();
+    let served = Served::start(&world, &[]);
+    std::fs::write(world.path("file"), "content").unwrap();
+    Run::new("tar", ["-cf", "layer.tar", "file"]).dir(world.path("")).ok();
+    let layer = std::fs::read(world.path("layer.tar")).unwrap();
+    let config =
+        json!({ "architecture": "amd64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": [sha512(&layer)] } });
+    let config = config.to_string().into_bytes();
+    for blob in [&layer, &config] {
+        let path = format!("/v2/app/blobs/uploads/?digest={}", sha512(blob));
+        assert_eq!(served.send("POST", &path, "application/octet-stream", blob).unwrap().0, 201);
+    }
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST,
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha512(&config), "size": config.len() },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": sha512(&layer), "size": layer.len() }],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let digest = sha512(&manifest);
+    assert_eq!(served.send("PUT", &format!("/v2/app/manifests/{digest}?tag=1"), MANIFEST, &manifest).unwrap().0, 201);
+    let (name, pinned) = (served.name("app:1"), served.name(&format!("app@{digest}")));
+    assert_eq!(world.strake(["digest", &name]).ok().stdout.trim(), digest);
+    for name in [&name, &pinned] {
+        let world = World::new();
+        world.strake(["pull", "-q", "--platform", "linux/amd64", name]).ok();
+        world.strake(["validate", name]).ok();
+        world.strake(["build", "-q", "--platform", "linux/amd64", "-t", "derived:1", "-"]).stdin(format!("FROM {name}\nLABEL a=b\n")).ok();
+        world.strake(["image", "export", "derived:1", "files.tar"]).ok();
+        assert_eq!(Run::new("tar", ["-xOf", "files.tar", "file"]).dir(world.path("")).ok().stdout, "content");
+        world.strake(["validate", "derived:1"]).ok();
+        world.strake(["system", "check"]).ok();
+    }
+    // On to another repository, from the store and from the registry, as it is. What a mere tag stands for there, that registry calls by sha256.
+    world.strake(["pull", "-q", "--platform", "linux/amd64", &name]).ok();
+    world.strake(["tag", &name, &served.name("pushed:1")]).ok();
+    world.strake(["push", "-q", &served.name("pushed:1")]).ok();
+    world.strake(["copy", "-q", "--platform", "linux/amd64", &name, &served.name("copied:1")]).ok();
+    for copy in ["pushed:1", "copied:1"] {
+        assert_eq!(world.strake(["manifest", &served.name(copy)]).ok().stdout, String::from_utf8(manifest.clone()).unwrap(), "{copy}");
+        world.strake(["validate", "--remote", &served.name(copy)]).ok();
+    }
+    // One that is damaged is told from one that is not.
+    let wrong = String::from_utf8(config.clone()).unwrap().replace(&sha512(&layer), &sha512(b"other")).into_bytes();
+    assert_eq!(served.send("POST", &format!("/v2/app/blobs/uploads/?digest={}", sha512(&wrong)), "", &wrong).unwrap().0, 201);
+    let lying = String::from_utf8(manifest).unwrap().replace(&sha512(&config), &sha512(&wrong)).into_bytes();
+    assert_eq!(served.send("PUT", &format!("/v2/app/manifests/{}?tag=bad", sha512(&lying)), MANIFEST, &lying).unwrap().0, 201);
+    world.strake(["pull", "--platform", "linux/amd64", &served.name("app:bad")]).fails().says(&["sha512:"]);
+    world.strake(["validate", "--remote", &served.name("app:bad")]).fails();
+    world.strake(["system", "check"]).ok();
+}
+
+#[test]
 fn a_mirror_serves_what_it_has_when_the_upstream_is_gone() {
     if !able(&["docker-registry", "skopeo"]) {
         return;
@@ -382,6 +472,9 @@ fn what_it_cannot_serve_is_an_error_that_says_so() {
     serve(&["--tls-cert", "users"]).fails().says(&["--tls-key"]);
     serve(&["--mirror", "ftp://x"]).fails().says(&["ftp://x"]);
     serve(&["--mirror", "team"]).fails().says(&["`team` is no registry"]);
+    for mirror in ["http://me:hidden@127.0.0.1:1/team", "me:hidden@127.0.0.1:1"] {
+        serve(&["--mirror", mirror]).fails().says(&["without a user and a password", "strake login 127.0.0.1:1"]).omits(&["hidden"]);
+    }
     serve(&["--gc-grace", "-1h"]).fails();
     world.strake(["registry", "gc", "--storage", "none"]).fails().says(&["none"]);
     let served = Served::start(&world, &[]);

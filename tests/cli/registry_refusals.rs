@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::common::{Registry, World, able};
+use crate::common::{Registry, Run, World, able};
 
 #[test]
 fn a_credential_helper_that_fails_is_named_where_the_registry_refuses() {
@@ -97,4 +97,38 @@ fn a_digest_names_what_has_it_and_nothing_else() {
     drop(registry);
     // From then on nobody needs it.
     world.build(&format!("FROM {pinned}\nLABEL a=b\n"), &[]).ok();
+}
+
+#[test]
+fn an_archive_cannot_put_its_image_behind_a_digest_or_an_id() {
+    if !able(&["docker-registry", "tar"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let name = registry.name("app:1");
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-q", "--push", "-t", &name]).ok();
+    let id = |name: &str| world.strake(["inspect", "-f", "{{.Id}}", name]).ok().stdout.trim().to_owned();
+    let pinned = registry.name(&format!("app@{}", world.strake(["digest", &name]).ok().stdout.trim()));
+    world.strake(["pull", "-q", &pinned]).ok();
+    let (true_id, attacker) = (id(&pinned), World::new());
+    for known in [true_id.as_str(), "sha256:abc", "sha512:abc"] {
+        world.strake(["tag", &name, known]).fails().says(&["taken for an ID"]);
+        world.strake(["build", "-q", "-t", known, "-"]).stdin("FROM scratch\nLABEL a=b\n").fails().says(&["taken for an ID"]);
+    }
+    attacker.build("FROM scratch\nCOPY Dockerfile /evil\n", &["-q", "-t", "evil:1"]).ok();
+    attacker.strake(["save", "-o", "evil.tar", "evil:1"]).ok();
+    std::fs::create_dir(attacker.path("open")).unwrap();
+    Run::new("tar", ["-xf", "evil.tar", "-C", "open"]).dir(attacker.path("")).ok();
+    let manifest = std::fs::read_to_string(attacker.path("open/manifest.json")).unwrap();
+    for poison in [pinned.clone(), pinned.replace("app@", "app:1@"), true_id.clone()] {
+        std::fs::write(attacker.path("open/manifest.json"), manifest.replace("evil:1", &poison)).unwrap();
+        Run::new("tar", ["-cf", "poison.tar", "-C", "open", "."]).dir(attacker.path("")).ok();
+        let archive = attacker.path("poison.tar");
+        for target in [&world, &World::new()] {
+            target.strake(["load", "-i", archive.to_str().unwrap()]).fails();
+            target.strake(["inspect", &format!("evil:{}", &poison[poison.len() - 8..])]).fails();
+            target.strake(["system", "check"]).ok();
+        }
+        assert_eq!((id(&pinned), id(&true_id)), (true_id.clone(), true_id.clone()), "{poison}");
+    }
 }

@@ -64,6 +64,27 @@ fn copy_and_login_take_any_certificate_of_the_registry_that_a_flag_is_about() {
 }
 
 #[test]
+fn a_certificate_that_the_system_trusts_itself_is_believed_for_its_names_only() {
+    if !able(&["docker-registry", "openssl"]) {
+        return;
+    }
+    let world = World::new();
+    let (server, other) = (certificate(&world, "server"), certificate(&world, "other"));
+    let registry = Registry::with_certificates(&server.certificate, &server.key, None);
+    let name = registry.name("app:1");
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-q", "-t", &name]).ok();
+    let push = |name: &str, trusted: &PathBuf| {
+        world.strake(["push", "-q", name]).env("STRAKE_CONFIG", quick(&world)).env("SSL_CERT_FILE", trusted)
+    };
+    push(&name, &other.certificate).fails().says(&["certificate"]);
+    push(&name, &server.certificate).ok();
+    // It is for 127.0.0.1, and not for every name of this machine.
+    let elsewhere = name.replace("127.0.0.1", "localhost");
+    world.strake(["tag", &name, &elsewhere]).ok();
+    push(&elsewhere, &server.certificate).fails().says(&["certificate"]);
+}
+
+#[test]
 fn a_registry_that_asks_who_we_are_is_shown_the_certificate_for_it() {
     if !able(&["docker-registry", "openssl"]) {
         return;

@@ -167,5 +167,8 @@ fn tag_name(text: &str) -> Result<Reference, String> {
     if reference.digest().is_some() {
         return Err("an image gets its digest from its content; give a tag".into());
     }
+    if reference.is_like_digest() {
+        return Err("it would be taken for an ID".into());
+    }
     Ok(reference)
 }

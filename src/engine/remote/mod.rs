@@ -206,7 +206,8 @@ fn unpack(store: &Store, what: &str, file: &Download) -> Result<SnapshotId, Buil
         gid: 0,
         mtime: Some((file.modified.unwrap_or(0), 0)),
     };
-    let request = ops::CopyRequest { unpack: ops::Unpack::Always, ..ops::CopyRequest::fill(source) };
+    let max_unpacked = store.layer_limit();
+    let request = ops::CopyRequest { unpack: ops::Unpack::Always, max_unpacked, ..ops::CopyRequest::fill(source) };
     let failed = |error: ops::Error| {
         let hint = error.hint();
         BuildError::Source { what: format!("`{what}`"), source: Box::new(error), hint }

@@ -17,7 +17,7 @@ use super::copy::{Copied, CopyRequest, Owner};
 use super::error::{BadEntry, Error};
 use super::fill::{Filler, NewFile};
 use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
-use crate::image::layer::{KnownFiles, Member, MemberKind, TarReader, decompressor};
+use crate::image::layer::{ApplyOptions, Error as LayerError, KnownFiles, Member, MemberKind, TarReader, decompressor};
 use crate::path::RootPath;
 use crate::store::ContentCopier;
 use crate::sys::tree::{Kind, Metadata, Tree};
@@ -49,6 +49,10 @@ pub(super) fn unpack(
         let (root, chown, filler) = (Arc::clone(directory), request.chown, Filler::new(scope, upper, known));
         let mut unpacker = Unpacker { upper, root, implied, chown, late: BTreeMap::new(), last: None, filler };
         while let Some(member) = archive.next().map_err(|source| Error::ReadArchive { entries: copied.entries, source })? {
+            let limit = limit(request);
+            if copied.bytes.saturating_add(member.size) > limit {
+                return Err(Error::ReadArchive { entries: copied.entries, source: LayerError::TooLarge { limit } });
+            }
             copied.bytes += unpacker.member(&member, &mut archive, copied.entries)?;
             copied.entries += 1;
         }
@@ -57,6 +61,11 @@ pub(super) fn unpack(
         unpacker.finish()
     })?;
     Ok((copied, known))
+}
+
+/// How many bytes the files of an archive may have together, holes included: as a layer's.
+pub(super) fn limit(request: &CopyRequest) -> u64 {
+    request.max_unpacked.unwrap_or_else(|| ApplyOptions::default().max_unpacked_size)
 }
 
 /// What directories get that no entry describes.

@@ -112,6 +112,8 @@ pub struct CopyRequest {
     pub link: bool,
     /// What is unpacked.
     pub unpack: Unpack,
+    /// How many bytes the files of one archive may have together; `None` is as many as those of a layer.
+    pub max_unpacked: Option<u64>,
     /// The time of what has none of its own (made directories, here-documents): seconds and nanoseconds since the epoch. `None` is now.
     pub created_time: Option<(i64, u32)>,
 }
@@ -130,6 +132,7 @@ impl CopyRequest {
             exclude: Vec::new(),
             link: true,
             unpack: Unpack::Never,
+            max_unpacked: None,
             created_time: None,
         }
     }
@@ -410,6 +413,9 @@ impl Copier<'_> {
     fn unpack_planned(&self, directory: &Arc<UpperDir>, archive: &File, copied: &mut Copied) -> Result<bool, Error> {
         let attributes = |member: &Member| add_archive::attributes(member, self.request.chown);
         let Some(plan) = Plan::read(archive, directory.path(), &add_archive::implied(self.request), attributes) else { return Ok(false) };
+        if plan.bytes > add_archive::limit(self.request) {
+            return Ok(false);
+        }
         copied.entries += plan.members;
         copied.bytes += plan.bytes;
         let diff = self.begin_diff(directory, || true);

@@ -162,6 +162,7 @@ impl Error {
             Error::UnknownUser { .. } | Error::UnknownGroup { .. } => Some("use a number, or create it in an earlier RUN".to_owned()),
             Error::NotADirectory { .. } => Some("remove it in an earlier RUN, or choose another destination".to_owned()),
             Error::Select(source) => source.hint(),
+            Error::ReadArchive { source, .. } => source.hint(),
             _ => None,
         }
     }

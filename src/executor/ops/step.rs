@@ -70,6 +70,7 @@ pub fn copy_step(
             OpUnpack::Local => Unpack::Sniff,
             OpUnpack::Always => Unpack::Always,
         },
+        max_unpacked: environment.store.layer_limit(),
         created_time: made.map(|seconds| (seconds, 0)),
     };
     let active = environment.store.prepare()?;

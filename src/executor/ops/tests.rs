@@ -73,6 +73,7 @@ impl Bench {
             exclude: Vec::new(),
             link: false,
             unpack,
+            max_unpacked: None,
             created_time: None,
         };
         let tree: Arc<dyn crate::sys::tree::Tree> = Arc::new(MergedView::new(vec![self.source()], Marks::Trusted).unwrap());

@@ -230,7 +230,7 @@ impl Collector<'_> {
 
     fn add_blob(&mut self, blob: &Descriptor) -> Result<(), Error> {
         // Layers that may not be given away are where their manifest says.
-        if blob.media_type == MediaType::DockerForeignLayer && !blob.urls.is_empty() {
+        if blob.is_elsewhere() {
             return Ok(());
         }
         match self.known.insert(blob.digest.clone(), blob.size) {

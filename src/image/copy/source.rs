@@ -268,7 +268,7 @@ impl Source {
 
     /// The error that `index` has no image for a platform.
     pub(in crate::image) fn no_platform(&self, index: &Index, wanted: &Platform) -> Error {
-        let found = index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect();
+        let found = index.platforms();
         Error::NoPlatform { name: self.name(), wanted: wanted.clone(), found }
     }
 

@@ -105,7 +105,7 @@ impl Draft {
                 }
             }
             // Layers that may not be given away are where their manifest says.
-            let sent = |blob: &&Descriptor| blob.media_type != MediaType::DockerForeignLayer || blob.urls.is_empty();
+            let sent = |blob: &&Descriptor| !blob.is_elsewhere();
             let blobs = layers.iter().filter(sent).chain([&config_at]).filter(|blob| seen.insert(blob.digest.clone())).cloned().collect();
             let documents = vec![Document { descriptor: root.clone(), bytes, subject: manifest.subject }];
             let source = Source::parts(&store, root.clone(), &self.name, elsewhere);

@@ -6,8 +6,6 @@
 use std::io::{self, BufReader, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use crate::oci::MediaType;
-
 use super::hashing::{CHUNK, fill_chunk, refill_chunk};
 
 /// How a stream is compressed.
@@ -43,16 +41,6 @@ impl Compression {
             Compression::Zstd => "zstd",
             Compression::Bzip2 => "bzip2",
             Compression::Xz => "xz",
-        }
-    }
-
-    /// What a layer's media type says; `None` where it says nothing.
-    pub fn of_layer(media_type: &MediaType) -> Option<Compression> {
-        match media_type {
-            MediaType::OciLayer | MediaType::DockerLayer => Some(Compression::Uncompressed),
-            MediaType::OciLayerGzip | MediaType::DockerLayerGzip | MediaType::DockerForeignLayer => Some(Compression::Gzip),
-            MediaType::OciLayerZstd | MediaType::DockerLayerZstd => Some(Compression::Zstd),
-            _ => None,
         }
     }
 }

@@ -124,7 +124,7 @@ impl Reader<'_> {
             ManifestOrIndex::Index(index) => match index.select(self.platform) {
                 Some(entry) => self.manifest(entry, depth - 1),
                 None => {
-                    let found = index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(Platform::to_string).collect();
+                    let found = index.platforms();
                     Err(Error::NoPlatform { name: self.name.clone(), wanted: self.platform.clone(), found })
                 }
             },

@@ -171,7 +171,7 @@ fn name_of(entry: &Descriptor) -> Option<Reference> {
     let full = entry.annotations.get("io.containerd.image.name");
     let short = || entry.annotations.get("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']));
     let name: Reference = full.or_else(short)?.parse().ok()?;
-    name.digest().is_none().then_some(name)
+    (name.digest().is_none() && !name.is_like_digest()).then_some(name)
 }
 
 /// An entry of `manifest.json`: the names of an image that `index.json` has, or one more image.
@@ -181,7 +181,7 @@ fn add_docker_entry(store: &Store, spooled: &Spooled, entry: &DockerEntry, plans
     let mut names = Vec::new();
     for tag in entry.repo_tags.iter().flatten() {
         let name: Reference = tag.parse().map_err(|error: crate::oci::ReferenceError| bad(error.to_string()))?;
-        if name.digest().is_some() {
+        if name.digest().is_some() || name.is_like_digest() {
             return Err(bad(format!("it calls an image `{tag}`, and a digest is no tag")));
         }
         names.push(name);
@@ -282,7 +282,7 @@ pub(super) fn unpack_layers(
             let unpacked = store
                 .open_blob(&layer.digest)
                 .map_err(Error::from)
-                .and_then(|blob| unpack_reader(store, &layer.digest, &layer.media_type, diff_id.algorithm(), blob));
+                .and_then(|blob| unpack_reader(store, &layer.digest, diff_id.algorithm(), blob));
             failed.fetch_or(unpacked.is_err(), Ordering::Relaxed);
             *slots[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(unpacked);
         }

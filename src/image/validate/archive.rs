@@ -13,7 +13,7 @@ use crate::image::load::DockerEntry;
 use crate::oci::{Algorithm, Descriptor, DiffId, Digest, Hasher, ImageConfig, Index, Manifest, ManifestOrIndex, MediaType, Platform};
 
 use super::bytes::diff_id_of;
-use super::{Bad, Fault, MAX_NESTING, Validation, config_faults, is_elsewhere, of_platform};
+use super::{Bad, Fault, MAX_NESTING, Validation, config_faults, of_platform};
 
 /// How large a document may be, and all of them together.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -263,7 +263,7 @@ impl Walk {
         }
         let platform = platform.cloned().or_else(|| config.as_ref().map(ImageConfig::platform));
         let diff_ids = config.map(|config| config.rootfs.diff_ids).filter(|ids| ids.len() == manifest.layers.len()).unwrap_or_default();
-        for (at, layer) in manifest.layers.iter().enumerate().filter(|(_, layer)| !is_elsewhere(layer)) {
+        for (at, layer) in manifest.layers.iter().enumerate().filter(|(_, layer)| !layer.is_elsewhere()) {
             if !self.seen.insert(layer.digest.clone()) {
                 continue;
             }

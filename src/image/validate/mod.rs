@@ -207,7 +207,7 @@ impl Validator<'_> {
         let config = self.config(manifest, platform).await;
         let platform = platform.cloned().or_else(|| config.as_ref().map(ImageConfig::platform));
         let diff_ids = config.map(|config| config.rootfs.diff_ids).filter(|ids| ids.len() == manifest.layers.len()).unwrap_or_default();
-        let layers = manifest.layers.iter().enumerate().filter(|(_, layer)| !is_elsewhere(layer));
+        let layers = manifest.layers.iter().enumerate().filter(|(_, layer)| !layer.is_elsewhere());
         let named = |(at, layer): (usize, &Descriptor)| {
             let what = format!("layer {}{}", at + 1, of_platform(platform.as_ref()));
             (what, layer.clone(), diff_ids.get(at).filter(|_| layer.media_type.is_layer()).cloned())
@@ -291,11 +291,6 @@ fn config_faults(config: &ImageConfig, layers: usize, platform: Option<&Platform
         faults.push(Fault::Platform { announced: announced.clone(), actual });
     }
     faults
-}
-
-/// Layers that may not be given away are where their manifest says.
-fn is_elsewhere(layer: &Descriptor) -> bool {
-    layer.media_type == MediaType::DockerForeignLayer && !layer.urls.is_empty()
 }
 
 fn of_platform(platform: Option<&Platform>) -> String {

@@ -7,7 +7,7 @@ use crate::oci::{Descriptor, ImageConfig, Manifest, ManifestOrIndex, MediaType};
 use crate::store::{ImageRecord, Store};
 
 use super::bytes::{check, diff_id_fault, diff_id_of, hash_of};
-use super::{Depth, Fault, MAX_CONFIG, Validation, config_faults, fault_of, is_elsewhere};
+use super::{Depth, Fault, MAX_CONFIG, Validation, config_faults, fault_of};
 
 /// How large a manifest may be.
 const MAX_MANIFEST: u64 = 16 << 20;
@@ -80,7 +80,7 @@ fn stored_layer(
     found: &mut Validation,
 ) -> Result<(), Error> {
     let (diff_id, what) = (&image.diff_ids[position], format!("layer {}", position + 1));
-    let mut blobs: Vec<Descriptor> = named.filter(|layer| !is_elsewhere(layer)).cloned().into_iter().collect();
+    let mut blobs: Vec<Descriptor> = named.filter(|layer| !layer.is_elsewhere()).cloned().into_iter().collect();
     for blob in store.layer_blobs(diff_id)? {
         if !blobs.iter().any(|known| known.digest == blob.digest) {
             blobs.push(Descriptor::new(blob.media_type, blob.digest, blob.size));

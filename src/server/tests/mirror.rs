@@ -116,4 +116,7 @@ async fn referrers_and_deleted_tags_are_those_of_the_upstream() {
     mirror.get("/v2/app/manifests/1").await.is(200);
     upstream.delete("/v2/app/manifests/1").await.is(202);
     mirror.get("/v2/app/manifests/1").await.refused(404, "MANIFEST_UNKNOWN");
+    // Without the upstream nobody can say which there are: not even that there are none.
+    upstream.stop().await;
+    mirror.get(&format!("/v2/app/referrers/{subject}")).await.refused(502, "UNKNOWN");
 }
