@@ -19,7 +19,7 @@ use super::namespaces::Sharing;
 use super::seccomp::Filter;
 use super::spec::{NetworkMode, Privileges, ProcessSpec, SandboxSpec, Seccomp};
 use super::terminal::Console;
-use super::world::Outside;
+use super::world::{Outside, Parked};
 use super::{credentials, exec, namespaces, reaper, seccomp, terminal, users, wire, world};
 use crate::path::RootPath;
 use crate::sys::privilege;
@@ -34,16 +34,16 @@ pub(super) fn filter(spec: &SandboxSpec) -> Option<Filter> {
     }
 }
 
-/// Sets the sandbox up and executes its command; `outside` is what was mounted for it already. Never returns.
+/// Sets the sandbox up and executes its command; `parked` is what was mounted for it already. Never returns.
 pub(super) fn run(
     spec: &SandboxSpec,
     io: SandboxIo,
-    outside: Option<Outside>,
+    parked: Option<Parked>,
     cgroup: Option<&Cgroup>,
     filter: Option<&Filter>,
     status: OwnedFd,
 ) -> ! {
-    let Err(failure) = set_up(spec, io, outside, cgroup, filter, &status);
+    let Err(failure) = set_up(spec, io, parked, cgroup, filter, &status);
     fail(&failure, &status)
 }
 
@@ -93,7 +93,7 @@ fn set_up_on_stage(
 fn set_up(
     spec: &SandboxSpec,
     io: SandboxIo,
-    outside: Option<Outside>,
+    parked: Option<Parked>,
     cgroup: Option<&Cgroup>,
     filter: Option<&Filter>,
     status: &OwnedFd,
@@ -111,6 +111,8 @@ fn set_up(
         return become_process(spec, filter, status);
     }
     let has_users = io.users.is_some();
+    // While the directories of root of the host are this process's own.
+    let outside = parked.map(Parked::take).transpose()?;
     if has_users {
         users::become_root()?;
     }

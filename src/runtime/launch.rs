@@ -131,13 +131,13 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     let mut cgroup = if io.join.is_some() { None } else { Cgroup::prepare(spec.cgroup.as_ref(), outlived)? };
     let (status, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
-    let (mut life, mut outside) = (None, None);
+    let (mut life, mut parked) = (None, None);
     let cloned = if io.users.is_some() {
         // What has no namespaces, or shares them, cannot have users of its own.
         if is_guarded || outlived {
             return Err(Failure::Invalid { spec: true });
         }
-        users::clone_init(spec, &mut io, &mut cgroup, &theirs, &mut outside)?
+        users::clone_init(spec, &mut io, &mut cgroup, &theirs, &mut parked)?
     } else if is_guarded {
         let ends = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let (ours, warden) = ends.map_err(|errno| fail(errno.into()))?;
@@ -154,7 +154,7 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     match cloned {
         Cloned::Child => {
             drop(status);
-            init::run(spec, io, outside, cgroup.as_ref(), filter.as_ref(), theirs)
+            init::run(spec, io, parked, cgroup.as_ref(), filter.as_ref(), theirs)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);

@@ -19,7 +19,7 @@ use rustix::thread::{CapabilitySets, LinkNameSpaceType, capabilities, set_capabi
 
 use super::cgroup::Cgroup;
 use super::error::Failure;
-use super::world::{self, Outside};
+use super::world::{self, Outside, Parked};
 use super::{Error, Result, SandboxIo, SandboxSpec, credentials, init, launch};
 use crate::sys::mount_attr::map_owners;
 use crate::sys::process::{Cloned, clone_process, exit_now, reap};
@@ -147,14 +147,14 @@ impl Drop for WritingAs {
     }
 }
 
-/// Makes the process that becomes init, in the user namespace of `io`; both processes return, init with what was mounted for it in `outside`. What goes wrong before there is
+/// Makes the process that becomes init, in the user namespace of `io`; both processes return, init with what was mounted for it in `parked`. What goes wrong before there is
 /// an init is told to `status`.
 pub(super) fn clone_init(
     spec: &SandboxSpec,
     io: &mut SandboxIo,
     cgroup: &mut Option<Cgroup>,
     status: &OwnedFd,
-    outside: &mut Option<Outside>,
+    parked: &mut Option<Parked>,
 ) -> std::result::Result<Cloned, Failure> {
     let fail = |error: io::Error| Failure::Clone { errno: error.raw_os_error().unwrap_or(libc::EIO) };
     let (mut number, mut tell) = io::pipe().map_err(fail)?;
@@ -177,7 +177,7 @@ pub(super) fn clone_init(
             drop(number);
             match carry(spec, io, cgroup) {
                 Ok((Cloned::Child, made)) => {
-                    *outside = Some(made);
+                    *parked = Some(made);
                     Ok(Cloned::Child)
                 }
                 Ok((Cloned::Parent { pid, .. }, _)) => exit_now(i32::from(tell.write_all(&pid.to_ne_bytes()).is_err())),
@@ -188,17 +188,17 @@ pub(super) fn clone_init(
 }
 
 /// The work of the porter.
-fn carry(spec: &SandboxSpec, io: &mut SandboxIo, cgroup: &mut Option<Cgroup>) -> std::result::Result<(Cloned, Outside), Failure> {
+fn carry(spec: &SandboxSpec, io: &mut SandboxIo, cgroup: &mut Option<Cgroup>) -> std::result::Result<(Cloned, Parked), Failure> {
     let copies = std::mem::take(&mut io.mount_fds);
     let users = io.users.as_ref().ok_or(Failure::Invalid { spec: false })?;
     let filesystems = world::filesystems(spec)?;
-    let outside = Outside::mount(spec, copies, filesystems, Some(users))?;
+    let parked = Outside::mount(spec, copies, filesystems, Some(users))?.park(spec)?;
     init::adjust_oom_score(spec.process.oom_score_adjust)?;
     credentials::raise_hard_limits(&spec.process)?;
     rustix::thread::move_into_link_name_space(users.users.as_fd(), Some(LinkNameSpaceType::User))
         .map_err(Failure::step("enter", "the user namespace"))?;
     let cloned = launch::clone_into(launch::namespaces(spec) | libc::CLONE_PARENT as u64, cgroup.as_mut())?;
-    Ok((cloned, outside))
+    Ok((cloned, parked))
 }
 
 /// Takes the IDs of root in the user namespace that this process has just entered.

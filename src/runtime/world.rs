@@ -3,10 +3,11 @@
 //! Sources on the host are opened before anything changes ([`Sources::open`]); targets are resolved by the kernel inside of the root.
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use super::devices;
@@ -20,7 +21,7 @@ use super::spec::{BindSource, MountOptions, MountSpec, Privileges, Propagation, 
 use super::users::UserNamespace;
 use crate::path::RootPath;
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
-use crate::sys::{Links, RootDir};
+use crate::sys::{Links, RootDir, RootfsMount};
 
 /// Covered by something empty. (`/sys/devices/system/cpu/cpu*/thermal_throttle` is added per CPU.)
 pub const MASKED: [&str; 12] = [
@@ -130,6 +131,64 @@ impl Outside {
         rustix::process::umask(Mode::empty());
         mount_all(&root, spec, self.sources, shm)?;
         pivot(&root)
+    }
+}
+
+/// The same, parked at places of this process's mount namespace, for a sandbox that gets a copy of that with less rights: the kernel locks attributes of the mounts in it (`nodev`,
+/// `ro`), so that root there cannot take them back (mount_namespaces(7), "Restrictions on mount namespaces").
+pub(super) struct Parked {
+    /// A file system in memory with the places, which are numbered.
+    directory: PathBuf,
+    count: usize,
+}
+
+impl Outside {
+    /// Parks it over a directory that is not needed any more: one that the root is made of.
+    pub(super) fn park(self, spec: &SandboxSpec) -> Result<Parked, Failure> {
+        let directory = match &spec.rootfs {
+            RootfsMount::Overlay { upper: Some(upper), .. } => upper.upper.clone(),
+            RootfsMount::Overlay { lower, .. } => lower.first().cloned().ok_or(Failure::Invalid { spec: true })?,
+            RootfsMount::Bind { source, .. } => source.clone(),
+        };
+        let nodev = spec.privileges != Privileges::Insecure;
+        let sourced = spec.mounts.iter().filter(|mount| !matches!(mount, MountSpec::Tmpfs { .. }));
+        let sources = self.sources.0.into_iter().zip(sourced).map(|(source, mount)| match mount {
+            MountSpec::Bind { .. } => Detached { mount: source.mount, change: change_of(mount, nodev) },
+            _ => source,
+        });
+        let all: Vec<Detached> = std::iter::once(self.root).chain(sources).collect();
+        park(&directory, &all).map_err(Failure::step("park mounts at", directory.display()))?;
+        Ok(Parked { directory, count: all.len() })
+    }
+}
+
+/// Mounts a file system in memory on the directory, and the mounts in it under their numbers.
+fn park(directory: &Path, mounts: &[Detached]) -> io::Result<()> {
+    let places = new_filesystem("tmpfs", &[("mode", Some("700"))], guarded())?;
+    let at = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    attach(places.as_fd(), at.as_fd())?;
+    for (number, Detached { mount, change }) in mounts.iter().enumerate() {
+        let name = number.to_string();
+        match FileType::from_raw_mode(rustix::fs::fstat(mount)?.st_mode) {
+            FileType::Directory => rustix::fs::mkdirat(&places, &name, Mode::RWXU)?,
+            _ => drop(rustix::fs::openat(&places, &name, OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::RUSR)?),
+        }
+        let place = rustix::fs::openat(&places, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let attach = || attach(mount.as_fd(), place.as_fd());
+        if *change == Change::default() { attach()? } else { change_and_attach(mount.as_fd(), *change, attach)? }
+    }
+    Ok(())
+}
+
+impl Parked {
+    /// Copies of what is parked, in the mount namespace of the sandbox.
+    pub(super) fn take(self) -> Result<Outside, Failure> {
+        let copy = |number: usize| {
+            let place = self.directory.join(number.to_string());
+            let mount = clone_host_mount(&place, true).map_err(Failure::step("take the mount that is parked at", place.display()))?;
+            Ok(Detached { mount, change: Change::default() })
+        };
+        Ok(Outside { root: copy(0)?, sources: Sources((1..self.count).map(copy).collect::<Result<_, _>>()?) })
     }
 }
 
