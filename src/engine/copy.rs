@@ -268,7 +268,7 @@ impl Engine {
     }
 
     /// The source of a place, where a name of the store that stands for an index means all of it.
-    async fn whole_source(&self, place: &Place, client: &Client) -> Result<Source, Failure> {
+    pub(super) async fn whole_source(&self, place: &Place, client: &Client) -> Result<Source, Failure> {
         if let Place::Store(name) = place
             && let Some(root) = self.index_of(name)?
         {

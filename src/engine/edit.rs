@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::image::copy::Source;
-use crate::image::edit::{BASE_DIGEST, BASE_NAME, Draft, append, conflicts, flatten, rebase};
+use crate::image::copy::{Source, all_to_store};
+use crate::image::edit::{BASE_DIGEST, BASE_NAME, Draft, append, collect_all, conflicts, flatten, open_all, rebase};
 pub use crate::image::edit::{ConfigChanges, Refusal};
+use crate::image::load::load_root;
 use crate::oci::{Digest, Platform, Reference};
 use crate::progress::{Progress, StepOutcome, StepProgress};
 use crate::registry::Client;
@@ -71,6 +72,8 @@ pub struct EditRequest {
     pub image: Option<Place>,
     /// Which image of an index; without it this machine's.
     pub platform: Option<Platform>,
+    /// Whether it is done to all images of an index, and to the index.
+    pub all: bool,
     /// What is done, in this order.
     pub edits: Vec<Edit>,
     /// Where the result goes.
@@ -124,12 +127,15 @@ impl Engine {
     }
 
     async fn edit_now(&self, request: &EditRequest, client: &Client, step: &StepProgress) -> Result<EditOutcome, Failure> {
+        if request.all {
+            return self.edit_all(request, client, step).await;
+        }
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
         let mut draft = match &request.image {
             Some(place) => self.open_draft(place, &platform, client).await?,
             None => Draft::scratch(&platform),
         };
-        let to = self.target(request, &draft)?;
+        let to = self.target(request, draft.digests.len() > 1)?;
         for edit in &request.edits {
             draft = self.apply_edit(draft, edit, request.image.as_ref(), client, step).await?;
         }
@@ -148,6 +154,49 @@ impl Engine {
             (Place::Registry(reference), EditTarget::Digest(_)) => Place::Registry(reference.only_digest(digest.clone())),
             (Place::Registry(reference), _) if reference.digest().is_some() => Place::Registry(reference.only_digest(digest.clone())),
             (place, _) => place,
+        };
+        let to = Destination { place: &place, client: &self.other_client()?, more_names: &[] };
+        self.write(&source, what, None, &to, step).await?;
+        Ok(EditOutcome::Sent { place, digest })
+    }
+
+    /// Does to all images of an index what is done to one, and gives their index the name.
+    async fn edit_all(&self, request: &EditRequest, client: &Client, step: &StepProgress) -> Result<EditOutcome, Failure> {
+        let usage = |message: &str| Failure::Other(Error::Usage { message: message.to_owned(), hint: None });
+        let place = request.image.as_ref().ok_or_else(|| usage("there is no index whose images could all be changed"))?;
+        if request.edits.iter().any(|edit| matches!(edit, Edit::Change(changes) if changes.platform.is_some())) {
+            return Err(usage("the images of an index cannot all be for one platform"));
+        }
+        if request.edits.iter().any(|edit| matches!(edit, Edit::Append(path) if path.as_os_str() == "-")) {
+            return Err(usage("standard input can be read for one image only: name a file"));
+        }
+        let (index, drafts) = open_all(&self.whole_source(place, client).await?).await?;
+        let mut edited = Vec::with_capacity(drafts.len());
+        for (entry, mut draft) in drafts {
+            for edit in &request.edits {
+                draft = self.apply_edit(draft, edit, request.image.as_ref(), client, step).await?;
+            }
+            edited.push((entry, draft));
+        }
+        let to = self.target(request, false)?;
+        let (source, what) = collect_all(&self.store, &place.to_string(), index, edited).await?;
+        let digest = what.root.digest.clone();
+        let place = match to {
+            Target::Store(name) => {
+                all_to_store(&source, &what, &self.store, step).await?;
+                let (store, root) = (self.store.clone(), what.root.clone());
+                let image = blocking(move || load_root(&store, &root, &Platform::host())).await?;
+                if let Some(name) = name {
+                    self.store.tag(&name, &image.id, Some(&digest)).map_err(Error::from)?;
+                    self.tagged(&image, &name);
+                }
+                return Ok(EditOutcome::Stored(image));
+            }
+            Target::Place(Place::Registry(reference)) if reference.digest().is_some() => {
+                Place::Registry(reference.only_digest(digest.clone()))
+            }
+            Target::Place(place) => place,
+            Target::Digest(reference) => Place::Registry(reference.only_digest(digest.clone())),
         };
         let to = Destination { place: &place, client: &self.other_client()?, more_names: &[] };
         self.write(&source, what, None, &to, step).await?;
@@ -261,7 +310,8 @@ impl Engine {
         })
     }
 
-    fn target(&self, request: &EditRequest, draft: &Draft) -> Result<Target, Error> {
+    /// Where the result goes; `of_index` is whether it is one image of an index.
+    fn target(&self, request: &EditRequest, of_index: bool) -> Result<Target, Error> {
         Ok(match &request.to {
             EditTarget::Unnamed => Target::Store(None),
             EditTarget::Digest(reference) => Target::Digest(reference.clone()),
@@ -282,9 +332,10 @@ impl Engine {
                     Ok(name) if self.store.resolve(&name)?.is_some() && name.digest().is_none() => Target::Store(Some(name)),
                     _ => Target::Store(None),
                 },
-                Some(Place::Registry(reference)) if draft.digests.len() > 1 && request.platform.is_none() => {
+                Some(Place::Registry(reference)) if of_index && request.platform.is_none() => {
                     let message = format!("`{}` is an index of several images, which one image would replace", reference.written());
-                    return Err(Error::Usage { message, hint: Some("name the result with -t, or choose an image with --platform".into()) });
+                    let hint = "name the result with -t, choose an image with --platform, or change all of them with --all-platforms";
+                    return Err(Error::Usage { message, hint: Some(hint.into()) });
                 }
                 Some(place @ Place::Registry(_)) => Target::Place(place.clone()),
                 Some(place) => {

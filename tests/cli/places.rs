@@ -221,3 +221,59 @@ fn an_appended_image_knows_its_base_and_is_put_on_the_next_one() {
     assert_eq!(Run::new("tar", ["-xOf", "files.tar", "base"]).dir(world.path("")).ok().stdout, "two");
     world.strake(["append", "--set-base-image-annotations", "-f", "own.tar", "-t", "x:1"]).fails().says(&["--base"]);
 }
+
+#[test]
+fn all_images_of_an_index_are_changed_where_it_is() {
+    if !able(&["docker-registry", "skopeo", "tar"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let name = registry.name("app:1");
+    world.write("one", "1").write("two", "2");
+    let text = "FROM scratch\nCOPY one two /\nCOPY one /again\n";
+    world.build(text, &["-q", "--platform", "linux/amd64,linux/arm64", "-t", &name, "--push"]).ok();
+    let at = format!("docker://{name}");
+    let raw = |name: &str| -> Value { serde_json::from_str(&world.strake(["manifest", name]).ok().stdout).unwrap() };
+    let of = |name: &str, platform: &str| -> (Value, Value) {
+        let manifest = world.strake(["manifest", "--platform", platform, name]).ok().stdout;
+        let config = world.strake(["config", "--platform", platform, name]).ok().stdout;
+        (serde_json::from_str(&manifest).unwrap(), serde_json::from_str(&config).unwrap())
+    };
+    let before = raw(&name);
+    // In the registry, under its own name; layers stay the blobs that they are.
+    world.strake(["mutate", "-q", "-l", "team=web", &at]).fails().says(&["--all-platforms"]);
+    world.strake(["mutate", "-q", "--all-platforms", "-l", "team=web", &at]).ok();
+    let after = raw(&name);
+    assert_eq!(after["mediaType"], before["mediaType"]);
+    for (entry, platform) in ["linux/amd64", "linux/arm64"].into_iter().enumerate() {
+        assert_eq!(after["manifests"][entry]["platform"], before["manifests"][entry]["platform"]);
+        let (manifest, config) = of(&name, platform);
+        assert_eq!(config["config"]["Labels"]["team"], "web");
+        assert_eq!(manifest["layers"].as_array().unwrap().len(), 2);
+    }
+    // The name of the store stands for the index too.
+    world.strake(["mutate", "-q", "--all-platforms", "-l", "team=web", &name, "-t", "store:same:1"]).ok();
+    world.strake(["copy", "-q", "--all", "store:same:1", "oci:same"]).ok();
+    assert_eq!(world.strake(["digest", "oci:same"]).ok().stdout, world.strake(["digest", &name]).ok().stdout);
+    // Flat, into the store and from there on; the same again is the same.
+    world.strake(["flatten", "-q", "--all-platforms", &at, "-t", "store:flat:1"]).ok();
+    let copies = [registry.name("flat:1"), registry.name("flat:2")];
+    world.strake(["copy", "-q", "--all", "store:flat:1", &copies[0]]).ok();
+    world.strake(["flatten", "-q", "--all-platforms", &at, "-t", &copies[1]]).ok();
+    let digest = |name: &str| world.strake(["digest", name]).ok().stdout;
+    assert_eq!(digest(&copies[0]), digest(&copies[1]));
+    world.strake(["validate", "--remote", &copies[1]]).ok();
+    for platform in ["linux/amd64", "linux/arm64"] {
+        assert_eq!(of(&copies[1], platform).0["layers"].as_array().unwrap().len(), 1);
+        world.strake(["image", "export", "--platform", platform, &format!("docker://{}", copies[1]), "files.tar"]).ok();
+        let files = Run::new("tar", ["-tf", "files.tar"]).dir(world.path("")).ok().stdout;
+        assert!(["again", "one", "two"].iter().all(|file| files.contains(file)), "{files}");
+    }
+    world.strake(["system", "check"]).ok();
+    // What there is no index for, and what cannot be for all of them.
+    world.strake(["copy", "-q", "--platform", "linux/arm64", &name, &registry.name("one:1")]).ok();
+    world.strake(["flatten", "--all-platforms", &registry.name("one:1")]).fails().says(&["is not an index"]);
+    world.strake(["mutate", "--all-platforms", "--set-platform", "linux/s390x", &at]).fails().says(&["cannot all be for one platform"]);
+    world.strake(["append", "--all-platforms", "-b", &at, "-f", "-"]).stdin("").fails().says(&["standard input"]);
+    assert_eq!(raw(&name), after);
+}

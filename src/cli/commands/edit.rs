@@ -31,6 +31,9 @@ struct TargetArgs {
     /// The image to choose from an index [default: this machine's platform]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    /// Do it to all images of an index, and make an index of the results
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
     /// Show nothing but the result
     #[arg(short, long)]
     quiet: bool,
@@ -226,7 +229,7 @@ fn run(
             Some(repository) => EditTarget::Digest(repository),
             None => target(image.as_ref(), &args)?,
         };
-        let request = EditRequest { image, platform: args.platform, edits: edits(&engine)?, to };
+        let request = EditRequest { image, platform: args.platform, all: args.all_platforms, edits: edits(&engine)?, to };
         let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
         let outcome = until_interrupted(engine.edit(&request, &progress)).await?;
         drop(progress);

@@ -166,6 +166,21 @@ pub(super) async fn image_manifest(source: &Source, platform: &Platform) -> Resu
     Err(Error::NestedTooDeep { name: source.name(), limit: MAX_NESTING })
 }
 
+/// The manifest that an entry of an index points at.
+pub(super) async fn manifest_of_entry(source: &Source, top: &Descriptor, entry: &Descriptor) -> Result<ImageAt, Error> {
+    let bytes = source.manifest(entry).await?;
+    check_size(source, entry, 1, &bytes)?;
+    match parse(source, entry, &bytes)? {
+        ManifestOrIndex::Manifest(manifest) => {
+            let media_type = manifest.media_type.clone().unwrap_or(MediaType::OciManifest);
+            Ok(ImageAt { top: top.clone(), descriptor: Descriptor { media_type, ..entry.clone() }, manifest: *manifest, bytes })
+        }
+        ManifestOrIndex::Index(_) => {
+            Err(Error::NotAnImage { name: source.name(), reason: format!("its entry {} is an index of its own", entry.digest) })
+        }
+    }
+}
+
 /// Compares the size of a document with what announced it. How large the one is that a name stands for, a registry tells before it is asked for it, and some tell it wrong.
 fn check_size(source: &Source, at: &Descriptor, depth: usize, bytes: &Bytes) -> Result<(), Error> {
     let actual = bytes.len() as u64;

@@ -165,6 +165,17 @@ impl Source {
         Source::Parts(Arc::new(Parts { stored, elsewhere }))
     }
 
+    /// Several images that were put together of others' blobs, as one; `root` names them.
+    pub(in crate::image) fn merged(store: &Store, root: Descriptor, name: &str, images: Vec<Source>) -> Source {
+        let mut elsewhere = HashMap::new();
+        for image in images {
+            if let Source::Parts(parts) = image {
+                elsewhere.extend(parts.elsewhere.iter().map(|(digest, source)| (digest.clone(), source.clone())));
+            }
+        }
+        Source::parts(store, root, name, elsewhere)
+    }
+
     /// The repository that a blob may be taken over from, where it is in one.
     pub(super) fn mount_source(&self, blob: &Descriptor) -> Option<Reference> {
         match self {

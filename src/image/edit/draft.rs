@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::image::Error;
 use crate::image::blobs::{as_docker, as_oci, ensure_layer, stored_manifest};
-use crate::image::copy::{Source, image_manifest};
+use crate::image::copy::{ImageAt, Source, image_manifest, manifest_of_entry};
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, ManifestOrIndex, MediaType, Platform};
 use crate::store::{ImageRecord, LayerBlob, SnapshotId, Store};
 
@@ -83,7 +83,18 @@ impl Draft {
     /// # Errors
     /// The source; it is no image.
     pub async fn of_source(source: &Source, platform: &Platform) -> Result<Draft, Error> {
-        let found = image_manifest(source, platform).await?;
+        Draft::of_image(source, image_manifest(source, platform).await?).await
+    }
+
+    /// Opens the image of `source` that an entry of the index `top` points at.
+    ///
+    /// # Errors
+    /// As [`Draft::of_source`].
+    pub async fn of_entry(source: &Source, top: &Descriptor, entry: &Descriptor) -> Result<Draft, Error> {
+        Draft::of_image(source, manifest_of_entry(source, top, entry).await?).await
+    }
+
+    async fn of_image(source: &Source, found: ImageAt) -> Result<Draft, Error> {
         let (name, manifest) = (source.name(), found.manifest);
         if !matches!(manifest.config.media_type, MediaType::OciConfig | MediaType::DockerConfig) {
             let kind = manifest.artifact_type.as_deref().unwrap_or(manifest.config.media_type.as_str());

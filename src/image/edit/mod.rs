@@ -7,6 +7,7 @@
 //! The same edit of the same image gives the same digest: no edit looks at the clock. Media types stay of the kind that they are (OCI's or Docker's), and
 //! what an edit does not change keeps its bytes, and so its digest.
 
+mod all;
 mod append;
 mod changes;
 mod conflicts;
@@ -15,6 +16,7 @@ mod finish;
 mod flatten;
 mod rebase;
 
+pub use all::{collect_all, open_all};
 pub use append::append;
 pub use changes::ConfigChanges;
 pub use conflicts::conflicts;
