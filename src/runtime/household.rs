@@ -82,7 +82,7 @@ impl Drop for Member {
 }
 
 /// Waits until nobody else comes or goes. The directory is made where it is not there.
-fn meet(place: &Path) -> io::Result<OwnedFd> {
+pub(super) fn meet(place: &Path) -> io::Result<OwnedFd> {
     for _ in 0..ATTEMPTS {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(place)?;
         let Ok(directory) = rustix::fs::open(place, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else { continue };

@@ -383,6 +383,75 @@ fn containers_of_a_user_share_what_they_are_told_to_share() {
 }
 
 #[test]
+fn containers_are_on_networks_with_names_without_root() {
+    on_a_host(|user| {
+        serve_names();
+        outside(|| greet(TcpListener::bind((OUTSIDE, 7000)).unwrap()));
+        let sleeper = |name: &str, flags: &[&str]| {
+            user.strake(&[&["run", "-d", "--name", name][..], flags, &["localhost/busybox", "sleep", "1000"]].concat()).ok()
+        };
+        let exec = |name: &str, script: &str| user.strake(&["exec", name, "sh", "-c", script]).run();
+        let look = |name: &str, wanted: &str| {
+            exec(name, &format!("nslookup -type=a {wanted} | tail -n +3 | grep -o 'Address.*' | sed 's/.*: //'")).stdout.trim().to_owned()
+        };
+        let address = |network: &str, name: &str| user.shown(&format!("{{{{.NetworkSettings.Networks.{network}.IPAddress}}}}"), name);
+        for program in PROGRAMS {
+            user.has(&[program]);
+            user.strake(&["network", "create", "--subnet", "10.88.0.0/16", "front"]).ok();
+            for flags in [&["back"][..], &["--internal", "closed"]] {
+                user.strake(&[&["network", "create"][..], flags].concat()).ok();
+            }
+            // Those that come at once find one network.
+            std::thread::scope(|scope| {
+                scope.spawn(|| sleeper("db", &["--network", "front,alias=store", "--ip", "10.88.7.7"]));
+                scope.spawn(|| sleeper("far", &["--network", "back"]));
+                scope.spawn(|| sleeper("shut", &["--network", "closed"]));
+                sleeper("web", &["--network", "front", "-p", "7080:80", "-p", "7081:81/udp", "--add-host", "me:host-gateway"])
+                    .omits(&["warning"]);
+            });
+            assert_eq!(address("front", "db"), "10.88.7.7");
+            assert_eq!(
+                (look("web", "db"), look("web", "store"), look("db", "web")),
+                ("10.88.7.7".into(), "10.88.7.7".into(), address("front", "web"))
+            );
+            assert_eq!(look("web", "far"), "198.51.100.7", "a name of another network is the host's servers' to know");
+            assert_eq!(exec("web", "ping -c 1 -W 5 store").code, 0, "{program}");
+            let other = address("back", "far");
+            assert_ne!(exec("web", &format!("ping -c 1 -W 1 {other}")).code, 0, "{program}: networks are apart");
+            assert_eq!(exec("web", &format!("{HEAR} {OUTSIDE} 7000")).stdout, format!("{UPLINK}\n"), "{program}: the way out");
+            assert_eq!(exec("shut", &format!("{HEAR} {OUTSIDE} 7000 2>/dev/null")).stdout, "", "{program}: nothing leads out of it");
+            assert!(exec("web", "grep me$ /etc/hosts").stdout.starts_with(UPLINK), "{program}");
+            serve(user, "web");
+            let ports = |when: &str| {
+                wait_for(&format!("{program}: the port {when}"), 20, || ask("127.0.0.1:7080").is_some());
+                assert!(outside(|| ask(&format!("{UPLINK}:7080"))).is_some(), "{program}: {when}");
+                assert!(ask_udp("127.0.0.1:7081"), "{program}: {when}");
+                assert!(exec("db", "nc -w 5 web 80 < /dev/null").stdout.starts_with("10.88.7.7"), "{program}: {when}");
+            };
+            ports("at first");
+            // More networks, and fewer.
+            user.strake(&["network", "connect", "back", "web"]).ok();
+            assert_eq!(look("web", "far"), other, "{program}");
+            assert_eq!(exec("far", "ping -c 1 -W 5 web").code, 0, "{program}");
+            user.strake(&["network", "disconnect", "back", "web"]).ok();
+            assert_ne!(look("web", "far"), other, "{program}");
+            // What is killed is started anew.
+            sh("pkill -KILL -x --ns $$ --nslist net strake-net");
+            wait_for("names", 10, || look("web", "db") == "10.88.7.7");
+            ports("after the service was killed");
+            sh(&format!("pkill -KILL --ns $$ --nslist net '^{}'", &program[..3]));
+            wait_for("the way out", 10, || exec("web", &format!("{HEAR} {OUTSIDE} 7000")).stdout == format!("{UPLINK}\n"));
+            user.strake(&["restart", "-t", "0", "db"]).ok();
+            assert_eq!(look("web", "db"), "10.88.7.7", "{program}");
+            user.strake(&["network", "rm", "front"]).fails().says(&["in use"]);
+            user.strake(&["rm", "-f", "web", "db", "far", "shut"]).ok();
+            user.strake(&["network", "rm", "front", "back", "closed"]).ok();
+            wait_for("the end of all programs", 20, || carriers().is_empty());
+        }
+    });
+}
+
+#[test]
 fn build_steps_have_such_a_network_too() {
     on_a_host(|user| {
         serve_names();

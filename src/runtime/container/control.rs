@@ -24,16 +24,21 @@ pub fn attach(dir: &Path) -> Result<Attachment, Error> {
     Ok(Attachment::new(dir, stream))
 }
 
-/// Sends a signal to the container's PID 1; returns when it is sent. A container that stands still goes on, as it could not hear it otherwise.
+/// Sends a signal to the container's PID 1; returns when it is sent, or where that is SIGKILL, when the container has ended, as with Docker (or does not end at once). A container that stands still goes
+/// on, as it could not hear it otherwise.
 pub fn kill(dir: &Path, signal: i32) -> Result<(), Error> {
     if !(1..=64).contains(&signal) {
         return Err(Error::NoSuchSignal(signal));
     }
     tell(dir, &ClientFrame::Signal(signal))?;
-    match (load_state(dir), dir.file_name().and_then(|id| id.to_str())) {
-        (Ok(State::Running { cgroups, .. }), Some(id)) => super::pause::unpause(id, &cgroups),
-        _ => Ok(()),
+    if let (Ok(State::Running { cgroups, .. }), Some(id)) = (load_state(dir), dir.file_name().and_then(|id| id.to_str())) {
+        super::pause::unpause(id, &cgroups)?;
     }
+    if signal == SIGKILL {
+        // One of `--rm` may be gone by now.
+        let _ = unlocked(dir, PROMPT);
+    }
+    Ok(())
 }
 
 /// Lets a running container take in what its spec says of networks and names, and returns when it has.

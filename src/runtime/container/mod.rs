@@ -37,6 +37,7 @@ mod streams;
 mod supervisor;
 mod terminal;
 
+pub use crate::runtime::network::EndpointSpec;
 pub use attachment::{Attachment, HeldSignals, LocalIo, Outcome, PumpOptions, hold_signals};
 pub use chronicle::record_unseen_end;
 pub use control::{attach, change_networks, destroy, exec, execs, kill, resize, stop, wait};
@@ -47,7 +48,7 @@ pub use interactive::interact;
 pub(super) use interactive::{Partner, talk};
 pub use links::Link;
 pub use log::{LogOptions, LogRecord, LogStream, logs};
-pub use networking::{EndpointSpec, NameSettings};
+pub use networking::NameSettings;
 pub use pause::{forget as forget_pause, is_paused, pause, unpause};
 pub use processes::processes_of;
 pub use root::{ContainerRoot, open_root};

@@ -15,25 +15,14 @@ use serde::{Deserialize, Serialize};
 use super::journal::{Journal, Recorded};
 use super::links::{self, Link, Linked};
 use super::state::{self, ContainerDir, State};
-use super::supervisor::{StartError, chain};
+use super::supervisor::{StartError, Surroundings, chain};
 use super::{ContainerSpec, Error, HostAddress, NetworkRequest, load_spec, load_state};
 use crate::runtime::network::{
-    self, Behind, BoundPort, Carrier, DNS_ADDRESS, EndpointRequest, EndpointState, Namespace, Network, NetworkPlan, Place, PortRequest,
-    Program, ResolvFlags, ResolvMode, Service, ServiceRequest, Settings, Userspace, builtin_id, carried_resolv_conf, host_address,
+    self, Behind, BoundPort, Carrier, DNS_ADDRESS, EndpointRequest, EndpointSpec, EndpointState, Overview, Place, PortRequest, Program,
+    ResolvFlags, ResolvMode, Seat, Service, ServiceRequest, Settings, Uplink, Userspace, builtin_id, carried_resolv_conf, host_address,
     hosts_file, is_for_us, name_servers, no_program, probe_tun, resolv_conf_of,
 };
 use crate::runtime::{NetworkMode, UserNamespace};
-
-/// A place on a network that a container is to have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointSpec {
-    /// The network.
-    pub plan: NetworkPlan,
-    /// Its run directory (see [`Network`]).
-    pub run_dir: PathBuf,
-    /// What the container wants to be there.
-    pub request: EndpointRequest,
-}
 
 /// How a container finds names, and by which others find it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +80,7 @@ enum Kind {
     None,
     /// That of another container.
     Joined(OwnedFd),
-    Own(Box<Namespace>),
+    Own(Box<Seat>),
     /// One that a program connects with the host's.
     Carried(Box<Carried>),
 }
@@ -138,11 +127,11 @@ impl Networked {
     pub(super) fn set_up(
         dir: &ContainerDir,
         spec: &ContainerSpec,
-        programs: &[Program],
+        around: &Surroundings,
         users: Option<&UserNamespace>,
         warnings: &mut Vec<String>,
     ) -> Result<Networked, StartError> {
-        let mut networked = Networked::default();
+        let (mut networked, programs) = (Networked::default(), &around.programs[..]);
         networked.kind = match &spec.network {
             NetworkRequest::Host => Kind::Host,
             NetworkRequest::None => Kind::None,
@@ -151,10 +140,10 @@ impl Networked {
                 let asked = endpoints.iter().find_map(|endpoint| endpoint.plan.carrier());
                 let made = match asked {
                     Some(carrier) => networked.carry_by(carrier, programs, &endpoints[0], spec),
-                    None => match own(endpoints, spec, users) {
-                        Ok(namespace) => Ok(Kind::Own(Box::new(namespace))),
+                    None => match Seat::here(endpoints, !is_plain(endpoints, spec), users.map(UserNamespace::network)) {
+                        Ok(seat) => Ok(Kind::Own(Box::new(seat))),
                         // Users of its own can only use a network of their own.
-                        Err(network::Error::Unavailable(why)) if users.is_none() => networked.carry_instead(why, programs, endpoints, spec),
+                        Err(network::Error::Unavailable(why)) if users.is_none() => networked.carry_instead(why, around, endpoints, spec),
                         Err(error) => Err(error),
                     },
                 };
@@ -169,11 +158,12 @@ impl Networked {
                 }
             }
         };
-        if let Kind::Own(namespace) = &mut networked.kind {
-            if let Some(why) = namespace.no_way_out() {
+        if let Kind::Own(seat) = &networked.kind {
+            let Overview { no_way_out, target, .. } = seat.overview();
+            if let Some(why) = no_way_out {
                 warnings.push(format!("nothing leads out of the container's network: {why} ({})", why.hint));
             }
-            if namespace.target().is_none() && !spec.ports.is_empty() {
+            if target.is_none() && !spec.ports.is_empty() {
                 warnings.push("no port is published: the container is on no network that leads out".to_owned());
             }
             networked.serve(spec).map_err(StartError::Network)?;
@@ -198,19 +188,21 @@ impl Networked {
         self.carry(programs, endpoint, spec)
     }
 
-    /// Has some program connect a container that is on the shared bridge where that can be. `why` it cannot.
+    /// Has some program connect a container that is on the shared bridge where that can be, and all that are on others together. `why` it cannot.
     fn carry_instead(
         &mut self,
         why: network::Unavailable,
-        programs: &[Program],
+        around: &Surroundings,
         endpoints: &[EndpointSpec],
         spec: &ContainerSpec,
     ) -> Result<Kind, network::Error> {
-        match endpoints {
-            [endpoint] if endpoint.plan.is_default() && is_for_us() => match programs {
-                [] => Err(network::Error::Unavailable(no_program(None))),
-                programs => self.carry(programs.to_vec(), endpoint, spec),
-            },
+        match (endpoints, &around.programs[..], &around.run_dir) {
+            (_, [], _) if is_for_us() => Err(network::Error::Unavailable(no_program(None))),
+            ([endpoint], programs, _) if endpoint.plan.is_default() && is_for_us() => self.carry(programs.to_vec(), endpoint, spec),
+            (endpoints, programs, Some(run_dir)) if is_for_us() => {
+                probe_tun().map_err(network::Error::Unavailable)?;
+                Seat::among(Uplink::join(run_dir, programs)?, endpoints).map(|seat| Kind::Own(Box::new(seat)))
+            }
             _ => Err(network::Error::Unavailable(why)),
         }
     }
@@ -249,19 +241,24 @@ impl Networked {
 
     /// Starts the process that serves ports and names, or tells it what has changed; where there is nothing to serve there is none.
     fn serve(&mut self, spec: &ContainerSpec) -> Result<(), network::Error> {
-        let Kind::Own(namespace) = &mut self.kind else { return Ok(()) };
+        let Kind::Own(seat) = &mut self.kind else { return Ok(()) };
         let aliases = |id: &str| names(spec, id);
-        namespace.publish(&spec.id, aliases)?;
-        let settings = settings(namespace, spec);
+        seat.publish(&spec.id, aliases)?;
+        let settings = settings(seat.overview(), spec);
         match &self.service {
             Some(service) => service.update(&settings),
             None if spec.ports.is_empty() && !settings.names => Ok(()),
             None => {
-                let publish_at = namespace.networks().find(|plan| !plan.internal).and_then(|plan| plan.publish_at);
+                let publish_at = seat.overview().networks.iter().find(|plan| !plan.internal).and_then(|plan| plan.publish_at);
                 // With no network that leads out there is nothing that could be published.
                 let wanted = if self.taken.is_empty() { &spec.ports } else { &self.taken };
                 let ports = if settings.target.is_some() { &wanted[..] } else { &[] };
-                let request = ServiceRequest { container: &spec.id, ports, publish_at, behind: Behind::Bridge(namespace.fd()) };
+                let request = ServiceRequest {
+                    container: &spec.id,
+                    ports,
+                    publish_at,
+                    behind: Behind::Bridge { container: seat.netns(), common: seat.common() },
+                };
                 let service = Service::start(&request, &settings)?;
                 self.served(service);
                 Ok(())
@@ -338,7 +335,7 @@ impl Networked {
         let new = load_spec(dir.path())?;
         (spec.name, spec.network) = (new.name, new.network);
         let NetworkRequest::Networks(wanted) = &spec.network else { return Ok(()) };
-        let Kind::Own(namespace) = &mut self.kind else {
+        let Kind::Own(seat) = &mut self.kind else {
             // It has the host's network in place of one of its own, and keeps it until its next start, or one that cannot change.
             let same = match &self.kind {
                 Kind::Carried(carried) => matches!(&wanted[..], [endpoint] if endpoint.plan.id == carried.state.network),
@@ -346,16 +343,14 @@ impl Networked {
             };
             return if same { Ok(()) } else { Err(StartError::NoOwnNetwork) };
         };
-        let there: Vec<EndpointState> = namespace.endpoints().cloned().collect();
+        let there = seat.overview().endpoints.clone();
         for gone in there.iter().filter(|state| !wanted.iter().any(|endpoint| endpoint.plan.id == state.network)) {
-            namespace.detach(&gone.network).map_err(StartError::Network)?;
+            seat.detach(&gone.network).map_err(StartError::Network)?;
             tell(spec, "disconnect", &gone.network, &gone.name, "bridge");
         }
         for new in wanted.iter().filter(|endpoint| !there.iter().any(|state| state.network == endpoint.plan.id)) {
-            let network = Network::open_as(&new.run_dir, &new.plan, true).map_err(StartError::Network)?.lingering();
-            let state = namespace.attach(network, &new.request).map_err(StartError::Network)?;
-            let (id, name) = (state.network.clone(), state.name.clone());
-            tell(spec, "connect", &id, &name, "bridge");
+            seat.attach(new).map_err(StartError::Network)?;
+            tell(spec, "connect", &new.plan.id, &new.plan.name, "bridge");
         }
         self.serve(spec).map_err(StartError::Network)?;
         self.write_files(dir, spec)?;
@@ -375,7 +370,7 @@ impl Networked {
     pub(super) fn netns(&self) -> std::io::Result<Option<OwnedFd>> {
         match &self.kind {
             Kind::Joined(netns) => netns.as_fd().try_clone_to_owned().map(Some),
-            Kind::Own(namespace) => namespace.fd().try_clone_to_owned().map(Some),
+            Kind::Own(seat) => seat.netns().try_clone_to_owned().map(Some),
             Kind::Carried(carried) => carried.netns.try_clone().map(Some),
             Kind::Host | Kind::None => Ok(None),
         }
@@ -383,7 +378,7 @@ impl Networked {
 
     pub(super) fn endpoints(&self) -> Vec<EndpointState> {
         match &self.kind {
-            Kind::Own(namespace) => namespace.endpoints().cloned().collect(),
+            Kind::Own(seat) => seat.overview().endpoints.clone(),
             Kind::Carried(carried) => vec![carried.state.clone()],
             _ => Vec::new(),
         }
@@ -418,7 +413,7 @@ impl Networked {
             Kind::Host => tell(spec, action, &builtin_id("host"), "host", "host"),
             Kind::None => tell(spec, action, &builtin_id("none"), "none", "null"),
             Kind::Joined(_) => {}
-            Kind::Own(namespace) => namespace.endpoints().for_each(|state| tell(spec, action, &state.network, &state.name, "bridge")),
+            Kind::Own(seat) => seat.overview().endpoints.iter().for_each(|state| tell(spec, action, &state.network, &state.name, "bridge")),
             Kind::Carried(carried) => tell(spec, action, &carried.state.network, &carried.state.name, "bridge"),
         }
     }
@@ -431,13 +426,16 @@ impl Networked {
             written.and_then(|()| std::fs::set_permissions(path, PermissionsExt::from_mode(0o644))).map_err(Error::file("write", path))
         };
         let (addresses, gateway) = match (&self.kind, &spec.network) {
-            (Kind::Own(namespace), _) => {
-                let own_server = namespace.networks().any(|plan| !plan.is_default());
+            (Kind::Own(seat), _) => {
+                let Overview { endpoints, networks, .. } = seat.overview();
+                let own_server = networks.iter().any(|plan| !plan.is_default());
                 write("resolv.conf", spec.names.resolv_conf(own_server))?;
-                let addresses = namespace.endpoints().flat_map(|state| {
+                let addresses = endpoints.iter().flat_map(|state| {
                     std::iter::once(IpAddr::V4(state.address.address)).chain(state.ipv6.map(|net| IpAddr::V6(net.address)))
                 });
-                (addresses.collect(), namespace.endpoints().next().map(|state| IpAddr::V4(state.gateway)))
+                // Where the bridge is not the host's, what the host offers is at its own address.
+                let host = seat.common().and_then(|_| host_address());
+                (addresses.collect(), host.or(endpoints.first().map(|state| IpAddr::V4(state.gateway))))
             }
             (Kind::Carried(carried), _) => {
                 let state = &carried.state;
@@ -474,18 +472,6 @@ fn is_plain(endpoints: &[EndpointSpec], spec: &ContainerSpec) -> bool {
     endpoint.plan.is_default() && endpoint.request == EndpointRequest::default() && spec.ports.is_empty()
 }
 
-/// A namespace with all its places on networks.
-fn own(endpoints: &[EndpointSpec], spec: &ContainerSpec, users: Option<&UserNamespace>) -> Result<Namespace, network::Error> {
-    let even_cut_off = !is_plain(endpoints, spec);
-    let open = |endpoint: &EndpointSpec| Network::open_as(&endpoint.run_dir, &endpoint.plan, even_cut_off).map(Network::lingering);
-    let networks = endpoints.iter().map(open).collect::<Result<Vec<Network>, network::Error>>()?;
-    let mut namespace = Namespace::make_on_only_thread(users.map(UserNamespace::network))?;
-    for (network, endpoint) in networks.into_iter().zip(endpoints) {
-        namespace.attach(network, &endpoint.request)?;
-    }
-    Ok(namespace)
-}
-
 /// The names of the container on a network.
 fn names(spec: &ContainerSpec, network: &str) -> Vec<String> {
     let mut names = vec![spec.name.clone()];
@@ -497,13 +483,13 @@ fn names(spec: &ContainerSpec, network: &str) -> Vec<String> {
     names
 }
 
-fn settings(namespace: &Namespace, spec: &ContainerSpec) -> Settings {
+fn settings(seen: &Overview, spec: &ContainerSpec) -> Settings {
     let NetworkRequest::Networks(endpoints) = &spec.network else { return Settings::default() };
     let named = endpoints.iter().filter(|endpoint| !endpoint.plan.is_default());
-    let leads_out = namespace.networks().any(|plan| !plan.internal);
+    let leads_out = seen.networks.iter().any(|plan| !plan.internal);
     Settings {
-        target: namespace.target(),
-        direct: namespace.no_way_out().is_none(),
+        target: seen.target.clone(),
+        direct: seen.no_way_out.is_none(),
         names: endpoints.iter().any(|endpoint| !endpoint.plan.is_default()),
         directories: named.map(|endpoint| (endpoint.plan.name.clone(), endpoint.run_dir.clone())).collect(),
         // What may not go out does not ask those who may, either.

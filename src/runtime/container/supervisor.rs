@@ -75,7 +75,7 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surrou
     let dir = ContainerDir::new(&dir);
     let shared = around.run_dir.as_deref().filter(|_| network::is_for_us());
     let _member = shared.and_then(|run_dir| Member::of_namespace(run_dir).ok());
-    match run(&dir, first, &around.programs) {
+    match run(&dir, first, around) {
         Ok(()) => 0,
         Err(StartError::Container(Error::Running)) => {
             report(&Report::Running);
@@ -119,10 +119,10 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The whole life of the container, with all its restarts.
-fn run(dir: &ContainerDir, first: Option<UnixStream>, programs: &[Program]) -> Result<(), StartError> {
+fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings) -> Result<(), StartError> {
     let lock = dir.lock()?;
     let mut spec = load_spec(dir.path())?;
-    let begun = listen(dir).map_err(StartError::from).and_then(|listener| start(dir, &spec, programs, listener, 0));
+    let begun = listen(dir).map_err(StartError::from).and_then(|listener| start(dir, &spec, around, listener, 0));
     let mut running = begun.inspect_err(|error| record_failure(dir, error, 0))?;
     let mut clients: Vec<Client> = first.into_iter().map(Client::starter).collect();
     let mut restarts = Restarts::new();
@@ -176,7 +176,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, programs: &[Program]) -> R
             let _ = std::fs::remove_file(dir.file("attach.sock"));
             return Ok(());
         }
-        match start(dir, &spec, programs, listener, restarts.count) {
+        match start(dir, &spec, around, listener, restarts.count) {
             Ok(again) => running = again,
             Err(error) => {
                 record_failure(dir, &error, restarts.count);
@@ -216,7 +216,7 @@ struct Running {
 fn start(
     dir: &ContainerDir,
     spec: &ContainerSpec,
-    programs: &[Program],
+    around: &Surroundings,
     listener: UnixListener,
     restarts: u32,
 ) -> Result<Running, StartError> {
@@ -225,7 +225,7 @@ fn start(
     let mut warnings = Vec::new();
     let range = spec.users.as_deref().map(UserRange::take).transpose()?;
     let users = range.as_ref().map(UserNamespace::make).transpose()?;
-    let network = Networked::set_up(dir, spec, programs, users.as_ref(), &mut warnings)?;
+    let network = Networked::set_up(dir, spec, around, users.as_ref(), &mut warnings)?;
     sandbox.network = network.mode();
     network.tell_of_links(&mut sandbox.process.env);
     if sandbox.namespaces.pid == Sharing::Own && runtime::shares_processes() {

@@ -3,8 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// Why this host cannot give processes a network of their own. The caller uses the host's network instead and says so once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unavailable {
     /// What is missing or in the way.
     pub reason: String,
@@ -108,6 +110,14 @@ pub enum Error {
     /// The process that serves ports and names is gone.
     #[error("the process that serves the container's ports and names ended early")]
     ServiceEnded,
+    /// What a process in another network namespace could not do.
+    #[error("{message}")]
+    Told {
+        /// The failure and its causes, joined.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
     /// A worker of the pool is gone.
     #[error("the thread that makes network namespaces ended early")]
     PoolEnded,
@@ -125,6 +135,7 @@ impl Error {
             Error::Unavailable(why) => Some(why.hint.clone()),
             Error::NoSubnet => Some("use the host's network with `--network=host`".to_owned()),
             Error::Port { hint, .. } => Some(hint.clone()),
+            Error::Told { hint, .. } => hint.clone(),
             Error::Program { .. } => Some("use the host's network with `--network=host`, or none with `--network=none`".to_owned()),
             Error::Overlap { .. } => Some("make the network again with another `--subnet`".to_owned()),
             Error::ForeignLink { .. } => Some("name another with `-o com.docker.network.bridge.name=`".to_owned()),

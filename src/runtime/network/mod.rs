@@ -11,7 +11,8 @@
 //! what a killed process leaves behind is used again by the next, or removed by [`sweep()`]. All processes must name the same run directory, one for each network
 //! (`/run/strake/net` for the default bridge, `/run/strake/nets/ID` for others); `lease.rs` has the layout.
 //!
-//! Where the host's network cannot be changed, a program of the user's may carry a namespace's packets instead (`userspace`).
+//! Where the host's network cannot be changed, a program of the user's may carry a namespace's packets instead (`userspace`), or those of a namespace that has the bridges of all of the user's
+//! containers (`uplink`).
 //!
 //! Apart from that program, and itself ([`caretaker`]), this folder starts none, and touches no table but its own. Apart from that it changes one thing of the host, and leaves it so: IP forwarding is
 //! switched on.
@@ -31,9 +32,11 @@ mod ports;
 mod probe;
 mod publish;
 mod rules;
+mod seat;
 mod serve;
 mod subnet;
 mod sweep;
+mod uplink;
 mod userspace;
 
 use std::path::Path;
@@ -49,9 +52,11 @@ pub use plan::{DEFAULT_NETWORK, NetworkPlan, Subnet, builtin_id};
 pub use pool::NetnsPool;
 pub use ports::{BoundPort, PortRequest, Protocol, parse_publish};
 pub use publish::Target;
+pub use seat::{EndpointSpec, Overview, Seat};
 pub use serve::{Behind, DNS_ADDRESS, SERVICE, Service, ServiceRequest, Settings, service_main};
 pub use subnet::{Ipv4Net, Ipv6Net, NotANetwork};
 pub use sweep::{forget, free_subnet, shared_subnet, sweep};
+pub use uplink::Uplink;
 pub use userspace::{CARRIED_LINK, Carrier, Place, Program, Userspace, host_address, is_for_us, no_program, probe_tun};
 
 use crate::sys::netlink::Netlink;

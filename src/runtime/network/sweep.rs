@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::lease::RunDir;
-use super::{BRIDGE, Error, Ipv4Net, NetworkPlan, Sockets, links, subnet, take_down};
+use super::{BRIDGE, Error, Ipv4Net, NetworkPlan, Sockets, is_for_us, links, subnet, take_down};
 use crate::sys::netlink::Netlink;
 
 /// Removes what nobody uses any more of the networks below `run_dir` (`net` is the default bridge, `nets/ID` each network with a name). What somebody is just setting
@@ -25,8 +25,10 @@ fn sweep_one(run_dir: &Path, plan: impl Fn() -> NetworkPlan) {
         let run_dir = RunDir::open(run_dir)?;
         let Some(_setup) = run_dir.try_lock_setup()? else { return Ok(()) };
         if run_dir.is_abandoned() {
-            let mut sockets = Sockets::open()?;
-            take_down(&mut sockets, &plan())?;
+            // Where the host's network is not ours to change, it has nothing of it: the namespace that has goes with its last user.
+            if !is_for_us() {
+                take_down(&mut Sockets::open()?, &plan())?;
+            }
             run_dir.forget();
         }
         Ok(())
@@ -52,9 +54,13 @@ pub fn forget(run_dir: &Path, plan: &NetworkPlan) -> Result<bool, Error> {
     match Sockets::open().and_then(|mut sockets| take_down(&mut sockets, plan)) {
         // Who cannot have networks has none.
         Ok(()) | Err(Error::Unavailable(_)) => {}
+        Err(_) if is_for_us() => {}
         Err(error) => return Err(error),
     }
     std::fs::remove_dir_all(run_dir).map_err(Error::file("remove", run_dir))?;
+    // An ordinary user's are nobody else's, and those above go with the last one.
+    let nets = run_dir.parent().filter(|nets| is_for_us() && std::fs::remove_dir(nets).is_ok());
+    let _ = nets.and_then(Path::parent).map(std::fs::remove_dir);
     Ok(true)
 }
 

@@ -35,7 +35,7 @@ enum Wish {
     Namespace,
     /// A socket that nothing is bound to.
     Socket { v6: bool, stream: bool },
-    /// The sockets of a DNS server: for datagrams, and for connections.
+    /// The sockets of a DNS server in the namespace that comes along: for datagrams, and for connections.
     Dns,
     /// A socket that tells of changes of links.
     Watch,
@@ -53,14 +53,14 @@ enum Answer {
 
 /// The process, for as long as this is held.
 #[derive(Debug)]
-pub(super) struct Inside {
+pub(in crate::runtime::network) struct Inside {
     socket: OwnedFd,
 }
 
 impl Inside {
     /// Makes a network namespace, or enters the one that is `there`, and the process in it. What this process starts from here on ends with that one. The process has
     /// one thread.
-    pub(super) fn begin(there: Option<BorrowedFd<'_>>) -> Result<Inside, Error> {
+    pub(in crate::runtime::network) fn begin(there: Option<BorrowedFd<'_>>) -> Result<Inside, Error> {
         let step = || Error::kernel(if there.is_some() { "enter a network namespace" } else { "make a network namespace" });
         unshare(libc::CLONE_NEWPID).map_err(step())?;
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
@@ -91,7 +91,11 @@ impl Inside {
     }
 
     fn ask(&self, wish: Wish) -> io::Result<(Answer, Vec<OwnedFd>)> {
-        wire::send(self.socket.as_fd(), &serde_json::to_vec(&wish)?, &[])?;
+        self.ask_about(wish, &[])
+    }
+
+    fn ask_about(&self, wish: Wish, what: &[BorrowedFd<'_>]) -> io::Result<(Answer, Vec<OwnedFd>)> {
+        wire::send(self.socket.as_fd(), &serde_json::to_vec(&wish)?, what)?;
         let (message, descriptors) = wire::receive(self.socket.as_fd(), MAX_MESSAGE)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         match serde_json::from_slice(&message)? {
             Answer::Failed { errno: 0, text } => Err(io::Error::other(text)),
@@ -105,7 +109,7 @@ impl Inside {
     }
 
     /// The namespace, for `setns(2)`.
-    pub(super) fn namespace(&self) -> io::Result<OwnedFd> {
+    pub(in crate::runtime::network) fn namespace(&self) -> io::Result<OwnedFd> {
         self.descriptor(Wish::Namespace)
     }
 
@@ -118,12 +122,12 @@ impl Inside {
     }
 
     /// A socket that becomes readable when the links of the namespace change.
-    pub(super) fn watch(&self) -> io::Result<OwnedFd> {
+    pub(in crate::runtime::network) fn watch(&self) -> io::Result<OwnedFd> {
         self.descriptor(Wish::Watch)
     }
 
     /// Whether there is a program's link.
-    pub(super) fn is_carried(&self, addresses: Addresses) -> bool {
+    pub(in crate::runtime::network) fn is_carried(&self, addresses: Addresses) -> bool {
         match self.look(addresses) {
             Err(error) => error.raw_os_error() != Some(libc::ENODEV) && error.kind() != io::ErrorKind::UnexpectedEof,
             Ok(_) => true,
@@ -138,9 +142,10 @@ impl Inside {
         }
     }
 
-    /// The sockets of a DNS server.
-    pub(super) fn dns_sockets(&self) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
-        let [datagrams, listener] = <[OwnedFd; 2]>::try_from(self.ask(Wish::Dns)?.1).map_err(|_| io::ErrorKind::InvalidData)?;
+    /// The sockets of a DNS server in the namespace `of`.
+    pub(super) fn dns_sockets(&self, of: BorrowedFd<'_>) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
+        let [datagrams, listener] =
+            <[OwnedFd; 2]>::try_from(self.ask_about(Wish::Dns, &[of])?.1).map_err(|_| io::ErrorKind::InvalidData)?;
         Ok((datagrams.into(), listener.into()))
     }
 }
@@ -180,9 +185,9 @@ fn open(v6: bool, stream: bool) -> Result<OwnedFd, Errno> {
 
 /// Answers until the service is gone.
 fn serve(socket: &OwnedFd) {
-    while let Ok(Some((message, _))) = wire::receive(socket.as_fd(), MAX_MESSAGE) {
+    while let Ok(Some((message, about))) = wire::receive(socket.as_fd(), MAX_MESSAGE) {
         let Ok(wish) = serde_json::from_slice(&message) else { return };
-        let (answer, descriptors) = grant(wish)
+        let (answer, descriptors) = grant(wish, about)
             .unwrap_or_else(|error| (Answer::Failed { errno: error.raw_os_error().unwrap_or(0), text: error.to_string() }, Vec::new()));
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         let Ok(message) = serde_json::to_vec(&answer) else { return };
@@ -192,12 +197,16 @@ fn serve(socket: &OwnedFd) {
     }
 }
 
-fn grant(wish: Wish) -> io::Result<(Answer, Vec<OwnedFd>)> {
+fn grant(wish: Wish, mut about: Vec<OwnedFd>) -> io::Result<(Answer, Vec<OwnedFd>)> {
     Ok(match wish {
         Wish::Namespace => (Answer::Done, vec![own_netns().map_err(io::Error::other)?]),
         Wish::Socket { v6, stream } => (Answer::Done, vec![open(v6, stream)?]),
         Wish::Dns => {
-            let (datagrams, listener) = dns_sockets()?;
+            let (of, own) = (about.pop().ok_or(io::ErrorKind::InvalidData)?, own_netns().map_err(io::Error::other)?);
+            setns(of, CloneFlags::CLONE_NEWNET)?;
+            let sockets = dns_sockets();
+            setns(own, CloneFlags::CLONE_NEWNET)?;
+            let (datagrams, listener) = sockets?;
             (Answer::Done, vec![datagrams.into(), listener.into()])
         }
         Wish::Watch => (Answer::Done, vec![Netlink::watch_links()?]),

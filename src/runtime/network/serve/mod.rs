@@ -38,9 +38,11 @@ use super::ports::{BoundPort, PortRequest};
 use super::publish::Target;
 use super::userspace::{Carrier, Place, Userspace};
 use super::{Error, Unavailable};
+
 use crate::runtime::wire;
 use crate::sys::THIS_PROGRAM;
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap, signal_pidfd};
+pub(super) use inside::Inside;
 
 /// Where a container finds its DNS server.
 pub const DNS_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 11);
@@ -89,8 +91,13 @@ pub struct ServiceRequest<'a> {
 /// What is between a container and the host.
 #[derive(Clone, Debug)]
 pub enum Behind<'a> {
-    /// A bridge; this is the container's network namespace.
-    Bridge(BorrowedFd<'a>),
+    /// A bridge.
+    Bridge {
+        /// The container's network namespace.
+        container: BorrowedFd<'a>,
+        /// The namespace that has the bridge, where that is not the host's.
+        common: Option<BorrowedFd<'a>>,
+    },
     /// A program, in a namespace that the service makes.
     Program {
         /// What is wanted of it.
@@ -148,7 +155,8 @@ impl Service {
             Cloned::Child => {
                 drop(control);
                 let _ = match &request.behind {
-                    Behind::Bridge(netns) => close_from(3, &[theirs.as_fd(), netns.as_fd()]),
+                    Behind::Bridge { container, common: None } => close_from(3, &[theirs.as_fd(), *container]),
+                    Behind::Bridge { container, common: Some(common) } => close_from(3, &[theirs.as_fd(), *container, *common]),
                     Behind::Program { again: None, .. } => close_from(3, &[theirs.as_fd()]),
                     Behind::Program { again: Some((netns, _)), .. } => close_from(3, &[theirs.as_fd(), netns.as_fd()]),
                 };
@@ -158,7 +166,7 @@ impl Service {
             }
             Cloned::Parent { pid, pidfd } => {
                 drop(theirs);
-                let has_children = matches!(request.behind, Behind::Program { .. });
+                let has_children = !matches!(request.behind, Behind::Bridge { common: None, .. });
                 Service { control, pid, pidfd, ports: Vec::new(), place: None, has_children }.begun()
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
@@ -108,12 +108,16 @@ impl Work {
         let watched = Watched::reading(control.try_clone().map_err(failed())?, Token::new(CONTROL, 0), &poller).map_err(failed())?;
         let (mut starting, mut tables) = (None, None);
         let (netns, reach) = match &request.behind {
-            Behind::Bridge(namespace) => {
+            Behind::Bridge { container, common: Some(common) } => {
+                let inside = Inside::begin(Some(*common))?;
+                (container.try_clone_to_owned().map_err(failed())?, Reach::Inside(inside))
+            }
+            Behind::Bridge { container, common: None } => {
                 if !ports.is_empty() {
                     // A kernel that cannot have tables of this kind has the process alone.
                     tables = PortTables::new(request.container).ok();
                 }
-                (namespace.try_clone_to_owned().map_err(failed())?, Reach::Bridge)
+                (container.try_clone_to_owned().map_err(failed())?, Reach::Bridge)
             }
             Behind::Program { wanted, again } => {
                 let inside = Inside::begin(again.map(|(netns, _)| netns))?;
@@ -215,7 +219,7 @@ impl Work {
         };
         let listening = || Error::kernel(format!("listen at {DNS_ADDRESS}"));
         let (datagrams, listener) = match &self.reach {
-            Reach::Inside(inside) => inside.dns_sockets().map_err(listening())?,
+            Reach::Inside(inside) => inside.dns_sockets(self.netns.as_fd()).map_err(listening())?,
             Reach::Bridge => {
                 let own = own_netns()?;
                 enter(&self.netns)?;

@@ -1,0 +1,274 @@
+//! A container's places on networks, wherever they are made: by its supervisor, or, where that is not root of the host, by a process in the network namespace that the user's containers have in common
+//! (`uplink`).
+//!
+//! ```text
+//!   supervisor (host's namespace)        strake-bridge (common namespace)
+//!     |-- Wish ---------------------------->| bridges, addresses, packet filter: as for root
+//!     |<- Answer (container's namespace) ---|
+//!     |   (socket closes: takes all back)   |
+//! ```
+//!
+//! Who has left the host's network namespace without being root there cannot come back, so that the supervisor stays: it has somebody there.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sched::{CloneFlags, setns};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+use serde::{Deserialize, Serialize};
+
+use super::uplink::Uplink;
+use super::{EndpointRequest, EndpointState, Error, Namespace, Network, NetworkPlan, Target, Unavailable};
+use crate::runtime::wire;
+use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap, signal_pidfd};
+
+/// The longest message between the two.
+const MAX_MESSAGE: usize = 128 << 10;
+/// How long it may take to give all back.
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// A place on a network that a container is to have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSpec {
+    /// The network.
+    pub plan: NetworkPlan,
+    /// Its run directory (see [`Network`]).
+    pub run_dir: PathBuf,
+    /// What the container wants to be there.
+    pub request: EndpointRequest,
+}
+
+/// What a container is on its networks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Overview {
+    /// Its places, in the order in which it came to them.
+    pub endpoints: Vec<EndpointState>,
+    /// Their networks.
+    pub networks: Vec<NetworkPlan>,
+    /// Why nothing leads out of the network that the way out goes through.
+    pub no_way_out: Option<Unavailable>,
+    /// Where published ports lead.
+    pub target: Option<Target>,
+}
+
+impl Overview {
+    fn of(namespace: &Namespace) -> Overview {
+        Overview {
+            endpoints: namespace.endpoints().cloned().collect(),
+            networks: namespace.networks().cloned().collect(),
+            no_way_out: namespace.no_way_out().cloned(),
+            target: namespace.target(),
+        }
+    }
+}
+
+/// A container's network namespace with its places. Dropping it gives them back.
+#[derive(Debug)]
+pub struct Seat {
+    netns: OwnedFd,
+    overview: Overview,
+    maker: Maker,
+}
+
+#[derive(Debug)]
+enum Maker {
+    Here(Box<Namespace>),
+    There { agent: Agent, common: OwnedFd },
+}
+
+impl Seat {
+    /// Makes it by this process, which has one thread and may change the host's network; in the namespace `made`, or in a new one. `even_cut_off` is as for [`Network::open_as`].
+    ///
+    /// # Errors
+    /// One of the places cannot be had.
+    pub fn here(endpoints: &[EndpointSpec], even_cut_off: bool, made: Option<BorrowedFd<'_>>) -> Result<Seat, Error> {
+        let namespace = sit(endpoints, even_cut_off, made)?;
+        let netns = namespace.fd().try_clone_to_owned().map_err(Error::namespace)?;
+        Ok(Seat { netns, overview: Overview::of(&namespace), maker: Maker::Here(Box::new(namespace)) })
+    }
+
+    /// Makes it by a process in the namespace that the user's containers have in common. This process has one thread.
+    ///
+    /// # Errors
+    /// One of the places cannot be had.
+    pub fn among(uplink: Uplink, endpoints: &[EndpointSpec]) -> Result<Seat, Error> {
+        let common = uplink.netns.try_clone().map_err(Error::namespace)?;
+        let agent = Agent::start(uplink)?;
+        let (overview, netns) = agent.ask(&Wish::Sit(endpoints.to_vec()))?;
+        Ok(Seat { netns: netns.ok_or(Error::ServiceEnded)?, overview, maker: Maker::There { agent, common } })
+    }
+
+    /// The container's namespace, for `setns(2)`.
+    pub fn netns(&self) -> BorrowedFd<'_> {
+        self.netns.as_fd()
+    }
+
+    /// The namespace that has the bridges, where that is not the host's.
+    pub fn common(&self) -> Option<BorrowedFd<'_>> {
+        match &self.maker {
+            Maker::Here(_) => None,
+            Maker::There { common, .. } => Some(common.as_fd()),
+        }
+    }
+
+    /// What the container is on its networks.
+    pub fn overview(&self) -> &Overview {
+        &self.overview
+    }
+
+    /// Puts it on one more network.
+    ///
+    /// # Errors
+    /// The place cannot be had.
+    pub fn attach(&mut self, endpoint: &EndpointSpec) -> Result<(), Error> {
+        self.change(Wish::Attach(endpoint.clone()))
+    }
+
+    /// Takes it off the network with that ID.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn detach(&mut self, network: &str) -> Result<(), Error> {
+        self.change(Wish::Detach(network.to_owned()))
+    }
+
+    /// Lets others on its networks find the container `id` by the names that `names` has for the IDs of networks.
+    ///
+    /// # Errors
+    /// They cannot be written down.
+    pub fn publish(&mut self, id: &str, names: impl Fn(&str) -> Vec<String>) -> Result<(), Error> {
+        let names = self.overview.networks.iter().map(|plan| (plan.id.clone(), names(&plan.id))).collect();
+        self.change(Wish::Publish { id: id.to_owned(), names })
+    }
+
+    fn change(&mut self, wish: Wish) -> Result<(), Error> {
+        self.overview = match &mut self.maker {
+            Maker::Here(namespace) => {
+                grant(namespace, wish)?;
+                Overview::of(namespace)
+            }
+            Maker::There { agent, .. } => agent.ask(&wish)?.0,
+        };
+        Ok(())
+    }
+}
+
+fn sit(endpoints: &[EndpointSpec], even_cut_off: bool, made: Option<BorrowedFd<'_>>) -> Result<Namespace, Error> {
+    let open = |endpoint: &EndpointSpec| Network::open_as(&endpoint.run_dir, &endpoint.plan, even_cut_off).map(Network::lingering);
+    let networks = endpoints.iter().map(open).collect::<Result<Vec<Network>, Error>>()?;
+    let mut namespace = Namespace::make_on_only_thread(made)?;
+    for (network, endpoint) in networks.into_iter().zip(endpoints) {
+        namespace.attach(network, &endpoint.request)?;
+    }
+    Ok(namespace)
+}
+
+fn grant(namespace: &mut Namespace, wish: Wish) -> Result<(), Error> {
+    match wish {
+        Wish::Attach(endpoint) => {
+            let network = Network::open_as(&endpoint.run_dir, &endpoint.plan, true)?.lingering();
+            namespace.attach(network, &endpoint.request).map(drop)
+        }
+        Wish::Detach(network) => namespace.detach(&network).map(drop),
+        Wish::Publish { id, names } => {
+            let of = |network: &str| names.iter().find(|(known, _)| known == network).map(|(_, names)| names.clone()).unwrap_or_default();
+            namespace.publish(&id, of)
+        }
+        // Only the first wish.
+        Wish::Sit(_) => Err(Error::ServiceEnded),
+    }
+}
+
+/// What is wanted of the other process.
+#[derive(Debug, Serialize, Deserialize)]
+enum Wish {
+    Sit(Vec<EndpointSpec>),
+    Attach(EndpointSpec),
+    Detach(String),
+    Publish { id: String, names: Vec<(String, Vec<String>)> },
+}
+
+/// What it says; to the first wish with the container's namespace.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Done(Overview),
+    Unavailable(Unavailable),
+    Failed { message: String, hint: Option<String> },
+}
+
+/// The process in the common namespace.
+#[derive(Debug)]
+struct Agent {
+    socket: OwnedFd,
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Agent {
+    fn start(uplink: Uplink) -> Result<Agent, Error> {
+        let step = || Error::kernel("start the process that makes networks");
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (socket, theirs) = pair.map_err(|errno| step()(errno.into()))?;
+        match clone_process(0, None).map_err(step())? {
+            Cloned::Child => {
+                drop(socket);
+                let _ = rustix::thread::set_name(c"strake-bridge");
+                // The connection tells whoever holds the namespace that it is in use.
+                if setns(&uplink.netns, CloneFlags::CLONE_NEWNET).is_ok()
+                    && close_from(3, &[theirs.as_fd(), uplink.connection.as_fd()]).is_ok()
+                {
+                    serve(&theirs);
+                }
+                exit_now(0)
+            }
+            Cloned::Parent { pid, pidfd } => Ok(Agent { socket, pid, pidfd }),
+        }
+    }
+
+    fn ask(&self, wish: &Wish) -> Result<(Overview, Option<OwnedFd>), Error> {
+        let ended = |_: std::io::Error| Error::ServiceEnded;
+        let bytes = serde_json::to_vec(wish).map_err(|_| Error::ServiceEnded)?;
+        wire::send(self.socket.as_fd(), &bytes, &[]).map_err(ended)?;
+        let (message, mut descriptors) = wire::receive(self.socket.as_fd(), MAX_MESSAGE).map_err(ended)?.ok_or(Error::ServiceEnded)?;
+        match serde_json::from_slice(&message) {
+            Ok(Answer::Done(overview)) => Ok((overview, descriptors.pop())),
+            Ok(Answer::Unavailable(why)) => Err(Error::Unavailable(why)),
+            Ok(Answer::Failed { message, hint }) => Err(Error::Told { message, hint }),
+            Err(_) => Err(Error::ServiceEnded),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&PATIENCE));
+        let _ = signal_pidfd(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = reap(self.pid);
+    }
+}
+
+/// Does what is wanted until the supervisor is gone; then all is given back.
+fn serve(socket: &OwnedFd) {
+    let mut namespace: Option<Namespace> = None;
+    while let Ok(Some((message, _))) = wire::receive(socket.as_fd(), MAX_MESSAGE) {
+        let Ok(wish) = serde_json::from_slice(&message) else { return };
+        let done = match (wish, &mut namespace) {
+            (Wish::Sit(endpoints), None) => sit(&endpoints, true, None).map(|made| drop(namespace.replace(made))),
+            (wish, Some(namespace)) => grant(namespace, wish),
+            (_, None) => Err(Error::ServiceEnded),
+        };
+        let answer = match (done, &namespace) {
+            (Ok(()), Some(namespace)) => Answer::Done(Overview::of(namespace)),
+            (Ok(()), None) => return,
+            (Err(Error::Unavailable(why)), _) => Answer::Unavailable(why),
+            (Err(error), _) => Answer::Failed { message: crate::diag::with_causes(&error), hint: error.hint() },
+        };
+        let netns: Vec<BorrowedFd<'_>> = namespace.iter().map(Namespace::fd).collect();
+        let Ok(message) = serde_json::to_vec(&answer) else { return };
+        if wire::send(socket.as_fd(), &message, &netns).is_err() {
+            return;
+        }
+    }
+}
