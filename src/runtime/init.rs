@@ -104,6 +104,11 @@ fn set_up(
         cgroup.join()?;
     }
     if let Some(process) = &io.join {
+        let users = pid_of(process).and_then(users::foreign_users).map_err(Failure::step("look at", "the users of the sandbox"))?;
+        if let Some((_, first)) = users {
+            let user = &spec.process.user;
+            terminal::give_pipes(&io.stdio, first + user.uid, first + user.gid);
+        }
         let stdio = terminal::Streams::prepare(io.stdio)?;
         join(Some(&spec.process), process, &io.join_cgroups)?;
         let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Keep)?;

@@ -74,7 +74,7 @@ pub use spec::{
     ProcessSpec, Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize, Throttle, ThrottleKind,
 };
 pub use trial::{TRIAL, trial_main, try_mount};
-pub use users::{UserNamespace, UserRange, WritingAs};
+pub use users::{UserNamespace, UserRange};
 pub use world::{MASKED, READ_ONLY};
 
 /// A result of this folder.

@@ -112,6 +112,18 @@ fn give_to_user(fd: BorrowedFd<'_>, process: &ProcessSpec) {
     }
 }
 
+/// Gives pipes to a user and group of the host. Files of the host stay as they are.
+pub(super) fn give_pipes(stdio: &Stdio, uid: u32, gid: u32) {
+    let Stdio::Descriptors { stdin, stdout, stderr } = stdio else { return };
+    for fd in [stdin, stdout, stderr] {
+        let is_pipe = rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+        if is_pipe {
+            // They serve all the same where they cannot be opened by name.
+            let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        }
+    }
+}
+
 fn show_console(terminal: &Path) -> Result<(), Failure> {
     let path = RootPath::new("/dev/console");
     let fail = || Failure::step("mount the terminal on", &path);

@@ -20,7 +20,7 @@ use rustix::thread::{CapabilitySets, LinkNameSpaceType, capabilities, set_capabi
 use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::world::{self, Outside, Parked};
-use super::{Error, Result, SandboxIo, SandboxSpec, credentials, init, launch};
+use super::{Error, Result, SandboxIo, SandboxSpec, credentials, init, launch, terminal};
 use crate::sys::mount_attr::map_owners;
 use crate::sys::process::{Cloned, clone_process, exit_now, reap};
 
@@ -125,12 +125,11 @@ impl UserNamespace {
     }
 }
 
-/// Until it is dropped, what this process writes is another user's.
+/// Until it is dropped, files that this process makes, which has one thread, are another user's.
 #[derive(Debug)]
-pub struct WritingAs(());
+pub(super) struct WritingAs(());
 
-/// Makes files that this process makes (it must be root and have one thread) those of the user and group of that number.
-pub(super) fn write_as(id: u32) -> io::Result<WritingAs> {
+fn write_as(id: u32) -> io::Result<WritingAs> {
     setfsuid(Uid::from_raw(id));
     setfsgid(Gid::from_raw(id));
     let guard = WritingAs(());
@@ -144,6 +143,51 @@ impl Drop for WritingAs {
     fn drop(&mut self) {
         setfsuid(Uid::from_raw(0));
         setfsgid(Gid::from_raw(0));
+    }
+}
+
+/// The user namespace of the process `pid`, and the host's ID of its root; `None` where that is this process's own.
+pub(super) fn foreign_users(pid: u32) -> io::Result<Option<(OwnedFd, u32)>> {
+    let path = format!("/proc/{pid}/ns/user");
+    if std::fs::read_link(&path)? == std::fs::read_link("/proc/self/ns/user")? {
+        return Ok(None);
+    }
+    let users = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // `0 FIRST COUNT` (user_namespaces(7)).
+    let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map"))?;
+    let first = map.split_ascii_whitespace().nth(1).and_then(|first| first.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Some((users, first)))
+}
+
+/// Does `inside` as root of the user namespace `users`, in a process that has no more rights than that, and `meanwhile` here. This process must be root, and have one thread.
+pub(super) fn act_as_root<T>(
+    users: BorrowedFd<'_>,
+    inside: impl FnOnce() -> io::Result<()>,
+    meanwhile: impl FnOnce() -> T,
+) -> io::Result<(io::Result<()>, T)> {
+    let (mut told, mut tell) = io::pipe()?;
+    match clone_process(0, None)? {
+        Cloned::Child => {
+            // What only the other side has open must end when it does.
+            drop((told, meanwhile));
+            let entered = rustix::thread::move_into_link_name_space(users, Some(LinkNameSpaceType::User)).map_err(io::Error::from);
+            let done =
+                entered.and_then(|()| become_root().map_err(|failure| io::Error::other(Error::from(failure)))).and_then(|()| inside());
+            let said = done.as_ref().err().map(|error| tell.write_all(error.to_string().as_bytes()));
+            exit_now(i32::from(said.is_some()))
+        }
+        Cloned::Parent { pid, .. } => {
+            drop((tell, inside));
+            let result = meanwhile();
+            let mut text = String::new();
+            told.read_to_string(&mut text)?;
+            let done = match reap(pid)?.status {
+                Ok(0) => Ok(()),
+                _ if text.is_empty() => Err(io::Error::other("the process that did it was killed")),
+                _ => Err(io::Error::other(text)),
+            };
+            Ok((done, result))
+        }
     }
 }
 
@@ -193,6 +237,8 @@ fn carry(spec: &SandboxSpec, io: &mut SandboxIo, cgroup: &mut Option<Cgroup>) ->
     let users = io.users.as_ref().ok_or(Failure::Invalid { spec: false })?;
     let filesystems = world::filesystems(spec)?;
     let parked = Outside::mount(spec, copies, filesystems, Some(users))?.park(spec)?;
+    let user = &spec.process.user;
+    terminal::give_pipes(&io.stdio, users.first + user.uid, users.first + user.gid);
     init::adjust_oom_score(spec.process.oom_score_adjust)?;
     credentials::raise_hard_limits(&spec.process)?;
     rustix::thread::move_into_link_name_space(users.users.as_fd(), Some(LinkNameSpaceType::User))

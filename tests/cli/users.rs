@@ -100,6 +100,18 @@ fn files_have_the_owners_of_the_image_wherever_they_are_kept() {
     world.strake(["cp", "-a", from, "one:/kept"]).ok();
     world.strake(["cp", from, "one:/roots"]).ok();
     assert_eq!(exec(&world, "one", "stat -c %u:%g /kept/x /roots/x /roots").stdout, "11:12\n0:0\n0:0\n");
+    // A copy reaches no further than the container's root: not to a directory of the host's that a link leads to.
+    let hosts = world.path("hosts");
+    fs::create_dir(&hosts).unwrap();
+    fs::write(hosts.join("x"), "untouched").unwrap();
+    start(&world, "linked", &["-v", &format!("{}:/h", hosts.display())], "ln -s /h /app");
+    for running in [true, false] {
+        let done = world.strake(["cp", dir.join("x").to_str().unwrap(), "linked:/app/x"]).run();
+        assert_ne!(done.code, 0, "{running}: {done}");
+        let file = fs::metadata(hosts.join("x")).unwrap();
+        assert_eq!((fs::read_to_string(hosts.join("x")).unwrap().as_str(), file.uid()), ("untouched", 0), "{running}");
+        world.strake(["stop", "-t", "0", "linked"]).ok();
+    }
     let out = world.path("out");
     world.strake(["cp", "-a", "one:/own", out.to_str().unwrap()]).ok();
     let out = fs::metadata(out).unwrap();
@@ -140,6 +152,14 @@ fn such_a_container_has_all_else_that_others_have() {
     let flags = ["--read-only", "--tmpfs", "/t", "--network", "none", "--sysctl", "net.ipv4.ip_forward=1", "--ulimit", "nofile=123:456"];
     let script = "touch /x; touch /t/x && ls /t; cat /proc/sys/net/ipv4/ip_forward; ulimit -n; ulimit -Hn; stat -c %u /dev/shm /dev/pts";
     assert_eq!(inside(&world, &flags, script).stdout, "x\n1\n123\n456\n0\n0\n");
+    // Its streams can be opened by name, by whoever it runs as.
+    for user in ["0", "1000"] {
+        let script = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin";
+        let args = ["run", "--rm", "-i", "--userns", "auto", "--user", user, "localhost/busybox", "sh", "-c", script];
+        let done = world.strake(args).stdin("in").ok();
+        assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("out\nin", "err\n"), "{user}");
+        assert_eq!(world.strake(["exec", "--user", user, "web", "sh", "-c", "echo out > /dev/stdout"]).ok().stdout, "out\n", "{user}");
+    }
     // Settings make it what containers have, and a flag an exception.
     let settings = world.path("settings.toml");
     fs::write(&settings, "[containers]\nuserns = \"auto\"\n").unwrap();

@@ -155,8 +155,6 @@ pub(super) struct Unpacker<'a> {
     /// Whether links below the base lead on, inside of the root.
     pub(super) links: Links,
     pub(super) owners: Owners,
-    /// What is added to the IDs of owners.
-    pub(super) first: u32,
 }
 
 impl Unpacker<'_> {
@@ -269,9 +267,8 @@ impl Unpacker<'_> {
             Owners::Set(uid, gid) => Some((uid, gid)),
             Owners::Keep => Some((number(header.uid())?, number(header.gid())?)),
         };
-        let id = |id: u32| id.checked_add(self.first).ok_or(io::ErrorKind::InvalidData);
         if let Some((uid, gid)) = owner {
-            rustix::fs::chownat(parent, name, Some(Uid::from_raw(id(uid)?)), Some(Gid::from_raw(id(gid)?)), AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         if kind != EntryType::Symlink {
             // After the owner, whose change clears some of it. By descriptor: the container may put a link there at any time.

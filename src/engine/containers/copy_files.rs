@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::runtime::container::{ContainerRoot, open_root};
+use crate::runtime::container::{ContainerRoot, beside, open_root};
 use crate::sys::{Links, RootDir};
 
 use super::super::{Engine, Error};
@@ -26,8 +26,8 @@ pub struct CopyFiles {
 /// A path below a root, as it was written.
 struct Side<'a> {
     root: &'a RootDir,
-    /// What is added to the IDs of owners there.
-    first: u32,
+    /// The container whose root that is.
+    container: Option<&'a ContainerRoot>,
     /// Without what leads nowhere; relative to the root.
     path: PathBuf,
     /// Whether it ended with a slash, or a slash and a dot: then it is a directory.
@@ -42,11 +42,11 @@ impl<'a> Side<'a> {
         let text = written.as_os_str().to_string_lossy();
         let content = text.ends_with("/.") || text == ".";
         let directory = content || text.ends_with('/');
-        Side { root, first: 0, path: clean(written), directory, content, shown }
+        Side { root, container: None, path: clean(written), directory, content, shown }
     }
 
     fn of_container(root: &'a ContainerRoot, path: &str, name: &str) -> Side<'a> {
-        Side { first: root.first_id(), ..Side::new(root.dir(), Path::new(path), format!("{name}:{path}")) }
+        Side { container: Some(root), ..Side::new(root.dir(), Path::new(path), format!("{name}:{path}")) }
     }
 
     /// Where a link at the end of the path leads, inside of the root; the path itself where there is none.
@@ -73,6 +73,11 @@ impl<'a> Side<'a> {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => Ok(None),
             Err(error) => Err(self.failed("open")(error)),
         }
+    }
+
+    /// What is added to the IDs of owners there.
+    fn first_id(&self) -> u32 {
+        self.container.map_or(0, ContainerRoot::first_id)
     }
 
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -109,13 +114,12 @@ impl Engine {
             return from.refuse("is not there");
         }
         let name = if from.content { Path::new("") } else { from.name().map_or(Path::new(""), Path::new) };
-        pack(from.root, from.first, &from.path, name, follow, out).map(drop).map_err(from.failed("copy"))
+        pack(from.root, from.first_id(), &from.path, name, follow, out).map(drop).map_err(from.failed("copy"))
     }
 
     /// Copies files of this machine to `path` of a container; gives their bytes.
     pub fn copy_to_container(&self, info: &ContainerInfo, from: &Path, path: &str, flags: CopyFiles) -> Result<u64, Error> {
         let root = open_root(&info.dir).map_err(|source| info.failed("copy to", source))?;
-        let _writing = root.write().map_err(Side::of_container(&root, path, &info.record.name).failed("copy to"))?;
         let to = Side::of_container(&root, path, &info.record.name);
         let host = host()?;
         let from = Side::new(&host, &absolute(from)?, from.display().to_string());
@@ -126,13 +130,13 @@ impl Engine {
     /// Puts the files of a tar archive into the directory at `path` of a container.
     pub fn archive_to_container(&self, info: &ContainerInfo, archive: &mut dyn Read, path: &str) -> Result<(), Error> {
         let root = open_root(&info.dir).map_err(|source| info.failed("copy to", source))?;
-        let _writing = root.write().map_err(Side::of_container(&root, path, &info.record.name).failed("copy to"))?;
         let to = Side::of_container(&root, path, &info.record.name);
         if to.kind(true)? != Some(FileType::Directory) {
             return to.refuse("is not a directory");
         }
-        let unpacker = Unpacker { root: to.root, base: &to.path, links: Links::Follow, owners: Owners::Keep, first: to.first };
-        unpacker.unpack(archive).map_err(to.failed("copy to"))
+        let unpacker = Unpacker { root: to.root, base: &to.path, links: Links::Follow, owners: Owners::Keep };
+        let unpacked = root.act(|| unpacker.unpack(archive), || ()).and_then(|(unpacked, ())| unpacked);
+        unpacked.map_err(to.failed("copy to"))
     }
 }
 
@@ -174,22 +178,22 @@ fn copy(from: &Side<'_>, to: &Side<'_>, follow: bool, links: Links, owners: Owne
     let (base, name) = target(from, to, is_directory)?;
     let failed = |source| Error::Io { action: "make a pipe for", path: PathBuf::from(&from.shown), source };
     let (reader, writer) = io::pipe().map_err(failed)?;
-    std::thread::scope(|scope| {
-        let packer = scope.spawn(move || {
-            let mut writer = io::BufWriter::new(writer);
-            let packed = pack(from.root, from.first, &from.path, &name, follow, &mut writer);
-            packed.and_then(|bytes| writer.flush().map(|()| bytes))
-        });
-        let unpacker = Unpacker { root: to.root, base: &base, links, owners, first: to.first };
-        let unpacked = unpacker.unpack(io::BufReader::new(reader));
-        let packed = packer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match (packed, unpacked) {
-            // What stopped the reader stops the writer too.
-            (Err(error), _) if error.kind() != io::ErrorKind::BrokenPipe => Err(from.failed("copy")(error)),
-            (_, Err(error)) => Err(to.failed("copy to")(error)),
-            (packed, Ok(())) => packed.map_err(from.failed("copy")),
-        }
-    })
+    let pack = || {
+        let mut writer = io::BufWriter::new(writer);
+        let packed = pack(from.root, from.first_id(), &from.path, &name, follow, &mut writer);
+        packed.and_then(|bytes| writer.flush().map(|()| bytes))
+    };
+    let unpack = || Unpacker { root: to.root, base: &base, links, owners }.unpack(io::BufReader::new(reader));
+    let (unpacked, packed) = match to.container {
+        Some(container) => container.act(unpack, pack).map_err(to.failed("copy to"))?,
+        None => beside(unpack, pack),
+    };
+    match (packed, unpacked) {
+        // What stopped the reader stops the writer too.
+        (Err(error), _) if error.kind() != io::ErrorKind::BrokenPipe => Err(from.failed("copy")(error)),
+        (_, Err(error)) => Err(to.failed("copy to")(error)),
+        (packed, Ok(())) => packed.map_err(from.failed("copy")),
+    }
 }
 
 /// The directory that is copied into, and the name there; an empty one puts what is in a directory straight into it.

@@ -51,7 +51,7 @@ pub use log::{LogOptions, LogRecord, LogStream, logs};
 pub use networking::NameSettings;
 pub use pause::{forget as forget_pause, is_paused, pause, unpause};
 pub use processes::processes_of;
-pub use root::{ContainerRoot, open_root};
+pub use root::{ContainerRoot, beside, open_root};
 pub use spec::{ContainerSpec, HostAddress, LogDriver, LogSettings, MountedVolume, NetworkRequest, RestartPolicy, StdinMode, Written};
 pub use start::{Mode, SUPERVISOR, Started, Starter};
 pub use state::{State, create, load_spec, load_state, save_spec};

@@ -3,20 +3,22 @@
 //! Those of a container that runs are reached through the root of its first process, which rootless its supervisor must open; those of another are mounted for this process alone, while the container's lock
 //! keeps it from being started. Either way all paths are to be resolved by the kernel inside of that root: the container may change its links at any time.
 
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::state::{ContainerDir, RunLock, start_ticks};
 use super::{Error, State, control, load_spec, load_state};
-use crate::runtime::users::write_as;
-use crate::runtime::{self, WritingAs};
+use crate::runtime::users::{act_as_root, foreign_users};
+use crate::runtime::{self, MountSpec};
 use crate::sys::{RootDir, descriptor_path};
 
 /// The root of a container's files.
 #[derive(Debug)]
 pub struct ContainerRoot {
     root: RootDir,
-    /// The host's ID of its root, where its users are not the host's.
-    first: u32,
+    /// Its users, where those are not the host's, with the host's ID of its root.
+    users: Option<(OwnedFd, u32)>,
     /// Keeps a container that does not run from being started.
     _lock: Option<RunLock>,
 }
@@ -29,16 +31,33 @@ impl ContainerRoot {
 
     /// What is to be added to IDs of the container for those that its files have here.
     pub fn first_id(&self) -> u32 {
-        self.first
+        self.users.as_ref().map_or(0, |(_, first)| *first)
     }
 
-    /// Lets this process, which must have one thread, make files there until that is dropped.
+    /// Does `inside` with the rights that the container's root has to its files (in a process of its own, where those are not this process's), and `meanwhile` with this process's.
+    /// It must have one thread.
     ///
     /// # Errors
-    /// This process is not root.
-    pub fn write(&self) -> std::io::Result<Option<WritingAs>> {
-        (self.first != 0).then(|| write_as(self.first)).transpose()
+    /// There can be no such process.
+    pub fn act<T: Send>(
+        &self,
+        inside: impl FnOnce() -> io::Result<()>,
+        meanwhile: impl FnOnce() -> T + Send,
+    ) -> io::Result<(io::Result<()>, T)> {
+        match &self.users {
+            Some((users, _)) => act_as_root(users.as_fd(), inside, meanwhile),
+            None => Ok(beside(inside, meanwhile)),
+        }
     }
+}
+
+/// Does one thing here and the other on a thread of its own.
+pub fn beside<T: Send>(here: impl FnOnce() -> io::Result<()>, there: impl FnOnce() -> T + Send) -> (io::Result<()>, T) {
+    std::thread::scope(|scope| {
+        let there = scope.spawn(there);
+        let here = here();
+        (here, there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Opens the files of the container in `dir`. For one that does not run this process, which must have one thread, gets a mount namespace of its own.
@@ -61,13 +80,20 @@ pub fn open_root(dir: &Path) -> Result<ContainerRoot, Error> {
         if start_ticks(pid) != Some(started) {
             return Err(Error::NotRunning);
         }
-        let map = load_spec(dir)?.users.map(|_| std::fs::read_to_string(format!("/proc/{pid}/uid_map")));
-        let map = map.transpose().map_err(Error::file("read the users of", &path))?;
-        // `0 FIRST COUNT` (user_namespaces(7)).
-        let first = map.and_then(|map| map.split_ascii_whitespace().nth(1)?.parse().ok()).unwrap_or(0);
-        return Ok(ContainerRoot { root, first, _lock: None });
+        let users = load_spec(dir)?.users.map_or(Ok(None), |_| foreign_users(pid)).map_err(Error::file("open the users of", &path))?;
+        return Ok(ContainerRoot { root, users, _lock: None });
     }
     let lock = ContainerDir::new(dir).lock()?;
-    let root = runtime::mount_files(&load_spec(dir)?.sandbox)?;
-    Ok(ContainerRoot { root, first: 0, _lock: Some(lock) })
+    let spec = load_spec(dir)?;
+    let mut sandbox = spec.sandbox;
+    if spec.users.is_some() {
+        // What is the host's its root may not write to either.
+        for mount in &mut sandbox.mounts {
+            if let MountSpec::Bind { read_only, options, .. } = mount {
+                *read_only |= !options.mapped;
+            }
+        }
+    }
+    let root = runtime::mount_files(&sandbox)?;
+    Ok(ContainerRoot { root, users: None, _lock: Some(lock) })
 }
