@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub use crate::image::copy::ManifestFormat;
 pub use crate::image::copy::Wanted;
@@ -178,6 +178,15 @@ impl Engine {
         warnings.dedup();
         warnings.into_iter().for_each(|warning| progress.warn(warning));
         result.map_err(|failure| failure.of("copy", &name))
+    }
+
+    /// This engine, which reaches the registry of one side of a copy as that does: for questions before it.
+    ///
+    /// # Errors
+    /// The file with credentials.
+    pub fn reaching(&self, place: &Place, access: &Access, effort: Effort) -> Result<Engine, Error> {
+        let client = Arc::new(Mutex::new(Some(self.client_for(place, access, effort)?)));
+        Ok(Engine { options: self.options.clone(), store: self.store.clone(), spawner: self.spawner.clone(), client })
     }
 
     /// A client for one side of a copy.

@@ -134,6 +134,10 @@ fn a_copy_reaches_both_registries_with_their_own_credentials() {
         .says(&["401"])
         .omits(&["wrong"]);
     let done = world.strake(["copy", "-q", "--src-creds", good, "--dest-creds", good, "--retry-times", "1", "-j", "2", &name, &copy]).ok();
+    // What is looked at before the copy is looked at with them too.
+    let both = ["--src-creds", good, "--dest-creds", good];
+    world.strake(["copy", "-q", "--all-tags", &from.name("app"), &to.name("every")]).arg_all(&both).ok();
+    world.strake(["copy", "--no-clobber", &name, &to.name("every:1")]).arg_all(&both).ok().says(&["is there already"]);
     let login = |host: &str, file: &str| {
         world.strake(["--authfile", file, "login", "-u", "tester", "--password-stdin", host]).stdin("pass-word").ok();
     };

@@ -211,7 +211,10 @@ pub(in crate::cli) struct DeleteArgs {
 pub(in crate::cli) fn copy(global: &Global, args: CopyArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let pairs = match args.all_tags {
-            true => every_tag(&engine, &args.source, &args.dest).await?,
+            true => {
+                let reader = engine.reaching(&args.source, &args.access.of_source(), args.effort())?;
+                every_tag(&reader, &args.source, &args.dest).await?
+            }
             false => vec![(args.source.clone(), args.dest.clone())],
         };
         for (from, to) in pairs {
@@ -225,7 +228,8 @@ async fn copy_one(engine: &Engine, args: &CopyArgs, from: Place, to: Place) -> R
     if let Place::Registry(name) = &to
         && args.no_clobber
     {
-        match until_interrupted(engine.remote_digest(name)).await {
+        let writer = engine.reaching(&to, &args.access.of_dest(), args.effort())?;
+        match until_interrupted(writer.remote_digest(name)).await {
             Ok(_) => {
                 report::tell(&format!("`{}` is there already", name.familiar()));
                 return Ok(());
@@ -242,7 +246,7 @@ async fn copy_one(engine: &Engine, args: &CopyArgs, from: Place, to: Place) -> R
         referrers: args.referrers,
         from_access: args.access.of_source(),
         to_access: args.access.of_dest(),
-        effort: Effort { attempts: args.retry_times.map(|times| times.saturating_add(1)), jobs: args.jobs.map(usize::from) },
+        effort: args.effort(),
         form: args.form.form(),
     };
     let to_stdout = matches!(&request.to, Place::Archive { path, .. } if path.as_os_str() == "-");
@@ -257,6 +261,12 @@ async fn copy_one(engine: &Engine, args: &CopyArgs, from: Place, to: Place) -> R
         report::result(&digest);
     }
     Ok(())
+}
+
+impl CopyArgs {
+    fn effort(&self) -> Effort {
+        Effort { attempts: self.retry_times.map(|times| times.saturating_add(1)), jobs: self.jobs.map(usize::from) }
+    }
 }
 
 impl AccessArgs {
