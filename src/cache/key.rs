@@ -378,13 +378,16 @@ fn add_mount(components: &mut Components, target: &str, kind: &ExecMountKind, in
                 add_input(components, &format!("mount {target}"), identity);
             }
         }
-        ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, read_only } => {
+        ExecMountKind::Cache { id, sharing, seed, subpath, mode, uid, gid, read_only } => {
             let sharing = match sharing {
                 CacheSharing::Shared => "shared",
                 CacheSharing::Private => "private",
                 CacheSharing::Locked => "locked",
             };
             components.add(name, format!("cache {id} {sharing} {mode:o} {uid}:{gid} {read_only}"));
+            if let Some(path) = subpath {
+                components.add(format!("source {target}"), path.to_string());
+            }
             if let Some((input, source)) = seed {
                 components.add(format!("seed {target}"), source.clone());
                 if let Some(identity) = inputs.get(input - 1) {
@@ -459,6 +462,7 @@ mod tests {
                 id: id.into(),
                 sharing: CacheSharing::Shared,
                 seed: None,
+                subpath: None,
                 mode: 0o755,
                 uid: 0,
                 gid: 0,

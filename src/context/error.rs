@@ -125,6 +125,10 @@ pub enum Error {
     },
 }
 
+/// What to do about a file that was there when the directory was listed.
+pub(crate) const VANISHED: &str =
+    "it went away while the build read it: build again when nothing changes the files, or exclude it in `.dockerignore`";
+
 impl Error {
     /// What the user could do about it, where we know.
     pub fn hint(&self) -> Option<String> {
@@ -136,6 +140,7 @@ impl Error {
                     parent.display()
                 ))
             }
+            Error::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(VANISHED.to_owned()),
             Error::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("make it readable, or exclude it in `.dockerignore`".to_owned())
             }

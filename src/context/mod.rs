@@ -26,6 +26,7 @@ pub use archive::{Archive, Attributes, Owners, StdinInput, sniff_stdin};
 pub use checksum::{
     Change, ChecksumMemo, ChecksumOptions, EntryFacts, FileStamp, Filter, NoMemo, RootEntry, SeenMemo, TreeChecksum, checksum, diff,
 };
+pub(crate) use error::VANISHED;
 pub use error::{BadPattern, Error};
 pub use exclude::Excluding;
 pub use git::{GitError, commit_time};

@@ -207,7 +207,7 @@ impl Sources for BuildSources {
         Box::pin(async move {
             self.fetch(reference, id, progress).await.map_err(|error| {
                 let hint = error.hint();
-                BuildError::Source { what: format!("the layers of `{}`", reference.written()), source: Box::new(error), hint }
+                BuildError::Source { what: format!("the layers of `{}`", reference.written()), step: None, source: Box::new(error), hint }
             })
         })
     }

@@ -53,6 +53,8 @@ pub enum Error {
     Source {
         /// What was wanted.
         what: String,
+        /// The step that reads it, where that is known.
+        step: Option<Box<Step>>,
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
         /// What to do.
@@ -142,8 +144,17 @@ impl Error {
             Error::Files { step, .. } | Error::Sandbox { step, .. } | Error::Context { step, .. } | Error::Refused { step, .. } => {
                 Some(step)
             }
-            Error::Source { .. } | Error::Store(_) | Error::Io { .. } | Error::Cancelled => None,
+            Error::Source { step, .. } => step.as_deref(),
+            Error::Store(_) | Error::Io { .. } | Error::Cancelled => None,
         }
+    }
+
+    /// The same of a download that `reader` needs, whose place in the Dockerfile it has then.
+    pub(super) fn needed_by(mut self, reader: Option<&Step>) -> Error {
+        if let (Error::Source { step: step @ None, .. }, Some(reader)) = (&mut self, reader) {
+            *step = Some(Box::new(reader.clone()));
+        }
+        self
     }
 }
 

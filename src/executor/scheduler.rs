@@ -18,7 +18,7 @@ use crate::cache::key::merge_key;
 use crate::cache::portable::OfferedLayer;
 use crate::cache::{CacheKey, Components, MissReason, Offer, Output, StepSlot};
 use crate::diag::with_causes;
-use crate::graph::{BuildGraph, CopySource, NodeId, Op, RemoteTree, SourceOp};
+use crate::graph::{BuildGraph, CopySource, NodeId, Op, RemoteTree, SourceOp, Step};
 use crate::image::imported::unpack_layer;
 use crate::oci::Digest;
 use crate::progress::{StepOutcome, StepProgress, StepUsage};
@@ -146,9 +146,10 @@ async fn ask_servers(graph: &BuildGraph, environment: &Environment) -> Result<Re
     for id in graph.nodes() {
         match &graph.node(id).op {
             Op::Source(SourceOp::Http { url, checksum, .. }) => files.push(download(graph, environment, id, url, checksum.as_ref())),
-            Op::Source(SourceOp::Remote(tree)) => {
-                trees.push(async move { environment.sources.identify(tree, &environment.cancel).await.map(|key| (id, key)) })
-            }
+            Op::Source(SourceOp::Remote(tree)) => trees.push(async move {
+                let key = environment.sources.identify(tree, &environment.cancel).await;
+                key.map(|key| (id, key)).map_err(|error| error.needed_by(reader(graph, id)))
+            }),
             _ => {}
         }
     }
@@ -158,6 +159,11 @@ async fn ask_servers(graph: &BuildGraph, environment: &Environment) -> Result<Re
         () = environment.cancel.cancelled() => return Err(Error::Cancelled),
     };
     Ok(Remotes { downloads: downloads.into_iter().collect(), trees: trees.into_iter().collect() })
+}
+
+/// The first step that reads what `id` is, with its place in the Dockerfile.
+fn reader(graph: &BuildGraph, id: NodeId) -> Option<&Step> {
+    graph.nodes().filter(|node| graph.inputs(*node).contains(&id)).map(|node| &graph.node(node).step).find(|step| step.source.is_some())
 }
 
 /// Fetches what `ADD` reads from a web server.
@@ -174,13 +180,13 @@ async fn download(
         Ok(download) => download,
         Err(error) => {
             progress.finish(StepOutcome::Failed);
-            return Err(error);
+            return Err(error.needed_by(reader(graph, id)));
         }
     };
     if let Some(expected) = checksum.filter(|expected| **expected != download.digest) {
         progress.finish(StepOutcome::Failed);
         return Err(Error::Refused {
-            step: Box::new(step.clone()),
+            step: Box::new(reader(graph, id).unwrap_or(step).clone()),
             reason: format!("the content hashes to {}, not to {expected}", download.digest),
             hint: Some("the file has changed on the server; check it, and correct --checksum".into()),
         });
@@ -434,7 +440,8 @@ impl NodeWork {
     /// Fetches files from elsewhere, unless another build has done so by now.
     async fn fetch(&self, tree: &RemoteTree) -> Result<Finished, Error> {
         let progress = self.environment.progress.start(self.graph.node(self.id).step.text.clone(), None);
-        match self.environment.sources.fetch(tree, &self.environment.cancel).await {
+        let fetched = self.environment.sources.fetch(tree, &self.environment.cancel).await;
+        match fetched.map_err(|error| error.needed_by(reader(&self.graph, self.id))) {
             Ok(output) => {
                 progress.finish(StepOutcome::Done);
                 Ok(Finished::Done { output, cached: true, components: None })
@@ -737,8 +744,8 @@ impl NodeWork {
         let base = self.inputs[0].as_ref().map_or(&empty, |output| &output.snapshots);
         match &node.op {
             Op::Exec(op) => {
-                let inputs: Vec<Vec<_>> =
-                    self.inputs.iter().map(|input| input.as_ref().map_or_else(Vec::new, |output| output.snapshots.clone())).collect();
+                let nothing = || Output { key: crate::cache::key::scratch_key(), snapshots: Vec::new() };
+                let inputs: Vec<Output> = self.inputs.iter().map(|input| input.clone().unwrap_or_else(nothing)).collect();
                 ops::exec::run(&self.environment, &node.step, op, base, &inputs, progress)
             }
             Op::Copy(op) => {

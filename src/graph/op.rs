@@ -272,6 +272,8 @@ pub enum ExecMountKind {
         sharing: CacheSharing,
         /// The input that a new one is filled from, and the path in it.
         seed: Option<(usize, String)>,
+        /// The directory of it that is mounted alone.
+        subpath: Option<RootPath>,
         /// Mode of a new one.
         mode: u32,
         /// Owner of a new one.

@@ -467,7 +467,8 @@ fn failures_that_pass_are_tried_again_and_a_cut_transfer_goes_on() {
         match (count.fetch_add(1, Ordering::SeqCst), start) {
             (0, _) => Reply::new(503, "").with("Retry-After", "0"),
             (_, Some(start)) if request.header("if-range") == "\"v\"" => {
-                Reply::new(206, &whole[start..]).with("Content-Range", &format!("bytes {start}-{}/{}", whole.len() - 1, whole.len()))
+                let range = format!("bytes {start}-{}/{}", whole.len() - 1, whole.len());
+                Reply::new(206, &whole[start..]).with("Content-Range", &range).with("ETag", "\"v\"")
             }
             _ => Reply { cut: Some(2_500_000), ..Reply::new(200, whole.clone()).with("ETag", "\"v\"") },
         }
@@ -479,11 +480,36 @@ fn failures_that_pass_are_tried_again_and_a_cut_transfer_goes_on() {
     assert!(!asked[2].header("range").is_empty());
     // What does not pass is not tried again, and a server that is not there is given up soon.
     let web = Web::start(|_| Reply::new(404, ""));
-    world.build(&format!("FROM scratch\nADD {} /f\n", web.url("/f")), &[]).fails().says(&["404"]);
+    let failed = world.build(&format!("FROM scratch\nADD {} /f\n", web.url("/f")), &[]).fails();
+    failed.says(&["404", "Dockerfile:2", "^^^"]);
     assert_eq!(web.take().len(), 1);
     let started = Instant::now();
     world.build("FROM scratch\nADD http://127.0.0.1:1/f /f\n", &[]).fails().says(&["127.0.0.1:1/f"]);
     assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn pieces_of_two_versions_of_a_file_are_not_put_together() {
+    let Some(world) = world() else { return };
+    // The server ignores If-Range, and has another version from the second request on.
+    for tags in [["\"one\"", "\"two\"", "\"two\""], ["\"one\"", "", ""]] {
+        let count = AtomicUsize::new(0);
+        let web = Web::start(move |request| {
+            let start = request.header("range").strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')?.parse::<usize>().ok());
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            let body = vec![if number == 0 { b'1' } else { b'2' }; 3_000_000];
+            let reply = match start {
+                Some(start) => {
+                    Reply::new(206, &body[start..]).with("Content-Range", &format!("bytes {start}-{}/{}", body.len() - 1, body.len()))
+                }
+                None => Reply { cut: (number == 0).then_some(2_500_000), ..Reply::new(200, body) },
+            };
+            if tags[number.min(2)].is_empty() { reply } else { reply.with("ETag", tags[number.min(2)]) }
+        });
+        let image = world.image(&format!("FROM scratch\nADD {} /f\n", web.url("/f")), &[]);
+        assert!(image.tree()["f"].content == vec![b'2'; 3_000_000], "{tags:?}");
+        assert_eq!(web.take().len(), 3, "{tags:?}");
+    }
 }
 
 #[test]

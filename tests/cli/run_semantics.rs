@@ -135,6 +135,65 @@ fn cache_mounts_are_seeded_once_have_their_owner_and_are_empty_without_the_cache
 }
 
 #[test]
+fn cache_mounts_of_one_name_are_apart_where_they_begin_as_something_else() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox AS s\nRUN mkdir -p /a /b && touch /a/from-a /b/from-b && chmod 711 /b\n\
+        FROM localhost/busybox\n\
+        RUN --mount=type=cache,id=x,target=/c touch /c/plain\n\
+        USER 1000:1001\n\
+        RUN --mount=type=cache,id=x,target=/c,uid=1000,gid=1001 touch /c/mine && echo owned $(stat -c '%a %u:%g' /c) $(ls /c)\n\
+        USER root\n\
+        RUN --mount=type=cache,id=x,target=/c,mode=0700 touch /c/closed && echo closed $(stat -c '%a %u:%g' /c) $(ls /c)\n\
+        RUN --mount=type=cache,id=x,target=/c,from=s,source=/a touch /c/one && echo seeded $(ls /c)\n\
+        RUN --mount=type=cache,id=x,target=/c,from=s,source=/b touch /c/two && echo other $(stat -c %a /c) $(ls /c)\n\
+        RUN --mount=type=cache,id=x,target=/c --mount=type=cache,id=x,target=/d,mode=0700 --mount=type=cache,id=x,target=/e echo both $(ls /c /d /e)\n";
+    world.build(text, &[]).ok().says(&[
+        "owned 755 1000:1001 mine\n",
+        "closed 700 0:0 closed\n",
+        "seeded from-a one\n",
+        "other 711 from-b two\n",
+        "both /c: plain /d: closed /e: plain\n",
+    ]);
+    // What is the same is found again by later builds, and all of them are listed and pruned.
+    world
+        .build(&text.replace("echo", "printf '%s ' later; echo"), &[])
+        .ok()
+        .says(&["later owned 755 1000:1001 mine\n", "later seeded from-a one\n"]);
+    let listed = world.strake(["builder", "du", "--filter", "type=exec.cachemount"]).ok();
+    assert_eq!(listed.stdout.lines().filter(|line| line.contains('*')).count(), 5, "{}", listed.stdout);
+    world.strake(["builder", "prune", "-f", "--filter", "type=exec.cachemount"]).ok();
+    let listed = world.strake(["builder", "du", "--filter", "type=exec.cachemount"]).ok();
+    assert_eq!(listed.stdout.lines().filter(|line| line.contains('*')).count(), 0, "{}", listed.stdout);
+}
+
+#[test]
+fn the_name_of_a_heredoc_stays_in_its_destination_and_owners_need_a_file_system() {
+    let Some(world) = world() else { return };
+    let image = world.image("FROM scratch\nCOPY <<../../evil /x/y/z/\nwhat\n../../evil\n", &[]);
+    let tree = image.tree();
+    assert_eq!(tree["x/y/z/evil"].content, b"what\n");
+    assert!(!tree.contains_key("x/evil") && !tree.contains_key("evil"));
+    world.write("f", "");
+    world.build("FROM scratch\nCOPY --chown=joe f /\n", &[]).fails().says(&["`joe`", "Dockerfile:2", "hint:", "1000:1000"]);
+    world.build("FROM scratch\nCOPY --chown=root:0 f /\n", &[]).ok();
+    world.build("FROM localhost/busybox\nRUN --mount=type=tmpfs,target=/proc/x true\n", &[]).fails().says(&["/proc/x", "Dockerfile:2"]);
+}
+
+#[test]
+fn the_source_of_a_cache_mount_is_a_directory_of_it() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\n\
+        RUN --mount=type=cache,id=y,target=/c mkdir -p /c/in/deep && touch /c/in/deep/file && ln -s /etc /c/out\n\
+        RUN --mount=type=cache,id=y,target=/d,source=in/deep echo below $(ls /d) && touch /d/more\n\
+        RUN --mount=type=cache,id=y,target=/c echo whole $(ls /c/in/deep)\n";
+    world.build(text, &[]).ok().says(&["below file\n", "whole file more\n"]);
+    for missing in ["/sub", "out"] {
+        let text = format!("FROM localhost/busybox\nRUN --mount=type=cache,id=y,target=/d,source={missing} true\n");
+        world.build(&text, &[]).fails().says(&["the cache has no directory", "Dockerfile:2", "hint:"]);
+    }
+}
+
+#[test]
 fn the_source_of_a_mount_is_found_through_links_of_the_context() {
     let Some(world) = world() else { return };
     world.write("real/dir/file", "inside").write("real/other", "other").write("named/to/x", "named");

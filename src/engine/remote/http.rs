@@ -244,10 +244,15 @@ impl Transfer {
         self.etag.as_deref().filter(|tag| !tag.starts_with("W/")).or(self.modified.as_deref()).filter(|_| self.offset > 0)
     }
 
-    /// Whether a partial answer begins where this ends.
+    /// Whether a partial answer begins where this ends, and is of the same version of the file (RFC 9110, section 15.3.7.3): some servers ignore `If-Range`.
     fn goes_on(&self, response: &Response) -> bool {
+        let same = match self.etag.as_ref().filter(|tag| !tag.starts_with("W/")) {
+            Some(tag) => header(response, &ETAG).as_ref() == Some(tag),
+            // Whoever minds `If-Range` need not repeat the date.
+            None => header(response, &LAST_MODIFIED).is_none_or(|date| Some(date) == self.modified),
+        };
         let start = header(response, &CONTENT_RANGE).and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
-        self.validator().is_some() && start == Some(self.offset)
+        self.validator().is_some() && same && start == Some(self.offset)
     }
 
     async fn receive(&mut self, mut response: Response, idle: Duration, progress: &StepProgress) -> Result<Answer, HttpError> {

@@ -96,12 +96,12 @@ impl Remotes {
     pub(super) async fn download(&self, url: &str, checksum: Option<&Digest>, progress: &StepProgress) -> Result<Download, BuildError> {
         let client = (self.client)().map_err(|error| {
             let hint = error.hint();
-            BuildError::Source { what: format!("`{}`", SafeUrl::new(url)), source: Box::new(error), hint }
+            BuildError::Source { what: format!("`{}`", SafeUrl::new(url)), step: None, source: Box::new(error), hint }
         })?;
         let web = Web { store: &self.store, lease: self.lease.as_ref(), client, secrets: &self.secrets };
         web.download(url, checksum, progress).await.map_err(|error| {
             let hint = error.hint();
-            BuildError::Source { what: format!("`{}`", SafeUrl::new(url)), source: Box::new(error), hint }
+            BuildError::Source { what: format!("`{}`", SafeUrl::new(url)), step: None, source: Box::new(error), hint }
         })
     }
 
@@ -189,7 +189,7 @@ fn failed(what: String, error: GitError) -> BuildError {
         GitError::Cancelled => BuildError::Cancelled,
         error => {
             let hint = error.hint();
-            BuildError::Source { what, source: Box::new(error), hint }
+            BuildError::Source { what, step: None, source: Box::new(error), hint }
         }
     }
 }
@@ -210,7 +210,7 @@ fn unpack(store: &Store, what: &str, file: &Download) -> Result<SnapshotId, Buil
     let request = ops::CopyRequest { unpack: ops::Unpack::Always, max_unpacked, ..ops::CopyRequest::fill(source) };
     let failed = |error: ops::Error| {
         let hint = error.hint();
-        BuildError::Source { what: format!("`{what}`"), source: Box::new(error), hint }
+        BuildError::Source { what: format!("`{what}`"), step: None, source: Box::new(error), hint }
     };
     let copied = ops::copy(&below, &snapshot.fs_path(), &request).map_err(failed)?;
     let meta = SnapshotMeta { diff_id: None, size: copied.bytes, description: format!("files of {what}") };

@@ -24,6 +24,8 @@ use crate::sys::tree::{Kind, Metadata, Tree};
 
 /// How large an extended header may be: paths and attributes have kernel limits far below.
 pub(super) const MAX_HEADER: u64 = 1024 * 1024;
+/// The times that Docker gives what it unpacks, in seconds (those that fit into 64 bits of nanoseconds); others become 0.
+const TIMES: std::ops::RangeInclusive<i64> = 0..=i64::MAX / 1_000_000_000;
 /// How many links one name may lead through, as in the kernel.
 const MAX_LINKS: usize = 40;
 
@@ -77,7 +79,8 @@ pub(super) fn implied(request: &CopyRequest) -> Attributes {
 pub(super) fn attributes(member: &Member, chown: Option<Owner>) -> Attributes {
     let owner = chown.unwrap_or(Owner { uid: member.uid, gid: member.gid });
     let xattrs = member.xattrs.iter().map(|(name, value)| (OsString::from_vec(name.clone()), value.clone())).collect();
-    Attributes { mode: member.mode & 0o7777, uid: owner.uid, gid: owner.gid, mtime: Mtime::At(member.mtime), xattrs }
+    let mtime = Mtime::At(if TIMES.contains(&member.mtime.0) { member.mtime } else { (0, 0) });
+    Attributes { mode: member.mode & 0o7777, uid: owner.uid, gid: owner.gid, mtime, xattrs }
 }
 
 struct Unpacker<'a, 'env> {
@@ -97,7 +100,7 @@ struct Unpacker<'a, 'env> {
 impl Unpacker<'_, '_> {
     /// Makes one entry. Returns the number of bytes that were written.
     fn member(&mut self, member: &Member, archive: &mut TarReader<impl std::io::Read>, before: u64) -> Result<u64, Error> {
-        let path = entry_path(member, &member.name)?;
+        let path = entry_path(&member.name);
         // The destination itself keeps its attributes.
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(0) };
         let directory = self.parent(member, &above)?;
@@ -147,7 +150,7 @@ impl Unpacker<'_, '_> {
     fn hard_link(&mut self, member: &Member, directory: &Arc<UpperDir>, name: &OsStr, attributes: &Attributes) -> Result<(), Error> {
         let link = || OsString::from_vec(member.link.clone());
         let bad = |reason| Error::BadEntry { entry: String::from_utf8_lossy(&member.name).into_owned(), reason };
-        let target = entry_path(member, &member.link)?;
+        let target = entry_path(&member.link);
         let (Some(above), Some(last)) = (target.parent(), target.file_name()) else { return Err(bad(BadEntry::LinkToDirectory(link()))) };
         let holder = self.resolve(member, &above, Missing::Refuse)?.ok_or_else(|| bad(BadEntry::LinkTarget(link())))?;
         let metadata = self.upper.entry(&holder, last)?.ok_or_else(|| bad(BadEntry::LinkTarget(link())))?;
@@ -275,20 +278,9 @@ enum Missing {
     Refuse,
 }
 
-/// The path of a name in an archive, below the destination.
-pub(super) fn entry_path(member: &Member, name: &[u8]) -> Result<RootPath, Error> {
-    let mut depth = 0_usize;
-    for part in name.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." if depth == 0 => {
-                return Err(Error::BadEntry { entry: String::from_utf8_lossy(&member.name).into_owned(), reason: BadEntry::Escapes });
-            }
-            b".." => depth -= 1,
-            _ => depth += 1,
-        }
-    }
-    Ok(RootPath::new(OsStr::from_bytes(name)))
+/// The path of a name in an archive, below the destination: above that there is nothing to climb to.
+pub(super) fn entry_path(name: &[u8]) -> RootPath {
+    RootPath::new(OsStr::from_bytes(name))
 }
 
 fn node_kind(kind: MemberKind) -> Kind {

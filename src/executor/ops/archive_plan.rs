@@ -81,7 +81,7 @@ impl Plan {
         let (mut entries, mut members, mut bytes, mut extras) = (Vec::new(), 0, 0, 0);
         while let Some(member) = reader.next().ok()? {
             members += 1;
-            let path = entry_path(&member, &member.name).ok()?;
+            let path = entry_path(&member.name);
             if path.is_root() {
                 continue;
             }

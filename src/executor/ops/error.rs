@@ -146,9 +146,6 @@ pub enum BadEntry {
     /// More links than the kernel would follow.
     #[error("too many symbolic links on the way")]
     TooManyLinks,
-    /// A name that leads out of the destination.
-    #[error("its name leads out of the destination")]
-    Escapes,
 }
 
 impl Error {
@@ -161,6 +158,7 @@ impl Error {
             }
             Error::UnknownUser { .. } | Error::UnknownGroup { .. } => Some("use a number, or create it in an earlier RUN".to_owned()),
             Error::NotADirectory { .. } => Some("remove it in an earlier RUN, or choose another destination".to_owned()),
+            Error::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(crate::context::VANISHED.to_owned()),
             Error::Select(source) => source.hint(),
             Error::ReadArchive { source, .. } => source.hint(),
             _ => None,

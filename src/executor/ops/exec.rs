@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
+
+use crate::cache::{CacheKey, Output};
 use crate::executor::roots::CopiedTree;
 use crate::executor::ssh::AgentSocket;
 use crate::executor::{Environment, Error, StepFailure, StepSettings};
@@ -23,6 +26,7 @@ use crate::runtime::{
 use crate::store::view::MergedView;
 use crate::store::{ActiveSnapshot, CacheMount, MountSharing, SnapshotId};
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
+use crate::sys::{Links, RootDir};
 
 use super::dates::limit_times;
 use super::failed::FailedStep;
@@ -45,7 +49,7 @@ pub fn run(
     step: &Step,
     op: &ExecOp,
     base: &[SnapshotId],
-    inputs: &[Vec<SnapshotId>],
+    inputs: &[Output],
     progress: &StepProgress,
 ) -> Result<SnapshotId, Error> {
     let failed = |source| Error::Files { step: Box::new(step.clone()), source, hint: None };
@@ -190,8 +194,8 @@ fn apply(settings: &StepSettings, spec: &mut SandboxSpec) {
 /// What lives as long as the command: locks and files, and the variables that secrets set.
 #[derive(Default)]
 struct Held {
-    /// By name: a step that mounts one twice holds it once, or it would wait for itself.
-    cache_mounts: Vec<(String, CacheMount)>,
+    /// By key: a step that mounts one twice holds it once, or it would wait for itself.
+    cache_mounts: Vec<([u8; 32], CacheMount)>,
     snapshots: Vec<ActiveSnapshot>,
     copies: Vec<Arc<CopiedTree>>,
     agents: Vec<AgentSocket>,
@@ -201,6 +205,10 @@ struct Held {
 }
 
 impl Held {
+    fn cache_mount(&self, key: &[u8; 32]) -> Option<&CacheMount> {
+        self.cache_mounts.iter().find(|(known, _)| known == key).map(|(_, mount)| mount)
+    }
+
     /// Takes the names of secrets away. Mounted, a file stays for as long as the mount; without a name it is gone with that, whatever ends this process or machine.
     fn unname_secrets(&self) {
         for path in &self.secrets {
@@ -287,7 +295,7 @@ fn plan_mounts(
     environment: &Environment,
     step: &Step,
     op: &ExecOp,
-    inputs: &[Vec<SnapshotId>],
+    inputs: &[Output],
     network: &crate::executor::StepNetwork,
     scratch: &Scratch,
     held: &mut Held,
@@ -348,10 +356,13 @@ fn plan_mounts(
                 mounts.push(bind_file(socket.path().to_owned(), &target.to_string()));
                 held.agents.push(socket);
             }
-            ExecMountKind::Cache { id, read_only, .. } => {
-                let Some((_, cache)) = held.cache_mounts.iter().find(|(name, _)| name == id) else { continue };
+            ExecMountKind::Cache { subpath, read_only, .. } => {
+                let Some(cache) = cache_mount_key(&mount.kind, inputs).and_then(|key| held.cache_mount(&key)) else { continue };
                 mounts.push(MountSpec::Bind {
-                    source: BindSource::Path(cache.path()),
+                    source: match subpath {
+                        None => BindSource::Path(cache.path()),
+                        Some(path) => below_cache(step, cache, path)?,
+                    },
                     target,
                     is_file: false,
                     read_only: *read_only,
@@ -361,29 +372,53 @@ fn plan_mounts(
                 });
             }
             ExecMountKind::Bind { input, source, writable } => {
-                mounts.push(bind_input(environment, step, &inputs[*input], source, *writable, target, held)?);
+                mounts.push(bind_input(environment, step, &inputs[*input].snapshots, source, *writable, target, held)?);
             }
         }
     }
     Ok(mounts)
 }
 
-/// Takes the cache mounts of a step, in the order of their names: two steps that want the same two cannot wait for each other.
-fn take_cache_mounts(
-    environment: &Environment,
-    step: &Step,
-    op: &ExecOp,
-    inputs: &[Vec<SnapshotId>],
-    held: &mut Held,
-) -> Result<(), Error> {
-    let mut wanted: Vec<_> = op.mounts.iter().map(|mount| &mount.kind).collect();
-    wanted.sort_by_key(|kind| match kind {
-        ExecMountKind::Cache { id, .. } => Some(id),
-        _ => None,
-    });
-    for kind in wanted {
-        let ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, read_only: _ } = kind else { continue };
-        if held.cache_mounts.iter().any(|(name, _)| name == id) {
+/// A directory that a cache has, where only that is mounted.
+fn below_cache(step: &Step, cache: &CacheMount, path: &RootPath) -> Result<BindSource, Error> {
+    let directory = cache.path();
+    let found = RootDir::open(&directory)
+        .and_then(|root| root.open_at(path.relative(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), Links::Follow));
+    match found {
+        Ok(_) => Ok(BindSource::Below { directory, path: path.clone() }),
+        Err(_) => {
+            let reason = format!("the cache has no directory `{path}`");
+            Err(refused(
+                step,
+                reason,
+                "without `from=` a cache begins empty; leave `source=` out, or make the directory in an earlier step",
+            ))
+        }
+    }
+}
+
+/// What tells the directories of cache mounts apart: the name, and what a new one starts with. So who asks for another owner, mode or seed has one that is so.
+fn cache_mount_key(kind: &ExecMountKind, inputs: &[Output]) -> Option<[u8; 32]> {
+    let ExecMountKind::Cache { id, seed, mode, uid, gid, .. } = kind else { return None };
+    if seed.is_none() && (*mode, *uid, *gid) == NOTHING_ASKED {
+        return Some(*blake3::hash(id.as_bytes()).as_bytes());
+    }
+    let seed: Option<(&CacheKey, &str)> = seed.as_ref().map(|(input, source)| (&inputs[*input].key, source.as_str()));
+    let mut hasher = blake3::Hasher::new_derive_key("strake cache mount with a start of its own");
+    hasher.update(format!("{} {id} {mode:o} {uid} {gid}", id.len()).as_bytes());
+    if let Some((key, source)) = seed {
+        hasher.update(&key.0).update(RootPath::new(source).relative().as_os_str().as_encoded_bytes());
+    }
+    Some(*hasher.finalize().as_bytes())
+}
+
+/// Takes the cache mounts of a step, in the order of their keys: two steps that want the same two cannot wait for each other.
+fn take_cache_mounts(environment: &Environment, step: &Step, op: &ExecOp, inputs: &[Output], held: &mut Held) -> Result<(), Error> {
+    let mut wanted: Vec<_> = op.mounts.iter().filter_map(|mount| Some((cache_mount_key(&mount.kind, inputs)?, &mount.kind))).collect();
+    wanted.sort_by_key(|(key, _)| *key);
+    for (key, kind) in wanted {
+        let ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, .. } = kind else { continue };
+        if held.cache_mount(&key).is_some() {
             continue;
         }
         let sharing = match sharing {
@@ -393,13 +428,12 @@ fn take_cache_mounts(
             CacheSharing::Private => MountSharing::Private,
             CacheSharing::Locked => MountSharing::Locked,
         };
-        let key = *blake3::hash(id.as_bytes()).as_bytes();
         let mut cache = cache_mount(environment, step, &key, id, sharing)?;
         if cache.is_new() {
             fill_cache_mount(environment, step, &cache.path(), seed.as_ref(), inputs, (*mode, *uid, *gid))?;
             cache.seeded()?;
         }
-        held.cache_mounts.push((id.clone(), cache));
+        held.cache_mounts.push((key, cache));
     }
     Ok(())
 }
@@ -470,12 +504,12 @@ fn fill_cache_mount(
     step: &Step,
     path: &Path,
     seed: Option<&(usize, String)>,
-    inputs: &[Vec<SnapshotId>],
+    inputs: &[Output],
     (mut mode, mut uid, mut gid): (u32, u32, u32),
 ) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
     if let Some((input, source)) = seed {
-        let tree = view(&environment.store, &inputs[*input])?;
+        let tree = view(&environment.store, &inputs[*input].snapshots)?;
         let (found, _) = find(&tree, source, step)?;
         let failed = |source| Error::Io { action: "read the metadata of the mount's source for", path: path.to_owned(), source };
         if let Some(own) =

@@ -7,6 +7,7 @@ use crate::context::{IgnoreRules, LocalContext};
 use crate::executor::{Download, Environment, Error as BuildError};
 use crate::graph::{CopyOp, CopySource as OpSource, FileMode, MkdirOp, Op, SourceOp, Step, Unpack as OpUnpack};
 use crate::image::layer::{LayerOptions, LayerWritten};
+use crate::path::RootPath;
 use crate::store::view::MergedView;
 use crate::store::{SnapshotId, SnapshotMeta, Store};
 use crate::sys::tree::Tree;
@@ -54,7 +55,7 @@ pub fn copy_step(
     // Directories of the base into which something came have the time of now; what was unpacked has its own.
     let latest = environment.times.latest().or(made.filter(|_| op.unpack == OpUnpack::Never));
     let view = view(&environment.store, base)?;
-    let owner = op.chown.as_ref().map(|spec| owner_of(environment, step, &view, spec)).transpose()?;
+    let owner = op.chown.as_ref().map(|spec| chown_of(environment, step, (base, &view), spec)).transpose()?;
     let request = CopyRequest {
         sources: op.sources.iter().filter_map(|source| copy_source(source, trees, download, made)).collect(),
         destination: op.destination.clone(),
@@ -103,6 +104,17 @@ pub fn copy_step(
     Ok(id)
 }
 
+/// The owner of `--chown`. Where there is no file system to look at (`FROM scratch`), a name is an error, as in BuildKit.
+fn chown_of(environment: &Environment, step: &Step, (base, view): (&[SnapshotId], &MergedView), spec: &str) -> Result<Owner, BuildError> {
+    let nobody = base.is_empty() && lookup_owner(view, spec).is_ok_and(|resolved| resolved.warning.is_some());
+    if nobody {
+        let reason = format!("`{spec}` cannot be looked up: the stage is empty so far, and has no users");
+        let hint = Some("give numbers, such as --chown=1000:1000".to_owned());
+        return Err(BuildError::Refused { step: Box::new(step.clone()), reason, hint });
+    }
+    owner_of(environment, step, view, spec)
+}
+
 /// Looks up an owner, and warns about names that nobody has.
 fn owner_of(environment: &Environment, step: &Step, view: &MergedView, spec: &str) -> Result<Owner, BuildError> {
     let failed = |source| BuildError::Files { step: Box::new(step.clone()), source, hint: None };
@@ -122,7 +134,9 @@ fn copy_source(
     match source {
         OpSource::Path { input, pattern } => Some(CopySource::Tree { tree: trees.get(input)?.clone(), pattern: pattern.clone() }),
         OpSource::Inline { name, content } => {
-            Some(CopySource::File { name: name.clone(), content: content.clone().into_bytes(), mode: 0o644 })
+            // `../` in a name climbs within a file system of its own, and so never out of the destination.
+            let name = RootPath::new(name).relative().to_string_lossy().into_owned();
+            Some(CopySource::File { name, content: content.clone().into_bytes(), mode: 0o644 })
         }
         OpSource::Download { input } => {
             let (download, op) = download(*input)?;

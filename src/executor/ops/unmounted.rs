@@ -38,7 +38,10 @@ pub(super) fn check(environment: &Environment, step: &Step, op: &ExecOp) -> Resu
     let mut caches = HashSet::new();
     for mount in &op.mounts {
         match &mount.kind {
-            ExecMountKind::Cache { id, .. } if !caches.insert(id) => {
+            ExecMountKind::Cache { id, subpath: Some(path), .. } => {
+                return refused(format!("the directory `{path}` of the cache `{id}` alone"));
+            }
+            ExecMountKind::Cache { id, seed, mode, uid, gid, .. } if !caches.insert((id, seed, (mode, uid, gid))) => {
                 return refused(format!("the cache `{id}` in a second place, `{}`,", mount.target));
             }
             ExecMountKind::Tmpfs { size: Some(_) } => {

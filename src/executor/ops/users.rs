@@ -154,7 +154,7 @@ fn unknown_user(passwd: &str, name: &str) -> Error {
 
 fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
     passwd.lines().filter_map(|line| {
-        let mut fields = line.split(':');
+        let mut fields = line.trim().split(':');
         let (name, _password) = (fields.next()?, fields.next()?);
         let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
         let home = fields.nth(1).unwrap_or_default();
@@ -164,7 +164,7 @@ fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
 
 fn groups(file: &str) -> impl Iterator<Item = Group<'_>> {
     file.lines().filter_map(|line| {
-        let mut fields = line.split(':');
+        let mut fields = line.trim().split(':');
         let (name, _password, gid) = (fields.next()?, fields.next()?, fields.next()?.parse().ok()?);
         Some(Group { name, gid, members: fields.next().unwrap_or_default() })
     })

@@ -18,6 +18,15 @@ fn with_root_file_system<T>(passwd: &str, group: &str, look: impl FnOnce(&Merged
 }
 
 #[test]
+fn blanks_around_lines_of_users_and_groups_do_not_count() {
+    with_root_file_system("  sp:x:50:51::/:\n\t last:x:60:61::/h \n", "\tstaff:x:70:sp \n", |tree| {
+        assert_eq!(lookup_owner(tree, "sp:staff").unwrap().owner, Owner { uid: 50, gid: 70 });
+        assert_eq!(lookup_owner(tree, "last").unwrap().owner, Owner { uid: 60, gid: 61 });
+        assert_eq!(lookup_user(tree, "sp").unwrap().additional_gids, [51, 70]);
+    });
+}
+
+#[test]
 fn users_are_resolved_as_the_reference_says() {
     let user = |uid, gid, additional_gids: &[u32], home: Option<&str>| ProcessUser {
         uid,

@@ -156,6 +156,10 @@ impl Lowering<'_, '_> {
             self.error_at(word.span, "a mount cannot have the target `/`".to_owned(), None);
             return None;
         }
+        if let Some(target) = target.as_ref().filter(|target| target.starts_with(&RootPath::new("/proc"))) {
+            self.error_at(word.span, format!("nothing can be mounted on `{target}`: what is in /proc is the kernel's"), None);
+            return None;
+        }
         let span = word.span;
         match mount.kind {
             RunMountKind::Bind { from, source, writable } => {
@@ -165,19 +169,19 @@ impl Lowering<'_, '_> {
                 self.mount_at(span, target, kind)
             }
             RunMountKind::Cache { id, sharing, from, source, mode, uid, gid, read_only } => {
-                let seed = match &from {
-                    None => None,
+                let (seed, subpath) = match &from {
+                    None => (None, source.map(RootPath::new).filter(|path| !path.is_root())),
                     Some(_) => {
                         let source = source.unwrap_or_else(|| "/".into());
                         let node = self.mount_source(from.as_ref(), &source, state, span)?;
-                        Some((input_of(inputs, node), source))
+                        (Some((input_of(inputs, node), source)), None)
                     }
                 };
                 // By default the target as it is written, whatever the working directory.
                 let id = id.or_else(|| mount.target.as_deref().map(clean)).unwrap_or_default();
                 let id = self.args.cache_namespace().map_or(id.clone(), |namespace| format!("{namespace}/{id}"));
                 let (mode, uid, gid) = (mode.unwrap_or(0o755), uid.unwrap_or(0), gid.unwrap_or(0));
-                self.mount_at(span, target, ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, read_only })
+                self.mount_at(span, target, ExecMountKind::Cache { id, sharing, seed, subpath, mode, uid, gid, read_only })
             }
             RunMountKind::Tmpfs { size } => self.mount_at(span, target, ExecMountKind::Tmpfs { size }),
             RunMountKind::Secret { id, env, required, mode, uid, gid } => {

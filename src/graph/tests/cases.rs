@@ -249,8 +249,9 @@ fn described_exec(exec: &ExecOp, show: &[&str]) -> String {
 fn described_mount(kind: &ExecMountKind) -> String {
     match kind {
         ExecMountKind::Bind { input, source, writable } => format!("bind({input} {source}{})", if *writable { " rw" } else { "" }),
-        ExecMountKind::Cache { id, sharing, seed, mode, uid, gid, read_only } => {
+        ExecMountKind::Cache { id, sharing, seed, subpath, mode, uid, gid, read_only } => {
             let seed = seed.as_ref().map_or_else(String::new, |(input, path)| format!(" seed {input} {path}"));
+            let seed = subpath.as_ref().map_or(seed, |path| format!(" only {path}"));
             let read_only = if *read_only { " ro" } else { "" };
             format!("cache({id} {sharing:?} {mode:o} {uid}:{gid}{seed}{read_only})")
         }
