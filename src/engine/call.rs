@@ -20,7 +20,7 @@ use crate::task::CancellationToken;
 use super::build::{BuildRequest, Context, ContextSource, Input, Platforms, keep_git_dir, layouts, named_contexts};
 use super::remote::GIT_AGENT;
 use super::sources::{BuildSources, PullPolicy};
-use super::{Engine, Error};
+use super::{DockerfileSource, Engine, Error};
 
 /// What to say of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Engine {
     /// The Dockerfile cannot be read, or (but for the checks, which report it) has mistakes.
     pub async fn call(&self, request: BuildRequest, call: Call, progress: &Progress) -> Result<CallOutcome, Error> {
         // Files from elsewhere need a store that can be written.
-        let is_remote = matches!(request.context, ContextSource::Remote(_));
+        let is_remote = matches!(request.context, ContextSource::Remote(_)) || matches!(request.dockerfile, DockerfileSource::Url(_));
         let lease = if is_remote { Some(Arc::new(self.store.lease()?)) } else { None };
         let agent = request.steps.ssh.get(GIT_AGENT).cloned();
         let remotes = self.remotes(lease, request.secrets.clone(), agent, progress);

@@ -93,7 +93,7 @@ impl ContextFiles {
             return Err(Error::Usage { message: "a context on standard input cannot be listed".into(), hint: Some(hint) });
         }
         let dockerfile = match dockerfile {
-            DockerfileSource::Stdin => None,
+            DockerfileSource::Stdin | DockerfileSource::Url(_) | DockerfileSource::Read(_) => None,
             other => Some(find_dockerfile(dir, other)),
         };
         let context = LocalContext::open(dir, dockerfile.as_deref())?;

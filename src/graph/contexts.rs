@@ -41,6 +41,13 @@ impl FromStr for ContextName {
     }
 }
 
+impl ContextName {
+    /// The name alone.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl fmt::Display for ContextName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
@@ -97,6 +104,11 @@ impl NamedContexts {
     pub fn called(&self, name: &str) -> Option<String> {
         let wanted: ContextName = name.parse().ok()?;
         self.by_name.keys().find(|known| known.name == wanted.name).map(ToString::to_string)
+    }
+
+    /// The names, in order; one that is given for several platforms, so often.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(ContextName::name)
     }
 
     /// Whether no name is one of a context.

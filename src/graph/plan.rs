@@ -367,6 +367,7 @@ impl<'a> Planner<'a> {
         self.set_platform(&mut config);
         self.warnings.extend(outcome.warnings);
         self.warn_of_args();
+        self.warn_of_contexts();
         let warnings = std::mem::take(&mut self.warnings);
         Ok(Some(Planned::Ready(Box::new(BuildGraph::new(outcome.graph, BuildTarget { node, config }, warnings)))))
     }
@@ -411,6 +412,21 @@ impl<'a> Planner<'a> {
             if names.len() == 1 { "it" } else { "them" }
         );
         self.warnings.push(Diagnostic::warning(file, span, message));
+    }
+
+    /// Tells of named contexts that take no place: a mistyped name has no effect otherwise.
+    fn warn_of_contexts(&mut self) {
+        let epoch = self.request.build_args.get(super::SOURCE_DATE_EPOCH);
+        let file = &self.request.dockerfile.file;
+        let span = self.request.dockerfile.stages[self.target].from.image.span;
+        for name in self.names.unused_contexts().into_iter().filter(|name| epoch.is_none_or(|value| value != name)) {
+            let message = format!("the build context `{name}` was not used: no stage, image or `from` is called so");
+            let warning = Diagnostic::warning(file, span, message);
+            self.warnings.push(match self.names.near_context(name) {
+                Some(near) => warning.with_hint(format!("did you mean `{near}`?")),
+                None => warning,
+            });
+        }
     }
 
     /// What some `ARG` of the file declares, wherever it stands: an argument for another target is no mistake.

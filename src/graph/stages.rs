@@ -3,7 +3,8 @@
 //! Every stage of the file is looked at, also those that the target does not reach, since BuildKit refuses a file whose names make no sense wherever
 //! they stand. What an instruction says beyond its names is of interest in reachable stages only.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::diag::{Diagnostic, Span, Spanned, did_you_mean};
 use crate::oci::{Platform, Reference, ReferenceError};
@@ -60,6 +61,8 @@ pub(super) struct StageNames<'a> {
     contexts: &'a NamedContexts,
     target_platform: &'a Platform,
     by_name: HashMap<&'a str, Vec<usize>>,
+    /// The named contexts that something was looked up in.
+    used: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> StageNames<'a> {
@@ -70,7 +73,7 @@ impl<'a> StageNames<'a> {
                 by_name.entry(&name.name).or_default().push(index);
             }
         }
-        StageNames { dockerfile, contexts, target_platform, by_name }
+        StageNames { dockerfile, contexts, target_platform, by_name, used: RefCell::default() }
     }
 
     /// The stage to build: the last one, or the one that `--target` names (upper and lower case are the same).
@@ -200,12 +203,29 @@ impl<'a> StageNames<'a> {
         Some((near, self.dockerfile.file.line(self.dockerfile.stages[stage].statement.span.start())))
     }
 
+    /// The named contexts that this plan has no use for, and that nothing in the file seems to mean.
+    pub(super) fn unused_contexts(&self) -> Vec<&'a str> {
+        let used = self.used.borrow();
+        let text = self.dockerfile.file.text().to_lowercase();
+        let mut unused: Vec<&str> =
+            self.contexts.names().filter(|name| !used.contains(*name) && !text.contains(&name.to_lowercase())).collect();
+        unused.dedup();
+        unused
+    }
+
+    /// A name that the file has, of a stage or of what one begins with, which is nearly `name`.
+    pub(super) fn near_context(&self, name: &str) -> Option<&'a str> {
+        let images = self.dockerfile.stages.iter().map(|stage| stage.from.image.text.as_str());
+        did_you_mean(name, self.by_name.keys().copied().chain(images))
+    }
+
     fn context_or_image(&self, reference: Reference, platform: &Platform) -> Origin {
         self.context(&reference, platform).unwrap_or(Origin::Image { reference, layout: None })
     }
 
     fn context(&self, name: &Reference, platform: &Platform) -> Option<Origin> {
         let (context, found) = self.contexts.find(name, platform)?;
+        self.used.borrow_mut().insert(context.name().to_owned());
         Some(match found {
             NamedContext::Directory => Origin::Context(context.to_string()),
             NamedContext::Image(reference) => Origin::Image { reference: reference.clone(), layout: None },

@@ -40,7 +40,7 @@ fn is_version_2(directory: &Path) -> bool {
     rustix::fs::statfs(directory).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC)
 }
 
-/// The v1 controllers whose groups a sandbox is put into when only their parent is named.
+/// The v1 controllers whose groups a sandbox is put into, with limits or where only their parent is named.
 const LEGACY_CONTROLLERS: [&str; 6] = ["memory", "cpu", "cpuacct", "cpuset", "pids", "blkio"];
 
 /// The groups of one sandbox, removed on drop.
@@ -152,6 +152,17 @@ impl Cgroup {
                 }
             };
             write_setting(&directory, setting)?;
+        }
+        // Programs that look for their limits want to see the groups of all these (the JVM takes a system with fewer for one without limits). Two may be one hierarchy,
+        // whose group is that with the limits.
+        let place = |controller: &str| Path::new(ROOT).join(controller).canonicalize().ok();
+        let mut known: Vec<_> = made.iter().map(|(controller, _)| place(controller)).collect();
+        for controller in LEGACY_CONTROLLERS {
+            let place = place(controller);
+            if !known.contains(&place) {
+                known.push(place);
+                let _ = group.add_legacy(spec, controller, LimitKind::Memory);
+            }
         }
         Ok(group)
     }

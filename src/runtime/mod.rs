@@ -28,6 +28,7 @@ mod exec;
 mod exit;
 mod files;
 mod foreign;
+mod hierarchies;
 mod household;
 mod init;
 mod io;

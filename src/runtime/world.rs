@@ -12,9 +12,11 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use super::devices;
 use super::error::{Failure, OPEN_MOUNT_POINT, OPEN_TO_MASK};
+use super::hierarchies::{mount_groups, own_groups};
 use super::mounts::{
     Change, Target, TargetLinks, attach, change_and_attach, clone_host_mount, clone_mount, descriptor_path, mount_new, new_filesystem,
 };
+use super::namespaces::Sharing;
 use super::plan::{is_made_by_runtime, mount_point_kind};
 use super::rootfs::{Detached, RootOptions, attach_root, mount_detached, pivot};
 use super::spec::{BindSource, MountOptions, MountSpec, Privileges, Propagation, SandboxSpec, SystemPaths};
@@ -283,12 +285,20 @@ fn mount_sys(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
         Err(Failure::Step { errno: libc::EPERM, .. }) => mount_hosts(root, &sys, SYSTEM_READ_ONLY)?,
         other => other?,
     }
-    // A program looks for its own limits there, so the host's groups must not show through either. With v1 hierarchies the directory stays as it is:
-    // empty, which programs take for a system without limits; a wrong view of them would be worse.
+    // A program looks for its own limits there. What cannot be mounted is left out: an empty directory is taken for a system without limits, which is better than a
+    // wrong view of them.
+    let groups = RootPath::new("/sys/fs/cgroup");
     if super::cgroup::is_unified() {
-        let _ = mount_new(root, &RootPath::new("/sys/fs/cgroup"), "cgroup2", &[], attributes);
+        let _ = mount_new(root, &groups, "cgroup2", &[], attributes);
+        return Ok(());
     }
-    Ok(())
+    let seen = own_groups(spec.namespaces.cgroup == Sharing::Own, attributes);
+    if seen.is_empty() {
+        return Ok(());
+    }
+    let directories = mount_groups(root, &groups, &seen, guarded())?;
+    let change = Change { set: if writable { 0 } else { MOUNT_ATTR_RDONLY }, ..Change::default() };
+    change_and_attach(directories.as_fd(), change, || Ok(())).map_err(Failure::step("make read-only", groups))
 }
 
 /// Detached mounts of what the spec mounts, each with what is to be changed of it, in the order of the spec's mounts; of an overlay all of it.

@@ -111,6 +111,25 @@ fn an_image_without_a_shell_and_a_command_that_cannot_start_are_told() {
 }
 
 #[test]
+fn the_shell_of_a_build_for_several_platforms_is_in_the_step_that_failed() {
+    let Some(world) = world() else { return };
+    let there = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+    let text = format!(
+        "FROM --platform=$BUILDPLATFORM localhost/busybox\nARG TARGETARCH\nRUN echo $TARGETARCH > /arch; test $TARGETARCH != {there} || exit 5\n"
+    );
+    let mut terminal = Terminal::build(&world, &text, "--platform linux/amd64,linux/arm64");
+    terminal.shows("exited with status 5").shows("sandbox of the failed step");
+    terminal.types("echo in-$(cat /arch)-$TARGETARCH\n").shows(&format!("in-{there}-{there}")).types("exit\n");
+    assert_eq!(terminal.ends().0, 1);
+    // Where all fail there is one shell.
+    let text = "FROM --platform=$BUILDPLATFORM localhost/busybox\nARG TARGETARCH\nRUN echo $TARGETARCH && exit 6\n";
+    let mut terminal = Terminal::build(&world, text, "--platform linux/amd64,linux/arm64");
+    terminal.shows("sandbox of the failed step").types("echo in-$((1 + 1))\n").shows("in-2").types("exit\n");
+    let (code, screen) = terminal.ends();
+    assert!(code == 1 && screen.matches("sandbox of the failed step").count() == 1, "{screen}");
+}
+
+#[test]
 fn without_a_terminal_it_is_refused_and_with_one_a_good_build_has_no_shell() {
     let Some(world) = world() else { return };
     let done = world.build("FROM localhost/busybox\nRUN false\n", &["--on-error=shell"]).fails();

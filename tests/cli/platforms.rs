@@ -494,3 +494,49 @@ fn reasons_compare_with_the_last_build_of_the_same_platform() {
     world.write(arch(THERE), "3");
     world.build_as_it_is(&["--platform", THERE]).ok().says(&[&format!("why: {} changed", arch(THERE))]);
 }
+
+/// A stage for each platform whose command runs here.
+const STEPS: &str = "FROM --platform=$BUILDPLATFORM localhost/busybox AS build\nARG TARGETARCH\nRUN echo $TARGETARCH > /arch\n\
+    FROM --platform=$BUILDPLATFORM localhost/busybox\nARG TARGETARCH\nCOPY --from=build /arch /arch\nENV BUILT_FOR=$TARGETARCH\n";
+
+#[test]
+fn profile_and_status_tell_the_steps_of_each_platform() {
+    let Some(world) = world() else { return };
+    let file = world.path("profile.json");
+    let args = ["--platform", &both(), "--profile", file.to_str().unwrap(), "--progress", "rawjson"];
+    let done = world.build(STEPS, &args).ok();
+    let trace: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let steps: Vec<&Value> = trace["traceEvents"].as_array().unwrap().iter().filter(|event| event["cat"] == "steps").collect();
+    let status: Vec<Value> = done.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let vertexes: Vec<&Value> = status.iter().flat_map(|line| line["vertexes"].as_array().into_iter().flatten()).collect();
+    for title in [
+        format!("[{HERE} build 2/2] RUN echo $TARGETARCH > /arch"),
+        format!("[{HERE}->{} build 2/2] RUN echo $TARGETARCH > /arch", arch(THERE)),
+        format!("[{HERE} stage-1 2/2] COPY --from=build /arch /arch"),
+        format!("[{HERE}->{} stage-1 2/2] COPY --from=build /arch /arch", arch(THERE)),
+    ] {
+        let of: Vec<_> = steps.iter().filter(|step| step["name"] == title.as_str()).collect();
+        assert!(of.len() == 1 && of[0]["args"]["outcome"] == "done" && of[0]["dur"].as_f64().unwrap() > 0.0, "{title}: {steps:?}");
+        let of: Vec<_> = vertexes.iter().filter(|vertex| vertex["name"] == title.as_str()).collect();
+        assert!(of.iter().any(|vertex| vertex["completed"].is_string()), "{title}: {vertexes:?}");
+        let digest = |vertex: &&&Value| vertex["digest"].as_str().unwrap().to_owned();
+        assert!(of.iter().all(|vertex| digest(vertex) == digest(&of[0])), "one vertex, told again as it goes on");
+    }
+}
+
+#[test]
+fn a_container_runs_the_image_of_the_platform_that_is_asked_for() {
+    let Some(world) = world() else { return };
+    world.build(STEPS, &["--platform", &both(), "-t", "localhost/several:1"]).ok();
+    let run = |args: &[&str]| {
+        let image = ["localhost/several:1", "sh", "-c", "echo $BUILT_FOR $(cat /arch)"];
+        world.strake([&["run", "--rm", "--network", "none"], args, &image].concat())
+    };
+    for platform in [HERE, THERE, HERE] {
+        let expected = format!("{0} {0}\n", arch(platform));
+        assert_eq!(run(&["--platform", platform]).ok().stdout, expected);
+        assert_eq!(run(&["--pull", "never", "--platform", platform]).ok().stdout, expected);
+    }
+    assert_eq!(run(&[]).ok().stdout, format!("{0} {0}\n", arch(HERE)));
+    run(&["--pull", "never", "--platform", "linux/s390x"]).fails().says(&["localhost/several:1"]);
+}

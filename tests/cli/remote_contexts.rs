@@ -489,6 +489,58 @@ fn failures_that_pass_are_tried_again_and_a_cut_transfer_goes_on() {
 }
 
 #[test]
+fn a_dockerfile_is_read_from_a_web_server_with_any_context() {
+    let Some(world) = world() else { return };
+    let text = Arc::new(Mutex::new("FROM scratch\nCOPY f /one\n".to_owned()));
+    let served = text.clone();
+    let web = Web::start(move |request| match request.path.as_str() {
+        "/D" => Reply::new(200, served.lock().unwrap().clone()),
+        _ => Reply::new(404, ""),
+    });
+    world.write("f", "content").write("Dockerfile", "FROM nothing\n");
+    let (url, archive) = (web.url("/D"), world.path("image.oci.tar"));
+    let output = format!("type=oci,dest={}", archive.display());
+    world.build_as_it_is(&["-f", &url, "-o", &output]).ok();
+    assert_eq!(text_at(&Image::oci_archive(&archive).tree(), "one"), "content");
+    // It is asked for each time.
+    *text.lock().unwrap() = "FROM scratch\nCOPY f /two\nWRONG\n".to_owned();
+    world.build_as_it_is(&["-f", &url]).fails().says(&["/D:3", "WRONG"]);
+    world.build_as_it_is(&["-f", &url, "--check"]).fails().says(&["WRONG"]);
+    *text.lock().unwrap() = "FROM scratch\nCOPY f /two\n".to_owned();
+    let mut tar = tar::Builder::new(Vec::new());
+    std::fs::write(world.path("other"), "tar").unwrap();
+    tar.append_path_with_name(world.path("other"), "f").unwrap();
+    world.strake(["build", "-f", &url, "-o", &output, "-"]).stdin(tar.into_inner().unwrap()).ok();
+    assert_eq!(text_at(&Image::oci_archive(&archive).tree(), "two"), "tar");
+    world.build_as_it_is(&["-f", &web.url("/none")]).fails().says(&["404", "/none"]);
+}
+
+#[test]
+fn a_named_context_that_nothing_means_is_told() {
+    let Some(world) = world() else { return };
+    world.write("named/f", "");
+    let named = |name: &str| format!("{name}={}", world.context().join("named").display());
+    let text =
+        "ARG BASE=base\nFROM scratch AS source\nFROM scratch AS unused\nCOPY --from=other f /\nFROM ${BASE}\nCOPY --from=source f /f\n";
+    let done = world
+        .build(
+            text,
+            &[
+                "--build-context",
+                &named("base"),
+                "--build-context",
+                &named("sourse"),
+                "--build-context",
+                &named("source"),
+                "--build-context",
+                &named("other"),
+            ],
+        )
+        .ok();
+    done.says(&["`sourse` was not used", "did you mean `source`?"]).omits(&["`base` was", "`source` was", "`other` was"]);
+}
+
+#[test]
 fn pieces_of_two_versions_of_a_file_are_not_put_together() {
     let Some(world) = world() else { return };
     // The server ignores If-Range, and has another version from the second request on.

@@ -171,6 +171,34 @@ fn a_step_is_below_the_control_group_that_was_asked_for_with_its_limits() {
     }
 }
 
+#[test]
+fn a_command_finds_its_limits_in_the_control_groups_and_cannot_write_there() {
+    let Some(world) = world() else { return };
+    if !memory_can_be_limited() {
+        return;
+    }
+    let look = "cd /sys/fs/cgroup && echo limit=$(cat memory.max 2>/dev/null || cat memory/memory.limit_in_bytes); \
+        test -e cgroup.controllers || echo $(cat cpu/cpu.shares cpuset/cpuset.cpus cpuacct/cpuacct.usage pids/pids.max | wc -l) lines; \
+        ls -d */strake 2>/dev/null; mkdir x */x 2>/dev/null; (echo 1 > cgroup.procs || echo 1 > memory/cgroup.procs) 2>/dev/null && echo $((6 * 7)) times; \
+        test $(cat cgroup.procs memory/cgroup.procs 2>/dev/null | wc -l) -lt 6 && echo alone";
+    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let expected = if unified { "limit=67108864\nalone\n" } else { "limit=67108864\n4 lines\nalone\n" };
+    let image = world.image(&step(&format!("({look}) > /told 2>&1")), &["--memory", "67108864"]);
+    assert_eq!(String::from_utf8_lossy(&image.tree()["told"].content), expected);
+    let run = |flags: &[&str]| {
+        let all = [&["run", "--rm", "--network", "none", "-m", "67108864"], flags, &["localhost/busybox", "sh", "-c", look]].concat();
+        world.strake(all).run()
+    };
+    assert_eq!(run(&[]).stdout, expected);
+    // With the host's groups in sight, that of the container is what is there all the same.
+    if !unified {
+        assert_eq!(run(&["--cgroupns", "host"]).stdout, expected);
+    }
+    // Without limits nothing of the host's groups shows.
+    let image = world.image(&step("ls -d /sys/fs/cgroup/*/strake > /told 2>&1; true"), &["--no-cache"]);
+    assert!(String::from_utf8_lossy(&image.tree()["told"].content).contains("No such file"), "only a pattern without a match");
+}
+
 /// Whether this machine's control groups can limit memory; says so if not.
 fn memory_can_be_limited() -> bool {
     let root = std::path::Path::new("/sys/fs/cgroup");

@@ -54,6 +54,23 @@ impl Drop for Agent {
 }
 
 #[test]
+fn a_raw_socket_is_passed_on_as_it_is() {
+    let Some(world) = world() else { return };
+    let socket = world.short().join("agent");
+    let _agent = Agent::start(&socket);
+    key(&world, "ed", &["ed25519"]);
+    std::fs::copy(world.path("ed"), world.context().join("ed")).unwrap();
+    let text = format!("{BASE}COPY --chmod=600 ed /ed\nRUN --mount=type=ssh,id=s,required ssh-add /ed && echo added\n");
+    let listed = || Run::new("ssh-add", ["-l"]).env("SSH_AUTH_SOCK", &socket).run().stdout;
+    // An agent's socket lets steps list and sign, one that is raw lets them do whatever it understands.
+    world.build(&text, &["--ssh", &format!("s={}", socket.display())]).fails();
+    assert!(!listed().contains("ED25519"));
+    world.build(&text, &["--ssh", &format!("s={},raw=true", socket.display())]).ok();
+    assert!(listed().contains("ED25519"), "{}", listed());
+    world.build(&text, &["--ssh", "s=a,b,raw=1"]).fails().says(&["exactly one socket"]);
+}
+
+#[test]
 fn keys_of_files_of_every_kind_sign_in_a_step() {
     let Some(world) = world() else { return };
     let kinds: [(&str, &[&str]); 4] =

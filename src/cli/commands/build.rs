@@ -42,7 +42,7 @@ pub(in crate::cli) struct BuildArgs {
     /// A name of the image, `NAME[:TAG]` (may be given several times)
     #[arg(short, long = "tag", value_name = "NAME[:TAG]", value_parser = reference)]
     tag: Vec<Reference>,
-    /// The Dockerfile [default: Dockerfile in the context]; `-` is standard input
+    /// The Dockerfile [default: Dockerfile in the context]; `-` is standard input, an address of a web server a file there
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// The stage to build [default: the last]
@@ -414,7 +414,10 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
     let dockerfile = match args.file {
         None => DockerfileSource::Default,
         Some(path) if path == Path::new("-") => DockerfileSource::Stdin,
-        Some(path) => DockerfileSource::Path(path),
+        Some(path) => match path.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://")) {
+            Some(url) => DockerfileSource::Url(url.to_owned()),
+            None => DockerfileSource::Path(path),
+        },
     };
     Ok(BuildRequest {
         context,

@@ -28,9 +28,9 @@ pub(super) struct StepFlags {
     /// A name for /etc/hosts in RUN steps, `NAME:ADDRESS` or `NAME=ADDRESS[,ADDRESS…]`; the address may be `host-gateway` (may be given several times)
     #[arg(long, value_name = "NAME:ADDRESS", value_parser = extra_host)]
     add_host: Vec<ExtraHost>,
-    /// An SSH agent for RUN --mount=type=ssh: `ID[=SOCKET|KEY[,KEY…]]`, where `default` alone is the agent of SSH_AUTH_SOCK (may be given several times)
+    /// An SSH agent for RUN --mount=type=ssh: `ID[=SOCKET|KEY[,KEY…]]`, where `default` alone is the agent of SSH_AUTH_SOCK; `ID=SOCKET,raw=true` passes on whatever a socket says (may be given several times)
     #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY…]]", value_parser = ssh)]
-    ssh: Vec<(String, Vec<PathBuf>)>,
+    ssh: Vec<(String, SshPaths)>,
     /// How RUN steps are kept apart: `oci` (namespaces, as root), `rootless` (namespaces, in a user namespace), `chroot`, or `default`, which is the most of these that can be had
     #[arg(long, value_name = "KIND", value_parser = isolation, default_value = "default")]
     isolation: Isolation,
@@ -214,9 +214,10 @@ impl StepFlags {
     fn agents(&self) -> Result<BTreeMap<String, SshAgent>, Error> {
         let mut agents = BTreeMap::new();
         for (id, paths) in &self.ssh {
-            let source = match paths.as_slice() {
-                [] => env::ssh_auth_sock().map(SshSource::Agent).ok_or_else(|| no_agent(id))?,
-                paths => SshSource::Paths(paths.to_vec()),
+            let source = match paths {
+                SshPaths::None => env::ssh_auth_sock().map(SshSource::Agent).ok_or_else(|| no_agent(id))?,
+                SshPaths::Given(paths) => SshSource::Paths(paths.clone()),
+                SshPaths::Raw(path) => SshSource::Raw(path.clone()),
             };
             let agent = source.open().map_err(|source| Error::Ssh { id: id.clone(), source })?;
             if agents.insert(id.clone(), agent).is_some() {
@@ -300,14 +301,34 @@ pub(super) fn host_address(text: &str) -> Result<HostAddress, String> {
     Ok(HostAddress::Address(address))
 }
 
+/// What `--ssh` says of an ID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum SshPaths {
+    /// Nothing.
+    None,
+    /// A socket of an agent, or files with keys.
+    Given(Vec<PathBuf>),
+    /// A socket that need not be an agent's.
+    Raw(PathBuf),
+}
+
 /// Reads `--ssh`.
-fn ssh(text: &str) -> Result<(String, Vec<PathBuf>), String> {
-    let (id, paths) = text.split_once('=').unwrap_or((text, ""));
-    if paths.contains("raw=") {
-        return Err("`raw` sockets are not supported: only the protocol of SSH agents is forwarded".into());
+fn ssh(text: &str) -> Result<(String, SshPaths), String> {
+    let (id, fields) = text.split_once('=').unwrap_or((text, ""));
+    let (mut raw, mut paths) = (false, Vec::new());
+    for field in fields.split(',').filter(|field| !field.is_empty()) {
+        match field.strip_prefix("raw=") {
+            Some(value) => raw = super::build::boolean(value)?,
+            None => paths.push(PathBuf::from(field)),
+        }
     }
+    let paths = match (raw, paths.as_slice()) {
+        (true, [path]) => SshPaths::Raw(path.clone()),
+        (true, _) => return Err("`raw=true` needs exactly one socket: `ID=SOCKET,raw=true`".into()),
+        (false, []) => SshPaths::None,
+        (false, _) => SshPaths::Given(paths),
+    };
     let id = if id.is_empty() { "default" } else { id };
-    let paths: Vec<PathBuf> = paths.split(',').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
     Ok((id.to_owned(), paths))
 }
 
@@ -483,9 +504,13 @@ mod tests {
     #[test]
     fn an_agent_has_an_id_and_perhaps_paths() {
         let parsed = |text: &str| ssh(text).unwrap();
-        assert_eq!(parsed("default"), ("default".into(), vec![]));
-        assert_eq!(parsed("work=/a,/b"), ("work".into(), vec!["/a".into(), "/b".into()]));
-        assert_eq!(parsed("=/a"), ("default".into(), vec!["/a".into()]));
-        assert!(ssh("x=/s,raw=true").is_err());
+        assert_eq!(parsed("default"), ("default".into(), SshPaths::None));
+        assert_eq!(parsed("work=/a,/b"), ("work".into(), SshPaths::Given(vec!["/a".into(), "/b".into()])));
+        assert_eq!(parsed("=/a"), ("default".into(), SshPaths::Given(vec!["/a".into()])));
+        assert_eq!(parsed("x=/s,raw=true"), ("x".into(), SshPaths::Raw("/s".into())));
+        assert_eq!(parsed("x=/s,raw=false"), ("x".into(), SshPaths::Given(vec!["/s".into()])));
+        for bad in ["x=raw=true", "x=/a,/b,raw=true", "x=/a,raw=perhaps"] {
+            assert!(ssh(bad).is_err(), "{bad}");
+        }
     }
 }

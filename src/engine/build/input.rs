@@ -55,6 +55,10 @@ impl Engine {
         remotes: &Remotes,
         cancel: &CancellationToken,
     ) -> Result<Input, Error> {
+        let dockerfile = match dockerfile {
+            DockerfileSource::Url(url) => DockerfileSource::Read(remotes.dockerfile(&url).await?),
+            dockerfile => dockerfile,
+        };
         match context {
             ContextSource::Remote(tree) => remotes.read_input(tree, dockerfile, cancel).await,
             // One small file, read in less time than another thread would need to begin.
@@ -138,6 +142,11 @@ fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Stor
             check_directory(&dir)?;
             let file = read_stdin()?;
             let name = dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string();
+            Ok(Input { file, path: None, context: Context::Directory(dir), name })
+        }
+        (ContextSource::Directory(dir), DockerfileSource::Read(file)) => {
+            check_directory(&dir)?;
+            let name = format!("{}\0{}", dir.canonicalize().unwrap_or_else(|_| dir.clone()).display(), file.name());
             Ok(Input { file, path: None, context: Context::Directory(dir), name })
         }
         (ContextSource::Directory(dir), dockerfile) => {
@@ -234,6 +243,9 @@ fn read_archive(archive: Archive, dockerfile: DockerfileSource, store: &Store) -
     let dir = store.prepare()?;
     let context = archive.into_context(&dir.fs_path())?;
     let relative = match dockerfile {
+        DockerfileSource::Read(file) => {
+            return Ok(Input { file, path: None, context: Context::Archive(Box::new(context), dir), name: "stdin".into() });
+        }
         DockerfileSource::Path(path) => path,
         _ => PathBuf::from("Dockerfile"),
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::diag::Secret;
+use crate::diag::{Secret, SourceFile};
 use crate::executor::{FailedSlot, StepSettings};
 use crate::graph::{ContextName, Entitlements, NetworkMode, RemoteTree};
 use crate::image::load::Layout;
@@ -48,6 +48,10 @@ pub enum DockerfileSource {
     Path(PathBuf),
     /// Standard input.
     Stdin,
+    /// A file of a web server.
+    Url(String),
+    /// It was read already.
+    Read(SourceFile),
 }
 
 /// A build.

@@ -1,12 +1,12 @@
 //! The Dockerfile of a build whose context is not on this machine.
 //!
 //! It is read from the context, unless `-f` says `-` or has an absolute path, which is one of this machine. A web server may also give the Dockerfile alone: then that is
-//! all of the context, and it is called `context`, as for BuildKit. No ignore file applies: what is in a repository or archive was chosen by whoever made it.
+//! all of the context, and it is called `context`, as for BuildKit. With any context, `-f` may be the address of a Dockerfile. No ignore file applies: what is in a repository or archive was chosen by whoever made it.
 
 use std::path::{Path, PathBuf};
 
 use crate::cache::Output;
-use crate::diag::SourceFile;
+use crate::diag::{SafeUrl, SourceFile};
 use crate::engine::build::{Context, Input, read_bounded, read_dockerfile, read_stdin};
 use crate::engine::{DockerfileSource, Error};
 use crate::executor::ops;
@@ -33,6 +33,7 @@ impl Remotes {
         let name = tree.to_string();
         let file = match dockerfile {
             DockerfileSource::Stdin => blocking(read_stdin).await?,
+            DockerfileSource::Read(file) => file,
             DockerfileSource::Path(path) if path.is_absolute() => blocking(move || read_dockerfile(&path)).await?,
             dockerfile => {
                 let files = self.load(&tree, cancel).await?;
@@ -42,6 +43,22 @@ impl Remotes {
         };
         let name = format!("{name}\0{}", file.name());
         Ok(Input { file, path: None, context: Context::Remote(tree), name })
+    }
+
+    /// Reads a Dockerfile that a web server has.
+    pub(in crate::engine) async fn dockerfile(&self, url: &str) -> Result<SourceFile, Error> {
+        let shown = SafeUrl::new(url).to_string();
+        let step = self.progress.start(format!("[internal] load build definition from {shown}"), None);
+        let found = self.download(url, None, &step).await;
+        step.finish(if found.is_ok() { StepOutcome::Done } else { StepOutcome::Failed });
+        let path = found?.path;
+        blocking(move || {
+            let mut bytes = Vec::new();
+            let read = std::fs::File::open(&path).and_then(|file| read_bounded(file, &mut bytes));
+            read.map_err(|source| Error::Dockerfile { path: PathBuf::from(&shown), source })?;
+            Ok(SourceFile::from_bytes(shown, bytes))
+        })
+        .await
     }
 
     async fn load(&self, tree: &RemoteTree, cancel: &CancellationToken) -> Result<Output, Error> {

@@ -125,7 +125,26 @@ fn answer(client: &mut UnixStream, agent: &SshAgent, number: u64, open: &Open, e
             keep(vec![client.try_clone()?, agent.try_clone()?])?;
             serve(client, Answers::Agent(&mut agent))
         }
+        Kind::Raw(path) => {
+            let other = connect(path)?;
+            keep(vec![client.try_clone()?, other.try_clone()?])?;
+            relay(client, &other)
+        }
     }
+}
+
+/// Passes bytes on in both directions until both ends have said all.
+fn relay(client: &UnixStream, other: &UnixStream) -> io::Result<()> {
+    let pass = |mut from: &UnixStream, mut to: &UnixStream| {
+        let done = io::copy(&mut from, &mut to).map(drop);
+        let _ = to.shutdown(Shutdown::Write);
+        done
+    };
+    std::thread::scope(|scope| {
+        let there = std::thread::Builder::new().spawn_scoped(scope, || pass(client, other))?;
+        let back = pass(other, client);
+        there.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).and(back)
+    })
 }
 
 fn connect(path: &Path) -> io::Result<UnixStream> {

@@ -3,9 +3,10 @@
 //! ```text
 //!   command in the sandbox --- socket of the mount --- [forward] --+-- [protocol] --- the user's agent
 //!                                                                  +-- [protocol] --- [key]: keys of files
+//!                                                                  +--------------- a socket that is `raw`
 //! ```
 //!
-//! A step never gets the user's socket itself: what it asks goes through here, and only listing keys and signing do. A step cannot add keys, remove them or lock the
+//! A step never gets the user's socket itself (but for `raw`, where all bytes are passed on): what it asks goes through here, and only listing keys and signing do. A step cannot add keys, remove them or lock the
 //! agent. Keys of files stay in this process. The socket is beside the step's layer, not in it, and is gone when the step ends.
 
 mod forward;
@@ -26,6 +27,8 @@ pub enum SshSource {
     Agent(PathBuf),
     /// One socket of an agent, or files with private keys.
     Paths(Vec<PathBuf>),
+    /// A socket of anything, whose bytes are passed on as they are.
+    Raw(PathBuf),
 }
 
 /// An agent that steps can ask. Clones are the same agent.
@@ -38,6 +41,8 @@ enum Kind {
     Socket(PathBuf),
     /// Ours.
     Keys(Arc<[PrivateKey]>),
+    /// A socket with any protocol.
+    Raw(PathBuf),
 }
 
 /// Why an agent cannot be had.
@@ -104,6 +109,7 @@ impl SshSource {
         let (paths, must_be_socket) = match self {
             SshSource::Agent(path) => (std::slice::from_ref(path), true),
             SshSource::Paths(paths) => (paths.as_slice(), false),
+            SshSource::Raw(path) => (std::slice::from_ref(path), true),
         };
         let mut keys = Vec::new();
         for path in paths {
@@ -111,7 +117,7 @@ impl SshSource {
             let is_socket = std::fs::metadata(path).map_err(failed)?.file_type().is_socket();
             if is_socket && paths.len() == 1 {
                 let path = std::path::absolute(path).map_err(failed)?;
-                return Ok(SshAgent(Kind::Socket(path)));
+                return Ok(SshAgent(if matches!(self, SshSource::Raw(_)) { Kind::Raw(path) } else { Kind::Socket(path) }));
             }
             if is_socket {
                 return Err(SshError::Mixed);

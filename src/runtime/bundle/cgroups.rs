@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::runtime::cgroup::{inherit, is_unified, vacate};
+use crate::runtime::hierarchies::hierarchies;
 use crate::sys::process::signal_pidfd;
 
 /// How long the kernel may take to be done with processes that were killed, or to stop them.
@@ -36,14 +37,6 @@ pub(super) struct Group {
     pub(super) path: PathBuf,
     /// Whether it was made for this container.
     pub(super) made: bool,
-}
-
-/// A mounted hierarchy.
-struct Hierarchy {
-    controllers: Vec<String>,
-    mount: PathBuf,
-    /// The group of this process, below the mount.
-    own: PathBuf,
 }
 
 impl Groups {
@@ -195,52 +188,6 @@ pub(in crate::runtime) fn planned_groups(cgroups_path: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The hierarchies that are mounted: the v1 ones, or the one of v2.
-fn hierarchies(unified: bool) -> Vec<Hierarchy> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let mut found: Vec<Hierarchy> = Vec::new();
-    for line in mounts.lines() {
-        let Some((fields, rest)) = line.split_once(" - ") else { continue };
-        let fields: Vec<&str> = fields.split(' ').collect();
-        let rest: Vec<&str> = rest.split(' ').collect();
-        let ([_, _, _, root, mount, ..], [kind, .., options]) = (&fields[..], &rest[..]) else { continue };
-        if *kind != if unified { "cgroup2" } else { "cgroup" } || !mount.starts_with("/sys/fs/cgroup") {
-            continue;
-        }
-        let controllers: Vec<String> = if unified { Vec::new() } else { controllers(options) };
-        if found.iter().any(|known| known.controllers == controllers) {
-            continue;
-        }
-        found.push(Hierarchy { own: own_group(&own, &controllers, root), controllers, mount: PathBuf::from(mount) });
-    }
-    found
-}
-
-/// The controllers in the options of a v1 mount.
-fn controllers(options: &str) -> Vec<String> {
-    const OTHERS: [&str; 8] = ["rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "all", "none"];
-    let is_controller = |word: &&str| !OTHERS.contains(word) && !word.starts_with("release_agent");
-    options.split(',').filter(is_controller).map(str::to_owned).collect()
-}
-
-/// The group of this process in a hierarchy, of which the group `root` is mounted.
-fn own_group(text: &str, controllers: &[String], root: &str) -> PathBuf {
-    let path = text.lines().find_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (names, path) = rest.split_once(':')?;
-        let same = if controllers.is_empty() {
-            names.is_empty()
-        } else {
-            names.split(',').any(|name| controllers.iter().any(|known| known == name))
-        };
-        same.then_some(path)
-    });
-    let path = Path::new(path.unwrap_or("/"));
-    let below = path.strip_prefix(root).or_else(|_| path.strip_prefix("/"));
-    below.map(Path::to_owned).unwrap_or_default()
-}
-
 /// Hands all controllers on to a v2 group, from the root down.
 fn hand_down(group: &Group) -> io::Result<()> {
     let relative = group.path.strip_prefix(&group.mount).unwrap_or(Path::new(""));
@@ -296,23 +243,6 @@ fn remove_tree(group: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_own_group_is_found_below_what_is_mounted() {
-        let text = "4:memory:/a/b\n2:cpu,cpuacct:/c\n1:name=systemd:/d\n0::/e\n";
-        let of = |names: &[&str], root: &str| own_group(text, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), root);
-        assert_eq!(of(&["memory"], "/"), Path::new("a/b"));
-        assert_eq!(of(&["memory"], "/a"), Path::new("b"));
-        assert_eq!(of(&["cpu", "cpuacct"], "/"), Path::new("c"));
-        assert_eq!(of(&["name=systemd"], "/"), Path::new("d"));
-        assert_eq!(of(&[], "/"), Path::new("e"));
-    }
-
-    #[test]
-    fn options_of_mounts_are_no_controllers() {
-        assert_eq!(controllers("rw,xattr,name=systemd"), ["name=systemd"]);
-        assert_eq!(controllers("rw,cpu,cpuacct"), ["cpu", "cpuacct"]);
-    }
 
     #[test]
     fn a_path_that_leads_upwards_is_refused() {

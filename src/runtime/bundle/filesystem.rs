@@ -16,6 +16,7 @@ use super::copy_up::copy_up;
 use super::options::{Options, propagation};
 use crate::path::RootPath;
 use crate::runtime::error::Failure;
+use crate::runtime::hierarchies::{Seen, mount_groups};
 use crate::runtime::mounts::{Change, Target, TargetLinks, attach, clone_host_mount, descriptor_path, new_filesystem};
 use crate::runtime::plan::MountPointKind;
 use crate::runtime::{rootfs, world};
@@ -191,28 +192,19 @@ impl Plan<'_> {
         if target.open().is_err() {
             target.create(MountPointKind::Directory).map_err(fail())?;
         }
-        let at = target.open().map_err(fail())?;
         if self.groups.unified && !self.groups.groups.is_empty() {
+            let at = target.open().map_err(fail())?;
             let group = self.clone_group(&self.groups.groups[0].path, options).map_err(fail())?;
             return attach(group.as_fd(), at.as_fd()).map_err(fail());
         }
-        let set = options.own.set & !MOUNT_ATTR_RDONLY;
-        let tmpfs =
-            new_filesystem("tmpfs", &[("mode", Some("755")), ("source", Some("cgroup"))], MountAttrFlags::from_bits_retain(set as u32))
-                .map_err(fail())?;
-        attach(tmpfs.as_fd(), at.as_fd()).map_err(fail())?;
+        let mut seen = Vec::new();
         for group in &self.groups.groups {
             let Some(name) = group.mount.file_name().and_then(|name| name.to_str()) else { continue };
-            rustix::fs::mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755)).map_err(Failure::step("make the mount point", name))?;
             let mount = self.clone_group(&group.path, options).map_err(fail())?;
-            let path = path.join(name);
-            let place = Target { root: &root.dir, path: &path, links: TargetLinks::Refuse }.open().map_err(fail())?;
-            attach(mount.as_fd(), place.as_fd()).map_err(Failure::step("mount on", &path))?;
-            for alias in group.controllers.iter().filter(|alias| *alias != name && !alias.contains('=')) {
-                // Some hierarchies have both names already.
-                let _ = rustix::fs::symlinkat(name, &tmpfs, alias.as_str());
-            }
+            seen.push(Seen { name: name.to_owned(), controllers: group.controllers.clone(), mount });
         }
+        let attributes = MountAttrFlags::from_bits_retain((options.own.set & !MOUNT_ATTR_RDONLY) as u32);
+        let tmpfs = mount_groups(&root.dir, path, &seen, attributes)?;
         if options.own.set & MOUNT_ATTR_RDONLY != 0 {
             root.read_only.push(tmpfs);
         }
