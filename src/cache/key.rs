@@ -7,7 +7,7 @@
 //! | git | name of the commit, directory in it, whether submodules and `.git` are there (with `.git`: the reference and the address too), mtime of the commit | address, credentials, time |
 //! | remote archive | digest of its content | address, time, ETag |
 //! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: path pattern and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or the identity of the stage | mtime, inode, absolute path of the context |
-//! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, names of `--add-host`, heredoc script, mounts (target, kind, options; of a bind what it selects of the context or, read-only, of a stage) | secrets' and proxies' values, SSH agents, content of cache mounts, addresses, all limits, log settings, terminal, time |
+//! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, names of `--add-host`, heredoc script, mounts (target, kind, options; of a bind what it selects of the context or, read-only, of a stage) | secrets' and proxies' values, SSH agents, content of cache mounts, their names and sharing unless both are left to the builder, addresses, all limits, log settings, terminal, time |
 //! | WORKDIR | base's identity, path, owner | |
 //! | these three with `--reproducible` | the build's own time besides: files have it, and commands are told of it | |
 //! | merge | identities of both inputs | |
@@ -379,12 +379,11 @@ fn add_mount(components: &mut Components, target: &str, kind: &ExecMountKind, in
             }
         }
         ExecMountKind::Cache { id, sharing, seed, subpath, mode, uid, gid, read_only } => {
-            let sharing = match sharing {
-                CacheSharing::Shared => "shared",
-                CacheSharing::Private => "private",
-                CacheSharing::Locked => "locked",
-            };
-            components.add(name, format!("cache {id} {sharing} {mode:o} {uid}:{gid} {read_only}"));
+            // As in BuildKit: where it is kept counts while that is left to the builder, and what is chosen may be chosen anew.
+            let is_default =
+                *sharing == CacheSharing::Shared && (id == target || id.split_once('/').is_some_and(|(_, rest)| rest == target));
+            let kept = if is_default { format!("{id} shared ") } else { String::new() };
+            components.add(name, format!("cache {kept}{mode:o} {uid}:{gid} {read_only}"));
             if let Some(path) = subpath {
                 components.add(format!("source {target}"), path.to_string());
             }
@@ -484,8 +483,10 @@ mod tests {
         let other_base = exec(&plain, &"linux/amd64".parse().unwrap(), &step(CacheKey([1; 32])), &[]).key();
         let other_platform = exec(&plain, &"linux/arm64".parse().unwrap(), &step(scratch_key()), &[]).key();
         assert!(other_base != without && other_platform != without);
-        let (one, two) = (ExecOp { mounts: vec![cache("one")], ..plain.clone() }, ExecOp { mounts: vec![cache("two")], ..plain });
-        assert_ne!(key(&one), key(&two));
+        let of = |id| key(&ExecOp { mounts: vec![cache(id)], ..plain.clone() });
+        assert_eq!(of("one"), of("two"));
+        assert_ne!(of("/c"), of("one"));
+        assert_ne!(of("/c"), of("space//c"));
     }
 
     #[test]

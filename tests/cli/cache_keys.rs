@@ -91,6 +91,26 @@ fn what_a_command_cannot_see_is_not_in_its_key() {
 }
 
 #[test]
+fn the_name_and_sharing_of_a_cache_mount_may_be_chosen_anew() {
+    let Some(world) = world() else { return };
+    for (at, (one, two, expected)) in [
+        ("id=x", "id=y", "CACHED"),
+        ("sharing=locked", "sharing=private", "CACHED"),
+        ("id=x", "id=x,sharing=locked", "CACHED"),
+        ("id=x", "id=x,uid=7", "DONE"),
+        ("id=x", "id=x,ro", "DONE"),
+        ("sharing=shared", "id=x", "DONE"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = |options: &str| format!("FROM localhost/busybox AS case{at}\nRUN --mount=type=cache,target=/c,{options} true {at}\n");
+        let (ended, done) = again(&world, (&text(one), &[]), || (), (&text(two), &[]), "RUN");
+        assert_eq!(ended, expected, "{one} -> {two}: {done}");
+    }
+}
+
+#[test]
 fn what_a_command_sees_is_in_its_key_and_named() {
     let Some(world) = world() else { return };
     let cases: &[(&str, &str, &str)] = &[
