@@ -13,7 +13,7 @@ few=${quick:+2} few=${few:-4}
 more=${quick:+10} more=${more:-20}
 export LAYER_MIB=${LAYER_MIB:-100} FILE_MIB=${FILE_MIB:-1024}
 
-make_disk 24
+make_disk 16
 python3 "$here/trees.py" . layers big text
 strake() { quote "$binary" "$@"; }
 source=127.0.0.1:5000 target=127.0.0.1:5001 own=127.0.0.1:5002

@@ -146,6 +146,8 @@ measure() {
     local file=$results/$1.$2
     local prepare=(--prepare "$(quote sh -c "$settled; ${4:-true}; sync")")
     echo "$1: $2" >&2
+    # What was deleted goes back to the real disk.
+    fstrim "$work/disk" 2>/dev/null || true
     if hyperfine --style none -N --warmup 1 --runs "$3" "${prepare[@]}" --export-csv "$file.csv" "$5" >/dev/null 2>"$file.log"; then
         awk -F, 'NR == 2 { printf "%.2f\n", $2 * 1000 }' "$file.csv" >"$file"
     else
