@@ -41,8 +41,15 @@ impl Engine {
         self.store.make_room();
         // Until a name is settled, the image that it had before is kept, as a power cut would give it back.
         self.store.settle()?;
+        let named: Vec<_> =
+            self.store.images()?.into_iter().map(|(names, image)| (names.len(), self.labels_of(&image), image.id)).collect();
         let report = self.store.prune(options)?;
-        report.images.iter().for_each(|id| self.done_to_image("delete", id, std::collections::BTreeMap::new()));
+        for id in &report.images {
+            let known = named.iter().find(|(.., known)| known == id);
+            let (names, labels) = known.map(|(names, labels, _)| (*names, labels.clone())).unwrap_or_default();
+            (0..names).for_each(|_| self.done_to_image("untag", id, labels.clone()));
+            self.done_to_image("delete", id, labels);
+        }
         Ok(report)
     }
 

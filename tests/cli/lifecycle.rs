@@ -270,7 +270,7 @@ fn what_happens_is_told_in_order_and_filtered() {
         world.strake(args).ok().stdout
     };
     let of_one = events(&["--filter", "container=one"]);
-    assert_eq!(of_one, "container create one\ncontainer start one\ncontainer die one\ncontainer destroy one\n");
+    assert_eq!(of_one, "container create one\ncontainer attach one\ncontainer start one\ncontainer die one\ncontainer destroy one\n");
     assert_eq!(events(&["--filter", "event=die", "--filter", "label=x=y"]).lines().count(), 1);
     let of_two = events(&["--filter", "container=two", "--filter", "event=kill", "--filter", "event=die", "--filter", "event=destroy"]);
     assert_eq!(of_two, "container kill two\ncontainer kill two\ncontainer die two\ncontainer destroy two\n");

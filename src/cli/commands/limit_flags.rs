@@ -86,6 +86,8 @@ impl LimitFlags {
         };
         check_limits(&limits)?;
         check_processors(&limits)?;
+        check_online("--cpuset-cpus", limits.cpuset_cpus.as_deref(), "/sys/devices/system/cpu/online")?;
+        check_online("--cpuset-mems", limits.cpuset_mems.as_deref(), "/sys/devices/system/node/online")?;
         Ok(limits)
     }
 }
@@ -110,6 +112,26 @@ pub(super) fn cpus(text: &str) -> Result<u64, String> {
 fn processors() -> u64 {
     let known = rustix::thread::sched_getaffinity(None).map_or(0, |set| set.count());
     u64::from(known.max(1))
+}
+
+/// Whether all of a list of numbers are there, by the kernel's list of those that are; a kernel that has none does not know.
+fn check_online(flag: &str, wanted: Option<&str>, list: &str) -> Result<(), Error> {
+    let (Some(wanted), Ok(there)) = (wanted, std::fs::read_to_string(list)) else { return Ok(()) };
+    let ranges = |text: &str| -> Vec<(u32, u32)> {
+        let range = |part: &str| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            Some((first.parse().ok()?, last.parse().ok()?))
+        };
+        text.trim().split(',').filter_map(range).collect()
+    };
+    let known = ranges(&there);
+    let is_there = |number: u32| known.iter().any(|(first, last)| (*first..=*last).contains(&number));
+    // A range that is far too long ends at its first number that is not there.
+    let missing = ranges(wanted).into_iter().find_map(|(first, last)| (first..=last).find(|number| !is_there(*number)));
+    missing.map_or(Ok(()), |number| {
+        let message = format!("{flag} names {number}, which is not there: requested {wanted}, available {}", there.trim());
+        Err(Error::Usage { message, hint: None })
+    })
 }
 
 fn check_processors(limits: &CgroupSpec) -> Result<(), Error> {

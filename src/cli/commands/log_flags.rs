@@ -18,7 +18,7 @@ pub(super) struct LogFlags {
     /// How its output is kept: `json-file`, `local` (which is the same here) or `none`
     #[arg(long, value_name = "DRIVER", default_value = "json-file", value_parser = log_driver)]
     log_driver: LogDriver,
-    /// `max-size=10m` begins a new log file after so many bytes, `max-file=3` keeps so many; `labels=`, `env=` (names with commas between), `labels-regex=`, `env-regex=` and `tag=` choose
+    /// `max-size=10m` begins a new log file after so many bytes, `max-file=3` keeps so many, `compress=true` compresses the older ones; `labels=`, `env=` (names with commas between), `labels-regex=`, `env-regex=` and `tag=` choose
     /// what `strake logs --details` shows (may be given several times)
     #[arg(long, value_name = "KEY=VALUE", value_parser = log_option)]
     log_opt: Vec<(String, String)>,
@@ -37,11 +37,12 @@ fn log_option(text: &str) -> Result<(String, String), String> {
     match key {
         "max-size" => max_size(value).map(drop)?,
         "max-file" => max_file(value).map(drop)?,
+        "compress" => is_true(value).map(drop)?,
         "labels" | "env" => {}
         "labels-regex" | "env-regex" => drop(Regex::new(value).map_err(|error| error.to_string())?),
         "tag" => drop(Template::parse(value)?),
         _ => {
-            let known = "max-size, max-file, labels, labels-regex, env, env-regex or tag";
+            let known = "max-size, max-file, compress, labels, labels-regex, env, env-regex or tag";
             return Err(format!("the option `{key}` is not supported: expected {known}"));
         }
     }
@@ -65,6 +66,10 @@ fn max_file(text: &str) -> Result<u32, String> {
     }
 }
 
+fn is_true(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("`{text}` is neither true nor false"))
+}
+
 impl LogFlags {
     /// How the output is kept, and the options as they were written.
     pub(super) fn settings(self) -> Result<(LogSettings, BTreeMap<String, String>), Error> {
@@ -74,12 +79,17 @@ impl LogFlags {
             match key.as_str() {
                 "max-size" => log.max_size = max_size(value).map_err(usage)?,
                 "max-file" => log.max_files = max_file(value).map_err(usage)?,
+                "compress" => log.compress = is_true(value).map_err(usage)?,
                 _ => {}
             }
         }
         if log.max_files > 1 && log.max_size.is_none() {
             let hint = Some("a new file is begun when one is full: say when with --log-opt max-size=".to_owned());
             return Err(Error::Usage { message: "--log-opt max-file needs max-size".to_owned(), hint });
+        }
+        if log.compress && log.max_files < 2 {
+            let hint = Some("only files that are full are compressed: say --log-opt max-size= and --log-opt max-file=2 or more".to_owned());
+            return Err(Error::Usage { message: "--log-opt compress needs max-file".to_owned(), hint });
         }
         Ok((log, self.log_opt.into_iter().collect()))
     }

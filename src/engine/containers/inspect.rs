@@ -225,7 +225,6 @@ fn state(info: &ContainerInfo) -> Value {
 
 fn config(spec: &ContainerSpec, args: &[String]) -> Value {
     let (process, written) = (&spec.sandbox.process, &spec.written);
-    let env: Vec<_> = process.env.iter().map(|entry| entry.to_string_lossy().into_owned()).collect();
     let command = if written.command.is_empty() && written.entrypoint.is_empty() { args } else { &written.command };
     let ports: serde_json::Map<String, Value> = written.ports.iter().map(|port| (port.clone(), json!({}))).collect();
     let volumes: serde_json::Map<String, Value> = written.volumes.iter().map(|path| (path.clone(), json!({}))).collect();
@@ -239,7 +238,7 @@ fn config(spec: &ContainerSpec, args: &[String]) -> Value {
         "Tty": spec.tty,
         "OpenStdin": spec.stdin != StdinMode::Closed,
         "StdinOnce": spec.stdin == StdinMode::Once,
-        "Env": env,
+        "Env": written.env,
         "Cmd": command,
         "Image": spec.image,
         "Volumes": volumes,
@@ -248,14 +247,24 @@ fn config(spec: &ContainerSpec, args: &[String]) -> Value {
         "Entrypoint": if written.entrypoint.is_empty() { Value::Null } else { json!(written.entrypoint) },
         "OnBuild": if written.on_build.is_empty() { Value::Null } else { json!(written.on_build) },
         "Labels": spec.labels,
-        "StopSignal": written.stop_signal.clone().or_else(|| signals::name(spec.stop_signal).map(|name| format!("SIG{name}"))).unwrap_or_else(|| spec.stop_signal.to_string()),
         "StopTimeout": if spec.stop_timeout == Duration::MAX { json!(-1) } else { json!(spec.stop_timeout.as_secs()) },
     });
     if let Some(object) = value.as_object_mut() {
+        object.extend(stop_signal(spec).map(|signal| ("StopSignal".to_owned(), json!(signal))));
         object.extend(spec.health.as_ref().map(|check| ("Healthcheck".to_owned(), health_check(check))));
         object.extend((!written.shell.is_empty()).then(|| ("Shell".to_owned(), json!(written.shell))));
     }
     value
+}
+
+/// The signal that asks it to stop, where that is another than usual or the image says it.
+fn stop_signal(spec: &ContainerSpec) -> Option<String> {
+    let of_image = spec.written.stop_signal.clone();
+    let is_usual = of_image.as_ref().map_or(spec.stop_signal == libc::SIGTERM, |word| signals::number(word) == Some(spec.stop_signal));
+    match is_usual {
+        true => of_image,
+        false => Some(signals::name(spec.stop_signal).map_or_else(|| spec.stop_signal.to_string(), |name| format!("SIG{name}"))),
+    }
 }
 
 fn health_check(check: &HealthCheck) -> Value {

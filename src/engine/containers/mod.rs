@@ -271,6 +271,9 @@ impl Engine {
         // Where programs are that may carry the container's packets.
         env.extend(std::env::join_paths(&self.options().programs).ok().map(|path| ("PATH".into(), path)));
         let starter = Starter { env, ..Starter::default() };
+        if mode == Mode::Attached {
+            self.event("container", "attach", info, &[]);
+        }
         fault_point("container:starting");
         let started = starter.start(&info.dir, mode).map_err(|source| info.failed("start", source));
         fault_point("container:started");
@@ -306,7 +309,9 @@ impl Engine {
     /// The container does not run or stands still.
     pub fn attach_container(&self, info: &ContainerInfo) -> Result<Attachment, Error> {
         self.must_run(info, "attach to")?;
-        container::attach(&info.dir).map_err(|source| info.failed("attach to", source))
+        let attachment = container::attach(&info.dir).map_err(|source| info.failed("attach to", source))?;
+        self.event("container", "attach", info, &[]);
+        Ok(attachment)
     }
 
     /// Asks a container to stop, kills it after a while, and returns when it has ended. One that does not run is left alone.

@@ -10,6 +10,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -113,9 +116,15 @@ impl LogWriter {
     fn rotate(&mut self) {
         let older = (1..self.settings.max_files).rev();
         for number in older {
-            let from = if number == 1 { self.path.clone() } else { numbered(&self.path, number - 1) };
+            let to = numbered(&self.path, number);
             // One that is not there yet is fine.
-            let _ = std::fs::rename(from, numbered(&self.path, number));
+            if number > 1 {
+                let _ = std::fs::rename(compressed(&numbered(&self.path, number - 1)), compressed(&to));
+                let _ = std::fs::rename(numbered(&self.path, number - 1), to);
+            } else if std::fs::rename(&self.path, &to).is_ok() && self.settings.compress {
+                // What cannot be compressed stays as it is.
+                let _ = compress(&to);
+            }
         }
         if self.settings.max_files <= 1 {
             let _ = std::fs::remove_file(&self.path);
@@ -127,6 +136,34 @@ impl LogWriter {
 
 fn append(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+/// Replaces a file by its compressed form; readers find the one or the other.
+fn compress(path: &Path) -> std::io::Result<()> {
+    let partial = path.with_extension("partial");
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&partial)?;
+    let mut to = GzEncoder::new(file, Compression::default());
+    std::io::copy(&mut File::open(path)?, &mut to)?;
+    to.finish()?;
+    std::fs::rename(&partial, compressed(path))?;
+    std::fs::remove_file(path)
+}
+
+fn compressed(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".gz");
+    PathBuf::from(name)
+}
+
+/// An older file as it was written: one that is compressed is unpacked into a file without a name.
+fn open_older(path: &Path) -> std::io::Result<File> {
+    File::open(path).or_else(|_| {
+        let packed = File::open(compressed(path))?;
+        let mut plain = File::from(rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::CLOEXEC)?);
+        std::io::copy(&mut MultiGzDecoder::new(packed), &mut plain)?;
+        plain.rewind()?;
+        Ok(plain)
+    })
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -241,7 +278,7 @@ fn is_rotated(file: &File, path: &Path) -> bool {
 
 /// The files of the log, oldest first.
 fn parts(path: &Path) -> Vec<File> {
-    let older = (1..).map_while(|number| File::open(numbered(path, number)).ok());
+    let older = (1..).map_while(|number| open_older(&numbered(path, number)).ok());
     let mut files: Vec<File> = older.collect();
     files.reverse();
     files.extend(File::open(path));
@@ -384,6 +421,13 @@ mod tests {
         let dir = written(settings, &[(LogStream::Stdout, b"1\n"), (LogStream::Stdout, b"2\n"), (LogStream::Stdout, b"3\n")]);
         assert_eq!(read(dir.path(), &LogOptions::default()), ["2\n", "3\n"]);
         assert!(!dir.path().join("container.log.3").exists());
+        let settings = LogSettings { compress: true, ..settings };
+        let dir = written(settings, &[(LogStream::Stdout, b"1\n"), (LogStream::Stdout, b"2\n"), (LogStream::Stdout, b"3\n")]);
+        let mut files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        files.sort();
+        assert_eq!(files, ["container.log", "container.log.1.gz", "container.log.2.gz"]);
+        assert_eq!(read(dir.path(), &LogOptions::default()), ["2\n", "3\n"]);
+        assert_eq!(read(dir.path(), &LogOptions { tail: Some(2), ..LogOptions::default() }), ["2\n", "3\n"]);
     }
 
     #[test]

@@ -210,11 +210,14 @@ pub struct LogSettings {
     pub max_size: Option<u64>,
     /// How many files there may be, with the current one (at least one).
     pub max_files: u32,
+    /// Whether older files are compressed.
+    #[serde(default)]
+    pub compress: bool,
 }
 
 impl Default for LogSettings {
     fn default() -> LogSettings {
-        LogSettings { driver: LogDriver::JsonFile, max_size: None, max_files: 1 }
+        LogSettings { driver: LogDriver::JsonFile, max_size: None, max_files: 1, compress: false }
     }
 }
 
