@@ -7,6 +7,7 @@ use crate::engine::{DoctorRequest, EngineOptions, Error, NetworkFiles, RegistryS
 use crate::registry::{ClientOptions, CredentialFiles, Proxies, RegistriesFiles};
 use crate::runtime::container::Surroundings;
 use crate::runtime::network::Program;
+use crate::runtime::{Situation, situation};
 use crate::task::{FAULT_POINTS, FaultPlan};
 
 use super::Global;
@@ -24,12 +25,13 @@ const RUN_DIR: &str = "STRAKE_RUN_DIR";
 const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 /// The file with the user's settings.
 const CONFIG: &str = "STRAKE_CONFIG";
-/// Whose users containers have, where no flag says it.
+/// Whose users containers have, where no flag says it. An ordinary user's are in a user namespace anyway.
 ///
 /// # Errors
 /// Settings that cannot be read.
 pub(super) fn users() -> Result<Users, Error> {
-    Ok(config()?.containers.userns.unwrap_or(Users::Host))
+    let wanted = config()?.containers.userns;
+    Ok(wanted.filter(|_| situation() == Some(Situation::Root)).unwrap_or(Users::Host))
 }
 
 /// Whether builds are to give the same wherever they run; `--reproducible` wins, and this wins over the settings.

@@ -132,7 +132,15 @@ pub(super) const OPEN_MOUNT_POINT: &str = "open the mount point";
 /// The step at which the device is opened that covers what containers must not see.
 pub(super) const OPEN_TO_MASK: &str = "cover files of the host by";
 
+/// The step that fails where a file system cannot show files as those of other users.
+pub(super) const MAP_OWNERS: &str = "map the owners of";
+
 fn setup_hint(step: &str, source: &io::Error) -> Option<String> {
+    if step == MAP_OWNERS {
+        return Some(
+            "users of its own (`--userns auto`) need files on ext4, XFS, Btrfs or tmpfs, and Linux 6.7: say `--userns host`".into(),
+        );
+    }
     if step.contains("overlay") && source.raw_os_error() == Some(libc::EPERM) {
         return Some("this kernel refuses overlayfs in a user namespace; 5.11 or newer is needed".into());
     }

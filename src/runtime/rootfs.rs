@@ -16,14 +16,11 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
 
-use super::error::Failure;
+use super::error::{Failure, MAP_OWNERS};
 use super::mounts::{Change, change_and_attach, clone_host_mount, descriptor_path};
 use super::users::UserNamespace;
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY};
 use crate::sys::{OverlayUpper, RootDir, RootfsMount};
-
-/// What fails where a file system cannot show files as those of other users.
-const MAP_OWNERS: &str = "map the owners of";
 
 /// How the root is mounted.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{CapabilitySets, LinkNameSpaceType, capabilities, set_capabilities};
 
 use super::cgroup::Cgroup;
+use super::container::start_ticks;
 use super::error::Failure;
 use super::world::{self, Outside, Parked};
 use super::{Error, Result, SandboxIo, SandboxSpec, credentials, init, launch, terminal};
@@ -33,7 +34,8 @@ const END: u32 = 0x7ffe_0000;
 #[derive(Debug)]
 pub struct UserRange {
     first: u32,
-    _lock: File,
+    /// Locked. It says who had the range last.
+    file: File,
 }
 
 impl UserRange {
@@ -55,13 +57,33 @@ impl UserRange {
             let file =
                 OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed(&path))?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(UserRange { first, _lock: file }),
+                Ok(()) if !is_used(&file) => return Ok(UserRange { first, file }),
+                Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {}
                 Err(errno) => return Err(failed(&path)(errno.into())),
             }
         }
         Err(Error::UserNamespace { step: "find IDs that nobody has".into(), source: Errno::USERS.into() })
     }
+
+    /// Records the first process that has these IDs: where it outlives this one, nobody else gets them.
+    pub(super) fn is_of(&self, pid: u32) -> io::Result<()> {
+        let ticks = start_ticks(pid).unwrap_or(0);
+        self.file.set_len(0)?;
+        self.file.write_all_at(format!("{pid} {ticks}").as_bytes(), 0)
+    }
+}
+
+/// Whether the process of the last owner still lives. (It is killed with that, unless it has set-user-ID rights or has asked for something else: prctl(2), `PR_SET_PDEATHSIG`.)
+fn is_used(file: &File) -> bool {
+    let mut text = String::new();
+    let mut file = file;
+    if file.read_to_string(&mut text).is_err() {
+        return false;
+    }
+    let mut numbers = text.split(' ').map_while(|number| number.parse::<u64>().ok());
+    let process = numbers.next().and_then(|pid| u32::try_from(pid).ok()).zip(numbers.next());
+    process.is_some_and(|(pid, ticks)| start_ticks(pid) == Some(ticks))
 }
 
 /// A user namespace of a sandbox.

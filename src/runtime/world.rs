@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use super::devices;
-use super::error::{Failure, OPEN_MOUNT_POINT, OPEN_TO_MASK};
+use super::error::{Failure, MAP_OWNERS, OPEN_MOUNT_POINT, OPEN_TO_MASK};
 use super::hierarchies::{mount_groups, own_groups};
 use super::mounts::{
     Change, Target, TargetLinks, attach, change_and_attach, clone_host_mount, clone_mount, descriptor_path, mount_new, new_filesystem,
@@ -66,7 +66,7 @@ impl Sources {
                 MountSpec::Bind { source: BindSource::Path(path), recursive, options, .. } => {
                     let copy = clone_host_mount(path, *recursive).map_err(Failure::step("open the mount source", path.display()))?;
                     if let Some(users) = users.filter(|_| options.mapped) {
-                        users.map(copy.as_fd(), *recursive).map_err(Failure::step("map the owners of", path.display()))?;
+                        users.map(copy.as_fd(), *recursive).map_err(Failure::step(MAP_OWNERS, path.display()))?;
                     }
                     sources.push_back(Detached { mount: copy, change: Change::default() });
                 }
@@ -77,7 +77,7 @@ impl Sources {
                     let found = root.open_at(path.relative(), OFlags::PATH, Mode::empty(), Links::Follow).map_err(fail())?;
                     let copy = clone_mount(found.as_fd(), Path::new(""), *recursive).map_err(fail())?;
                     if let Some(users) = users.filter(|_| options.mapped) {
-                        users.map(copy.as_fd(), *recursive).map_err(Failure::step("map the owners of", shown.display()))?;
+                        users.map(copy.as_fd(), *recursive).map_err(Failure::step(MAP_OWNERS, shown.display()))?;
                     }
                     sources.push_back(Detached { mount: copy, change: Change::default() });
                 }
@@ -90,8 +90,9 @@ impl Sources {
                     let options = RootOptions { read_only: !writable, volatile: writable, devices: false, users };
                     sources.push_back(mount_detached(rootfs, options)?);
                 }
-                MountSpec::Filesystem { .. } => {
+                MountSpec::Filesystem { target, .. } => {
                     let mount = filesystems.next().ok_or(Failure::Invalid { spec: false })?;
+                    users.map_or(Ok(()), |users| users.map(mount.as_fd(), false)).map_err(Failure::step(MAP_OWNERS, target))?;
                     sources.push_back(Detached { mount, change: Change::default() });
                 }
                 MountSpec::Tmpfs { .. } => {}
@@ -115,12 +116,12 @@ impl Outside {
         filesystems: Vec<OwnedFd>,
         users: Option<&UserNamespace>,
     ) -> Result<Outside, Failure> {
-        // An overlay of other users' files is mounted by way of places that nobody else may see.
+        // An overlay of other users' files is mounted by way of places that nobody else may see. What the host mounts later still comes here.
         if users.is_some() {
-            make_private()?;
+            change_propagation(MountPropagationFlags::DOWNSTREAM)?;
         }
         let sources = Sources::open(spec, copies, filesystems, users)?;
-        make_private()?;
+        change_propagation(MountPropagationFlags::PRIVATE)?;
         let devices = spec.privileges == Privileges::Insecure;
         let options = RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices, users };
         Ok(Outside { root: mount_detached(&spec.rootfs, options)?, sources })
@@ -194,9 +195,9 @@ impl Parked {
     }
 }
 
-fn make_private() -> Result<(), Failure> {
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(Failure::step("make private", "/"))
+/// Changes how mounts travel between this process's mount namespace and others.
+fn change_propagation(to: MountPropagationFlags) -> Result<(), Failure> {
+    rustix::mount::mount_change("/", to | MountPropagationFlags::REC).map_err(Failure::step("make private", "/"))
 }
 
 /// The file systems of devices and servers that the spec mounts, in its order. To be made where the host's files are seen, and for servers before another network is entered.
@@ -463,6 +464,10 @@ fn write_sysctls(root: &RootDir, spec: &SandboxSpec) -> Result<(), Failure> {
 
 /// Writes one kernel parameter.
 pub(super) fn write_sysctl(root: &RootDir, name: &str, value: &str) -> Result<(), Failure> {
+    if name == "kernel.domainname" {
+        // The file belongs to root of the host, whoever the namespace belongs to.
+        return rustix::system::setdomainname(value.as_bytes()).map_err(Failure::step("set the domain name", value));
+    }
     let path = RootPath::new("/proc/sys").join(name.replace('.', "/"));
     let file = root.open_at(path.relative(), OFlags::WRONLY, Mode::empty(), Links::Refuse).map_err(Failure::step("set", &path))?;
     rustix::io::write(&file, value.as_bytes()).map_err(Failure::step("set", &path))?;

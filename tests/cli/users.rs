@@ -83,6 +83,9 @@ fn files_have_the_owners_of_the_image_wherever_they_are_kept() {
     world.strake(["commit", "one", "committed"]).ok();
     let plain = world.strake(["run", "--rm", "committed", "stat", "-c", "%u:%g %n", "/own", "/bin"]).ok();
     assert_eq!(plain.stdout, "1:2 /own\n0:0 /bin\n", "an image of it");
+    // A volume with a file system of its own.
+    world.strake(["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=uid=1000,mode=700", "memory"]).ok();
+    assert_eq!(inside(&world, &["-v", "memory:/v", "--user", "1000"], "touch /v/x && stat -c %u /v/x").stdout, "1000\n");
     // A directory of the host, where it was asked for.
     let shared = world.path("shared");
     fs::create_dir(&shared).unwrap();
@@ -100,6 +103,12 @@ fn files_have_the_owners_of_the_image_wherever_they_are_kept() {
     world.strake(["cp", "-a", from, "one:/kept"]).ok();
     world.strake(["cp", from, "one:/roots"]).ok();
     assert_eq!(exec(&world, "one", "stat -c %u:%g /kept/x /roots/x /roots").stdout, "11:12\n0:0\n0:0\n");
+    // A file that something is mounted on gets another content, and stays what it is.
+    exec(&world, "one", "grep -c /etc/hosts /proc/mounts > /before");
+    world.strake(["cp", dir.join("x").to_str().unwrap(), "one:/etc/hosts"]).ok();
+    assert_eq!(exec(&world, "one", "cat /etc/hosts; grep -c /etc/hosts /proc/mounts | diff - /before").stdout, "x");
+    chown(dir.join("x"), Some(70_000), Some(12)).unwrap();
+    world.strake(["cp", "-a", dir.join("x").to_str().unwrap(), "one:/much"]).fails().says(&["no user 70000"]);
     // A copy reaches no further than the container's root: not to a directory of the host's that a link leads to.
     let hosts = world.path("hosts");
     fs::create_dir(&hosts).unwrap();
@@ -127,11 +136,30 @@ fn what_its_root_may_do_ends_at_the_container() {
     let done = inside(&world, &["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "MKNOD"], script);
     assert_eq!(done.stdout, "mounted\nproc\ndown\n", "{done}");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), pattern);
-    for refused in
-        [&["--privileged"][..], &["--network", "host"], &["--pid", "host"], &["--ipc", "host"], &["--uts", "host"], &["--user", "65536"]]
-    {
-        let done = inside(&world, refused, "echo ran");
+    // What is mounted for it cannot be opened up either: devices that an image brings stay shut, and what is read-only stays so.
+    world.build("FROM localhost/busybox\nRUN mknod /zero c 1 5 && chmod 666 /zero", &["-t", "devices"]).ok();
+    let script = "mount -o remount,bind,dev / && echo opened; head -c 1 /zero; mount -o remount,bind,rw,dev /v && echo opened; touch /v/f && echo written
+        mount --bind / /mnt && mount -o remount,bind,dev /mnt && echo opened; head -c 1 /mnt/zero";
+    for flags in [&["--read-only"][..], &[]] {
+        let mut args = vec!["run", "--rm", "--userns", "auto", "--cap-add", "SYS_ADMIN", "-v", "data:/v:ro"];
+        args.extend(flags);
+        args.extend(["devices", "sh", "-c", script]);
+        let done = world.strake(args).run();
+        assert_eq!(done.stdout, "", "{done}");
+    }
+    for refused in [
+        &["--privileged"][..],
+        &["--network", "host"],
+        &["--pid", "host"],
+        &["--ipc", "host"],
+        &["--uts", "host"],
+        &["--user", "65536"],
+        &["-v", "/tmp:/t:rshared"],
+    ] {
+        let flags = [refused, &["-v", "more:/more"]].concat();
+        let done = inside(&world, &flags, "echo ran");
         assert_eq!((done.code, done.stdout.as_str()), (125, ""), "{refused:?}: {done}");
+        assert_eq!(world.strake(["volume", "ls", "-q"]).ok().stdout, "data\n", "a refusal makes nothing");
         done.says(&["users of its own", "--userns host"]);
     }
 }
@@ -149,9 +177,21 @@ fn such_a_container_has_all_else_that_others_have() {
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("page\n"), "{answer}");
-    let flags = ["--read-only", "--tmpfs", "/t", "--network", "none", "--sysctl", "net.ipv4.ip_forward=1", "--ulimit", "nofile=123:456"];
-    let script = "touch /x; touch /t/x && ls /t; cat /proc/sys/net/ipv4/ip_forward; ulimit -n; ulimit -Hn; stat -c %u /dev/shm /dev/pts";
-    assert_eq!(inside(&world, &flags, script).stdout, "x\n1\n123\n456\n0\n0\n");
+    let flags = [
+        "--read-only",
+        "--domainname",
+        "ex.org",
+        "--tmpfs",
+        "/t",
+        "--network",
+        "none",
+        "--sysctl",
+        "net.ipv4.ip_forward=1",
+        "--ulimit",
+        "nofile=123:456",
+    ];
+    let script = "touch /x; touch /t/x && ls /t; cat /proc/sys/net/ipv4/ip_forward; ulimit -n; ulimit -Hn; stat -c %u /dev/shm /dev/pts; cat /proc/sys/kernel/domainname";
+    assert_eq!(inside(&world, &flags, script).stdout, "x\n1\n123\n456\n0\n0\nex.org\n");
     // Its streams can be opened by name, by whoever it runs as.
     for user in ["0", "1000"] {
         let script = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin";

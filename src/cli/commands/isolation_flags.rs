@@ -27,7 +27,7 @@ pub(super) struct IsolationFlags {
     uts: Option<Sharing>,
     /// Whose users it has: `host`, or with `auto` its own, which are nobody outside of it [default: as the settings say, or host]
     #[arg(long, value_name = "MODE", value_parser = users)]
-    userns: Option<Users>,
+    userns: Option<String>,
     /// Which control groups it sees: `private` or `host`
     #[arg(long, value_name = "MODE", value_parser = own_or_host)]
     cgroupns: Option<Sharing>,
@@ -100,10 +100,9 @@ fn own_or_host(text: &str) -> Result<Sharing, String> {
     }
 }
 
-fn users(text: &str) -> Result<Users, String> {
+fn users(text: &str) -> Result<String, String> {
     match text {
-        "" | "host" => Ok(Users::Host),
-        "auto" => Ok(Users::Own),
+        "" | "host" | "auto" => Ok(text.to_owned()),
         _ => Err("expected host or auto".to_owned()),
     }
 }
@@ -189,7 +188,10 @@ impl IsolationFlags {
 
     /// Writes into the request what was asked for.
     pub(super) fn over(self, request: &mut RunRequest) -> Result<(), Error> {
-        request.own_users = self.userns.map_or_else(env::users, Ok)? == Users::Own;
+        request.own_users = match self.userns.as_deref().unwrap_or_default() {
+            "" => env::users()? == Users::Own,
+            mode => mode == "auto",
+        };
         let namespaces = &mut request.namespaces;
         namespaces.pid = self.pid.unwrap_or_default();
         namespaces.uts = self.uts.unwrap_or_default();

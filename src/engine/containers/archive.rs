@@ -11,10 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, StatxAttributes, StatxFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
+use crate::runtime::UserRange;
 use crate::sys::{Links, RootDir};
 
 /// Whom files belong to at their destination.
@@ -65,7 +66,8 @@ fn header(first: u32, stat: &Stat, kind: EntryType) -> Header {
     header.set_entry_type(kind);
     header.set_mode(stat.st_mode & 0o7777);
     // Who is none of the container's users is nobody there.
-    let id = |id: u32| u64::from(id.checked_sub(first).unwrap_or(NOBODY));
+    let known = |id: &u32| first == 0 || *id < UserRange::SIZE;
+    let id = |id: u32| u64::from(id.checked_sub(first).filter(known).unwrap_or(NOBODY));
     header.set_uid(id(stat.st_uid));
     header.set_gid(id(stat.st_gid));
     header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
@@ -220,14 +222,12 @@ impl Unpacker<'_> {
             (Some(FileType::Symlink), true) if self.links == Links::Follow => return Ok(()),
             (Some(FileType::Directory), true) | (None, _) => {}
             (Some(_), true) => return Err(io::Error::other("a file is in the place of a directory")),
-            (Some(_), false) => match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-                // Something is mounted on it: it gets another content.
-                Err(Errno::BUSY) if kind.is_file() => {
-                    let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    return io::copy(entry, &mut File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?)).map(drop);
-                }
-                other => other?,
-            },
+            // Something is mounted on it: it gets another content. To remove it would take the mount off, as that is another namespace's.
+            (Some(FileType::RegularFile), false) if kind.is_file() && is_mounted(parent, name)? => {
+                let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                return io::copy(entry, &mut File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?)).map(drop);
+            }
+            (Some(_), false) => rustix::fs::unlinkat(parent, name, AtFlags::empty())?,
         }
         let mode = Mode::from_raw_mode(entry.header().mode()? & 0o7777);
         match kind {
@@ -268,7 +268,14 @@ impl Unpacker<'_> {
             Owners::Keep => Some((number(header.uid())?, number(header.gid())?)),
         };
         if let Some((uid, gid)) = owner {
-            rustix::fs::chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW).map_err(
+                |errno| match errno {
+                    Errno::INVAL => {
+                        io::Error::new(io::ErrorKind::InvalidInput, format!("the container has no user {uid} or no group {gid}"))
+                    }
+                    errno => errno.into(),
+                },
+            )?;
         }
         if kind != EntryType::Symlink {
             // After the owner, whose change clears some of it. By descriptor: the container may put a link there at any time.
@@ -279,6 +286,12 @@ impl Unpacker<'_> {
         }
         set_times(parent.as_fd(), name, header.mtime()?)
     }
+}
+
+/// Whether a name is that of a mount (statx(2), `STATX_ATTR_MOUNT_ROOT`).
+fn is_mounted(parent: &OwnedFd, name: &OsStr) -> io::Result<bool> {
+    let found = rustix::fs::statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 fn set_times(parent: BorrowedFd<'_>, name: &OsStr, seconds: u64) -> io::Result<()> {

@@ -100,6 +100,8 @@ impl Engine {
         });
         make_dir(&view, &upper, &workdir, Owner { uid: 0, gid: 0 }, 0o755, None)?;
         let network = self.network_of(request, config)?;
+        // Before anything is made that stays.
+        let users = self.own_users(request, &network.request, &user)?;
         let hostname = network.hostname(request, record);
         let shared = self.volumes_from(request)?;
         let mut volumes: Vec<MountedVolume> = Vec::new();
@@ -166,7 +168,6 @@ impl Engine {
         if let Some(runtime) = &request.runtime {
             runtime.can_run(&sandbox).map_err(|why| unable(runtime, &why))?;
         }
-        let users = self.own_users(request, &network.request, &sandbox.process.user)?;
         let mut spec = self.spec(request, image, record, sandbox, network);
         spec.users = users;
         spec.written.mounted_volumes = volumes;

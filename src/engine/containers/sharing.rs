@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::executor::ops::ProcessUser;
 use crate::runtime::container::NetworkRequest;
-use crate::runtime::{Credentials, Namespaces, Sharing, Situation, UserRange, situation};
+use crate::runtime::{Namespaces, Propagation, Sharing, Situation, UserRange, situation};
 
 use super::super::{Engine, Error};
-use super::RunRequest;
+use super::{MountRequest, RunRequest};
 
 impl Engine {
     /// The namespaces of a container that is made: other containers by ID, so that a new name means no other one.
@@ -31,7 +32,7 @@ impl Engine {
     }
 
     /// Where the host's IDs for users of its own are taken from, where the container has such.
-    pub(super) fn own_users(&self, request: &RunRequest, network: &NetworkRequest, user: &Credentials) -> Result<Option<PathBuf>, Error> {
+    pub(super) fn own_users(&self, request: &RunRequest, network: &NetworkRequest, user: &ProcessUser) -> Result<Option<PathBuf>, Error> {
         if !request.own_users {
             return Ok(None);
         }
@@ -47,6 +48,8 @@ impl Engine {
             ("--pid", namespaces.pid != Sharing::Own),
             ("--ipc", matches!(namespaces.ipc, Sharing::Host | Sharing::Container(_)) || namespaces.ipc_shareable),
             ("--uts", namespaces.uts != Sharing::Own),
+            // What is mounted by other users never travels back (mount_namespaces(7)).
+            ("rshared", request.mounts.iter().any(|mount| matches!(mount, MountRequest::Bind { propagation: Propagation::Shared, .. }))),
             (
                 "--network",
                 match network {

@@ -159,6 +159,8 @@ impl Joined<'_> {
 fn run(request: &ExecRequest, mut client: Client, control: UnixStream, container: &Joined<'_>) -> ! {
     let _ = close_from(3, &[client.as_fd(), control.as_fd(), container.process.joinable()]);
     let _ = rustix::thread::set_name(c"strake-exec");
+    // The supervisor's names the store, and the container will see it.
+    let _ = crate::sys::process::set_command_line(b"strake-exec");
     let Err(error) = serve(request, &mut client, control, container);
     let code = match &error {
         // As Docker has it: what the command's sandbox refuses (a working directory) means that it cannot be executed.

@@ -242,6 +242,9 @@ fn start(
     io.users = users;
     let child = launched(dir, spec, &sandbox, io, &ends)?;
     let (pid, cgroups) = (child.pid(), child.cgroups().to_vec());
+    if let Some(range) = &range {
+        range.is_of(pid).map_err(|error| StartError::Kernel("record whose IDs these are", error))?;
+    }
     let container = Served::new(child, ends, spec.stdin, Some(listener), log)?;
     let started_at = Timestamp::now().to_string();
     dir.write_state(&State::Running {
