@@ -213,3 +213,30 @@ fn such_a_container_has_all_else_that_others_have() {
     assert!(IDS.contains(&map(&[])));
     assert_eq!(map(&["--userns", "host"]), 0);
 }
+
+#[test]
+fn a_process_that_outlives_its_supervisor_keeps_its_users_until_it_is_ended() {
+    let Some(world) = world() else { return };
+    // The kernel forgets to kill what has been executed with set-user-ID rights.
+    let dockerfile = "FROM localhost/busybox\nRUN cp /bin/busybox /sleep && chmod 4755 /sleep";
+    world.build(dockerfile, &["-t", "lasting"]).ok();
+    let flags = ["run", "-d", "--name", "one", "--userns", "auto", "--user", "1000", "lasting", "/sleep", "1000"];
+    world.strake(flags).ok();
+    let pid = world.strake(["inspect", "--format", "{{.State.Pid}}", "one"]).ok().stdout.trim().to_owned();
+    let parent = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let parent = parent.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    let users = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(parent), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for("the supervisor's end", 10, || !fs::exists(format!("/proc/{parent}/exe")).unwrap());
+    // Nobody has looked since.
+    assert!(fs::exists(format!("/proc/{pid}/exe")).unwrap(), "it is to outlive its supervisor");
+    let store = world.path("other-store");
+    let other =
+        world.strake(["--root", store.to_str().unwrap(), "import", crate::common::bases().join("busybox.tar").to_str().unwrap(), "base"]);
+    other.ok();
+    let map = ["--root", store.to_str().unwrap(), "run", "--rm", "--userns", "auto", "base", "cat", "/proc/self/uid_map"];
+    let others = world.strake(map).ok().stdout;
+    assert_ne!(others.split_whitespace().nth(1), users.split_whitespace().nth(1), "the next container has other users");
+    assert!(world.strake(["ps", "-a"]).ok().stdout.contains("Exited (137)"));
+    wait_for("the process's end", 10, || !fs::exists(format!("/proc/{pid}/exe")).unwrap());
+}

@@ -1,10 +1,12 @@
 //! What a container's supervisor puts on record of it, beside its own start and end: the volumes that it mounts, and an end that nobody saw.
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::runtime::network::builtin_id;
 
@@ -62,6 +64,16 @@ fn write<'a>(spec: &ContainerSpec, kind: &str, action: &str, id: &str, attribute
     Journal::new(path).write(&Recorded { kind, action, id, attributes: &attributes });
 }
 
+/// Ends a container's first process that its supervisor did not take along: the kernel forgets to where the process has set-user-ID rights, or asks for that (prctl(2), `PR_SET_PDEATHSIG`).
+fn end_survivor(pid: u32, started: u64) {
+    let Some(raw) = Pid::from_raw(pid.cast_signed()) else { return };
+    let Ok(process) = pidfd_open(raw, PidfdFlags::empty()) else { return };
+    // Opened first, then asked whose it is: another process may have the number by now.
+    if state::start_ticks(pid) == Some(started) {
+        let _ = crate::sys::process::signal_pidfd(process.as_fd(), libc::SIGKILL);
+    }
+}
+
 /// Puts the end of a container on record whose supervisor was killed: it ended with that, and the time is when this was noticed. Gives its state from now on; `None` where that cannot be
 /// written, or somebody else is at it.
 pub fn record_unseen_end(dir: &Path, spec: &ContainerSpec) -> Option<State> {
@@ -75,6 +87,11 @@ pub fn record_unseen_end(dir: &Path, spec: &ContainerSpec) -> Option<State> {
     let before = state::read::<State>(&container.file("state.json")).ok()?;
     if !writable || !matches!(before, State::Running { .. } | State::Restarting { .. }) {
         return None;
+    }
+    if let State::Running { pid, start_ticks, boot_id, .. } = &before
+        && *boot_id == state::boot_id()
+    {
+        end_survivor(*pid, *start_ticks);
     }
     let ended = state::load_state(dir).ok()?;
     let State::Exited { code, oom_killed, started_at, finished_at, error, restarts, by_hand } = ended else { return None };
