@@ -234,6 +234,8 @@ pub(super) struct Service {
     container: Option<Container>,
     /// Whether a user asked it to end.
     by_hand: bool,
+    /// Whether it was killed, so that what ends in it says nothing of its health.
+    killed: bool,
     /// Input that the container has not taken yet.
     pending: Vec<u8>,
     input_ended: bool,
@@ -255,6 +257,7 @@ impl Service {
             stdin,
             container: None,
             by_hand: false,
+            killed: false,
             pending: Vec::new(),
             input_ended: false,
             ended: None,
@@ -440,7 +443,7 @@ impl Service {
 
     fn on_probe(&mut self) {
         let Some(Container { spec, health: Some(health), .. }) = &mut self.container else { return };
-        if let Some(status) = health.ended() {
+        if let Some(status) = health.ended().filter(|_| !self.killed) {
             journal(spec, &format!("health_status: {}", status.word()), &[]);
         }
     }
@@ -480,6 +483,7 @@ impl Service {
                     // One that has just ended needs no signal.
                     if self.ended.is_none() {
                         let stops = |container: &Container| signal == container.spec.stop_signal || ENDING.contains(&signal);
+                        self.killed |= signal == libc::SIGKILL;
                         self.by_hand |= self.container.as_ref().is_some_and(stops);
                         let _ = self.child.kill(signal);
                         if let Some(container) = &self.container {
