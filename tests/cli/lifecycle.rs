@@ -561,3 +561,22 @@ fn command_lines_are_read_as_docker_reads_them() {
     let done = run(&["--rm", "--env-file", file.to_str().unwrap()], &["true"]).fails();
     assert_eq!(done.says(&["`C `", "vars"]).code, 125);
 }
+
+#[test]
+fn what_waits_for_a_container_that_does_nothing_takes_three_mebibytes_at_most() {
+    let Some(world) = world() else { return };
+    sleeper(&world, "idle", &[]);
+    let pid = shown(&world, "{{.State.Pid}}", "idle");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let supervisor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+    let resident = || {
+        let rollup = std::fs::read_to_string(format!("/proc/{supervisor}/smaps_rollup")).unwrap();
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u32>().unwrap()
+    };
+    wait_for("the supervisor's rest", 10, || resident() <= 3 << 10);
+    // It does all that it did before, and rests again.
+    assert_eq!(exec(&world, &["idle", "echo", "awake"]).stdout, "awake\n");
+    wait_for("the supervisor's rest", 10, || resident() <= 3 << 10);
+    world.strake(["stop", "-t", "0", "idle"]).ok();
+}

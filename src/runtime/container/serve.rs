@@ -32,6 +32,9 @@ pub(super) const CLIENT_BACKLOG: usize = 1 << 20;
 const STARTER_BACKLOG: usize = 256 << 10;
 /// How much input is held for a container that does not read it.
 const INPUT_BACKLOG: usize = 64 << 10;
+/// How long nothing may happen until the program's pages are given back.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// How long after the exit output is still waited for.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long clients other than the starter may take to hear the end.
@@ -241,6 +244,8 @@ pub(super) struct Service {
     input_ended: bool,
     ended: Option<(Ended, Instant)>,
     buffer: Vec<u8>,
+    /// When the program's pages are given back unless something happens before; `None` when they have been.
+    idle_at: Option<Instant>,
 }
 
 impl Service {
@@ -262,13 +267,14 @@ impl Service {
             input_ended: false,
             ended: None,
             buffer: vec![0; MAX_PAYLOAD],
+            idle_at: None,
         }
     }
 
     /// The same for a container, in which commands can be started.
     pub(super) fn of_container(served: Served, clients: Vec<Client>, container: Container) -> Service {
         let stdin = container.spec.stdin;
-        Service { container: Some(container), ..Service::new(served, clients, stdin) }
+        Service { container: Some(container), idle_at: Some(Instant::now() + IDLE), ..Service::new(served, clients, stdin) }
     }
 
     /// Serves until the container has ended and its output is drained.
@@ -288,7 +294,12 @@ impl Service {
             {
                 self.log.write(LogStream::Stderr, words.as_bytes());
             }
-            for source in self.wait() {
+            let is_idle = self.idle_at.take_if(|at| *at <= Instant::now()).is_some();
+            let sources = self.wait(is_idle);
+            if self.container.is_some() && !sources.is_empty() {
+                self.idle_at = Some(Instant::now() + IDLE);
+            }
+            for source in sources {
                 match source {
                     Source::Exit => self.on_exit(),
                     Source::Listener => self.on_connection(),
@@ -305,7 +316,7 @@ impl Service {
     }
 
     /// What has something to say. Outputs come last, the highest index first, so that removing one leaves the others in place.
-    fn wait(&self) -> Vec<Source> {
+    fn wait(&self, is_idle: bool) -> Vec<Source> {
         let mut sources = Vec::new();
         let mut polled = Vec::new();
         if self.ended.is_none() {
@@ -363,10 +374,16 @@ impl Service {
         let linger = self.ended.map(|_| Duration::from_millis(100));
         let due = || {
             let container = self.container.as_ref()?;
-            [container.health.as_ref().and_then(Monitor::due), container.network.due()].into_iter().flatten().min()
+            let idle = self.idle_at.map(|at| at.saturating_duration_since(Instant::now()));
+            [container.health.as_ref().and_then(Monitor::due), container.network.due(), idle].into_iter().flatten().min()
         };
         let timeout =
             linger.or_else(due).map(|time| Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() });
+        // There are as many supervisors as containers, and all that most do is wait. Right before that, so that little is executed after it.
+        if is_idle {
+            // It needs more memory without.
+            let _ = crate::sys::process::forget_program_pages();
+        }
         // Interrupted or out of memory: the next round asks again.
         if poll(&mut polled, timeout.as_ref()).is_err() {
             return Vec::new();
