@@ -33,16 +33,18 @@ pub(super) fn start(run_dir: &RunDir, users: Lock) -> std::io::Result<()> {
 pub fn caretaker_main(args: impl IntoIterator<Item = std::ffi::OsString>) {
     let Some(run_dir) = args.into_iter().next().map(PathBuf::from) else { return };
     let Ok(users) = std::io::stdin().as_fd().try_clone_to_owned() else { return };
-    std::thread::sleep(GRACE);
     if let Err(error) = end(&run_dir, Lock::of(File::from(users))) {
         // What stays is used by the next process or removed by it.
         tracing::debug!(%error, "the network was not taken down");
     }
 }
 
-/// Removes the network if nobody else uses it by now.
+/// Removes the network when the last user has been gone for long enough, unless there is another by then.
 fn end(run_dir: &Path, users: Lock) -> Result<(), Error> {
     let run_dir = RunDir::open(run_dir)?;
+    while let Some(left) = run_dir.since_left().and_then(|since| GRACE.checked_sub(since)).filter(|left| !left.is_zero()) {
+        std::thread::sleep(left);
+    }
     let _setup = run_dir.lock_setup()?;
     drop(users);
     if run_dir.is_unused()? {

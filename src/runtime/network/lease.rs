@@ -16,6 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -113,6 +114,18 @@ impl RunDir {
         let file = open(&path)?;
         rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockShared)).map_err(|e| Error::file("lock", &path)(e.into()))?;
         Ok(Lock::of(file))
+    }
+
+    /// Records that a user has gone just now.
+    pub(super) fn left(&self) {
+        let now = std::time::SystemTime::now();
+        // Whoever asks takes it for long ago otherwise.
+        let _ = File::open(self.path.join("users")).and_then(|file| file.set_modified(now));
+    }
+
+    /// How long ago that was; `None` where it cannot be told.
+    pub(super) fn since_left(&self) -> Option<Duration> {
+        std::fs::metadata(self.path.join("users")).ok()?.modified().ok()?.elapsed().ok()
     }
 
     /// Whether nobody uses the network. Only under [`RunDir::lock_setup`], and by one who is no user.

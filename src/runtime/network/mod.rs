@@ -203,6 +203,9 @@ impl Inner {
     fn close(&mut self) -> Result<(), Error> {
         let _setup = self.run_dir.lock_setup()?;
         self.users = None;
+        if self.lingers {
+            self.run_dir.left();
+        }
         if !self.run_dir.is_unused()? {
             return Ok(());
         }
