@@ -14,7 +14,7 @@
 //! Where the host's network cannot be changed, a program of the user's may carry a namespace's packets instead (`userspace`), or those of a namespace that has the bridges of all of the user's
 //! containers (`uplink`).
 //!
-//! Apart from that program, and itself ([`caretaker`]), this folder starts none, and touches no table but its own. Apart from that it changes one thing of the host, and leaves it so: IP forwarding is
+//! Apart from that program, and itself (`caretaker.rs`), this folder starts none, and touches no table but its own. Apart from that it changes one thing of the host, and leaves it so: IP forwarding is
 //! switched on.
 
 mod attach;
