@@ -392,7 +392,9 @@ mod tests {
 
     #[test]
     fn long_names_and_strange_hosts_are_refused() {
-        for text in ["a:1:2", "host:x/a", "-h.io/a", "h.io:/a", "a..b", "a___b", "a_", "[::g]/a", &format!("h.io/{}", "a".repeat(260))] {
+        for text in
+            ["a:1:2", "5_k.6/d", "host:x/a", "-h.io/a", "h.io:/a", "a..b", "a___b", "a_", "[::g]/a", &format!("h.io/{}", "a".repeat(260))]
+        {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
         // The limit is that of the whole name, so that it can be written in full.
@@ -403,10 +405,12 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// The grammar of `oci-spec` is the oracle for what is a reference and how it is taken apart (hosts in lower case: it takes `A/b` for a repository
-        /// where Docker takes `A` for a host).
+        /// The grammar of `oci-spec` is the oracle for what is a reference and how it is taken apart. Left out is what it takes for a repository of the Hub and
+        /// Docker for a host: a first part with capitals, and one with a dot or a port and a `_`, which no host has.
         #[test]
         fn the_grammar_is_that_of_oci_spec(text in "([a-z0-9.-]{1,6}(:[0-9]{0,3})?/)?[a-z0-9._-]{0,5}(/[a-zA-Z0-9._-]{0,5}){0,2}(:[a-zA-Z0-9._-]{0,4})?") {
+            let first = text.split_once('/').map_or("", |(first, _)| first);
+            proptest::prop_assume!(!(first.contains('_') && first.contains(['.', ':'])));
             let ours = text.parse::<Reference>();
             match text.parse::<oci_spec::distribution::Reference>() {
                 Ok(theirs) => {
