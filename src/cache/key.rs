@@ -394,7 +394,9 @@ fn add_mount(components: &mut Components, target: &str, kind: &ExecMountKind, in
                 }
             }
         }
-        ExecMountKind::Tmpfs { size } => components.add(name, format!("tmpfs {}", size.unwrap_or(0))),
+        ExecMountKind::Tmpfs { size, read_only } => {
+            components.add(name, format!("tmpfs {}{}", size.unwrap_or(0), if *read_only { " ro" } else { "" }));
+        }
         ExecMountKind::Secret { id, env, file, required, mode, uid, gid } => {
             components.add(name, format!("secret {id} {} {file} {mode:o} {uid}:{gid}{}", env.as_deref().unwrap_or(""), needed(*required)));
         }

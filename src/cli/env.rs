@@ -118,6 +118,11 @@ pub(super) fn dumb_terminal() -> bool {
     std::env::var_os(TERM).is_some_and(|value| value == "dumb")
 }
 
+/// The name of a variable that is set to something, for clap: what pipelines leave empty stands for no flag.
+pub(super) fn if_set(name: &'static str) -> Option<&'static str> {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty()).then_some(name)
+}
+
 /// The value of a variable of the environment, for `--build-arg NAME` and `-e NAME`.
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()

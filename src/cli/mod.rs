@@ -43,7 +43,7 @@ struct Arguments {
 #[derive(Debug, Default, clap::Args)]
 struct Global {
     /// The store's directory [default: /var/lib/strake as root, $XDG_DATA_HOME/strake otherwise]
-    #[arg(long, global = true, value_name = "DIR", env = env::ROOT, hide_env = true)]
+    #[arg(long, global = true, value_name = "DIR", env = env::if_set(env::ROOT), hide_env = true)]
     root: Option<PathBuf>,
     /// Use plain HTTP with this registry (host, or host:port; may be given several times)
     #[arg(long, global = true, value_name = "HOST")]
@@ -222,7 +222,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(usage_code(&error));
         }
     };
-    let level = if arguments.debug { Some(trace::LogLevel::Debug) } else { arguments.log_level };
+    let debug = arguments.debug || matches!(&arguments.command, Command::Build(args) if args.is_debug());
+    let level = if debug { Some(trace::LogLevel::Debug) } else { arguments.log_level };
     level.into_iter().for_each(trace::listen);
     // What only reads the user's files, or keeps files of its own, needs no other user's rights, nor a kernel that gives them.
     let only_reads = match &arguments.command {

@@ -287,6 +287,8 @@ pub enum ExecMountKind {
     Tmpfs {
         /// Size limit in bytes.
         size: Option<u64>,
+        /// Whether it is read-only.
+        read_only: bool,
     },
     /// A secret.
     Secret {

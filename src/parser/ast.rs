@@ -298,6 +298,8 @@ pub enum RunMountKind {
     Tmpfs {
         /// Size limit in bytes.
         size: Option<u64>,
+        /// Whether it is read-only.
+        read_only: bool,
     },
     /// A secret, as a file or a variable.
     Secret {

@@ -221,7 +221,7 @@ impl<'a> Fields<'a> {
         }
         let kind = match self.kind {
             "cache" => self.cache()?,
-            "tmpfs" => RunMountKind::Tmpfs { size: self.parsed("size", size)? },
+            "tmpfs" => RunMountKind::Tmpfs { size: self.parsed("size", size)?, read_only: !self.writable()?.unwrap_or(true) },
             "secret" => self.secret(target.as_deref())?,
             "ssh" => RunMountKind::Ssh {
                 id: self.text("id"),

@@ -36,8 +36,8 @@ mod upload;
 pub use client::Client;
 pub use conf::{Registries, RegistriesFiles};
 pub use credentials::{
-    Credential, CredentialFiles, Credentials, Error as CredentialError, HelperOrder, LoginTarget, Saved, erase_login, erase_logins,
-    list_logins, save_login,
+    Credential, CredentialFiles, Credentials, Error as CredentialError, HelperOrder, LoginTarget, Saved, configured_proxies, erase_login,
+    erase_logins, list_logins, save_login,
 };
 pub use download::BlobStream;
 pub use error::{Error, RegistryCode, StatusError, TransportCause};

@@ -145,7 +145,7 @@ fn setup_hint(step: &str, source: &io::Error) -> Option<String> {
         return Some("this kernel refuses overlayfs in a user namespace; 5.11 or newer is needed".into());
     }
     if step.contains("the limit") && source.raw_os_error() == Some(libc::EPERM) {
-        return Some("only root may raise a hard limit: give one that is not above this process's own (`ulimit -H`)".into());
+        return Some("raising a hard limit needs CAP_SYS_RESOURCE: give one that is not above this process's own (`ulimit -H`)".into());
     }
     if step == OPEN_MOUNT_POINT && source.raw_os_error() == Some(libc::EPERM) {
         return Some(

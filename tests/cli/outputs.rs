@@ -70,6 +70,27 @@ fn an_output_that_cannot_be_written_is_refused_before_anything_runs() {
     done.says(&["only one output"]).omits(&["COPY"]);
     assert_eq!(done.stdout, "");
     world.build_as_it_is(&["-o", ""]).fails().omits(&["COPY"]);
+    std::fs::write(world.path("file"), "").unwrap();
+    for (spec, said) in [
+        ("type=local,dest=-", "the directory cannot be standard output"),
+        ("type=oci,tar=false,dest=-", "the OCI layout cannot be standard output"),
+        ("type=local,dest=file", "`file` is a file"),
+        ("file", "`file` is a file"),
+        ("type=oci,tar=false,dest=file", "`file` is a file"),
+        ("type=tar,dest=ctx", "`ctx` is a directory"),
+        ("type=docker,dest=.", "`.` is a directory"),
+        ("type=oci,dest=nowhere/x.tar", "there is no directory `nowhere`"),
+        ("type=oci,dest=x.tar,compression-level=13", "0 to 12"),
+        ("type=oci,dest=x.tar,compression=zstd,compression-level=23", "0 to 22"),
+    ] {
+        world.build_as_it_is(&["-o", spec]).fails().says(&[said]).omits(&["COPY"]);
+    }
+    for flag in ["--iidfile", "--metadata-file", "--profile"] {
+        for path in ["nowhere/x", "ctx", "file/x"] {
+            world.build_as_it_is(&[flag, path]).fails().says(&[&format!("cannot write `{path}`")]).omits(&["COPY"]);
+        }
+    }
+    assert!(!world.path("-").exists() && !world.path("x.tar").exists());
 }
 
 #[test]
@@ -92,6 +113,16 @@ fn flags_have_the_form_that_docker_gives_them() {
     let images = world.strake(["images"]).ok().stdout;
     assert!(images.contains("one") && images.contains("two"), "{images}");
     assert!(world.build_as_it_is(&["--check=true"]).ok().stdout.contains("Check complete"));
+    // What a script leaves empty is as if it were not there.
+    let empty = ["--cache-from=", "--cache-to", "", "--annotation", "", "--secret=", "--progress", "", "--network=", "--target="];
+    assert_eq!(world.build_as_it_is(&empty).ok().step("COPY"), "CACHED");
+    for name in ["BUILDKIT_PROGRESS", "DOCKER_DEFAULT_PLATFORM", "SOURCE_DATE_EPOCH"] {
+        world.build_as_it_is(&[]).env(name, "").ok().says(&["COPY"]);
+        world.build_as_it_is(&[]).env(name, "nonsense").fails().says(&["nonsense"]);
+    }
+    world.strake(["doctor"]).env("STRAKE_ROOT", "").run().omits(&["a value is required"]);
+    world.build_as_it_is(&["-D", "--policy", "disabled=true"]).ok();
+    world.build_as_it_is(&["--policy", "filename=x"]).fails().says(&["policies about sources are not supported"]);
     world.build_as_it_is(&["--pull=maybe"]).fails().says(&["maybe", "true or false"]);
     for flag in ["--provenance=true", "--provenance=mode=max", "--sbom=generator=x"] {
         world.build_as_it_is(&[flag]).fails().says(&["not supported yet", flag.split('=').next().unwrap()]);
@@ -173,6 +204,7 @@ fn annotations_stand_in_the_manifest() {
     let digest = entry["digest"].as_str().unwrap().replace(':', "/");
     assert_eq!(json_of(&dir.join("blobs").join(digest))["annotations"], json!({ "a.b": "c", "x": "y=z" }));
     world.build(DOCKERFILE, &["--annotation", "index:a=b"]).fails().says(&["the result has none"]);
+    world.build(DOCKERFILE, &["--annotation", "manifets:a=b"]).fails().says(&["no place `manifets`"]);
 }
 
 #[test]

@@ -110,6 +110,16 @@ fn sizes_and_limits_hold_in_each_step_and_are_not_in_the_key() {
         world.build(&text, &[flag, value]).fails().says(&[flag, says]);
     }
     world.build(&text, &["-m", "64m", "--memory-swap", "32m"]).fails().says(&["--memory-swap is less"]);
+    for flags in [["--cpuset-cpus", "4000"], ["--cpuset-mems", "0,4000"], ["--resource", "cpuset-cpus=4000"]] {
+        world.build(&text, &flags).fails().says(&["names 4000, which is not there", "available 0"]).omits(&["RUN"]);
+    }
+    // Zero is no limit in all of them.
+    let none = ["--no-cache", "--cpus", "0", "-m", "0", "--memory-swap=0", "-c", "0", "--cpu-period=0", "--cpu-quota=0", "--shm-size=0"];
+    let groups = step(
+        "test ! -e /sys/fs/cgroup/cpu/cpu.cfs_quota_us && ! grep -v max /sys/fs/cgroup/cpu.max 2>/dev/null; free=$?; \
+         echo shm=$(df -k /dev/shm | awk 'END { print $2 }') free=$free",
+    );
+    world.build(&groups, &none).ok().says(&["shm=65536 free=0"]);
 }
 
 #[test]

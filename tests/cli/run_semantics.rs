@@ -113,6 +113,20 @@ fn proxies_are_set_without_being_part_of_the_key_or_the_history() {
 }
 
 #[test]
+fn proxies_of_dockers_settings_are_those_of_steps_unless_the_build_names_its_own() {
+    let Some(world) = world() else { return };
+    let settings = world.path("docker/config.json");
+    std::fs::write(&settings, r#"{"proxies": {"default": {"httpProxy": "http://set:1", "noProxy": "near"}}}"#).unwrap();
+    let text = "FROM localhost/busybox\nARG no_proxy\nRUN echo \"<$HTTP_PROXY $http_proxy $NO_PROXY $no_proxy $HTTPS_PROXY>\"\n";
+    world.build(text, &[]).ok().says(&["<http://set:1 http://set:1 near near >"]).omits(&["warning"]);
+    let own = ["--build-arg", "HTTP_PROXY=http://own:2", "--no-cache"];
+    world.build(text, &own).ok().says(&["<http://own:2 http://own:2 near near >"]);
+    // No reason not to build what needs none.
+    std::fs::write(&settings, "{").unwrap();
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &[]).ok().says(&["no proxies are taken from Docker's settings", "line 1"]);
+}
+
+#[test]
 fn cache_mounts_are_seeded_once_have_their_owner_and_are_empty_without_the_cache() {
     let Some(world) = world() else { return };
     world.write("seed/one", "1");
@@ -290,7 +304,42 @@ fn a_tmpfs_has_its_size_and_a_secret_its_owner_mode_and_variable() {
         world.build_as_it_is(&["--secret", spec, "--no-cache"]).env("FROM_ENV", "12345").ok().says(&["bytes 5"]);
     }
     let required = world.build("FROM localhost/busybox\nRUN --mount=type=secret,id=absent,required true\n", &[]).fails();
-    required.says(&["Dockerfile:2", "secret `absent`", "hint: give it with --secret"]);
+    required.says(&["Dockerfile:2", "secret `absent`", "hint: give it with --secret id=absent"]);
+}
+
+#[test]
+fn a_secret_is_read_from_where_buildx_reads_it() {
+    let Some(world) = world() else { return };
+    std::fs::write(world.path("a,b"), "abc").unwrap();
+    let text = "FROM localhost/busybox\nRUN --mount=type=secret,id=s,required echo \"bytes=$(wc -c < /run/secrets/s)\"\n";
+    let quoted = format!("ID=s,\"Src={}\"", world.path("a,b").display());
+    world.build(text, &["--secret", &quoted]).ok().says(&["bytes=3"]).omits(&["warning"]);
+    // A script whose variable is not set builds all the same, and is told of it.
+    world.build(text, &["--no-cache", "--secret", "", "--secret", "id=s,env=NOT_SET"]).ok().says(&["bytes=0", "`NOT_SET` is not set"]);
+    for (spec, said) in [("id=s,src=/nowhere/x", "/nowhere/x"), ("src=x", "has no id"), ("id=s,dest=x", "has no `dest`")] {
+        world.build(text, &["--secret", spec]).fails().says(&[said]);
+    }
+    std::fs::write(world.path("zero"), [b'a', 0, b'b']).unwrap();
+    let text = "FROM localhost/busybox\nRUN --mount=type=secret,id=s,env=S true\n";
+    let spec = format!("id=s,src={}", world.path("zero").display());
+    world.build(text, &["--secret", &spec]).fails().says(&["Dockerfile:2", "the variable `S`", "leave `env=` out"]);
+}
+
+#[test]
+fn a_file_system_in_memory_can_be_read_only_and_keeps_the_mode_of_what_it_covers() {
+    let Some(world) = world() else { return };
+    let modes = "FROM localhost/busybox\nRUN mkdir -m 2710 /kept && ln -s kept /link\n\
+                 RUN --mount=type=tmpfs,target=/link --mount=type=tmpfs,target=/made echo one $(stat -c %a /kept /made) && touch /kept/x\n\
+                 RUN --mount=type=tmpfs,target=/kept --mount=type=tmpfs,target=/kept/in echo two $(stat -c %a /kept /kept/in)\n\
+                 RUN echo after $(stat -c %a /kept) $(ls /kept /made 2>&1)\n";
+    let done = world.build(modes, &[]).ok();
+    done.says(&["one 2710 1777\n", "two 2710 1777\n", "after 2710 ls: /made: No such file or directory"]);
+    let step = |options: &str| format!("RUN --mount=type=tmpfs,target=/t{options} touch /t/x && echo written || echo refused\n");
+    let text = |options: &str| format!("FROM localhost/busybox\n{}", step(options));
+    world.build(&text(""), &[]).ok().says(&["written\n"]);
+    for options in [",ro", ",readonly=true", ",rw=false,size=1m"] {
+        world.build(&text(options), &[]).ok().says(&["refused\n"]);
+    }
 }
 
 #[test]

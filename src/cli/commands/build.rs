@@ -11,7 +11,6 @@ use clap::{ArgAction, Args, Subcommand};
 use crate::cli::call::{self, CallFlag, call_flag};
 use crate::cli::render::{Observer, Profile, ProgressMode, Summary, observed, progress};
 use crate::cli::{Global, env, report, settler};
-use crate::diag::Secret;
 use crate::engine::{BuildContext, BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
 use crate::engine::{CacheDestination, CacheTarget, PlatformOutcome};
 use crate::executor::FailedSlot;
@@ -26,6 +25,7 @@ use super::build_context::main_context;
 use super::build_logs::BuildLogsArgs;
 use super::failed_shell::{self, OnError};
 use super::legacy_flags::LegacyFlags;
+use super::secret_flag::{self, SecretFlag};
 use super::step_flags::StepFlags;
 use super::{STOPPED, outputs, with_any_store, with_engine};
 
@@ -72,7 +72,7 @@ pub(in crate::cli) struct BuildArgs {
     cache_from: Vec<CacheSources>,
     /// Where the cache goes: `type=local,dest=DIR`, `type=registry,ref=NAME` or `type=inline`, with `mode=min|max` and other keys (may be given several times)
     #[arg(long, value_name = "SPEC", value_parser = cache_to)]
-    cache_to: Vec<CacheTarget>,
+    cache_to: Vec<Option<CacheTarget>>,
     /// Say of every step whether and how it was found in a cache, and all that is different where it was not
     #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     explain: bool,
@@ -86,7 +86,7 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     pull: bool,
     /// How to show progress
-    #[arg(long, value_enum, default_value = "auto", env = env::PROGRESS, hide_env = true)]
+    #[arg(long, value_enum, default_value = "auto", env = env::if_set(env::PROGRESS), hide_env = true)]
     progress: ProgressMode,
     /// Show nothing but the image's ID
     #[arg(short, long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
@@ -117,7 +117,7 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long, value_enum, default_value = "fail", value_name = "ACTION")]
     on_error: OnError,
     /// The platforms to build for [default: this machine's]; for several, the result is an index (comma-separated; may be given several times)
-    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH", value_delimiter = ',')]
+    #[arg(long, env = env::if_set(env::DEFAULT_PLATFORM), hide_env = true, value_name = "OS/ARCH", value_delimiter = ',')]
     platform: Vec<Platform>,
     /// What to do: `build`, or without building `check`, `outline` or `targets`; with `,format=json` the answer is JSON
     #[arg(long, value_name = "CALL", default_value = "build", value_parser = call_flag)]
@@ -129,8 +129,8 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
     /// A secret for RUN --mount=type=secret: `id=NAME[,src=FILE|,env=VARIABLE]` (may be given several times)
-    #[arg(long, value_name = "SPEC")]
-    secret: Vec<String>,
+    #[arg(long, value_name = "SPEC", value_parser = secret_flag::secret)]
+    secret: Vec<Option<SecretFlag>>,
     /// Only `false`: nothing is said about how the image was made
     #[arg(long, value_name = "BOOL", value_parser = attested)]
     provenance: Option<bool>,
@@ -194,7 +194,8 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
     };
     let quiet = args.quiet;
     let iidfile = args.iidfile.clone();
-    if let Err(error) = [&args.iidfile, &args.metadata_file].into_iter().flatten().try_for_each(|path| forget(path)) {
+    let files = || [&args.iidfile, &args.metadata_file, &args.profile].into_iter().flatten();
+    if let Err(error) = files().try_for_each(|path| check_writable(path)).and_then(|()| files().try_for_each(|path| forget(path))) {
         return fail(error);
     }
     // Before the runtime: where the process that starts sandboxes has to be forked, there must be one thread.
@@ -225,6 +226,18 @@ pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Refuses a file that cannot be written at the end of a build before it begins.
+fn check_writable(path: &Path) -> Result<(), Error> {
+    let refused = |kind: std::io::ErrorKind| Err(Error::Io { action: "write", path: path.to_owned(), source: kind.into() });
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match std::fs::metadata(parent) {
+        Ok(found) if !found.is_dir() => refused(std::io::ErrorKind::NotADirectory),
+        Err(error) => refused(error.kind()),
+        Ok(_) if path.is_dir() => refused(std::io::ErrorKind::IsADirectory),
+        Ok(_) => Ok(()),
+    }
+}
+
 /// Removes what an earlier build wrote: after a build that fails, nobody is to take it for this one's. Pipes and devices stay.
 fn forget(path: &Path) -> Result<(), Error> {
     if !std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
@@ -234,6 +247,11 @@ fn forget(path: &Path) -> Result<(), Error> {
 }
 
 impl BuildArgs {
+    /// Whether `--debug` stands behind the command.
+    pub(in crate::cli) fn is_debug(&self) -> bool {
+        self.legacy.debug
+    }
+
     /// Whether something else than a build is asked for.
     pub(in crate::cli) fn is_call(&self) -> bool {
         self.check || self.call.call.is_some()
@@ -290,7 +308,7 @@ async fn build(engine: Engine, args: BuildArgs, failed: Option<FailedSlot>) -> R
     let profile = profile_file.as_ref().map(|_| Arc::new(Profile::new()));
     let observers = profile.iter().map(|profile| profile.clone() as Arc<dyn Observer>).chain([summary.clone() as Arc<dyn Observer>]);
     let progress = observed(mode, observers.collect());
-    args.legacy.warnings().into_iter().for_each(|text| progress.warn(text));
+    args.legacy.warnings().into_iter().chain(secret_flag::warnings(&args.secret)).for_each(|text| progress.warn(text));
     let result = build_with(&engine, args, failed, &progress).await;
     progress.close();
     let written =
@@ -430,7 +448,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter,
         cache_from: args.cache_from.into_iter().flat_map(|sources| sources.0).collect(),
-        cache_to: with_inline(args.cache_to, &args.build_arg),
+        cache_to: with_inline(args.cache_to.into_iter().flatten().collect(), &args.build_arg),
         explain: args.explain,
         verify_reproducible: args.verify_reproducible,
         test: args.test,
@@ -441,7 +459,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         steps: args.steps.settings()?,
         failed: None,
         platforms: args.platform,
-        secrets: secrets(&args.secret)?,
+        secrets: secret_flag::values(&args.secret)?,
         outputs: outputs::outputs(args.output, args.push, args.load, &args.annotation)?,
         want_manifest: args.metadata_file.is_some(),
         want_index: args.quiet || args.iidfile.is_some(),
@@ -489,41 +507,4 @@ fn labels(labels: &[String]) -> Result<Vec<(String, String)>, Error> {
         pairs.push((key.to_owned(), value.to_owned()));
     }
     Ok(pairs)
-}
-
-/// `--secret id=NAME[,src=FILE|,env=VARIABLE]`; without a source it is the variable, else the file, of that name. With `type=env`, `src` is a variable, too.
-fn secrets(specs: &[String]) -> Result<BTreeMap<String, Secret<Vec<u8>>>, Error> {
-    let mut secrets = BTreeMap::new();
-    for spec in specs {
-        let usage = |message: String| Error::Usage {
-            message,
-            hint: Some("write `--secret id=NAME,src=FILE` or `--secret id=NAME,env=VARIABLE`".into()),
-        };
-        let (mut id, mut file, mut variable, mut kind) = (None, None, None, "");
-        for field in spec.split(',') {
-            match field.split_once('=') {
-                Some(("id", value)) => id = Some(value.to_owned()),
-                Some(("src" | "source", value)) => file = Some(value.to_owned()),
-                Some(("env", value)) => variable = Some(value.to_owned()),
-                Some(("type", value @ ("file" | "env"))) => kind = value,
-                _ => return Err(usage(format!("the field `{field}` of a secret is not known"))),
-            }
-        }
-        let id = id.ok_or_else(|| usage("a secret has no id".into()))?;
-        if kind == "env" && variable.is_none() {
-            variable = file.take();
-        }
-        let value = match (file.map(PathBuf::from), variable) {
-            (Some(path), _) => std::fs::read(&path).map_err(|source| Error::Io { action: "read", path, source })?,
-            (None, Some(name)) => {
-                env::variable(&name).ok_or_else(|| usage(format!("the variable `{name}` of the secret `{id}` is not set")))?.into_bytes()
-            }
-            (None, None) => match env::variable(&id) {
-                Some(value) => value.into_bytes(),
-                None => std::fs::read(&id).map_err(|source| Error::Io { action: "read", path: PathBuf::from(&id), source })?,
-            },
-        };
-        secrets.insert(id, Secret::new(value));
-    }
-    Ok(secrets)
 }

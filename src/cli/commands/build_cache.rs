@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::diag::did_you_mean;
-use crate::engine::{CacheDestination, CacheMode, CacheRepository, CacheSource, CacheTarget, Compression, CompressionSpec, Layout};
+use crate::engine::{CacheDestination, CacheMode, CacheRepository, CacheSource, CacheTarget, Compression, Layout};
 use crate::oci::Reference;
 
-use super::outputs::{boolean, compression, split};
+use super::outputs::{at_level, boolean, compression, split};
 
 /// The keys of `--cache-from`, for each type.
 const FROM_LOCAL: &[&str] = &["type", "src", "tag", "digest"];
@@ -20,6 +20,10 @@ const TO_REGISTRY: &[&str] = &["ref", "registry.insecure"];
 
 /// Reads `--cache-from`, for clap. Without any `=` it is a list of names in registries.
 pub(super) fn cache_from(text: &str) -> Result<Sources, String> {
+    // What a script leaves empty is none, as with buildx.
+    if text.is_empty() {
+        return Ok(Sources(Vec::new()));
+    }
     let fields = split(text)?;
     if !fields.iter().any(|field| field.contains('=')) {
         return fields.iter().map(|name| repository(name, false).map(CacheSource::Registry)).collect::<Result<_, _>>().map(Sources);
@@ -47,8 +51,12 @@ pub(super) fn cache_from(text: &str) -> Result<Sources, String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sources(pub(super) Vec<CacheSource>);
 
-/// Reads `--cache-to`, for clap. Without any `=` it is a name in a registry.
-pub(super) fn cache_to(text: &str) -> Result<CacheTarget, String> {
+/// Reads `--cache-to`, for clap. Without any `=` it is a name in a registry; empty is none, as for `--cache-from`.
+pub(super) fn cache_to(text: &str) -> Result<Option<CacheTarget>, String> {
+    if text.is_empty() { Ok(None) } else { given_target(text).map(Some) }
+}
+
+fn given_target(text: &str) -> Result<CacheTarget, String> {
     let fields = split(text)?;
     if !fields.iter().any(|field| field.contains('=')) {
         let [name] = fields.as_slice() else { return Err("a cache goes to one place: give `--cache-to` several times".into()) };
@@ -157,7 +165,8 @@ impl Fields {
         let level = level.map(|text| text.parse().map_err(|_| format!("`compression-level` is a number, not `{text}`"))).transpose()?;
         let kind = self.take("compression").map(|text| compression(&text)).transpose()?;
         let force = self.switch("force-compression", false)?;
-        let compression = (kind.is_some() || level.is_some()).then_some(CompressionSpec { kind: kind.unwrap_or(Compression::Gzip), level });
+        let named = kind.is_some() || level.is_some();
+        let compression = named.then(|| at_level(kind.unwrap_or(Compression::Gzip), level)).transpose()?;
         Ok(CacheTarget { to, mode, compression, force, ignore_error: self.switch("ignore-error", false)? })
     }
 }
@@ -165,13 +174,19 @@ impl Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::CompressionSpec;
 
     #[test]
     fn names_without_type_are_in_registries() {
         let Sources(sources) = cache_from("user/app:cache,reg.example/b").unwrap();
         let names: Vec<_> = sources.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["user/app:cache", "reg.example/b:latest"]);
-        assert!(matches!(cache_to("user/app:cache").unwrap().to, CacheDestination::Registry(_)));
+        assert!(matches!(given_target("user/app:cache").unwrap().to, CacheDestination::Registry(_)));
+    }
+
+    #[test]
+    fn what_a_script_leaves_empty_is_none() {
+        assert_eq!((cache_from("").unwrap().0, cache_to("").unwrap()), (Vec::new(), None));
     }
 
     #[test]
@@ -184,8 +199,8 @@ mod tests {
             force: true,
             ignore_error: true,
         };
-        assert_eq!(cache_to(all).unwrap(), expected);
-        let CacheDestination::Registry(found) = cache_to("type=registry,ref=r.example/x:1,registry.insecure=true").unwrap().to else {
+        assert_eq!(cache_to(all).unwrap(), Some(expected));
+        let CacheDestination::Registry(found) = given_target("type=registry,ref=r.example/x:1,registry.insecure=true").unwrap().to else {
             panic!()
         };
         assert!(found.insecure);
@@ -207,6 +222,7 @@ mod tests {
             ("type=local,dest=d,image-manifest=false", "not supported"),
             ("type=local,dest=d,dest=e", "given twice"),
             ("type=registry,ref=UPPER", "no name for a cache"),
+            ("type=local,dest=d,compression-level=99", "0 to 12"),
         ] {
             let error = cache_to(text).unwrap_err();
             assert!(error.contains(said), "{text}: {error}");

@@ -140,7 +140,7 @@ pub(super) struct ContainerFlags {
     #[arg(long, value_enum, default_value = "missing")]
     pub(super) pull: Pull,
     /// The platform of the image
-    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
+    #[arg(long, env = env::if_set(env::DEFAULT_PLATFORM), hide_env = true, value_name = "OS/ARCH")]
     pub(super) platform: Option<Platform>,
     /// Show no progress while the image is fetched
     #[arg(short, long)]

@@ -28,7 +28,7 @@ pub(in crate::cli) struct DiffArgs {
     #[arg(long)]
     remote: bool,
     /// The image to choose from an index [default: this machine's platform]
-    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
+    #[arg(long, env = env::if_set(env::DEFAULT_PLATFORM), hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Times count too: those of files, and when the image and its steps were made
     #[arg(long)]

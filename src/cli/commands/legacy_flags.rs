@@ -23,6 +23,11 @@ pub(super) struct LegacyFlags {
     builder: Option<String>,
     #[arg(long, hide = true, value_parser = attestation)]
     attest: Vec<String>,
+    #[arg(long, hide = true, value_parser = policy)]
+    policy: Vec<String>,
+    // Buildx has it behind `build`, too.
+    #[arg(short = 'D', long, hide = true)]
+    pub(super) debug: bool,
 }
 
 impl LegacyFlags {
@@ -71,4 +76,12 @@ fn attestation(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("attestations are not supported yet: leave the flag out, or add `disabled=true`".into())
+}
+
+/// `--policy`: only what says that there shall be none.
+fn policy(text: &str) -> Result<String, String> {
+    if text.split(',').any(|field| field == "disabled=true") {
+        return Ok(text.to_owned());
+    }
+    Err("policies about sources are not supported: leave the flag out, or add `disabled=true`".into())
 }

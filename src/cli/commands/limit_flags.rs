@@ -86,10 +86,15 @@ impl LimitFlags {
         };
         check_limits(&limits)?;
         check_processors(&limits)?;
-        check_online("--cpuset-cpus", limits.cpuset_cpus.as_deref(), "/sys/devices/system/cpu/online")?;
-        check_online("--cpuset-mems", limits.cpuset_mems.as_deref(), "/sys/devices/system/node/online")?;
+        check_sets(&limits)?;
         Ok(limits)
     }
+}
+
+/// Refuses sets of processors and memory nodes that are not all there.
+pub(super) fn check_sets(limits: &CgroupSpec) -> Result<(), Error> {
+    check_online("--cpuset-cpus", limits.cpuset_cpus.as_deref(), "/sys/devices/system/cpu/online")?;
+    check_online("--cpuset-mems", limits.cpuset_mems.as_deref(), "/sys/devices/system/node/online")
 }
 
 fn blkio_weight(text: &str) -> Result<u64, String> {

@@ -43,6 +43,7 @@ pub(super) mod remote;
 pub(super) mod run;
 mod runtime_flag;
 pub(super) mod search;
+mod secret_flag;
 mod several;
 mod step_flags;
 pub(super) mod system;

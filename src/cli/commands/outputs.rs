@@ -225,9 +225,9 @@ impl Fields {
 
     fn pack(&mut self) -> Result<(), String> {
         if let Some(kind) = self.compression {
-            self.packing.compression = Some(CompressionSpec { kind, level: self.level });
-        } else if let Some(level) = self.level {
-            self.packing.compression = Some(CompressionSpec { kind: Compression::Gzip, level: Some(level) });
+            self.packing.compression = Some(at_level(kind, self.level)?);
+        } else if self.level.is_some() {
+            self.packing.compression = Some(at_level(Compression::Gzip, self.level)?);
         }
         self.packing.force = self.switch("force-compression", false);
         if self.packing.force && self.packing.compression.is_none() {
@@ -278,6 +278,19 @@ pub(super) fn compression(text: &str) -> Result<Compression, String> {
         "gzip" => Ok(Compression::Gzip),
         "zstd" => Ok(Compression::Zstd),
         other => Err(format!("the compression `{other}` is not supported: expected uncompressed, gzip or zstd")),
+    }
+}
+
+/// A compression and its level, which must be one that it has.
+pub(super) fn at_level(kind: Compression, level: Option<u32>) -> Result<CompressionSpec, String> {
+    let highest = match kind {
+        Compression::Gzip => Some(12),
+        Compression::Zstd => Some(22),
+        _ => None,
+    };
+    match (level, highest) {
+        (Some(level), Some(highest)) if level > highest => Err(format!("`compression-level` is 0 to {highest}, not {level}")),
+        _ => Ok(CompressionSpec { kind, level }),
     }
 }
 
@@ -343,6 +356,14 @@ fn annotation(place: &str, key: &str, value: &str) -> Result<Annotation, String>
     Ok(Annotation { place, platform, key: key.to_owned(), value: value.to_owned() })
 }
 
+/// The place before the colon of `--annotation PLACE:KEY=VALUE`, as [`annotation`] takes it.
+fn place(text: &str) -> Result<String, String> {
+    match text.split('[').next() {
+        Some("manifest" | "manifest-descriptor" | "index" | "index-descriptor") => Ok(format!("-{text}")),
+        _ => Err(format!("an annotation has no place `{text}`: it is manifest, manifest-descriptor, index or index-descriptor")),
+    }
+}
+
 /// The outputs of a build: those that were named, with what `--push`, `--load` and `--annotation` say.
 pub(super) fn outputs(mut outputs: Vec<Output>, push: bool, load: bool, annotations: &[String]) -> Result<Vec<Output>, Error> {
     let images = |outputs: &[Output]| outputs.iter().any(|output| matches!(output.to, Destination::Image { .. }));
@@ -358,18 +379,15 @@ pub(super) fn outputs(mut outputs: Vec<Output>, push: bool, load: bool, annotati
         if matches!(output.to, Destination::Local(_) | Destination::Tar(_) | Destination::Nothing) {
             continue;
         }
-        for given in annotations {
+        for given in annotations.iter().filter(|given| !given.is_empty()) {
             let failed = |message: String| Error::Usage {
                 message,
                 hint: Some("write `--annotation [PLACE:]KEY=VALUE`, such as `manifest[linux/arm64]:KEY=VALUE`".into()),
             };
             let (key, value) = given.split_once('=').ok_or_else(|| failed(format!("the annotation `{given}` has no value")))?;
-            // A prefix names places; anything else before a colon is part of the key.
-            let known =
-                |place: &str| matches!(place.split('[').next(), Some("manifest" | "manifest-descriptor" | "index" | "index-descriptor"));
             let (places, key) = match key.split_once(':') {
-                Some((places, key)) if places.split(',').all(known) => (places.split(',').map(|place| format!("-{place}")).collect(), key),
-                _ => (vec![String::new()], key),
+                Some((places, key)) => (places.split(',').map(place).collect::<Result<_, _>>().map_err(failed)?, key),
+                None => (vec![String::new()], key),
             };
             for place in places {
                 output.annotations.push(annotation(&place, key, value).map_err(failed)?);
@@ -456,6 +474,8 @@ mod tests {
             "type=image,dest=f",
             "type=image,compression=lz4",
             "type=image,compression-level=x",
+            "type=image,compression-level=13",
+            "type=image,compression=zstd,compression-level=23",
             "type=image,push=maybe",
             "type=image,push-by-digest=true",
             "type=image,annotation-nowhere.k=v",
@@ -537,16 +557,19 @@ mod tests {
 
     #[test]
     fn annotations_have_places() {
-        let all = outputs(vec![output("type=image").unwrap()], false, false, &["manifest:a=1".into(), "b:c=2".into()]).unwrap();
+        let all =
+            outputs(vec![output("type=image").unwrap()], false, false, &["manifest:a=1".into(), "b=c:2".into(), String::new()]).unwrap();
         let shown = |output: &Output| -> Vec<(AnnotationPlace, String, String, String)> {
             let platform = |annotation: &Annotation| annotation.platform.as_ref().map(ToString::to_string).unwrap_or_default();
             output.annotations.iter().map(|a| (a.place, platform(a), a.key.clone(), a.value.clone())).collect()
         };
         let of = |place, platform: &str, key: &str, value: &str| (place, platform.to_owned(), key.to_owned(), value.to_owned());
         let (manifest, index) = (AnnotationPlace::Manifest, AnnotationPlace::Index);
-        assert_eq!(shown(&all[0]), [of(manifest, "", "a", "1"), of(manifest, "", "b:c", "2")]);
+        assert_eq!(shown(&all[0]), [of(manifest, "", "a", "1"), of(manifest, "", "b", "c:2")]);
         let several = outputs(vec![], false, false, &["index,manifest[linux/arm64]:a=1".into()]).unwrap();
         assert_eq!(shown(&several[0]), [of(index, "", "a", "1"), of(manifest, "linux/arm64", "a", "1")]);
-        assert!(outputs(vec![], false, false, &["a".into()]).is_err());
+        for bad in ["a", "manifets:a=1", "manifest,b:a=1", ":a=1"] {
+            assert!(outputs(vec![], false, false, &[bad.into()]).is_err(), "{bad}");
+        }
     }
 }

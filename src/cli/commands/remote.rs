@@ -34,7 +34,7 @@ pub(in crate::cli) struct CopyArgs {
     #[arg(short, long, conflicts_with = "platform")]
     all: bool,
     /// The image to choose from an index [default: this machine's platform]
-    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
+    #[arg(long, env = env::if_set(env::DEFAULT_PLATFORM), hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Copy what is about the image too: signatures, bills of materials and the like (not to the store or a Docker archive, which keep none)
     #[arg(short, long)]
@@ -168,7 +168,7 @@ pub(in crate::cli) struct ConfigArgs {
     #[arg(value_name = "IMAGE", value_parser = place)]
     image: Place,
     /// The image to choose from an index [default: this machine's platform]
-    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
+    #[arg(long, env = env::if_set(env::DEFAULT_PLATFORM), hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }
 

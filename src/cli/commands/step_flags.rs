@@ -16,6 +16,8 @@ use crate::graph::{Entitlements, NetworkMode};
 use crate::runtime::container::HostAddress;
 use crate::runtime::{CgroupSpec, Resource, Rlimit, Situation, can_chroot, situation};
 
+use super::limit_flags::check_sets;
+
 // Flags about RUN steps.
 #[derive(Debug, Default, Args)]
 pub(super) struct StepFlags {
@@ -127,6 +129,7 @@ impl Isolation {
 enum Network {
     /// A private one where possible
     #[default]
+    #[value(alias = "")]
     Default,
     /// None
     None,
@@ -159,6 +162,7 @@ impl StepFlags {
     pub(super) fn settings(&self) -> Result<StepSettings, Error> {
         let cgroup = self.limits();
         check_limits(&cgroup)?;
+        check_sets(&cgroup)?;
         let mut rlimits: Vec<Rlimit> = Vec::new();
         for limit in &self.ulimit {
             // The last of a kind counts.
@@ -205,6 +209,7 @@ impl StepFlags {
         let limits_of = |value: Option<u64>| value.filter(|value| *value > 0);
         limits.memory = limits_of(limits.memory);
         limits.memory_swap = limits_of(limits.memory_swap);
+        limits.cpu_millis = limits_of(limits.cpu_millis);
         limits.cpu_shares = limits_of(limits.cpu_shares);
         limits.cpu_period = limits_of(limits.cpu_period);
         limits.cpu_quota = limits_of(limits.cpu_quota);

@@ -24,7 +24,7 @@ pub(in crate::cli) struct PullArgs {
     #[arg(short, long)]
     all_tags: bool,
     /// The platform to choose where there are several [default: this machine's]
-    #[arg(long, env = env::DEFAULT_PLATFORM, hide_env = true, value_name = "OS/ARCH")]
+    #[arg(long, env = env::if_set(env::DEFAULT_PLATFORM), hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Keep the images for all platforms, and the index: `push` and `copy --all` pass them on
     #[arg(long)]

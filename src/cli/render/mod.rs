@@ -24,6 +24,7 @@ pub(in crate::cli) use summary::Summary;
 pub enum ProgressMode {
     /// A live tree on a terminal, plain lines elsewhere.
     #[default]
+    #[value(alias = "")]
     Auto,
     /// Plain lines.
     Plain,

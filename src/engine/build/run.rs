@@ -21,6 +21,7 @@ use crate::graph::{BuildGraph, CheckScope, ContextName, PlanRequest, SOURCE_DATE
 use crate::oci::Platform;
 use crate::parser::{Checks, ParseOptions, Parsed, parse_with};
 use crate::progress::Progress;
+use crate::registry::configured_proxies;
 use crate::store::{ImageRecord, Lease};
 use crate::task::{CancellationToken, blocking};
 
@@ -63,6 +64,7 @@ impl Engine {
             request.outputs.push(Output::store());
         }
         outputs::check(&request.outputs, &request.tags, &platforms)?;
+        self.add_proxies(&mut request, progress);
         let lease = Arc::new(self.store.lease()?);
         let _held = lease.clone();
         let (read, remotes) = self.read_build(&mut request, &lease, progress, &cancel).await?;
@@ -124,6 +126,21 @@ impl Engine {
         let parts = self.parts(&graph, &outcome, &platforms, &request, &fetcher)?;
         let result = BuildResult { parts, epoch, indexed: platforms.indexed };
         self.finish_build(result, request, outcome, (&fetcher, progress, &cancel)).await
+    }
+
+    /// Gives the build the proxies of Docker's settings, as `docker build` does; a build argument of the same name, however it is spelled, wins.
+    fn add_proxies(&self, request: &mut BuildRequest, progress: &Progress) {
+        let Some(config) = &self.options().credentials.docker_config else { return };
+        match configured_proxies(config) {
+            Ok(proxies) => {
+                let args = &mut request.build_args;
+                let new: Vec<_> =
+                    proxies.into_iter().filter(|(name, _)| !args.keys().any(|given| given.eq_ignore_ascii_case(name))).collect();
+                args.extend(new.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            }
+            // A build may do without them, and whoever cannot read the file may not know of it.
+            Err(error) => progress.warn(format!("no proxies are taken from Docker's settings: {error}")),
+        }
     }
 
     /// Reads the Dockerfile, and what there is of the user's files.

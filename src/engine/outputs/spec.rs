@@ -272,6 +272,7 @@ pub(in crate::engine) fn check(outputs: &[Output], tags: &[Reference], platforms
             return Err(Error::Usage { message: "`mode=delete` would remove the whole file system".into(), hint });
         }
     }
+    outputs.iter().try_for_each(|output| check_place(&output.to))?;
     outputs.iter().try_for_each(|output| check_platforms(output, platforms))?;
     outputs.iter().filter_map(|output| output.times.epoch.flatten()).try_for_each(|seconds| in_range(seconds).map(drop))?;
     let to_stdout = |output: &&Output| match &output.to {
@@ -283,6 +284,30 @@ pub(in crate::engine) fn check(outputs: &[Output], tags: &[Reference], platforms
         return Err(Error::Usage { message: "only one output can go to standard output".into(), hint });
     }
     Ok(())
+}
+
+/// Refuses places that cannot be written.
+fn check_place(to: &Destination) -> Result<(), Error> {
+    let Some((what, path)) = to.place() else { return Ok(()) };
+    let refuse = |message: String, hint: &str| Err(Error::Usage { message, hint: Some(hint.to_owned()) });
+    let to_stdout = path == Path::new("-");
+    let is_directory = std::fs::metadata(path).map(|found| found.is_dir());
+    if matches!(to, Destination::Local(_) | Destination::OciLayout(_)) {
+        return match is_directory {
+            _ if to_stdout => refuse(format!("{what} cannot be standard output"), "give a directory as `dest=`"),
+            Ok(false) => refuse(format!("`{}` is a file, and {what} cannot be made there", path.display()), "give a directory as `dest=`"),
+            _ => Ok(()),
+        };
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match is_directory {
+        _ if to_stdout => Ok(()),
+        Ok(true) => refuse(format!("`{}` is a directory, and {what} is a file", path.display()), "give a file as `dest=`"),
+        Err(_) if !parent.is_dir() => {
+            refuse(format!("{what} cannot be made: there is no directory `{}`", parent.display()), "make it first, or give another `dest=`")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what there cannot be of the platforms that are built for.

@@ -31,7 +31,7 @@ use crate::sys::{Links, RootDir};
 use super::dates::limit_times;
 use super::failed::FailedStep;
 use super::step::{commit, view};
-use super::stubs::{make_stubs, repeat};
+use super::stubs::{keep_modes, make_stubs, repeat};
 use super::{Owner, ProcessUser, lookup_user, make_dir, unmounted};
 
 /// The host name in a RUN step, as BuildKit sets it.
@@ -89,6 +89,7 @@ pub fn run(
     spec.volatile = true;
     spec.hostname = hostname;
     spec.mounts = mounts;
+    keep_modes(&tree, &mut spec.mounts).map_err(failed)?;
     spec.network = match (op.network, &network.namespace) {
         (NetworkMode::None, _) => SandboxNetwork::None,
         (_, Some(_)) => SandboxNetwork::Joined,
@@ -312,23 +313,31 @@ fn plan_mounts(
     for (number, mount) in op.mounts.iter().enumerate() {
         let target = mount.target.clone();
         match &mount.kind {
-            ExecMountKind::Tmpfs { size } => mounts.push(MountSpec::Tmpfs {
+            ExecMountKind::Tmpfs { size, read_only } => mounts.push(MountSpec::Tmpfs {
                 target,
                 size: *size,
                 inodes: None,
                 mode: 0o1777,
                 owner: (0, 0),
-                read_only: false,
+                read_only: *read_only,
                 options: MountOptions { nosuid: true, nodev: true, ..MountOptions::default() },
             }),
             ExecMountKind::Secret { id, env, file, required, mode, uid, gid } => {
                 let Some(secret) = environment.secrets.get(id) else {
                     if *required {
-                        return Err(refused(step, format!("the secret `{id}` was not given"), "give it with --secret id=…"));
+                        return Err(refused(
+                            step,
+                            format!("the secret `{id}` was not given"),
+                            &format!("give it with --secret id={id},src=FILE"),
+                        ));
                     }
                     continue;
                 };
                 if let Some(name) = env {
+                    if secret.expose().contains(&0) {
+                        let reason = format!("the secret `{id}` has a byte that is zero, and so cannot be the variable `{name}`");
+                        return Err(refused(step, reason, "leave `env=` out of the mount: then it is a file"));
+                    }
                     held.env.push((name.clone(), secret.expose().clone()));
                 }
                 if *file {

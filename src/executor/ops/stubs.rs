@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
 
 use crate::path::RootPath;
-use crate::runtime::{MountPointKind, SandboxSpec, mount_targets};
+use crate::runtime::{MountPointKind, MountSpec, SandboxSpec, mount_targets};
 use crate::store::view::MergedView;
 use crate::sys::tree::{Kind, LastLink, Metadata, Tree, resolve};
 
@@ -63,6 +63,24 @@ pub(crate) fn make_stubs(base: &MergedView, upper: &Path, stubs: &Path, spec: &S
     // Last, since every entry made in a directory changed its time.
     for (path, metadata) in repeated.iter().rev() {
         set_times(&stubs.join(path.relative()), metadata).map_err(fail(path))?;
+    }
+    Ok(())
+}
+
+/// Gives file systems in memory the modes of the directories of `base` that they cover, as other runtimes do.
+pub(super) fn keep_modes(base: &MergedView, mounts: &mut [MountSpec]) -> Result<(), Error> {
+    let targets: Vec<RootPath> = mounts.iter().map(|mount| mount.target().clone()).collect();
+    for mount in mounts {
+        let MountSpec::Tmpfs { target, mode, .. } = mount else { continue };
+        // What is on another mount is no directory of the base.
+        if targets.iter().any(|other| other != target && target.starts_with(other)) {
+            continue;
+        }
+        let fail = |source: std::io::Error| Error::Write { path: target.clone(), source };
+        let covered = resolve(base, target, LastLink::Follow).and_then(|path| base.metadata(&path)).map_err(fail)?;
+        if let Some(directory) = covered.filter(|found| found.kind == Kind::Directory) {
+            *mode = directory.mode;
+        }
     }
     Ok(())
 }

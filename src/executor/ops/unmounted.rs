@@ -44,7 +44,7 @@ pub(super) fn check(environment: &Environment, step: &Step, op: &ExecOp) -> Resu
             ExecMountKind::Cache { id, seed, mode, uid, gid, .. } if !caches.insert((id, seed, (mode, uid, gid))) => {
                 return refused(format!("the cache `{id}` in a second place, `{}`,", mount.target));
             }
-            ExecMountKind::Tmpfs { size: Some(_) } => {
+            ExecMountKind::Tmpfs { size: Some(_), .. } => {
                 let text =
                     format!("the file system in memory on `{}` is a directory on the disk, without a limit of its size", mount.target);
                 environment.progress.warn(text);

@@ -183,7 +183,7 @@ impl Lowering<'_, '_> {
                 let (mode, uid, gid) = (mode.unwrap_or(0o755), uid.unwrap_or(0), gid.unwrap_or(0));
                 self.mount_at(span, target, ExecMountKind::Cache { id, sharing, seed, subpath, mode, uid, gid, read_only })
             }
-            RunMountKind::Tmpfs { size } => self.mount_at(span, target, ExecMountKind::Tmpfs { size }),
+            RunMountKind::Tmpfs { size, read_only } => self.mount_at(span, target, ExecMountKind::Tmpfs { size, read_only }),
             RunMountKind::Secret { id, env, required, mode, uid, gid } => {
                 let id = id.or_else(|| target.as_ref().and_then(|t| t.file_name()).map(|n| n.to_string_lossy().into_owned()));
                 let id = id.unwrap_or_default();

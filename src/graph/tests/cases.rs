@@ -255,7 +255,7 @@ fn described_mount(kind: &ExecMountKind) -> String {
             let read_only = if *read_only { " ro" } else { "" };
             format!("cache({id} {sharing:?} {mode:o} {uid}:{gid}{seed}{read_only})")
         }
-        ExecMountKind::Tmpfs { size } => format!("tmpfs({})", size.unwrap_or(0)),
+        ExecMountKind::Tmpfs { size, .. } => format!("tmpfs({})", size.unwrap_or(0)),
         ExecMountKind::Ssh { id, required, mode, uid, gid } => format!("ssh({id} required={required} {mode:o} {uid}:{gid})"),
         ExecMountKind::Secret { id, env, file, required, mode, uid, gid } => {
             let env = env.as_ref().map_or_else(String::new, |env| format!(" as ${env}"));

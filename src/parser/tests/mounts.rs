@@ -25,8 +25,11 @@ pub(super) fn describe(text: &str, variables: &dyn Variables) -> Result<String, 
             });
             words.text("source", source.as_deref()).from(from).owner(mode, uid, gid);
         }
-        RunMountKind::Tmpfs { size } => {
-            words.bare("tmpfs").text("target", target).text("size", size.map(|size| size.to_string()).as_deref());
+        RunMountKind::Tmpfs { size, read_only } => {
+            words
+                .bare(if read_only { "tmpfs ro" } else { "tmpfs" })
+                .text("target", target)
+                .text("size", size.map(|size| size.to_string()).as_deref());
         }
         RunMountKind::Secret { id, env, required, mode, uid, gid } => {
             words.bare("secret").text("target", target).text("id", id.as_deref()).text("env", env.as_deref());

@@ -8,6 +8,7 @@
 
 mod config_file;
 mod helper;
+mod proxies;
 mod save;
 
 use std::io;
@@ -19,6 +20,7 @@ use crate::oci::DOCKER_HUB;
 
 use config_file::ConfigFile;
 use helper::Helper;
+pub use proxies::configured_proxies;
 pub use save::{LoginTarget, Saved, erase_login, erase_logins, list_logins, save_login};
 
 /// Docker's key for Docker Hub.
