@@ -88,6 +88,8 @@ enum Command {
     Config(commands::remote::ConfigArgs),
     /// Show the digest that an image has, at its registry or elsewhere
     Digest(commands::remote::DigestArgs),
+    /// Show a blob of a repository, whole and checked
+    Blob(commands::remote::BlobArgs),
     /// List the tags of a repository
     #[command(visible_alias = "list-tags")]
     Ls(commands::remote::LsArgs),
@@ -253,6 +255,7 @@ pub fn main() -> ExitCode {
         Command::Manifest(args) => commands::remote::manifest(&arguments.global, args),
         Command::Config(args) => commands::remote::config(&arguments.global, args),
         Command::Digest(args) => commands::remote::digest(&arguments.global, args),
+        Command::Blob(args) => commands::remote::blob(&arguments.global, args),
         Command::Ls(args) => commands::remote::ls(&arguments.global, args),
         Command::Catalog(args) => commands::remote::catalog(&arguments.global, args),
         Command::Index(args) => commands::index::run(&arguments.global, args),

@@ -10,13 +10,13 @@ use crate::image::copy::{
     Collection, LayoutSource, Name, Source, Target, all_to_store, check_digest, collect, convert, same_digest, to_archive, to_dir,
     to_layout, to_registry,
 };
-use crate::image::edit::Draft;
+use crate::image::edit::{Draft, collect_all, open_all};
 use crate::image::export::{FileOptions, FilesLayout, PlatformFiles};
 use crate::image::load::{Layout, archive_root, load_layout, load_root};
 use crate::image::remote;
 pub use crate::image::remote::{RemoteDocument, RemoteImage};
 use crate::image::{blobs, export, pull};
-use crate::oci::{Descriptor, Platform, Reference};
+use crate::oci::{Descriptor, MediaType, Platform, Reference};
 use crate::progress::{Progress, StepOutcome, StepProgress};
 use crate::registry::{Client, ClientOptions, Credential, Credentials};
 use crate::store::{ImageRecord, Lease};
@@ -226,16 +226,17 @@ impl Engine {
             let manifest = self.stored_manifest(&image).await?;
             return Ok(CopyOutcome { root: manifest, blobs: image.diff_ids.len() + 1, size: image.size });
         }
-        let source = match (&request.wanted, form.compression) {
-            (Wanted::Platform(platform), Some(spec)) => self.recompressed(&request.from, platform, spec, client, step).await?,
-            (Wanted::All, Some(_)) => {
-                let hint = Some("leave `--all` out, and choose with `--platform`".to_owned());
-                return Err(Failure::Other(Error::Usage { message: "one image is compressed again at a time, and no index".into(), hint }));
+        let (source, mut what) = match form.compression {
+            Some(spec) => self.recompressed(request, spec, client, step).await?,
+            None => {
+                let source = match &request.wanted {
+                    Wanted::All => self.whole_source(&request.from, client).await?,
+                    Wanted::Platform(_) => self.source(&request.from, client).await?,
+                };
+                let what = collect(&source, &request.wanted, request.referrers).await?;
+                (source, what)
             }
-            (Wanted::All, None) => self.whole_source(&request.from, client).await?,
-            (Wanted::Platform(_), None) => self.source(&request.from, client).await?,
         };
-        let mut what = collect(&source, &request.wanted, request.referrers).await?;
         if let Some(format) = form.format {
             let was = what.root.digest.clone();
             what = convert(what, format, &request.from.to_string())?;
@@ -250,30 +251,37 @@ impl Engine {
         Ok(outcome)
     }
 
-    /// An image whose layers are all compressed in one way.
+    /// What is copied, with all layers compressed in one way. Of an index that is all images; what was said about them (provenance) is about others then.
     async fn recompressed(
         &self,
-        from: &Place,
-        platform: &Platform,
+        request: &CopyRequest,
         spec: CompressionSpec,
         client: &Client,
         step: &StepProgress,
-    ) -> Result<Source, Failure> {
-        let draft = self.open_draft(from, platform, client).await?;
-        let packing = blobs::Packing {
-            compression: Some(spec),
-            force: true,
-            docker_types: draft.docker_types,
-            annotations: draft.annotations.clone(),
-            ..blobs::Packing::default()
+    ) -> Result<(Source, Collection), Failure> {
+        let from = &request.from;
+        if request.referrers {
+            let message = "signatures and the like are about the manifests as they are, and --dest-compress-format makes others".to_owned();
+            return Err(Failure::Other(Error::Usage { message, hint: Some("leave one of the two flags out".to_owned()) }));
+        }
+        let platform = match &request.wanted {
+            Wanted::Platform(platform) => platform.clone(),
+            Wanted::All => {
+                let source = self.whole_source(from, client).await?;
+                if source.root().await?.media_type.is_index() {
+                    let (index, drafts) = open_all(&source).await?;
+                    let mut packed = Vec::with_capacity(drafts.len());
+                    for (entry, draft) in drafts {
+                        packed.push((entry, draft.recompressed(&self.store, spec, step).await?));
+                    }
+                    return Ok(collect_all(&self.store, &from.to_string(), index, packed).await?);
+                }
+                Platform::host()
+            }
         };
-        let image = draft.into_record(&self.store, step).await?;
-        let (store, name) = (self.store.clone(), from.to_string());
-        Ok(blocking(move || {
-            let packed = blobs::pack_aside(&store, &image, &packing)?;
-            Ok::<_, crate::image::Error>(Source::Store { store, root: packed.descriptor, name })
-        })
-        .await?)
+        let draft = self.open_draft(from, &platform, client).await?;
+        let (source, what, _) = draft.recompressed(&self.store, spec, step).await?.into_collection(&self.store).await?;
+        Ok((source, what))
     }
 
     /// The source of a place, where a name of the store that stands for an index means all of it.
@@ -563,6 +571,48 @@ impl Engine {
     pub async fn remote_tags(&self, repository: &Reference) -> Result<Vec<String>, Error> {
         let failed = |source| Error::Registry { action: "list the tags of", name: repository.familiar_name(), source };
         self.client()?.tags(repository).await.map_err(failed)
+    }
+
+    /// The tags of a repository, or of a layout.
+    ///
+    /// # Errors
+    /// As [`Engine::remote_tags`]; the place is another, or no layout.
+    pub async fn tags_at(&self, place: &Place) -> Result<Vec<String>, Error> {
+        match place {
+            Place::Registry(repository) => self.remote_tags(repository).await,
+            Place::Layout { dir, tag: None } => {
+                let dir = dir.clone();
+                let read: Result<_, Failure> = blocking(move || Ok(LayoutSource::tags(&dir)?)).await;
+                read.map_err(|failure| failure.of("list the tags of", &place.to_string()))
+            }
+            other => {
+                let message = format!("`{other}` has no list of tags");
+                Err(Error::Usage { message, hint: Some("name a repository, or a layout as `oci:DIR`".to_owned()) })
+            }
+        }
+    }
+
+    /// Hands the bytes of a blob of a registry on, as they come. They are right if this succeeds.
+    ///
+    /// # Errors
+    /// There is no such blob, or the registry cannot be reached or refuses; it sends something else.
+    pub async fn remote_blob(&self, reference: &Reference, mut take: impl FnMut(&[u8])) -> Result<(), Error> {
+        let Some(digest) = reference.digest() else {
+            let message = format!("`{}` names no blob", reference.written());
+            return Err(Error::Usage { message, hint: Some("name it by its digest, as in `NAME@sha256:…`".to_owned()) });
+        };
+        let failed = |source| Error::Registry { action: "fetch", name: reference.written().to_owned(), source };
+        let client = self.client()?;
+        let Some(size) = client.blob_size(reference, digest).await.map_err(failed)? else {
+            let message = format!("`{}` has no blob {digest}", reference.familiar_name());
+            return Err(Error::Usage { message, hint: None });
+        };
+        let blob = Descriptor::new(MediaType::Other("application/octet-stream".into()), digest.clone(), size);
+        let mut stream = client.fetch_blob(reference, &blob).await.map_err(failed)?;
+        while let Some(chunk) = stream.next_chunk().await.map_err(failed)? {
+            take(&chunk);
+        }
+        Ok(())
     }
 
     /// The repositories of a registry.

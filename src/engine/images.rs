@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::oci::{HistoryEntry, ImageConfig, ImageId, Platform, Reference};
+use crate::oci::{HistoryEntry, ImageConfig, ImageId, Reference};
 use crate::store::ImageRecord;
 
 use super::stored_index::complete_index;
@@ -192,19 +192,11 @@ impl Engine {
     /// Takes away the name, or removes the image, that `text` means.
     ///
     /// # Errors
-    /// There is no such image; with [`Removal::Careful`], it is in use; it is not for `platform`, or one of several under its name.
-    pub fn remove_image(&self, text: &str, removal: Removal, platform: Option<&Platform>) -> Result<Vec<Removed>, Error> {
+    /// There is no such image; with [`Removal::Careful`], it is in use.
+    pub fn remove_image(&self, text: &str, removal: Removal) -> Result<Vec<Removed>, Error> {
         let image = self.image(text)?;
-        if let Some(platform) = platform {
-            self.check_platform(text, &image, platform)?;
-        }
         let names = self.store.names_of(&image.id)?;
-        let by_name = match text.parse::<Reference>().ok() {
-            Some(name) if names.contains(&name) => Some(name),
-            Some(short) => self.find_long_name(&short)?.map(|(name, _)| name).filter(|name| names.contains(name)),
-            None => None,
-        };
-        if let Some(name) = by_name
+        if let Some(name) = self.name_meant(text, &names)?
             && names.len() > 1
         {
             self.store.untag(&name)?;
@@ -225,22 +217,16 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Whether `text` means an image for `platform` and nothing besides.
-    fn check_platform(&self, text: &str, image: &ImageRecord, platform: &Platform) -> Result<(), Error> {
-        let index = text.parse::<Reference>().ok().map(|name| complete_index(&self.store, &name)).transpose()?.flatten();
-        if index.is_some() {
-            let message = format!("`{text}` stands for an index here, and the image for {platform} cannot be removed alone");
-            let hint = Some(format!("`strake rmi {text}` removes all of it; `strake pull --platform` brings one image back"));
-            return Err(Error::Usage { message, hint });
-        }
-        if !image.platform.matches(platform) {
-            let message = format!("`{text}` is here for {}, and not for {platform}", image.platform);
-            return Err(Error::Usage { message, hint: None });
-        }
-        Ok(())
+    /// Which of an image's names `text` is, where it is one.
+    pub(super) fn name_meant(&self, text: &str, names: &[Reference]) -> Result<Option<Reference>, Error> {
+        Ok(match text.parse::<Reference>().ok() {
+            Some(name) if names.contains(&name) => Some(name),
+            Some(short) => self.find_long_name(&short)?.map(|(name, _)| name).filter(|name| names.contains(name)),
+            None => None,
+        })
     }
 
-    fn check_unused(&self, text: &str, image: &ImageRecord, names: &[Reference]) -> Result<(), Error> {
+    pub(super) fn check_unused(&self, text: &str, image: &ImageRecord, names: &[Reference]) -> Result<(), Error> {
         let users: Vec<String> =
             self.store.containers()?.into_iter().filter(|c| c.image.as_ref() == Some(&image.id)).map(|c| c.name).collect();
         if let Some(first) = users.first() {

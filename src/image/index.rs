@@ -16,9 +16,6 @@ use super::copy::Source;
 /// How large a config may be.
 const MAX_CONFIG: u64 = 8 << 20;
 
-/// The annotation by which builders say which image of the index an attestation is about.
-const ABOUT: &str = "vnd.docker.reference.digest";
-
 /// An index that is being put together.
 pub struct IndexDraft {
     /// Its annotations.
@@ -294,11 +291,11 @@ fn keep(entries: Vec<IndexEntry>, platforms: &[Platform]) -> Vec<IndexEntry> {
 
 /// Whether an entry is an image that somebody could choose by its platform.
 fn is_image(entry: &Descriptor) -> bool {
-    entry.platform.as_ref().is_some_and(|platform| platform.os != "unknown") && !entry.annotations.contains_key(ABOUT)
+    entry.platform.as_ref().is_some_and(|platform| platform.os != "unknown") && !entry.is_remark()
 }
 
 fn is_about(entry: &Descriptor, digest: &Digest) -> bool {
-    entry.annotations.get(ABOUT).is_some_and(|about| *about == digest.to_string())
+    entry.remark_about().is_some_and(|about| about == digest.to_string())
 }
 
 fn same_platform(one: Option<&Platform>, other: Option<&Platform>) -> bool {

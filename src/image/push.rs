@@ -22,6 +22,7 @@ use crate::task::{blocking, fault_point};
 
 use super::Error;
 use super::blobs::{ImageManifest, complete_manifest, ensure_layer, stored_manifest};
+use super::copy::tagged_as;
 
 /// What a push did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,8 @@ pub async fn push(
     push.upload(&mut uploads, manifest.manifest.config.clone(), None).await?;
     let (sent, present) = finish(uploads).await?;
     fault_point("push:uploaded");
-    put(client, reference, &manifest.manifest, manifest.bytes, &manifest.descriptor.media_type).await?;
+    let name = tagged_as(reference, &manifest.descriptor.digest);
+    put(client, &name, &manifest.manifest, manifest.bytes, &manifest.descriptor.media_type).await?;
     fault_point("push:named");
     Ok(Pushed { manifest: manifest.descriptor, sent, present })
 }

@@ -42,6 +42,16 @@ impl Descriptor {
         is_foreign && !self.urls.is_empty()
     }
 
+    /// Whether builders say by an annotation that this entry of an index is no image but a remark about one (its provenance, for instance).
+    pub fn is_remark(&self) -> bool {
+        self.annotations.contains_key("vnd.docker.reference.type") || self.remark_about().is_some()
+    }
+
+    /// The digest of the image that such a remark is about.
+    pub fn remark_about(&self) -> Option<&str> {
+        self.annotations.get("vnd.docker.reference.digest").map(String::as_str)
+    }
+
     /// A descriptor with nothing but the three required fields.
     pub fn new(media_type: MediaType, digest: Digest, size: u64) -> Descriptor {
         Descriptor {

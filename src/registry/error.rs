@@ -114,11 +114,23 @@ pub enum Error {
         /// Where it leads.
         to: SafeUrl,
     },
-    /// A list of tags that leads back to itself.
-    #[error("the list of tags at {url} does not end: the registry sends the same page again")]
+    /// A list in pages that leads back to itself.
+    #[error("{what} at {url} does not end: the registry sends the same page again")]
     EndlessPages {
+        /// What it lists.
+        what: &'static str,
         /// The page that came again.
         url: SafeUrl,
+    },
+    /// A list in more pages than any real one has.
+    #[error("{what} at {url} does not end: {names} names came, and there is yet another page")]
+    TooManyPages {
+        /// What it lists.
+        what: &'static str,
+        /// The next page.
+        url: SafeUrl,
+        /// How many names came.
+        names: usize,
     },
     /// What is to be uploaded cannot be read.
     #[error("cannot read blob {digest} in order to upload it")]

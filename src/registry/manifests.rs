@@ -25,6 +25,9 @@ const CONTENT_DIGEST: &str = "docker-content-digest";
 /// Says in the answer to a PUT that the registry keeps the list of referrers itself.
 const SUBJECT: &str = "oci-subject";
 
+/// Says in the answer to a PUT by digest that a tag was set with it.
+const TAG_SET: &str = "oci-tag";
+
 /// The largest page of tags.
 const PAGE_LIMIT: u64 = 8 << 20;
 
@@ -61,6 +64,8 @@ pub(super) struct Stored {
     pub(super) digest: Digest,
     /// Whether the registry lists it among the referrers of its subject.
     pub(super) knows_subject: bool,
+    /// Whether the registry has set the tag that was named beside the digest.
+    tag_set: bool,
 }
 
 #[derive(Deserialize)]
@@ -137,6 +142,9 @@ impl Client {
 
     /// Stores a manifest under the tag of `reference`, or under its digest where it has no tag.
     ///
+    /// Behind a mere tag a registry hashes by sha256. A manifest whose digest is another and is named beside the tag keeps it where the registry sets tags
+    /// with digests (the specification of distribution after 1.1, end-7b); elsewhere the tag stands for it by sha256.
+    ///
     /// # Errors
     /// The registry refuses it (a blob is missing, for instance), or stores something else.
     pub async fn put_manifest(&self, reference: &Reference, bytes: impl Into<Bytes>, media_type: &MediaType) -> Result<Digest, Error> {
@@ -145,11 +153,34 @@ impl Client {
 
     /// As [`Client::put_manifest`], and says whether the registry has seen which subject the manifest has (its answer has `OCI-Subject`).
     pub(super) async fn put(&self, reference: &Reference, bytes: Bytes, media_type: &MediaType) -> Result<Stored, Error> {
-        let host = self.host_of(reference);
         let algorithm = reference.digest().map_or(Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &bytes);
         let name = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
-        let url = self.repository_url(reference, &format!("manifests/{name}")).await?;
+        if algorithm != Algorithm::Sha256
+            && let Some(tag) = reference.tag()
+        {
+            match self.put_at(reference, &digest, &format!("{digest}?tag={tag}"), bytes.clone(), media_type).await {
+                Ok(stored) if stored.tag_set => return Ok(stored),
+                // It does not set tags so, or does not know the algorithm.
+                Ok(_) => {}
+                Err(error) if matches!(error.status(), Some(400 | 404 | 405 | 501)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.put_at(reference, &digest, &name, bytes, media_type).await
+    }
+
+    async fn put_at(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        at: &str,
+        bytes: Bytes,
+        media_type: &MediaType,
+    ) -> Result<Stored, Error> {
+        let host = self.host_of(reference);
+        let digest = digest.clone();
+        let url = self.repository_url(reference, &format!("manifests/{at}")).await?;
         if let Some(expected) = reference.digest()
             && *expected != digest
         {
@@ -168,7 +199,7 @@ impl Client {
             Some(stored) if stored.algorithm() == digest.algorithm() && stored != digest => {
                 Err(Error::StoredOther { url: answer.safe_url(), expected: digest, actual: stored.to_string() })
             }
-            _ => Ok(Stored { digest, knows_subject: answer.header(SUBJECT).is_some() }),
+            _ => Ok(Stored { digest, knows_subject: answer.header(SUBJECT).is_some(), tag_set: answer.header(TAG_SET).is_some() }),
         }
     }
 
@@ -237,8 +268,11 @@ impl Client {
     ) -> Result<Vec<String>, Error> {
         let (mut found, mut seen, mut visited) = (Vec::new(), HashSet::new(), HashSet::new());
         loop {
-            let endless = || Error::EndlessPages { url: SafeUrl::new(call.url.as_str()) };
-            if visited.len() >= PAGES || found.len() > NAMES || !visited.insert(call.url.clone()) {
+            let endless = || Error::EndlessPages { what, url: SafeUrl::new(call.url.as_str()) };
+            if visited.len() >= PAGES || found.len() > NAMES {
+                return Err(Error::TooManyPages { what, url: SafeUrl::new(call.url.as_str()), names: found.len() });
+            }
+            if !visited.insert(call.url.clone()) {
                 return Err(endless());
             }
             let answer = self.collect(host, &call, PAGE_LIMIT).await?;

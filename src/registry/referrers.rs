@@ -59,8 +59,12 @@ impl Client {
         call.headers.insert(ACCEPT, HeaderValue::from_str(MediaType::OciIndex.as_str()).expect("known media types are header values"));
         let (mut found, mut visited) = (Vec::new(), HashSet::new());
         loop {
-            if visited.len() >= PAGES || found.len() > REFERRERS || !visited.insert(call.url.clone()) {
-                return Err(Error::EndlessPages { url: SafeUrl::new(call.url.as_str()) });
+            let (what, url) = ("a list of referrers", || SafeUrl::new(call.url.as_str()));
+            if visited.len() >= PAGES || found.len() > REFERRERS {
+                return Err(Error::TooManyPages { what, url: url(), names: found.len() });
+            }
+            if !visited.insert(call.url.clone()) {
+                return Err(Error::EndlessPages { what, url: url() });
             }
             let answer = self.collect(&host, &call, self.options().manifest_limit).await?;
             found.extend(self.parse_index(&answer.body, answer.safe_url())?.manifests);

@@ -128,7 +128,8 @@ impl Client {
         let scopes = vec![Scope::repository(reference.repository(), actions)];
         match self.collect(&host, &Call::new(Method::HEAD, url, reference.repository(), scopes), SMALL).await {
             Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
+            // Where it cannot be asked, sending it does no harm.
+            Err(error) if error.is_not_found() || matches!(error.status(), Some(405 | 501)) => Ok(false),
             Err(error) => Err(error),
         }
     }

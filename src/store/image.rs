@@ -313,6 +313,22 @@ impl Store {
         })
     }
 
+    /// Takes manifests away that an index may still name, so that prune frees what they named; `false`, and nothing is done, where a running command holds one of them. No image may
+    /// have them as its own.
+    pub fn remove_manifests(&self, digests: &[Digest]) -> Result<bool, Error> {
+        self.make_room();
+        let _exclusive = self.lock_store(Kind::Exclusive)?;
+        let leased = self.leased()?;
+        if digests.iter().any(|digest| leased.blobs.contains(digest)) {
+            return Ok(false);
+        }
+        for digest in digests {
+            fault_point("manifest:removing");
+            self.discard_blob(digest)?;
+        }
+        Ok(true)
+    }
+
     /// What a registry last said that `name` means.
     pub fn remote_manifest(&self, name: &Reference) -> Result<Option<RemoteManifest>, Error> {
         self.database().read("read what a registry said", |db| {

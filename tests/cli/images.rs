@@ -230,7 +230,6 @@ fn scripts_find_the_words_and_the_exit_codes_of_docker() {
     world.strake(["inspect", "--platform", "linux/arm64", "--type", "container", &name]).fails().says(&["--platform is about images"]);
     let history = world.strake(["history", "--platform", "linux/arm64", "--no-trunc", &name]).ok().stdout;
     assert!(history.contains("/linux-arm64"), "{history}");
-    world.strake(["rmi", "--platform", "linux/arm64", &name]).fails().says(&["stands for an index", "rmi"]);
     world.strake(["tag", &name, "all:1"]).ok();
     world.build("FROM scratch\nCOPY Dockerfile /\n", &["-t", "one:1"]).ok();
     world.strake(["rmi", "--platform", "linux/s390x", "one:1"]).fails().says(&["not for linux/s390x"]);
@@ -238,6 +237,62 @@ fn scripts_find_the_words_and_the_exit_codes_of_docker() {
     let host = world.strake(["image", "inspect", "-f", "{{.Os}}/{{.Architecture}}", "one:1"]).ok().stdout;
     world.strake(["rmi", "--platform", host.trim(), "one:1"]).ok();
     assert_eq!(world.strake(["load", "-q", "-i", "one.tar"]).ok().stdout, "Loaded image: one:1\n");
+}
+
+#[test]
+fn one_image_of_an_index_is_removed_and_the_others_stay() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let registry = Registry::empty();
+    let name = several_platforms(&registry);
+    let world = World::new();
+    let (host, other) = match std::env::consts::ARCH {
+        "aarch64" => ("linux/arm64", "linux/amd64"),
+        _ => ("linux/amd64", "linux/arm64"),
+    };
+    let pull = || world.strake(["pull", "-q", "--all-platforms", &name]).ok();
+    let files =
+        |dir: &str| walkdir::WalkDir::new(world.root().join(dir)).into_iter().flatten().filter(|at| at.file_type().is_file()).count();
+    let blobs = || files("blobs") + files("fresh");
+    let architecture = || world.strake(["image", "inspect", "-f", "{{.Architecture}}", &name]).ok().stdout;
+    let healthy = || world.strake(["system", "check"]).ok();
+    pull();
+    let all = blobs();
+    world
+        .strake(["rmi", "--platform", "linux/s390x", &name])
+        .fails()
+        .says(&["linux/amd64, linux/arm64, linux/arm/v6", "not for linux/s390x"]);
+    // What another name means too is left.
+    world.strake(["tag", &name, "alias:1"]).ok();
+    world.strake(["rmi", "-f", "--platform", other, &name]).fails().says(&["also one of `alias:1`", "strake rmi alias:1"]);
+    world.strake(["rmi", "alias:1"]).ok();
+    // The one that the name does not stand for.
+    let config: Value = serde_json::from_str(&world.strake(["manifest", "--platform", other, &name]).ok().stdout).unwrap();
+    let deleted = world.strake(["rmi", "--platform", other, &name]).ok().stdout;
+    assert_eq!(deleted, format!("Deleted: {}\n", config["config"]["digest"].as_str().unwrap()));
+    assert!(blobs() < all);
+    world.strake(["push", "--platform", other, &name]).fails().says(&["not for"]);
+    assert_eq!(architecture().trim(), host.split_once('/').unwrap().1);
+    world.strake(["prune", "-f"]).ok();
+    healthy();
+    // The one that it stands for: now it stands for the other one.
+    pull();
+    assert_eq!(blobs(), all);
+    world.strake(["create", "--name", "user", &name, "/x"]).ok();
+    world.strake(["rmi", "--platform", host, &name]).fails().says(&["used by the container `user`"]);
+    world.strake(["rm", "user"]).ok();
+    world.strake(["rmi", "--platform", host, &name]).ok();
+    assert_eq!(architecture().trim(), other.split_once('/').unwrap().1);
+    world.strake(["validate", &name]).ok();
+    healthy();
+    // The last one takes the name along.
+    world.strake(["rmi", "--platform", other, &name]).ok();
+    assert_eq!(architecture().trim(), "arm");
+    let gone = world.strake(["rmi", "--platform", "linux/arm/v6", &name]).ok().stdout;
+    assert!(gone.contains("Untagged") && gone.contains("Deleted"), "{gone}");
+    assert_eq!(world.strake(["images", "-q"]).ok().stdout, "");
+    healthy();
 }
 
 #[test]

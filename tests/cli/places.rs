@@ -55,7 +55,8 @@ fn every_place_is_looked_at_in_the_same_words() {
     let repository = format!("docker://{}", registry.name("app"));
     assert_eq!(of(&["ls", &repository]), "1\n");
     assert_eq!(of(&["list-tags", &registry.name("app")]), "1\n");
-    world.strake(["ls", "oci:layout"]).fails().says(&["oci:layout", "no name at a registry"]);
+    assert_eq!(of(&["ls", "oci:layout"]), "1\n");
+    world.strake(["ls", "store:app:1"]).fails().says(&["store:app:1", "no list of tags"]);
     world.strake(["delete", "--manifest", &format!("docker://{name}")]).ok();
     world.strake(["digest", &name]).fails().says(&["404"]);
 }
@@ -146,7 +147,46 @@ fn a_copy_reaches_both_registries_with_their_own_credentials() {
     let files = ["copy", "-q", "--src-authfile", "from.json", "--dest-authfile", "to.json", &name, &to.name("copy:2")];
     assert_eq!(world.strake(files).ok().stdout, done.stdout);
     world.strake(files).arg("--src-no-creds").fails().says(&["401"]);
-    world.strake(["copy", "--src-creds", "tester", &name, &copy]).fails().says(&["USER:PASSWORD"]);
+    // What is no user and password may be a password all the same.
+    for wrong in ["pass-word", ":pass-word"] {
+        world.strake(["copy", "--src-creds", wrong, &name, &copy]).fails().says(&["--src-creds", "USER:PASSWORD"]).omits(&["pass-word"]);
+    }
+}
+
+#[test]
+fn registries_are_looked_at_as_somebody_else() {
+    if !able(&["docker-registry", "htpasswd"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::with_password());
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-q", "-t", "app:1"]).ok();
+    let (name, url, good) = (registry.name("app:1"), registry.url("app:1"), "tester:pass-word");
+    world.strake(["copy", "-q", "--dest-creds", good, "store:app:1", &name]).ok();
+    let manifest: Value = serde_json::from_str(&world.strake(["manifest", "--creds", good, &name]).ok().stdout).unwrap();
+    let config = registry.name(&format!("app@{}", manifest["config"]["digest"].as_str().unwrap()));
+    let lookers: [&[&str]; 9] = [
+        &["manifest", &name],
+        &["config", &url],
+        &["digest", &name],
+        &["blob", &config],
+        &["ls", &registry.name("app")],
+        &["catalog", registry.host()],
+        &["inspect", "--remote", &name],
+        &["inspect", "--raw", &url],
+        &["image", "inspect", &url],
+    ];
+    for looker in lookers {
+        let as_somebody = |flags: &[&str]| world.strake(looker.iter().chain(flags));
+        as_somebody(&["--creds", good]).ok().omits(&["pass-word"]);
+        as_somebody(&["--creds", "tester:wrong-word"]).fails().says(&["401"]).omits(&["wrong-word"]);
+        as_somebody(&["--no-creds"]).fails().says(&["401"]);
+        as_somebody(&["--registry-token", "some-token"]).fails().says(&["401"]).omits(&["some-token"]);
+        as_somebody(&["--creds", "pass-word"]).fails().says(&["--creds is not of the form"]).omits(&["pass-word"]);
+    }
+    // Nobody listens there, and it is asked once.
+    world.strake(["digest", "--retry-times", "0", "127.0.0.1:1/app"]).fails().says(&["cannot connect"]);
+    world.strake(["delete", "--no-creds", &name]).fails().says(&["401"]);
+    world.strake(["delete", "--manifest", "--creds", good, &name]).ok();
 }
 
 #[test]
@@ -187,7 +227,20 @@ fn a_copy_takes_on_the_form_that_is_asked_for() {
     assert_eq!(world.strake(["images", "-aq"]).ok().stdout.lines().count(), 1, "nothing but what was built");
     let config = |name: &str| world.strake(["config", "--platform", "linux/amd64", name]).ok().stdout;
     assert_eq!(config(&zstd), config(&name));
-    world.strake(["copy", "--all", "--dest-compress-format", "zstd", &name, &zstd]).fails().says(&["one image"]);
+    // All images of an index, too, which then is another one.
+    let both = registry.name("zstd:2");
+    world.strake(["copy", "-q", "--all", "--dest-compress-format", "zstd", &name, &both]).ok();
+    world.strake(["validate", "--remote", &both]).ok();
+    let index = raw("zstd:2");
+    let platforms: Vec<&Value> = index["manifests"].as_array().unwrap().iter().map(|entry| &entry["platform"]["architecture"]).collect();
+    assert_eq!(platforms, ["amd64", "arm64"]);
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let manifest = world.strake(["manifest", "--platform", platform, &both]).ok().stdout;
+        assert!(manifest.contains("tar+zstd") && !manifest.contains("tar+gzip"), "{manifest}");
+        let config = |name: &str| world.strake(["config", "--platform", platform, name]).ok().stdout;
+        assert_eq!(config(&both), config(&name));
+    }
+    world.strake(["copy", "--referrers", "--dest-compress-format", "zstd", &name, &zstd]).fails().says(&["--dest-compress-format"]);
     // An archive with several names for one image.
     world.strake(["copy", "-q", "--platform", "linux/amd64", "--additional-tag", "b:2", &name, "docker-archive:two.tar:a:1"]).ok();
     let other = World::new();
@@ -280,4 +333,46 @@ fn all_images_of_an_index_are_changed_where_it_is() {
     world.strake(["mutate", "--all-platforms", "--set-platform", "linux/s390x", &at]).fails().says(&["cannot all be for one platform"]);
     world.strake(["append", "--all-platforms", "-b", &at, "-f", "-"]).stdin("").fails().says(&["standard input"]);
     assert_eq!(raw(&name), after);
+}
+
+#[test]
+fn every_tag_goes_through_a_layout_to_another_registry() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let (world, registry, away) = (World::new(), Registry::empty(), Registry::empty());
+    for tag in ["1", "2"] {
+        let text = format!("FROM scratch\nLABEL tag={tag}\nCOPY Dockerfile /\n");
+        world.build(&text, &["-q", "--platform", "linux/amd64,linux/arm64", "-t", &registry.name(&format!("app:{tag}")), "--push"]).ok();
+    }
+    let copy = |from: &str, to: &str| world.strake(["copy", "-q", "--all", "--all-tags", from, to]);
+    copy(&registry.name("app"), "oci:taken").ok();
+    assert_eq!(world.strake(["ls", "oci:taken"]).ok().stdout, "1\n2\n");
+    assert_eq!(world.strake(["list-tags", "--full-ref", "oci:taken"]).ok().stdout, "oci:taken:1\noci:taken:2\n");
+    copy("oci:taken", &away.name("brought")).ok();
+    for tag in ["1", "2"] {
+        let digest = |name: String| world.strake(["digest", &name]).ok().stdout;
+        let brought = away.name(&format!("brought:{tag}"));
+        assert_eq!(digest(brought.clone()), digest(registry.name(&format!("app:{tag}"))));
+        world.strake(["validate", "--remote", &brought]).ok();
+    }
+    copy("oci:taken:1", &away.name("brought")).fails().says(&["`oci:taken:1` is neither"]);
+    copy(&registry.name("app"), "docker-archive:taken.tar").fails().says(&["`docker-archive:taken.tar` is neither"]);
+    world.strake(["ls", "store:app"]).fails().says(&["no list of tags", "oci:DIR"]);
+}
+
+#[test]
+fn a_blob_of_a_repository_is_shown_as_it_is() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let name = registry.name("app:1");
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-q", "-t", &name, "--push"]).ok();
+    let manifest: Value = serde_json::from_str(&world.strake(["manifest", &name]).ok().stdout).unwrap();
+    let blob = |digest: &str| world.strake(["blob", &registry.name(&format!("app@{digest}"))]);
+    let config = blob(manifest["config"]["digest"].as_str().unwrap()).ok().stdout;
+    assert_eq!(config, world.strake(["config", &name]).ok().stdout);
+    blob(&format!("sha256:{}", "0".repeat(64))).fails().says(&["no blob sha256:000"]);
+    world.strake(["blob", &name]).fails().says(&["names no blob", "NAME@sha256:"]);
 }

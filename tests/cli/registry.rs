@@ -405,13 +405,14 @@ fn an_image_by_sha512_alone_is_pulled_built_on_checked_and_sent_on() {
         world.strake(["validate", "derived:1"]).ok();
         world.strake(["system", "check"]).ok();
     }
-    // On to another repository, from the store and from the registry, as it is. What a mere tag stands for there, that registry calls by sha256.
+    // On to another repository, from the store and from the registry, as it is, and by the digest that it had.
     world.strake(["pull", "-q", "--platform", "linux/amd64", &name]).ok();
     world.strake(["tag", &name, &served.name("pushed:1")]).ok();
     world.strake(["push", "-q", &served.name("pushed:1")]).ok();
     world.strake(["copy", "-q", "--platform", "linux/amd64", &name, &served.name("copied:1")]).ok();
     for copy in ["pushed:1", "copied:1"] {
         assert_eq!(world.strake(["manifest", &served.name(copy)]).ok().stdout, String::from_utf8(manifest.clone()).unwrap(), "{copy}");
+        assert_eq!(world.strake(["digest", &served.name(copy)]).ok().stdout.trim(), digest, "{copy}");
         world.strake(["validate", "--remote", &served.name(copy)]).ok();
     }
     // One that is damaged is told from one that is not.

@@ -14,7 +14,7 @@ use crate::engine::{Engine, Error, HistoryLine, ImageSummary, NamedAs, Removal, 
 use crate::oci::{ImageId, Platform, Reference};
 
 use super::several::Failures;
-use super::{exit, prune, with_engine};
+use super::{exit, prune, until_interrupted, with_engine};
 
 // Flags of `strake images`.
 #[derive(Debug, Args)]
@@ -92,7 +92,7 @@ pub(in crate::cli) struct RmiArgs {
     /// Leave the layers for `strake prune`
     #[arg(long)]
     no_prune: bool,
-    /// Remove images for this platform only: one that is for another is left, and is an error
+    /// Remove images for this platform only: of an index that one alone; what is for other platforms is left, and is an error
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }
@@ -286,7 +286,11 @@ pub(in crate::cli) fn rmi(global: &Global, args: RmiArgs) -> ExitCode {
         let removal = if args.force { Removal::Forced } else { Removal::Careful };
         let (mut failures, mut deleted) = (Failures::default(), false);
         for image in &args.images {
-            match engine.remove_image(image, removal, args.platform.as_ref()) {
+            let result = match &args.platform {
+                Some(platform) => until_interrupted(engine.remove_platform(image, removal, platform)).await,
+                None => engine.remove_image(image, removal),
+            };
+            match result {
                 Ok(removed) => {
                     for what in removed {
                         match what {
@@ -305,6 +309,10 @@ pub(in crate::cli) fn rmi(global: &Global, args: RmiArgs) -> ExitCode {
         }
         if deleted && !args.no_prune {
             engine.prune(&crate::engine::PruneOptions::default())?;
+        }
+        // A name may stand for another image of its index, which was unpacked for that.
+        if args.platform.is_some() {
+            settler::finish(engine).await?;
         }
         failures.end()
     }))

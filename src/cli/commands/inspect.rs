@@ -12,6 +12,7 @@ use crate::engine::{Engine, Error, ImageDetails, NamedAs, Place};
 use crate::oci::{ImageConfig, Platform};
 
 use super::places::{found_place, has_prefix, place};
+use super::reach::ReachArgs;
 use super::remote::bytes;
 use super::several::{Failures, show};
 use super::{exit, network, until_interrupted, volume, with_engine};
@@ -49,6 +50,8 @@ pub(in crate::cli) struct ImageInspectArgs {
     /// The image for this platform, where the name stands for several [default: the one that the name means here; with `--remote`, this machine's platform]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
 // Flags of `strake container inspect`.
@@ -96,7 +99,7 @@ pub(in crate::cli) fn inspect(global: &Global, args: InspectArgs) -> ExitCode {
         return exit(Err(Error::Usage { message, hint: None }));
     }
     let kind = if image.platform.is_some() { Some(Named::Image) } else { kind };
-    inspect_all(global, image.names, image.format, sizes, kind, image.platform)
+    inspect_all(global, image.names, image.format, sizes, kind, image.platform, Some(image.reach))
 }
 
 /// Runs `strake image inspect`.
@@ -105,13 +108,14 @@ pub(in crate::cli) fn inspect_images(global: &Global, args: ImageInspectArgs) ->
         return inspect_documents(global, args);
     }
     if !args.remote {
-        return inspect_all(global, args.names, args.format, SizeFlag { size: false }, Some(Named::Image), args.platform);
+        let (sizes, kind) = (SizeFlag { size: false }, Some(Named::Image));
+        return inspect_all(global, args.names, args.format, sizes, kind, args.platform, Some(args.reach));
     }
     exit(with_engine(global, None, |engine| async move {
         let (mut found, mut failures) = (Vec::new(), Failures::default());
         for name in &args.names {
             let value = match place(name) {
-                Ok(place) => inspect_place(&engine, &place, args.platform.clone()).await,
+                Ok(place) => inspect_place(&args.reach.engine(&engine, &place)?, &place, args.platform.clone()).await,
                 Err(message) => Err(Error::Usage { message, hint: None }),
             };
             match value {
@@ -129,6 +133,7 @@ fn inspect_documents(global: &Global, args: ImageInspectArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         for name in &args.names {
             let place = found_place(&engine, name, args.remote)?;
+            let engine = args.reach.engine(&engine, &place)?;
             let document = if args.config {
                 let platform = args.platform.clone().unwrap_or_else(Platform::host);
                 until_interrupted(engine.image_at(&place, &platform)).await?.config_bytes
@@ -143,7 +148,7 @@ fn inspect_documents(global: &Global, args: ImageInspectArgs) -> ExitCode {
 
 /// Runs `strake container inspect`.
 pub(in crate::cli) fn inspect_containers(global: &Global, args: ContainerInspectArgs) -> ExitCode {
-    inspect_all(global, args.names, args.format, args.sizes, Some(Named::Container), None)
+    inspect_all(global, args.names, args.format, args.sizes, Some(Named::Container), None, None)
 }
 
 fn inspect_all(
@@ -153,13 +158,17 @@ fn inspect_all(
     sizes: SizeFlag,
     kind: Option<Named>,
     platform: Option<Platform>,
+    reach: Option<ReachArgs>,
 ) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let (mut found, mut failures) = (Vec::new(), Failures::default());
         for name in &names {
             let value = match &platform {
                 _ if is_elsewhere(&engine, name)? => match found_place(&engine, name, false) {
-                    Ok(place) => inspect_place(&engine, &place, platform.clone()).await,
+                    Ok(place) => {
+                        let reached = reach.as_ref().map(|reach| reach.engine(&engine, &place)).transpose()?;
+                        inspect_place(reached.as_ref().unwrap_or(&engine), &place, platform.clone()).await
+                    }
                     Err(error) => Err(error),
                 },
                 Some(platform) => inspect_for(&engine, name, platform).await,

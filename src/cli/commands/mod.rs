@@ -38,6 +38,7 @@ pub(super) mod parse;
 mod places;
 pub(super) mod ports;
 pub(super) mod prune;
+mod reach;
 pub(super) mod registry;
 pub(super) mod remote;
 pub(super) mod run;

@@ -1,4 +1,4 @@
-//! `strake copy`, `manifest`, `config`, `digest`, `ls`, `catalog` and `delete`: images where they are, without the store in between.
+//! `strake copy`, `manifest`, `config`, `digest`, `blob`, `ls`, `catalog` and `delete`: images where they are, without the store in between.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,16 +7,14 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report, settler};
-use crate::diag::Secret;
 use crate::engine::{
-    Access, ArchiveFormat, Compression, CompressionSpec, CopyForm, CopyRequest, Credential, Effort, Engine, Error, ManifestFormat, Place,
-    Wanted, Who,
+    ArchiveFormat, Compression, CompressionSpec, CopyForm, CopyRequest, Effort, Engine, Error, ManifestFormat, Place, Wanted,
 };
 use crate::oci::{Platform, Reference};
 
-use super::build::boolean;
 use super::outputs::compression;
 use super::places::{at_registry, place};
+use super::reach::{ReachArgs, SidesArgs, effort};
 use super::transfer::{repository, tagged};
 use super::{exit, until_interrupted, with_any_store, with_engine};
 
@@ -39,7 +37,7 @@ pub(in crate::cli) struct CopyArgs {
     /// Copy what is about the image too: signatures, bills of materials and the like (not to the store or a Docker archive, which keep none)
     #[arg(short, long)]
     referrers: bool,
-    /// Copy every tag of a repository to another repository
+    /// Copy every tag of a repository, or of a layout (`oci:DIR`), to another one
     #[arg(long)]
     all_tags: bool,
     /// Leave alone what the destination's registry has under the name already
@@ -52,7 +50,7 @@ pub(in crate::cli) struct CopyArgs {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
-    access: AccessArgs,
+    sides: SidesArgs,
     #[command(flatten)]
     form: FormArgs,
     /// How often something is tried again that gets no further [default: 5]
@@ -61,35 +59,6 @@ pub(in crate::cli) struct CopyArgs {
     /// How many blobs are moved at once [default: 6]
     #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
-}
-
-// How `copy` reaches the registries of either side.
-#[derive(Debug, Args)]
-struct AccessArgs {
-    /// The user and the password for the source's registry; others can read command lines
-    #[arg(long, value_name = "USER:PASSWORD", value_parser = credential)]
-    src_creds: Option<Credential>,
-    /// The user and the password for the destination's registry
-    #[arg(long, value_name = "USER:PASSWORD", value_parser = credential)]
-    dest_creds: Option<Credential>,
-    /// Use no credentials for the source's registry
-    #[arg(long, conflicts_with = "src_creds")]
-    src_no_creds: bool,
-    /// Use no credentials for the destination's registry
-    #[arg(long, conflicts_with = "dest_creds")]
-    dest_no_creds: bool,
-    /// Look for credentials for the source's registry in this file first
-    #[arg(long, value_name = "FILE")]
-    src_authfile: Option<PathBuf>,
-    /// Look for credentials for the destination's registry in this file first
-    #[arg(long, value_name = "FILE")]
-    dest_authfile: Option<PathBuf>,
-    /// Whether the source's registry must have the certificate for its name; with `=false` it need not even speak TLS
-    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
-    src_tls_verify: bool,
-    /// The same of the destination's registry
-    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
-    dest_tls_verify: bool,
 }
 
 // What a copy is to be like.
@@ -122,17 +91,6 @@ enum FormatArg {
     V2s2,
 }
 
-/// `USER:PASSWORD`, for clap.
-fn credential(text: &str) -> Result<Credential, String> {
-    match text.split_once(':') {
-        Some((username, password)) if !username.is_empty() => {
-            Ok(Credential::Basic { username: username.to_owned(), password: Secret::new(password.to_owned()) })
-        }
-        // Clap would show what it was given.
-        _ => Err("expected `USER:PASSWORD`".to_owned()),
-    }
-}
-
 // Flags of `strake manifest`, and of `strake digest`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DocumentArgs {
@@ -142,6 +100,8 @@ pub(in crate::cli) struct DocumentArgs {
     /// Choose the image for this platform from an index
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
 // Flags of `strake digest`.
@@ -159,6 +119,8 @@ pub(in crate::cli) struct DigestArgs {
     /// Show the whole name, with the digest
     #[arg(long)]
     full_ref: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
 // Flags of `strake config`.
@@ -170,20 +132,34 @@ pub(in crate::cli) struct ConfigArgs {
     /// The image to choose from an index [default: this machine's platform]
     #[arg(long, env = env::if_set(env::DEFAULT_PLATFORM), hide_env = true, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+// Flags of `strake blob`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BlobArgs {
+    /// The blob: a layer, a config or something else that manifests of the repository name
+    #[arg(value_name = "NAME@DIGEST", value_parser = at_registry)]
+    blob: Reference,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
 // Flags of `strake ls`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LsArgs {
-    /// The repository
-    #[arg(value_name = "REPOSITORY", value_parser = at_registry)]
-    repository: Reference,
+    /// The repository, or a layout: `oci:DIR`
+    #[arg(value_name = "REPOSITORY", value_parser = place)]
+    repository: Place,
     /// Show whole names, not tags
     #[arg(long)]
     full_ref: bool,
     /// Leave out tags that only keep signatures and the like (`sha256-…`)
     #[arg(short = 'O', long)]
     omit_digest_tags: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
 // Flags of `strake catalog`.
@@ -194,6 +170,8 @@ pub(in crate::cli) struct CatalogArgs {
     /// Show whole names
     #[arg(long)]
     full_ref: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
 // Flags of `strake delete`.
@@ -205,6 +183,8 @@ pub(in crate::cli) struct DeleteArgs {
     /// Delete what the tag stands for, and so every other tag of the same image too
     #[arg(long)]
     manifest: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
 /// Runs `strake copy`.
@@ -212,7 +192,7 @@ pub(in crate::cli) fn copy(global: &Global, args: CopyArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
         let pairs = match args.all_tags {
             true => {
-                let reader = engine.reaching(&args.source, &args.access.of_source(), args.effort())?;
+                let reader = engine.reaching(&args.source, &args.sides.of_source()?, args.effort())?;
                 every_tag(&reader, &args.source, &args.dest).await?
             }
             false => vec![(args.source.clone(), args.dest.clone())],
@@ -228,7 +208,7 @@ async fn copy_one(engine: &Engine, args: &CopyArgs, from: Place, to: Place) -> R
     if let Place::Registry(name) = &to
         && args.no_clobber
     {
-        let writer = engine.reaching(&to, &args.access.of_dest(), args.effort())?;
+        let writer = engine.reaching(&to, &args.sides.of_dest()?, args.effort())?;
         match until_interrupted(writer.remote_digest(name)).await {
             Ok(_) => {
                 report::tell(&format!("`{}` is there already", name.familiar()));
@@ -244,8 +224,8 @@ async fn copy_one(engine: &Engine, args: &CopyArgs, from: Place, to: Place) -> R
         to,
         wanted,
         referrers: args.referrers,
-        from_access: args.access.of_source(),
-        to_access: args.access.of_dest(),
+        from_access: args.sides.of_source()?,
+        to_access: args.sides.of_dest()?,
         effort: args.effort(),
         form: args.form.form(),
     };
@@ -265,27 +245,8 @@ async fn copy_one(engine: &Engine, args: &CopyArgs, from: Place, to: Place) -> R
 
 impl CopyArgs {
     fn effort(&self) -> Effort {
-        Effort { attempts: self.retry_times.map(|times| times.saturating_add(1)), jobs: self.jobs.map(usize::from) }
+        effort(self.retry_times, self.jobs)
     }
-}
-
-impl AccessArgs {
-    fn of_source(&self) -> Access {
-        access(self.src_creds.as_ref(), self.src_no_creds, self.src_authfile.as_ref(), self.src_tls_verify)
-    }
-
-    fn of_dest(&self) -> Access {
-        access(self.dest_creds.as_ref(), self.dest_no_creds, self.dest_authfile.as_ref(), self.dest_tls_verify)
-    }
-}
-
-fn access(given: Option<&Credential>, nobody: bool, authfile: Option<&PathBuf>, tls_verify: bool) -> Access {
-    let who = match given {
-        Some(credential) => Who::Given(credential.clone()),
-        None if nobody => Who::Anonymous,
-        None => Who::Known,
-    };
-    Access { who, authfile: authfile.cloned(), insecure: !tls_verify }
 }
 
 impl FormArgs {
@@ -302,20 +263,31 @@ impl FormArgs {
     }
 }
 
-/// What `copy --all-tags` copies: each tag of a repository, to the same tag of another one.
+/// What `copy --all-tags` copies: each tag of a repository or a layout, to the same tag of another one.
 async fn every_tag(engine: &Engine, from: &Place, to: &Place) -> Result<Vec<(Place, Place)>, Error> {
-    let (Place::Registry(from), Place::Registry(to)) = (from, to) else {
-        let message = "--all-tags copies from one registry to another, or the same one".to_owned();
-        return Err(Error::Usage { message, hint: Some("name two repositories".to_owned()) });
-    };
-    let tags = until_interrupted(engine.remote_tags(repository(from)?)).await?;
-    let (sources, dests) = (tagged(from, tags.clone())?, tagged(repository(to)?, tags)?);
-    Ok(sources.into_iter().map(Place::Registry).zip(dests.into_iter().map(Place::Registry)).collect())
+    // What cannot be is said before anything is asked.
+    each_tag(from, &[]).and(each_tag(to, &[]))?;
+    let mut tags = until_interrupted(engine.tags_at(from)).await?;
+    tags.sort();
+    Ok(each_tag(from, &tags)?.into_iter().zip(each_tag(to, &tags)?).collect())
+}
+
+/// A place at each of these tags.
+fn each_tag(at: &Place, tags: &[String]) -> Result<Vec<Place>, Error> {
+    match at {
+        Place::Registry(name) => Ok(tagged(repository(name)?, tags.to_vec())?.into_iter().map(Place::Registry).collect()),
+        Place::Layout { dir, tag: None } => Ok(tags.iter().map(|tag| Place::Layout { dir: dir.clone(), tag: Some(tag.clone()) }).collect()),
+        other => {
+            let message = format!("--all-tags is for repositories and layouts, and `{other}` is neither");
+            Err(Error::Usage { message, hint: Some("name a repository at a registry, or `oci:DIR`".to_owned()) })
+        }
+    }
 }
 
 /// Runs `strake manifest`.
 pub(in crate::cli) fn manifest(global: &Global, args: DocumentArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
+        let engine = args.reach.engine(&engine, &args.image)?;
         let found = until_interrupted(engine.document(&args.image, args.platform.as_ref())).await?;
         bytes(&found.bytes);
         Ok(())
@@ -330,6 +302,7 @@ pub(in crate::cli) fn digest(global: &Global, args: DigestArgs) -> ExitCode {
             Some(path) => Place::Archive { path, format: ArchiveFormat::Docker, name: args.image },
             None => place(&args.image.unwrap_or_default()).map_err(usage)?,
         };
+        let engine = args.reach.engine(&engine, &image)?;
         let digest = match (&image, &args.platform) {
             (Place::Registry(name), None) => until_interrupted(engine.remote_digest(name)).await?.digest,
             _ => until_interrupted(engine.document(&image, args.platform.as_ref())).await?.descriptor.digest,
@@ -346,6 +319,7 @@ pub(in crate::cli) fn digest(global: &Global, args: DigestArgs) -> ExitCode {
 /// Runs `strake config`.
 pub(in crate::cli) fn config(global: &Global, args: ConfigArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
+        let engine = args.reach.engine(&engine, &args.image)?;
         let platform = args.platform.unwrap_or_else(Platform::host);
         let image = until_interrupted(engine.image_at(&args.image, &platform)).await?;
         bytes(&image.config_bytes);
@@ -353,14 +327,27 @@ pub(in crate::cli) fn config(global: &Global, args: ConfigArgs) -> ExitCode {
     }))
 }
 
+/// Runs `strake blob`.
+pub(in crate::cli) fn blob(global: &Global, args: BlobArgs) -> ExitCode {
+    exit(with_any_store(global, |engine| async move {
+        let engine = args.reach.engine(&engine, &Place::Registry(args.blob.clone()))?;
+        until_interrupted(engine.remote_blob(&args.blob, bytes)).await
+    }))
+}
+
 /// Runs `strake ls`.
 pub(in crate::cli) fn ls(global: &Global, args: LsArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
-        for tag in until_interrupted(engine.remote_tags(&args.repository)).await? {
+        let engine = args.reach.engine(&engine, &args.repository)?;
+        for tag in until_interrupted(engine.tags_at(&args.repository)).await? {
             if args.omit_digest_tags && tag.starts_with("sha256-") {
                 continue;
             }
-            report::result(&if args.full_ref { format!("{}:{tag}", args.repository.familiar_name()) } else { tag });
+            report::result(&match &args.repository {
+                Place::Registry(name) if args.full_ref => format!("{}:{tag}", name.familiar_name()),
+                other if args.full_ref => format!("{other}:{tag}"),
+                _ => tag,
+            });
         }
         Ok(())
     }))
@@ -369,6 +356,11 @@ pub(in crate::cli) fn ls(global: &Global, args: LsArgs) -> ExitCode {
 /// Runs `strake catalog`.
 pub(in crate::cli) fn catalog(global: &Global, args: CatalogArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
+        // What is no registry's name is told by who asks it.
+        let engine = match format!("{}/any", args.registry).parse() {
+            Ok(name) => args.reach.engine(&engine, &Place::Registry(name))?,
+            Err(_) => engine,
+        };
         for repository in until_interrupted(engine.remote_catalog(&args.registry)).await? {
             report::result(&if args.full_ref { format!("{}/{repository}", args.registry) } else { repository });
         }
@@ -380,6 +372,7 @@ pub(in crate::cli) fn catalog(global: &Global, args: CatalogArgs) -> ExitCode {
 pub(in crate::cli) fn delete(global: &Global, args: DeleteArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
         for name in &args.names {
+            let engine = args.reach.engine(&engine, &Place::Registry(name.clone()))?;
             let target = match args.manifest {
                 true => name.only_digest(until_interrupted(engine.remote_digest(name)).await?.digest),
                 false => name.clone(),

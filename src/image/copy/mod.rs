@@ -20,6 +20,7 @@ use super::Error;
 
 pub use convert::{ManifestFormat, convert};
 pub use files::{Name, to_archive, to_dir, to_layout};
+pub(super) use registry::tagged_as;
 pub use registry::{Target, to_registry};
 use source::plain;
 pub use source::{LayoutSource, Source};

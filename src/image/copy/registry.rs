@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use crate::image::Error;
-use crate::oci::{Descriptor, Reference};
+use crate::oci::{Algorithm, Descriptor, Digest, Reference};
 use crate::progress::StepProgress;
 use crate::registry::{BlobUpload, Client, Uploaded};
 
@@ -60,17 +60,25 @@ async fn put_documents(what: &Collection, target: &Target) -> Result<(), Error> 
     // What is about the root may come before it: registries take a subject that is not there yet.
     for document in others.into_iter().chain(root) {
         let by_digest = target.reference.only_digest(document.descriptor.digest.clone());
-        let name = if is_root(&document.descriptor) { named(&target.reference, &by_digest) } else { &by_digest };
+        let name = if is_root(&document.descriptor) { named(&target.reference, by_digest) } else { by_digest };
         let media_type = &document.descriptor.media_type;
         match &document.subject {
-            None => target.client.put_manifest(name, document.bytes.clone(), media_type).await.map(drop)?,
-            Some(subject) => target.client.put_referrer(name, document.bytes.clone(), media_type, &subject.digest).await.map(drop)?,
+            None => target.client.put_manifest(&name, document.bytes.clone(), media_type).await.map(drop)?,
+            Some(subject) => target.client.put_referrer(&name, document.bytes.clone(), media_type, &subject.digest).await.map(drop)?,
         }
     }
     Ok(())
 }
 
-/// The tag where there is one, else the digest.
-fn named<'a>(reference: &'a Reference, by_digest: &'a Reference) -> &'a Reference {
-    if reference.digest().is_some() { by_digest } else { reference }
+/// The tag where there is one, else the digest; both where a tag alone would have the registry call it by another digest.
+fn named(reference: &Reference, by_digest: Reference) -> Reference {
+    match by_digest.digest() {
+        Some(digest) if reference.digest().is_none() => tagged_as(reference, digest),
+        _ => by_digest,
+    }
+}
+
+/// The name under which a manifest is sent so that it keeps its digest.
+pub(in crate::image) fn tagged_as(reference: &Reference, digest: &Digest) -> Reference {
+    if digest.algorithm() == Algorithm::Sha256 { reference.clone() } else { reference.with_digest(digest.clone()) }
 }

@@ -1,6 +1,6 @@
 //! Where a copy comes from. Manifests are checked against their digests here; blobs are checked by whoever takes them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -80,18 +80,22 @@ enum BlobNames {
 const TAG: &str = "org.opencontainers.image.ref.name";
 
 impl LayoutSource {
+    /// The tags of a layout, sorted, each once.
+    ///
+    /// # Errors
+    /// The directory is no layout.
+    pub fn tags(path: &Path) -> Result<Vec<String>, Error> {
+        let (_, index) = read_layout(path)?;
+        let tags: BTreeSet<String> = index.manifests.into_iter().filter_map(|mut entry| entry.annotations.remove(TAG)).collect();
+        Ok(tags.into_iter().collect())
+    }
+
     /// Opens a layout and finds what is meant: the entry with `tag`, or the only one that there is.
     ///
     /// # Errors
     /// The directory is no layout, or has nothing of that tag.
     pub fn open(path: &Path, tag: Option<&str>) -> Result<LayoutSource, Error> {
-        let failed = |source| Error::Layout { path: path.to_owned(), source };
-        let dir = RootDir::open(path).map_err(failed)?;
-        let file = open_in(&dir, path, Path::new("index.json"))?;
-        let mut bytes = Vec::new();
-        let failed = |source| Error::Layout { path: path.join("index.json"), source };
-        file.take(MAX_MANIFEST).read_to_end(&mut bytes).map_err(failed)?;
-        let index: Index = serde_json::from_slice(&bytes).map_err(|error| bad(format!("its `index.json` is malformed: {error}")))?;
+        let (dir, index) = read_layout(path)?;
         let name = path.display();
         let root = match (tag, index.manifests.as_slice()) {
             (None, [only]) => only.clone(),
@@ -140,6 +144,18 @@ impl LayoutSource {
             BlobNames::Dir => open_in(&self.dir, &self.path, &name_in_dir(digest, ".manifest.json")),
         }
     }
+}
+
+/// A layout's directory, and what its `index.json` says.
+fn read_layout(path: &Path) -> Result<(RootDir, Index), Error> {
+    let failed = |source| Error::Layout { path: path.to_owned(), source };
+    let dir = RootDir::open(path).map_err(failed)?;
+    let file = open_in(&dir, path, Path::new("index.json"))?;
+    let mut bytes = Vec::new();
+    let failed = |source| Error::Layout { path: path.join("index.json"), source };
+    file.take(MAX_MANIFEST).read_to_end(&mut bytes).map_err(failed)?;
+    let index = serde_json::from_slice(&bytes).map_err(|error| bad(format!("its `index.json` is malformed: {error}")))?;
+    Ok((dir, index))
 }
 
 /// The manifest or index of a directory as containers' `dir:` has it; those that an index names are beside it, under their digests.
@@ -196,7 +212,10 @@ impl Source {
     }
 
     /// What is meant.
-    pub(in crate::image) async fn root(&self) -> Result<Descriptor, Error> {
+    ///
+    /// # Errors
+    /// There is no such thing, or it cannot be asked for.
+    pub async fn root(&self) -> Result<Descriptor, Error> {
         match self {
             Source::Registry { client, reference } => Ok(client.resolve(reference).await?),
             Source::Store { root, .. } => Ok(root.clone()),

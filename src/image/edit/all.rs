@@ -10,9 +10,6 @@ use crate::task::blocking;
 
 use super::draft::Draft;
 
-/// By which builders say that an entry is no image but a remark about one.
-const REMARK: &str = "vnd.docker.reference.type";
-
 /// The images of an index as drafts, each with its entry. What is about an image as it was (provenance) is none of them: it would not be true of another.
 ///
 /// # Errors
@@ -25,7 +22,7 @@ pub async fn open_all(source: &Source) -> Result<(Index, Vec<(Descriptor, Draft)
         return Err(Error::NotAnIndex { name: source.name(), reason: "it is one image".to_owned() });
     };
     let mut drafts = Vec::with_capacity(index.manifests.len());
-    for entry in index.manifests.iter().filter(|entry| !entry.annotations.contains_key(REMARK)) {
+    for entry in index.manifests.iter().filter(|entry| !entry.is_remark()) {
         drafts.push((entry.clone(), Draft::of_entry(source, &root, entry).await?));
     }
     Ok((*index, drafts))

@@ -6,7 +6,9 @@ use std::time::SystemTime;
 use tokio::task::JoinSet;
 
 use crate::image::Error;
+use crate::image::blobs::ensure_layer_as;
 use crate::image::copy::{Collection, Document, Source, to_store};
+use crate::image::layer::CompressionSpec;
 use crate::image::load::unpack_layers;
 use crate::image::pull::known_prefix;
 use crate::oci::{ChainId, Descriptor, ImageConfig, ImageId, MediaType, Reference};
@@ -60,6 +62,25 @@ impl Draft {
                 store.tag(&name, &image.id, None)?;
             }
             Ok(image)
+        })
+        .await
+    }
+
+    /// The same image with all layers compressed by `spec`, as blobs of the store.
+    ///
+    /// # Errors
+    /// As [`Draft::unpack`].
+    pub async fn recompressed(mut self, store: &Store, spec: CompressionSpec, progress: &StepProgress) -> Result<Draft, Error> {
+        let image = self.clone().into_record(store, progress).await?;
+        let store = store.clone();
+        blocking(move || {
+            for (position, layer) in self.layers.iter_mut().enumerate() {
+                let blob = ensure_layer_as(&store, &image, position, spec)?;
+                // Of a source in the store only what messages call it counts here: each blob is read by its own digest.
+                let source = Source::Store { store: store.clone(), root: blob.clone(), name: self.name.clone() };
+                layer.from = LayerFrom::Blob(Box::new(blob), Box::new(source));
+            }
+            Ok(self)
         })
         .await
     }

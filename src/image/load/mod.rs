@@ -150,8 +150,7 @@ fn find_manifest(store: &Store, at: &Descriptor, platform: &Platform, depth: usi
         ManifestOrIndex::Manifest(manifest) => {
             let is_image = matches!(manifest.config.media_type, MediaType::OciConfig | MediaType::DockerConfig);
             // What builders say about images (provenance) has the form of images.
-            let is_remark = at.annotations.contains_key("vnd.docker.reference.type");
-            Ok((is_image && !is_remark).then(|| (at.digest.clone(), *manifest)))
+            Ok((is_image && !at.is_remark()).then(|| (at.digest.clone(), *manifest)))
         }
         ManifestOrIndex::Index(_) if depth == 0 => Err(Error::NestedTooDeep { name: at.digest.to_string(), limit: MAX_NESTING }),
         ManifestOrIndex::Index(index) => {

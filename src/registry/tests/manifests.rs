@@ -96,6 +96,24 @@ async fn pages_without_end_are_an_error() {
 }
 
 #[tokio::test]
+async fn a_tag_of_a_manifest_by_sha512_is_set_with_its_digest() {
+    for knows in [true, false] {
+        let server = Server::start(move |asked| match asked.path.split_once("?tag=") {
+            Some((_, tag)) if knows => Answer::new(201).header("OCI-Tag", tag),
+            Some(_) => Answer::new(400),
+            None => Answer::new(201),
+        })
+        .await;
+        let digest = Digest::of(crate::oci::Algorithm::Sha512, b"{}");
+        let name = server.reference("a:1").with_digest(digest.clone());
+        assert_eq!(client().put_manifest(&name, &b"{}"[..], &MediaType::OciManifest).await.unwrap(), digest);
+        let paths: Vec<String> = server.log().into_iter().map(|asked| asked.path).collect();
+        let by_digest = format!("/v2/a/manifests/{digest}?tag=1");
+        assert_eq!(paths, if knows { vec![by_digest] } else { vec![by_digest, "/v2/a/manifests/1".to_owned()] });
+    }
+}
+
+#[tokio::test]
 async fn null_tags_are_no_tags() {
     let server = Server::start(|_| Answer::new(200).body(r#"{"name":"a","tags":null}"#)).await;
     assert!(client().tags(&server.reference("a")).await.unwrap().is_empty());

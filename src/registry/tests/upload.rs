@@ -115,6 +115,16 @@ async fn a_blob_that_is_there_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_registry_that_cannot_be_asked_gets_the_blob() {
+    let content = content(1000);
+    for status in [405, 501] {
+        let (server, memory) = registry(move |asked| (asked.method == "HEAD").then(|| Answer::new(status))).await;
+        assert_eq!(client().ensure_blob(&server.reference("a/b"), &upload(&content)).await.unwrap(), Uploaded::Sent, "{status}");
+        assert!(memory.blob(&content).is_some());
+    }
+}
+
+#[tokio::test]
 async fn a_cut_upload_is_resumed_where_the_registry_stands() {
     let content = content(500_000);
     let (server, memory) = registry(|_| None).await;

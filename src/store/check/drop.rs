@@ -52,6 +52,11 @@ impl Store {
     /// The file cannot be moved.
     pub fn drop_blob(&self, digest: &Digest) -> Result<(), Error> {
         let _exclusive = self.lock_store(Kind::Exclusive)?;
+        self.discard_blob(digest)
+    }
+
+    /// The same for who holds the store's lock exclusively.
+    pub(crate) fn discard_blob(&self, digest: &Digest) -> Result<(), Error> {
         for path in [self.layout().settled_blob(digest), self.layout().fresh_blob(digest)] {
             discard(self, &path)?;
         }
