@@ -114,7 +114,7 @@ fn flags_have_the_form_that_docker_gives_them() {
     assert!(images.contains("one") && images.contains("two"), "{images}");
     assert!(world.build_as_it_is(&["--check=true"]).ok().stdout.contains("Check complete"));
     // What a script leaves empty is as if it were not there.
-    let empty = ["--cache-from=", "--cache-to", "", "--annotation", "", "--secret=", "--progress", "", "--network=", "--target="];
+    let empty = ["--cache-from=", "--cache-to", "", "--annotation", "", "--secret=", "--progress", "", "--network=", "--target=", "--ssh="];
     assert_eq!(world.build_as_it_is(&empty).ok().step("COPY"), "CACHED");
     for name in ["BUILDKIT_PROGRESS", "DOCKER_DEFAULT_PLATFORM", "SOURCE_DATE_EPOCH"] {
         world.build_as_it_is(&[]).env(name, "").ok().says(&["COPY"]);

@@ -343,6 +343,16 @@ fn a_file_system_in_memory_can_be_read_only_and_keeps_the_mode_of_what_it_covers
 }
 
 #[test]
+fn what_is_mounted_below_another_mount_is_seen_whichever_stands_first() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\nRUN ln -s /run /var/run && mkdir -p /run\n\
+                RUN --mount=type=bind,source=Dockerfile,target=/a/b/D --mount=type=tmpfs,target=/a --mount=type=tmpfs,target=/a/b echo seen $(ls -d /a/b/*)\n\
+                RUN --mount=type=tmpfs,target=/var/run --mount=type=tmpfs,target=/run/x echo covered $(ls /run)\n\
+                RUN --mount=type=tmpfs,target=/dev/pipes --mount=type=tmpfs,target=/t <<EOF\n#!/bin/sh\necho script $0\nEOF\nRUN echo left $(ls -d /a /run/* /t 2>/dev/null)\n";
+    world.build(text, &[]).ok().says(&["seen /a/b/D\n", "covered\n", "script /dev/pipes/EOF\n", "left\n"]);
+}
+
+#[test]
 fn a_mount_that_cannot_be_is_told_at_its_place() {
     let Some(world) = world() else { return };
     let stage = "FROM localhost/busybox\nRUN touch /file && mkdir /dir\n";

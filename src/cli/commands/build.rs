@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Subcommand};
 
 use crate::cli::call::{self, CallFlag, call_flag};
@@ -43,7 +44,7 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(short, long = "tag", value_name = "NAME[:TAG]", value_parser = reference)]
     tag: Vec<Reference>,
     /// The Dockerfile [default: Dockerfile in the context]; `-` is standard input, an address of a web server a file there
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = path())]
     file: Option<PathBuf>,
     /// The stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
@@ -92,7 +93,7 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(short, long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     quiet: bool,
     /// Write the image's ID to a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     iidfile: Option<PathBuf>,
     /// Where the result goes: `type=local|tar|oci|docker|image|registry|cacheonly[,dest=PATH][,KEY=VALUE…]`, or a directory, or `-` (may be given several
     /// times) [default: the store]
@@ -109,7 +110,7 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
     /// Write what came of the build (digests, names) to a file, as JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     metadata_file: Option<PathBuf>,
     #[command(flatten)]
     steps: StepFlags,
@@ -148,6 +149,11 @@ enum BuildCommand {
     Logs(BuildLogsArgs),
 }
 
+/// A path that a script may leave empty, which is none; otherwise clap would refuse it.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// A switch as Docker's flags have it: `--pull`, `--pull=false`.
 pub(in crate::cli) fn boolean(text: &str) -> Result<bool, String> {
     match text {
@@ -174,7 +180,10 @@ fn reference(text: &str) -> Result<Reference, String> {
 }
 
 /// Runs `strake build`.
-pub(in crate::cli) fn run(global: &Global, args: BuildArgs) -> ExitCode {
+pub(in crate::cli) fn run(global: &Global, mut args: BuildArgs) -> ExitCode {
+    for path in [&mut args.file, &mut args.iidfile, &mut args.metadata_file] {
+        path.take_if(|path| path.as_os_str().is_empty());
+    }
     if let Some(BuildCommand::Logs(args)) = &args.command {
         return super::build_logs::run(global, args);
     }

@@ -32,7 +32,7 @@ pub(super) struct StepFlags {
     add_host: Vec<ExtraHost>,
     /// An SSH agent for RUN --mount=type=ssh: `ID[=SOCKET|KEY[,KEY…]]`, where `default` alone is the agent of SSH_AUTH_SOCK; `ID=SOCKET,raw=true` passes on whatever a socket says (may be given several times)
     #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY…]]", value_parser = ssh)]
-    ssh: Vec<(String, SshPaths)>,
+    ssh: Vec<Option<(String, SshPaths)>>,
     /// How RUN steps are kept apart: `oci` (namespaces, as root), `rootless` (namespaces, in a user namespace), `chroot`, or `default`, which is the most of these that can be had
     #[arg(long, value_name = "KIND", value_parser = isolation, default_value = "default")]
     isolation: Isolation,
@@ -218,7 +218,7 @@ impl StepFlags {
 
     fn agents(&self) -> Result<BTreeMap<String, SshAgent>, Error> {
         let mut agents = BTreeMap::new();
-        for (id, paths) in &self.ssh {
+        for (id, paths) in self.ssh.iter().flatten() {
             let source = match paths {
                 SshPaths::None => env::ssh_auth_sock().map(SshSource::Agent).ok_or_else(|| no_agent(id))?,
                 SshPaths::Given(paths) => SshSource::Paths(paths.clone()),
@@ -317,8 +317,11 @@ enum SshPaths {
     Raw(PathBuf),
 }
 
-/// Reads `--ssh`.
-fn ssh(text: &str) -> Result<(String, SshPaths), String> {
+/// Reads `--ssh`; empty is none.
+fn ssh(text: &str) -> Result<Option<(String, SshPaths)>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     let (id, fields) = text.split_once('=').unwrap_or((text, ""));
     let (mut raw, mut paths) = (false, Vec::new());
     for field in fields.split(',').filter(|field| !field.is_empty()) {
@@ -334,7 +337,7 @@ fn ssh(text: &str) -> Result<(String, SshPaths), String> {
         (false, _) => SshPaths::Given(paths),
     };
     let id = if id.is_empty() { "default" } else { id };
-    Ok((id.to_owned(), paths))
+    Ok(Some((id.to_owned(), paths)))
 }
 
 pub(super) fn ulimit(text: &str) -> Result<Rlimit, String> {
@@ -508,7 +511,7 @@ mod tests {
 
     #[test]
     fn an_agent_has_an_id_and_perhaps_paths() {
-        let parsed = |text: &str| ssh(text).unwrap();
+        let parsed = |text: &str| ssh(text).unwrap().unwrap();
         assert_eq!(parsed("default"), ("default".into(), SshPaths::None));
         assert_eq!(parsed("work=/a,/b"), ("work".into(), SshPaths::Given(vec!["/a".into(), "/b".into()])));
         assert_eq!(parsed("=/a"), ("default".into(), SshPaths::Given(vec!["/a".into()])));

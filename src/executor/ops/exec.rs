@@ -305,6 +305,7 @@ fn plan_mounts(
         bind_file(scratch.file("resolv.conf", network.resolv_conf.as_bytes(), 0o644)?, "/etc/resolv.conf"),
         bind_file(scratch.file("hosts", network.hosts.as_bytes(), 0o644)?, "/etc/hosts"),
     ];
+    let given = mounts.len();
     if let Some(script) = &op.script {
         let file = scratch.file("script", script.body.as_bytes(), 0o755)?;
         mounts.push(bind_file(file, &format!("/dev/pipes/{}", script.name)));
@@ -385,6 +386,8 @@ fn plan_mounts(
             }
         }
     }
+    // As in BuildKit: what is mounted below another mount can be seen, whichever stands first.
+    mounts[given..].sort_by(|one, other| one.target().cmp(other.target()));
     Ok(mounts)
 }
 
