@@ -6,7 +6,7 @@
 //! | download | digest of the content, its name | address, server, time, ETag |
 //! | git | name of the commit, directory in it, whether submodules and `.git` are there (with `.git`: the reference and the address too), mtime of the commit | address, credentials, time |
 //! | remote archive | digest of its content | address, time, ETag |
-//! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: path pattern and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or the identity of the stage | mtime, inode, absolute path of the context |
+//! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: its last name and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or its path and the identity of the stage | mtime, inode, absolute path of the context |
 //! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, names of `--add-host`, heredoc script, mounts (target, kind, options; of a bind what it selects of the context or, read-only, of a stage) | secrets' and proxies' values, SSH agents, content of cache mounts, their names and sharing unless both are left to the builder, addresses, all limits, log settings, terminal, time |
 //! | WORKDIR | base's identity, path, owner | |
 //! | these three with `--reproducible` | the build's own time besides: files have it, and commands are told of it | |
@@ -25,9 +25,13 @@ use crate::diag::SafeUrl;
 use crate::graph::{CacheSharing, is_secret};
 use crate::graph::{CopyOp, CopySource, ExecMountKind, ExecOp, GitMtime, GitSource, MkdirOp, NetworkMode, SecurityMode, Unpack};
 use crate::oci::{Digest, ImageId, Platform};
+use crate::path::RootPath;
 
 /// Part of every key: raising it makes every earlier record unreachable.
-pub const KEY_VERSION: u32 = 2;
+pub const KEY_VERSION: u32 = 3;
+
+/// The component that no key in use has: see [`Components::changed_meanwhile`].
+pub(super) const CHANGED_MEANWHILE: &str = "changed meanwhile";
 
 /// How long a value may be that others see whole, in bytes.
 const MAX_ABRIDGED: usize = 2048;
@@ -152,6 +156,11 @@ impl Components {
     /// Notes that what is made has a time that the build was given.
     pub fn set_times(&mut self, seconds: i64) {
         self.add("times", seconds.to_string());
+    }
+
+    /// Notes that the file `path` was changed while the step read it, so that what it made is not what these components tell.
+    pub fn changed_meanwhile(&mut self, path: &str) {
+        self.add(CHANGED_MEANWHILE, path.to_owned());
     }
 
     /// The key of these components.
@@ -311,7 +320,7 @@ pub fn copy(op: &CopyOp, base: &InputIdentity, sources: &[Option<InputIdentity>]
     }
     for (source, identity) in op.sources.iter().zip(sources) {
         match source {
-            CopySource::Path { pattern, .. } => components.add("source", if op.parents { pattern } else { below_root(pattern) }.to_owned()),
+            CopySource::Path { pattern, .. } => components.add("source", source_name(op, pattern, identity.as_ref())),
             CopySource::Download { .. } => components.add("source", "download"),
             CopySource::Inline { name, content } => {
                 components.add("heredoc name", name.clone());
@@ -325,13 +334,20 @@ pub fn copy(op: &CopyOp, base: &InputIdentity, sources: &[Option<InputIdentity>]
     components
 }
 
-/// A source without what means the context's root: `./a` and `/a` are `a`. With `--parents` they are not: `/./` is where names begin.
-fn below_root(pattern: &str) -> &str {
-    let mut rest = pattern;
-    while let Some(shorter) = rest.strip_prefix("./").or_else(|| rest.strip_prefix('/')) {
-        rest = shorter;
+/// What counts of a source's path. Where its files are known, that is the last name: `a/f` and `./b/f` give the same if they hold the same. Otherwise all of it, without what means
+/// the root: `./a` and `/a` are `a`. With `--parents` they are not: `/./` is where names begin.
+fn source_name(op: &CopyOp, pattern: &str, identity: Option<&InputIdentity>) -> String {
+    if op.parents {
+        return pattern.to_owned();
     }
-    if rest.is_empty() { pattern } else { rest }
+    let whole = RootPath::new(pattern);
+    match identity {
+        // Of a wildcard, the names that it matches are in the checksum; it stays whole all the same, since a class may name a slash.
+        Some(InputIdentity::Files { .. }) if !pattern.contains(['*', '?', '[', '\\']) => {
+            whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        }
+        _ => whole.relative().display().to_string(),
+    }
 }
 
 /// What a `RUN` is made of. `inputs` holds what each input after the base is, by position (the base is `base`).

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Components;
-use super::key::{InputLabel, Part};
+use super::key::{CHANGED_MEANWHILE, InputLabel, Part};
 
 /// Why a lookup missed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub enum Change {
     FileAdded(String),
     /// A file is gone.
     FileRemoved(String),
+    /// A file was changed while the build before read it, which has kept no result for that.
+    FileChangedMeanwhile(String),
     /// A variable has another value.
     Variable {
         /// Its name.
@@ -126,6 +128,7 @@ impl fmt::Display for Change {
             Change::FileRenamed { old, new } => write!(f, "{old} was renamed to {new}"),
             Change::FileAdded(path) => write!(f, "{path} is new"),
             Change::FileRemoved(path) => write!(f, "{path} is gone"),
+            Change::FileChangedMeanwhile(path) => write!(f, "{path} changed while the build before read it"),
             Change::Variable { name, build_arg, old, new } => {
                 let kind = if *build_arg { "build-arg" } else { "env" };
                 let (old, new) = match (old, new) {
@@ -199,6 +202,7 @@ impl Change {
             Change::FileRenamed { old, new } => both("name of a file".to_owned(), old, new),
             Change::FileAdded(path) => ("file".to_owned(), None, Some(path.clone())),
             Change::FileRemoved(path) => ("file".to_owned(), Some(path.clone()), None),
+            Change::FileChangedMeanwhile(path) => (format!("content of {path} meanwhile"), None, None),
             Change::Variable { name, build_arg, old, new } => {
                 (format!("{} {name}", if *build_arg { "build-arg" } else { "env" }), old.clone(), new.clone())
             }
@@ -210,6 +214,9 @@ impl Change {
 }
 
 fn change(name: &str, old: &[&Part], new: &[&Part], files_changed: bool) -> Option<Change> {
+    if name == CHANGED_MEANWHILE {
+        return old.last().map(|part| Change::FileChangedMeanwhile(part.value.clone()));
+    }
     let label = |parts: &[&Part]| parts.last().and_then(|part| part.label.clone());
     let role = name.strip_suffix(" files").unwrap_or(name);
     let build_arg = [new, old].iter().any(|parts| label(parts) == Some(InputLabel::BuildArgument));

@@ -310,6 +310,10 @@ impl Tree for LocalContext {
         }
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn checksums_cover_xattrs(&self) -> bool {
         true
     }

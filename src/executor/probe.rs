@@ -298,8 +298,12 @@ fn checksum_selection(
     let (mut files, mut too_many) = (Vec::new(), false);
     for root in roots {
         let rules = ops::exclude_rules(&op.exclude).map_err(failed)?;
-        let excluding = rules.as_ref().map(|rules| Excluding::new(tree, root.path.clone(), rules));
+        let excluding = rules.as_ref().map(|rules| Excluding::new(tree, root.exclude_base(op.parents), rules));
         let tree = excluding.as_ref().map_or(tree, |excluding| excluding);
+        let read_error = |source| failed(ops::Error::Read { path: root.path.clone(), source });
+        if tree.metadata(&root.path).map_err(read_error)?.is_none() {
+            continue;
+        }
         // A directory gives its contents only; with `--parents` it is copied itself.
         let contents_only = root.metadata.kind == Kind::Directory && !op.parents;
         let options =

@@ -21,6 +21,7 @@ use crate::diag::with_causes;
 use crate::graph::{BuildGraph, CopySource, NodeId, Op, RemoteTree, SourceOp, Step};
 use crate::image::imported::unpack_layer;
 use crate::oci::Digest;
+use crate::path::RootPath;
 use crate::progress::{StepOutcome, StepProgress, StepUsage};
 use crate::store::SnapshotId;
 use crate::store::view::MergedView;
@@ -500,8 +501,8 @@ impl NodeWork {
         let reason = self.reason(&slots, &components);
         explain::miss(environment, &node.step, &key, &reason);
         let progress = environment.progress.start(node.step.title(), Some(reason.to_string()));
-        let snapshot = match self.measured(&progress, || self.execute(&progress)) {
-            Ok(snapshot) => snapshot,
+        let ops::Made { snapshot, changed } = match self.measured(&progress, || self.execute(&progress)) {
+            Ok(made) => made,
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(error) => {
                 progress.finish(StepOutcome::Failed);
@@ -512,6 +513,9 @@ impl NodeWork {
         let linked = matches!(&node.op, Op::Copy(op) if op.link);
         let mut snapshots = if linked { Vec::new() } else { below.to_vec() };
         snapshots.push(snapshot);
+        if let Some(path) = changed {
+            return self.step_with_changes(components, snapshots, &path, progress);
+        }
         let output = Output { key: self.identity(&key)?, snapshots };
         let mut keys = vec![key];
         keys.extend(self.content_key()?);
@@ -519,6 +523,28 @@ impl NodeWork {
         environment.cache.remember(&slots, &components);
         progress.finish(StepOutcome::Done);
         Ok(Finished::Done { output, cached: false, components: Some(components) })
+    }
+
+    /// Ends a step that has copied a file which others changed meanwhile. What it holds is not what its key tells, so nobody may find it by that, nor what builds on it.
+    fn step_with_changes(
+        &self,
+        mut components: Components,
+        snapshots: Vec<SnapshotId>,
+        path: &RootPath,
+        progress: StepProgress,
+    ) -> Result<Finished, Error> {
+        let (environment, step) = (&*self.environment, &self.graph.node(self.id).step);
+        let output = Output { key: never_used(&components.key())?, snapshots };
+        let path = path.relative().display();
+        environment.progress.warn(format!(
+            "{}: `{path}` changed while the build ran; the step has the newer file, and will run again in the next build (`.dockerignore` hides what is written all the time)",
+            step.text
+        ));
+        environment.cache.put(&[output.key], &output)?;
+        components.changed_meanwhile(&path.to_string());
+        environment.cache.remember(&slots(self.graph.node(self.id), environment), &components);
+        progress.finish(StepOutcome::Done);
+        Ok(Finished::Done { output, cached: false, components: None })
     }
 
     /// Why the step runs.
@@ -738,7 +764,7 @@ impl NodeWork {
     }
 
     /// Runs the op and commits its snapshot.
-    fn execute(&self, progress: &StepProgress) -> Result<crate::store::SnapshotId, Error> {
+    fn execute(&self, progress: &StepProgress) -> Result<ops::Made, Error> {
         let node = self.graph.node(self.id);
         let empty = Vec::new();
         let base = self.inputs[0].as_ref().map_or(&empty, |output| &output.snapshots);
@@ -746,7 +772,7 @@ impl NodeWork {
             Op::Exec(op) => {
                 let nothing = || Output { key: crate::cache::key::scratch_key(), snapshots: Vec::new() };
                 let inputs: Vec<Output> = self.inputs.iter().map(|input| input.clone().unwrap_or_else(nothing)).collect();
-                ops::exec::run(&self.environment, &node.step, op, base, &inputs, progress)
+                ops::exec::run(&self.environment, &node.step, op, base, &inputs, progress).map(ops::Made::from)
             }
             Op::Copy(op) => {
                 let nodes = self.graph.inputs(self.id);
@@ -762,7 +788,7 @@ impl NodeWork {
                     ops::copy_step(&self.environment, &node.step, op, (base, earlier, want), &trees, &contexts, &download)
                 }
             }
-            Op::Mkdir(op) => ops::mkdir_step(&self.environment, &node.step, op, base),
+            Op::Mkdir(op) => ops::mkdir_step(&self.environment, &node.step, op, base).map(ops::Made::from),
             Op::Source(_) | Op::Merge => Err(Error::Cancelled),
         }
     }

@@ -58,6 +58,14 @@ impl Mode {
         }
     }
 
+    /// The mode of directories that are made on the way to what gets this mode: as `mkdir(2)` takes a number; symbols say nothing of them.
+    pub fn of_made_directories(&self) -> u32 {
+        match &self.0 {
+            Kind::Octal(bits) => bits & 0o777,
+            Kind::Symbolic(_) => 0o755,
+        }
+    }
+
     /// The mode (twelve bits) of a file that has `current`.
     pub fn apply(&self, current: u32, is_dir: bool) -> u32 {
         let changes = match &self.0 {

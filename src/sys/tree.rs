@@ -104,6 +104,11 @@ pub trait Tree: Send + Sync {
         false
     }
 
+    /// Whether others may write to files while the tree is read, so that [`Tree::metadata`] and [`Tree::open`] may tell of different times.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// What [`Tree::read_dir`] lists, with what [`Tree::metadata`] says of each entry; what vanished meanwhile is left out.
     fn examine_dir(&self, path: &RootPath) -> io::Result<Vec<(OsString, Metadata)>> {
         let examine = |entry: DirEntry| Ok(self.metadata(&path.join(&entry.name))?.map(|metadata| (entry.name, metadata)));

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::common::web::{Reply, Web};
 use crate::common::{Done, Run, World, able, wait_for, world};
 
 /// Builds twice, with a change in between; how the step `title` ended the second time.
@@ -305,4 +306,74 @@ fn explain_tells_of_every_step() {
     let miss = of("COPY a b");
     assert_eq!((miss["outcome"].as_str(), miss["differences"][0]["what"].as_str()), (Some("miss"), Some("content of a")), "{miss}");
     assert_eq!(world.build(text, &["--no-cache", "--explain"]).ok().stderr.matches("explain:   --no-cache").count(), 3);
+}
+
+#[test]
+fn a_source_is_known_by_its_last_name_and_by_what_it_holds() {
+    let Some(world) = world() else { return };
+    for name in ["a/f", "b/f", "b/g", "a/d/x", "b/d/x", "b/e/x"] {
+        world.write(name, name.rsplit('/').next().unwrap());
+    }
+    world.write("b/other/f", "other");
+    for (at, (one, two, expected)) in [
+        ("COPY a/f /o/", "COPY ./b//f /o/", "CACHED"),
+        ("COPY a/f /o/", "COPY b/g /o/", "DONE"),
+        ("COPY a/f /o/", "COPY b/other/f /o/", "DONE"),
+        ("COPY a/d /o", "COPY b/d/ /o", "CACHED"),
+        ("COPY --parents a/f /o/", "COPY --parents b/f /o/", "DONE"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = |copy: &str| format!("FROM localhost/busybox AS case{at}\nRUN echo {at}\n{copy}\n");
+        let (ended, done) = again(&world, (&text(one), &[]), || (), (&text(two), &[]), "COPY");
+        assert_eq!(ended, expected, "{one} -> {two}: {done}");
+    }
+    // Of a stage, both are in the same one: only what they hold tells them apart.
+    let stage = "FROM localhost/busybox AS files\nRUN mkdir /a /b && echo a > /a/f && echo b > /b/f\nFROM localhost/busybox\n";
+    world.build(&format!("{stage}COPY --from=files /a/f /o\n"), &[]).ok();
+    assert_eq!(world.image(&format!("{stage}COPY --from=files /b/f /o\n"), &[]).tree()["o"].content, b"b\n");
+}
+
+#[test]
+fn with_parents_what_exclude_leaves_below_the_pivot_counts_and_nothing_else() {
+    let Some(world) = world() else { return };
+    world.write("x/y/f", "1").write("x/y/g", "1");
+    let text = "FROM localhost/busybox\nCOPY --parents --exclude=y/f --exclude=x/y/g x /o/\n";
+    let build = || world.build(text, &[]).ok().step("COPY");
+    build();
+    world.write("x/y/g", "2");
+    assert_eq!(build(), "CACHED", "x/y/g is left out");
+    world.write("x/y/f", "2");
+    assert_eq!(build(), "DONE", "x/y/f is not");
+    let tree = world.image(text, &[]).tree();
+    assert!(tree["o/x/y/f"].content == b"2" && !tree.contains_key("o/x/y/g"));
+}
+
+#[test]
+fn what_was_copied_from_a_file_that_changed_during_the_build_is_not_found_by_what_it_held_before() {
+    let Some(world) = world() else { return };
+    world.write("f", "before").write("g", "g");
+    let path = world.context().join("f");
+    let server = Web::start(move |_| {
+        std::fs::write(&path, "after, and longer").unwrap();
+        Reply::new(200, "")
+    });
+    let text = |wait: &str| format!("FROM localhost/busybox\nRUN {wait}\nCOPY f g /\nRUN cp /f /copy\n");
+    let waiting = text(&format!("wget -q -O /dev/null {}", server.url("/")));
+    let during = world.build(&waiting, &["-t", "localhost/during", "--network", "host"]).ok();
+    during.says(&["warning: COPY f g /: `f` changed while the build ran"]);
+    let at_rest = |text: &str| {
+        let archive = world.path("rest.oci.tar");
+        let done = world.build(text, &["-o", &format!("type=oci,dest={}", archive.display()), "--network", "host"]).ok();
+        (done, crate::common::Image::oci_archive(&archive).tree())
+    };
+    // As it was when the first build began.
+    world.write("f", "before");
+    let (done, tree) = at_rest(&waiting);
+    assert_eq!((&tree["f"].content[..], &tree["copy"].content[..]), (&b"before"[..], &b"before"[..]), "{done}");
+    assert_eq!(done.step("RUN wget"), "CACHED", "{done}");
+    done.says(&["why: f changed while the build before read it"]);
+    let (done, _) = at_rest(&waiting);
+    assert_eq!((done.step("COPY f g"), done.step("RUN cp")), ("CACHED".to_owned(), "CACHED".to_owned()), "{done}");
 }

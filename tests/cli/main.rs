@@ -15,6 +15,7 @@ mod check;
 mod common;
 mod containers;
 mod context_ls;
+mod copy;
 mod crash;
 mod credentials;
 mod crowd;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::executor::RootDriver;
-use crate::executor::ops::{self, Owner, ProcessUser, lookup_user, make_dir, stubs::make_stubs};
+use crate::executor::ops::{self, ProcessUser, lookup_user, make_dir, stubs::make_stubs};
 use crate::oci::RuntimeConfig;
 use crate::parser::signals;
 use crate::path::RootPath;
@@ -98,7 +98,7 @@ impl Engine {
             "" => "/",
             path => path,
         });
-        make_dir(&view, &upper, &workdir, Owner { uid: 0, gid: 0 }, 0o755, None)?;
+        make_dir(&view, &upper, &workdir, None, 0o755, None)?;
         let network = self.network_of(request, config)?;
         // Before anything is made that stays.
         let users = self.own_users(request, &network.request, &user)?;

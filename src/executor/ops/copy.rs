@@ -1,8 +1,9 @@
 //! COPY and ADD: puts files into a new layer, with neither a mount nor a process.
 //!
 //! What surprises: a directory gives its contents, not itself; a destination that exists keeps its owner and mode, but directories below it take the
-//! source's; the destination and the parents made for it get `--chown` and `--chmod` too (`--chmod` not where an archive is unpacked); a link at the
-//! destination is followed, a link inside of what is being merged is replaced. `.dockerignore` is the caller's: the source tree has applied it already.
+//! source's; the destination and the parents made for it get `--chown` and the number of `--chmod` too (not where an archive is unpacked), and pass on the group
+//! of a directory with set-group-ID; the destination gets the time of the directory whose contents it gets; a link at the destination is followed, a link inside
+//! of what is being merged is replaced. `.dockerignore` is the caller's: the source tree has applied it already.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -16,14 +17,15 @@ use super::error::Error;
 use super::layer_diff::LayerDiff;
 use super::select::{Naming, SourceRoot, select};
 use super::share::Sharing;
-use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
+use super::upper::{Attributes, Existing, MadeDirectory, Mtime, Over, Upper, UpperDir};
 use super::walk::{Rules, Walk};
 use crate::context::IgnoreRules;
+use crate::graph::FileMode;
 use crate::image::layer::{KnownFiles, LayerEntries, LayerOptions, LayerStream, LayerWritten, Member, diff_id_knowing};
 use crate::path::RootPath;
 use crate::store::view::MergedView;
 use crate::store::{ContentCopier, write_all};
-use crate::sys::tree::{DirEntry, Kind, LastLink, Tree, resolve};
+use crate::sys::tree::{DirEntry, Kind, LastLink, Metadata, Tree, resolve};
 
 /// A user and a group, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,14 +34,6 @@ pub struct Owner {
     pub uid: u32,
     /// The group.
     pub gid: u32,
-}
-
-/// `--chmod`: the new mode (at most 0o7777) for an old one; the second argument tells whether it is a directory's.
-pub type ChmodRule = Arc<dyn Fn(u32, bool) -> u32 + Send + Sync>;
-
-/// `--chmod` with a number: the same mode for everything.
-pub fn octal(mode: u32) -> ChmodRule {
-    Arc::new(move |_, _| mode & 0o7777)
 }
 
 /// Which sources are unpacked instead of copied.
@@ -101,7 +95,7 @@ pub struct CopyRequest {
     /// `--chown`.
     pub chown: Option<Owner>,
     /// `--chmod`.
-    pub chmod: Option<ChmodRule>,
+    pub chmod: Option<FileMode>,
     /// `--parents`.
     pub parents: bool,
     /// With `parents`: links on the way to a source are copied, too, and followed. No wildcards.
@@ -150,6 +144,8 @@ pub struct Copied {
     pub bytes: u64,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// A file that others have changed since the source was listed: what was copied is not what its checksum was made of.
+    pub changed: Option<RootPath>,
     /// The layer as a stream, where that was asked for and came out on the way.
     pub layer: Option<LayerWritten>,
 }
@@ -206,7 +202,7 @@ impl Destination {
         let last = written.rsplit('/').next().unwrap_or_default();
         let path = request.workdir.join(written);
         let path = resolve(base, &path, LastLink::Follow).map_err(|source| Error::ReadBase { path, source })?;
-        let is_directory = matches!(last, "" | "." | "..") || request.parents || path.is_root();
+        let is_directory = matches!(last, "" | ".") || request.parents || path.is_root();
         Ok(Destination { path, is_directory })
     }
 }
@@ -222,7 +218,7 @@ struct Copier<'a> {
     is_alone: bool,
     rules: Rules,
     content: ContentCopier,
-    made: Attributes,
+    made: MadeDirectory,
     /// How many sources became the file that the destination names.
     onto_file: Cell<usize>,
     /// What the only source unpacked.
@@ -280,48 +276,70 @@ fn copy_sources(
 const MADE_MODE: u32 = 0o755;
 
 /// What directories get that are made for the destination.
-fn made_directory(request: &CopyRequest) -> Attributes {
-    let owner = request.chown.unwrap_or(Owner { uid: 0, gid: 0 });
-    let mode = request.chmod.as_ref().map_or(MADE_MODE, |rule| rule(MADE_MODE, true));
-    let mtime = request.created_time.map_or(Mtime::Now, Mtime::At);
-    Attributes { mode, uid: owner.uid, gid: owner.gid, mtime, xattrs: Vec::new() }
+fn made_directory(request: &CopyRequest) -> MadeDirectory {
+    let mode = request.chmod.as_ref().map_or(MADE_MODE, FileMode::of_made_directories);
+    MadeDirectory { mode, owner: request.chown, mtime: made_time(request) }
+}
+
+/// The time of what has none of its own.
+fn made_time(request: &CopyRequest) -> Mtime {
+    request.created_time.map_or(Mtime::Now, Mtime::At)
 }
 
 impl Copier<'_> {
     fn root(&self, tree: &dyn Tree, root: &SourceRoot, copied: &mut Copied) -> Result<(), Error> {
         let is_directory = root.metadata.kind == Kind::Directory;
-        let base = match (self.request.parents, is_directory) {
-            (true, _) => pivot_of(root),
-            (false, true) => root.path.clone(),
-            // The patterns of `--exclude` see the name of a file.
-            (false, false) => root.path.parent().unwrap_or_else(RootPath::root),
-        };
+        let base = root.exclude_base(self.request.parents);
         let mut walk = Walk::new(self.upper, tree, &self.rules, &self.content, base);
         walk.sharing = self.sharing.filter(|_| tree.checksums_cover_xattrs());
-        if walk.excludes(&root.path, root.metadata.kind)? {
-            return Ok(());
-        }
         if self.request.parents {
+            if walk.excludes(&root.path, root.metadata.kind)? {
+                return Ok(());
+            }
             self.below_parents(&walk, root)?;
         } else if is_directory {
             let directory = self.upper.enter_all(&self.destination.path, &self.made)?;
+            directory.set_mtime(self.time_of(&root.path, &root.metadata));
             walk.diff = self.begin_diff(&directory, || self.gets_entries(&directory, tree, &root.path));
             walk.contents(&root.path, directory)?;
         } else if root.metadata.kind == Kind::File && self.request.unpack != Unpack::Never {
             let open = || tree.open(&root.path).map_err(|source| Error::Read { path: root.path.clone(), source });
-            if !self.unpack(open, copied)? {
+            if self.unpack(open, copied)? {
+                walk.is_as_listed(&root.path, &open()?, &root.metadata);
+            } else {
                 self.file(&walk, root)?;
             }
         } else {
             self.file(&walk, root)?;
         }
+        if !self.request.parents && !is_directory && self.excludes_name(&root.name) {
+            self.upper.warn(format!(
+                "`--exclude` has a say in what is in directories: `{}`, which a source names itself, was copied all the same",
+                root.name.display()
+            ));
+        }
         let (entries, bytes) = walk.totals();
         copied.entries += entries;
         copied.bytes += bytes;
+        copied.changed = copied.changed.take().or_else(|| walk.changed());
         if let Some(diff) = walk.diff {
             copied.layer = diff.finish();
         }
         Ok(())
+    }
+
+    /// Whether a pattern of `--exclude` would be about a file of this name.
+    fn excludes_name(&self, name: &OsStr) -> bool {
+        self.rules.exclude.decide(name.as_encoded_bytes()).ignored
+    }
+
+    /// The time of the directory that gets the contents of the directory `source`: that one's, whether it was there before or not. A tree's own root has the time at which
+    /// somebody put it there.
+    fn time_of(&self, source: &RootPath, metadata: &Metadata) -> Mtime {
+        match self.request.created_time {
+            None if !source.is_root() => Mtime::At(metadata.mtime),
+            _ => made_time(self.request),
+        }
     }
 
     /// Whether something new is made directly in `directory` if it gets the contents of `source`.
@@ -355,6 +373,10 @@ impl Copier<'_> {
     /// Copies with the directories above, which are made like those of the source.
     fn below_parents(&self, walk: &Walk<'_>, root: &SourceRoot) -> Result<(), Error> {
         let mut directory = self.upper.enter_all(&self.destination.path, &self.made)?;
+        let read_error = |source| Error::Read { path: walk.base.clone(), source };
+        if let Some(pivot) = walk.tree.metadata(&walk.base).map_err(read_error)? {
+            directory.set_mtime(self.time_of(&walk.base, &pivot));
+        }
         if root.name.is_empty() {
             return walk.contents(&root.path, directory);
         }
@@ -365,7 +387,9 @@ impl Copier<'_> {
             let read_error = |error| Error::Read { path: source.clone(), source: error };
             let metadata =
                 walk.tree.metadata(&source).map_err(read_error)?.ok_or_else(|| Error::Missing { path: source.clone(), near: None })?;
-            directory = self.upper.enter(&directory, name, || walk.attributes(&source, &metadata), Existing::Keep)?;
+            // Something comes into it after it has got its time.
+            let new = || Ok(Attributes { mtime: made_time(self.request), ..walk.attributes(&source, &metadata)? });
+            directory = self.upper.enter(&directory, name, new, Existing::KeepAllBut { mode: metadata.mode })?;
         }
         if root.metadata.kind == Kind::Directory {
             walk.directory(&root.path, &root.metadata, &directory)
@@ -385,6 +409,9 @@ impl Copier<'_> {
                 self.onto_file.set(self.onto_file.get() + 1);
                 return Ok((directory, name.to_owned()));
             }
+            // From where it is open: entered anew, the directory above would have the time of this.
+            let inside = self.upper.enter(&directory, name, || Ok(self.made.below(&directory)), Existing::Keep)?;
+            return Ok((inside, own.to_owned()));
         }
         Ok((self.upper.enter_all(path, &self.made)?, own.to_owned()))
     }
@@ -395,7 +422,7 @@ impl Copier<'_> {
             return Ok(false);
         }
         // `--chmod` has no say in unpacking.
-        let made = Attributes { mode: MADE_MODE, ..self.made.clone() };
+        let made = MadeDirectory { mode: MADE_MODE, ..self.made };
         let directory = self.upper.enter_all(&self.destination.path, &made)?;
         let has_nothing_below = !directory.in_base() || self.upper.base().layers().is_empty();
         if self.is_alone && has_nothing_below && self.unpack_planned(&directory, &open()?, copied)? {
@@ -461,16 +488,7 @@ impl Copier<'_> {
     }
 
     fn file_attributes(&self, mode: u32, owner: Owner, mtime: Option<(i64, u32)>) -> Attributes {
-        let mode = self.request.chmod.as_ref().map_or(mode, |rule| rule(mode, false));
+        let mode = self.request.chmod.as_ref().map_or(mode, |chmod| chmod.apply(mode, false));
         Attributes { mode, uid: owner.uid, gid: owner.gid, mtime: mtime.map_or(Mtime::Now, Mtime::At), xattrs: Vec::new() }
     }
-}
-
-/// The directory that the names of `--parents` start below.
-fn pivot_of(root: &SourceRoot) -> RootPath {
-    let mut pivot = root.path.clone();
-    for _ in RootPath::new(&root.name).components() {
-        pivot = pivot.parent().unwrap_or_else(RootPath::root);
-    }
-    pivot
 }

@@ -80,6 +80,10 @@ impl Tree for Dated {
         self.tree.read_dir(path)
     }
 
+    fn is_shared(&self) -> bool {
+        self.tree.is_shared()
+    }
+
     fn read_link(&self, path: &RootPath) -> io::Result<OsString> {
         self.tree.read_link(path)
     }

@@ -32,7 +32,7 @@ use super::dates::limit_times;
 use super::failed::FailedStep;
 use super::step::{commit, view};
 use super::stubs::{keep_modes, make_stubs, repeat};
-use super::{Owner, ProcessUser, lookup_user, make_dir, unmounted};
+use super::{ProcessUser, lookup_user, make_dir, unmounted};
 
 /// The host name in a RUN step, as BuildKit sets it.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -73,7 +73,7 @@ pub fn run(
     let active = environment.store.prepare()?;
     // A base image may name a working directory that it does not have.
     let time = environment.times.latest().map(|seconds| (seconds, 0));
-    make_dir(&tree, &active.fs_path(), &op.workdir, Owner { uid: 0, gid: 0 }, 0o755, time).map_err(failed)?;
+    make_dir(&tree, &active.fs_path(), &op.workdir, None, 0o755, time).map_err(failed)?;
 
     let mut root = copied.then(|| environment.roots.take(&environment.store, base)).transpose()?;
     let scratch = Scratch::new(&active)?;

@@ -80,7 +80,7 @@ fn names_that_would_mean_deletions_are_left_to_whoever_reads_the_layer() {
 fn made_directories_have_the_time_at_which_the_copy_began() {
     let bench = Bench::new(&[], "f 0644 s/a A");
     let before = std::time::SystemTime::now();
-    bench.run_telling("COPY s /x/y", None).unwrap();
+    bench.run_telling("COPY s /x/y/z", None).unwrap();
     let time = |path: &str| fs::metadata(bench.upper().join(path)).unwrap().modified().unwrap();
     assert_eq!(time("x"), time("x/y"));
     assert!(before <= time("x") && time("x") <= std::time::SystemTime::now());

@@ -4,18 +4,18 @@ use std::path::Path;
 
 use super::copy::Owner;
 use super::error::{Error, MAX_PATH};
-use super::upper::{Attributes, Mtime, Upper};
+use super::upper::{MadeDirectory, Mtime, Upper};
 use crate::path::RootPath;
 use crate::store::view::MergedView;
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
 
-/// Makes the directory `path` and its missing parents with `mode`, owned by `owner`, in the empty directory `upper` above `base`. Links on the way are
+/// Makes the directory `path` and its missing parents with `mode`, owned by `owner` (`None` is root, with the group of a directory that passes it on), in the empty directory `upper` above `base`. Links on the way are
 /// followed inside the root file system; directories that exist are left alone. Returns whether anything was made: if not, `upper` was not touched.
 pub fn make_dir(
     base: &MergedView,
     upper: &Path,
     path: &RootPath,
-    owner: Owner,
+    owner: Option<Owner>,
     mode: u32,
     created_time: Option<(i64, u32)>,
 ) -> Result<bool, Error> {
@@ -29,7 +29,7 @@ pub fn make_dir(
         return if metadata.kind == Kind::Directory { Ok(false) } else { Err(Error::NotADirectory { path: resolved }) };
     }
     let mtime = created_time.map_or(Mtime::Now, Mtime::At);
-    let new = Attributes { mode, uid: owner.uid, gid: owner.gid, mtime, xattrs: Vec::new() };
+    let new = MadeDirectory { mode, owner, mtime };
     let layer = Upper::open(base, upper)?;
     drop(layer.enter_all(&resolved, &new)?);
     layer.finish()?;

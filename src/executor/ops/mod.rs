@@ -31,7 +31,7 @@ mod users;
 mod users_tests;
 mod walk;
 
-pub use copy::{Aids, ChmodRule, Copied, CopyRequest, CopySource, Owner, Unpack, copy, copy_with, octal};
+pub use copy::{Aids, Copied, CopyRequest, CopySource, Owner, Unpack, copy, copy_with};
 pub use dates::FileTimes;
 pub(super) use dates::{Rule, dated};
 pub use error::{BadEntry, Error};
@@ -41,5 +41,5 @@ pub use mkdir::make_dir;
 pub use select::{Naming, SourceRoot, select};
 pub use share::Sharing;
 pub(super) use step::missing_hint;
-pub use step::{DiffIdWanted, copy_step, exclude_rules, mkdir_step, view};
+pub use step::{DiffIdWanted, Made, copy_step, exclude_rules, mkdir_step, view};
 pub use users::{ProcessUser, ResolvedOwner, lookup_owner, lookup_user};

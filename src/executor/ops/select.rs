@@ -24,6 +24,21 @@ pub struct SourceRoot {
     pub metadata: Metadata,
 }
 
+impl SourceRoot {
+    /// Where the patterns of `--exclude` start: for a file that is named itself there, they have no say in it.
+    pub fn exclude_base(&self, parents: bool) -> RootPath {
+        if !parents {
+            return self.path.clone();
+        }
+        // The directory that the names of `--parents` start below.
+        let mut pivot = self.path.clone();
+        for _ in RootPath::new(&self.name).components() {
+            pivot = pivot.parent().unwrap_or_else(RootPath::root);
+        }
+        pivot
+    }
+}
+
 /// Which names things get at the destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {

@@ -14,7 +14,7 @@ use crate::sys::tree::Tree;
 use crate::task::fault_point;
 
 use super::dates::limit_times;
-use super::{Aids, ChmodRule, CopyRequest, CopySource, Error, Owner, Sharing, Unpack, copy_with, lookup_owner, make_dir};
+use super::{Aids, CopyRequest, CopySource, Error, Owner, Sharing, Unpack, copy_with, lookup_owner, make_dir};
 
 /// The files of a stack of snapshots.
 pub fn view(store: &Store, snapshots: &[SnapshotId]) -> Result<MergedView, BuildError> {
@@ -41,6 +41,20 @@ pub enum DiffIdWanted {
     No,
 }
 
+/// What a step made.
+pub struct Made {
+    /// Its layer.
+    pub snapshot: SnapshotId,
+    /// A file of a context that others have changed while the build ran, so that the layer is not what the step's key tells.
+    pub changed: Option<RootPath>,
+}
+
+impl From<SnapshotId> for Made {
+    fn from(snapshot: SnapshotId) -> Made {
+        Made { snapshot, changed: None }
+    }
+}
+
 /// Does a `COPY` or `ADD` above `base`; what did not change is shared with the layer that the step made `earlier`.
 pub fn copy_step(
     environment: &Environment,
@@ -50,7 +64,7 @@ pub fn copy_step(
     trees: &HashMap<usize, Arc<dyn Tree>>,
     contexts: &[Arc<LocalContext>],
     download: &DownloadOf<'_>,
-) -> Result<SnapshotId, BuildError> {
+) -> Result<Made, BuildError> {
     let made = environment.times.made();
     // Directories of the base into which something came have the time of now; what was unpacked has its own.
     let latest = environment.times.latest().or(made.filter(|_| op.unpack == OpUnpack::Never));
@@ -61,7 +75,7 @@ pub fn copy_step(
         destination: op.destination.clone(),
         workdir: op.workdir.clone(),
         chown: owner,
-        chmod: op.chmod.as_deref().map(|text| chmod_rule(text, step)).transpose()?,
+        chmod: op.chmod.as_deref().map(|text| chmod_of(text, step)).transpose()?,
         parents: op.parents,
         with_way: op.with_way,
         exclude: op.exclude.clone(),
@@ -101,7 +115,7 @@ pub fn copy_step(
     if let Some(LayerWritten { diff_id, size, .. }) = copied.layer {
         store.set_diff_id(id, &diff_id, size)?;
     }
-    Ok(id)
+    Ok(Made { snapshot: id, changed: copied.changed })
 }
 
 /// The owner of `--chown`. Where there is no file system to look at (`FROM scratch`), a name is an error, as in BuildKit.
@@ -148,10 +162,9 @@ fn copy_source(
     }
 }
 
-fn chmod_rule(text: &str, step: &Step) -> Result<ChmodRule, BuildError> {
+fn chmod_of(text: &str, step: &Step) -> Result<FileMode, BuildError> {
     let refused = |reason| BuildError::Refused { step: Box::new(step.clone()), reason, hint: None };
-    let mode = FileMode::parse(text).map_err(refused)?;
-    Ok(Arc::new(move |current, is_dir| mode.apply(current, is_dir)))
+    FileMode::parse(text).map_err(refused)
 }
 
 /// Why a source that is there on disk was not found: an ignore rule hides it.
@@ -169,7 +182,7 @@ pub(in crate::executor) fn missing_hint(contexts: &[Arc<LocalContext>], error: &
 pub fn mkdir_step(environment: &Environment, step: &Step, op: &MkdirOp, base: &[SnapshotId]) -> Result<SnapshotId, BuildError> {
     let failed = |source| BuildError::Files { step: Box::new(step.clone()), source, hint: None };
     let view = view(&environment.store, base)?;
-    let owner = if op.user.is_empty() { Owner { uid: 0, gid: 0 } } else { owner_of(environment, step, &view, &op.user)? };
+    let owner = if op.user.is_empty() { None } else { Some(owner_of(environment, step, &view, &op.user)?) };
     let active = environment.store.prepare()?;
     let made = environment.times.made();
     make_dir(&view, &active.fs_path(), &op.path, owner, 0o755, made.map(|seconds| (seconds, 0))).map_err(failed)?;

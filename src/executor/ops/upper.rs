@@ -19,6 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::copy::Owner;
 use super::error::Error;
 use crate::image::layer::DirectoryHead;
 use crate::path::RootPath;
@@ -48,11 +49,35 @@ pub(super) enum Mtime {
     Unchanged((i64, u32)),
 }
 
+/// What a directory gets that is made on the way to something else. Below a directory with set-group-ID it has that bit too, as `mkdir(2)` makes it, and the
+/// group unless it gets an owner.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MadeDirectory {
+    pub(super) mode: u32,
+    /// `None` is root.
+    pub(super) owner: Option<Owner>,
+    pub(super) mtime: Mtime,
+}
+
+impl MadeDirectory {
+    pub(super) fn below(&self, parent: &UpperDir) -> Attributes {
+        let inherited = parent.passes_group();
+        let mode = if inherited.is_some() { self.mode | 0o2000 } else { self.mode };
+        let owner = self.owner.unwrap_or(Owner { uid: 0, gid: inherited.unwrap_or(0) });
+        Attributes { mode, uid: owner.uid, gid: owner.gid, mtime: self.mtime, xattrs: Vec::new() }
+    }
+}
+
 /// What happens to a directory that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Existing {
     /// It keeps its attributes.
     Keep,
+    /// One of the base keeps its attributes except for the mode.
+    KeepAllBut {
+        /// The new one.
+        mode: u32,
+    },
     /// It gets the new ones.
     Overwrite,
 }
@@ -83,6 +108,8 @@ pub(super) struct UpperDir {
     lower: Option<Arc<MergedDir>>,
     setgid: bool,
     last: Mutex<Option<Attributes>>,
+    /// The time of one that was there before this layer's writer entered it, where it gets another.
+    retimed: Mutex<Option<Mtime>>,
     changed: AtomicBool,
     /// What was said of it before it was finished.
     promised: Mutex<Option<DirectoryHead>>,
@@ -129,6 +156,7 @@ impl<'a> Upper<'a> {
             lower: Some(lower),
             setgid: false,
             last: Mutex::new(Some(last)),
+            retimed: Mutex::default(),
             changed: AtomicBool::new(false),
             promised: Mutex::default(),
             shared: Arc::clone(&shared),
@@ -207,8 +235,14 @@ impl<'a> Upper<'a> {
         let mut setgid = false;
         let last = match rustix::fs::mkdirat(&parent.fd, name, Mode::RWXU) {
             Ok(()) => match &lower {
-                Some(lower) if existing == Existing::Keep => Some(copied_up(lower).map_err(read_error)?),
-                Some(_) => Some(new()?),
+                Some(_) if existing == Existing::Overwrite => Some(new()?),
+                Some(lower) => {
+                    let mut kept = copied_up(lower).map_err(read_error)?;
+                    if let Existing::KeepAllBut { mode } = existing {
+                        kept.mode = mode;
+                    }
+                    Some(kept)
+                }
                 None => {
                     if parent.lower_entry(name)?.is_some() {
                         return Err(Error::NotADirectory { path });
@@ -252,6 +286,7 @@ impl<'a> Upper<'a> {
             lower,
             setgid,
             last: Mutex::new(last),
+            retimed: Mutex::default(),
             changed: AtomicBool::new(false),
             promised: Mutex::default(),
             shared: Arc::clone(&self.shared),
@@ -259,11 +294,11 @@ impl<'a> Upper<'a> {
         })
     }
 
-    /// Opens the directory `path`, taken literally, with its parents; missing ones are made with `new`.
-    pub(super) fn enter_all(&self, path: &RootPath, new: &Attributes) -> Result<Arc<UpperDir>, Error> {
+    /// Opens the directory `path`, taken literally, with its parents; missing ones are made as `new` says.
+    pub(super) fn enter_all(&self, path: &RootPath, new: &MadeDirectory) -> Result<Arc<UpperDir>, Error> {
         let mut directory = self.root();
         for name in path.components() {
-            directory = self.enter(&directory, name, || Ok(new.clone()), Existing::Keep)?;
+            directory = self.enter(&directory, name, || Ok(new.below(&directory)), Existing::Keep)?;
         }
         Ok(directory)
     }
@@ -465,6 +500,26 @@ impl UpperDir {
         self.lower.is_some()
     }
 
+    /// Gives the directory this time in the end.
+    pub(super) fn set_mtime(&self, mtime: Mtime) {
+        match &mut *self.last.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(last) => last.mtime = mtime,
+            None => *self.retimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(mtime),
+        }
+    }
+
+    /// The group that what is made in it gets, if that is its own.
+    fn passes_group(&self) -> Option<u32> {
+        let (mode, gid) = match &*self.last.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(last) => (last.mode, last.gid),
+            None => {
+                let stat = rustix::fs::fstat(&self.fd).ok()?;
+                (stat.st_mode, owner::of(&stat).1)
+            }
+        };
+        (mode & 0o2000 != 0).then_some(gid)
+    }
+
     /// Says what the directory will be, supposing that it gets new entries or not; whether that comes true is found out in the end. `None` where it was there
     /// before this layer's writer entered it.
     pub(super) fn promise(&self, gets_entries: bool) -> Option<DirectoryHead> {
@@ -491,9 +546,15 @@ impl UpperDir {
 
 impl Drop for UpperDir {
     fn drop(&mut self) {
-        let Some(last) = self.last.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let retimed = self.retimed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let changed = self.changed.load(Ordering::Relaxed);
-        if let Err(source) = set_directory(&self.fd, &self.path, &last, changed, &self.shared) {
+        let set = match (&last, retimed) {
+            (Some(last), _) => set_directory(&self.fd, &self.path, last, changed, &self.shared),
+            (None, Some(mtime)) => rustix::fs::futimens(&self.fd, &times(mtime, changed, self.shared.begun)).map_err(io::Error::from),
+            (None, None) => return,
+        };
+        if let Err(source) = set {
             let mut failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
             failure.get_or_insert(Error::Write { path: self.path.clone(), source });
         }

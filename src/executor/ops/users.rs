@@ -1,7 +1,7 @@
 //! Who `USER` and `--chown` mean, in the root file system that they apply to.
 //!
 //! `/etc/passwd` and `/etc/group` belong to the image, so they are read through its tree, with links followed inside of it, and only if they are regular files
-//! of sane size. Lines that make no sense are passed over, as everywhere. A number needs no entry.
+//! of sane size. What a line lacks is empty or 0. A number needs no entry.
 
 use std::io::Read;
 
@@ -94,7 +94,7 @@ pub fn lookup_owner(tree: &dyn Tree, spec: &str) -> Result<ResolvedOwner, Error>
     let (user, group) = spec.split_once(':').map_or((spec, None), |(user, group)| (user, Some(group)));
     let mut unknown = Vec::new();
     let mut owner = Owner { uid: 0, gid: 0 };
-    match owner_number(spec, user)? {
+    match owner_number(user) {
         Some(uid) => owner = Owner { uid, gid: uid },
         None => {
             let passwd = read(tree, "/etc/passwd")?;
@@ -105,7 +105,7 @@ pub fn lookup_owner(tree: &dyn Tree, spec: &str) -> Result<ResolvedOwner, Error>
         }
     }
     if let Some(group) = group {
-        match owner_number(spec, group)? {
+        match owner_number(group) {
             Some(gid) => owner.gid = gid,
             None => {
                 let file = read(tree, "/etc/group")?;
@@ -121,9 +121,12 @@ pub fn lookup_owner(tree: &dyn Tree, spec: &str) -> Result<ResolvedOwner, Error>
     Ok(ResolvedOwner { owner, warning })
 }
 
-/// The number of a part of `--chown` that needs no lookup; `None` for a name.
-fn owner_number(spec: &str, text: &str) -> Result<Option<u32>, Error> {
-    if matches!(text, "" | "root") { Ok(Some(0)) } else { parse_number(spec, text) }
+/// The number of a part of `--chown` that needs no lookup; `None` for a name. What does not fit into 31 bits is a name, as in BuildKit.
+fn owner_number(text: &str) -> Option<u32> {
+    if matches!(text, "" | "root") {
+        return Some(0);
+    }
+    text.parse::<i32>().ok().and_then(|number| u32::try_from(number).ok())
 }
 
 /// The number that `text` is; `None` for a name. What starts like a number and is too large for one is an error, not a name.
@@ -152,22 +155,29 @@ fn unknown_user(passwd: &str, name: &str) -> Error {
     Error::UnknownUser { name: name.to_owned(), near }
 }
 
+/// The lines of a file of users or groups, in fields. As in runc and BuildKit, what is missing at the end of a line is empty, and a number that is none is 0.
+fn entries(file: &str) -> impl Iterator<Item = std::str::Split<'_, char>> {
+    file.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| line.split(':'))
+}
+
 fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
-    passwd.lines().filter_map(|line| {
-        let mut fields = line.trim().split(':');
-        let (name, _password) = (fields.next()?, fields.next()?);
-        let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    entries(passwd).map(|mut fields| {
+        let (name, _password) = (fields.next().unwrap_or_default(), fields.next());
+        let (uid, gid) = (number(fields.next()), number(fields.next()));
         let home = fields.nth(1).unwrap_or_default();
-        Some(User { name, uid, gid, home })
+        User { name, uid, gid, home }
     })
 }
 
 fn groups(file: &str) -> impl Iterator<Item = Group<'_>> {
-    file.lines().filter_map(|line| {
-        let mut fields = line.trim().split(':');
-        let (name, _password, gid) = (fields.next()?, fields.next()?, fields.next()?.parse().ok()?);
-        Some(Group { name, gid, members: fields.next().unwrap_or_default() })
+    entries(file).map(|mut fields| {
+        let (name, _password) = (fields.next().unwrap_or_default(), fields.next());
+        Group { name, gid: number(fields.next()), members: fields.next().unwrap_or_default() }
     })
+}
+
+fn number(field: Option<&str>) -> u32 {
+    field.and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
 /// A file of users or groups; empty where there is none.

@@ -27,6 +27,15 @@ fn blanks_around_lines_of_users_and_groups_do_not_count() {
 }
 
 #[test]
+fn what_lines_of_users_and_groups_lack_is_zero() {
+    with_root_file_system("root:x:0:0\nshort:x:77\nodd:x:abc:1::/h\n", "alone\nodd:x:1x:short\n", |tree| {
+        for (spec, uid, gid) in [("short", 77, 0), ("odd", 0, 1), ("short:alone", 77, 0), ("short:odd", 77, 0)] {
+            assert_eq!(lookup_owner(tree, spec).unwrap(), ResolvedOwner { owner: Owner { uid, gid }, warning: None }, "{spec}");
+        }
+    });
+}
+
+#[test]
 fn users_are_resolved_as_the_reference_says() {
     let user = |uid, gid, additional_gids: &[u32], home: Option<&str>| ProcessUser {
         uid,
@@ -77,12 +86,15 @@ fn owners_are_resolved_as_was_observed() {
             ("55:", 55, 0),
             ("root", 0, 0),
             ("root:builders", 0, 1001),
+            ("+7:007", 7, 7),
         ] {
             assert_eq!(lookup_owner(tree, spec).unwrap(), ResolvedOwner { owner: Owner { uid, gid }, warning: None }, "{spec}");
         }
         for (spec, uid, gid, lacks) in [
             ("nosuch:none", 0, 0, "user `nosuch` and no group `none`"),
             ("nosuch", 0, 0, "user `nosuch`"),
+            ("4294967294:5", 0, 5, "user `4294967294`"),
+            ("-1", 0, 0, "user `-1`"),
             ("nosuch:staff", 0, 50, "user `nosuch`"),
             ("builder:none", 1000, 1001, "group `none`"),
             ("55:none", 55, 55, "group `none`"),

@@ -5,20 +5,22 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::copy::{ChmodRule, Owner};
+use super::copy::Owner;
 use super::crew;
 use super::error::Error;
 use super::layer_diff::LayerDiff;
 use super::share::Sharing;
 use super::upper::{Attributes, Existing, Mtime, Over, Upper, UpperDir};
-use crate::context::{DirectoryState, FileStamp, IgnoreRules};
+use crate::context::{DirectoryState, IgnoreRules};
+use crate::graph::FileMode;
 use crate::image::layer::{DirectoryHead, LayerEntries};
 use crate::path::RootPath;
 use crate::store::ContentCopier;
-use crate::sys::inode::Xattrs;
+use crate::sys::inode::{self, Xattrs};
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
 
 /// From how many entries on a second thread is worth its start.
@@ -34,7 +36,7 @@ const PIECE_DIRECTORIES: usize = 16;
 /// What applies to everything that one instruction copies.
 pub(super) struct Rules {
     pub(super) chown: Option<Owner>,
-    pub(super) chmod: Option<ChmodRule>,
+    pub(super) chmod: Option<FileMode>,
     pub(super) exclude: IgnoreRules,
     pub(super) existing: Existing,
 }
@@ -53,6 +55,8 @@ pub(super) struct Walk<'a> {
     pub(super) base: RootPath,
     entries: AtomicU64,
     bytes: AtomicU64,
+    /// The first file that was found changed since it was listed.
+    changed: Mutex<Option<RootPath>>,
     /// The first name of each file that has several.
     links: Mutex<HashMap<(u64, u64), RootPath>>,
 }
@@ -85,12 +89,44 @@ pub(super) type Place<'a> = (&'a UpperDir, &'a OsStr);
 impl<'a> Walk<'a> {
     pub(super) fn new(upper: &'a Upper<'a>, tree: &'a dyn Tree, rules: &'a Rules, content: &'a ContentCopier, base: RootPath) -> Walk<'a> {
         let (entries, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Walk { upper, tree, rules, content, sharing: None, diff: None, base, entries, bytes, links: Mutex::default() }
+        Walk {
+            upper,
+            tree,
+            rules,
+            content,
+            sharing: None,
+            diff: None,
+            base,
+            entries,
+            bytes,
+            changed: Mutex::default(),
+            links: Mutex::default(),
+        }
     }
 
     /// How many entries were made, and how many bytes were copied.
     pub(super) fn totals(&self) -> (u64, u64) {
         (self.entries.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// The first file that was found changed since it was listed.
+    pub(super) fn changed(&self) -> Option<RootPath> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the open file is what was listed as `metadata`, and still is.
+    pub(super) fn is_as_listed(&self, source: &RootPath, file: &File, metadata: &Metadata) -> bool {
+        if !self.tree.is_shared() {
+            return true;
+        }
+        let now = rustix::fs::fstat(file).map_err(std::io::Error::from).and_then(|stat| inode::metadata(&stat));
+        // Not `mtime`: a build's own time may stand in for that.
+        let listed = |now: Metadata| (now.dev, now.ino, now.size, now.ctime) == (metadata.dev, metadata.ino, metadata.size, metadata.ctime);
+        let is_as_listed = now.is_ok_and(listed);
+        if !is_as_listed {
+            self.changed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| source.clone());
+        }
+        is_as_listed
     }
 
     /// Copies what is in the directory `source` into `target`.
@@ -203,8 +239,8 @@ impl<'a> Walk<'a> {
         };
         self.bytes.fetch_add(copied, Ordering::Relaxed);
         // Only what did not change since it was hashed is what was hashed.
-        if let Some((sharing, content)) = known
-            && FileStamp::of_open(&from).ok() == FileStamp::of(metadata)
+        if self.is_as_listed(source, &from, metadata)
+            && let Some((sharing, content)) = known
         {
             sharing.copied(&directory.path().join(name), content);
         }
@@ -227,7 +263,7 @@ impl<'a> Walk<'a> {
     fn attributes_with(&self, metadata: &Metadata, xattrs: Xattrs) -> Attributes {
         let owner = self.rules.chown.unwrap_or(Owner { uid: metadata.uid, gid: metadata.gid });
         let mode = match &self.rules.chmod {
-            Some(rule) if metadata.kind != Kind::Symlink => rule(metadata.mode, metadata.kind == Kind::Directory),
+            Some(chmod) if metadata.kind != Kind::Symlink => chmod.apply(metadata.mode, metadata.kind == Kind::Directory),
             _ => metadata.mode,
         };
         Attributes { mode, uid: owner.uid, gid: owner.gid, mtime: Mtime::At(metadata.mtime), xattrs }

@@ -1,10 +1,12 @@
 //! Tells compressed streams apart and decompresses them.
 //!
 //! All formats may consist of several members or frames, one after the other. A stream that ends inside one, or has something else behind the last one, is
-//! an error. Memory is bounded whatever the stream's headers ask for.
+//! an error; behind gzip's anything is passed over, as by the tools that everybody else reads it with. Memory is bounded whatever the stream's headers ask for.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
+
+use flate2::bufread::GzDecoder;
 
 use super::hashing::{CHUNK, fill_chunk, refill_chunk};
 
@@ -66,7 +68,7 @@ pub fn decompressor(mut reader: impl Read + Send + 'static, compression: Option<
     let whole = BufReader::with_capacity(CHUNK, io::Cursor::new(start).chain(reader));
     Ok(match compression {
         Compression::Uncompressed => Box::new(whole),
-        Compression::Gzip => read_ahead(flate2::bufread::MultiGzDecoder::new(whole)),
+        Compression::Gzip => read_ahead(GzipMembers { member: Some(GzDecoder::new(whole)) }),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
             decoder.window_log_max(ZSTD_WINDOW)?;
@@ -78,6 +80,31 @@ pub fn decompressor(mut reader: impl Read + Send + 'static, compression: Option<
             read_ahead(liblzma::bufread::XzDecoder::new_stream(whole, stream))
         }
     })
+}
+
+/// The members of a gzip stream, and no more of what is behind them than that it is there.
+struct GzipMembers<R> {
+    /// The one being read; `None` at the end.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for GzipMembers<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let count = member.read(out)?;
+            if count > 0 || out.is_empty() {
+                return Ok(count);
+            }
+            let Some(mut rest) = self.member.take().map(GzDecoder::into_inner) else { break };
+            if rest.fill_buf()?.first() == Some(&0x1f) {
+                self.member = Some(GzDecoder::new(rest));
+            } else {
+                // Whoever hashes the stream wants all of it.
+                io::copy(&mut rest, &mut io::sink())?;
+            }
+        }
+        Ok(0)
+    }
 }
 
 /// Reads `reader` in a thread of its own, a few chunks ahead; the first chunk is read at once. The thread ends when the result is dropped and `reader` returns from what it is doing.

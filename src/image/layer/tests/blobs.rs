@@ -113,7 +113,7 @@ fn members_and_frames_one_after_the_other_are_one_stream() {
 }
 
 #[test]
-fn a_stream_that_is_cut_or_has_a_tail_is_an_error() {
+fn a_stream_that_is_cut_or_has_a_tail_is_an_error_but_for_what_is_behind_gzip() {
     let bytes = text(700_000);
     for kind in [Compression::Gzip, Compression::Zstd] {
         let (blob, _) = pack(&bytes, kind, None, 1, usize::MAX);
@@ -121,7 +121,12 @@ fn a_stream_that_is_cut_or_has_a_tail_is_an_error() {
             assert!(open(blob[..cut].to_vec(), Some(kind)).is_err(), "{kind:?} cut at {cut}");
         }
         for tail in [&b"garbage beyond the end"[..], &[0; 600]] {
-            assert!(open([&blob[..], tail].concat(), Some(kind)).is_err(), "{kind:?} with a tail");
+            let opened = open([&blob[..], tail].concat(), Some(kind));
+            match kind {
+                // As gzip itself and pigz, which BuildKit reads it with.
+                Compression::Gzip => assert!(opened.unwrap() == bytes, "a tail is passed over"),
+                _ => assert!(opened.is_err(), "{kind:?} with a tail"),
+            }
         }
         let mut flipped = blob.clone();
         flipped[blob.len() / 2] ^= 1;
