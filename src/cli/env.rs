@@ -44,6 +44,8 @@ const STORAGE_DRIVER: &str = "STRAKE_STORAGE_DRIVER";
 const HOME: &str = "HOME";
 /// The directory of Docker's `config.json`.
 const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+/// Where Docker's daemon listens: `unix://PATH`.
+const DOCKER_HOST: &str = "DOCKER_HOST";
 /// Credentials as JSON, in the format of `config.json`.
 const DOCKER_AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";
 /// The file with credentials of podman and its relatives.
@@ -131,6 +133,20 @@ pub(super) fn variable(name: &str) -> Option<String> {
 /// What terminal this is, for programs that run on it.
 pub(super) fn term() -> Option<String> {
     text(TERM)
+}
+
+/// The socket of Docker's daemon.
+///
+/// # Errors
+/// It listens elsewhere.
+pub(super) fn docker_socket() -> Result<PathBuf, String> {
+    let Some(host) = text(DOCKER_HOST) else { return Ok(PathBuf::from("/var/run/docker.sock")) };
+    match host.strip_prefix("unix://") {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => {
+            Err("a Docker daemon is reached at a socket of this machine only: set DOCKER_HOST to `unix://PATH`, or to nothing".to_owned())
+        }
+    }
 }
 
 /// The socket of the user's SSH agent.

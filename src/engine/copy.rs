@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 pub use crate::image::copy::ManifestFormat;
 pub use crate::image::copy::Wanted;
 use crate::image::copy::{
-    Collection, LayoutSource, Name, Source, Target, all_to_store, check_digest, collect, convert, same_digest, to_archive, to_dir,
-    to_layout, to_registry,
+    ArchiveSink, Collection, LayoutSource, Name, Source, Target, all_to_store, check_digest, collect, convert, same_digest, to_archive,
+    to_dir, to_layout, to_registry,
 };
+use crate::image::daemon::Daemon;
 use crate::image::edit::{Draft, collect_all, open_all};
 use crate::image::export::{FileOptions, FilesLayout, PlatformFiles};
 use crate::image::load::{Layout, archive_root, load_layout, load_root};
@@ -44,6 +45,13 @@ pub enum Place {
     },
     /// A directory with one image, or one index, as containers' tools write it.
     Directory(PathBuf),
+    /// A Docker daemon.
+    Daemon {
+        /// The socket that it listens at.
+        socket: PathBuf,
+        /// The image, by a name or an ID there.
+        name: String,
+    },
     /// A file with an archive; `-` is standard input or output.
     Archive {
         /// The file.
@@ -62,6 +70,7 @@ impl fmt::Display for Place {
             Place::Registry(reference) => return f.write_str(reference.written()),
             Place::Store(name) => return write!(f, "store:{name}"),
             Place::Directory(dir) => return write!(f, "dir:{}", dir.display()),
+            Place::Daemon { name, .. } => return write!(f, "docker-daemon:{name}"),
             Place::Layout { dir, tag } => ("oci", dir, tag),
             Place::Archive { path, format: ArchiveFormat::Oci, name } => ("oci-archive", path, name),
             Place::Archive { path, format: ArchiveFormat::Docker, name } => ("docker-archive", path, name),
@@ -209,8 +218,10 @@ impl Engine {
     }
 
     async fn copy_now(&self, request: &CopyRequest, client: &Client, target: &Client, step: &StepProgress) -> Result<CopyOutcome, Failure> {
-        let keeps_none =
-            matches!(&request.to, Place::Store(_) | Place::Directory(_) | Place::Archive { format: ArchiveFormat::Docker, .. });
+        let keeps_none = matches!(
+            &request.to,
+            Place::Store(_) | Place::Directory(_) | Place::Daemon { .. } | Place::Archive { format: ArchiveFormat::Docker, .. }
+        );
         if request.referrers && keeps_none {
             let message = format!("`{}` keeps no referrers", request.to);
             let hint = Some("leave `--referrers` out, or copy to a registry, to `oci:` or to `oci-archive:`".to_owned());
@@ -303,7 +314,7 @@ impl Engine {
         to: &Destination<'_>,
         step: &StepProgress,
     ) -> Result<(), Failure> {
-        if !to.more_names.is_empty() && !matches!(to.place, Place::Archive { .. }) {
+        if !to.more_names.is_empty() && !matches!(to.place, Place::Archive { .. } | Place::Daemon { .. }) {
             let hint = Some("copy once for each name: what is there is not sent again".to_owned());
             return Err(Failure::Other(Error::Usage { message: "--additional-tag is for archives".to_owned(), hint }));
         }
@@ -315,6 +326,14 @@ impl Engine {
             }
             Place::Layout { dir, tag } => to_layout(source, what, dir, tag.as_deref(), step).await?,
             Place::Directory(dir) => to_dir(source, what, dir, step).await?,
+            Place::Daemon { socket, name } => {
+                let Some(name) = name.parse::<Reference>().ok().filter(|name| name.digest().is_none()) else {
+                    let message = format!("a Docker daemon cannot call an image `{name}`");
+                    return Err(Failure::Other(Error::Usage { message, hint: Some("name it as `docker-daemon:NAME:TAG`".to_owned()) }));
+                };
+                let sink = ArchiveSink::Daemon(Daemon::at(socket));
+                to_archive(source, what, ArchiveFormat::Docker, sink, Some(Name::Whole(&name)), to.more_names, step).await?;
+            }
             Place::Archive { path, format, name } => {
                 let whole = name.as_deref().and_then(|name| name.parse::<Reference>().ok());
                 if let Some(whole) = whole.as_ref().filter(|whole| whole.digest().is_some()) {
@@ -328,7 +347,7 @@ impl Engine {
                     (Some(tag), ArchiveFormat::Oci) if !tag.contains(['/', ':']) => Some(Name::Tag(tag)),
                     _ => whole.as_ref().map(Name::Whole),
                 };
-                to_archive(source, what, *format, path, name, to.more_names, step).await?;
+                to_archive(source, what, *format, ArchiveSink::File(path.clone()), name, to.more_names, step).await?;
             }
             Place::Store(_) => unreachable!("the store is no place to write a collection to"),
         }
@@ -352,8 +371,14 @@ impl Engine {
                 Source::Store { store: self.store.clone(), root, name: name.clone() }
             }
             Place::Archive { path, name, .. } => {
-                let root = self.spool(path, name.clone()).await?;
+                let (store, file, image) = (self.store.clone(), path.clone(), name.clone());
+                let root = blocking(move || Ok::<_, Failure>(archive_root(&store, open_input(&file)?, image.as_deref())?)).await?;
                 Source::Store { store: self.store.clone(), root, name: path.display().to_string() }
+            }
+            Place::Daemon { socket, name } => {
+                let (store, daemon, image) = (self.store.clone(), Daemon::at(socket), name.clone());
+                let root = blocking(move || archive_root(&store, daemon.save(&image)?, None)).await?;
+                Source::Store { store: self.store.clone(), root, name: place.to_string() }
             }
         })
     }
@@ -370,11 +395,6 @@ impl Engine {
     async fn stored_manifest(&self, image: &ImageRecord) -> Result<Descriptor, Failure> {
         let (store, image) = (self.store.clone(), image.clone());
         Ok(blocking(move || blobs::ensure_manifest(&store, &image)).await?.descriptor)
-    }
-
-    async fn spool(&self, path: &Path, name: Option<String>) -> Result<Descriptor, Failure> {
-        let (store, path) = (self.store.clone(), path.to_owned());
-        blocking(move || Ok(archive_root(&store, open_input(&path)?, name.as_deref())?)).await
     }
 
     async fn copy_to_store(&self, request: &CopyRequest, to: &str, client: &Client, step: &StepProgress) -> Result<ImageRecord, Failure> {
@@ -422,10 +442,10 @@ impl Engine {
                 let platform = platform.clone();
                 blocking(move || load_root(&store, &what.root, &platform)).await?
             }
-            Place::Archive { path, name: tag, .. } => {
-                let (root, platform, store) = (self.spool(path, tag.clone()).await?, platform.clone(), store.clone());
-                let source = Source::Store { store: store.clone(), root: root.clone(), name: path.display().to_string() };
-                check_digest(&source, &name, &platform).await?;
+            Place::Archive { .. } | Place::Daemon { .. } => {
+                let source = self.source(&request.from, client).await?;
+                check_digest(&source, &name, platform).await?;
+                let (root, platform, store) = (source.root().await?, platform.clone(), store.clone());
                 blocking(move || load_root(&store, &root, &platform)).await?
             }
             Place::Registry(_) => unreachable!("copies from a registry are made above"),
@@ -483,7 +503,7 @@ impl From<Error> for Failure {
 fn reference_of(place: &Place) -> Option<Reference> {
     match place {
         Place::Registry(reference) => Some(reference.clone()),
-        Place::Store(name) | Place::Archive { name: Some(name), .. } => name.parse().ok(),
+        Place::Store(name) | Place::Daemon { name, .. } | Place::Archive { name: Some(name), .. } => name.parse().ok(),
         _ => None,
     }
 }

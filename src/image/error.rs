@@ -33,6 +33,26 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A Docker daemon cannot be reached, or breaks off.
+    #[error("cannot {action} the Docker daemon at `{}`", socket.display())]
+    Daemon {
+        /// What was tried.
+        action: &'static str,
+        /// Its socket.
+        socket: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A Docker daemon does not give or take an image.
+    #[error("the Docker daemon at `{}` answers {status}: {message}", socket.display())]
+    DaemonRefused {
+        /// Its socket.
+        socket: std::path::PathBuf,
+        /// The status of its answer.
+        status: u16,
+        /// What it says.
+        message: String,
+    },
     /// A file is no archive of images, or a damaged one.
     #[error("this is not an archive of images: {reason}")]
     NotAnArchive {
@@ -209,6 +229,9 @@ impl Error {
             Error::NoPlatform { found, .. } if !found.is_empty() => Some(format!("it has images for {}", found.join(", "))),
             Error::NotAnArchive { reason } if reason.contains("neither") => {
                 Some("`strake import` makes an image of an archive with a root file system".into())
+            }
+            Error::Daemon { action: "ask" | "send to", source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("start it, or say with DOCKER_HOST=unix://PATH where it listens".into())
             }
             Error::NotAnIndex { .. } => Some("`strake index create` makes an index of images".into()),
             Error::Overlap { .. } => Some("leave `platform-split=false` out: then each platform has a directory of its own".into()),

@@ -12,6 +12,7 @@ pub mod blobs;
 pub mod check;
 pub mod compare;
 pub mod copy;
+pub mod daemon;
 pub mod edit;
 mod error;
 pub mod export;

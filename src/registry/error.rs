@@ -420,7 +420,7 @@ fn hint_of_status(error: &StatusError) -> Option<String> {
 }
 
 /// Text of a stranger, made fit for a message: one line, no control characters, at most `limit` characters.
-pub(super) fn tame(text: &str, limit: usize) -> String {
+pub(crate) fn tame(text: &str, limit: usize) -> String {
     let flat = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut out: String = flat.clone().take(limit).collect();
     if flat.count() > limit {

@@ -40,6 +40,7 @@ pub use credentials::{
     erase_logins, list_logins, save_login,
 };
 pub use download::BlobStream;
+pub(crate) use error::tame;
 pub use error::{Error, RegistryCode, StatusError, TransportCause};
 pub use login::LoginOutcome;
 pub use manifests::FetchedManifest;

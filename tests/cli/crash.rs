@@ -377,6 +377,20 @@ fn names_that_move_and_images_that_go() {
         gone(0);
         good(&world, point);
     }
+    // One image of an index goes, and the name moves on to the other.
+    let (here, other) = if std::env::consts::ARCH == "aarch64" { ("arm64", "amd64") } else { ("amd64", "arm64") };
+    let command = || world.strake(["rmi", "--platform", &format!("linux/{here}"), "localhost/index:1"]);
+    for point in ["image:held", "name:moving", "database:committed", "manifest:removing", "trash:moved", "prune:decided"] {
+        world.build_as_it_is(&["--platform", "linux/amd64,linux/arm64", "-t", "localhost/index:1"]).ok();
+        assert_eq!(command().env("STRAKE_FAULT", format!("{point}:1")).run().code, 137, "{point}");
+        good(&world, point);
+        // Where it was gone already, that is an error.
+        command().run();
+        let now = world.strake(["image", "inspect", "-f", "{{.Architecture}}", "localhost/index:1"]).ok().stdout;
+        assert_eq!(now.trim(), other, "{point}");
+        world.strake(["validate", "localhost/index:1"]).ok();
+        good(&world, point);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::{Registry, Run, World, able};
+use crate::common::{Registry, Run, World, able, wait_for};
 
 /// A world with `NAME` at a registry and in all other places, and what those are called.
 fn everywhere(world: &World, registry: &Registry) -> (String, Vec<String>) {
@@ -359,6 +359,59 @@ fn every_tag_goes_through_a_layout_to_another_registry() {
     copy("oci:taken:1", &away.name("brought")).fails().says(&["`oci:taken:1` is neither"]);
     copy(&registry.name("app"), "docker-archive:taken.tar").fails().says(&["`docker-archive:taken.tar` is neither"]);
     world.strake(["ls", "store:app"]).fails().says(&["no list of tags", "oci:DIR"]);
+}
+
+/// A service that speaks as Docker's daemon does, and ends with this.
+struct Service(std::process::Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn images_go_to_a_docker_daemon_and_come_from_it() {
+    if !able(&["podman", "docker-registry"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let socket = world.path("docker.sock");
+    let (storage, run) = (world.path("podman"), world.path("podman-run"));
+    let podman = |args: &[&str]| {
+        let own = ["--storage-driver", "vfs", "--root", storage.to_str().unwrap(), "--runroot", run.to_str().unwrap()];
+        Run::new("podman", own).arg_all(args).dir(world.path(""))
+    };
+    let url = format!("unix://{}", socket.display());
+    let strake = |args: &[&str]| world.strake(args).env("DOCKER_HOST", &url);
+    strake(&["digest", "docker-daemon:app:1"]).fails().says(&["cannot ask the Docker daemon at", "docker.sock", "DOCKER_HOST=unix://"]);
+    let service = Service(podman(&["system", "service", "--time=0", &url]).start());
+    wait_for("the service", 30, || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    let name = registry.name("app:1");
+    world.write("file", "content").build("FROM scratch\nCOPY file /\nLABEL a=b\n", &["-q", "-t", &name, "--push"]).ok();
+    let id = world.strake(["image", "inspect", "-f", "{{.Id}}", &name]).ok().stdout;
+    // From a registry and from the store, with one more name.
+    strake(&["copy", "-q", &name, "docker-daemon:localhost/app:1"]).ok();
+    strake(&["copy", "-q", "--additional-tag", "localhost/app:3", &format!("store:{name}"), "docker-daemon:localhost/app:2"]).ok();
+    for tag in ["1", "2", "3"] {
+        let known = podman(&["image", "inspect", "-f", "sha256:{{.Id}}", &format!("localhost/app:{tag}")]).ok().stdout;
+        assert_eq!(known, id);
+    }
+    // And back.
+    let other = World::new();
+    other.strake(["copy", "-q", "docker-daemon:localhost/app:1", "store:back:1"]).env("DOCKER_HOST", &url).ok();
+    assert_eq!(other.strake(["image", "inspect", "-f", "{{.Id}}", "back:1"]).ok().stdout, id);
+    other.strake(["validate", "back:1"]).ok();
+    strake(&["copy", "-q", "docker-daemon:localhost/app:1", "oci:layout:1"]).ok();
+    world.strake(["validate", "oci:layout:1"]).ok();
+    // What it says is told, and what cannot be is said before.
+    strake(&["copy", "docker-daemon:localhost/missing:1", "oci:layout:2"]).fails().says(&["answers 404", "localhost/missing:1"]);
+    let by_digest = format!("docker-daemon:app@sha256:{}", "0".repeat(64));
+    strake(&["copy", &name, &by_digest]).fails().says(&["cannot call an image"]);
+    world.strake(["digest", "docker-daemon:app:1"]).env("DOCKER_HOST", "tcp://127.0.0.1:1").fails().says(&["DOCKER_HOST", "unix://PATH"]);
+    drop(service);
+    strake(&["copy", "-q", &name, "docker-daemon:localhost/app:1"]).fails().says(&["cannot send to the Docker daemon"]);
 }
 
 #[test]

@@ -1,8 +1,10 @@
-//! How places of images are written on the command line: `docker://NAME`, `store:NAME`, `dir:DIR`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`.
+//! How places of images are written on the command line: `docker://NAME`, `store:NAME`, `dir:DIR`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`,
+//! `docker-daemon:NAME`.
 //! What a name without a prefix means is up to the command.
 
 use std::path::PathBuf;
 
+use crate::cli::env;
 use crate::engine::{ArchiveFormat, Engine, Error, Place};
 use crate::oci::{Digest, Reference};
 
@@ -32,9 +34,15 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
         }
         Some(("dir", "")) => Err("`dir:` is followed by a directory".to_owned()),
         Some(("dir", rest)) => Ok(Place::Directory(PathBuf::from(rest))),
-        Some((kind @ ("docker-daemon" | "containers-storage" | "sif" | "tarball"), _)) => {
-            Err(format!("`{kind}:` is not supported: use a registry, `store:`, `dir:`, `oci:`, `oci-archive:` or `docker-archive:`"))
+        Some(("docker-daemon", name)) => {
+            if name.parse::<Digest>().is_err() {
+                reference(name)?;
+            }
+            Ok(Place::Daemon { socket: env::docker_socket()?, name: name.to_owned() })
         }
+        Some((kind @ ("containers-storage" | "sif" | "tarball"), _)) => Err(format!(
+            "`{kind}:` is not supported: use a registry, `store:`, `dir:`, `oci:`, `oci-archive:`, `docker-archive:` or `docker-daemon:`"
+        )),
         _ => reference(text).map(Place::Registry),
     }
 }
@@ -90,7 +98,10 @@ mod tests {
         assert!(matches!(place("dir:/a/b:c"), Ok(Place::Directory(dir)) if dir == std::path::Path::new("/a/b:c")));
         assert!(matches!(at_registry("docker://debian:12"), Ok(name) if name.familiar() == "debian:12"));
         assert!(at_registry("oci:a").is_err() && at_registry("debian").is_ok());
-        for bad in [by_digest.as_str(), "dir:", "oci:", "oci::v1", "store:", "docker-daemon:x", "acme/Upper:1", ""] {
+        assert!(matches!(place("docker-daemon:app:1"), Ok(Place::Daemon { name, .. }) if name == "app:1"));
+        for bad in
+            [by_digest.as_str(), "dir:", "oci:", "oci::v1", "store:", "docker-daemon:", "docker-daemon:a b", "sif:x", "acme/Upper:1", ""]
+        {
             assert!(place(bad).is_err(), "{bad}");
         }
     }
@@ -100,6 +111,6 @@ mod tests {
         assert!(matches!(stored_place("0123abcd"), Ok(Place::Store(_))));
         assert!(matches!(stored_place("docker://debian:12"), Ok(Place::Registry(_))));
         assert!(matches!(stored_place("oci:a:b"), Ok(Place::Layout { .. })));
-        assert!(stored_place("docker-daemon:x").is_err());
+        assert!(stored_place("containers-storage:x").is_err());
     }
 }

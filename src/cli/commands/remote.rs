@@ -22,7 +22,7 @@ use super::{exit, until_interrupted, with_any_store, with_engine};
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CopyArgs {
     /// What is copied: `NAME[:TAG|@DIGEST]` or `docker://NAME` of a registry, `store:NAME`, `dir:DIR`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
-    /// `docker-archive:FILE[:NAME]`
+    /// `docker-archive:FILE[:NAME]`, `docker-daemon:NAME`
     #[arg(value_parser = place)]
     source: Place,
     /// Where to, in the same words
@@ -70,7 +70,7 @@ struct FormArgs {
     /// Fail where the image would get another digest
     #[arg(long)]
     preserve_digests: bool,
-    /// One more name in an archive (may be given several times)
+    /// One more name in an archive, or for a Docker daemon (may be given several times)
     #[arg(long, value_name = "NAME:TAG", value_parser = super::tag_name)]
     additional_tag: Vec<Reference>,
     /// What layers are compressed with at the destination: `uncompressed`, `gzip` or `zstd` [default: as they are]

@@ -1,8 +1,8 @@
 //! A copy into files: an OCI layout in a directory, or an archive of one. The index, which names what is there, comes last.
 
 use std::collections::HashSet;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::image::Error;
 use crate::image::archive::{ArchiveFormat, ArchiveWriter, LayoutWriter, names_of_entry};
+use crate::image::daemon::Daemon;
 use crate::image::export::write_file;
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, ManifestOrIndex, Reference};
 use crate::progress::{Meter, StepProgress};
@@ -61,15 +62,33 @@ pub async fn to_dir(source: &Source, what: Collection, dir: &Path, progress: &St
     .await
 }
 
-/// Copies into an archive; `-` is standard output. The image has the name `name` there, and those of `more`.
+/// Where an archive goes.
+#[derive(Clone, Debug)]
+pub enum ArchiveSink {
+    /// Into a file; `-` is standard output.
+    File(PathBuf),
+    /// To a Docker daemon, which loads it.
+    Daemon(Daemon),
+}
+
+impl ArchiveSink {
+    fn write(&self, write: impl FnOnce(&mut dyn Write) -> Result<(), Error>) -> Result<(), Error> {
+        match self {
+            ArchiveSink::File(path) => write_file(path, write),
+            ArchiveSink::Daemon(daemon) => daemon.load(write),
+        }
+    }
+}
+
+/// Copies into an archive. The image has the name `name` there, and those of `more`.
 ///
 /// # Errors
-/// The source, the file; for Docker's format, what is copied is not one image.
+/// The source, the file or the daemon; for Docker's format, what is copied is not one image.
 pub async fn to_archive(
     source: &Source,
     what: Collection,
     format: ArchiveFormat,
-    path: &Path,
+    to: ArchiveSink,
     name: Option<Name<'_>>,
     more: &[Reference],
     progress: &StepProgress,
@@ -84,10 +103,10 @@ pub async fn to_archive(
         ArchiveFormat::Docker => Some(image_of(&what, source)?),
         ArchiveFormat::Oci => None,
     };
-    let (path, mut work) = (path.to_owned(), Work::new(source, what, progress));
+    let mut work = Work::new(source, what, progress);
     let _stop = work.stop.clone().drop_guard();
     blocking(move || {
-        write_file(&path, |out| {
+        to.write(|out| {
             let mut archive = ArchiveWriter::begin(out)?;
             work.each_file(|blob, bytes| archive.blob(blob, bytes))?;
             archive.finish(&entries, docker.as_deref().map(|manifest| vec![(manifest, names.as_slice())]).as_deref())

@@ -19,7 +19,7 @@ use crate::oci::{Descriptor, Digest, Manifest, ManifestOrIndex, MediaType, Platf
 use super::Error;
 
 pub use convert::{ManifestFormat, convert};
-pub use files::{Name, to_archive, to_dir, to_layout};
+pub use files::{ArchiveSink, Name, to_archive, to_dir, to_layout};
 pub(super) use registry::tagged_as;
 pub use registry::{Target, to_registry};
 use source::plain;

@@ -158,6 +158,8 @@ impl Error {
         };
         let errno = Errno::from_io_error(source)?;
         match (self, errno) {
+            // One file has more attributes than the file system has room for.
+            (Error::Entry { action: "set an attribute of", .. }, Errno::NOSPC) => None,
             (_, Errno::NOSPC | Errno::DQUOT) => Some("the disk is full; `strake prune` frees what is not in use".to_owned()),
             (Error::Device { .. }, Errno::PERM) => {
                 Some("device nodes need root on the host; they cannot be made in a user namespace".to_owned())
