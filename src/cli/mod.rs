@@ -188,6 +188,10 @@ enum Command {
     Builder(commands::builder::BuilderArgs),
     /// Look at the whole store
     System(commands::system::SystemArgs),
+    /// Show what this machine and the store are
+    Info(commands::information::InfoArgs),
+    /// Show the version of this program
+    Version(commands::information::VersionArgs),
     /// Show what this machine has for builds and containers, what it lacks, and what to do about it
     Doctor(commands::doctor::DoctorArgs),
     /// Serve a registry, and clean it up
@@ -229,7 +233,7 @@ pub fn main() -> ExitCode {
     level.into_iter().for_each(trace::listen);
     // What only reads the user's files, or keeps files of its own, needs no other user's rights, nor a kernel that gives them.
     let only_reads = match &arguments.command {
-        Command::Parse(_) | Command::Context(_) | Command::Registry(_) | Command::Doctor(_) => true,
+        Command::Parse(_) | Command::Context(_) | Command::Registry(_) | Command::Doctor(_) | Command::Version(_) => true,
         Command::Build(args) => args.is_call(),
         _ => false,
     };
@@ -303,6 +307,8 @@ pub fn main() -> ExitCode {
         Command::Prune(args) => commands::prune::run(&arguments.global, args),
         Command::Builder(args) => commands::builder::run(&arguments.global, args),
         Command::System(args) => commands::system::run(&arguments.global, args),
+        Command::Info(args) => commands::information::info(&arguments.global, args),
+        Command::Version(args) => commands::information::version(&args),
         Command::Doctor(args) => commands::doctor::run(&arguments.global, &args),
         Command::Registry(args) => commands::registry::run(&arguments.global, args),
         Command::Login(args) => commands::login::login(&arguments.global, args),

@@ -20,6 +20,7 @@ mod error;
 mod image_events;
 mod images;
 mod index;
+mod information;
 mod login;
 mod network;
 mod networks;
@@ -73,6 +74,7 @@ pub use edit::{BasePlace, ConfigChanges, Edit, EditOutcome, EditRequest, EditTar
 pub use error::{Class, Error};
 pub use images::{HistoryLine, ImageDetails, ImageSummary, NamedAs, Removal, Removed, parse_time};
 pub use index::{AddOptions, IndexBase, IndexEdit, IndexOutcome, IndexRequest, PlatformChange, Selector};
+pub use information::Information;
 pub use login::{LoginRequest, LoginResult, LogoutResult};
 pub use network::NetworkFiles;
 pub use networks::{NetworkConfig, NetworkInfo, NetworkMember, NetworkRequestOptions};

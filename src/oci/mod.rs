@@ -12,6 +12,7 @@
 mod config;
 mod descriptor;
 mod digest;
+mod duration;
 mod manifest;
 mod media_type;
 mod platform;
@@ -20,6 +21,7 @@ mod reference;
 pub use config::{HealthConfig, HistoryEntry, ImageConfig, RootFs, RuntimeConfig};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, Hasher, ImageId};
+pub use duration::go_duration;
 pub use manifest::{Index, Manifest, ManifestError, ManifestOrIndex};
 pub use media_type::MediaType;
 pub use platform::{Platform, PlatformError};

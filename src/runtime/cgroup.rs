@@ -31,7 +31,7 @@ const PERIOD: u64 = 100_000;
 const STALE: Duration = Duration::from_secs(60);
 
 /// Whether all controllers are in the one v2 hierarchy.
-pub(super) fn is_unified() -> bool {
+pub fn is_unified() -> bool {
     is_version_2(Path::new(ROOT))
 }
 
@@ -66,6 +66,13 @@ struct Setting {
     optional: bool,
     /// Another file and its text, for kernels without that one.
     instead: Option<(&'static str, String)>,
+}
+
+impl Setting {
+    /// Whether the group in `directory` has what it sets.
+    fn is_there(&self, directory: &Path) -> bool {
+        directory.join(self.file).exists() || self.instead.as_ref().is_some_and(|(file, _)| directory.join(file).exists())
+    }
 }
 
 impl Cgroup {
@@ -325,6 +332,36 @@ pub(super) fn path_for_others(spec: Option<&CgroupSpec>, id: &str) -> String {
     format!("/{}", parent.join(id).display())
 }
 
+/// The v1 groups that the sandbox `name`, which was started without limits, has got since.
+pub(super) fn late(name: &str) -> Vec<PathBuf> {
+    let places = LEGACY_CONTROLLERS.iter().map(|controller| Path::new(ROOT).join(controller).join(PARENT).join(name));
+    places.filter(|group| group.is_dir()).collect()
+}
+
+/// Makes those v1 groups that `limits` need beside the ones in `directories`, for the sandbox `name`. Its processes are not in them yet.
+pub(super) fn make_late(name: &str, directories: &[PathBuf], limits: &CgroupSpec) -> Result<Vec<PathBuf>, Failure> {
+    if is_unified() {
+        return Ok(Vec::new());
+    }
+    let spec = CgroupSpec { name: Some(name.to_owned()), ..CgroupSpec::default() };
+    let mut group = Cgroup::default();
+    for setting in legacy_settings(limits) {
+        let root = Path::new(ROOT).join(setting.controller);
+        if !directories.iter().chain(&group.directories).any(|known| known.starts_with(&root)) {
+            group.add_legacy(&spec, setting.controller, setting.kind)?;
+        }
+    }
+    Ok(std::mem::take(&mut group.directories))
+}
+
+/// Removes the groups of [`late`], in which nothing runs any more; says whether something was killed in them for want of memory.
+pub(super) fn remove_late(name: &str) -> bool {
+    let directories = late(name);
+    let memory = directories.iter().find(|group| group.starts_with(Path::new(ROOT).join("memory"))).cloned();
+    let group = Cgroup { directories, unified: None, joins: Vec::new(), memory };
+    group.memory_usage().1
+}
+
 /// Changes the limits of a running sandbox, whose groups are in these directories.
 pub(super) fn update(directories: &[PathBuf], spec: &CgroupSpec) -> Result<(), Failure> {
     let unified = is_unified();
@@ -335,10 +372,12 @@ pub(super) fn update(directories: &[PathBuf], spec: &CgroupSpec) -> Result<(), F
         for setting in settings {
             let root = Path::new(ROOT).join(setting.controller);
             let fits = |directory: &&PathBuf| if unified { is_version_2(directory) } else { directory.starts_with(&root) };
-            let Some(directory) = directories.iter().find(fits).filter(|directory| directory.join(setting.file).exists()) else {
-                let reason = "it runs without a control group for that; a limit that is given at its start can be changed later".to_owned();
-                return Err(unavailable(setting.kind, reason));
+            let Some(directory) = directories.iter().find(fits) else {
+                return Err(unavailable(setting.kind, "it runs without a control group for that".to_owned()));
             };
+            if unified && !setting.is_there(directory) {
+                hand_on(directory, &setting)?;
+            }
             match write_setting(directory, &setting) {
                 Err(_) if !last => refused.push(setting),
                 other => other?,
@@ -413,6 +452,13 @@ pub(super) fn inherit(group: &Path, file: &str) -> io::Result<()> {
     }
     let Some(parent) = group.parent() else { return Ok(()) };
     std::fs::write(group.join(file), std::fs::read_to_string(parent.join(file))?.trim())
+}
+
+/// Hands a v2 controller on to a group that was made without it.
+fn hand_on(group: &Path, setting: &Setting) -> Result<(), Failure> {
+    let base = Some(unified_base()).filter(|base| group.starts_with(base)).unwrap_or_else(|| PathBuf::from(ROOT));
+    let above: Vec<&Path> = group.ancestors().skip(1).take_while(|directory| directory.starts_with(&base)).collect();
+    above.into_iter().rev().try_for_each(|directory| enable(directory, setting))
 }
 
 /// Hands a v2 controller on to the groups in `directory`.

@@ -72,7 +72,6 @@ pub(super) fn lacking(spec: &SandboxSpec) -> Option<String> {
         (!spec.devices.is_empty(), "devices of the host"),
         (!spec.sysctls.is_empty(), "kernel parameters of its own"),
         (spec.shm_size != DEFAULT_SHM_SIZE, "a limit of /dev/shm"),
-        (spec.init, "an init"),
         (
             matches!(spec.seccomp, Seccomp::Rules(_)) && !spec.process.no_new_privileges && !privilege::may_mount(),
             "a profile for system calls",
@@ -89,11 +88,7 @@ impl Stage {
             let reason = format!("{what} cannot be had by chroot alone");
             return Err(Failure::NoSandbox { reason, fix: super::situation::obstacle().fix });
         }
-        let RootfsMount::Bind { source, .. } = &spec.rootfs else { return Err(Failure::Invalid { spec: true }) };
-        let root = RootDir::open(source).map_err(Failure::step("open", source.display()))?;
-        let mut aside = source.clone().into_os_string();
-        aside.push(".aside");
-        let mut stage = Stage { root, aside: aside.into(), places: Vec::new(), directories: BTreeMap::new() };
+        let mut stage = Stage::of_running(spec)?;
         // Modes are as given.
         let mask = rustix::process::umask(Mode::empty());
         let filled = stage.fill(spec);
@@ -105,6 +100,15 @@ impl Stage {
                 Err(failure)
             }
         }
+    }
+
+    /// The root of a sandbox that runs, for one more command in it: everything is in place, and stays.
+    pub(super) fn of_running(spec: &SandboxSpec) -> Result<Stage, Failure> {
+        let RootfsMount::Bind { source, .. } = &spec.rootfs else { return Err(Failure::Invalid { spec: true }) };
+        let root = RootDir::open(source).map_err(Failure::step("open", source.display()))?;
+        let mut aside = source.clone().into_os_string();
+        aside.push(".aside");
+        Ok(Stage { root, aside: aside.into(), places: Vec::new(), directories: BTreeMap::new() })
     }
 
     fn fill(&mut self, spec: &SandboxSpec) -> Result<(), Failure> {
@@ -261,6 +265,7 @@ impl Stage {
 
     /// Takes everything out again. Goes on where something fails, and gives the first failure.
     pub(super) fn take_down(mut self) -> Result<(), Failure> {
+        let has_put_aside = self.places.iter().any(|place| place.before.is_some());
         let mut changed = Vec::new();
         for touched in self.directories.into_values() {
             let now = rustix::fs::fstat(&touched.directory);
@@ -280,8 +285,9 @@ impl Stage {
                 let _ = rustix::fs::futimens(&directory, &times);
             }
         }
-        // Most often it is empty, or not even there.
-        let _ = std::fs::remove_dir_all(&self.aside);
+        if has_put_aside {
+            let _ = std::fs::remove_dir_all(&self.aside);
+        }
         failed.map_or(Ok(()), Err)
     }
 }

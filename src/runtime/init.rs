@@ -105,9 +105,13 @@ fn set_up(
     }
     if let Some(process) = &io.join {
         let users = pid_of(process).and_then(users::foreign_users).map_err(Failure::step("look at", "the users of the sandbox"))?;
-        if let Some((_, first)) = users {
+        if let Some((_, ids)) = users {
             let user = &spec.process.user;
-            terminal::give_pipes(&io.stdio, first + user.uid, first + user.gid);
+            let outside = |id: u32| ids.start.checked_add(id).filter(|id| ids.contains(id));
+            // What the namespace has no number for is refused when the command is to become it.
+            if let Some((uid, gid)) = outside(user.uid).zip(outside(user.gid)) {
+                terminal::give_pipes(&io.stdio, uid, gid);
+            }
         }
         let stdio = terminal::Streams::prepare(io.stdio)?;
         join(Some(&spec.process), process, &io.join_cgroups)?;

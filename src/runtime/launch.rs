@@ -13,7 +13,7 @@ use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::io::Stdio;
 use super::namespaces::PidNamespace;
-use super::spec::{CgroupSpec, Isolation, NetworkMode};
+use super::spec::{Isolation, NetworkMode};
 use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, situation, terminal, users, warden, wire, world};
 use crate::sys::process::{Cloned, ProcessIo, clone_process, reap, signal_pidfd, wait_for_end};
 
@@ -105,19 +105,11 @@ fn wait_started(starting: Starting) -> Result<Child> {
     }
 }
 
-/// Changes the limits of a running sandbox, whose control groups are in these directories.
-///
-/// # Errors
-/// The kernel refuses a limit, or there is no group for it.
-pub fn update_limits(directories: &[PathBuf], limits: &CgroupSpec) -> Result<()> {
-    Ok(super::cgroup::update(directories, limits)?)
-}
-
 /// Makes a sandbox's init.
 pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Result<Starting, Failure> {
     let fail = |errno: std::io::Error| Failure::Clone { errno: errno.raw_os_error().unwrap_or(libc::EIO) };
-    // There is nothing of it that could be entered.
-    if spec.isolation == Isolation::Namespaces || io.join.is_some() {
+    let in_namespaces = spec.isolation == Isolation::Namespaces;
+    if in_namespaces {
         if !situation::can_mount_roots() {
             return Err(Failure::no_sandbox());
         }
@@ -125,10 +117,14 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     }
     // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
     let filter = init::filter(spec);
-    let guarded = if io.join.is_some() { None } else { warden::guarded(spec) };
+    let guarded = if in_namespaces && io.join.is_some() { None } else { warden::guarded(spec) };
     let (spec, is_guarded) = (guarded.as_ref().unwrap_or(spec), guarded.is_some());
     let outlived = io.join.is_none() && spec.namespaces.shares_processes();
-    let mut cgroup = if io.join.is_some() { None } else { Cgroup::prepare(spec.cgroup.as_ref(), outlived)? };
+    let mut cgroup = match io.join {
+        None => Cgroup::prepare(spec.cgroup.as_ref(), outlived)?,
+        Some(_) if in_namespaces => None,
+        Some(_) => Some(Cgroup::existing(&io.join_cgroups)?),
+    };
     let (status, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
     let (mut life, mut parked) = (None, None);

@@ -53,13 +53,14 @@ mod wire;
 mod world;
 
 pub use capabilities::Capabilities;
+pub use cgroup::is_unified;
 pub use error::{Error, ExecError};
 pub use exit::{Exit, ExitStatus};
 pub use files::mount_files;
 pub use foreign::ForeignRuntime;
 pub use household::Member;
 pub use io::{SandboxIo, Stdio};
-pub use launch::{Child, launch, update_limits};
+pub use launch::{Child, launch};
 pub use namespaces::{Namespaces, SharedNamespaces, Sharing};
 pub use plan::{MountPointKind, mount_targets};
 pub use rootless::{IdMap, enter_user_namespace};

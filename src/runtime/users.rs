@@ -7,6 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -168,8 +169,8 @@ impl Drop for WritingAs {
     }
 }
 
-/// The user namespace of the process `pid`, and the host's ID of its root; `None` where that is this process's own.
-pub(super) fn foreign_users(pid: u32) -> io::Result<Option<(OwnedFd, u32)>> {
+/// The user namespace of the process `pid`, and the host's IDs of its users; `None` where that is this process's own.
+pub(super) fn foreign_users(pid: u32) -> io::Result<Option<(OwnedFd, Range<u32>)>> {
     let path = format!("/proc/{pid}/ns/user");
     if std::fs::read_link(&path)? == std::fs::read_link("/proc/self/ns/user")? {
         return Ok(None);
@@ -177,8 +178,9 @@ pub(super) fn foreign_users(pid: u32) -> io::Result<Option<(OwnedFd, u32)>> {
     let users = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     // `0 FIRST COUNT` (user_namespaces(7)).
     let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map"))?;
-    let first = map.split_ascii_whitespace().nth(1).and_then(|first| first.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Some((users, first)))
+    let mut numbers = map.split_ascii_whitespace().skip(1).map_while(|number| number.parse::<u32>().ok());
+    let (first, count) = numbers.next().zip(numbers.next()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Some((users, first..first.saturating_add(count))))
 }
 
 /// Does `inside` as root of the user namespace `users`, in a process that has no more rights than that, and `meanwhile` here. This process must be root, and have one thread.

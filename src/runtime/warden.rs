@@ -2,7 +2,7 @@
 //!
 //! The kernel does that where the command is PID 1. Here whatever loses its parent is given to the warden (`PR_SET_CHILD_SUBREAPER`), which kills until nothing is left. It
 //! stays outside of the sandbox's mounts, owns nothing but a socket whose end tells that whoever started it is gone, and holds more capabilities than the command where that
-//! is possible, so that it cannot be traced.
+//! is possible, so that it cannot be traced. A command that joins a container by chroot has a warden of its own, which also ends when the container's own command does.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,9 +37,18 @@ pub(super) fn guarded(spec: &SandboxSpec) -> Option<SandboxSpec> {
 }
 
 /// The life of the warden: makes the sandbox's init, and watches over it. `life` is closed on the other side when all is to end.
-pub(super) fn run(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<Cgroup>, filter: Option<&Filter>, status: OwnedFd, life: OwnedFd) -> ! {
+pub(super) fn run(
+    spec: &SandboxSpec,
+    mut io: SandboxIo,
+    cgroup: Option<Cgroup>,
+    filter: Option<&Filter>,
+    status: OwnedFd,
+    life: OwnedFd,
+) -> ! {
+    let joined = io.join.take();
     let stage = match spec.isolation {
         Isolation::Namespaces => Ok(None),
+        Isolation::Chroot { .. } if joined.is_some() => Stage::of_running(spec).map(Some),
         Isolation::Chroot { .. } => Stage::set_up(spec).map(Some),
     };
     let started = stage.and_then(|stage| match start(spec, io, stage.as_ref(), cgroup, filter, &status) {
@@ -54,11 +63,13 @@ pub(super) fn run(spec: &SandboxSpec, io: SandboxIo, cgroup: Option<Cgroup>, fil
         Err(failure) => init::fail(&failure, &status),
     };
     let mut keep = vec![life.as_fd(), signals.as_fd()];
+    keep.extend(joined.as_ref().map(AsFd::as_fd));
     keep.extend(stage.iter().flat_map(Stage::descriptors));
     let _ = close_from(0, &keep);
     // Closed above, like all else.
     std::mem::forget(status);
-    let end = watch(command, &life, &signals);
+    let ends: Vec<&OwnedFd> = joined.iter().chain([&life]).collect();
+    let end = watch(command, &ends, &signals);
     end_all();
     if let Some(Err(failure)) = stage.map(Stage::take_down) {
         let _ = rustix::net::send(&life, &serde_json::to_vec(&failure).unwrap_or_default(), rustix::net::SendFlags::NOSIGNAL);
@@ -110,15 +121,16 @@ fn start(
     Ok((Pid::from_raw(pid.cast_signed()), signals))
 }
 
-/// Waits for the command, or for the end of who wanted it; gives how the command ended.
-fn watch(command: Pid, life: &OwnedFd, signals: &SignalFd) -> Option<WaitStatus> {
+/// Waits for the command, or until one of `ends` is readable: who wanted it, or the container that it is in, is gone. Gives how the command ended.
+fn watch(command: Pid, ends: &[&OwnedFd], signals: &SignalFd) -> Option<WaitStatus> {
     loop {
         if let Some(end) = reap_until(command) {
             return Some(end);
         }
-        let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(life, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
+        fds.extend(ends.iter().map(|end| PollFd::new(*end, PollFlags::IN)));
         let _ = poll(&mut fds, None);
-        if !fds[1].revents().is_empty() {
+        if fds.iter().skip(1).any(|end| !end.revents().is_empty()) {
             return None;
         }
         while let Ok(Some(signal)) = signals.read_signal() {

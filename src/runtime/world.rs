@@ -197,7 +197,8 @@ impl Parked {
 
 /// Changes how mounts travel between this process's mount namespace and others.
 fn change_propagation(to: MountPropagationFlags) -> Result<(), Failure> {
-    rustix::mount::mount_change("/", to | MountPropagationFlags::REC).map_err(Failure::step("make private", "/"))
+    rustix::mount::mount_change("/", to | MountPropagationFlags::REC)
+        .map_err(Failure::step("change the propagation of the mounts below", "/"))
 }
 
 /// The file systems of devices and servers that the spec mounts, in its order. To be made where the host's files are seen, and for servers before another network is entered.

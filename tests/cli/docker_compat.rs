@@ -101,6 +101,57 @@ fn an_image_is_inspected_with_its_layers_and_when_it_was_tagged() {
 }
 
 #[test]
+fn version_and_info_answer_what_scripts_ask_docker() {
+    let Some(world) = world() else { return };
+    let said = |args: &[&str]| world.strake(args).ok().stdout.trim_end().to_owned();
+    assert_eq!(said(&["version", "-f", "{{.Client.Version}} {{.Server.Os}}"]), concat!(env!("CARGO_PKG_VERSION"), " linux"));
+    assert!(said(&["version"]).contains(env!("CARGO_PKG_VERSION")));
+    world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sleep", "1000"]).ok();
+    world.strake(["create", "localhost/busybox", "true"]).ok();
+    let counts = "{{.Containers}} {{.ContainersRunning}} {{.ContainersStopped}} {{.Images}} {{.OSType}} {{.DockerRootDir}}";
+    let expected = format!("2 1 1 1 linux {}", world.root().display());
+    assert_eq!(said(&["info", "--format", counts]), expected);
+    assert_eq!(said(&["system", "info", "--format", counts]), expected);
+    let all: Value = serde_json::from_str(&said(&["info", "--format", "json"])).unwrap();
+    assert!(all["NCPU"].as_u64() > Some(0) && all["MemTotal"].as_u64() > Some(1 << 20), "{all}");
+    assert!(said(&["info"]).contains("2, 1 of them running"));
+}
+
+#[test]
+fn structures_are_printed_as_docker_prints_them() {
+    let Some(world) = world() else { return };
+    world
+        .strake([
+            "run",
+            "-d",
+            "--name",
+            "c",
+            "-p",
+            "127.0.0.1:0:80",
+            "-v",
+            "v:/v:ro",
+            "--restart",
+            "on-failure:3",
+            "-l",
+            "a=b",
+            "localhost/busybox",
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    let port = shown(&world, "{{(index .NetworkSettings.Ports \"80/tcp\" 0).HostPort}}", "c");
+    assert_eq!(shown(&world, "{{.NetworkSettings.Ports}}", "c"), format!("map[80/tcp:[{{127.0.0.1 {port}}}]]"));
+    assert_eq!(
+        shown(&world, "{{.HostConfig.RestartPolicy}} {{.Config.Labels}} {{.Config.ExposedPorts}}", "c"),
+        "{on-failure 3} map[a:b] map[80/tcp:{}]"
+    );
+    let volume = world.root().join("volumes/v/_data");
+    assert_eq!(shown(&world, "{{.Mounts}}", "c"), format!("[{{volume v {} /v local  false }}]", volume.display()));
+    assert_eq!(world.strake(["ps", "--format", "{{.LocalVolumes}}"]).ok().stdout, "1\n");
+    world.strake(["ps", "--filter", "exited=no"]).fails().says(&["`no` is no exit code"]);
+}
+
+#[test]
 fn names_of_all_kinds_are_inspected_together_and_missing_ones_are_told() {
     let Some(world) = world() else { return };
     world.strake(["volume", "create", "v"]).ok();

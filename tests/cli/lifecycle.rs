@@ -228,6 +228,29 @@ fn processes_use_and_limits_of_a_container_are_shown_and_changed() {
 }
 
 #[test]
+fn a_container_that_was_started_without_limits_gets_them_later() {
+    let Some(world) = world() else { return };
+    let script = "until test -e /go; do sleep 0.1; done; tail /dev/zero";
+    let id = world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sh", "-c", script]).ok().stdout;
+    world.strake(["update", "--pids-limit", "4", "--memory", "32m", "--cpus", "1.5", "c"]).ok();
+    exec(&world, &["c", "sh", "-c", "for i in 1 2 3 4 5 6; do sleep 30 & done; wait"]).says(&["fork"]);
+    assert_eq!(exec(&world, &["c", "tail", "/dev/zero"]).code, 137);
+    let stats = world.strake(["stats", "--no-stream", "--format", "{{.MemUsage}}", "c"]).ok().stdout;
+    assert!(stats.trim_end().ends_with("/ 32MiB"), "{stats}");
+    world.strake(["update", "--memory", "48m", "--memory-swap", "48m", "c"]).ok();
+    world.strake(["exec", "c", "touch", "/go"]).ok();
+    assert_eq!(world.strake(["wait", "c"]).ok().stdout, "137\n");
+    assert_eq!(shown(&world, "{{.State.OOMKilled}} {{.HostConfig.Memory}}", "c"), format!("true {}", 48 << 20));
+    let groups = || {
+        let all = walkdir::WalkDir::new("/sys/fs/cgroup").max_depth(3).into_iter().flatten();
+        all.filter(|entry| entry.file_name() == id.trim()).map(|entry| entry.path().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(groups(), Vec::<std::path::PathBuf>::new());
+    world.strake(["start", "c"]).ok();
+    assert_eq!(world.strake(["wait", "c"]).ok().stdout, "137\n");
+}
+
+#[test]
 fn formats_are_the_templates_that_scripts_use() {
     let Some(world) = world() else { return };
     std::fs::create_dir(world.path("dir")).unwrap();

@@ -178,6 +178,24 @@ strake run localhost/b true && echo it stayed";
 }
 
 #[test]
+fn a_container_by_chroot_takes_further_commands_and_has_the_volumes_of_its_image() {
+    let Some(world) = prepared() else { return };
+    world.write("Dockerfile", "FROM scratch\nADD busybox.tar /\nRUN mkdir /data && echo seed > /data/seed\nVOLUME /data /made\nHEALTHCHECK --interval=100ms CMD test -e /data/out\n");
+    let script = "strake build -q -t localhost/b . > /dev/null 2>&1 || exit 1
+strake run -d --rm --init --name c localhost/b sh -c 'cat /data/seed > /data/out && touch /made/x; exec sleep 4245' > /dev/null 2>&1 || exit 2
+for i in $(seq 1 300); do test \"$(strake inspect -f '{{.State.Health.Status}}' c)\" = healthy && echo healthy && break; sleep 0.1; done
+strake exec -e A=1 -w /data -u 7 c sh -c 'cat out; echo $A $(id -u) $(pwd) $(ls /made)'
+echo input | strake exec -i c cat; strake exec c sh -c 'exit 5'; echo $?; strake exec c nothing-there; echo $?
+strake exec c sh -c '(setsid sleep 4246 &)'; ps -o args | grep -c '^sleep 4246'
+strake exec c sleep 4247 & client=$!
+for i in $(seq 1 300); do ps -o args | grep -q '^sleep 4247' && break; sleep 0.1; done
+strake stop -t 0 c > /dev/null; wait $client; echo $?
+ps -o args | grep -c '^sleep 424'; strake ps -aq; ls /store/s/volumes";
+    let done = inside(&world, &[], script);
+    assert_eq!(done.stdout, "healthy\nseed\n1 7 /data x\ninput\n5\n127\n0\n137\n0\n", "{done}");
+}
+
+#[test]
 fn isolation_can_be_insisted_on() {
     let Some(world) = world() else { return };
     let dockerfile = "FROM localhost/busybox\nRUN --mount=type=cache,target=/cache touch /cache/x && id -u > /id && chown 7:8 /id\nRUN test ! -e /cache/x && rm /id && echo a > /etc/passwd\n";

@@ -33,12 +33,24 @@ fn a_container_is_left_and_attached_to_again_with_the_terminal_as_it_was() {
     kill(nix::unistd::Pid::from_raw(i32::try_from(second.child.id()).unwrap()), Signal::SIGHUP).unwrap();
     assert!(!second.end().success());
     assert_eq!(second.settings().local_flags, cooked.local_flags);
+    assert_eq!(world.strake(["inspect", "-f", "{{.State.Status}}", "t"]).ok().stdout, "running\n");
     world.strake(["rm", "-f", "t"]).ok();
     let mut third = Terminal::start(world.strake(["run", "-it", "--rm", "--detach-keys", "ctrl-x", "localhost/busybox", "sh"]), 30, 90);
     third.expect("#");
     third.type_in("exit 7\n");
     assert_eq!(third.end().code(), Some(7));
     assert_eq!(third.settings().local_flags, cooked.local_flags);
+}
+
+#[test]
+fn run_passes_signals_on_to_a_container_with_a_terminal_and_waits_for_it() {
+    let Some(world) = world() else { return };
+    let script = "trap 'echo asked; exit 4' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut terminal = Terminal::start(world.strake(["run", "--rm", "-it", "localhost/busybox", "sh", "-c", script]), 24, 80);
+    terminal.expect("ready");
+    kill(nix::unistd::Pid::from_raw(i32::try_from(terminal.child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    terminal.expect("asked");
+    assert_eq!(terminal.end().code(), Some(4));
 }
 
 #[test]

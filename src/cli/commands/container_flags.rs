@@ -210,8 +210,15 @@ pub(super) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
 
 fn positive(text: &str) -> Result<Duration, String> {
     let nanoseconds = duration::parse(text)?;
-    u64::try_from(nanoseconds).map(Duration::from_nanos).map_err(|_| format!("`{text}` is negative"))
+    match u64::try_from(nanoseconds).map(Duration::from_nanos) {
+        Err(_) => Err(format!("`{text}` is negative")),
+        Ok(time) if !time.is_zero() && time < SHORTEST => Err(format!("`{text}` is shorter than 1ms")),
+        Ok(time) => Ok(time),
+    }
 }
+
+/// What Docker takes for a health check at least.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Reads `--tmpfs`, and keeps its options as they were written.
 fn tmpfs(text: &str) -> Result<(String, MountRequest), String> {

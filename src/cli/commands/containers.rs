@@ -169,6 +169,7 @@ fn filter(text: &str) -> Result<(String, String), String> {
         "health" if !["starting", "healthy", "unhealthy", "none"].contains(&value) => {
             Err(format!("`{value}` is no state of health: expected starting, healthy, unhealthy or none"))
         }
+        "exited" if value.parse::<i32>().is_err() => Err(format!("`{value}` is no exit code")),
         "publish" | "expose" => Ports::parse(value).map(|_| (key.to_owned(), value.to_owned())),
         "name" | "id" | "status" | "health" | "label" | "ancestor" | "exited" | "before" | "since" | "volume" | "network" => {
             Ok((key.to_owned(), value.to_owned()))
@@ -313,7 +314,7 @@ pub(in crate::cli) fn start(global: &Global, args: &StartArgs) -> ExitCode {
             PumpFlags {
                 interactive: args.interactive,
                 tty,
-                forward_signals: true,
+                forward_signals: !tty,
                 detach_keys: args.detach_keys.clone(),
                 streams: Vec::new(),
             },
@@ -332,8 +333,14 @@ pub(in crate::cli) fn attach(global: &Global, args: &AttachArgs) -> ExitCode {
         let tty = info.spec.as_ref().is_some_and(|spec| spec.tty);
         let attachment = engine.attach_container(&info)?;
         let interactive = !args.no_stdin && info.spec.as_ref().is_some_and(|spec| spec.stdin != StdinMode::Closed);
-        let flags =
-            PumpFlags { interactive, tty, forward_signals: args.sig_proxy, detach_keys: args.detach_keys.clone(), streams: Vec::new() };
+        // As with Docker, only `run` passes signals on to a container with a terminal.
+        let flags = PumpFlags {
+            interactive,
+            tty,
+            forward_signals: args.sig_proxy && !tty,
+            detach_keys: args.detach_keys.clone(),
+            streams: Vec::new(),
+        };
         Ok(pump(&engine, &info, attachment, flags)?.0)
     }))
 }
@@ -529,7 +536,7 @@ pub(super) fn row(info: &ContainerInfo, whole: bool) -> Value {
         "State": info.status(),
         "Status": status(info),
         "Ports": ports::summary(info),
-        "LocalVolumes": "",
+        "LocalVolumes": spec.map_or(0, |spec| spec.written.mounted_volumes.len()).to_string(),
         "Networks": networks(info).into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(","),
         "Mounts": "",
         "Size": "N/A",

@@ -22,6 +22,7 @@ mod failed_shell;
 pub(super) mod image;
 pub(super) mod images;
 pub(super) mod index;
+pub(super) mod information;
 pub(super) mod inspect;
 mod isolation_flags;
 mod legacy_flags;

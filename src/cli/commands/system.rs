@@ -1,4 +1,4 @@
-//! `strake system df`: what images, containers, volumes and the build cache take on the disk. (`strake system check` is in `check`, `strake system prune` in `prune`.)
+//! `strake system df`: what images, containers, volumes and the build cache take on the disk. (`strake system check` is in `check`, `info` in `information`, `prune` in `prune`.)
 
 use std::process::ExitCode;
 
@@ -13,6 +13,7 @@ use crate::engine::SpaceUsage;
 use crate::task::blocking;
 
 use super::check::{self, CheckArgs};
+use super::information::{self, InfoArgs};
 use super::{builder, containers, exit, prune, with_engine};
 
 // Flags of `strake system`.
@@ -30,6 +31,8 @@ enum SystemCommand {
     ///
     /// Exit status: 0 where all is good (or good again), 3 where something is wrong, 1 where that cannot be told.
     Check(CheckArgs),
+    /// Show what this machine and the store are
+    Info(InfoArgs),
     /// Remove containers that have ended, images that nothing needs, and the build cache but for what images share
     Prune(prune::SystemPruneArgs),
 }
@@ -49,6 +52,7 @@ struct DfArgs {
 pub(in crate::cli) fn run(global: &Global, args: SystemArgs) -> ExitCode {
     let args = match args.command {
         SystemCommand::Check(args) => return check::run(global, &args),
+        SystemCommand::Info(args) => return information::info(global, args),
         SystemCommand::Prune(args) => return prune::system_prune(global, args),
         SystemCommand::Df(args) => args,
     };
@@ -120,7 +124,6 @@ fn everything(usage: &SpaceUsage) -> Value {
         let mut row = containers::row(info, false);
         row["Size"] = size(*bytes).into();
         row["SizeBytes"] = (*bytes).into();
-        row["LocalVolumes"] = "".into();
         row
     });
     let volumes = store.volumes.iter().zip(&usage.volume_links).map(

@@ -121,7 +121,7 @@ pub(super) fn absent(field: &str, above: Option<&str>) -> Option<Value> {
 /// How Go prints what is nothing, by the path of fields that led there.
 pub(super) fn printed(path: &[String]) -> &'static str {
     let Some((last, above)) = path.split_last() else { return "<no value>" };
-    if above.last().is_some_and(|above| super::functions::is_map(above)) {
+    if above.last().is_some_and(|above| super::shown::is_map(above)) {
         // The key of a map that has it not.
         return "<no value>";
     }

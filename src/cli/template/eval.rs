@@ -8,6 +8,7 @@ use super::Failure;
 use super::absent;
 use super::functions;
 use super::parse::{Node, Pipeline, Term};
+use super::shown;
 
 /// More than any script wants: a template cannot fill the memory.
 const LONGEST: usize = 256 << 20;
@@ -63,7 +64,7 @@ impl Run<'_> {
             Node::Text(text) => self.out.push_str(text),
             Node::Show(pipeline) => match self.value(pipeline, dot)? {
                 Value::Null => self.out.push_str(absent::printed(path_of(pipeline))),
-                value => functions::print(&value, &mut self.out),
+                value => shown::show(&value, path_of(pipeline), &mut self.out),
             },
             Node::Assign { name, declare, pipeline } => {
                 let value = self.value(pipeline, dot)?;
@@ -151,7 +152,7 @@ impl Run<'_> {
                 && fields.last().is_some_and(|field| field == "Label")
             {
                 let (labels, key) = (dot.get("Labels").unwrap_or(&Value::Null), self.term(argument, dot)?);
-                return Ok(functions::label(labels, &key));
+                return Ok(if self.purpose == Purpose::Header { key } else { functions::label(labels, &key) });
             }
             if !rest.is_empty() || piped.is_some() {
                 return Err(Failure::new("only functions take arguments"));
@@ -204,7 +205,7 @@ impl Run<'_> {
                 Some(value) => value,
                 None if self.purpose == Purpose::Header => return Ok(title(name).into()),
                 // Such maps have whatever keys somebody gave them, so that none is unknown.
-                None if at.is_object() && above.is_some_and(functions::is_map) => return Ok(Value::Null),
+                None if at.is_object() && above.is_some_and(shown::is_map) => return Ok(Value::Null),
                 None if at.is_object() && depth + 1 == path.len() => match absent::absent(name, above) {
                     Some(value) => return Ok(value),
                     None => return Err(unknown(at, name, &path[..depth])),

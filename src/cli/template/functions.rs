@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
+use super::shown::show;
+
 type Function = fn(&[Value]) -> Result<Value, String>;
 
 const FUNCTIONS: [(&str, Function); 23] = [
@@ -45,28 +47,6 @@ pub(super) fn call(name: &str, args: Vec<Value>) -> Result<Value, String> {
     }
 }
 
-/// Fields that are maps with keys of the user's.
-pub(super) fn is_map(field: &str) -> bool {
-    const MAPS: [&str; 15] = [
-        "Annotations",
-        "Attributes",
-        "Containers",
-        "Data",
-        "DriverOpts",
-        "ExposedPorts",
-        "Labels",
-        "Networks",
-        "Options",
-        "PortBindings",
-        "Ports",
-        "StorageOpt",
-        "Sysctls",
-        "Tmpfs",
-        "Volumes",
-    ];
-    MAPS.contains(&field)
-}
-
 /// What Go takes for true: what is not empty.
 pub(super) fn is_true(value: &Value) -> bool {
     match value {
@@ -86,33 +66,6 @@ pub(super) fn sorted(value: &Value) -> Vec<(&str, &Value)> {
     fields
 }
 
-/// A value as Go prints it: `text`, `[a b]`, `map[key:value]`, `<nil>`.
-pub(super) fn print(value: &Value, out: &mut String) {
-    match value {
-        Value::Null => out.push_str("<nil>"),
-        Value::String(text) => out.push_str(text),
-        Value::Array(values) => {
-            out.push('[');
-            for (at, value) in values.iter().enumerate() {
-                out.push_str(if at > 0 { " " } else { "" });
-                print(value, out);
-            }
-            out.push(']');
-        }
-        Value::Object(_) => {
-            out.push_str("map[");
-            for (at, (name, value)) in sorted(value).into_iter().enumerate() {
-                out.push_str(if at > 0 { " " } else { "" });
-                out.push_str(name);
-                out.push(':');
-                print(value, out);
-            }
-            out.push(']');
-        }
-        other => out.push_str(&other.to_string()),
-    }
-}
-
 /// The value of a label in the `KEY=VALUE,…` of a row, or in a map.
 pub(super) fn label(labels: &Value, key: &Value) -> Value {
     let key = text(key);
@@ -127,7 +80,7 @@ pub(super) fn label(labels: &Value, key: &Value) -> Value {
 
 fn text(value: &Value) -> String {
     let mut out = String::new();
-    print(value, &mut out);
+    show(value, &[], &mut out);
     out
 }
 
@@ -149,7 +102,7 @@ fn printed(args: &[Value]) -> String {
         if at > 0 && !value.is_string() && !args[at - 1].is_string() {
             out.push(' ');
         }
-        print(value, &mut out);
+        show(value, &[], &mut out);
     }
     out
 }

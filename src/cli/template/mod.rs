@@ -7,6 +7,7 @@ mod absent;
 mod eval;
 mod functions;
 mod parse;
+mod shown;
 
 use serde_json::Value;
 

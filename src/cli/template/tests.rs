@@ -38,6 +38,24 @@ fn fields_are_printed_as_go_does() {
 }
 
 #[test]
+fn structures_and_maps_are_told_apart() {
+    // As dockerd's client prints the same.
+    check("{{.NetworkSettings.Ports}}", "map[80/tcp:[{8080}]]");
+    check("{{.Mounts}}", "[{bind  /a    true } {volume  /b    false }]");
+    check("{{.State}} {{index .NetworkSettings.Ports \"80/tcp\"}}", "{running true 0 <nil>} [{8080}]");
+    let other = json!({
+        "Config": { "ExposedPorts": { "80/tcp": {} }, "Healthcheck": { "Test": ["CMD-SHELL", "true"], "Interval": 90_000_000_000u64, "Retries": 3 } },
+        "HostConfig": { "LogConfig": { "Type": "json-file", "Config": {} }, "Ulimits": [{ "Name": "nofile", "Hard": 2, "Soft": 1 }] },
+        "NetworkSettings": { "Ports": { "80/tcp": null } }, "IPAM": { "Driver": "default", "Options": null, "Config": [{ "Subnet": "10.0.0.0/24" }] }
+    });
+    let shown = |text: &str| Template::parse(text).unwrap().render(&other).unwrap();
+    assert_eq!(shown("{{.Config.ExposedPorts}} {{.Config.Healthcheck}}"), "map[80/tcp:{}] {[CMD-SHELL true] 1m30s 3}");
+    assert_eq!(shown("{{.Config.Healthcheck.Interval}} {{json .Config.Healthcheck.Interval}}"), "1m30s 90000000000");
+    assert_eq!(shown("{{.HostConfig.LogConfig}} {{.HostConfig.Ulimits}}"), "{json-file map[]} [nofile=1:2]");
+    assert_eq!(shown("{{.NetworkSettings.Ports}} {{.IPAM}}"), "map[80/tcp:[]] {default map[] [{10.0.0.0/24   map[]}]}");
+}
+
+#[test]
 fn what_is_nothing_is_printed_by_its_type() {
     // As the client of Docker 28 does with the structures of `docker inspect`.
     check("{{.State.Health}} {{.Config.Healthcheck}} {{.SizeRw}}", "<nil> <nil> <nil>");
@@ -107,4 +125,6 @@ fn rows_of_lists_have_labels() {
     let row = json!({ "Labels": "a=1,b.c=2", "Names": "x" });
     let render = |text: &str| Template::parse(text).unwrap().render(&row).unwrap();
     assert_eq!(render("{{.Label \"b.c\"}}{{.Label \"none\"}}"), "2");
+    let title = Template::parse("{{.Label \"b.c\"}}").unwrap().header(&json!({})).unwrap();
+    assert_eq!(title, "b.c");
 }

@@ -132,12 +132,11 @@ impl Engine {
             }
             spec.restart = restart;
         }
-        if let Some(State::Running { cgroups, .. }) = &info.state {
+        if let Some(State::Running { pid, cgroups, .. }) = &info.state {
             let before = spec.sandbox.cgroup.clone().unwrap_or_default();
             let changed = request.limits.changed_from(&before);
             if changed.has_limits() {
-                let failed = |source| info.failed("update", container::Error::Sandbox(source));
-                crate::runtime::update_limits(cgroups, &changed).map_err(failed)?;
+                container::limit(&info.record.id, *pid, cgroups, &changed).map_err(|source| info.failed("update", source))?;
             }
         }
         spec.sandbox.cgroup = request.limits.is_wanted().then(|| request.limits.clone());

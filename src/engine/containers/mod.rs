@@ -375,6 +375,7 @@ impl Engine {
     /// Removes a container that does not run.
     fn discard_container(&self, info: &ContainerInfo, volumes: bool) -> Result<(), Error> {
         container::forget_pause(&info.record.id);
+        container::forget_late_limits(&info.record.id);
         if let Some(spec) = &info.spec
             && let Some(runtime) = &spec.runtime
         {

@@ -95,6 +95,9 @@ pub enum Submounts {
     Writable,
 }
 
+/// How long a container may see other files than the host does, as Docker's desktop programs have it: here never, which all of these allow.
+const CONSISTENCIES: [&str; 3] = ["consistent", "cached", "delegated"];
+
 /// What a file system in memory is by default: Docker's.
 const TMPFS: MountOptions = MountOptions { nosuid: true, nodev: true, noexec: true, mapped: false, writable_below: false };
 
@@ -107,6 +110,11 @@ impl MountRequest {
             | MountRequest::Image { target, .. }
             | MountRequest::Tmpfs { target, .. } => target,
         }
+    }
+
+    /// Whether it is a volume of the container's own that can be written and begins with the files of the image.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self, MountRequest::Volume { name: None, read_only: false, copy: true, subpath: None, options, .. } if options.is_empty())
     }
 
     /// A volume that is mounted whole, and filled where it is empty.
@@ -181,6 +189,9 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
     let target = absolute(fields.remove("target").ok_or("a mount needs `target=`")?)?;
     let source = fields.remove("source").filter(|source| !source.is_empty());
     let read_only = take_flag(&mut fields, "readonly")?.unwrap_or(false);
+    if let Some(word) = fields.remove("consistency").filter(|word| *word != "default" && !CONSISTENCIES.contains(word)) {
+        return Err(format!("`{word}` is no consistency: expected default, consistent, cached or delegated"));
+    }
     let mount = match kind.as_str() {
         "bind" => {
             let source = source.ok_or("a mount of the type bind needs `source=`")?;
@@ -207,6 +218,7 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
             let (labels, options) = (std::mem::take(&mut labels), std::mem::take(&mut options));
             MountRequest::Volume { name: source.map(str::to_owned), target, read_only, copy, subpath, labels, options }
         }
+        "tmpfs" if source.is_some() => return Err("a mount of the type tmpfs has no `source`".to_owned()),
         "tmpfs" => {
             let size = fields.remove("tmpfs-size").map(bytes).transpose()?.filter(|size| *size > 0);
             let mode = fields.remove("tmpfs-mode").unwrap_or("1777");
@@ -307,6 +319,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
             "ro" => read_only = true,
             // What the labels of SELinux would be asked for is as it is without it.
             "rw" | "z" | "Z" => {}
+            word if CONSISTENCIES.contains(&word) => {}
             "nocopy" => copy = false,
             "idmap" => mapped = true,
             other => match propagation(other) {
@@ -602,6 +615,7 @@ mod tests {
         assert_eq!(shown("Type=BIND,SRC=/h,Dst=/c,ReadOnly,Bind-Propagation=rslave"), expected);
         let MountRequest::Bind { source, .. } = shown("type=bind,\"source=/a,b\"\"c\",target=/c") else { panic!() };
         assert_eq!(source, Path::new("/a,b\"c"));
+        assert_eq!(shown("type=bind,src=/h,dst=/c,ro,bind-propagation=rslave,consistency=delegated"), expected);
         assert_eq!(shown("source=v,target=/c"), volume(Some("v"), "/c", false));
         assert_eq!(shown("type=volume,dst=/c,ro=true"), volume(None, "/c", true));
         let image = MountRequest::Image { image: "i".into(), subpath: RootPath::new("/x"), target: RootPath::new("/c") };
@@ -616,6 +630,8 @@ mod tests {
             "target=/a,target=/b",
             "source=v,target=c",
             "type=bind,\"source=/h,target=/c",
+            "type=bind,src=/h,dst=/c,consistency=sometimes",
+            "type=tmpfs,src=/h,dst=/c",
         ];
         for text in wrong {
             assert!(parse_mount(text).is_err(), "{text}");
@@ -660,6 +676,7 @@ mod tests {
         };
         assert_eq!(parse_volume("/h:/c").unwrap(), bind("/h", false));
         assert_eq!(parse_volume("./h:/c:ro,z").unwrap(), bind("./h", true));
+        assert_eq!(parse_volume("/h:/c:ro,cached").unwrap(), bind("/h", true));
         assert_eq!(parse_volume("name:/c:ro").unwrap(), volume(Some("name"), "/c", true));
         assert_eq!(parse_volume("/c").unwrap(), volume(None, "/c", false));
     }

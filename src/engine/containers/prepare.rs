@@ -104,10 +104,16 @@ impl Engine {
         let users = self.own_users(request, &network.request, &user)?;
         let hostname = network.hostname(request, record);
         let shared = self.volumes_from(request)?;
+        let by_chroot = situation() == Some(Situation::Chroot);
         let mut volumes: Vec<MountedVolume> = Vec::new();
         let mut made: Vec<MountSpec> = Vec::new();
         for mount in wanted_mounts(request, config) {
             let asked_for = request.mounts.iter().any(|asked| asked.target() == mount.target());
+            if by_chroot && mount.is_own() {
+                // It would go with the container, and have what the image has there: the directory in the container's own root is as good.
+                make_dir(&view, &upper, mount.target(), None, 0o755, None)?;
+                continue;
+            }
             // A volume of the image gives way to one of another container.
             if asked_for || !shared.iter().any(|(shared, _)| shared.target() == mount.target()) {
                 let (made_of, volume) = self.mount(&mount, &view, &dir, own)?;
@@ -151,7 +157,6 @@ impl Engine {
             false => Privileges::Default { add: request.cap_add, drop: request.cap_drop },
         };
         sandbox.seccomp = request.seccomp.filter(sandbox.privileges)?;
-        let by_chroot = situation() == Some(Situation::Chroot);
         if by_chroot {
             sandbox.isolation = unmounted(request, &sandbox, &dir)?;
         } else if !can_mount_roots() {

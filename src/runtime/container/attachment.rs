@@ -45,7 +45,7 @@ pub struct PumpOptions {
     pub tty: bool,
     /// The bytes that detach when typed.
     pub detach_keys: Vec<u8>,
-    /// Whether signals to this process go to the container (never with a terminal, whose keys do that).
+    /// Whether signals to this process go to the container; with a terminal all but SIGHUP, which says that it is gone.
     pub forward_signals: bool,
 }
 
@@ -155,7 +155,7 @@ impl Interrupts<'_> {
                         Some(id) => control::resize_exec(self.dir, id, size),
                     };
                 }
-            } else if self.options.forward_signals && !self.options.tty {
+            } else if self.options.forward_signals && !(self.options.tty && signal == Signal::SIGHUP as i32) {
                 // One that has just ended needs no signal.
                 let _ = control::kill(self.dir, signal);
             } else {

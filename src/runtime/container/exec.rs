@@ -29,7 +29,7 @@ use super::start::Report;
 use super::state::ContainerDir;
 use super::streams::Streams;
 use super::supervisor::{StartError, chain};
-use super::{ContainerSpec, LogDriver, LogSettings, StdinMode};
+use super::{ContainerSpec, LogDriver, LogSettings, StdinMode, late};
 use crate::runtime::{self, Child, Privileges, ProcessSpec, SandboxIo, SandboxSpec, foreign, launch};
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap};
 
@@ -147,7 +147,9 @@ impl Joined<'_> {
     /// Starts the process of `sandbox` in the container, by whatever runtime that has.
     pub(super) fn launch(&self, sandbox: &SandboxSpec, io: SandboxIo) -> Result<Child, StartError> {
         let process = self.process.joinable().try_clone_to_owned().map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
-        let io = SandboxIo { join: Some(process), join_cgroups: self.process.cgroups().to_vec(), ..io };
+        let mut groups = self.process.cgroups().to_vec();
+        late::add(&self.spec.id, &mut groups);
+        let io = SandboxIo { join: Some(process), join_cgroups: groups, ..io };
         Ok(match &self.spec.runtime {
             None => launch(sandbox, io)?,
             Some(runtime) => foreign::exec(runtime, &self.spec.id, sandbox, io)?,

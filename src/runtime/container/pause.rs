@@ -60,7 +60,7 @@ fn freeze(id: &str, pid: u32, groups: &[PathBuf]) -> Result<(), Error> {
 }
 
 /// Moves all processes of the container into a group. What is forked by one that is there already is born there, so this comes to an end.
-fn gather(group: &Path, pid: u32) -> Result<(), Error> {
+pub(super) fn gather(group: &Path, pid: u32) -> Result<(), Error> {
     let procs = group.join("cgroup.procs");
     loop {
         let there: BTreeSet<u32> =

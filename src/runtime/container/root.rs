@@ -81,6 +81,7 @@ pub fn open_root(dir: &Path) -> Result<ContainerRoot, Error> {
             return Err(Error::NotRunning);
         }
         let users = load_spec(dir)?.users.map_or(Ok(None), |_| foreign_users(pid)).map_err(Error::file("open the users of", &path))?;
+        let users = users.map(|(users, ids)| (users, ids.start));
         return Ok(ContainerRoot { root, users, _lock: None });
     }
     let lock = ContainerDir::new(dir).lock()?;

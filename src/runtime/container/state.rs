@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerSpec, Error};
+use super::{ContainerSpec, Error, late};
 use crate::runtime::network::{BoundPort, EndpointState};
 use crate::sys::descriptor_path;
 
@@ -253,7 +253,10 @@ pub fn load_state(dir: &Path) -> Result<State, Error> {
     let dir = ContainerDir::new(dir);
     let path = dir.file("state.json");
     let gone = |error| if dir.path.exists() { error } else { Error::Gone };
-    let state: State = read(&path).map_err(gone)?;
+    let mut state: State = read(&path).map_err(gone)?;
+    if let (State::Running { cgroups, .. }, Some(id)) = (&mut state, dir.path.file_name().and_then(|id| id.to_str())) {
+        late::add(id, cgroups);
+    }
     if !matches!(state, State::Running { .. } | State::Restarting { .. }) || dir.is_locked()? {
         return Ok(state);
     }

@@ -25,7 +25,7 @@ use super::serve::{Client, Container, Ended, Served, Service};
 use super::start::{Mode, Report};
 use super::state::{self, ContainerDir, State};
 use super::streams::{Ends, Streams, null};
-use super::{ContainerSpec, Error, load_spec, pause, shared};
+use super::{ContainerSpec, Error, late, load_spec, pause, shared};
 use crate::runtime::foreign::{self, Guarded};
 use crate::runtime::network::Program;
 use crate::runtime::{self, Child, Isolation, Member, SandboxIo, SandboxSpec, Sharing, UserNamespace, UserRange, launch, network};
@@ -134,10 +134,12 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings) -> 
         let ended = service.run();
         let (listener, network) = (service.take_listener(), service.take_network());
         pause::forget(&spec.id);
+        let late_oom = late::forget(&spec.id);
         // `update` may have changed it.
         spec = load_spec(dir.path()).unwrap_or(spec);
         let finished_at = Timestamp::now().to_string();
         let Ended { code, oom_killed, by_hand } = ended;
+        let oom_killed = oom_killed || late_oom;
         if oom_killed {
             journal(&spec, "oom", &[]);
         }
