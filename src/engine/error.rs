@@ -283,6 +283,11 @@ impl Error {
         }
     }
 
+    /// Whether the user has stopped what was going on.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Error::Interrupted | Error::Build(crate::executor::Error::Cancelled))
+    }
+
     /// Whose failure it is.
     pub fn class(&self) -> Class {
         match self {

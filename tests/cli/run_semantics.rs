@@ -393,6 +393,27 @@ fn an_interrupt_leaves_no_mount_process_or_control_group() {
 }
 
 /// The control groups that builds use and that hold no process of another test (those are busy).
+#[test]
+fn an_interrupt_while_a_result_is_compressed_ends_the_build_and_leaves_no_file() {
+    use std::io::BufRead;
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\nRUN head -c 60m /dev/urandom > /noise\n";
+    world.build(text, &[]).ok();
+    // A level that takes a minute.
+    let spec = format!("type=oci,dest={},compression=zstd,compression-level=22", world.path("x.tar").display());
+    let mut run = world.build_as_it_is(&["-o", &spec]);
+    let mut child = run.command().stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("exporting to the OCI archive")), "the export begins");
+    let asked = Instant::now();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(lines.any(|line| line == "error: the build was cancelled"), "it is told");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
+    assert!(!world.path("x.tar").exists());
+    world.strake(["system", "check"]).ok();
+}
+
 fn groups() -> Vec<std::path::PathBuf> {
     let parents = ["/sys/fs/cgroup/strake", "/sys/fs/cgroup/memory/strake"];
     let dirs = parents.iter().filter_map(|parent| std::fs::read_dir(parent).ok()).flatten().flatten().map(|entry| entry.path());

@@ -216,7 +216,7 @@ pub(in crate::cli) fn run(global: &Global, mut args: BuildArgs) -> ExitCode {
     let id = match result {
         Ok(id) => id,
         Err(error) => {
-            let stopped = matches!(error, Error::Build(crate::executor::Error::Cancelled));
+            let stopped = error.is_interruption();
             let failed = fail(error);
             if let Some(step) = slot.and_then(|slot| slot.take()).filter(|_| !stopped) {
                 failed_shell::open(step);

@@ -132,8 +132,10 @@ where
     let runtime = runtime.map_err(|source| Error::Io { action: "start", path: "the asynchronous runtime".into(), source })?;
     let opened = open()?;
     let result = runtime.block_on(work(opened));
-    // Threads that a cancelled command left behind may wait for another process; the store is good whenever they end.
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    // Threads that a cancelled command left behind may wait for another process, or have much to compress; the store is good whenever they end, and whoever
+    // has stopped the command does not wait for them.
+    let stopped = result.as_ref().is_err_and(Error::is_interruption);
+    runtime.shutdown_timeout(if stopped { Duration::from_millis(100) } else { Duration::from_secs(2) });
     result
 }
 
