@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::engine::{Error, GcSettings, RegistrySettings, StorageDriver, parse_bytes};
+use crate::engine::{Error, GcSettings, GcSpace, RegistrySettings, StorageDriver, parse_bytes};
 use crate::registry::CertificateFiles;
 
 /// What the file says.
@@ -132,12 +132,12 @@ fn driver<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StorageDr
 pub(super) struct GcConfig {
     /// Whether the cache is pruned after builds at all.
     enabled: Option<bool>,
-    #[serde(default, deserialize_with = "bytes")]
-    reserved_space: Option<u64>,
-    #[serde(default, deserialize_with = "bytes")]
-    max_used_space: Option<u64>,
-    #[serde(default, deserialize_with = "bytes")]
-    min_free_space: Option<u64>,
+    #[serde(default, deserialize_with = "space")]
+    reserved_space: Option<GcSpace>,
+    #[serde(default, deserialize_with = "space")]
+    max_used_space: Option<GcSpace>,
+    #[serde(default, deserialize_with = "space")]
+    min_free_space: Option<GcSpace>,
 }
 
 impl GcConfig {
@@ -148,18 +148,25 @@ impl GcConfig {
     }
 }
 
-/// A size: a number of bytes, or text such as `10GB`.
-fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+/// A size: a number of bytes, text such as `10GB`, or a part of the disk such as `10%`.
+fn space<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<GcSpace>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a size, such as \"10GB\" or a number of bytes")]
+    #[serde(untagged, expecting = "expected a size, such as \"10GB\", \"10%\" or a number of bytes")]
     enum Size {
         Bytes(u64),
         Text(String),
     }
-    match Size::deserialize(deserializer)? {
-        Size::Bytes(bytes) => Ok(Some(bytes)),
-        Size::Text(text) => parse_bytes(&text).map(Some).map_err(serde::de::Error::custom),
-    }
+    let text = match Size::deserialize(deserializer)? {
+        Size::Bytes(bytes) => return Ok(Some(GcSpace::Bytes(bytes))),
+        Size::Text(text) => text,
+    };
+    let space = match text.strip_suffix('%') {
+        Some(part) => {
+            part.parse().ok().filter(|part| *part <= 100).map(GcSpace::Percent).ok_or_else(|| format!("`{text}` is no part of a disk"))
+        }
+        None => parse_bytes(&text).map(GcSpace::Bytes),
+    };
+    space.map(Some).map_err(serde::de::Error::custom)
 }
 
 impl Config {
@@ -236,6 +243,8 @@ mod tests {
             ("[build", 1),
             ("[build]\n[gc]\nmax-used-space = \"much\"", 3),
             ("[gc]\nmax-used-space = -1", 2),
+            ("[gc]\nmax-used-space = \"101%\"", 2),
+            ("[gc]\nmax-used-space = \"%\"", 2),
         ] {
             assert_eq!(reproducible(text).unwrap_err().0, line, "{text}");
         }
@@ -245,8 +254,12 @@ mod tests {
     fn sizes_are_numbers_or_words_and_pruning_can_be_left_out() {
         let gc = |text: &str| Config::parse(text).unwrap().gc.settings();
         assert_eq!(gc(""), Some(GcSettings::default()));
-        let some = GcSettings { reserved_space: Some(2 << 30), max_used_space: Some(5), min_free_space: None };
-        assert_eq!(gc("[gc]\nreserved-space = \"2GB\"\nmax-used-space = 5"), Some(some));
+        let some = GcSettings {
+            reserved_space: Some(GcSpace::Bytes(2 << 30)),
+            max_used_space: Some(GcSpace::Bytes(5)),
+            min_free_space: Some(GcSpace::Percent(20)),
+        };
+        assert_eq!(gc("[gc]\nreserved-space = \"2GB\"\nmax-used-space = 5\nmin-free-space = \"20%\""), Some(some));
         assert_eq!(gc("[gc]\nenabled = false"), None);
     }
 

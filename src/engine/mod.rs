@@ -46,7 +46,8 @@ use crate::registry::{CertificateFiles, Client, ClientOptions, CredentialFiles, 
 use crate::runtime::Spawner;
 use crate::store::Store;
 pub use crate::store::{
-    GcSettings, LoggedBuild, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, RecordFilterError, StoreUsage, UsageRecord,
+    GcSettings, GcSpace, LoggedBuild, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, RecordFilterError, StoreUsage,
+    UsageRecord,
 };
 
 pub use crate::executor::RootDriver;

@@ -57,7 +57,7 @@ pub use lease::{Lease, Resource};
 pub use lock::KeyLock;
 pub use logs::{BuildLogs, LoggedBuild};
 pub use open::Store;
-pub use policy::{GcLimits, GcSettings, PruneRule, default_rules, percent};
+pub use policy::{GcLimits, GcSettings, GcSpace, PruneRule, default_rules, percent};
 pub use prune::{PruneImages, PruneOptions, PruneReport};
 pub use records::{RecordKind, UsageRecord};
 pub use snapshot::{ActiveSnapshot, CommittedSnapshot, SnapshotId, SnapshotIdError, SnapshotMeta};

@@ -64,25 +64,45 @@ pub struct GcLimits {
     pub min_free_space: u64,
 }
 
-/// Limits of the default rules that somebody chose; the others follow from the disk. In bytes.
+/// Limits of the default rules that somebody chose; the others follow from the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GcSettings {
     /// [`GcLimits::reserved_space`].
-    pub reserved_space: Option<u64>,
+    pub reserved_space: Option<GcSpace>,
     /// [`GcLimits::max_used_space`].
-    pub max_used_space: Option<u64>,
+    pub max_used_space: Option<GcSpace>,
     /// [`GcLimits::min_free_space`].
-    pub min_free_space: Option<u64>,
+    pub min_free_space: Option<GcSpace>,
+}
+
+/// So much of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GcSpace {
+    /// In bytes.
+    Bytes(u64),
+    /// In hundredths of the disk.
+    Percent(u64),
+}
+
+impl GcSpace {
+    /// The bytes of it, of a disk of `total` bytes.
+    fn bytes(self, total: u64) -> u64 {
+        match self {
+            GcSpace::Bytes(bytes) => bytes,
+            GcSpace::Percent(part) => percent(total, part),
+        }
+    }
 }
 
 impl GcLimits {
     /// The limits for a disk of `total` bytes.
     pub fn new(settings: &GcSettings, total: u64) -> GcLimits {
         let default = GcLimits::of_disk(total);
+        let chosen = |space: Option<GcSpace>, default: u64| space.map_or(default, |space| space.bytes(total));
         GcLimits {
-            reserved_space: settings.reserved_space.unwrap_or(default.reserved_space),
-            max_used_space: settings.max_used_space.unwrap_or(default.max_used_space),
-            min_free_space: settings.min_free_space.unwrap_or(default.min_free_space),
+            reserved_space: chosen(settings.reserved_space, default.reserved_space),
+            max_used_space: chosen(settings.max_used_space, default.max_used_space),
+            min_free_space: chosen(settings.min_free_space, default.min_free_space),
         }
     }
 

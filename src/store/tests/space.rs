@@ -171,6 +171,13 @@ fn cache_mounts_are_records_of_their_own_type() {
 }
 
 #[test]
+fn limits_may_be_parts_of_the_disk() {
+    let settings = GcSettings { max_used_space: Some(GcSpace::Percent(50)), ..GcSettings::default() };
+    let disk = 100 << 30;
+    assert_eq!(GcLimits::new(&settings, disk), GcLimits { max_used_space: 51_000_000_000, ..GcLimits::of_disk(disk) });
+}
+
+#[test]
 fn garbage_is_collected_where_a_limit_is_near_and_once_a_minute() {
     let (_dir, store) = new_store();
     for number in 0..3 {
@@ -178,7 +185,8 @@ fn garbage_is_collected_where_a_limit_is_near_and_once_a_minute() {
         cached(&store, number, &[id], 10 - i64::from(number));
     }
     let each = store.usage().unwrap().cache_bytes() / 3;
-    let limits = |most| GcSettings { reserved_space: Some(0), max_used_space: Some(most), min_free_space: Some(0) };
+    let none = Some(GcSpace::Bytes(0));
+    let limits = |most| GcSettings { reserved_space: none, max_used_space: Some(GcSpace::Bytes(most)), min_free_space: none };
     assert!(store.collect_garbage(&limits(u64::MAX)).unwrap().is_none());
     assert!(!store.layout().gc_stamp().exists(), "nothing was near");
     let report = store.collect_garbage(&limits(2 * each + 1)).unwrap().unwrap();
