@@ -7,7 +7,7 @@ use crate::context::{GitError, commit_time};
 use crate::executor::Sources;
 use crate::graph::{EpochSource, GitMtime, GitSource, PlanRequest, RemoteTree, SOURCE_DATE_EPOCH, epoch_source};
 use crate::image::layer::{MemberKind, TarReader, decompressor};
-use crate::oci::Digest;
+use crate::oci::{Digest, Platform};
 use crate::path::RootPath;
 use crate::progress::{Progress, StepOutcome};
 use crate::store::Store;
@@ -62,6 +62,24 @@ pub(super) async fn build_epoch(request: &PlanRequest<'_>, reproducible: bool, f
         seconds = Some(reproducible_epoch(from).await?);
     }
     Ok(Epoch { seconds, build_args })
+}
+
+/// Tells where `SOURCE_DATE_EPOCH` names something else for another of the platforms than for the first: there is one time for all of them.
+///
+/// # Errors
+/// Mistakes of the Dockerfile.
+pub(super) fn warn_of_other_times(request: &PlanRequest<'_>, platforms: &[Platform], progress: &Progress) -> Result<(), Error> {
+    let of = |platform: &Platform| epoch_source(&PlanRequest { target_platform: platform.clone(), ..request.clone() });
+    let Some((first, others)) = platforms.split_first().filter(|(_, others)| !others.is_empty()) else { return Ok(()) };
+    let source = of(first).map_err(Error::Diagnostics)?;
+    for other in others {
+        if of(other).map_err(Error::Diagnostics)? != source {
+            progress.warn(format!(
+                "{SOURCE_DATE_EPOCH} names a stage that adds something else for {other} than for {first}: the time of what it adds for {first} is that of all images"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The time of what `SOURCE_DATE_EPOCH` names.

@@ -146,6 +146,26 @@ fn a_time_can_be_that_of_an_archive_or_of_a_file_that_a_stage_adds() {
 }
 
 #[test]
+fn a_stage_that_has_another_time_for_another_platform_is_told() {
+    let Some(world) = world() else { return };
+    let server = scripted(|_, path| {
+        let year = if path.contains("arm64") { "2008" } else { "2007" };
+        let mut reply = Reply::body("text/plain", "file");
+        reply.headers.push(("Last-Modified", format!("Wed, 03 Jan {year} 08:09:10 GMT")));
+        reply
+    });
+    let build = |file: &str| {
+        let text = format!("FROM scratch AS dated\nARG TARGETARCH\nADD http://{server}/{file} /\nFROM scratch\nCOPY f /\n");
+        let output = format!("type=oci,dest={}", world.path("several.tar").display());
+        let args = ["--platform", "linux/amd64,linux/arm64", "--build-arg", "SOURCE_DATE_EPOCH=dated", "-o", &output];
+        world.write("f", "f").build(&text, &args).ok()
+    };
+    let said = "adds something else for linux/arm64 than for linux/amd64: the time of what it adds for linux/amd64 is that of all images";
+    build("$TARGETARCH").says(&[said]);
+    build("one").omits(&["adds something else"]);
+}
+
+#[test]
 fn rewrite_timestamp_lowers_times_in_new_layers_only_and_never_raises_them() {
     let Some(world) = world() else { return };
     let text = "FROM localhost/busybox\nWORKDIR /w\nRUN echo new > /w/new; touch -d @1000 /w/old; ln -s new /w/link; rm /etc/passwd\nCOPY f /w/\nCMD [\"x\"]\n";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::future::try_join_all;
 
 use crate::diag::Diagnostic;
-use crate::engine::epoch::{Epoch, Origins, build_epoch};
+use crate::engine::epoch::{Epoch, Origins, build_epoch, warn_of_other_times};
 use crate::engine::sources::{BuildSources, PullPolicy};
 use crate::engine::{Engine, Error};
 use crate::graph::{BuildGraph, ImageNeed, PlanRequest, Planned, ResolvedImages, plan};
@@ -81,6 +81,7 @@ impl Engine {
         origins: &Origins<'_>,
     ) -> Result<Plan, Error> {
         let Epoch { seconds: epoch, build_args } = build_epoch(&request, reproducible, origins).await?;
+        warn_of_other_times(&request, &platforms.all, origins.progress)?;
         let request = PlanRequest { build_args: &build_args, ..request };
         let of = |platform: &Platform| PlanRequest { target_platform: platform.clone(), ..request.clone() };
         let requests: Vec<PlanRequest<'_>> = platforms.all.iter().map(of).collect();

@@ -120,8 +120,8 @@ impl<'a> Walk<'a> {
             return true;
         }
         let now = rustix::fs::fstat(file).map_err(std::io::Error::from).and_then(|stat| inode::metadata(&stat));
-        // Not `mtime`: a build's own time may stand in for that.
-        let listed = |now: Metadata| (now.dev, now.ino, now.size, now.ctime) == (metadata.dev, metadata.ino, metadata.size, metadata.ctime);
+        // Not `mtime`, for which a build's own time may stand in, nor the inode, whose number some file systems make up: what takes the place of a file has another `ctime`.
+        let listed = |now: Metadata| (now.size, now.ctime) == (metadata.size, metadata.ctime);
         let is_as_listed = now.is_ok_and(listed);
         if !is_as_listed {
             self.changed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| source.clone());
