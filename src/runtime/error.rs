@@ -80,6 +80,12 @@ pub enum Error {
         /// The change that mends it.
         fix: String,
     },
+    /// A kernel parameter is of a namespace that the sandbox shares with the host.
+    #[error("cannot set `{name}`: it would be the host's, whose namespace is shared")]
+    HostsParameter {
+        /// Its name.
+        name: String,
+    },
     /// User namespaces cannot be used.
     #[error("cannot set up a user namespace: {step}")]
     UserNamespace {
@@ -113,6 +119,7 @@ impl Error {
             Error::UserNamespace { .. } => Some(
                 "check /proc/sys/user/max_user_namespaces, and on Ubuntu /proc/sys/kernel/apparmor_restrict_unprivileged_userns (0 allows them)".into(),
             ),
+            Error::HostsParameter { .. } => Some("leave it out, or the flag that shares the host's network, memory or name".into()),
             Error::Invalid(_) | Error::Spawner(..) | Error::SpawnerGone | Error::Process { .. } | Error::Foreign { .. } => None,
         }
     }
@@ -265,6 +272,8 @@ pub(super) enum Failure {
     Invalid { spec: bool },
     /// There are no namespaces.
     NoSandbox { reason: String, fix: String },
+    /// A kernel parameter that would be the host's.
+    HostsParameter { name: String },
     /// Another runtime failed.
     Foreign { code: u8, message: String },
 }
@@ -317,6 +326,7 @@ impl From<Failure> for Error {
             Failure::Limit { what, reason } => Error::Limit { what: what.name(), reason },
             Failure::Cgroup { path, errno } => Error::Cgroup { path: path.into(), source: io::Error::from_raw_os_error(errno) },
             Failure::NoSandbox { reason, fix } => Error::NoSandbox { reason, fix },
+            Failure::HostsParameter { name } => Error::HostsParameter { name },
             Failure::Foreign { code, message } => Error::Foreign { code, message },
             Failure::Invalid { spec: true } => Error::Invalid("the description cannot be read"),
             Failure::Invalid { spec: false } => Error::Invalid("a descriptor that the description needs is missing"),

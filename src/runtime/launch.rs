@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::io::Stdio;
-use super::namespaces::PidNamespace;
+use super::namespaces::{PidNamespace, must_own_parameters};
 use super::spec::{Isolation, NetworkMode};
 use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, situation, terminal, users, warden, wire, world};
 use crate::sys::process::{Cloned, ProcessIo, clone_process, reap, signal_pidfd, wait_for_end};
@@ -114,6 +114,9 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
             return Err(Failure::no_sandbox());
         }
         io.mount_fds = world::copy_descriptors(spec, &io.mount_fds)?;
+    }
+    if io.join.is_none() {
+        must_own_parameters(spec, io.netns.as_ref())?;
     }
     // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
     let filter = init::filter(spec);

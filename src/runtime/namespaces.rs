@@ -9,6 +9,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use serde::{Deserialize, Serialize};
 
 use super::error::Failure;
+use super::spec::{NetworkMode, SandboxSpec};
 
 /// The namespaces of a sandbox beside those of its mounts and its network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +63,54 @@ impl Namespaces {
     pub(super) fn shares_processes(&self) -> bool {
         self.pid != Sharing::Own
     }
+}
+
+/// Kernel parameters of the IPC namespace.
+const IPC: [&str; 9] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+    "kernel.shm_next_id",
+];
+
+/// The kind of namespace that a kernel parameter is of, in the words of the OCI runtime specification; `None` for one of the whole host.
+pub(super) fn namespace_of_parameter(name: &str) -> Option<&'static str> {
+    match name {
+        name if IPC.contains(&name) || name.starts_with("fs.mqueue.") => Some("ipc"),
+        name if name.starts_with("net.") => Some("network"),
+        "kernel.domainname" | "kernel.hostname" => Some("uts"),
+        name if name.starts_with("user.") => Some("user"),
+        _ => None,
+    }
+}
+
+/// Fails where a kernel parameter of the sandbox would be the host's, whose namespace it shares.
+pub(super) fn must_own_parameters(spec: &SandboxSpec, netns: Option<&OwnedFd>) -> Result<(), Failure> {
+    let has = |kind: Option<&str>| match kind {
+        Some("network") => match spec.network {
+            NetworkMode::Host => false,
+            NetworkMode::None => true,
+            // That of a container may be the host's.
+            NetworkMode::Joined => netns.is_none_or(|netns| !is_own_network(netns)),
+        },
+        Some("ipc") => spec.namespaces.ipc != Sharing::Host,
+        Some("uts") => spec.namespaces.uts != Sharing::Host,
+        _ => false,
+    };
+    let shared = spec.sysctls.iter().map(|(name, _)| name).find(|name| !has(namespace_of_parameter(name)));
+    shared.map_or(Ok(()), |name| Err(Failure::HostsParameter { name: name.clone() }))
+}
+
+/// Whether a network namespace is that of this process.
+fn is_own_network(netns: &OwnedFd) -> bool {
+    let number = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let (other, own) = (rustix::fs::fstat(netns).map(number), rustix::fs::stat("/proc/self/ns/net").map(number));
+    other.is_ok() && other == own
 }
 
 /// Makes children of this process be born in another PID namespace, until it is dropped.

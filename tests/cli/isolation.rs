@@ -199,3 +199,26 @@ fn runs_leave_nothing_behind() {
     wait_for("the end of the supervisors", 30, || crate::common::processes(&world.root()).is_empty());
     assert_eq!(leftovers(&world), before);
 }
+
+#[test]
+fn no_kernel_parameter_of_the_host_is_set() {
+    let Some(world) = world() else { return };
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).unwrap();
+    world.strake(["run", "-d", "--name", "h", "--network", "host", "localhost/busybox", "sleep", "1000"]).ok();
+    for (flags, name, value) in [
+        (&["--network", "host"][..], "net.ipv4.ip_default_ttl", "63"),
+        (&["--network", "container:h"], "net.ipv4.ip_default_ttl", "62"),
+        (&["--ipc", "host"], "kernel.msgmax", "8191"),
+    ] {
+        let (before, setting) = (read(name), format!("{name}={value}"));
+        let args = [&["run", "--rm", "--sysctl", &setting], flags, &["localhost/busybox", "true"]].concat();
+        let done = world.strake(args).run();
+        assert_eq!((done.code, read(name)), (125, before), "{done}");
+        done.says(&[name, "the host's"]);
+    }
+    let before = read("kernel.domainname");
+    let done = world.strake(["run", "--rm", "--uts", "host", "--domainname", "strake.test", "localhost/busybox", "true"]).run();
+    assert_eq!((done.code, read("kernel.domainname")), (125, before), "{done}");
+    let own = ["run", "--rm", "--sysctl", "net.ipv4.ip_default_ttl=61", "localhost/busybox", "cat", "/proc/sys/net/ipv4/ip_default_ttl"];
+    assert_eq!(world.strake(own).ok().stdout, "61\n");
+}

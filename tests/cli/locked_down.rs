@@ -180,9 +180,9 @@ strake run localhost/b true && echo it stayed";
 #[test]
 fn a_container_by_chroot_takes_further_commands_and_has_the_volumes_of_its_image() {
     let Some(world) = prepared() else { return };
-    world.write("Dockerfile", "FROM scratch\nADD busybox.tar /\nRUN mkdir /data && echo seed > /data/seed\nVOLUME /data /made\nHEALTHCHECK --interval=100ms CMD test -e /data/out\n");
+    world.write("Dockerfile", "FROM scratch\nADD busybox.tar /\nRUN mkdir /data && echo seed > /data/seed\nVOLUME /data /made /made/deep/er\nHEALTHCHECK --interval=100ms CMD test -e /data/out\n");
     let script = "strake build -q -t localhost/b . > /dev/null 2>&1 || exit 1
-strake run -d --rm --init --name c localhost/b sh -c 'cat /data/seed > /data/out && touch /made/x; exec sleep 4245' > /dev/null 2>&1 || exit 2
+strake run -d --rm --init --name c -w /made/work localhost/b sh -c 'cat /data/seed > /data/out && touch /made/x; exec sleep 4245' > /dev/null 2>&1 || exit 2
 for i in $(seq 1 300); do test \"$(strake inspect -f '{{.State.Health.Status}}' c)\" = healthy && echo healthy && break; sleep 0.1; done
 strake exec -e A=1 -w /data -u 7 c sh -c 'cat out; echo $A $(id -u) $(pwd) $(ls /made)'
 echo input | strake exec -i c cat; strake exec c sh -c 'exit 5'; echo $?; strake exec c nothing-there; echo $?
@@ -192,7 +192,7 @@ for i in $(seq 1 300); do ps -o args | grep -q '^sleep 4247' && break; sleep 0.1
 strake stop -t 0 c > /dev/null; wait $client; echo $?
 ps -o args | grep -c '^sleep 424'; strake ps -aq; ls /store/s/volumes";
     let done = inside(&world, &[], script);
-    assert_eq!(done.stdout, "healthy\nseed\n1 7 /data x\ninput\n5\n127\n0\n137\n0\n", "{done}");
+    assert_eq!(done.stdout, "healthy\nseed\n1 7 /data deep work x\ninput\n5\n127\n0\n137\n0\n", "{done}");
 }
 
 #[test]

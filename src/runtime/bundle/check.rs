@@ -3,19 +3,7 @@
 use super::Error;
 use super::config::{Config, Hook};
 use super::options::{Options, propagation};
-
-/// Kernel parameters of the IPC namespace.
-const IPC: [&str; 9] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-    "kernel.shm_next_id",
-];
+use crate::runtime::namespaces::namespace_of_parameter;
 
 /// Looks for what contradicts itself or is not supported.
 pub(super) fn check(config: &Config) -> Result<(), Error> {
@@ -99,12 +87,8 @@ fn sysctl(name: &str, has: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     if dotted.split('.').any(|part| part.is_empty()) {
         return wrong("it is no name of a kernel parameter".to_owned());
     }
-    let needs = match dotted.as_str() {
-        name if IPC.contains(&name) || name.starts_with("fs.mqueue.") => "ipc",
-        name if name.starts_with("net.") => "network",
-        "kernel.domainname" | "kernel.hostname" => "uts",
-        name if name.starts_with("user.") => "user",
-        _ => return wrong("it is not one of a namespace: setting it would change the host".to_owned()),
+    let Some(needs) = namespace_of_parameter(&dotted) else {
+        return wrong("it is not one of a namespace: setting it would change the host".to_owned());
     };
     if has(needs) { Ok(()) } else { wrong(format!("it needs a namespace of the kind `{needs}`")) }
 }
