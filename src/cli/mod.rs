@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use commands::build::BuildArgs;
 pub use render::ProgressMode;
 
 /// Builds Dockerfiles, moves the images and runs them. No daemon.
@@ -65,7 +66,7 @@ struct Global {
 #[command(defer = true)]
 enum Command {
     /// Build an image from a Dockerfile
-    Build(Box<commands::build::BuildArgs>),
+    Build(Box<BuildArgs>),
     /// Show the syntax tree of a Dockerfile
     Parse(commands::parse::ParseArgs),
     /// Look at a build context
@@ -184,7 +185,8 @@ enum Command {
     Rm(commands::containers::RmArgs),
     /// Free what nothing needs
     Prune(commands::prune::PruneArgs),
-    /// Look at the build cache, and free it
+    /// Build images, look at the build cache, and free it
+    #[command(visible_alias = "buildx")]
     Builder(commands::builder::BuilderArgs),
     /// Look at the whole store
     System(commands::system::SystemArgs),
@@ -200,6 +202,18 @@ enum Command {
     Login(commands::login::LoginArgs),
     /// Forget the credential for a registry
     Logout(commands::login::LogoutArgs),
+}
+
+impl Command {
+    /// The flags of a build, under whichever of its names.
+    fn build(&self) -> Option<&BuildArgs> {
+        match self {
+            Command::Build(args) => Some(args),
+            Command::Builder(args) => args.build(),
+            Command::Image(args) => args.build(),
+            _ => None,
+        }
+    }
 }
 
 /// Runs the command line and returns the exit status.
@@ -228,14 +242,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(usage_code(&error));
         }
     };
-    let debug = arguments.debug || matches!(&arguments.command, Command::Build(args) if args.is_debug());
+    let debug = arguments.debug || arguments.command.build().is_some_and(BuildArgs::is_debug);
     let level = if debug { Some(trace::LogLevel::Debug) } else { arguments.log_level };
     level.into_iter().for_each(trace::listen);
     // What only reads the user's files, or keeps files of its own, needs no other user's rights, nor a kernel that gives them.
     let only_reads = match &arguments.command {
         Command::Parse(_) | Command::Context(_) | Command::Registry(_) | Command::Doctor(_) | Command::Version(_) => true,
-        Command::Build(args) => args.is_call(),
-        _ => false,
+        command => command.build().is_some_and(BuildArgs::is_call),
     };
     // Held to the end: others who come find the user's containers by it.
     let mut _member = None;

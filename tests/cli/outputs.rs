@@ -130,6 +130,24 @@ fn flags_have_the_form_that_docker_gives_them() {
 }
 
 #[test]
+fn a_build_has_the_names_that_docker_has_for_it() {
+    if !able(&[]) {
+        return;
+    }
+    let world = World::new();
+    world.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let plain = world.build_as_it_is(&["-q"]).ok().stdout;
+    for name in [["buildx", "build"], ["buildx", "b"], ["builder", "build"], ["image", "build"]] {
+        let told = world.strake(name.iter().chain(&["--pull=false", "-q", "-t", "named:1", "ctx"])).ok();
+        assert_eq!((told.stdout.as_str(), told.stderr.as_str()), (plain.as_str(), ""), "{name:?}");
+        let checked = world.strake(name.iter().chain(&["--check", "ctx"])).ok().stdout;
+        assert!(checked.contains("Check complete"), "{checked}");
+    }
+    assert!(world.strake(["buildx", "du"]).ok().stdout.contains("Total:"));
+    world.strake(["buildx", "prune", "-af"]).ok();
+}
+
+#[test]
 fn a_registry_that_is_down_costs_the_push_and_nothing_else() {
     let world = world();
     let archive = world.path("x.tar");

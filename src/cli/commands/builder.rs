@@ -12,6 +12,7 @@ use crate::cli::{Global, report};
 use crate::engine::UsageRecord;
 use crate::task::blocking;
 
+use super::build::{self, BuildArgs};
 use super::prune::{self, BuilderPruneArgs, Condition, condition};
 use super::{exit, with_engine};
 
@@ -24,6 +25,9 @@ pub(in crate::cli) struct BuilderArgs {
 
 #[derive(Debug, Subcommand)]
 enum BuilderCommand {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<BuildArgs>),
     /// Show what the build cache takes on the disk
     Du(DuArgs),
     /// Free what nothing needs of the build cache
@@ -44,9 +48,20 @@ struct DuArgs {
     format: Option<Format>,
 }
 
+impl BuilderArgs {
+    /// The flags of a build, where that is what is asked for.
+    pub(in crate::cli) fn build(&self) -> Option<&BuildArgs> {
+        match &self.command {
+            BuilderCommand::Build(args) => Some(args),
+            _ => None,
+        }
+    }
+}
+
 /// Runs `strake builder`.
 pub(in crate::cli) fn run(global: &Global, args: BuilderArgs) -> ExitCode {
     match args.command {
+        BuilderCommand::Build(args) => build::run(global, *args),
         BuilderCommand::Du(args) => du(global, args),
         BuilderCommand::Prune(args) => prune::builder_prune(global, &args),
     }

@@ -13,6 +13,7 @@ use crate::engine::{Engine, Error, ImageSummary, PruneImages, PruneOptions, pars
 use crate::oci::Platform;
 use crate::task::blocking;
 
+use super::build::{self, BuildArgs};
 use super::places::found_place;
 use super::{exit, images, inspect, prune, transfer, until_interrupted, with_engine};
 
@@ -25,6 +26,8 @@ pub(in crate::cli) struct ImageArgs {
 
 #[derive(Debug, Subcommand)]
 enum ImageCommand {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
     /// List the images
     #[command(visible_alias = "list")]
     Ls(images::ImagesArgs),
@@ -116,9 +119,20 @@ pub(super) fn filter(text: &str) -> Result<Filter, String> {
     }
 }
 
+impl ImageArgs {
+    /// The flags of a build, where that is what is asked for.
+    pub(in crate::cli) fn build(&self) -> Option<&BuildArgs> {
+        match &self.command {
+            ImageCommand::Build(args) => Some(args),
+            _ => None,
+        }
+    }
+}
+
 /// Runs `strake image`.
 pub(in crate::cli) fn run(global: &Global, args: ImageArgs) -> ExitCode {
     match args.command {
+        ImageCommand::Build(args) => build::run(global, *args),
         ImageCommand::Ls(args) => images::images(global, args),
         ImageCommand::Rm(args) => images::rmi(global, args),
         ImageCommand::Prune(args) => exit(with_engine(global, None, |engine| async move {
