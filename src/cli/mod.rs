@@ -91,6 +91,8 @@ enum Command {
     Digest(commands::remote::DigestArgs),
     /// Show a blob of a repository, whole and checked
     Blob(commands::remote::BlobArgs),
+    /// List what is about an image at its registry: signatures, bills of materials and the like
+    Referrers(commands::referrers::ReferrersArgs),
     /// List the tags of a repository
     #[command(visible_alias = "list-tags")]
     Ls(commands::remote::LsArgs),
@@ -273,6 +275,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => commands::remote::config(&arguments.global, args),
         Command::Digest(args) => commands::remote::digest(&arguments.global, args),
         Command::Blob(args) => commands::remote::blob(&arguments.global, args),
+        Command::Referrers(args) => commands::referrers::referrers(&arguments.global, args),
         Command::Ls(args) => commands::remote::ls(&arguments.global, args),
         Command::Catalog(args) => commands::remote::catalog(&arguments.global, args),
         Command::Index(args) => commands::index::run(&arguments.global, args),

@@ -593,6 +593,24 @@ impl Engine {
         self.client()?.tags(repository).await.map_err(failed)
     }
 
+    /// What is about the manifest or index that a name stands for, with `platform` about the image for that.
+    ///
+    /// # Errors
+    /// As [`Engine::document`].
+    pub async fn remote_referrers(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Descriptor>, Error> {
+        let subject = match platform {
+            Some(_) => self.document(&Place::Registry(reference.clone()), platform).await?.descriptor.digest,
+            None => self.remote_digest(reference).await?.digest,
+        };
+        let failed = |source| Error::Registry { action: "list what is about", name: reference.written().to_owned(), source };
+        self.client()?.referrers(reference, &subject, artifact_type).await.map_err(failed)
+    }
+
     /// The tags of a repository, or of a layout.
     ///
     /// # Errors

@@ -224,6 +224,16 @@ fn what_is_about_an_image_goes_with_it_when_asked_for() {
     let listed: Value = serde_json::from_str(&world.strake(["manifest", &other.name(&format!("signed:{tag}"))]).ok().stdout).unwrap();
     assert_eq!(listed["manifests"][0]["digest"], json!(signed));
     assert_eq!(listed["manifests"][0]["artifactType"], "application/x.signature");
+    // And it is listed for whoever asks.
+    let about = |flags: &[&str]| world.strake(["referrers", "--format", "{{.Digest}} {{.ArtifactType}}"]).arg_all(flags).ok().stdout;
+    let (name, line) = (other.name("signed:1"), format!("{signed} application/x.signature\n"));
+    assert_eq!(about(&[&name]), line);
+    assert_eq!(about(&["--artifact-type", "application/x.signature", &name]), line);
+    assert_eq!(about(&["--artifact-type", "application/x.other", &name]), "");
+    assert_eq!(about(&[&other.name("plain:1")]), "");
+    let shown = world.strake(["referrers", &name]).ok().stdout;
+    assert!(shown.starts_with("DIGEST") && shown.contains(&signed), "{shown}");
+    world.strake(["referrers", &other.name("missing:1")]).fails().says(&["404"]);
 }
 
 #[test]

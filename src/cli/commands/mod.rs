@@ -40,6 +40,7 @@ mod places;
 pub(super) mod ports;
 pub(super) mod prune;
 mod reach;
+pub(super) mod referrers;
 pub(super) mod registry;
 pub(super) mod remote;
 pub(super) mod run;
