@@ -50,6 +50,8 @@ pub struct PruneOptions {
     pub build_cache: bool,
     /// Cache mounts that nobody uses now.
     pub cache_mounts: bool,
+    /// Downloads that were cut short, also those that are new enough to be resumed.
+    pub downloads: bool,
     /// Only what was last used (for images: came in) before this moment.
     pub until: Option<SystemTime>,
     /// Rules that choose records of the build cache, one after the other.
@@ -61,7 +63,7 @@ pub struct PruneOptions {
 impl PruneOptions {
     /// Everything that is not in use.
     pub fn all() -> PruneOptions {
-        PruneOptions { images: PruneImages::All, build_cache: true, cache_mounts: true, ..PruneOptions::default() }
+        PruneOptions { images: PruneImages::All, build_cache: true, cache_mounts: true, downloads: true, ..PruneOptions::default() }
     }
 }
 
@@ -121,7 +123,7 @@ impl Store {
         let mounts = if options.cache_mounts { self.old_cache_mounts(options)? } else { doomed.mounts };
         report.cache_mounts = self.take_cache_mounts(mounts, &mut removal)?;
         // What was taken is freed even where something else cannot be: it may be just the space that was missing.
-        let leftovers = self.take_leftovers(&mut removal);
+        let leftovers = self.take_leftovers(options, &mut removal);
         fault_point("prune:decided");
         drop(exclusive);
         report.freed = removal.finish()?;
@@ -155,10 +157,10 @@ impl Store {
     }
 
     /// Takes what killed processes left. The caller holds the store's lock exclusively, so whatever is being made is locked by whoever makes it.
-    fn take_leftovers(&self, removal: &mut Removal<'_>) -> Result<usize, Error> {
+    fn take_leftovers(&self, options: &PruneOptions, removal: &mut Removal<'_>) -> Result<usize, Error> {
         let mut taken = paths(&self.layout().trash())?.len().saturating_sub(removal.taken);
         taken += self.take_left_snapshots(removal)?;
-        taken += self.take_left_ingests(removal)?;
+        taken += self.take_left_ingests(options, removal)?;
         taken += self.take_left_mounts(removal)?;
         let containers: HashSet<String> = self.containers()?.into_iter().map(|container| container.id).collect();
         for path in paths(&self.layout().containers())? {
@@ -190,11 +192,13 @@ impl Store {
         Ok(taken)
     }
 
-    fn take_left_ingests(&self, removal: &mut Removal<'_>) -> Result<usize, Error> {
+    fn take_left_ingests(&self, options: &PruneOptions, removal: &mut Removal<'_>) -> Result<usize, Error> {
         let mut taken = 0;
         for path in paths(&self.layout().ingests())? {
+            let is_asked_for =
+                options.downloads && written_at(&path)?.is_some_and(|written| options.until.is_none_or(|until| written < until));
             // Locked until it is gone: somebody may come to resume it.
-            if is_abandoned(&path)?
+            if (is_asked_for || is_abandoned(&path)?)
                 && let Some(_lock) = lock_if_free(&path)?
             {
                 removal.take(&path);
@@ -296,12 +300,17 @@ pub(super) fn is_abandoned(path: &Path) -> Result<bool, Error> {
     if parse_flat_name(name_of(path)).is_none() {
         return Ok(true);
     }
-    let written = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata.modified().map_err(Error::io("stat", path))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(Error::io("stat", path)(error)),
-    };
+    let Some(written) = written_at(path)? else { return Ok(false) };
     // The clock may have been set back since: what seems to be of tomorrow is no download of just now either.
     let age = written.elapsed().unwrap_or_else(|ahead| ahead.duration());
     Ok(age > RESUME_TIME)
+}
+
+/// When a file was last written to; `None` where it is gone.
+fn written_at(path: &Path) -> Result<Option<SystemTime>, Error> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.modified().map(Some).map_err(Error::io("stat", path)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("stat", path)(error)),
+    }
 }

@@ -191,3 +191,31 @@ fn system_prune_takes_what_docker_takes_and_volumes_only_when_asked() {
     assert_eq!(world.strake(volumes).ok().stdout, "mine\n");
     assert_eq!(count(&["images", "-q"]), 0);
 }
+
+#[test]
+fn a_pull_that_was_cut_goes_on_unless_its_space_is_asked_for() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::with_bases());
+    let name = registry.name("busybox:latest");
+    let downloads = || std::fs::read_dir(world.root().join("ingest")).unwrap().count();
+    let cut = || {
+        world.strake(["pull", &name]).env("STRAKE_FAULT", "ingest:appended:2").fails();
+        assert!(downloads() > 0);
+    };
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-t", "other:1"]).ok();
+    cut();
+    world.strake(["rmi", "other:1"]).ok();
+    world.strake(["prune", "--filter", "type=regular"]).ok();
+    world.strake(["prune", "--older-than", "1h"]).ok();
+    world.strake(["system", "prune", "-f", "--filter", "until=1h"]).ok();
+    assert!(downloads() > 0);
+    world.strake(["prune"]).ok();
+    assert_eq!(downloads(), 0);
+    cut();
+    world.strake(["system", "prune", "-f"]).ok();
+    assert_eq!(downloads(), 0);
+    world.strake(["pull", &name]).ok();
+    world.strake(["system", "check"]).ok();
+}

@@ -179,11 +179,11 @@ impl RuleArgs {
 /// Runs `strake prune`.
 pub(in crate::cli) fn run(global: &Global, args: PruneArgs) -> ExitCode {
     exit(with_engine(global, None, |engine| async move {
-        let mut options = PruneOptions { images: PruneImages::Dangling, ..PruneOptions::default() };
+        let mut options = PruneOptions { images: PruneImages::Dangling, downloads: true, ..PruneOptions::default() };
         match args.rule.rule() {
             // Whoever chooses among the records of the build cache means those, and no images.
             Some(rule) if args.rule.until().is_none() || !args.all => {
-                options.images = PruneImages::Keep;
+                (options.images, options.downloads) = (PruneImages::Keep, false);
                 options.rules = vec![PruneRule { all: args.all, ..rule }];
             }
             _ if args.all => options = PruneOptions::all(),
@@ -225,7 +225,7 @@ pub(super) fn system_prune(global: &Global, args: SystemPruneArgs) -> ExitCode {
             }
             freed += image::prune_images(&engine, args.all, &images)?;
             if !rules.is_empty() {
-                let report = engine.prune(&PruneOptions { rules, ..PruneOptions::default() })?;
+                let report = engine.prune(&PruneOptions { rules, downloads: texts.is_empty(), ..PruneOptions::default() })?;
                 builder::show_pruned(&report.records, false);
                 freed += report.freed;
             }

@@ -103,12 +103,26 @@ fn a_killed_download_is_resumed_where_it_ended() {
     assert!(matches!(store.ingest(Some(&digest)).unwrap(), Ingest::Busy(_)));
     store.prune(&PruneOptions::all()).unwrap();
     worker.kill();
-    store.prune(&PruneOptions::all()).unwrap();
+    store.prune(&PruneOptions { downloads: false, ..PruneOptions::all() }).unwrap();
+    let before = Some(std::time::SystemTime::now() - std::time::Duration::from_secs(3600));
+    store.prune(&PruneOptions { until: before, ..PruneOptions::all() }).unwrap();
     let Ingest::Ready(mut writer) = store.ingest(Some(&digest)).unwrap() else { panic!("not ready") };
     assert_eq!(writer.offset(), 1_000_000);
     writer.append(&big[1_000_000..]).unwrap();
     writer.commit(&digest, big.len() as u64).unwrap();
     assert_eq!(store.blob_size(&digest).unwrap(), Some(big.len() as u64));
+    assert_eq!(listing(&store, "ingest"), Vec::<String>::new());
+}
+
+#[test]
+fn a_killed_download_goes_where_everything_is_to_go() {
+    let (_dir, store) = new_store();
+    let mut worker = Worker::start("partial", store.root());
+    worker.wait_for("written");
+    store.prune(&PruneOptions::all()).unwrap();
+    assert_eq!(listing(&store, "ingest").len(), 1, "somebody is at it");
+    worker.kill();
+    assert!(store.prune(&PruneOptions::all()).unwrap().freed >= 1_000_000);
     assert_eq!(listing(&store, "ingest"), Vec::<String>::new());
 }
 
