@@ -62,6 +62,12 @@ impl Capabilities {
     /// sys_chroot, mknod, audit_write, setfcap.
     pub const DEFAULT: Capabilities = Capabilities(0xa804_25fb);
 
+    /// Tracing processes, and looking into their files and memory.
+    pub const SYS_PTRACE: Capabilities = Capabilities(1 << 19);
+
+    /// What the kernel has no narrower capability for, mounting among it.
+    pub const SYS_ADMIN: Capabilities = Capabilities(1 << 21);
+
     /// The set of one capability, by its name with or without `CAP_`, in any case; `ALL` is every one. `None` where there is no such name.
     pub fn named(name: &str) -> Option<Capabilities> {
         let name = name.to_ascii_uppercase();

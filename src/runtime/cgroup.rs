@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use rustix::fs::{Access, CWD, Mode, OFlags};
 
+use super::bundle::DeviceRule;
+use super::device_rules;
 use super::error::{Failure, LimitKind};
 use super::spec::{CgroupSpec, ThrottleKind};
 
@@ -77,10 +79,28 @@ impl Setting {
 
 impl Cgroup {
     /// Makes the groups that `spec` needs; `None` where none is needed, or none is possible and no limit was asked for.
-    /// With `needed` one is made wherever that is possible, as the only way to find its processes again.
-    pub(super) fn prepare(spec: Option<&CgroupSpec>, needed: bool) -> Result<Option<Cgroup>, Failure> {
+    /// With `needed` one is made wherever that is possible, as the only way to find its processes again. With rules for devices there is one.
+    pub(super) fn prepare(spec: Option<&CgroupSpec>, needed: bool, devices: Option<&[DeviceRule]>) -> Result<Option<Cgroup>, Failure> {
         let empty = CgroupSpec::default();
         let spec = spec.unwrap_or(&empty);
+        let mut group = Cgroup::prepare_limits(spec, needed || devices.is_some())?;
+        if let Some(rules) = devices {
+            group.get_or_insert_default().shut_devices(spec, rules)?;
+        }
+        Ok(group)
+    }
+
+    /// Keeps the processes of the group from all devices but those that the rules allow.
+    fn shut_devices(&mut self, spec: &CgroupSpec, rules: &[DeviceRule]) -> Result<(), Failure> {
+        let fail = |error: io::Error| unavailable(LimitKind::Devices, error.to_string());
+        match &self.unified {
+            Some(group) => device_rules::attach(group, rules).map_err(fail),
+            None if is_unified() => Err(unavailable(LimitKind::Devices, "no control group can be made".to_owned())),
+            None => device_rules::write(&self.add_legacy(spec, "devices", LimitKind::Devices)?, rules).map_err(fail),
+        }
+    }
+
+    fn prepare_limits(spec: &CgroupSpec, needed: bool) -> Result<Option<Cgroup>, Failure> {
         let unified = is_unified();
         if !spec.has_limits() {
             return match (&spec.parent, unified) {
@@ -244,6 +264,11 @@ impl Cgroup {
         let procs = rustix::fs::openat(&directory, "cgroup.procs", flags, Mode::empty()).map_err(Failure::step("open", "cgroup.procs"))?;
         self.joins.push(procs);
         Ok(true)
+    }
+
+    /// What [`Cgroup::join`] needs.
+    pub(super) fn entrances(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.joins.iter().map(AsFd::as_fd)
     }
 
     /// Moves the calling process into the groups that it is not born in.

@@ -287,6 +287,7 @@ pub(super) enum LimitKind {
     Cpuset,
     Pids,
     Disk,
+    Devices,
 }
 
 impl LimitKind {
@@ -297,6 +298,7 @@ impl LimitKind {
             LimitKind::Cpuset => "CPU sets",
             LimitKind::Pids => "processes",
             LimitKind::Disk => "disk access",
+            LimitKind::Devices => "the use of devices",
         }
     }
 }

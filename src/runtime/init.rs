@@ -8,9 +8,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
+use super::capabilities::Capabilities;
 use super::cgroup::Cgroup;
 use super::chroot::Stage;
 use super::error::Failure;
@@ -23,7 +25,7 @@ use super::world::{Outside, Parked};
 use super::{credentials, exec, namespaces, reaper, seccomp, terminal, users, wire, world};
 use crate::path::RootPath;
 use crate::sys::privilege;
-use crate::sys::process::{Cloned, clone_process, close_on_exec_from, exit_now, reset_signals, unshare};
+use crate::sys::process::{Cloned, Threads, clone_process, close_from, close_on_exec_from, exit_now, reset_signals, unshare};
 
 /// The system call filter that the spec asks for.
 pub(super) fn filter(spec: &SandboxSpec) -> Option<Filter> {
@@ -105,7 +107,7 @@ fn set_up(
     }
     if let Some(process) = &io.join {
         let users = pid_of(process).and_then(users::foreign_users).map_err(Failure::step("look at", "the users of the sandbox"))?;
-        if let Some((_, ids)) = users {
+        if let Some((_, ids)) = &users {
             let user = &spec.process.user;
             let outside = |id: u32| ids.start.checked_add(id).filter(|id| ids.contains(id));
             // What the namespace has no number for is refused when the command is to become it.
@@ -114,6 +116,10 @@ fn set_up(
             }
         }
         let stdio = terminal::Streams::prepare(io.stdio)?;
+        // With users of its own, what traces there has no rights over this process.
+        if users.is_none() && spec.privileges.capabilities().contains(Capabilities::SYS_PTRACE) {
+            return join_unseen(spec, process, &io.join_cgroups, stdio, filter, status);
+        }
         join(Some(&spec.process), process, &io.join_cgroups)?;
         let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Keep)?;
         stdio.install(&spec.process)?;
@@ -202,7 +208,7 @@ fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
 }
 
 /// Enters the namespaces of another sandbox's process. The caller's process stays outside of the PID namespace, as it cannot change its own, and reaps for the
-/// one that goes on inside.
+/// one that goes on inside. That one is in the sandbox's root from the beginning: who is in there can stop it, and see what its root is.
 pub(super) fn join(command: Option<&ProcessSpec>, process: &OwnedFd, groups: &[PathBuf]) -> Result<(), Failure> {
     let fail = || Failure::step::<Errno>("join", "the namespaces of the sandbox");
     let (first, last) = foreign_namespaces(process).map_err(Failure::step("look at", "the namespaces of the sandbox"))?;
@@ -210,15 +216,16 @@ pub(super) fn join(command: Option<&ProcessSpec>, process: &OwnedFd, groups: &[P
     if let Some(command) = command.filter(|_| has_users) {
         credentials::raise_hard_limits(command)?;
     }
-    // Nothing that runs there may look into this process while it still holds what is the host's.
+    // Nothing that runs there may look into this process while it still has more rights than the command.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail())?;
+    let threads = Threads::of_this_process().map_err(Failure::step("look at", "this process"))?;
     let mut group = Cgroup::existing(groups)?;
+    adjust_oom_score(command.and_then(|command| command.oom_score_adjust))?;
     rustix::thread::move_into_thread_name_spaces(process.as_fd(), first).map_err(fail())?;
-    // The root and its `/proc` come last: what is outside of the PID namespace does not find itself in that `/proc`.
     reaper::take_name();
-    let mut cloned = clone_process(0, group.unified());
+    let mut cloned = threads.clone_process(0, group.unified());
     if cloned.is_err() && group.join_instead()? {
-        cloned = clone_process(0, None);
+        cloned = threads.clone_process(0, None);
     }
     match cloned.map_err(Failure::step("fork", "into the sandbox"))? {
         Cloned::Parent { pid, .. } => reaper::run(pid),
@@ -226,10 +233,61 @@ pub(super) fn join(command: Option<&ProcessSpec>, process: &OwnedFd, groups: &[P
     }
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(fail())?;
     group.join()?;
-    // While `/proc` is still the host's: the sandbox may have put anything in the place of its own.
-    adjust_oom_score(command.and_then(|command| command.oom_score_adjust))?;
     rustix::thread::move_into_thread_name_spaces(process.as_fd(), last).map_err(fail())?;
     if has_users { users::become_root() } else { Ok(()) }
+}
+
+/// The same where processes of the sandbox may trace others, with all that the command is afterwards: it is born with no more rights than it keeps, filtered, as a
+/// child of the process that made it ready outside of the PID namespace (CVE-2016-9962). The filter must let that one fork.
+fn join_unseen(
+    spec: &SandboxSpec,
+    process: &OwnedFd,
+    groups: &[PathBuf],
+    stdio: terminal::Streams,
+    filter: Option<&Filter>,
+    status: &OwnedFd,
+) -> Result<Infallible, Failure> {
+    let fail = || Failure::step::<Errno>("join", "the namespaces of the sandbox");
+    let (first, last) = foreign_namespaces(process).map_err(Failure::step("look at", "the namespaces of the sandbox"))?;
+    let mut group = Cgroup::existing(groups)?;
+    group.join_instead()?;
+    let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(Failure::step("make", "a pipe"))?;
+    reaper::take_name();
+    match clone_process(0, None).map_err(Failure::step("fork", "into the sandbox"))? {
+        Cloned::Parent { pid, .. } => {
+            drop(tell);
+            reaper::run_sibling(pid, &told)
+        }
+        Cloned::Child => drop(told),
+    }
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(fail())?;
+    let threads = Threads::of_this_process().map_err(Failure::step("look at", "this process"))?;
+    adjust_oom_score(spec.process.oom_score_adjust)?;
+    credentials::raise_hard_limits(&spec.process)?;
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), first | last).map_err(fail())?;
+    let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Keep)?.connect(&spec.process)?;
+    let admin = give_up(spec, filter)?;
+    let command = exec::prepare(&spec.process).map_err(Failure::Exec)?;
+    load(filter, admin)?;
+    if admin {
+        credentials::set_final_capabilities(spec.privileges.capabilities(), spec.process.user.uid, false)?;
+    }
+    // Nor with descriptors that lead out.
+    let kept: Vec<_> = [status.as_fd(), tell.as_fd(), threads.as_fd()].into_iter().chain(group.entrances()).collect();
+    close_from(3, &kept).map_err(Failure::step("close", "descriptors"))?;
+    match threads.clone_process(libc::CLONE_PARENT as u64, None).map_err(Failure::step("fork", "into the sandbox"))? {
+        Cloned::Parent { pid, .. } => {
+            rustix::io::write(&tell, &pid.to_ne_bytes()).map_err(Failure::step("tell of", "the command"))?;
+            exit_now(0)
+        }
+        Cloned::Child => {}
+    }
+    group.join()?;
+    stdio.lead()?;
+    credentials::set_limits(&spec.process)?;
+    close_on_exec_from(3).map_err(Failure::step("close", "descriptors"))?;
+    die_with_parent(status)?;
+    Err(Failure::Exec(command.execute()))
 }
 
 /// The namespaces of a process that are not this one's own, which rootless may be the host's and cannot be joined again: those to enter at first, and those to enter at
@@ -243,10 +301,9 @@ fn foreign_namespaces(process: &OwnedFd) -> std::io::Result<(ThreadNameSpaceType
     let first = differs("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)?
         | differs("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME)?
         | differs("net", ThreadNameSpaceType::NETWORK)?
-        | differs("pid", ThreadNameSpaceType::PROCESS_ID)?;
-    let last = differs("cgroup", ThreadNameSpaceType::CONTROL_GROUP)?
-        | differs("mnt", ThreadNameSpaceType::MOUNT)?
-        | differs("user", ThreadNameSpaceType::USER)?;
+        | differs("pid", ThreadNameSpaceType::PROCESS_ID)?
+        | differs("mnt", ThreadNameSpaceType::MOUNT)?;
+    let last = differs("cgroup", ThreadNameSpaceType::CONTROL_GROUP)? | differs("user", ThreadNameSpaceType::USER)?;
     Ok((first, last))
 }
 
@@ -262,11 +319,23 @@ pub(super) fn adjust_oom_score(score: Option<i32>) -> Result<(), Failure> {
     std::fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(Failure::step("write", "/proc/self/oom_score_adj"))
 }
 
-/// Gives up what the command must not have, and becomes it. The order matters: see `credentials`.
+/// Gives up what the command must not have, and becomes it.
 fn become_process(spec: &SandboxSpec, filter: Option<&Filter>, status: &OwnedFd) -> Result<Infallible, Failure> {
     let process = &spec.process;
-    let keep = spec.privileges.capabilities();
     credentials::set_limits(process)?;
+    let admin = give_up(spec, filter)?;
+    close_on_exec_from(3).map_err(Failure::step("close", "descriptors"))?;
+    // A change of user has taken it back.
+    die_with_parent(status)?;
+    let command = exec::prepare(process).map_err(Failure::Exec)?;
+    load(filter, admin)?;
+    // From here on the filter judges: nothing but this needs to be in a profile.
+    Err(Failure::Exec(command.execute()))
+}
+
+/// Gives up what the command must not have. The order matters: see `credentials`. Says whether [`load`] needs CAP_SYS_ADMIN, which can then still be raised.
+fn give_up(spec: &SandboxSpec, filter: Option<&Filter>) -> Result<bool, Failure> {
+    let (process, keep) = (&spec.process, spec.privileges.capabilities());
     // Kernels without keyrings have nothing to hide; a filter around us that refuses the call (a container) hides them as well.
     let _ = crate::sys::process::join_new_session_keyring();
     credentials::limit_bounding_set(keep)?;
@@ -279,18 +348,16 @@ fn become_process(spec: &SandboxSpec, filter: Option<&Filter>, status: &OwnedFd)
     // Without that, loading the filter needs CAP_SYS_ADMIN.
     let admin = filter.is_some() && !process.no_new_privileges;
     credentials::set_final_capabilities(keep, process.user.uid, admin)?;
-    close_on_exec_from(3).map_err(Failure::step("close", "descriptors"))?;
-    // A change of user has taken it back.
-    die_with_parent(status)?;
-    let command = exec::prepare(process).map_err(Failure::Exec)?;
-    if let Some(filter) = filter {
-        if admin {
-            credentials::raise_admin()?;
-        }
-        filter.load().map_err(Failure::step("load", "the system call filter"))?;
+    Ok(admin)
+}
+
+/// Loads the system call filter, and puts away the right to do so.
+fn load(filter: Option<&Filter>, admin: bool) -> Result<(), Failure> {
+    let Some(filter) = filter else { return Ok(()) };
+    if admin {
+        credentials::raise_admin()?;
     }
-    // From here on the filter judges: nothing but this needs to be in a profile.
-    Err(Failure::Exec(command.execute()))
+    filter.load().map_err(Failure::step("load", "the system call filter"))
 }
 
 /// Changes the directory, and makes sure that it is in the sandbox: a path through a descriptor that leaked from the host would not be.

@@ -14,7 +14,7 @@ use super::error::Failure;
 use super::io::Stdio;
 use super::namespaces::{PidNamespace, must_own_parameters};
 use super::spec::{Isolation, NetworkMode};
-use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, init, situation, terminal, users, warden, wire, world};
+use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, device_rules, init, situation, terminal, users, warden, wire, world};
 use crate::sys::process::{Cloned, ProcessIo, clone_process, reap, signal_pidfd, wait_for_end};
 
 /// Long enough for any failure: paths are bounded by the kernel.
@@ -124,7 +124,11 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     let (spec, is_guarded) = (guarded.as_ref().unwrap_or(spec), guarded.is_some());
     let outlived = io.join.is_none() && spec.namespaces.shares_processes();
     let mut cgroup = match io.join {
-        None => Cgroup::prepare(spec.cgroup.as_ref(), outlived)?,
+        None => {
+            let mounts = in_namespaces && io.users.is_none();
+            let devices = mounts.then(|| device_rules::of_sandbox(spec)).flatten();
+            Cgroup::prepare(spec.cgroup.as_ref(), outlived, devices.as_deref())?
+        }
         Some(_) if in_namespaces => None,
         Some(_) => Some(Cgroup::existing(&io.join_cgroups)?),
     };

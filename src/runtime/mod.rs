@@ -22,6 +22,7 @@ mod cgroup;
 mod chroot;
 pub mod container;
 mod credentials;
+mod device_rules;
 mod devices;
 mod error;
 mod exec;

@@ -3,7 +3,7 @@
 //! It runs this program's code but owns nothing: no descriptors, nothing to write to, and no more capabilities than the command. It cannot be dumped, so that who lacks
 //! CAP_SYS_PTRACE can neither trace it nor reach the program's binary through `/proc/1/exe` (ptrace(2), "ptrace access mode checking").
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -20,6 +20,19 @@ pub(super) fn take_name() {
 pub(super) fn run(command: u32) -> ! {
     // The kernel kills everything else in the PID namespace.
     exit_now(wait_for(command, &[]))
+}
+
+/// The same for a command that `helper`, a child of this process, makes its sibling: it says which one in `told` and ends.
+pub(super) fn run_sibling(helper: u32, told: &OwnedFd) -> ! {
+    if block_signals().is_err() || close_from(0, &[told.as_fd()]).is_err() {
+        exit_now(125);
+    }
+    let mut number = [0; 4];
+    match rustix::io::read(told, &mut number) {
+        Ok(4) => run(u32::from_ne_bytes(number)),
+        // It has told the parent why there is none.
+        _ => exit_now(crate::sys::process::reap(helper).map_or(125, |_| 125)),
+    }
 }
 
 /// Waits for the command and gives how it ended. Of this process's descriptors only those of `keep` stay open.

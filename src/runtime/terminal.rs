@@ -78,9 +78,12 @@ impl Streams {
 
     /// Makes them the standard streams of this process, which becomes the leader of a new session.
     pub(super) fn install(self, process: &ProcessSpec) -> Result<(), Failure> {
+        self.connect(process)?.lead()
+    }
+
+    /// Makes them the standard streams of this process.
+    pub(super) fn connect(self, process: &ProcessSpec) -> Result<Connected, Failure> {
         let fail = || Failure::step::<Errno>("install", "standard streams");
-        // PID 1 of a new namespace leads no group yet, nor does its child.
-        rustix::process::setsid().map_err(fail())?;
         let (stdin, stdout, stderr) = match &self {
             Streams::Descriptors([stdin, stdout, stderr]) => (stdin, stdout, stderr),
             Streams::Terminal(terminal) => (terminal, terminal, terminal),
@@ -89,11 +92,26 @@ impl Streams {
         rustix::stdio::dup2_stdin(stdin).map_err(fail())?;
         rustix::stdio::dup2_stdout(stdout).map_err(fail())?;
         rustix::stdio::dup2_stderr(stderr).map_err(fail())?;
-        if let Streams::Terminal(terminal) = &self {
-            rustix::process::ioctl_tiocsctty(terminal).map_err(Failure::step("take", "the terminal"))?;
-        }
         for fd in [stdin, stdout, stderr] {
             give_to_user(fd.as_fd(), process);
+        }
+        Ok(Connected { terminal: matches!(self, Streams::Terminal(_)) })
+    }
+}
+
+/// Standard streams that are in their places, here and in the children of this process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Connected {
+    terminal: bool,
+}
+
+impl Connected {
+    /// Makes this process the leader of a new session, with the terminal if there is one.
+    pub(super) fn lead(self) -> Result<(), Failure> {
+        // PID 1 of a new namespace leads no group yet, nor does its child.
+        rustix::process::setsid().map_err(Failure::step("begin", "a session"))?;
+        if self.terminal {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(Failure::step("take", "the terminal"))?;
         }
         Ok(())
     }

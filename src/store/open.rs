@@ -52,6 +52,12 @@ pub(crate) struct Used {
     pub(crate) chains: HashSet<String>,
 }
 
+/// The mode of a store's directory.
+const ROOT_MODE: u32 = 0o700;
+
+/// Of a mode, what others than the owner may.
+const OTHERS: u32 = 0o077;
+
 impl Store {
     /// Opens the store in `root`, and makes it where there is none. A store of a newer format is refused.
     pub fn open(root: &Path) -> Result<Store, Error> {
@@ -112,8 +118,11 @@ impl Store {
         Ok(Store { inner: Arc::new(inner), layer_limit: None })
     }
 
-    /// Drops what an earlier boot left, where this is the first command of a boot.
+    /// Shuts the store to other users, and drops what an earlier boot left, where this is the first command of a boot.
     fn recovered(self) -> Result<Store, Error> {
+        if self.read_only().is_none() {
+            self.close_to_others()?;
+        }
         let fresh = self.layout().fresh();
         if !fresh.try_exists().map_err(Error::io("stat", &fresh))? {
             match self.read_only() {
@@ -124,6 +133,21 @@ impl Store {
             }
         }
         Ok(self)
+    }
+
+    /// Keeps other users of this machine out, also of a store that was made open or in a directory that was. A file that a container made set-user-ID is that here as well,
+    /// so who reached it could be root (CVE-2021-41091). Containers reach theirs by mounts, without a step through this directory.
+    fn close_to_others(&self) -> Result<(), Error> {
+        let root = self.root();
+        let mode = fs::metadata(root).map_err(Error::io("stat", root))?.permissions().mode();
+        if mode & OTHERS == 0 {
+            return Ok(());
+        }
+        match set_mode(root, mode & 0o7777 & !OTHERS) {
+            // Whose directory it is lets us write to it: they know who else may.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+            other => other,
+        }
     }
 
     /// Whether the store can only be read.
@@ -232,7 +256,7 @@ impl Store {
             return Err(Error::NoDirectory { root: root.to_owned(), what });
         }
         if !root.is_dir() {
-            fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(Error::io("create", root))?;
+            fs::DirBuilder::new().recursive(true).mode(ROOT_MODE).create(root).map_err(Error::io("create", root))?;
         }
         fault_point("make:root");
         make_dir(&layout.locks(), 0o700)?;

@@ -5,9 +5,10 @@
 #![expect(unsafe_code, reason = "the system calls have no safe wrapper in the libraries")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 /// Which of the two processes this is.
@@ -26,19 +27,50 @@ pub enum Cloned {
 
 /// Whether this process has one thread.
 pub fn is_single_threaded() -> io::Result<bool> {
-    // `.`, `..` and one directory for each thread.
-    match rustix::fs::stat("/proc/self/task") {
+    match rustix::fs::stat(TASKS) {
         // In a root without `/proc`: the kernel refuses this flag to a process with threads, and otherwise does nothing (unshare(2)).
         // SAFETY: takes only flags, and nothing is unshared.
         Err(rustix::io::Errno::NOENT) => Ok(unsafe { libc::unshare(libc::CLONE_THREAD) } == 0),
-        stat => Ok(stat?.st_nlink == 3),
+        stat => Ok(stat?.st_nlink == ONE_THREAD),
     }
 }
+
+/// The threads of this process.
+const TASKS: &str = "/proc/self/task";
+
+/// The links of [`TASKS`] when there is one thread: `.`, `..` and one directory for each.
+const ONE_THREAD: u64 = 3;
 
 /// Copies this process with `clone3(2)`, with `CLONE_NEW*` flags (or `CLONE_PARENT`) and, for `CLONE_INTO_CGROUP`, the directory of a v2 cgroup.
 /// Fails with `EBUSY` where this process has more than one thread.
 pub fn clone_process(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
-    if !is_single_threaded()? {
+    clone_if(is_single_threaded()?, namespaces, cgroup)
+}
+
+/// Sees how many threads this process has, also when it is in a root of somebody else and may ask for little.
+#[derive(Debug)]
+pub struct Threads(OwnedFd);
+
+impl Threads {
+    /// Those of the calling process. `/proc` must still be that of the machine.
+    pub fn of_this_process() -> io::Result<Threads> {
+        Ok(Threads(rustix::fs::open(TASKS, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
+    }
+
+    /// [`clone_process`], in the same process.
+    pub fn clone_process(&self, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+        clone_if(rustix::fs::fstat(&self.0)?.st_nlink == ONE_THREAD, flags, cgroup)
+    }
+}
+
+impl AsFd for Threads {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn clone_if(is_single_threaded: bool, namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    if !is_single_threaded {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
     let mut pidfd: libc::c_int = -1;

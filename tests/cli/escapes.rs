@@ -10,6 +10,8 @@ use std::process::Stdio;
 
 use crate::common::terminal::Terminal;
 use crate::common::{Done, World, able, wait_for, world};
+use crate::failures::Unmount;
+use crate::networks::sh;
 
 /// A world with a compiler.
 fn world_with_cc() -> Option<World> {
@@ -588,4 +590,95 @@ fn the_program_that_enters_containers_cannot_be_written_to_from_inside() {
     let created = held("cmdline", bundle.to_str().unwrap());
     oci(&["delete", "-f", "created"]);
     is_out_of_reach(created, "the first process of an OCI container");
+}
+
+/// Who enters a container can be stopped in there before its command runs. One that may trace has it then: it must be no more than the command will be (CVE-2016-9962).
+#[test]
+fn who_may_trace_has_no_more_of_what_enters_than_of_its_command() {
+    let Some(world) = world() else { return };
+    let dir = treasure(&world);
+    // Commands of the shell alone: every process would take the number that the next to enter gets.
+    let script = format!(
+        "n=2; while [ $n -lt 14 ]; do
+            until kill -STOP $n; do :; done 2>/dev/null
+            while read key value; do case $key in CapPrm:|CapBnd:|Seccomp:) echo $key $value;; esac; done < /proc/$n/status
+            if [ -e /proc/$n/root{} ]; then echo outside; fi
+            kill -KILL $n; n=$((n+1))
+        done; sleep 1000",
+        dir.display()
+    );
+    world.strake(["run", "-d", "--name", "tracer", "--cap-add", "SYS_PTRACE", "localhost/busybox", "sh", "-c", &script]).ok();
+    for _ in 2..14 {
+        assert_eq!(world.strake(["exec", "tracer", "sleep", "20"]).run().code, 137);
+    }
+    let logs = world.strake(["logs", "tracer"]).ok();
+    let expected = "CapPrm: 00000000a80c25fb\nCapBnd: 00000000a80c25fb\nSeccomp: 2\n".repeat(12);
+    assert_eq!(logs.stdout, expected);
+    is_untouched(&dir);
+    // And what enters is of use.
+    world.strake(["run", "-d", "--name", "other", "--cap-add", "SYS_PTRACE", "--memory", "64m", "localhost/busybox", "sleep", "1000"]).ok();
+    let said = world
+        .strake(["exec", "-i", "-u", "1000:1001", "-w", "/tmp", "other", "sh", "-c", "cat; pwd; id -u; id -g; exit 7"])
+        .stdin(*b"in\n")
+        .run();
+    assert_eq!((said.code, said.stdout.as_str()), (7, "in\n/tmp\n1000\n1001\n"));
+    let group = world.strake(["exec", "other", "cat", "/proc/1/cgroup"]).ok().stdout;
+    assert_eq!(world.strake(["exec", "other", "cat", "/proc/self/cgroup"]).ok().stdout, group);
+    assert_eq!(world.strake(["exec", "other", "nothing-like-that"]).run().code, 127);
+}
+
+/// A set-user-ID file of a container is one of the host as well: nobody else may come near it (CVE-2021-41091).
+#[test]
+fn the_store_is_closed_to_other_users() {
+    let Some(world) = world() else { return };
+    let mode = || fs::metadata(world.root()).unwrap().mode() & 0o7777;
+    assert_eq!(mode(), 0o700);
+    // As older versions made it.
+    fs::set_permissions(world.root(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    let flags = ["run", "--rm", "--user", "1000", "-v", "data:/data", "localhost/busybox"];
+    world.strake(flags.iter().copied().chain(["sh", "-c", "id -u; pwd; ls -d /data"])).ok();
+    assert_eq!(mode(), 0o700);
+}
+
+/// Nodes of devices work on what the host mounts later, whatever the mounts of the container were made with.
+#[test]
+fn devices_stay_shut_on_what_is_mounted_later() {
+    let Some(world) = world() else { return };
+    let dir = world.path("shared");
+    fs::create_dir(&dir).unwrap();
+    let (path, below) = (dir.display().to_string(), dir.join("later").display().to_string());
+    sh(&format!("mount -t tmpfs none {path} && mount --make-shared {path} && mkdir {below}"));
+    let _mounted = Unmount(dir);
+    let partitions = fs::read_to_string("/proc/partitions").unwrap();
+    let Some(disk) = partitions.lines().nth(2) else { return eprintln!("skipped: no disk that could be read") };
+    let numbers: Vec<&str> = disk.split_whitespace().take(2).collect();
+    let read = "mknod $1/zero c 1 5 && head -c 2 $1/zero | wc -c; mknod $1/disk b NUMBERS && head -c 2 $1/disk | wc -c";
+    let read = read.replace("NUMBERS", &numbers.join(" "));
+    world.strake(["run", "-d", "--name", "follower", "-v", &format!("{path}:/host:rslave"), "localhost/busybox", "sleep", "1000"]).ok();
+    sh(&format!("mount -t tmpfs none {below}"));
+    let said = world.strake(["exec", "follower", "sh", "-c", &read, "sh", "/host/later"]).run();
+    said.says(&["Operation not permitted"]);
+    assert_eq!(said.stdout, "2\n0\n");
+    let mounts = format!("mkdir /t && mount -t tmpfs none /t && {read}");
+    let said = inside(&world, &["--cap-add", "SYS_ADMIN"], &mounts.replace("$1", "/t"));
+    said.says(&["Operation not permitted"]);
+    assert_eq!(said.stdout, "2\n0\n");
+    // What was given still works, and limits beside it.
+    let flags = ["--cap-add", "SYS_ADMIN", "--memory", "64m", "--device", "/dev/zero:/dev/given"];
+    assert_eq!(inside(&world, &flags, "head -c 2 /dev/given | wc -c; head -c 2 /dev/urandom | wc -c").stdout, "2\n2\n");
+    world.strake(["rm", "-f", "follower"]).ok();
+}
+
+#[test]
+fn who_may_trace_gets_no_company() {
+    let Some(world) = world() else { return };
+    let start = |name: &str, flags: &[&str]| {
+        world.strake([&["run", "-d", "--name", name][..], flags, &["localhost/busybox", "sleep", "1000"]].concat()).run()
+    };
+    assert_eq!(start("tracer", &["--cap-add", "SYS_PTRACE"]).code, 0);
+    let refused = start("guest", &["--pid", "container:tracer"]);
+    assert_eq!(refused.code, 125);
+    refused.says(&["`tracer`", "SYS_PTRACE", "hint:"]);
+    assert_eq!(start("host", &[]).code, 0);
+    assert_eq!(start("debugger", &["--cap-add", "SYS_PTRACE", "--pid", "container:host"]).code, 0);
 }

@@ -210,7 +210,7 @@ fn a_full_disk_is_told_and_the_store_works_when_there_is_room_again() {
     world.build("FROM localhost/busybox\nRUN echo works > /works\n", &[]).env("STRAKE_ROOT", &root).ok();
 }
 
-struct Unmount(std::path::PathBuf);
+pub(crate) struct Unmount(pub(crate) std::path::PathBuf);
 
 impl Drop for Unmount {
     fn drop(&mut self) {

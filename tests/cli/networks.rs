@@ -632,6 +632,48 @@ fn networks_have_ipv6_where_it_is_asked_for() {
     });
 }
 
+/// Says to all neighbours of `container` that it is a router (RFC 4861, section 4.2), for twenty seconds.
+fn claim_to_be_a_router(world: &World, container: &str) {
+    let mut message = vec![134, 0, 0, 0, 64, 0, 0, 20];
+    message.extend([0; 8]);
+    // The prefix 2001:db8:bad::/64, to make addresses from.
+    message.extend([3, 4, 64, 0xc0, 0, 0, 0, 20, 0, 0, 0, 20, 0, 0, 0, 0]);
+    message.extend("2001:db8:bad::".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    inside(world, container, move || {
+        let icmp = Some(rustix::net::ipproto::ICMPV6);
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(rustix::net::AddressFamily::INET6, rustix::net::SocketType::RAW, flags, icmp).unwrap();
+        rustix::net::sockopt::set_ipv6_multicast_hops(&socket, 255).unwrap();
+        let link = nix::net::if_::if_nametoindex("eth0").unwrap();
+        let all = std::net::SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, link);
+        // Until it has an address to send from.
+        wait_for("an address", 20, || rustix::net::sendto(&socket, &message, rustix::net::SendFlags::empty(), &all).is_ok());
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(300));
+            rustix::net::sendto(&socket, &message, rustix::net::SendFlags::empty(), &all).unwrap();
+        }
+    });
+}
+
+/// CVE-2020-13401: the host would send all its IPv6 through it.
+#[test]
+fn a_container_is_no_router_of_the_host() {
+    on_a_host(|world| {
+        let ways = || sh("ip -6 route show default; ip -6 address | grep 2001:db8:bad || true");
+        let before = ways();
+        world.strake(["network", "create", "old"]).ok();
+        world.strake(["network", "create", "--ipv6", "--subnet", "2001:db8:8::/64", "new"]).ok();
+        for network in ["bridge", "old", "new"] {
+            sleeper(world, "liar", &["--network", network]);
+            claim_to_be_a_router(world, "liar");
+            assert_eq!(ways(), before, "{network}");
+            world.strake(["rm", "-f", "liar"]).ok();
+        }
+        // The host goes on to listen to its own, where it did; what is made later is as it was.
+        assert_eq!(sh("cat /proc/sys/net/ipv6/conf/default/accept_ra /proc/sys/net/ipv6/conf/up0/accept_ra"), "1\n2\n");
+    });
+}
+
 #[test]
 fn a_killed_supervisor_leaves_nothing_after_the_next_command() {
     on_a_host(|world| {

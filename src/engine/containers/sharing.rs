@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::executor::ops::ProcessUser;
 use crate::runtime::container::NetworkRequest;
-use crate::runtime::{Namespaces, Propagation, Sharing, Situation, UserRange, situation};
+use crate::runtime::{Capabilities, Namespaces, Privileges, Propagation, Sharing, Situation, UserRange, situation};
 
 use super::super::{Engine, Error};
 use super::{MountRequest, RunRequest};
@@ -14,7 +14,17 @@ impl Engine {
     pub(super) fn namespaces(&self, request: &RunRequest) -> Result<Namespaces, Error> {
         let mut namespaces = request.namespaces.clone();
         if let Sharing::Container(name) = &namespaces.pid {
-            namespaces.pid = Sharing::Container(self.container(name)?.record.id);
+            let other = self.container(name)?;
+            // What starts there is seen by it before it is in its own root, with all rights.
+            let traces =
+                |privileges: Privileges| privileges != Privileges::Insecure && privileges.capabilities().contains(Capabilities::SYS_PTRACE);
+            if other.spec.as_ref().is_some_and(|spec| traces(spec.sandbox.privileges)) {
+                let message =
+                    format!("the container `{name}` may trace processes (SYS_PTRACE), and could take over one that starts among its own");
+                let hint = "let it join the other one: start that first, and this one with `--pid container:` of that".to_owned();
+                return Err(Error::Usage { message, hint: Some(hint) });
+            }
+            namespaces.pid = Sharing::Container(other.record.id);
         }
         if let Sharing::Container(name) = &namespaces.ipc {
             let other = self.container(name)?;

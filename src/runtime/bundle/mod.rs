@@ -20,7 +20,6 @@ mod config;
 mod control;
 mod copy_up;
 mod create;
-mod device_filter;
 mod error;
 mod filesystem;
 mod foreground;
@@ -37,7 +36,7 @@ mod stats;
 mod template;
 
 pub(super) use cgroups::planned_groups;
-pub use config::{CapabilityLists, Config, ConsoleSize, Mount, Namespace, Process, Resources, RlimitEntry, Root, User};
+pub use config::{CapabilityLists, Config, ConsoleSize, DeviceRule, Mount, Namespace, Process, Resources, RlimitEntry, Root, User};
 pub use control::{delete, kill, list, pause, processes, resume, start, state, stats, update};
 pub(in crate::runtime) use copy_up::copy_up;
 pub use create::{CreateOptions, ExecOptions, Made, create, exec, process_of};

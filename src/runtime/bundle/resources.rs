@@ -3,11 +3,13 @@
 //! What is to be written is planned first, for v1 or v2; what a version cannot do is an error that names the member. Relative weights have other ranges on v2, and are
 //! converted as everyone does.
 
+use std::fs::File;
 use std::io;
 
+use super::super::device_rules;
 use super::Error;
 use super::cgroups::Groups;
-use super::config::{BlockIo, Cpu, DeviceRule, Memory, Resources, ThrottleDevice};
+use super::config::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 
 /// One value of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,22 +20,6 @@ struct Write {
     /// Whether a kernel without the file is good enough.
     optional: bool,
 }
-
-/// Devices that every container may use: kind, major and minor number (`None` is any), what for.
-const ALWAYS: [(&str, Option<i64>, Option<i64>, &str); 12] = [
-    ("c", None, None, "m"),
-    ("b", None, None, "m"),
-    ("c", Some(1), Some(3), "rwm"),
-    ("c", Some(1), Some(5), "rwm"),
-    ("c", Some(1), Some(7), "rwm"),
-    ("c", Some(1), Some(8), "rwm"),
-    ("c", Some(1), Some(9), "rwm"),
-    ("c", Some(5), Some(0), "rwm"),
-    ("c", Some(5), Some(1), "rwm"),
-    ("c", Some(5), Some(2), "rwm"),
-    ("c", Some(136), None, "rwm"),
-    ("c", Some(10), Some(200), "rwm"),
-];
 
 /// Whether anything is limited that a container without groups would lack.
 pub(super) fn has_limits(resources: &Resources) -> bool {
@@ -69,14 +55,17 @@ pub(super) fn apply(groups: &Groups, resources: &Resources, devices: bool) -> Re
         writes.reverse();
     }
     if devices && !resources.devices.is_empty() {
-        let rules: Vec<DeviceRule> = resources.devices.iter().cloned().chain(ALWAYS.iter().map(always)).collect();
-        if groups.unified { super::device_filter::attach(groups, &rules)? } else { write_devices(groups, &rules)? }
+        let rules = device_rules::with_default(resources.devices.iter().cloned());
+        if let Some(path) = groups.of(if groups.unified { "" } else { "devices" }) {
+            let set = if groups.unified {
+                File::open(path).and_then(|group| device_rules::attach(&group, &rules))
+            } else {
+                device_rules::write(path, &rules)
+            };
+            set.map_err(Error::file("set the rules for devices of", path))?;
+        }
     }
     Ok(())
-}
-
-fn always((kind, major, minor, access): &(&str, Option<i64>, Option<i64>, &str)) -> DeviceRule {
-    DeviceRule { allow: true, kind: (*kind).to_owned(), major: *major, minor: *minor, access: (*access).to_owned() }
 }
 
 fn write_one(groups: &Groups, write: &Write) -> Result<(), Error> {
@@ -278,34 +267,6 @@ fn swap_alone(swap: i64, limit: Option<i64>) -> Result<i64, Error> {
     }
 }
 
-/// The rules of the v1 controller, in order: the kernel keeps the sum of them.
-fn write_devices(groups: &Groups, rules: &[DeviceRule]) -> Result<(), Error> {
-    let Some(group) = groups.of("devices") else { return Ok(()) };
-    for rule in rules {
-        let path = group.join(if rule.allow { "devices.allow" } else { "devices.deny" });
-        match std::fs::write(&path, rule_text(rule)) {
-            // In a user namespace nobody may, and what devices there are is decided by what is mounted.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !crate::sys::privilege::in_initial_user_namespace() => {
-                return Ok(());
-            }
-            other => other.map_err(Error::file("write", &path))?,
-        }
-    }
-    Ok(())
-}
-
-fn rule_text(rule: &DeviceRule) -> String {
-    let number = |number: Option<i64>| number.filter(|number| *number >= 0).map_or_else(|| "*".to_owned(), |number| number.to_string());
-    let access = if rule.access.is_empty() { "rwm" } else { &rule.access };
-    match rule.kind.as_str() {
-        "" | "a" if rule.major.is_none_or(|number| number < 0) && rule.minor.is_none_or(|number| number < 0) && access == "rwm" => {
-            "a".to_owned()
-        }
-        "" => format!("a {}:{} {access}", number(rule.major), number(rule.minor)),
-        kind => format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,13 +331,5 @@ mod tests {
         assert!(legacy(&resources(serde_json::json!({"unified": {"memory.high": "1"}}))).is_err());
         assert!(unified(&resources(serde_json::json!({"memory": {"swappiness": 1}}))).is_err());
         assert!(unified(&resources(serde_json::json!({"memory": {"swap": 10}}))).is_err());
-    }
-
-    #[test]
-    fn rules_for_devices_are_written_as_the_kernel_reads_them() {
-        let rule = |json: serde_json::Value| rule_text(&serde_json::from_value(json).unwrap());
-        assert_eq!(rule(serde_json::json!({"allow": false, "access": "rwm"})), "a");
-        assert_eq!(rule(serde_json::json!({"allow": true, "type": "c", "major": 1, "access": "rw"})), "c 1:* rw");
-        assert_eq!(rule(serde_json::json!({"allow": true, "type": "b", "major": 8, "minor": -1})), "b 8:* rwm");
     }
 }

@@ -140,9 +140,9 @@ fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))
 }
 
-/// Makes a bridge that is up. Its hardware address is given, since a bridge without one takes over that of a port and changes it as ports come and go.
+/// Makes a bridge, which is down. Its hardware address is given, since a bridge without one takes over that of a port and changes it as ports come and go.
 pub(super) fn make_bridge(netlink: &mut Netlink, name: &str, group: u32, mac: [u8; 6], mtu: u32) -> io::Result<()> {
-    let message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link_body(0, true))
+    let message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link_body(0, false))
         .text(IFLA_IFNAME, name)
         .number(IFLA_MTU, mtu)
         .number(IFLA_GROUP, group)

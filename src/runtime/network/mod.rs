@@ -328,6 +328,8 @@ fn make_bridge(netlink: &mut Netlink, host: &Host, plan: &NetworkPlan) -> Result
     let links = links::links(netlink).map_err(Error::kernel("list the links of the host"))?;
     let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
     let link = links.iter().find(|link| link.name == *name).ok_or_else(gone).map_err(Error::kernel(step()))?.index;
+    probe::ignore_routers(name, plan.v6.is_some())?;
+    netlink.request(links::link_up(link)).map_err(Error::kernel(step()))?;
     netlink.request(links::add_address(link, gateway)).map_err(Error::kernel(format!("give `{name}` the address {gateway}")))?;
     if let Some(v6) = plan.v6 {
         let address = Ipv6Net::new(v6.gateway, v6.net.prefix);

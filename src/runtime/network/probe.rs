@@ -3,6 +3,7 @@
 //! What cannot be seen from here: a chain that ends in a reject rule instead of a drop policy (firewalld), and the policy of legacy iptables, which is not
 //! part of nf_tables. There the namespaces come up and stay without a way out; `--network=host` is the answer.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use capctl::{Cap, CapState};
@@ -42,13 +43,29 @@ pub(super) fn forward_ipv6() -> Result<(), Error> {
     if value.trim() != "0" {
         return Ok(());
     }
-    for entry in std::fs::read_dir(IPV6_INTERFACES).into_iter().flatten().flatten() {
+    // What links are made with later is not changed, nor what is the port of a bridge: there containers would be heard.
+    let is_own = |name: &OsStr| name != "all" && name != "default" && !Path::new("/sys/class/net").join(name).join("master").exists();
+    for entry in std::fs::read_dir(IPV6_INTERFACES).into_iter().flatten().flatten().filter(|entry| is_own(&entry.file_name())) {
         let path = entry.path().join("accept_ra");
         if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
             let _ = std::fs::write(&path, "2");
         }
     }
     std::fs::write(&all, "1").map_err(Error::file("write", &all))
+}
+
+/// Keeps the host from taking a container for a router: what one says of itself on `bridge` is not believed (CVE-2020-13401). On one without IPv6 the host has none either.
+/// Before the bridge is up.
+pub(super) fn ignore_routers(bridge: &str, has_ipv6: bool) -> Result<(), Error> {
+    let dir = Path::new(IPV6_INTERFACES).join(bridge);
+    let (path, wanted) = if has_ipv6 { (dir.join("accept_ra"), "0") } else { (dir.join("disable_ipv6"), "1") };
+    match std::fs::write(&path, wanted) {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        // Where settings are read-only, what the host has for new links may do.
+        Err(_) if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == wanted) => Ok(()),
+        other => other.map_err(Error::file("write", &path)),
+    }
 }
 
 /// Whether this process may make networks.
