@@ -221,6 +221,8 @@ struct Copier<'a> {
     made: MadeDirectory,
     /// How many sources became the file that the destination names.
     onto_file: Cell<usize>,
+    /// How many files that sources name themselves a pattern of `--exclude` would be about, and what the first of them is called.
+    not_excluded: Cell<Option<(usize, OsString)>>,
     /// What the only source unpacked.
     unpacked: Cell<Option<KnownFiles>>,
 }
@@ -240,8 +242,9 @@ fn copy_sources(
     // Several sources are not written in the order of a stream.
     let is_alone = request.sources.len() == 1;
     let diff = diff.filter(|_| is_alone && !request.parents);
-    let (onto_file, unpacked) = (Cell::new(0), Cell::default());
-    let mut copier = Copier { upper, destination, request, sharing, diff, is_alone, rules, content, made, onto_file, unpacked };
+    let (onto_file, not_excluded, unpacked) = (Cell::new(0), Cell::default(), Cell::default());
+    let mut copier =
+        Copier { upper, destination, request, sharing, diff, is_alone, rules, content, made, onto_file, not_excluded, unpacked };
     for source in &request.sources {
         match source {
             CopySource::Tree { tree, pattern } => {
@@ -267,6 +270,13 @@ fn copy_sources(
             "{} sources were copied to the file `{}`, so only the last is left: end the destination with `/` for a directory",
             copier.onto_file.get(),
             destination.path
+        ));
+    }
+    if let Some((count, first)) = copier.not_excluded.take() {
+        let others = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+        let first = first.display();
+        upper.warn(format!(
+            "`--exclude` has a say in what is in directories: `{first}`{others}, which a source names itself, was copied all the same"
         ));
     }
     Ok(copier.unpacked.take())
@@ -313,10 +323,8 @@ impl Copier<'_> {
             self.file(&walk, root)?;
         }
         if !self.request.parents && !is_directory && self.excludes_name(&root.name) {
-            self.upper.warn(format!(
-                "`--exclude` has a say in what is in directories: `{}`, which a source names itself, was copied all the same",
-                root.name.display()
-            ));
+            let (count, first) = self.not_excluded.take().unwrap_or_else(|| (0, root.name.clone()));
+            self.not_excluded.set(Some((count + 1, first)));
         }
         let (entries, bytes) = walk.totals();
         copied.entries += entries;

@@ -312,6 +312,20 @@ fn set_user_id_survives_a_change_of_owner_and_capabilities_too() {
 }
 
 #[test]
+fn a_directory_that_is_there_keeps_attributes_that_the_source_does_not_have() {
+    needs_root!("a_directory_that_is_there_keeps_attributes_that_the_source_does_not_have");
+    let base = "d 0755 d\nx user.kept=k d\nx user.both=b d";
+    let bench = Bench::new(&[base], "f 0644 s/d/f F\nx user.both=s s/d\nx user.more=m s/d");
+    bench.run("COPY s /").unwrap();
+    let value = |name: &str| {
+        let mut value = [0; 8];
+        let length = rustix::fs::getxattr(bench.upper().join("d"), name, &mut value[..]).unwrap();
+        value[..length].to_vec()
+    };
+    assert_eq!(["user.kept", "user.both", "user.more"].map(value), [b"k".to_vec(), b"s".to_vec(), b"m".to_vec()]);
+}
+
+#[test]
 fn chmod_rules_see_what_they_change() {
     needs_root!("chmod_rules_see_what_they_change");
     let source = "f 0750 s/a A\nf 0600 s/b B\nd 0600 s/sub\nl s/z a";
@@ -375,6 +389,8 @@ fn exclude_works_relative_to_what_is_copied() {
     assert_eq!(warnings("COPY --exclude=*.txt s t.md /d/"), [""; 0]);
     let [warning] = &warnings("COPY --exclude=*.md s *.md /d/")[..] else { panic!() };
     assert!(warning.contains("`t.md`, which a source names itself, was copied all the same"), "{warning}");
+    let [warning] = &warnings("COPY --exclude=** t.md s/*.* /d/")[..] else { panic!() };
+    assert!(warning.contains("`t.md` (and 2 more), which"), "{warning}");
     case(
         &[],
         source,

@@ -235,7 +235,14 @@ impl<'a> Upper<'a> {
         let mut setgid = false;
         let last = match rustix::fs::mkdirat(&parent.fd, name, Mode::RWXU) {
             Ok(()) => match &lower {
-                Some(_) if existing == Existing::Overwrite => Some(new()?),
+                Some(lower) if existing == Existing::Overwrite => {
+                    let mut new = new()?;
+                    // Extended attributes come to those that are there.
+                    let kept = lower.xattrs().map_err(read_error)?;
+                    new.xattrs
+                        .extend(kept.into_iter().filter(|(name, _)| new.xattrs.iter().all(|(other, _)| other != name)).collect::<Vec<_>>());
+                    Some(new)
+                }
                 Some(lower) => {
                     let mut kept = copied_up(lower).map_err(read_error)?;
                     if let Existing::KeepAllBut { mode } = existing {
