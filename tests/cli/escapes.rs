@@ -2,8 +2,9 @@
 //! inside, and leave what is outside as it was.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::Stdio;
@@ -377,6 +378,59 @@ fn copies_cannot_be_led_out() {
         assert!(!back.exists(), "the host's file came out of the container");
         is_untouched(&out);
     }
+}
+
+/// A user of a container exchanges what is being copied into its directory for something of root's, or of its own: neither gets what was meant for the copy.
+#[test]
+fn what_is_put_in_the_place_of_a_file_that_is_copied_gets_nothing_of_it() {
+    let Some(world) = world() else { return };
+    let shared = world.path("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(shared.join("secret"), "untouched").unwrap();
+    fs::set_permissions(shared.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    let volume = format!("{}:/s", shared.display());
+    world.strake(["run", "-d", "--name", "c", "--user", "1000", "-v", &volume, "localhost/busybox", "sleep", "1000"]).ok();
+    let inside = |script: &str| world.strake(["exec", "c", "sh", "-c", script]).ok();
+    inside("echo program > /s/mine");
+    let archive = {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, mode) in [("one", 0o4755), ("two", 0o644)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(1 << 20);
+            header.set_mode(mode);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(1000);
+            tar.append_data(&mut header, name, std::io::repeat(b'x').take(1 << 20)).unwrap();
+        }
+        tar.into_inner().unwrap()
+    };
+    let mut copy = world.strake(["cp", "-", "c:/s"]);
+    let mut copy = copy.command().stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = copy.stdin.take().unwrap();
+    // Half of each file, and the exchange while it is being written.
+    let (mut rest, half) = (&archive[..], 512 + (1 << 19));
+    for (name, other) in [("one", "mine"), ("two", "secret")] {
+        let next;
+        (next, rest) = rest.split_at(half);
+        input.write_all(next).unwrap();
+        wait_for("the file", 20, || shared.join(name).exists());
+        inside(&format!("mv /s/{name} /s/copy-{name} && mv /s/{other} /s/{name}"));
+        let next;
+        (next, rest) = rest.split_at(1 << 19);
+        input.write_all(next).unwrap();
+    }
+    input.write_all(rest).unwrap();
+    drop(input);
+    assert!(copy.wait().unwrap().success());
+    let found = |name: &str| {
+        let metadata = fs::metadata(shared.join(name)).unwrap();
+        (metadata.uid(), metadata.mode() & 0o7777, metadata.len())
+    };
+    assert_eq!([found("one"), found("two")], [(1000, 0o644, 8), (0, 0o600, 9)], "what was there before");
+    assert_eq!([found("copy-one"), found("copy-two")], [(0, 0o4755, 1 << 20), (0, 0o644, 1 << 20)], "the copies");
+    assert_eq!(fs::metadata(shared.join("copy-two")).unwrap().mtime(), 1000);
 }
 
 /// CVE-2025-31133 of runc and its relatives: places of masks that are something else.
