@@ -217,7 +217,8 @@ fn make_layer_blob(store: &Store, image: &ImageRecord, position: usize, spec: Co
         None => {
             let snapshot = *image.snapshots.get(position).ok_or_else(|| Error::LayerGone { diff_id: diff_id.clone() })?;
             let lower = store.layers_below(snapshot, &image.snapshots[..position])?;
-            let options = LayerOptions { latest_time: None, marks: store.marks(), algorithm: diff_id.algorithm() };
+            let options =
+                LayerOptions { latest_time: None, marks: store.marks(), algorithm: diff_id.algorithm(), ..LayerOptions::default() };
             let layer = store.snapshot_path(snapshot);
             let (written, compressed) = write_compressed_layer(&layer, &lower, &mut writer, &options, spec, threads).map_err(failed)?;
             (written.diff_id, compressed)

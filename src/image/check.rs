@@ -19,7 +19,7 @@ const NAMED: usize = 3;
 /// The store; files that cannot be read are what is wrong.
 pub fn snapshot_fault(store: &Store, snapshot: &CommittedSnapshot) -> Result<Option<String>, Error> {
     let (Some(diff_id), Some(below)) = (&snapshot.diff_id, store.stack_below(snapshot.id)?) else { return Ok(None) };
-    let options = LayerOptions { latest_time: None, marks: store.marks(), algorithm: diff_id.algorithm() };
+    let options = LayerOptions { latest_time: None, marks: store.marks(), algorithm: diff_id.algorithm(), ..LayerOptions::default() };
     let path = store.snapshot_path(snapshot.id);
     let lower = store.layers_below(snapshot.id, &below)?;
     let actual = match diff_id_only(&path, &lower, &options) {

@@ -52,7 +52,8 @@ fn rewrite_one(
     let failed = |source| Error::Layer { layer: format!("snapshot {id}"), source };
     let paths = |ids: &[SnapshotId]| ids.iter().rev().map(|id| store.snapshot_path(*id)).collect::<Vec<_>>();
     let (layer, lower) = (store.snapshot_path(id), store.layers_below(id, &snapshots[..position])?);
-    let options = LayerOptions { latest_time: Some(latest), marks: store.marks(), algorithm: original.algorithm() };
+    let options =
+        LayerOptions { latest_time: Some(latest), marks: store.marks(), algorithm: original.algorithm(), ..LayerOptions::default() };
     // A layer is what it is in comparison with those below: only where these are the same can it be the same itself.
     if below == &snapshots[..position] && &diff_id_only(&layer, &lower, &options).map_err(failed)?.diff_id == original {
         return Ok(id);

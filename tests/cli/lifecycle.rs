@@ -559,6 +559,24 @@ fn links_of_a_container_lead_nowhere_on_this_machine() {
 }
 
 #[test]
+fn a_tree_that_is_too_deep_for_a_path_is_an_error_that_names_it() {
+    let Some(world) = world() else { return };
+    // Sixty levels of a hundred letters.
+    let part = format!("{}/", "d".repeat(100)).repeat(20);
+    let script = format!("mkdir /x; cd /x; for i in 1 2 3; do mkdir -p {part}; cd {part}; done; touch /dev/shm/ready; sleep 1000");
+    world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sh", "-c", &script]).ok();
+    wait_for("the tree", 60, || exec(&world, &["c", "ls", "/dev/shm/ready"]).code == 0);
+    for args in [&["commit", "c", "committed"][..], &["diff", "c"], &["cp", "c:/x", "out"]] {
+        let done = world.strake(args).fails();
+        assert!(done.stderr.contains(&"d".repeat(100)) && done.stderr.contains("long") && !done.stderr.contains("Broken pipe"), "{done}");
+    }
+    // An archive has no such end.
+    let archive = world.strake(["cp", "c:/x", "-"]).command().stdin(std::process::Stdio::null()).output().unwrap();
+    assert_eq!((archive.status.success(), listing(&archive.stdout).len()), (true, 61));
+    crate::common::Run::new("rm", ["-rf".as_ref(), world.path("out").as_os_str()]).ok();
+}
+
+#[test]
 fn command_lines_are_read_as_docker_reads_them() {
     let Some(world) = world() else { return };
     let run = |flags: &[&str], command: &[&str]| world.strake(["run"]).arg_all(flags).arg("localhost/busybox").arg_all(command);

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::image::assemble::{Dates, assemble};
-use crate::image::layer::{ApplyOptions, LayerOptions, apply, write_layer, write_rootfs_tar};
+use crate::image::layer::{ApplyOptions, Error as LayerError, LayerOptions, Meanwhile, apply, write_layer, write_rootfs_tar};
 use crate::oci::{HistoryEntry, ImageConfig, ImageId, Platform, Reference, RuntimeConfig};
 use crate::path::RootPath;
 use crate::runtime::container::ContainerSpec;
@@ -17,6 +17,7 @@ use crate::sys::tree::{Kind, Metadata, Tree};
 use super::super::changes::apply_changes;
 use super::super::{Engine, Error};
 use super::ContainerInfo;
+use super::archive::at;
 use super::health::health_config;
 
 /// What happened to a file.
@@ -102,7 +103,7 @@ impl Engine {
         let changes = self.container_layer(info)?;
         let (upper, lower) = (changes.path.clone(), store.stack(&info.record.snapshots)?);
         let (read, mut write) = std::io::pipe().map_err(|source| Error::Io { action: "make", path: "a pipe".into(), source })?;
-        let options = LayerOptions { latest_time: None, marks: store.marks(), ..LayerOptions::default() };
+        let options = LayerOptions { marks: store.marks(), meanwhile: Meanwhile::Anything, ..LayerOptions::default() };
         let (written, applied) = std::thread::scope(|scope| {
             let writer = scope.spawn(move || {
                 let written = write_layer(&upper, &lower, &mut write, &options);
@@ -112,8 +113,13 @@ impl Engine {
             let applied = apply(read, &target, &ApplyOptions { marks: store.marks(), ..ApplyOptions::default() });
             (writer.join(), applied)
         });
-        let written = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(layer_failed)?;
-        applied.map_err(layer_failed)?;
+        let written = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let written = match (written, applied) {
+            // Where unpacking gave up, the other half only says that nobody reads any more.
+            (Err(LayerError::Write { .. }), Err(error)) => Err(error),
+            (written, applied) => written.and_then(|written| applied.map(|_| written)),
+        };
+        let written = written.map_err(layer_failed)?;
         let line: Vec<String> = spec.sandbox.process.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         let meta = SnapshotMeta { diff_id: Some(written.diff_id.clone()), size: written.size, description: line.join(" ") };
         let snapshot = active.commit(meta)?;
@@ -154,7 +160,7 @@ impl Engine {
 
 /// Compares what is at `path` of the upper directory with the image, and goes on below.
 fn compare(upper: &Path, path: &RootPath, image: &MergedView, found: &mut BTreeMap<RootPath, FileChange>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(upper.join(path.relative()))? {
+    for entry in std::fs::read_dir(upper.join(path.relative())).map_err(|error| at(path.relative(), &error))? {
         let entry = entry?;
         let path = path.join(entry.file_name());
         // What vanishes meanwhile is no change.

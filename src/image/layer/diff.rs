@@ -25,7 +25,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use crate::oci::{Algorithm, DiffId};
 use crate::path::RootPath;
 use crate::store::view::{LayerStack, Marks, is_whiteout_stat};
-use crate::sys::{Links, RootDir, owner, xattr};
+use crate::sys::{Links, RootDir, descriptor_path, owner, xattr};
 
 use super::known::{KnownFile, KnownFiles};
 use super::lower::{Found, LowerLayers};
@@ -48,6 +48,18 @@ pub struct LayerOptions {
     pub marks: Marks,
     /// What the stream is hashed by: that of the diff ID that it is to be compared with.
     pub algorithm: Algorithm,
+    /// What happens to the layer while it is read.
+    pub meanwhile: Meanwhile,
+}
+
+/// What others do to a layer while it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// Nothing: nobody has it.
+    #[default]
+    Nothing,
+    /// Whatever they like, as processes of a container may. Then nothing is opened before it is known to be a file or a directory.
+    Anything,
 }
 
 /// A layer that was written.
@@ -152,6 +164,8 @@ struct Seen {
     opaque: bool,
     /// Regular files and directories, open.
     fd: Option<OwnedFd>,
+    /// What else is there, opened as a place, in a layer that somebody changes.
+    place: Option<OwnedFd>,
 }
 
 impl Differ {
@@ -328,7 +342,7 @@ impl Differ {
 
     /// Notes something that is no directory.
     fn note(&mut self, path: RootPath, seen: Seen) -> Result<(), Error> {
-        let Seen { stat, xattrs, fd, .. } = seen;
+        let Seen { stat, xattrs, fd, place, .. } = seen;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if matches!(kind, FileType::Socket | FileType::Directory | FileType::Unknown) {
             return Ok(());
@@ -344,7 +358,7 @@ impl Differ {
             self.links.insert((stat.st_dev, stat.st_ino), path.clone());
         }
         let content = match kind {
-            FileType::Symlink => Some(Content::Symlink(read_link(&self.layer, &path)?)),
+            FileType::Symlink => Some(Content::Symlink(self.link(&path, place.as_ref())?)),
             FileType::RegularFile => Some(self.content(&path, u64::try_from(stat.st_size).unwrap_or_default(), fd)?),
             _ => Content::of_node(&stat),
         };
@@ -399,10 +413,18 @@ impl Differ {
                 if (stat.st_dev, stat.st_ino) == (below.st_dev, below.st_ino) {
                     return Ok(true);
                 }
-                let (mut ours, mut theirs) = (open_file(&self.layer, path)?, open_file(root, path)?);
-                same_content(&mut ours, &mut theirs).map_err(|source| self.fail(path, source))
+                let opened;
+                let ours = match &seen.fd {
+                    Some(fd) => fd,
+                    None => {
+                        opened = OwnedFd::from(open_file(&self.layer, path)?);
+                        &opened
+                    }
+                };
+                let mut theirs = open_file(root, path)?;
+                same_content(&mut FromStart { file: ours, at: 0 }, &mut theirs).map_err(|source| self.fail(path, source))
             }
-            FileType::Symlink => Ok(read_link(&self.layer, path)? == read_link(root, path)?),
+            FileType::Symlink => Ok(self.link(path, seen.place.as_ref())? == read_link(root, path)?),
             _ => Ok(true),
         }
     }
@@ -440,25 +462,53 @@ impl Differ {
 
     /// Finds out what is called `name` in `directory`. Files and directories are opened first and asked then; all else is not opened, for that could do anything.
     fn look(&self, directory: BorrowedFd<'_>, name: &CString, kind: FileType, path: &RootPath) -> Result<Seen, Error> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        if self.options.meanwhile == Meanwhile::Anything {
+            return self.look_twice(directory, name, path);
+        }
         let opened = match kind {
-            FileType::RegularFile => rustix::fs::openat(directory, name, flags, Mode::empty()).ok(),
-            FileType::Directory => rustix::fs::openat(directory, name, flags | OFlags::DIRECTORY, Mode::empty()).ok(),
+            FileType::RegularFile => rustix::fs::openat(directory, name, READ | OFlags::NOFOLLOW, Mode::empty()).ok(),
+            FileType::Directory => rustix::fs::openat(directory, name, READ | OFlags::NOFOLLOW | OFlags::DIRECTORY, Mode::empty()).ok(),
             _ => None,
         };
         if let Some(fd) = opened {
-            let stat = rustix::fs::fstat(&fd).map_err(|errno| self.fail(path, errno))?;
-            let (xattrs, opaque) = self.attributes(path, &fd)?;
-            return Ok(Seen { stat, xattrs, opaque, fd: Some(fd) });
+            return self.seen(path, fd);
         }
         let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.fail(path, errno))?;
         if is_whiteout_stat(&stat) {
-            return Ok(Seen { stat, xattrs: Vec::new(), opaque: false, fd: None });
+            return Ok(Seen { stat, xattrs: Vec::new(), opaque: false, fd: None, place: None });
         }
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let opaque = is_directory
             && self.options.marks.is_opaque_at(self.layer.as_fd(), path.relative()).map_err(|source| self.fail(path, source))?;
-        Ok(Seen { stat, xattrs: layer_xattrs(&self.layer, path)?, opaque, fd: None })
+        Ok(Seen { stat, xattrs: layer_xattrs(&self.layer, path)?, opaque, fd: None, place: None })
+    }
+
+    /// The same where names may be exchanged at any time, for nodes too: a name is opened as a place, and that is asked what it is, and then opened.
+    fn look_twice(&self, directory: BorrowedFd<'_>, name: &CString, path: &RootPath) -> Result<Seen, Error> {
+        let place = rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| self.fail(path, errno))?;
+        let stat = rustix::fs::fstat(&place).map_err(|errno| self.fail(path, errno))?;
+        if matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory) {
+            let fd = rustix::fs::open(descriptor_path(&place), READ, Mode::empty()).map_err(|errno| self.fail(path, errno))?;
+            return self.seen(path, fd);
+        }
+        // By the name in its own directory, whatever is there now: no link leads on.
+        let own = Path::new(OsStr::from_bytes(name.to_bytes()));
+        let xattrs = if is_whiteout_stat(&stat) { Vec::new() } else { layer_xattrs_at(directory, own, path, &self.layer)? };
+        Ok(Seen { stat, xattrs, opaque: false, fd: None, place: Some(place) })
+    }
+
+    /// Asks an open file or directory.
+    fn seen(&self, path: &RootPath, fd: OwnedFd) -> Result<Seen, Error> {
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.fail(path, errno))?;
+        let (xattrs, opaque) = self.attributes(path, &fd)?;
+        Ok(Seen { stat, xattrs, opaque, fd: Some(fd), place: None })
+    }
+
+    /// Where a link of the layer leads, which may be opened as a place.
+    fn link(&self, path: &RootPath, place: Option<&OwnedFd>) -> Result<Vec<u8>, Error> {
+        let Some(place) = place else { return read_link(&self.layer, path) };
+        Ok(rustix::fs::readlinkat(place, "", Vec::new()).map_err(|errno| self.fail(path, errno))?.into_bytes())
     }
 
     /// The attributes that a layer carries of an open file or directory, and whether it hides what is below it.
@@ -501,8 +551,14 @@ fn fail(root: &RootDir, path: &RootPath, source: impl Into<io::Error>) -> Error 
 
 /// The attributes that a layer carries, sorted by name.
 fn layer_xattrs(root: &RootDir, path: &RootPath) -> Result<Xattrs, Error> {
-    let names = xattr::list(root.as_fd(), path.relative()).map_err(|source| fail(root, path, source))?;
-    select(path, names, |name| xattr::get(root.as_fd(), path.relative(), name).map_err(|source| fail(root, path, source)))
+    layer_xattrs_at(root.as_fd(), path.relative(), path, root)
+}
+
+/// The same of `name` in `directory`, which is `path` of `root`.
+fn layer_xattrs_at(directory: BorrowedFd<'_>, name: &Path, path: &RootPath, root: &RootDir) -> Result<Xattrs, Error> {
+    let fail = |source| fail(root, path, source);
+    let names = xattr::list(directory, name).map_err(fail)?;
+    select(path, names, |attribute| xattr::get(directory, name, attribute).map_err(fail))
 }
 
 /// Gets those of an entry's attributes that a layer carries, sorted by name.
@@ -539,9 +595,32 @@ fn read_link(root: &RootDir, path: &RootPath) -> Result<Vec<u8>, Error> {
     Ok(target.into_bytes())
 }
 
+/// How files and directories are opened. Where something else is there after all, nothing waits for it.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// Opens a regular file.
 fn open_file(root: &RootDir, path: &RootPath) -> Result<File, Error> {
-    let opened = root.open_at(path.relative(), OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty(), Links::Refuse);
-    opened.map(File::from).map_err(|source| fail(root, path, source))
+    let opened = root.open_at(path.relative(), READ | OFlags::NOFOLLOW, Mode::empty(), Links::Refuse);
+    let file = opened.map_err(|source| fail(root, path, source))?;
+    let stat = rustix::fs::fstat(&file).map_err(|errno| fail(root, path, errno))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::Changed { path: path.clone() });
+    }
+    Ok(File::from(file))
+}
+
+/// Reads an open file from its beginning, and leaves it where it is.
+struct FromStart<'a> {
+    file: &'a OwnedFd,
+    at: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = rustix::io::pread(self.file, buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
 }
 
 /// Whether `path` is below `directory`.

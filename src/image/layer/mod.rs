@@ -27,7 +27,7 @@ pub use apply::{Applied, ApplyOptions, Devices, apply};
 pub use compare::{EntryDifference, LayerAt, differences};
 pub use compress::{Compressed, CompressionSpec, compress, write_compressed_layer};
 pub use decompress::{Compression, decompressor, read_ahead, sniff};
-pub use diff::{LayerOptions, LayerWritten, diff_id_knowing, diff_id_only, write_layer};
+pub use diff::{LayerOptions, LayerWritten, Meanwhile, diff_id_knowing, diff_id_only, write_layer};
 pub use error::Error;
 pub use flatten::{Copied, CopyOptions, Owners, RootfsWritten, copy_tree_to_dir, write_rootfs_tar};
 pub use inherit::{Inherited, inherit_directories};

@@ -126,7 +126,7 @@ fn stored_files(
     found.size += snapshot.tar_size.unwrap_or(snapshot.size);
     if depth == Depth::Bytes {
         let lower = store.layers_below(snapshot.id, &image.snapshots[..position])?;
-        let options = LayerOptions { latest_time: None, marks: store.marks(), algorithm: diff_id.algorithm() };
+        let options = LayerOptions { latest_time: None, marks: store.marks(), algorithm: diff_id.algorithm(), ..LayerOptions::default() };
         let written = diff_id_only(&store.snapshot_path(snapshot.id), &lower, &options).map(|written| written.diff_id);
         let fault = diff_id_fault(written, diff_id.clone());
         fault.into_iter().for_each(|fault| found.note(diff_id.digest(), what, fault));

@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::path::RootPath;
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
@@ -188,7 +188,12 @@ impl Tree for MergedView {
             return Err(rustix::io::Errno::INVAL.into());
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(found.directory, name, flags, Mode::empty())?.into())
+        let file = rustix::fs::openat(found.directory, name, flags, Mode::empty())?;
+        // A container that runs may have put a device in its place since.
+        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
+        Ok(file.into())
     }
 
     fn open_with_xattrs(&self, path: &RootPath) -> io::Result<(File, crate::sys::inode::Xattrs)> {

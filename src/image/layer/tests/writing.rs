@@ -257,3 +257,46 @@ fn the_bytes_of_a_known_tree_are_pinned() {
     let digest = crate::oci::Digest::sha256(&written(&layer, &[]));
     assert_eq!(digest.to_string(), "sha256:dc5bcb4aaf9909c33fd882243a5047d2a8550a7948bcc7e2bd6295066cd28728");
 }
+
+/// A container that is not paused exchanges names while its layer is read.
+#[test]
+fn a_device_that_is_exchanged_for_a_file_meanwhile_is_not_read() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (file, device) = (temp.path().join("file"), temp.path().join("device"));
+    std::fs::write(&file, "what is written").unwrap();
+    // It gives as many zeros as one likes.
+    rustix::fs::mknodat(CWD, &device, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 5)).unwrap();
+    let options = LayerOptions { meanwhile: crate::image::layer::Meanwhile::Anything, ..LayerOptions::default() };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let mut kinds = std::collections::BTreeSet::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = rustix::fs::renameat_with(CWD, &file, CWD, &device, rustix::fs::RenameFlags::EXCHANGE);
+            }
+        });
+        let mut wrong = Vec::new();
+        for _ in 0..5000 {
+            let mut stream = Vec::new();
+            if let Err(error) = write_layer(temp.path(), &Vec::new().into(), &mut stream, &options) {
+                wrong.push(error.to_string());
+                continue;
+            }
+            for entry in tar::Archive::new(&stream[..]).entries().unwrap() {
+                let mut entry = entry.unwrap();
+                kinds.insert(entry.header().entry_type().as_byte());
+                let mut content = String::new();
+                std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
+                if entry.header().entry_type().is_file() && content != "what is written" {
+                    wrong.push(content);
+                }
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(wrong, Vec::<String>::new());
+    });
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), [b'0', b'3']);
+}
