@@ -119,6 +119,8 @@ fn limits_of_disks_and_places_of_groups_hold_or_are_refused() {
         (&["--blkio-weight", "5"][..], "10 to 1000"),
         (&["--device-read-bps", "/dev/null:1mb"], "is not a disk"),
         (&["--device-read-bps", "/nowhere:1mb"], "/nowhere"),
+        (&["--device", "/dev/null:/dev/../etc/x"], "a target below /dev"),
+        (&["--device", "/dev/null:/dev/."], "a target below /dev"),
         (&["--device-cgroup-rule", "c 1:3 rwm"], "--device"),
         (&["--gpus", "all"], "--device"),
         (&["--kernel-memory", "50m"], "--memory"),

@@ -154,6 +154,9 @@ fn what_its_root_may_do_ends_at_the_container() {
         &["--ipc", "host"],
         &["--uts", "host"],
         &["--user", "65536"],
+        &["--user", "0:65536"],
+        &["--tmpfs", "/q:uid=65536"],
+        &["--tmpfs", "/q:gid=65536"],
         &["-v", "/tmp:/t:rshared"],
     ] {
         let flags = [refused, &["-v", "more:/more"]].concat();
@@ -211,7 +214,13 @@ fn such_a_container_has_all_else_that_others_have() {
         done.stdout.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
     };
     assert!(IDS.contains(&map(&[])));
+    assert!(IDS.contains(&map(&["--userns", ""])), "which is as no flag");
     assert_eq!(map(&["--userns", "host"]), 0);
+    // Users that it has not got.
+    for user in ["70000", "0:70000", "4294967294"] {
+        let id = user.trim_start_matches("0:");
+        world.strake(["exec", "--user", user, "web", "true"]).fails().says(&[&format!("no user or group {id}")]);
+    }
 }
 
 #[test]

@@ -250,7 +250,13 @@ fn device(text: &str) -> Result<DeviceSpec, String> {
         [source, target, may] => (source, target, may),
         _ => return Err("expected PATH[:TARGET[:rwm]]".to_owned()),
     };
-    if !source.starts_with('/') || !target.starts_with("/dev/") {
+    // As it is without `..`: the container's other directories are not for devices.
+    let place = RootPath::new(target);
+    if !source.starts_with('/')
+        || !target.starts_with('/')
+        || place.components().next() != Some("dev".as_ref())
+        || place.components().count() < 2
+    {
         return Err("expected a path, and a target below /dev".to_owned());
     }
     if may.is_empty() || may.bytes().any(|byte| !b"rwm".contains(&byte)) {
@@ -259,7 +265,7 @@ fn device(text: &str) -> Result<DeviceSpec, String> {
     if !(may.contains('r') && may.contains('w')) {
         return Err(format!("a device for `{may}` only is not supported: who may open it is up to the device's own mode"));
     }
-    Ok(DeviceSpec { source: source.into(), target: RootPath::new(target) })
+    Ok(DeviceSpec { source: source.into(), target: place })
 }
 
 fn sysctl(text: &str) -> Result<(String, String), String> {

@@ -10,6 +10,7 @@ use crate::runtime::{Credentials, TerminalSize};
 
 use super::super::{Engine, Error};
 use super::prepare::unable;
+use super::sharing::has_users;
 use super::{ContainerInfo, names};
 
 /// What is to run in a container.
@@ -56,6 +57,9 @@ impl Engine {
         let mut home = None;
         if let Some(user) = &options.user {
             let user = lookup_user(&self.container_view(info)?, user)?;
+            if spec.users.is_some() {
+                has_users(&user, "another user with `--user`")?;
+            }
             process.user = Credentials { uid: user.uid, gid: user.gid, additional_gids: user.additional_gids };
             home = spec.written.home_of_user.then(|| user.home.unwrap_or_else(|| "/".to_owned()));
         }

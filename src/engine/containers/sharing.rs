@@ -73,11 +73,23 @@ impl Engine {
             let message = format!("a container with users of its own cannot have what this `{flag}` gives: it belongs to other users");
             return usage(message, "leave one of them out, or say `--userns host`");
         }
-        let ids = [user.uid, user.gid].into_iter().chain(user.additional_gids.iter().copied());
-        if let Some(id) = ids.max().filter(|id| *id >= UserRange::SIZE) {
-            let message = format!("a container with users of its own has {} of them, and no user or group {id}", UserRange::SIZE);
-            return usage(message, "name another user with `--user`, or say `--userns host`");
+        has_users(user, "another user with `--user`, or say `--userns host`")?;
+        for mount in &request.mounts {
+            if let MountRequest::Tmpfs { owner: (uid, gid), .. } = mount {
+                has([*uid, *gid], "another owner with `--tmpfs`, or say `--userns host`")?;
+            }
         }
         Ok(Some(self.options().run_dir.join("users")))
     }
+}
+
+/// Fails unless a container with users of its own has this one and its groups; `instead` says what can be named in place of it.
+pub(super) fn has_users(user: &ProcessUser, instead: &str) -> Result<(), Error> {
+    has([user.uid, user.gid].into_iter().chain(user.additional_gids.iter().copied()), instead)
+}
+
+fn has(ids: impl IntoIterator<Item = u32>, instead: &str) -> Result<(), Error> {
+    let Some(id) = ids.into_iter().find(|id| *id >= UserRange::SIZE) else { return Ok(()) };
+    let message = format!("a container with users of its own has {} of them, and no user or group {id}", UserRange::SIZE);
+    Err(Error::Usage { message, hint: Some(format!("name {instead}")) })
 }
