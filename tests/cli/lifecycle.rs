@@ -241,13 +241,26 @@ fn a_container_that_was_started_without_limits_gets_them_later() {
     world.strake(["exec", "c", "touch", "/go"]).ok();
     assert_eq!(world.strake(["wait", "c"]).ok().stdout, "137\n");
     assert_eq!(shown(&world, "{{.State.OOMKilled}} {{.HostConfig.Memory}}", "c"), format!("true {}", 48 << 20));
-    let groups = || {
-        let all = walkdir::WalkDir::new("/sys/fs/cgroup").max_depth(3).into_iter().flatten();
-        all.filter(|entry| entry.file_name() == id.trim()).map(|entry| entry.path().to_owned()).collect::<Vec<_>>()
-    };
-    assert_eq!(groups(), Vec::<std::path::PathBuf>::new());
+    assert_eq!(groups(id.trim()), Vec::<std::path::PathBuf>::new());
     world.strake(["start", "c"]).ok();
     assert_eq!(world.strake(["wait", "c"]).ok().stdout, "137\n");
+    // Those that a killed supervisor leaves are gone when the container runs again.
+    sleeper(&world, "d", &[]);
+    world.strake(["update", "--pids-limit", "9", "d"]).ok();
+    let (id, pid) = (shown(&world, "{{.Id}}", "d"), shown(&world, "{{.State.Pid}}", "d"));
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let supervisor = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for("its end", 20, || shown(&world, "{{.State.Status}}", "d") == "exited");
+    world.strake(["start", "d"]).ok();
+    assert_eq!(groups(&id), Vec::<std::path::PathBuf>::new());
+    exec(&world, &["d", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 0; do sleep 30 & done; wait"]).says(&["fork"]);
+}
+
+/// The control groups of that name.
+fn groups(name: &str) -> Vec<std::path::PathBuf> {
+    let all = walkdir::WalkDir::new("/sys/fs/cgroup").max_depth(3).into_iter().flatten();
+    all.filter(|entry| entry.file_name() == name).map(|entry| entry.path().to_owned()).collect()
 }
 
 #[test]

@@ -122,6 +122,8 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings) -> Result<(), StartError> {
     let lock = dir.lock()?;
     let mut spec = load_spec(dir.path())?;
+    // What a killed one has left would take in the commands of this run.
+    late::forget(&spec.id);
     let begun = listen(dir).map_err(StartError::from).and_then(|listener| start(dir, &spec, around, listener, 0));
     let mut running = begun.inspect_err(|error| record_failure(dir, error, 0))?;
     let mut clients: Vec<Client> = first.into_iter().map(Client::starter).collect();
