@@ -46,6 +46,14 @@ pub(super) fn given(format: &Option<Format>) -> Option<&Format> {
 }
 
 impl Format {
+    /// Whether a template of the user's has that field.
+    pub(super) fn mentions(&self, field: &str) -> bool {
+        match self {
+            Format::Json | Format::Usual => false,
+            Format::Template(template) | Format::Table(template) => template.mentions(field),
+        }
+    }
+
     /// Writes one value.
     ///
     /// # Errors

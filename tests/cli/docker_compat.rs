@@ -148,6 +148,8 @@ fn structures_are_printed_as_docker_prints_them() {
     let volume = world.root().join("volumes/v/_data");
     assert_eq!(shown(&world, "{{.Mounts}}", "c"), format!("[{{volume v {} /v local  false }}]", volume.display()));
     assert_eq!(world.strake(["ps", "--format", "{{.LocalVolumes}}"]).ok().stdout, "1\n");
+    let sized = world.strake(["ps", "--format", "{{if .Names}}{{.Size}}{{end}}"]).ok().stdout;
+    assert_eq!(sized, "0B\n");
     world.strake(["ps", "--filter", "exited=no"]).fails().says(&["`no` is no exit code"]);
 }
 

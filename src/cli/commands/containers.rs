@@ -400,6 +400,8 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
     let bounds = bounds(&engine, &args.filter)?;
     let wanted = |info: &ContainerInfo| (all || info.is_alive()) && matches(&engine, info, &args.filter) && bounds.contain(info);
     let found = engine.containers()?.into_iter().filter(wanted);
+    // They take time to find out.
+    let with_sizes = args.size || given(&args.format).is_some_and(|format| format.mentions("Size"));
     let mut titles = vec!["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     titles.extend(args.size.then_some("SIZE"));
     let mut table = Table::new(&titles);
@@ -407,7 +409,7 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
     for info in found.take(last.unwrap_or(usize::MAX)) {
         let mut row = row(&info, args.no_trunc);
         row["Mounts"] = mounts(&engine, &info, args.no_trunc).into();
-        row["Size"] = if args.size { shown_size(engine.container_size(&info)) } else { "N/A".to_owned() }.into();
+        row["Size"] = if with_sizes { shown_size(engine.container_size(&info)) } else { "N/A".to_owned() }.into();
         let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         match given(&args.format) {
             _ if args.quiet => report::result(&field("ID")),

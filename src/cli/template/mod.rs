@@ -29,6 +29,11 @@ impl Template {
         self.0.iter().all(|node| matches!(node, parse::Node::Text(_)))
     }
 
+    /// Whether it shows, or looks at, a field of that name.
+    pub(super) fn mentions(&self, field: &str) -> bool {
+        parse::mentions(&self.0, field)
+    }
+
     /// What it says of a value.
     pub(super) fn render(&self, value: &Value) -> Result<String, Failure> {
         eval::render(&self.0, value, eval::Purpose::Value)

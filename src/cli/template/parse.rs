@@ -42,6 +42,31 @@ pub(super) enum Term {
     Group(Pipeline, Vec<String>),
 }
 
+impl Pipeline {
+    /// Whether it has the field `name`, of whatever value.
+    fn mentions(&self, name: &str) -> bool {
+        let has = |fields: &[String]| fields.iter().any(|field| field == name);
+        self.0.iter().flatten().any(|term| match term {
+            Term::Function(_) | Term::Constant(_) => false,
+            Term::Dot(fields) | Term::Variable(_, fields) => has(fields),
+            Term::Group(pipeline, fields) => has(fields) || pipeline.mentions(name),
+        })
+    }
+}
+
+/// Whether any of these has the field `name`, of whatever value.
+pub(super) fn mentions(nodes: &[Node], name: &str) -> bool {
+    nodes.iter().any(|node| match node {
+        Node::Text(_) | Node::Break | Node::Continue => false,
+        Node::Show(pipeline) | Node::Assign { pipeline, .. } => pipeline.mentions(name),
+        Node::If { condition: value, then, otherwise }
+        | Node::With { value, then, otherwise, .. }
+        | Node::Range { over: value, body: then, otherwise, .. } => {
+            value.mentions(name) || mentions(then, name) || mentions(otherwise, name)
+        }
+    })
+}
+
 /// How deep blocks and parentheses may lie in each other.
 const DEEPEST: usize = 100;
 
