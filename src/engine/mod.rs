@@ -42,7 +42,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::registry::{CertificateFiles, Client, ClientOptions, CredentialFiles, Credentials, Registries, RegistriesFiles};
+use crate::registry::{
+    CertificateFiles, Client, ClientOptions, CredentialError, CredentialFiles, Credentials, Registries, RegistriesFiles, configured_proxies,
+};
 use crate::runtime::Spawner;
 use crate::store::Store;
 pub use crate::store::{
@@ -162,6 +164,14 @@ impl Engine {
     /// What the engine was opened with.
     pub fn options(&self) -> &EngineOptions {
         &self.options
+    }
+
+    /// The variables for proxies that Docker's settings have for what runs in builds and containers.
+    ///
+    /// # Errors
+    /// The settings exist and cannot be read or understood.
+    pub fn configured_proxies(&self) -> Result<Vec<(&'static str, String)>, CredentialError> {
+        self.options.credentials.docker_config.as_deref().map_or_else(|| Ok(Vec::new()), configured_proxies)
     }
 
     /// The registry client.

@@ -142,7 +142,7 @@ fn every_tag_is_copied_and_what_is_there_is_left_alone() {
         assert_eq!(digest(&other.name(&format!("moved:{tag}"))), digest(&registry.name(&format!("app:{tag}"))));
     }
     world.strake(["copy", "--all-tags", &registry.name("app:1"), &other.name("moved")]).fails().says(&["all-tags", "app:1"]);
-    world.strake(["copy", "--all-tags", &registry.name("app"), "oci:dir"]).fails().says(&["all-tags"]);
+    world.strake(["copy", "--all-tags", &registry.name("app"), "docker-archive:all.tar"]).fails().says(&["all-tags"]);
 }
 
 #[test]

@@ -121,8 +121,11 @@ fn proxies_of_dockers_settings_are_those_of_steps_unless_the_build_names_its_own
     world.build(text, &[]).ok().says(&["<http://set:1 http://set:1 near near >"]).omits(&["warning"]);
     let own = ["--build-arg", "HTTP_PROXY=http://own:2", "--no-cache"];
     world.build(text, &own).ok().says(&["<http://own:2 http://own:2 near near >"]);
+    let run = ["run", "--rm", "-e", "http_proxy=http://mine:3", "localhost/busybox", "sh", "-c", "echo $HTTP_PROXY $http_proxy $no_proxy"];
+    assert_eq!(world.strake(run).ok().stdout, "http://set:1 http://mine:3 near\n");
     // No reason not to build what needs none.
     std::fs::write(&settings, "{").unwrap();
+    world.strake(run).ok().says(&["no proxies are taken from Docker's settings"]);
     world.build("FROM scratch\nCOPY Dockerfile /\n", &[]).ok().says(&["no proxies are taken from Docker's settings", "line 1"]);
 }
 

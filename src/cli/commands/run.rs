@@ -198,7 +198,13 @@ fn make(
     if let RootDriver::Copy { why: Some(why) } = engine.root_driver()? {
         report::tell(&format!("warning: the files of the container's root file system are copied, which takes time and space: {why}"));
     }
-    engine.create_container(&RunRequest { attached, ..flags.request(name, stdin)? }, &image)
+    let mut request = RunRequest { attached, ..flags.request(name, stdin)? };
+    match engine.configured_proxies() {
+        // Before those that were asked for, which win; each spelling by itself, as with Docker.
+        Ok(proxies) => drop(request.env.splice(0..0, proxies.into_iter().map(|(name, value)| (name.to_owned(), Some(value))))),
+        Err(error) => report::warning("no proxies are taken from Docker's settings", &error),
+    }
+    engine.create_container(&request, &image)
 }
 
 /// Runs `strake create`.

@@ -21,7 +21,6 @@ use crate::graph::{BuildGraph, CheckScope, ContextName, PlanRequest, SOURCE_DATE
 use crate::oci::Platform;
 use crate::parser::{Checks, ParseOptions, Parsed, parse_with};
 use crate::progress::Progress;
-use crate::registry::configured_proxies;
 use crate::store::{ImageRecord, Lease};
 use crate::task::{CancellationToken, blocking};
 
@@ -130,8 +129,7 @@ impl Engine {
 
     /// Gives the build the proxies of Docker's settings, as `docker build` does; a build argument of the same name, however it is spelled, wins.
     fn add_proxies(&self, request: &mut BuildRequest, progress: &Progress) {
-        let Some(config) = &self.options().credentials.docker_config else { return };
-        match configured_proxies(config) {
+        match self.configured_proxies() {
             Ok(proxies) => {
                 let args = &mut request.build_args;
                 let new: Vec<_> =
