@@ -37,6 +37,13 @@ impl Daemon {
     /// # Errors
     /// There is no daemon, or no such image.
     pub fn save(&self, name: &str) -> Result<impl Read + Send + 'static, Error> {
+        // By its name alone a repository would come with all its tags. It may be the beginning of an ID as well.
+        let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+        let latest = if has_tag { None } else { self.get(&format!("{name}:latest")).ok() };
+        latest.map_or_else(|| self.get(name), Ok)
+    }
+
+    fn get(&self, name: &str) -> Result<impl Read + Send + 'static + use<>, Error> {
         let failed = |source| self.failed("ask", source);
         let mut stream = UnixStream::connect(&self.socket).map_err(failed)?;
         write!(stream, "GET /images/{name}/get HTTP/1.0\r\nHost: docker\r\n\r\n").map_err(failed)?;

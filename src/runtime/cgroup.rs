@@ -1,6 +1,6 @@
 //! Control groups of sandboxes, on v2, v1 and hybrid systems.
 //!
-//! Who asks for no limits gets no group on v1 and hybrid systems: a process is moved into a v1 group, which waits for an RCU grace period (milliseconds), and
+//! Who asks for no limits, and needs no rules for devices, gets no group on v1 and hybrid systems: a process is moved into a v1 group, which waits for an RCU grace period (milliseconds), and
 //! a group without limits tells nothing that is worth it. On v2 the process is born in its group, which costs microseconds, and gives the peak memory of
 //! the whole sandbox. Without limits a group that cannot be made is not missed; with limits it is an error.
 
@@ -264,11 +264,6 @@ impl Cgroup {
         let procs = rustix::fs::openat(&directory, "cgroup.procs", flags, Mode::empty()).map_err(Failure::step("open", "cgroup.procs"))?;
         self.joins.push(procs);
         Ok(true)
-    }
-
-    /// What [`Cgroup::join`] needs.
-    pub(super) fn entrances(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.joins.iter().map(AsFd::as_fd)
     }
 
     /// Moves the calling process into the groups that it is not born in.

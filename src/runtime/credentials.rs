@@ -99,7 +99,7 @@ pub(super) fn change_user(process: &ProcessSpec) -> Result<(), Failure> {
     let groups: Vec<_> = user.additional_gids.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
     match rustix::thread::set_thread_groups(&groups) {
         // A user namespace with a single ID forbids it (user_namespaces(7)); neither the groups that this process has nor any others mean something inside.
-        Err(Errno::PERM) if std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny") => {}
+        Err(Errno::PERM) if rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SETGID)) => {}
         other => other.map_err(fail("supplementary groups"))?,
     }
     rustix::thread::set_keep_capabilities(true).map_err(fail("keep capabilities"))?;

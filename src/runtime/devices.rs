@@ -1,7 +1,7 @@
 //! `/dev` of a sandbox.
 //!
 //! `/dev` is a `nodev` tmpfs, and each device is a mount of its single node on it. So the devices that are given are the only ones that work, whatever the
-//! process makes with `mknod(2)` (a default capability): there is no need for a device cgroup, which costs more than all mounts together. The nodes
+//! process makes with `mknod(2)` (a default capability): there is no need for a device cgroup, which costs more than all mounts together (but see `device_rules`). The nodes
 //! are made on a tmpfs that `/dev` covers; where making them is not permitted (rootless), the host's are used.
 
 use std::ffi::OsStr;

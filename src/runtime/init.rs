@@ -25,7 +25,7 @@ use super::world::{Outside, Parked};
 use super::{credentials, exec, namespaces, reaper, seccomp, terminal, users, wire, world};
 use crate::path::RootPath;
 use crate::sys::privilege;
-use crate::sys::process::{Cloned, Threads, clone_process, close_from, close_on_exec_from, exit_now, reset_signals, unshare};
+use crate::sys::process::{Cloned, OneThread, clone_process, close_from, close_on_exec_from, exit_now, reset_signals, unshare};
 
 /// The system call filter that the spec asks for.
 pub(super) fn filter(spec: &SandboxSpec) -> Option<Filter> {
@@ -67,7 +67,7 @@ pub(super) fn run_on_stage(
     status: &OwnedFd,
 ) -> ! {
     let Err(failure) = set_up_on_stage(spec, io, stage, groups, filter, status);
-    fail(&failure, status)
+    self::fail(&failure, status)
 }
 
 fn set_up_on_stage(
@@ -218,14 +218,14 @@ pub(super) fn join(command: Option<&ProcessSpec>, process: &OwnedFd, groups: &[P
     }
     // Nothing that runs there may look into this process while it still has more rights than the command.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail())?;
-    let threads = Threads::of_this_process().map_err(Failure::step("look at", "this process"))?;
+    let thread = OneThread::of_this_process().map_err(Failure::step("look at", "this process"))?;
     let mut group = Cgroup::existing(groups)?;
     adjust_oom_score(command.and_then(|command| command.oom_score_adjust))?;
     rustix::thread::move_into_thread_name_spaces(process.as_fd(), first).map_err(fail())?;
     reaper::take_name();
-    let mut cloned = threads.clone_process(0, group.unified());
+    let mut cloned = thread.clone_process(0, group.unified());
     if cloned.is_err() && group.join_instead()? {
-        cloned = threads.clone_process(0, None);
+        cloned = thread.clone_process(0, None);
     }
     match cloned.map_err(Failure::step("fork", "into the sandbox"))? {
         Cloned::Parent { pid, .. } => reaper::run(pid),
@@ -233,12 +233,14 @@ pub(super) fn join(command: Option<&ProcessSpec>, process: &OwnedFd, groups: &[P
     }
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(fail())?;
     group.join()?;
-    rustix::thread::move_into_thread_name_spaces(process.as_fd(), last).map_err(fail())?;
+    if !last.is_empty() {
+        rustix::thread::move_into_thread_name_spaces(process.as_fd(), last).map_err(fail())?;
+    }
     if has_users { users::become_root() } else { Ok(()) }
 }
 
-/// The same where processes of the sandbox may trace others, with all that the command is afterwards: it is born with no more rights than it keeps, filtered, as a
-/// child of the process that made it ready outside of the PID namespace (CVE-2016-9962). The filter must let that one fork.
+/// Executes a command in the same way, born with no more than it keeps: as a child of the process that made it ready outside of the PID namespace. Processes of a sandbox that
+/// may trace have it from its first moment on (CVE-2016-9962). The filter must let that one fork.
 fn join_unseen(
     spec: &SandboxSpec,
     process: &OwnedFd,
@@ -250,10 +252,14 @@ fn join_unseen(
     let fail = || Failure::step::<Errno>("join", "the namespaces of the sandbox");
     let (first, last) = foreign_namespaces(process).map_err(Failure::step("look at", "the namespaces of the sandbox"))?;
     let mut group = Cgroup::existing(groups)?;
-    group.join_instead()?;
     let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(Failure::step("make", "a pipe"))?;
+    let thread = OneThread::of_this_process().map_err(Failure::step("look at", "this process"))?;
     reaper::take_name();
-    match clone_process(0, None).map_err(Failure::step("fork", "into the sandbox"))? {
+    let mut cloned = thread.clone_process(0, group.unified());
+    if cloned.is_err() && group.join_instead()? {
+        cloned = thread.clone_process(0, None);
+    }
+    match cloned.map_err(Failure::step("fork", "into the sandbox"))? {
         Cloned::Parent { pid, .. } => {
             drop(tell);
             reaper::run_sibling(pid, &told)
@@ -261,32 +267,45 @@ fn join_unseen(
         Cloned::Child => drop(told),
     }
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(fail())?;
-    let threads = Threads::of_this_process().map_err(Failure::step("look at", "this process"))?;
+    group.join()?;
     adjust_oom_score(spec.process.oom_score_adjust)?;
     credentials::raise_hard_limits(&spec.process)?;
-    rustix::thread::move_into_thread_name_spaces(process.as_fd(), first | last).map_err(fail())?;
+    if !(first | last).is_empty() {
+        rustix::thread::move_into_thread_name_spaces(process.as_fd(), first | last).map_err(fail())?;
+    }
     let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Keep)?.connect(&spec.process)?;
     let admin = give_up(spec, filter)?;
-    let command = exec::prepare(&spec.process).map_err(Failure::Exec)?;
     load(filter, admin)?;
     if admin {
         credentials::set_final_capabilities(spec.privileges.capabilities(), spec.process.user.uid, false)?;
     }
-    // Nor with descriptors that lead out.
-    let kept: Vec<_> = [status.as_fd(), tell.as_fd(), threads.as_fd()].into_iter().chain(group.entrances()).collect();
-    close_from(3, &kept).map_err(Failure::step("close", "descriptors"))?;
-    match threads.clone_process(libc::CLONE_PARENT as u64, None).map_err(Failure::step("fork", "into the sandbox"))? {
-        Cloned::Parent { pid, .. } => {
-            rustix::io::write(&tell, &pid.to_ne_bytes()).map_err(Failure::step("tell of", "the command"))?;
+    // Nor with descriptors that lead out. Their owners must not be dropped any more.
+    close_from(3, &[status.as_fd(), tell.as_fd()]).map_err(Failure::step("close", "descriptors"))?;
+    let Err(failure) = be_born(spec, stdio, &thread, &tell, status);
+    self::fail(&failure, status)
+}
+
+fn be_born(
+    spec: &SandboxSpec,
+    stdio: terminal::Connected,
+    thread: &OneThread,
+    tell: &OwnedFd,
+    status: &OwnedFd,
+) -> Result<Infallible, Failure> {
+    match thread.clone_process(libc::CLONE_PARENT as u64, None).map_err(Failure::step("fork", "into the sandbox"))? {
+        Cloned::Parent { pid, pidfd } => {
+            std::mem::forget(pidfd);
+            rustix::io::write(tell, &pid.to_ne_bytes()).map_err(Failure::step("tell of", "the command"))?;
             exit_now(0)
         }
         Cloned::Child => {}
     }
-    group.join()?;
     stdio.lead()?;
     credentials::set_limits(&spec.process)?;
     close_on_exec_from(3).map_err(Failure::step("close", "descriptors"))?;
     die_with_parent(status)?;
+    // Only here, where `/proc/self` is this process.
+    let command = exec::prepare(&spec.process).map_err(Failure::Exec)?;
     Err(Failure::Exec(command.execute()))
 }
 

@@ -28,11 +28,19 @@ pub(super) fn run_sibling(helper: u32, told: &OwnedFd) -> ! {
         exit_now(125);
     }
     let mut number = [0; 4];
-    match rustix::io::read(told, &mut number) {
-        Ok(4) => run(u32::from_ne_bytes(number)),
-        // It has told the parent why there is none.
-        _ => exit_now(crate::sys::process::reap(helper).map_or(125, |_| 125)),
+    let said = rustix::io::read(told, &mut number).is_ok_and(|length| length == number.len());
+    let command = u32::from_ne_bytes(number);
+    // What was made could have said it as well: only a child of this process will do.
+    let is_child = |pid: u32| {
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(0));
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        pid.as_raw() > 0 && nix::sys::wait::waitid(nix::sys::wait::Id::Pid(pid), flags).is_ok()
+    };
+    if said && command != helper && is_child(command) {
+        run(command)
     }
+    // It has told the parent why there is none.
+    exit_now(crate::sys::process::reap(helper).map_or(125, |_| 125))
 }
 
 /// Waits for the command and gives how it ended. Of this process's descriptors only those of `keep` stay open.

@@ -5,10 +5,9 @@
 #![expect(unsafe_code, reason = "the system calls have no safe wrapper in the libraries")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 /// Which of the two processes this is.
@@ -27,86 +26,69 @@ pub enum Cloned {
 
 /// Whether this process has one thread.
 pub fn is_single_threaded() -> io::Result<bool> {
-    match rustix::fs::stat(TASKS) {
+    // `.`, `..` and one directory for each thread.
+    match rustix::fs::stat("/proc/self/task") {
         // In a root without `/proc`: the kernel refuses this flag to a process with threads, and otherwise does nothing (unshare(2)).
         // SAFETY: takes only flags, and nothing is unshared.
         Err(rustix::io::Errno::NOENT) => Ok(unsafe { libc::unshare(libc::CLONE_THREAD) } == 0),
-        stat => Ok(stat?.st_nlink == ONE_THREAD),
+        stat => Ok(stat?.st_nlink == 3),
     }
 }
-
-/// The threads of this process.
-const TASKS: &str = "/proc/self/task";
-
-/// The links of [`TASKS`] when there is one thread: `.`, `..` and one directory for each.
-const ONE_THREAD: u64 = 3;
 
 /// Copies this process with `clone3(2)`, with `CLONE_NEW*` flags (or `CLONE_PARENT`) and, for `CLONE_INTO_CGROUP`, the directory of a v2 cgroup.
 /// Fails with `EBUSY` where this process has more than one thread.
 pub fn clone_process(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
-    clone_if(is_single_threaded()?, namespaces, cgroup)
+    OneThread::of_this_process()?.clone_process(namespaces, cgroup)
 }
 
-/// Sees how many threads this process has, also when it is in a root of somebody else and may ask for little.
+/// That this process had one thread when it was asked. Whoever asks starts none afterwards: it is for what happens between a fork and an execution, where `/proc` may have
+/// become somebody else's before the next fork.
 #[derive(Debug)]
-pub struct Threads(OwnedFd);
+pub struct OneThread(());
 
-impl Threads {
-    /// Those of the calling process. `/proc` must still be that of the machine.
-    pub fn of_this_process() -> io::Result<Threads> {
-        Ok(Threads(rustix::fs::open(TASKS, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
+impl OneThread {
+    /// Asks. `/proc` must still be that of the machine. Fails with `EBUSY` where this process has more than one thread.
+    pub fn of_this_process() -> io::Result<OneThread> {
+        if is_single_threaded()? { Ok(OneThread(())) } else { Err(io::Error::from_raw_os_error(libc::EBUSY)) }
     }
 
-    /// [`clone_process`], in the same process.
-    pub fn clone_process(&self, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
-        clone_if(rustix::fs::fstat(&self.0)?.st_nlink == ONE_THREAD, flags, cgroup)
-    }
-}
-
-impl AsFd for Threads {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-fn clone_if(is_single_threaded: bool, namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
-    if !is_single_threaded {
-        return Err(io::Error::from_raw_os_error(libc::EBUSY));
-    }
-    let mut pidfd: libc::c_int = -1;
-    let mut flags = namespaces | libc::CLONE_PIDFD as u64;
-    if cgroup.is_some() {
-        // `libc` has it in a type that is too small.
-        const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-        flags |= CLONE_INTO_CGROUP;
-    }
-    let args = libc::clone_args {
-        flags,
-        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
-        child_tid: 0,
-        parent_tid: 0,
-        // A sibling ends as this process does: the kernel wants no signal named then.
-        exit_signal: if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
-        stack: 0,
-        stack_size: 0,
-        tls: 0,
-        set_tid: 0,
-        set_tid_size: 0,
-        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
-    };
-    // SAFETY: `args` and `pidfd` outlive the call, and the size is that of `args`. Without CLONE_VM the child has its own copy of memory and goes on on the
-    // same stack, as after fork; this process has one thread (checked above), so no lock is held by a thread that the child lacks.
-    let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&args), size_of::<libc::clone_args>()) };
-    let result = match result {
-        // Filters of containers refuse it as if it did not exist, because its flags are behind a pointer.
-        -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => clone_by_flags(flags, &mut pidfd),
-        result => result,
-    };
-    match result {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Cloned::Child),
-        // SAFETY: the kernel stored a new descriptor that nobody else owns in `pidfd`.
-        pid => Ok(Cloned::Parent { pid: pid as u32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    /// [`clone_process`].
+    pub fn clone_process(&self, namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+        let mut pidfd: libc::c_int = -1;
+        let mut flags = namespaces | libc::CLONE_PIDFD as u64;
+        if cgroup.is_some() {
+            // `libc` has it in a type that is too small.
+            const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+            flags |= CLONE_INTO_CGROUP;
+        }
+        let args = libc::clone_args {
+            flags,
+            pidfd: std::ptr::from_mut(&mut pidfd) as u64,
+            child_tid: 0,
+            parent_tid: 0,
+            // A sibling ends as this process does: the kernel wants no signal named then.
+            exit_signal: if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
+            stack: 0,
+            stack_size: 0,
+            tls: 0,
+            set_tid: 0,
+            set_tid_size: 0,
+            cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+        };
+        // SAFETY: `args` and `pidfd` outlive the call, and the size is that of `args`. Without CLONE_VM the child has its own copy of memory and goes on on the
+        // same stack, as after fork; this process has one thread (checked for this value), so no lock is held by a thread that the child lacks.
+        let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&args), size_of::<libc::clone_args>()) };
+        let result = match result {
+            // Filters of containers refuse it as if it did not exist, because its flags are behind a pointer.
+            -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => clone_by_flags(flags, &mut pidfd),
+            result => result,
+        };
+        match result {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(Cloned::Child),
+            // SAFETY: the kernel stored a new descriptor that nobody else owns in `pidfd`.
+            pid => Ok(Cloned::Parent { pid: pid as u32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        }
     }
 }
 
@@ -258,8 +240,14 @@ fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
 }
 
 fn close_listed(first: u32, last: u32, flags: u32) -> io::Result<()> {
-    let names: Vec<u32> =
-        std::fs::read_dir("/proc/self/fd")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let names: Vec<u32> = match std::fs::read_dir("/proc/self/fd") {
+        Ok(entries) => entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect(),
+        // In the root of a sandbox whose PID namespace this process is not in, it is in no `/proc`.
+        Err(_) => {
+            (0..rustix::process::getrlimit(rustix::process::Resource::Nofile).current.map_or(1 << 20, |limit| limit.min(1 << 20) as u32))
+                .collect()
+        }
+    };
     for fd in names.into_iter().filter(|fd| (first..=last).contains(fd)) {
         if flags & libc::CLOSE_RANGE_CLOEXEC != 0 {
             // SAFETY: F_SETFD takes a number; a descriptor that is closed by now is refused with EBADF.

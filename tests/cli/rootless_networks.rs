@@ -92,7 +92,10 @@ fn on_a_host(test: impl FnOnce(&User) + Send + 'static) {
             user.strake(&["rm", "-f", id]).ok();
         }
         wait_for("the end of all programs", 20, || carriers().is_empty());
-        assert_eq!(std::fs::read_dir(user.dir.join("run")).map_or(0, Iterator::count), 0, "no file is left");
+        let left = || -> Vec<_> {
+            std::fs::read_dir(user.dir.join("run")).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
+        };
+        assert_eq!(left(), [""; 0], "no file is left");
     });
     if let Err(panic) = host.join() {
         std::panic::resume_unwind(panic);

@@ -15,13 +15,14 @@ impl Engine {
         let mut namespaces = request.namespaces.clone();
         if let Sharing::Container(name) = &namespaces.pid {
             let other = self.container(name)?;
-            // What starts there is seen by it before it is in its own root, with all rights.
+            // What enters there, or starts, is seen by whoever traces before it is no more than its command, and in its own root.
             let traces =
                 |privileges: Privileges| privileges != Privileges::Insecure && privileges.capabilities().contains(Capabilities::SYS_PTRACE);
-            if other.spec.as_ref().is_some_and(|spec| traces(spec.sandbox.privileges)) {
+            let guest = Privileges::Default { add: request.cap_add, drop: request.cap_drop };
+            if other.spec.as_ref().is_some_and(|spec| traces(spec.sandbox.privileges)) || (!request.privileged && traces(guest)) {
                 let message =
-                    format!("the container `{name}` may trace processes (SYS_PTRACE), and could take over one that starts among its own");
-                let hint = "let it join the other one: start that first, and this one with `--pid container:` of that".to_owned();
+                    "a container that may trace processes (SYS_PTRACE) could take over what starts among those of another".to_owned();
+                let hint = format!("give SYS_PTRACE to `{name}` alone, and trace in it by `strake exec`");
                 return Err(Error::Usage { message, hint: Some(hint) });
             }
             namespaces.pid = Sharing::Container(other.record.id);
