@@ -230,8 +230,9 @@ mod tests {
             .map(|rules| std::fs::File::open(&group).and_then(|group| attach_device_filter(&group, &program(&rules))))
             .collect();
         std::fs::remove_dir(&group).unwrap();
-        if done.iter().flatten().next().is_none() && !privilege::is_root() {
-            return eprintln!("skipped: only root may load programs");
+        let is_denied = |done: &io::Result<()>| done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        if done.iter().all(is_denied) {
+            return eprintln!("skipped: this process may load no programs");
         }
         assert!(done.iter().all(Result::is_ok), "{done:?}");
     }
