@@ -62,7 +62,7 @@ pub use foreign::ForeignRuntime;
 pub use household::Member;
 pub use io::{SandboxIo, Stdio};
 pub use launch::{Child, launch};
-pub use namespaces::{Namespaces, SharedNamespaces, Sharing};
+pub use namespaces::{Namespaces, SharedNamespaces, Sharing, namespace_of_parameter};
 pub use plan::{MountPointKind, mount_targets};
 pub use rootless::{IdMap, enter_user_namespace};
 pub use seal::seal_this_process;

@@ -79,7 +79,7 @@ const IPC: [&str; 9] = [
 ];
 
 /// The kind of namespace that a kernel parameter is of, in the words of the OCI runtime specification; `None` for one of the whole host.
-pub(super) fn namespace_of_parameter(name: &str) -> Option<&'static str> {
+pub fn namespace_of_parameter(name: &str) -> Option<&'static str> {
     match name {
         name if IPC.contains(&name) || name.starts_with("fs.mqueue.") => Some("ipc"),
         name if name.starts_with("net.") => Some("network"),

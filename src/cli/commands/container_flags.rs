@@ -14,7 +14,7 @@ use crate::oci::Platform;
 use crate::parser::{duration, signals};
 use crate::path::RootPath;
 use crate::runtime::container::{RestartPolicy, StdinMode};
-use crate::runtime::{Capabilities, DeviceSpec, Rlimit, TerminalSize};
+use crate::runtime::{Capabilities, DeviceSpec, Rlimit, TerminalSize, namespace_of_parameter};
 
 use super::containers::patience;
 use super::isolation_flags::IsolationFlags;
@@ -270,18 +270,8 @@ fn device(text: &str) -> Result<DeviceSpec, String> {
 
 fn sysctl(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected NAME=VALUE")?;
-    let own = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
     let name = name.replace('/', ".");
-    if own.contains(&name.as_str()) || name.starts_with("net.") || name.starts_with("fs.mqueue.") {
+    if matches!(namespace_of_parameter(&name), Some("ipc" | "network")) {
         return Ok((name, value.to_owned()));
     }
     Err(format!("`{name}` is not a parameter of a container's own namespaces"))
