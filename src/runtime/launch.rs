@@ -7,6 +7,7 @@ use std::io::PipeReader;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::cgroup::Cgroup;
@@ -228,9 +229,19 @@ impl Starting {
                 let _ = wire::send(self.status.as_fd(), PROCESS, &[]);
                 Progress::Starting(self)
             }
-            Ok(Some((message, _))) => Progress::Failed(serde_json::from_slice(&message).unwrap_or(Failure::Clone { errno: libc::EPROTO })),
+            Ok(Some((message, _))) => {
+                self.let_it_end();
+                Progress::Failed(serde_json::from_slice(&message).unwrap_or(Failure::Clone { errno: libc::EPROTO }))
+            }
             Err(error) => Progress::Failed(Failure::Clone { errno: error.raw_os_error().unwrap_or(libc::EIO) }),
         }
+    }
+
+    /// Waits a moment for the end of what has failed. Where it entered a sandbox, its parent reaps it; killed before that, it would leave it to the sandbox's init, and not
+    /// every command is one that reaps.
+    fn let_it_end(&self) {
+        const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+        let _ = poll(&mut [PollFd::new(&self.child.pidfd, PollFlags::IN)], Some(&PATIENCE));
     }
 
     /// Kills the sandbox, whatever it is doing.

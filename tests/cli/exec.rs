@@ -186,3 +186,17 @@ fn words_behind_the_image_belong_to_the_command_whatever_they_look_like() {
     assert!(said(&["top", "runs", "-o", "pid,args"]).contains("sleep 60"));
     world.strake(["rm", "-f", "runs", "made"]).ok();
 }
+
+/// A health check that cannot be executed would fill the container's process table.
+#[test]
+fn a_command_that_cannot_be_executed_leaves_no_process() {
+    let Some(world) = world() else { return };
+    for (name, flags) in [("plain", &[][..]), ("tracing", &["--cap-add", "SYS_PTRACE"])] {
+        world.strake([&["run", "-d", "--name", name][..], flags, &["localhost/busybox", "sleep", "1000"]].concat()).ok();
+        for _ in 0..3 {
+            assert_eq!(world.strake(["exec", name, "/nothing"]).run().code, 127);
+        }
+        let processes = world.strake(["exec", name, "ps", "-o", "stat,comm"]).ok().stdout;
+        assert!(!processes.contains('Z'), "{name}: {processes}");
+    }
+}
