@@ -420,7 +420,7 @@ impl LayerWork {
         let writer = Arc::new(Mutex::new(Some(writer)));
         let tee = Tee { receiver, chunk: Bytes::new(), writer: writer.clone() };
         let (store, layer, algorithm) = (self.store.clone(), self.layer.clone(), self.diff_id.algorithm());
-        let unpacking = tokio::task::spawn_blocking(move || unpack_reader(&store, &layer.digest, algorithm, tee));
+        let unpacking = crate::task::spawn_blocking(move || unpack_reader(&store, &layer.digest, algorithm, tee));
         let mut failed = None;
         loop {
             match stream.next_chunk().await {

@@ -136,7 +136,7 @@ impl Connections {
 
 /// Runs blocking code elsewhere. Its panic is ours.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
+    match crate::task::spawn_blocking(work).await {
         Ok(result) => Ok(result),
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(Error::Stopped),

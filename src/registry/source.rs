@@ -64,7 +64,7 @@ pub fn read_stream(reader: impl Read + Send + 'static) -> ByteStream {
             });
             (result, reader)
         };
-        match tokio::task::spawn_blocking(read).await {
+        match crate::task::spawn_blocking(read).await {
             Ok((Ok(bytes), _)) if bytes.is_empty() => None,
             Ok((Ok(bytes), reader)) => Some((Ok(bytes), Some(reader))),
             Ok((Err(error), _)) => Some((Err(error), None)),

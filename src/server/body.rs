@@ -108,7 +108,7 @@ impl FilePart {
                 Some(length) => return Poll::Ready(Some(Ok(self.advance(buffer, length)))),
                 None => {
                     let (file, position) = (self.file.clone(), self.position);
-                    self.reading = Some(tokio::task::spawn_blocking(move || {
+                    self.reading = Some(crate::task::spawn_blocking(move || {
                         let length = read_some(&file, &mut buffer[..wanted], position)?;
                         Ok((buffer, length))
                     }));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub use fault::{FAULT_POINTS, FaultPlan, fault_point};
+use tokio::task::JoinHandle;
 pub use tokio_util::sync::CancellationToken;
 
 /// Runs blocking work on a thread of its own and waits for it; a panic of the work goes on in the caller.
@@ -13,13 +14,46 @@ pub use tokio_util::sync::CancellationToken;
 /// The threads are tokio's, of which the runtime keeps a bounded number. Cancelling the caller does not stop the work: long work takes a
 /// [`CancellationToken`] and looks at it.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    match spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             // The runtime is being shut down, so nothing waits for a value any more.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+/// Starts blocking work on a thread of its own, as tokio's function of this name does, and counts it as long as it is not over (see [`is_idle`]).
+pub fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let busy = Busy::new();
+    tokio::task::spawn_blocking(move || {
+        let _busy = busy;
+        work()
+    })
+}
+
+/// Whether no blocking work is going on, or waiting for its turn.
+pub fn is_idle() -> bool {
+    BUSY.load(Ordering::Acquire) == 0
+}
+
+/// How much blocking work there is.
+static BUSY: AtomicUsize = AtomicUsize::new(0);
+
+/// One more in [`BUSY`], until it is dropped.
+struct Busy;
+
+impl Busy {
+    fn new() -> Busy {
+        BUSY.fetch_add(1, Ordering::Relaxed);
+        Busy
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::render::size;
 use crate::cli::{Global, env, report};
 use crate::engine::{CheckDepth, CheckOutcome, Engine, Error};
+use crate::task::parallelism;
 
 use super::{on_runtime, until_interrupted};
 
@@ -35,6 +36,7 @@ const DAMAGED: u8 = 3;
 pub(super) fn run(global: &Global, args: &CheckArgs) -> ExitCode {
     let depth = if args.quick { CheckDepth::Structure } else { CheckDepth::Content };
     let looked = on_runtime(
+        parallelism(),
         || Engine::open_to_check(env::engine_options(global)),
         |engine| async move {
             let root = engine.store().root().display().to_string();

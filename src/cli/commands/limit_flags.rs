@@ -121,7 +121,8 @@ fn processors() -> u64 {
 
 /// Whether all of a list of numbers are there, by the kernel's list of those that are; a kernel that has none does not know.
 fn check_online(flag: &str, wanted: Option<&str>, list: &str) -> Result<(), Error> {
-    let (Some(wanted), Ok(there)) = (wanted, std::fs::read_to_string(list)) else { return Ok(()) };
+    let Some(wanted) = wanted else { return Ok(()) };
+    let Ok(there) = std::fs::read_to_string(list) else { return Ok(()) };
     let ranges = |text: &str| -> Vec<(u32, u32)> {
         let range = |part: &str| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));

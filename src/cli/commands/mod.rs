@@ -67,7 +67,7 @@ use rustix::fs::Access;
 use crate::engine::{Engine, Error};
 use crate::oci::Reference;
 use crate::runtime::Spawner;
-use crate::task::parallelism;
+use crate::task::{is_idle, parallelism};
 
 use super::{Global, env, report};
 
@@ -76,7 +76,9 @@ fn with_engine<F, T>(global: &Global, spawner: Option<Spawner>, work: impl FnOnc
 where
     F: Future<Output = Result<T, Error>>,
 {
-    on_runtime(|| Engine::open(env::engine_options(global), spawner), work)
+    // What a build computes is done by threads of its own. Those of the runtime wait and move bytes, and each of them is a twentieth of what a build takes that has nothing to do.
+    let threads = if spawner.is_some() { 1 } else { parallelism() };
+    on_runtime(threads, || Engine::open(env::engine_options(global), spawner), work)
 }
 
 /// The same for what only looks at a Dockerfile: without the right to write to the store, an empty one takes its place for as long as this command runs.
@@ -88,11 +90,11 @@ where
     let open = Engine::open(options.clone(), None);
     match open {
         Err(error) if !is_denied(&error) => Err(error),
-        Ok(engine) if rustix::fs::access(&options.root, Access::WRITE_OK).is_ok() => on_runtime(|| Ok(engine), work),
+        Ok(engine) if rustix::fs::access(&options.root, Access::WRITE_OK).is_ok() => on_runtime(parallelism(), || Ok(engine), work),
         _ => {
             let scratch = Scratch::new()?;
             options.root = scratch.0.join("store");
-            on_runtime(|| Engine::open(options, None), work)
+            on_runtime(parallelism(), || Engine::open(options, None), work)
         }
     }
 }
@@ -125,16 +127,22 @@ impl Drop for Scratch {
     }
 }
 
-fn on_runtime<E, F, T>(open: impl FnOnce() -> Result<E, Error>, work: impl FnOnce(E) -> F) -> Result<T, Error>
+/// Runs `work` on a new runtime that has so many `threads`, beside this one and those for blocking work.
+fn on_runtime<E, F, T>(threads: usize, open: impl FnOnce() -> Result<E, Error>, work: impl FnOnce(E) -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(parallelism()).enable_all().max_blocking_threads(512).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().max_blocking_threads(512).build();
     let runtime = runtime.map_err(|source| Error::Io { action: "start", path: "the asynchronous runtime".into(), source })?;
     let opened = open()?;
     let result = runtime.block_on(work(opened));
     // Threads that a cancelled command left behind may wait for another process, or have much to compress; the store is good whenever they end, and whoever
     // has stopped the command does not wait for them.
+    // Where nothing of the kind is left, there is no need to see every thread off.
+    if is_idle() {
+        runtime.shutdown_background();
+        return result;
+    }
     let stopped = result.as_ref().is_err_and(Error::is_interruption);
     runtime.shutdown_timeout(if stopped { Duration::from_millis(100) } else { Duration::from_secs(2) });
     result

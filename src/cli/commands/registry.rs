@@ -12,6 +12,7 @@ use crate::cli::render::size;
 use crate::cli::{Global, env, report};
 use crate::engine::{Collected, Error, RegistryEvent, ServeRequest, bind_registry, collect_registry};
 use crate::task::CancellationToken;
+use crate::task::parallelism;
 
 use super::{exit, on_runtime};
 
@@ -109,6 +110,7 @@ fn serve(global: &Global, args: ServeArgs) -> ExitCode {
         events: Arc::new(|event| tell(&event)),
     };
     exit(on_runtime(
+        parallelism(),
         || Ok(()),
         |()| async move {
             // Before anything can be told to stop us.
@@ -168,6 +170,7 @@ fn collected(done: &Collected) -> String {
 fn gc(global: &Global, args: &GcArgs) -> ExitCode {
     let (storage, grace) = (args.storage.dir(global), args.storage.gc_grace);
     exit(on_runtime(
+        parallelism(),
         || Ok(()),
         |()| async move {
             match collect_registry(&storage, grace).await? {

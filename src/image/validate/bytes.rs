@@ -75,7 +75,7 @@ pub(super) async fn stream_fault(mut stream: ByteStream, blob: &Descriptor, diff
     let unpacking = diff_id
         .as_ref()
         .map(DiffId::algorithm)
-        .map(|algorithm| tokio::task::spawn_blocking(move || diff_id_of(Chunks { receiver, chunk: Bytes::new() }, algorithm)));
+        .map(|algorithm| crate::task::spawn_blocking(move || diff_id_of(Chunks { receiver, chunk: Bytes::new() }, algorithm)));
     let (mut hasher, mut size) = (Hasher::new(blob.digest.algorithm()), 0);
     while let Some(chunk) = stream.next().await {
         let chunk = match chunk {

@@ -152,7 +152,7 @@ async fn append(service: &Service, name: &str, upload: Box<Upload>, head: &Head,
 async fn receive(upload: Box<Upload>, body: &mut RequestBody) -> (Box<Upload>, Result<(), Refusal>) {
     let (sender, mut receiver) = mpsc::channel::<Bytes>(QUEUE);
     // Where this request is dropped in the middle, the queue ends, and with it the writing.
-    let writer = tokio::task::spawn_blocking(move || {
+    let writer = crate::task::spawn_blocking(move || {
         let mut upload = upload;
         let mut outcome = Ok(());
         while let Some(bytes) = receiver.blocking_recv() {
