@@ -124,6 +124,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A line of a file of users or groups has a number that nobody can have.
+    #[error("the number of `{name}` in `{file}` is none that a user or a group can have")]
+    UserNumber {
+        /// The user or the group.
+        name: String,
+        /// The file in the root file system.
+        file: &'static str,
+    },
     /// A file of users or groups is too large, or no file.
     #[error("cannot use `{path}`: {reason}")]
     UserFile {

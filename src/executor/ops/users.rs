@@ -1,7 +1,7 @@
 //! Who `USER` and `--chown` mean, in the root file system that they apply to.
 //!
 //! `/etc/passwd` and `/etc/group` belong to the image, so they are read through its tree, with links followed inside of it, and only if they are regular files
-//! of sane size. What a line lacks is empty or 0. A number needs no entry.
+//! of sane size. What a line lacks is empty or 0; a number that nobody can have is an error once it is meant. A number needs no entry.
 
 use std::io::Read;
 
@@ -10,6 +10,9 @@ use super::error::Error;
 use crate::diag::did_you_mean;
 use crate::path::RootPath;
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
 
 /// The largest file of users or groups that is read.
 const MAX_FILE: u64 = 10 * 1024 * 1024;
@@ -38,14 +41,14 @@ pub struct ResolvedOwner {
 
 struct User<'a> {
     name: &'a str,
-    uid: u32,
-    gid: u32,
+    uid: Number,
+    gid: Number,
     home: &'a str,
 }
 
 struct Group<'a> {
     name: &'a str,
-    gid: u32,
+    gid: Number,
     members: &'a str,
 }
 
@@ -62,15 +65,15 @@ fn find_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, Error> {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (spec, None),
     };
-    let passwd = read(tree, "/etc/passwd")?;
+    let passwd = read(tree, PASSWD)?;
     let number = parse_number(spec, user)?;
     let entry = match number {
-        Some(uid) => users(&passwd).find(|entry| entry.uid == uid),
+        Some(uid) => users(&passwd).find(|entry| entry.uid == Number(Some(uid))),
         // Without a name, root; also in an image that has no users.
-        None if user.is_empty() => users(&passwd).find(|entry| entry.uid == 0),
+        None if user.is_empty() => users(&passwd).find(|entry| entry.uid == Number(Some(0))),
         None => Some(users(&passwd).find(|entry| entry.name == user).ok_or_else(|| unknown_user(&passwd, user))?),
     };
-    let uid = entry.as_ref().map_or(number.unwrap_or(0), |entry| entry.uid);
+    let uid = entry.as_ref().map_or(Ok(number.unwrap_or(0)), |entry| entry.uid.of(PASSWD, entry.name))?;
     let home = entry.as_ref().map(|entry| entry.home).filter(|home| !home.is_empty()).map(str::to_owned);
     if let Some(group) = group {
         let gid = match parse_number(spec, group)? {
@@ -80,12 +83,13 @@ fn find_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, Error> {
         return Ok(ProcessUser { uid, gid, additional_gids: Vec::new(), home });
     }
     let Some(entry) = entry else { return Ok(ProcessUser { uid, gid: 0, additional_gids: Vec::new(), home }) };
-    let file = read(tree, "/etc/group")?;
+    let gid = entry.gid.of(PASSWD, entry.name)?;
+    let file = read(tree, GROUP)?;
     let member = |group: &Group<'_>| group.gid != entry.gid && group.members.split(',').any(|member| member == entry.name);
-    let mut additional_gids: Vec<u32> = groups(&file).filter(member).map(|group| group.gid).collect();
+    let mut additional_gids = groups(&file).filter(member).map(|group| group.gid.of(GROUP, group.name)).collect::<Result<Vec<u32>, _>>()?;
     additional_gids.sort_unstable();
     additional_gids.dedup();
-    Ok(ProcessUser { uid, gid: entry.gid, additional_gids, home })
+    Ok(ProcessUser { uid, gid, additional_gids, home })
 }
 
 /// Resolves the value of `--chown`, and the owner of what `WORKDIR` makes. Not as for a process: a user's number alone is the group's too, a part that is empty
@@ -97,9 +101,9 @@ pub fn lookup_owner(tree: &dyn Tree, spec: &str) -> Result<ResolvedOwner, Error>
     match owner_number(user) {
         Some(uid) => owner = Owner { uid, gid: uid },
         None => {
-            let passwd = read(tree, "/etc/passwd")?;
+            let passwd = read(tree, PASSWD)?;
             match users(&passwd).find(|entry| entry.name == user) {
-                Some(entry) => owner = Owner { uid: entry.uid, gid: entry.gid },
+                Some(entry) => owner = Owner { uid: entry.uid.of(PASSWD, user)?, gid: entry.gid.of(PASSWD, user)? },
                 None => unknown.push(format!("user `{user}`")),
             }
         }
@@ -108,9 +112,9 @@ pub fn lookup_owner(tree: &dyn Tree, spec: &str) -> Result<ResolvedOwner, Error>
         match owner_number(group) {
             Some(gid) => owner.gid = gid,
             None => {
-                let file = read(tree, "/etc/group")?;
+                let file = read(tree, GROUP)?;
                 match groups(&file).find(|entry| entry.name == group) {
-                    Some(entry) => owner.gid = entry.gid,
+                    Some(entry) => owner.gid = entry.gid.of(GROUP, group)?,
                     None => unknown.push(format!("group `{group}`")),
                 }
             }
@@ -142,9 +146,9 @@ fn parse_number(spec: &str, text: &str) -> Result<Option<u32>, Error> {
 }
 
 fn find_group(tree: &dyn Tree, name: &str) -> Result<u32, Error> {
-    let file = read(tree, "/etc/group")?;
+    let file = read(tree, GROUP)?;
     if let Some(group) = groups(&file).find(|entry| entry.name == name) {
-        return Ok(group.gid);
+        return group.gid.of(GROUP, name);
     }
     let near = did_you_mean(name, groups(&file).map(|entry| entry.name)).map(str::to_owned);
     Err(Error::UnknownGroup { name: name.to_owned(), near })
@@ -176,8 +180,25 @@ fn groups(file: &str) -> impl Iterator<Item = Group<'_>> {
     })
 }
 
-fn number(field: Option<&str>) -> u32 {
-    field.and_then(|field| field.parse().ok()).unwrap_or(0)
+/// The number of a user or a group in a file; none where nobody can have it: it is negative, or does not fit into 32 bits. Those of others' lines do no harm.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Number(Option<u32>);
+
+impl Number {
+    /// The number, of what `file` calls `name`.
+    fn of(self, file: &'static str, name: &str) -> Result<u32, Error> {
+        self.0.ok_or_else(|| Error::UserNumber { name: name.to_owned(), file })
+    }
+}
+
+fn number(field: Option<&str>) -> Number {
+    let field = field.unwrap_or_default();
+    let digits = field.strip_prefix(['-', '+']).unwrap_or(field);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Number(Some(0));
+    }
+    // The largest means "do not change" to the kernel.
+    Number(field.parse().ok().filter(|number| *number != u32::MAX))
 }
 
 /// A file of users or groups; empty where there is none.

@@ -36,6 +36,27 @@ fn what_lines_of_users_and_groups_lack_is_zero() {
 }
 
 #[test]
+fn a_number_that_nobody_can_have_is_an_error_only_once_it_is_meant() {
+    let passwd =
+        "big:x:99999999999:5::/:\nminus:x:-1:5::/:\nlast:x:4294967295:5::/:\ngroup:x:5:4294967296::/:\nfine:x:6:7::/:\nmember:x:8:9::/:\n";
+    with_root_file_system(passwd, "huge:x:99999999999999999999:member\n", |tree| {
+        let message = |name, file| format!("the number of `{name}` in `{file}` is none that a user or a group can have");
+        for name in ["big", "minus", "last", "group"] {
+            assert_eq!(lookup_user(tree, name).unwrap_err().to_string(), message(name, "/etc/passwd"));
+            assert_eq!(lookup_owner(tree, name).unwrap_err().to_string(), message(name, "/etc/passwd"));
+        }
+        for spec in ["member", "fine:huge"] {
+            assert_eq!(lookup_user(tree, spec).unwrap_err().to_string(), message("huge", "/etc/group"), "{spec}");
+        }
+        assert_eq!(lookup_owner(tree, "fine:huge").unwrap_err().to_string(), message("huge", "/etc/group"));
+        // Others' lines do no harm.
+        assert_eq!(lookup_user(tree, "fine").unwrap().uid, 6);
+        assert_eq!(lookup_user(tree, "0").unwrap().uid, 0);
+        assert_eq!(lookup_user(tree, "").unwrap().uid, 0);
+    });
+}
+
+#[test]
 fn users_are_resolved_as_the_reference_says() {
     let user = |uid, gid, additional_gids: &[u32], home: Option<&str>| ProcessUser {
         uid,
