@@ -88,6 +88,7 @@ impl Engine {
 
     fn view_of(&self, layers: Vec<PathBuf>) -> Result<MergedView, Error> {
         let path = layers.first().cloned().unwrap_or_default();
-        MergedView::new(layers, self.store().marks()).map_err(|source| Error::Io { action: "read", path, source })
+        let opened = MergedView::new(layers, self.store().marks());
+        opened.map(MergedView::while_it_changes).map_err(|source| Error::Io { action: "read", path, source })
     }
 }

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::path::RootPath;
+use crate::sys::descriptor_path;
 use crate::sys::tree::{DirEntry, Kind, Metadata, Tree};
 use cache::DirectoryCache;
 pub(crate) use catalogue::Listed;
@@ -43,6 +44,7 @@ pub struct MergedView {
     marks: Marks,
     root: Arc<MergedDir>,
     cache: DirectoryCache,
+    changing: bool,
 }
 
 impl MergedView {
@@ -59,13 +61,19 @@ impl MergedView {
             parts.push((*index, fd));
         }
         let root = MergedDir::new(parts, ListedDir::root(&layers, &unlisted));
-        Ok(MergedView { layers, marks, root: Arc::new(root), cache: DirectoryCache::default() })
+        Ok(MergedView { layers, marks, root: Arc::new(root), cache: DirectoryCache::default(), changing: false })
+    }
+
+    /// The same where others may do with the topmost layer what they like while it is read, as processes of a container do.
+    #[must_use]
+    pub fn while_it_changes(self) -> MergedView {
+        MergedView { changing: true, ..self }
     }
 
     /// A view of nothing, one empty root directory, to write a layer above that is mounted like these.
     pub fn without_layers(&self) -> MergedView {
         let root = Arc::new(MergedDir::new(Vec::new(), None));
-        MergedView { layers: Vec::new().into(), marks: self.marks, root, cache: DirectoryCache::default() }
+        MergedView { layers: Vec::new().into(), marks: self.marks, root, cache: DirectoryCache::default(), changing: false }
     }
 
     /// The layers.
@@ -187,13 +195,16 @@ impl Tree for MergedView {
         if found.metadata.kind != Kind::File {
             return Err(rustix::io::Errno::INVAL.into());
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(found.directory, name, flags, Mode::empty())?;
-        // A container that runs may have put a device in its place since.
-        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+        if !self.changing {
+            return Ok(rustix::fs::openat(found.directory, name, flags | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())?.into());
+        }
+        // A container that runs may have put a device in its place since: the name is opened as a place, and that is asked what it is, and then opened.
+        let place = rustix::fs::openat(found.directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::RegularFile {
             return Err(rustix::io::Errno::INVAL.into());
         }
-        Ok(file.into())
+        Ok(rustix::fs::open(descriptor_path(&place), flags, Mode::empty())?.into())
     }
 
     fn open_with_xattrs(&self, path: &RootPath) -> io::Result<(File, crate::sys::inode::Xattrs)> {

@@ -175,3 +175,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_node_that_takes_a_files_place_is_not_opened_where_layers_change() {
+    use rustix::fs::{CWD, FileType, Mode, RenameFlags, inotify, mknodat, renameat_with};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let directory = tempfile::tempdir().unwrap();
+    let (file, node) = (directory.path().join("file"), directory.path().join("node"));
+    fs::write(&file, "content").unwrap();
+    mknodat(CWD, &node, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&watch, &node, inotify::WatchFlags::OPEN).unwrap();
+    let view = MergedView::new(vec![directory.path().to_owned()], Marks::Trusted).unwrap().while_it_changes();
+    let done = AtomicBool::new(false);
+    let opened = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                renameat_with(CWD, &file, CWD, &node, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let opened = (0..20_000).filter(|_| view.open(&RootPath::new("/file")).is_ok()).count();
+        done.store(true, Ordering::Relaxed);
+        opened
+    });
+    assert!((1..20_000).contains(&opened), "both were met: {opened}");
+    let mut events = [0_u8; 256];
+    assert_eq!(rustix::io::read(&watch, &mut events), Err(rustix::io::Errno::AGAIN), "the node was opened");
+}
