@@ -25,7 +25,7 @@ lint:
 
 # Builds, images, containers with their networks: all of them, also where one misses a goal. QUICK=1 leaves the peers out.
 bench: setup build
-	missed=0; for bench in run images containers; do $(SUDO) env QUICK=$(QUICK) bench/$$bench.sh $(STRAKE) || missed=1; done; exit $$missed
+	missed=0; for bench in run images store containers; do $(SUDO) env QUICK=$(QUICK) bench/$$bench.sh $(STRAKE) || missed=1; done; exit $$missed
 
 setup:
 	tests/setup.sh

@@ -4,14 +4,17 @@ missed=0
 # The peers that have a column of their own, and the MiB that no row may reach.
 columns=() most=150
 
+# format: it, with the name of each column.
+each() { [ ${#columns[@]} = 0 ] || printf "$1" "${columns[@]}"; }
+
 # what is to be said of the peers
 heading() {
     echo
     echo "$("$binary" --version), Linux $(uname -r), $(nproc) processors, load $(cut -d' ' -f1-3 /proc/loadavg); all on one $(stat -f -c %T .) ($(findmnt -no FSTYPE,OPTIONS -T .));"
     echo "$1."
     echo
-    echo "| what | Strake | bare work | ratio |$(printf ' %s (Strake is better) |' "${columns[@]}") peak | goal | met |"
-    echo "|---|---|---|---|$(printf '%.0s---|' "${columns[@]}")---|---|---|"
+    echo "| what | Strake | bare work | ratio |$(each ' %s (Strake is better) |') peak | goal | met |"
+    echo "|---|---|---|---|$(each '%.0s---|')---|---|---|"
 }
 
 # row, what, goal in words, expression over ours, bare and the peers (awk) that is true where the goal is met, unit (or ms): where there is nothing to compare with, the goal is left open.
@@ -25,7 +28,7 @@ line() {
             open = bare == "" && "'"${4//\"/\\\"}"'" ~ /bare/
             met = ours != "" && ('"$4"') && peak < most
             printf "| %s | %s | %s | %s | ", what, show(ours), show(bare), bare == "" || ours == "" ? "-" : sprintf("%.2f", ours / bare)
-            printf "%s", '"$(printf 'peer(%s) ' "${columns[@]}")"'
+            printf "%s", "" '"$(each 'peer(%s) ')"'
             printf "%s | %s | %s |\n", peak == "" ? "-" : peak " MiB", goal, met ? "yes" : open && ours != "" ? "left open" : "**no**"
             exit !met && !(open && ours != "")
         }' || missed=1
