@@ -108,8 +108,17 @@ pub struct Access {
     pub who: Who,
     /// Where credentials are looked for first.
     pub authfile: Option<PathBuf>,
+    /// A folder with certificates for it, in place of the one in `certs.d`.
+    pub certificates: Option<PathBuf>,
     /// Whether it need prove nothing: any certificate will do, or none.
     pub insecure: bool,
+}
+
+impl Access {
+    /// Whether something was given that only a registry could use. What need not be proved (`insecure`) is true of every other place.
+    fn is_for_registries(&self) -> bool {
+        !matches!(self.who, Who::Known) || self.authfile.is_some() || self.certificates.is_some()
+    }
 }
 
 /// Who we are to a registry.
@@ -192,25 +201,48 @@ impl Engine {
     /// This engine, which reaches the registry of one side of a copy as that does: for questions before it.
     ///
     /// # Errors
-    /// The file with credentials.
+    /// The file with credentials; credentials or certificates for a place that is no registry.
     pub fn reaching(&self, place: &Place, access: &Access, effort: Effort) -> Result<Engine, Error> {
-        let client = Arc::new(Mutex::new(Some(self.client_for(place, access, effort)?)));
-        Ok(Engine { options: self.options.clone(), store: self.store.clone(), spawner: self.spawner.clone(), client })
+        Ok(self.with_client(self.client_for(place, access, effort)?))
+    }
+
+    /// The same for a registry itself.
+    ///
+    /// # Errors
+    /// The file with credentials.
+    pub fn reaching_registry(&self, registry: &str, access: &Access, effort: Effort) -> Result<Engine, Error> {
+        Ok(self.with_client(self.client_as(Some(registry), access, effort)?))
+    }
+
+    fn with_client(&self, client: Client) -> Engine {
+        let client = Arc::new(Mutex::new(Some(client)));
+        Engine { options: self.options.clone(), store: self.store.clone(), spawner: self.spawner.clone(), client }
     }
 
     /// A client for one side of a copy.
     fn client_for(&self, place: &Place, access: &Access, effort: Effort) -> Result<Client, Error> {
+        match place {
+            Place::Registry(reference) => self.client_as(Some(reference.registry()), access, effort),
+            _ if access.is_for_registries() => {
+                let message = format!("`{place}` is no registry, so there is nobody to show credentials or certificates to");
+                Err(Error::Usage { message, hint: Some("leave out the flags that give them for this place".to_owned()) })
+            }
+            _ => self.client_as(None, access, effort),
+        }
+    }
+
+    fn client_as(&self, registry: Option<&str>, access: &Access, effort: Effort) -> Result<Client, Error> {
         let mut engine = self.options.clone();
         engine.credentials.asked = access.authfile.clone().or(engine.credentials.asked);
         let mut options = client_options(&engine)?;
-        if let Place::Registry(reference) = place {
-            let registry = reference.registry();
+        if let Some(registry) = registry {
             options.credentials = match &access.who {
                 Who::Known => options.credentials,
                 Who::Anonymous => Credentials::default(),
                 Who::Given(credential) => Credentials::default().with(registry, credential.clone()),
             };
             options.insecure.extend(access.insecure.then(|| registry.to_owned()));
+            options.certs_folder = access.certificates.clone().map(|folder| (registry.to_owned(), folder));
         }
         options.retry.attempts = effort.attempts.unwrap_or(options.retry.attempts);
         options.max_concurrency_per_host = effort.jobs.unwrap_or(options.max_concurrency_per_host);
@@ -233,7 +265,11 @@ impl Engine {
                 let message = format!("{flag} is for copies that leave the store: there an image is kept as it comes");
                 return Err(Failure::Other(Error::Usage { message, hint: None }));
             }
-            let image = self.copy_to_store(request, to, client, step).await?;
+            let name = to.parse().map_err(|error: crate::oci::ReferenceError| {
+                Failure::Other(Error::Usage { message: error.to_string(), hint: Some("name it as `store:NAME:TAG`".to_owned()) })
+            })?;
+            let Wanted::Platform(platform) = &request.wanted else { return self.keep_all(&request.from, &name, client, step).await };
+            let image = self.copy_to_store(&request.from, platform, &name, client, step).await?;
             let manifest = self.stored_manifest(&image).await?;
             return Ok(CopyOutcome { root: manifest, blobs: image.diff_ids.len() + 1, size: image.size });
         }
@@ -397,61 +433,79 @@ impl Engine {
         Ok(blocking(move || blobs::ensure_manifest(&store, &image)).await?.descriptor)
     }
 
-    async fn copy_to_store(&self, request: &CopyRequest, to: &str, client: &Client, step: &StepProgress) -> Result<ImageRecord, Failure> {
-        let usage = |message: String, hint: &str| Failure::Other(Error::Usage { message, hint: Some(hint.to_owned()) });
-        let Wanted::Platform(platform) = &request.wanted else {
-            return Err(usage("the store keeps images, not indexes of several".into(), "leave `--all` out, and choose with `--platform`"));
-        };
-        let name: Reference =
-            to.parse().map_err(|error: crate::oci::ReferenceError| usage(error.to_string(), "name it as `store:NAME:TAG`"))?;
+    /// Keeps all that a place has under `name`, which then stands for the index, and for the image of it that runs here.
+    async fn keep_all(&self, from: &Place, name: &Reference, client: &Client, step: &StepProgress) -> Result<CopyOutcome, Failure> {
+        let source = self.whole_source(from, client).await?;
+        let what = collect(&source, &Wanted::All, false).await?;
+        same_digest(name, &[&what.root.digest])?;
+        all_to_store(&source, &what, &self.store, step).await?;
+        let (store, root, platform) = (self.store.clone(), what.root.clone(), what.platform_for(&Platform::host()));
+        let image = blocking(move || load_root(&store, &root, &platform)).await?;
+        let is_from_there = matches!(from, Place::Registry(reference) if reference.name() == name.name());
+        let stands_for = Some(&what.root.digest).filter(|_| what.root.media_type.is_index() || is_from_there).or(name.digest());
+        self.store.tag(name, &image.id, stands_for).map_err(Error::from)?;
+        self.tagged(&image, name);
+        let size = what.blobs.iter().map(|blob| blob.size).sum();
+        Ok(CopyOutcome { root: what.root, blobs: what.blobs.len(), size })
+    }
+
+    async fn copy_to_store(
+        &self,
+        from: &Place,
+        platform: &Platform,
+        name: &Reference,
+        client: &Client,
+        step: &StepProgress,
+    ) -> Result<ImageRecord, Failure> {
         let store = self.store.clone();
-        if let Place::Registry(reference) = &request.from {
-            check_digest(&self.source(&request.from, client).await?, &name, platform).await?;
+        if let Place::Registry(reference) = from {
+            check_digest(&self.source(from, client).await?, name, platform).await?;
             let resolved = pull::resolve(client, &store, reference, platform).await?;
             let snapshots = pull::unpack(client, &store, reference, &resolved, step).await?;
             // What a name of another repository stands for there, nobody has said.
             let is_from_there = name.name() == reference.name();
+            let name = name.clone();
             return Ok(blocking(move || {
                 let manifest = name.digest().or(Some(&resolved.top).filter(|_| is_from_there)).cloned();
                 pull::record_as(&store, &name, manifest.as_ref(), &resolved, &snapshots)
             })
             .await?);
         }
-        let image = match &request.from {
+        let image = match from {
             Place::Store(from) => {
                 let image = self.image(from)?;
                 if name.digest().is_some() {
                     let index = from.parse::<Reference>().ok().map(|from| self.store.tagged_manifest(&from)).transpose();
                     let index = index.map_err(Error::from)?.flatten();
                     let manifest = self.stored_manifest(&image).await?.digest;
-                    same_digest(&name, &[Some(&manifest), index.as_ref()].into_iter().flatten().collect::<Vec<_>>())?;
+                    same_digest(name, &[Some(&manifest), index.as_ref()].into_iter().flatten().collect::<Vec<_>>())?;
                 }
                 image
             }
             Place::Layout { dir, tag } => {
-                check_digest(&self.source(&request.from, client).await?, &name, platform).await?;
+                check_digest(&self.source(from, client).await?, name, platform).await?;
                 let (layout, platform) = (Layout { dir: dir.clone(), tag: tag.clone(), digest: None }, platform.clone());
                 let store = store.clone();
                 blocking(move || load_layout(&store, &layout, &platform)).await?
             }
             Place::Directory(_) => {
-                let source = self.source(&request.from, client).await?;
-                check_digest(&source, &name, platform).await?;
-                let what = collect(&source, &request.wanted, false).await?;
+                let source = self.source(from, client).await?;
+                check_digest(&source, name, platform).await?;
+                let what = collect(&source, &Wanted::Platform(platform.clone()), false).await?;
                 all_to_store(&source, &what, &store, step).await?;
                 let platform = platform.clone();
                 blocking(move || load_root(&store, &what.root, &platform)).await?
             }
             Place::Archive { .. } | Place::Daemon { .. } => {
-                let source = self.source(&request.from, client).await?;
-                check_digest(&source, &name, platform).await?;
+                let source = self.source(from, client).await?;
+                check_digest(&source, name, platform).await?;
                 let (root, platform, store) = (source.root().await?, platform.clone(), store.clone());
                 blocking(move || load_root(&store, &root, &platform)).await?
             }
             Place::Registry(_) => unreachable!("copies from a registry are made above"),
         };
-        self.store.tag(&name, &image.id, name.digest()).map_err(Error::from)?;
-        self.tagged(&image, &name);
+        self.store.tag(name, &image.id, name.digest()).map_err(Error::from)?;
+        self.tagged(&image, name);
         Ok(image)
     }
 

@@ -33,6 +33,8 @@ pub enum IndexEdit {
     Add(Vec<Place>, AddOptions),
     /// Entries are taken away.
     Remove(Vec<Selector>),
+    /// All entries but those for these platforms are taken away.
+    Keep(Vec<Platform>),
     /// Annotations of the index, or of entries, are set and taken away.
     Annotate {
         /// The entry; without it, the index itself.
@@ -158,6 +160,7 @@ impl Engine {
                     draft.remove(selector, name)?;
                 }
             }
+            IndexEdit::Keep(platforms) => draft.keep(platforms, name)?,
             IndexEdit::Annotate { entry, set, unset } => {
                 let targets = match entry {
                     Some(selector) => draft.find(selector, name)?,

@@ -1,4 +1,4 @@
-//! Names of the store that stand for an index: what `pull --all-platforms` and builds for several platforms leave.
+//! Names of the store that stand for an index: what `pull --all-platforms`, `load` and builds for several platforms leave.
 //!
 //! Such a name points at one image, which is the one that runs here, and at the index. The other images are blobs only until somebody wants one of them.
 //! An image is taken out by taking its manifest away: the index keeps its bytes, and what it names may be missing.
@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use crate::image::Error;
-use crate::image::load::load_root;
+use crate::image::load::{has_all_of, load_root};
 use crate::oci::{Descriptor, Digest, ImageId, Index, ManifestOrIndex, MediaType, Platform, Reference};
 use crate::store::{ImageRecord, Store};
 use crate::task::blocking;
@@ -22,25 +22,8 @@ const MAX_DOCUMENT: u64 = 16 << 20;
 /// # Errors
 /// The store.
 pub(super) fn complete_index(store: &Store, reference: &Reference) -> Result<Option<Descriptor>, crate::store::Error> {
-    let Some((root, index)) = stored_index(store, reference)? else { return Ok(None) };
-    let mut pending: Vec<Digest> = index.manifests.into_iter().map(|entry| entry.digest).collect();
-    while let Some(digest) = pending.pop() {
-        if store.blob_size(&digest)?.is_none() {
-            return Ok(None);
-        }
-        match ManifestOrIndex::parse(&store.read_blob(&digest, MAX_DOCUMENT)?, None) {
-            Ok(ManifestOrIndex::Index(index)) => pending.extend(index.manifests.into_iter().map(|entry| entry.digest)),
-            Ok(ManifestOrIndex::Manifest(manifest)) => {
-                for blob in manifest.layers.iter().chain([&manifest.config]) {
-                    if !blob.is_elsewhere() && store.blob_size(&blob.digest)?.is_none() {
-                        return Ok(None);
-                    }
-                }
-            }
-            Err(_) => return Ok(None),
-        }
-    }
-    Ok(Some(root))
+    let Some((root, _)) = stored_index(store, reference)? else { return Ok(None) };
+    Ok(has_all_of(store, &root.digest)?.then_some(root))
 }
 
 /// The image for `platform` of the index that a name stands for, unpacked; `None` where it is not here.
@@ -115,7 +98,7 @@ impl Engine {
     /// whole.
     ///
     /// # Errors
-    /// There is no such image for that platform; it is also what another name means; with [`Removal::Careful`], a container uses it; another command is at it.
+    /// There is no such image for that platform; it is also what another name means, or the image for another platform; with [`Removal::Careful`], a container uses it; another command is at it.
     pub async fn remove_platform(&self, text: &str, removal: Removal, platform: &Platform) -> Result<Vec<Removed>, EngineError> {
         let image = self.image(text)?;
         let name = self.name_meant(text, &self.store.names_of(&image.id)?)?;
@@ -131,6 +114,13 @@ impl Engine {
                 if going.is_empty() {
                     let here: Vec<String> = staying.iter().map(|member| member.platform.to_string()).collect();
                     return Err(not_here(&here.join(", ")));
+                }
+                let shared =
+                    |member: &&Member| staying.iter().any(|other| other.id == member.id || other.entry.digest == member.entry.digest);
+                if let Some(member) = going.iter().find(shared) {
+                    let message = format!("the image of `{text}` for {} is also the one for another platform", member.platform);
+                    let hint = Some(format!("`strake rmi {}` removes all of it", name.familiar()));
+                    return Err(EngineError::Usage { message, hint });
                 }
                 for member in &going {
                     self.check_goes_alone(text, &name, member, removal)?;

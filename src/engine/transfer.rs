@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use crate::diag::SafeUrl;
 pub use crate::image::archive::ArchiveFormat;
+use crate::image::archive::Saved;
 use crate::image::copy::{Source, Target, Wanted, all_to_store, collect, to_registry};
 use crate::image::import::import;
 pub use crate::image::load::Loaded;
 use crate::image::load::{LoadFor, load};
 use crate::image::{export, pull, push};
-use crate::oci::{Descriptor, Digest, ImageConfig, ManifestOrIndex, Platform, Reference};
+use crate::oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
 use crate::progress::{Progress, StepOutcome, StepProgress};
 use crate::registry::Client;
 use crate::store::{ImageRecord, Lease};
@@ -131,16 +132,7 @@ impl Engine {
         let source = Source::Registry { client: client.clone(), reference: request.reference.clone() };
         let what = collect(&source, &Wanted::All, false).await?;
         all_to_store(&source, &what, &self.store, step).await?;
-        let root = what.documents.iter().find(|document| document.descriptor.digest == what.root.digest);
-        let index = root.map(|root| ManifestOrIndex::parse(&root.bytes, Some(&root.descriptor.media_type)));
-        Ok(match index {
-            Some(Ok(ManifestOrIndex::Index(index))) if index.select(&request.platform).is_none() => {
-                // None that runs here: then the name stands for the first.
-                let mut platforms = index.manifests.iter().filter_map(|entry| entry.platform.clone());
-                platforms.find(|platform| platform.os != "unknown").unwrap_or_else(|| request.platform.clone())
-            }
-            _ => request.platform.clone(),
-        })
+        Ok(what.platform_for(&request.platform))
     }
 
     /// Pushes the index that a name was pulled or built with, and all that it names.
@@ -299,19 +291,23 @@ impl Engine {
     /// There is no such image, the file, the store.
     pub async fn save(&self, request: SaveRequest) -> Result<(), Error> {
         let _lease = self.hold().await?;
-        let mut images: Vec<(ImageRecord, Vec<Reference>)> = Vec::new();
+        let mut images: Vec<Saved> = Vec::new();
         for text in &request.images {
             for text in self.all_of_repository(text)? {
                 let known = self.store.names_of(&self.image(&text)?.id)?;
                 let name = text.parse::<Reference>().ok().filter(|name| known.contains(name));
                 let image = self.image_for(&text, request.platform.as_ref()).await?;
-                match images.iter_mut().find(|(other, _)| other.id == image.id) {
-                    Some((_, names)) => names.extend(name.filter(|name| !names.contains(name))),
-                    None => images.push((image, name.into_iter().collect())),
+                let index = match &name {
+                    Some(name) if request.platform.is_none() => complete_index(&self.store, name)?,
+                    _ => None,
+                };
+                match images.iter_mut().find(|other| other.image.id == image.id && other.index == index) {
+                    Some(Saved { names, .. }) => names.extend(name.filter(|name| !names.contains(name))),
+                    None => images.push(Saved { image, index, names: name.into_iter().collect() }),
                 }
             }
         }
-        let (store, saved) = (self.store.clone(), images.iter().map(|(image, _)| image.clone()).collect::<Vec<_>>());
+        let (store, saved) = (self.store.clone(), images.iter().map(|saved| saved.image.clone()).collect::<Vec<_>>());
         blocking(move || {
             let failed = |source| Error::Output { to: request.dest.display().to_string(), source };
             export::to_archive(&store, &images, request.format, &request.dest).map_err(failed)

@@ -11,12 +11,12 @@ use rustix::io::Errno;
 use crate::oci::Reference;
 use crate::path::RootPath;
 use crate::progress::Meter;
-use crate::store::{ImageRecord, Store};
+use crate::store::Store;
 use crate::sys::tree::{Kind, Tree};
 use crate::task::fault_point;
 
 use super::Error;
-use super::archive::{ArchiveFormat, write_archive, write_layout, write_packed};
+use super::archive::{ArchiveFormat, Saved, write_archive, write_layout, write_packed};
 use super::layer::{CopyOptions, copy_tree_to_dir, write_rootfs_tar};
 use super::platform_files::with_layout;
 pub use super::platform_files::{FilesLayout, PlatformFiles};
@@ -104,7 +104,7 @@ pub fn to_oci_layout(store: &Store, root: &PackedRoot, names: &[Reference], dir:
 }
 
 /// Writes images, each with its names, as one archive; `-` is standard output.
-pub fn to_archive(store: &Store, images: &[(ImageRecord, Vec<Reference>)], format: ArchiveFormat, path: &Path) -> Result<(), Error> {
+pub fn to_archive(store: &Store, images: &[Saved], format: ArchiveFormat, path: &Path) -> Result<(), Error> {
     write_file(path, |out| write_archive(store, images, format, out))
 }
 

@@ -180,6 +180,18 @@ impl IndexDraft {
         Ok(gone)
     }
 
+    /// Leaves the entries for these platforms, with what is about them.
+    ///
+    /// # Errors
+    /// There are none; `name` is how the message calls the index.
+    pub fn keep(&mut self, platforms: &[Platform], name: &str) -> Result<(), Error> {
+        for platform in platforms {
+            self.find(&Selector::Platform(platform.clone()), name)?;
+        }
+        self.entries = keep(std::mem::take(&mut self.entries), platforms);
+        Ok(())
+    }
+
     /// The positions of the entries that are meant.
     ///
     /// # Errors

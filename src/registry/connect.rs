@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, OnceCell};
 use url::Url;
 
 use super::error::Error;
-use super::host::matches_host;
+use super::host::{base_url, matches_host};
 use super::options::{CertificateFiles, ClientOptions};
 use super::proxy::Chooser;
 
@@ -75,8 +75,7 @@ impl Connections {
             let plain = || async { build(options, tls_config(RootCertStore::empty(), None)) };
             return self.plain.get_or_try_init(plain).await.cloned();
         }
-        let host = url.host_str().unwrap_or_default();
-        let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let authority = authority(url);
         let mut special = self.special.lock().await;
         if let Some(known) = special.get(&(authority.clone(), trust)) {
             if let Some(client) = known {
@@ -103,14 +102,16 @@ impl Connections {
             config.tls.dangerous().set_certificate_verifier(Arc::new(TrustEveryone(provider())));
             return build(options, Ok(config)).map(Some);
         }
+        let asked = options.certs_folder.as_ref().filter(|(registry, _)| is_at(registry, authority)).map(|(_, folder)| folder.clone());
         let named = options.certificates.get(authority).cloned();
         let folders: Vec<PathBuf> = options.certs_dirs.iter().flat_map(|dir| folder_names(authority).map(|name| dir.join(name))).collect();
-        if folders.is_empty() && named.is_none() {
+        if folders.is_empty() && named.is_none() && asked.is_none() {
             return Ok(None);
         }
-        let found = blocking(move || match named {
-            Some(files) => read_files(&files).map(Some),
-            None => folders.iter().find(|folder| folder.is_dir()).map(|folder| read_folder(folder)).transpose(),
+        let found = blocking(move || match (asked, named) {
+            (Some(folder), _) => read_folder(&folder).map(Some),
+            (None, Some(files)) => read_files(&files).map(Some),
+            (None, None) => folders.iter().find(|folder| folder.is_dir()).map(|folder| read_folder(folder)).transpose(),
         });
         let Some(folder) = found.await?? else { return Ok(None) };
         let system = self.roots().await?;
@@ -222,6 +223,17 @@ fn build(options: &ClientOptions, config: Result<TlsConfig, Error>) -> Result<Co
 struct CertsFolder {
     authorities: Vec<CertificateDer<'static>>,
     identity: Option<Identity>,
+}
+
+/// `host` or `host:port` of a URL.
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Whether the registry of this name answers at `there`.
+fn is_at(registry: &str, there: &str) -> bool {
+    base_url(registry, "https").is_ok_and(|url| authority(&url) == there)
 }
 
 /// What the folder of a registry may be called: with the port that TLS has without saying, too.

@@ -25,6 +25,8 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// Folders in the form of Docker's `certs.d`: `<folder>/<host>/{*.crt, *.cert + *.key}`.
     pub certs_dirs: Vec<PathBuf>,
+    /// The folder of one registry (`host` or `host:port`), which is asked for in place of the others.
+    pub certs_folder: Option<(String, PathBuf)>,
     /// Certificates for single registries (`host` or `host:port`), beside those of the folders.
     pub certificates: BTreeMap<String, CertificateFiles>,
     /// Blobs that are moved at once to or from one registry.
@@ -54,6 +56,7 @@ impl Default for ClientOptions {
             insecure: Vec::new(),
             user_agent: concat!("strake/", env!("CARGO_PKG_VERSION")).to_owned(),
             certs_dirs: Vec::new(),
+            certs_folder: None,
             certificates: BTreeMap::new(),
             max_concurrency_per_host: 6,
             retry: RetryPolicy::default(),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::registry::{Reply, scripted};
-use crate::common::{Registry, World, able};
+use crate::common::{Registry, Run, World, able};
 
 fn names(world: &World) -> Vec<String> {
     let listed = world.strake(["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).ok().stdout;
@@ -179,6 +179,62 @@ fn one_platform_of_several_is_saved_loaded_and_pushed() {
 }
 
 #[test]
+fn an_index_goes_through_an_archive_and_the_store_whole() {
+    if !able(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let registry = Registry::empty();
+    let name = several_platforms(&registry);
+    let digest = World::new().strake(["digest", &name]).ok().stdout;
+    let (world, directory) = (World::new(), tempfile::tempdir().unwrap());
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    // What a name stands for in a store, seen by sending it on.
+    let sent = |world: &World, from: &str| {
+        let copy = registry.name("copy:1");
+        world.strake(["tag", from, &copy]).ok();
+        world.strake(["push", "-q", &copy]).ok();
+        world.strake(["rmi", &copy]).ok();
+        world.strake(["system", "check"]).ok();
+        world.strake(["digest", &copy]).ok().stdout
+    };
+    world.strake(["pull", "-q", "--all-platforms", &name]).ok();
+    let host = world.strake(["image", "inspect", "-f", "{{.Id}}", &name]).ok().stdout;
+    for (format, flags) in [("docker-archive", &["-o"][..]), ("oci-archive", &["--format", "oci-archive", "-o"])] {
+        let archive = file(format);
+        world.strake(["save"]).arg_all(flags).arg(&archive).arg(&name).ok();
+        // Others see the index; in Docker's form there is the image that runs here.
+        let raw = Run::new("skopeo", ["inspect", "--raw", &format!("oci-archive:{archive}:multi")]).ok().stdout;
+        assert_eq!(raw, world.strake(["manifest", &name]).ok().stdout, "{format}");
+        if format == "docker-archive" {
+            let seen = Run::new("skopeo", ["inspect", "--config", "--raw", &format!("docker-archive:{archive}")]).ok().stdout;
+            assert_eq!(seen.trim_end(), world.strake(["config", &format!("store:{name}")]).ok().stdout.trim_end());
+        }
+        let reader = World::new();
+        reader.strake(["load", "-q", "-i", &archive]).ok();
+        assert_eq!(reader.strake(["image", "inspect", "-f", "{{.Id}}", &name]).ok().stdout, host, "{format}");
+        reader.strake(["prune", "-f"]).ok();
+        assert_eq!(sent(&reader, &name), digest, "{format}");
+        // One of them alone, where that is asked for.
+        let reader = World::new();
+        reader.strake(["load", "-q", "-i", &archive, "--platform", "linux/amd64"]).ok();
+        assert_ne!(sent(&reader, &name), digest, "{format}");
+    }
+    // The same by copies, from every kind of place.
+    let layout = format!("oci:{}:multi", file("layout"));
+    world.strake(["copy", "-q", "--all", &format!("store:{name}"), &layout]).ok();
+    for from in [&name, &layout, &format!("oci-archive:{}", file("oci-archive")), &format!("docker-archive:{}", file("docker-archive"))] {
+        let reader = World::new();
+        let shown = reader.strake(["copy", "-q", "--all", from, "store:kept:1"]).ok().stdout;
+        assert_eq!(shown, digest, "{from}");
+        assert_eq!(reader.strake(["image", "inspect", "-f", "{{.Id}}", "kept:1"]).ok().stdout, host, "{from}");
+        reader.strake(["copy", "-q", "--all", "store:kept:1", "store:other:2"]).ok();
+        assert_eq!(sent(&reader, "other:2"), digest, "{from}");
+        let wrong = format!("store:kept@sha256:{}", "0".repeat(64));
+        reader.strake(["copy", "-q", "--all", from, &wrong]).fails().says(&["sha256:000"]);
+    }
+}
+
+#[test]
 fn a_repository_alone_is_saved_with_all_its_tags() {
     if !able(&["tar"]) {
         return;
@@ -293,6 +349,26 @@ fn one_image_of_an_index_is_removed_and_the_others_stay() {
     assert!(gone.contains("Untagged") && gone.contains("Deleted"), "{gone}");
     assert_eq!(world.strake(["images", "-q"]).ok().stdout, "");
     healthy();
+}
+
+#[test]
+fn an_image_that_an_index_has_for_two_platforms_is_not_removed_for_one() {
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let (world, registry) = (World::new(), Registry::empty());
+    let (one, both) = (registry.name("app:one"), registry.name("app:both"));
+    World::new().build("FROM scratch\nCOPY Dockerfile /\n", &["--platform", "linux/amd64", "-t", &one, "--push"]).ok();
+    world.strake(["index", "create", "-q", "-t", &both, &one]).ok();
+    world.strake(["index", "append", "-q", &both, &one, "--set-platform", "linux/arm64"]).ok();
+    world.strake(["pull", "-q", "--all-platforms", &both]).ok();
+    for platform in ["linux/amd64", "linux/arm64"] {
+        world.strake(["rmi", "--platform", platform, &both]).fails().says(&[platform, "another platform", "strake rmi"]);
+    }
+    world.strake(["push", &both]).ok();
+    world.strake(["system", "check"]).ok();
+    world.strake(["rmi", &both]).ok();
+    assert_eq!(world.strake(["images", "-q"]).ok().stdout, "");
 }
 
 #[test]

@@ -104,6 +104,17 @@ fn an_index_is_added_to_reduced_and_annotated() {
     assert_eq!(platforms(&manifest(&world, &name("multi"))), of(&all), "the index itself is as it was");
     world.strake(["index", "append", "-q", &name("multi"), &name("newer"), "--set-platform", "linux/riscv64", "-t", &name("risc")]).ok();
     assert_eq!(platforms(&manifest(&world, &name("risc")))[3].0, "linux/riscv64");
+    // Some of its images alone, under another name; one that is not there is no reason to take away the others.
+    let some = registry.name("copy:some");
+    world.strake(["index", "filter", &name("multi"), "--platform", "linux/arm64,linux/arm/v7", "-t", &some]).ok();
+    assert_eq!((platforms(&manifest(&world, &some)), &manifest(&world, &some)["annotations"]), (of(&all[1..]), &json!({ "kept": "yes" })));
+    world.strake(["validate", "--remote", &some]).ok();
+    world
+        .strake(["index", "filter", &some, "--platform", "linux/arm64", "--platform", "linux/s390x"])
+        .fails()
+        .says(&["linux/s390x", "linux/arm64"]);
+    world.strake(["index", "filter", &some, "--platform", "linux/arm64"]).ok();
+    assert_eq!(platforms(&manifest(&world, &some)), of(&all[1..2]));
     // Taken out by platform, by digest and by name.
     world.strake(["index", "remove", &name("multi"), "linux/arm/v7", &digest(&world, &name("arm64"))]).ok();
     assert_eq!(platforms(&manifest(&world, &name("multi"))), of(&all[..1]));

@@ -183,6 +183,25 @@ fn registries_are_looked_at_as_somebody_else() {
         as_somebody(&["--registry-token", "some-token"]).fails().says(&["401"]).omits(&["some-token"]);
         as_somebody(&["--creds", "pass-word"]).fails().says(&["--creds is not of the form"]).omits(&["pass-word"]);
     }
+    // Where there is no registry, there is nobody to show them to.
+    world.strake(["copy", "-q", "store:app:1", "oci:layout:1"]).ok();
+    for place in ["store:app:1", "oci:layout:1"] {
+        for flags in [&["--creds", good][..], &["--registry-token", "pass-word"], &["--no-creds"], &["--cert-dir", "."]] {
+            for command in ["manifest", "inspect"] {
+                world.strake([command, place]).arg_all(flags).fails().says(&[place, "is no registry"]).omits(&["pass-word"]);
+            }
+        }
+        world.strake(["manifest", "--tls-verify=false", place]).ok();
+    }
+    for flags in [&["--src-creds", good][..], &["--src-authfile", "x.json"], &["--dest-no-creds"], &["--dest-cert-dir", "."]] {
+        world.strake(["copy", "store:app:1", "oci:other:1"]).arg_all(flags).fails().says(&["is no registry"]).omits(&["pass-word"]);
+    }
+    assert!(!world.path("other").exists());
+    // A name of one word is a registry too, which is asked by way of a proxy here.
+    let short = world
+        .strake(["--plain-http", "*", "catalog", "--creds", good, "one-word"])
+        .env("http_proxy", format!("http://{}", registry.host()));
+    assert_eq!(short.ok().stdout, "app\n");
     // Nobody listens there, and it is asked once.
     world.strake(["digest", "--retry-times", "0", "127.0.0.1:1/app"]).fails().says(&["cannot connect"]);
     world.strake(["delete", "--no-creds", &name]).fails().says(&["401"]);

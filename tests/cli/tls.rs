@@ -64,6 +64,33 @@ fn copy_and_login_take_any_certificate_of_the_registry_that_a_flag_is_about() {
 }
 
 #[test]
+fn a_folder_of_certificates_that_a_flag_names_is_for_that_registry() {
+    if !able(&["docker-registry", "openssl"]) {
+        return;
+    }
+    let world = World::new();
+    let (server, client) = (certificate(&world, "server"), certificate(&world, "client"));
+    let registry = Registry::with_certificates(&server.certificate, &server.key, Some(&client.certificate));
+    let name = registry.name("app:1");
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-q", "-t", "app:1"]).ok();
+    let run = |args: &[&str]| world.strake(args).env("STRAKE_CONFIG", quick(&world));
+    std::fs::create_dir(world.path("certs")).unwrap();
+    std::fs::copy(&server.certificate, world.path("certs/ca.crt")).unwrap();
+    run(&["copy", "store:app:1", &name]).fails().says(&["certificate"]);
+    // It asks who we are, too.
+    run(&["copy", "--dest-cert-dir", "certs", "store:app:1", &name]).fails().says(&["certificate"]);
+    std::fs::copy(&client.certificate, world.path("certs/us.cert")).unwrap();
+    std::fs::copy(&client.key, world.path("certs/us.key")).unwrap();
+    run(&["copy", "--dest-cert-dir", "certs", "store:app:1", &name]).ok();
+    run(&["copy", "--src-cert-dir", "certs", &name, "oci:copy"]).ok();
+    for args in [&["manifest", &name][..], &["catalog", registry.host()], &["inspect", "--remote", &name]] {
+        run(args).fails().says(&["certificate"]);
+        run(args).arg_all(&["--cert-dir", "certs"]).ok();
+    }
+    run(&["digest", "--cert-dir", "nowhere", &name]).fails().says(&["nowhere"]);
+}
+
+#[test]
 fn a_certificate_that_the_system_trusts_itself_is_believed_for_its_names_only() {
     if !able(&["docker-registry", "openssl"]) {
         return;

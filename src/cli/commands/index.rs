@@ -34,6 +34,8 @@ enum IndexCommand {
     Append(Box<AppendArgs>),
     /// Take images out of an index
     Remove(RemoveArgs),
+    /// Leave only the images for some platforms in an index
+    Filter(FilterArgs),
     /// Change what an index says of itself, or of one of its images
     Annotate(Box<AnnotateArgs>),
     /// Show an index
@@ -128,6 +130,20 @@ struct RemoveArgs {
     tag: Option<Reference>,
 }
 
+// Flags of `strake index filter`.
+#[derive(Debug, Args)]
+struct FilterArgs {
+    /// The index
+    #[arg(value_name = "INDEX")]
+    index: Reference,
+    /// The platforms that stay (may be given several times), with what is said about their images
+    #[arg(short, long, required = true, value_delimiter = ',', value_name = "OS/ARCH")]
+    platform: Vec<Platform>,
+    /// The result's name [default: that of the index]
+    #[arg(short, long, value_name = "NAME[:TAG]", value_parser = tag_name)]
+    tag: Option<Reference>,
+}
+
 // Flags of `strake index annotate`.
 #[derive(Debug, Args)]
 struct AnnotateArgs {
@@ -216,6 +232,9 @@ pub(in crate::cli) fn run(global: &Global, args: IndexArgs) -> ExitCode {
         IndexCommand::Remove(args) => exit(with_engine(global, None, |engine| async move {
             let edits = vec![IndexEdit::Remove(selectors(&engine, &args.images).await?)];
             change(&engine, args.index, edits, args.tag).await
+        })),
+        IndexCommand::Filter(args) => exit(with_engine(global, None, |engine| async move {
+            change(&engine, args.index, vec![IndexEdit::Keep(args.platform)], args.tag).await
         })),
         IndexCommand::Annotate(args) => annotate(global, *args),
         IndexCommand::Inspect(args) => inspect(global, args),

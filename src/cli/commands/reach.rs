@@ -22,6 +22,9 @@ pub(super) struct ReachArgs {
     /// Use no credentials for the registry
     #[arg(long, conflicts_with_all = ["creds", "registry_token"])]
     no_creds: bool,
+    /// Look for the registry's certificates (`*.crt`, `*.cert` with `*.key`) in this folder
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
     /// Whether the registry must have the certificate for its name; with `=false` it need not even speak TLS
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
     tls_verify: bool,
@@ -33,8 +36,17 @@ pub(super) struct ReachArgs {
 impl ReachArgs {
     /// The engine that reaches the registry of `place` so.
     pub(super) fn engine(&self, engine: &Engine, place: &Place) -> Result<Engine, Error> {
+        engine.reaching(place, &self.access()?, effort(self.retry_times, None))
+    }
+
+    /// The engine that reaches a registry itself so.
+    pub(super) fn engine_at(&self, engine: &Engine, registry: &str) -> Result<Engine, Error> {
+        engine.reaching_registry(registry, &self.access()?, effort(self.retry_times, None))
+    }
+
+    fn access(&self) -> Result<Access, Error> {
         let who = who("--creds", self.creds.as_ref(), self.registry_token.as_ref(), self.no_creds)?;
-        engine.reaching(place, &Access { who, authfile: None, insecure: !self.tls_verify }, effort(self.retry_times, None))
+        Ok(Access { who, authfile: None, certificates: self.cert_dir.clone(), insecure: !self.tls_verify })
     }
 }
 
@@ -65,6 +77,12 @@ pub(super) struct SidesArgs {
     /// Look for credentials for the destination's registry in this file first
     #[arg(long, value_name = "FILE")]
     dest_authfile: Option<PathBuf>,
+    /// Look for certificates of the source's registry (`*.crt`, `*.cert` with `*.key`) in this folder
+    #[arg(long, value_name = "DIR")]
+    src_cert_dir: Option<PathBuf>,
+    /// Look for certificates of the destination's registry in this folder
+    #[arg(long, value_name = "DIR")]
+    dest_cert_dir: Option<PathBuf>,
     /// Whether the source's registry must have the certificate for its name; with `=false` it need not even speak TLS
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
     src_tls_verify: bool,
@@ -77,13 +95,13 @@ impl SidesArgs {
     /// How the source is reached.
     pub(super) fn of_source(&self) -> Result<Access, Error> {
         let who = who("--src-creds", self.src_creds.as_ref(), self.src_registry_token.as_ref(), self.src_no_creds)?;
-        Ok(Access { who, authfile: self.src_authfile.clone(), insecure: !self.src_tls_verify })
+        Ok(Access { who, authfile: self.src_authfile.clone(), certificates: self.src_cert_dir.clone(), insecure: !self.src_tls_verify })
     }
 
     /// How the destination is reached.
     pub(super) fn of_dest(&self) -> Result<Access, Error> {
         let who = who("--dest-creds", self.dest_creds.as_ref(), self.dest_registry_token.as_ref(), self.dest_no_creds)?;
-        Ok(Access { who, authfile: self.dest_authfile.clone(), insecure: !self.dest_tls_verify })
+        Ok(Access { who, authfile: self.dest_authfile.clone(), certificates: self.dest_cert_dir.clone(), insecure: !self.dest_tls_verify })
     }
 }
 

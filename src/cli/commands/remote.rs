@@ -356,11 +356,7 @@ pub(in crate::cli) fn ls(global: &Global, args: LsArgs) -> ExitCode {
 /// Runs `strake catalog`.
 pub(in crate::cli) fn catalog(global: &Global, args: CatalogArgs) -> ExitCode {
     exit(with_any_store(global, |engine| async move {
-        // What is no registry's name is told by who asks it.
-        let engine = match format!("{}/any", args.registry).parse() {
-            Ok(name) => args.reach.engine(&engine, &Place::Registry(name))?,
-            Err(_) => engine,
-        };
+        let engine = args.reach.engine_at(&engine, &args.registry)?;
         for repository in until_interrupted(engine.remote_catalog(&args.registry)).await? {
             report::result(&if args.full_ref { format!("{}/{repository}", args.registry) } else { repository });
         }

@@ -6,5 +6,5 @@ mod write;
 
 pub use artifact::{LayoutLock, is_whole, write_artifact};
 pub(super) use read::{Spooled, bad, begin, clean, spool};
-pub use write::{ArchiveFormat, Packed, write_archive, write_layout, write_packed};
+pub use write::{ArchiveFormat, Packed, Saved, write_archive, write_layout, write_packed};
 pub(super) use write::{ArchiveWriter, LayoutWriter, names_of_entry};

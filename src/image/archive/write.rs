@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::oci::{Descriptor, Digest, Manifest, Reference};
+use crate::oci::{Descriptor, Digest, Manifest, ManifestOrIndex, Reference};
 use crate::progress::Meter;
 use crate::store::{ImageRecord, Store};
 
 use crate::image::Error;
-use crate::image::blobs::ensure_manifest;
+use crate::image::blobs::{ImageManifest, ensure_manifest};
 use crate::image::export::write_file;
-use crate::image::several::PackedRoot;
+use crate::image::several::{ImageIndex, PackedRoot};
 
 /// containerd's annotation with the whole name.
 const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -35,26 +35,59 @@ pub enum ArchiveFormat {
 /// A packed image, or an index, and its names.
 pub type Packed = (PackedRoot, Vec<Reference>);
 
-/// Writes images, each with its names, as one archive.
-pub fn write_archive(
-    store: &Store,
-    images: &[(ImageRecord, Vec<Reference>)],
-    format: ArchiveFormat,
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let pack =
-        |(image, names): &(ImageRecord, Vec<Reference>)| Ok((PackedRoot::Image(Box::new(ensure_manifest(store, image)?)), names.clone()));
-    let packed: Vec<Packed> = images.iter().map(pack).collect::<Result<_, Error>>()?;
-    write_packed(store, &packed, format, out)
+/// An image of the store that is saved.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The image.
+    pub image: ImageRecord,
+    /// The index that its names stand for, of which all is in the store: it is saved whole.
+    pub index: Option<Descriptor>,
+    /// The names.
+    pub names: Vec<Reference>,
+}
+
+/// Writes images, each with its names, as one archive. Docker's form has no word for an index: there, its names are those of the one image that they mean in the store.
+pub fn write_archive(store: &Store, images: &[Saved], format: ArchiveFormat, out: &mut dyn Write) -> Result<(), Error> {
+    let mut packed: Vec<Packed> = Vec::with_capacity(images.len());
+    let mut docker: Vec<(Manifest, &[Reference])> = Vec::new();
+    for Saved { image, index, names } in images {
+        let manifest = ensure_manifest(store, image)?;
+        docker.push((manifest.manifest.clone(), names));
+        let whole = index.as_ref().map(|index| stored_index(store, index)).transpose()?.flatten();
+        let root = whole.map_or_else(|| PackedRoot::Image(Box::new(manifest)), |index| PackedRoot::Index(Box::new(index)));
+        packed.push((root, names.clone()));
+    }
+    let docker: Vec<_> = docker.iter().map(|(manifest, names)| (manifest, *names)).collect();
+    write(store, &packed, (format == ArchiveFormat::Docker).then_some(docker.as_slice()), out)
+}
+
+/// An index of the store with its images; `None` where it names other indexes.
+fn stored_index(store: &Store, root: &Descriptor) -> Result<Option<ImageIndex>, Error> {
+    let parse = |bytes: &[u8], at: &Descriptor| {
+        ManifestOrIndex::parse(bytes, Some(&at.media_type)).map_err(|source| Error::Manifest { name: at.digest.to_string(), source })
+    };
+    let bytes = store.read_blob(&root.digest, root.size)?;
+    let ManifestOrIndex::Index(index) = parse(&bytes, root)? else { return Ok(None) };
+    let mut images = Vec::with_capacity(index.manifests.len());
+    for descriptor in index.manifests {
+        let bytes = store.read_blob(&descriptor.digest, descriptor.size)?;
+        let ManifestOrIndex::Manifest(manifest) = parse(&bytes, &descriptor)? else { return Ok(None) };
+        images.push(ImageManifest { manifest: *manifest, bytes, descriptor });
+    }
+    Ok(Some(ImageIndex { images, bytes, descriptor: root.clone() }))
 }
 
 /// As [`write_archive`], of images that are packed already. Docker's format has no word for an index: there, its images have its names.
 pub fn write_packed(store: &Store, images: &[Packed], format: ArchiveFormat, out: &mut dyn Write) -> Result<(), Error> {
-    let mut archive = ArchiveWriter::begin(out)?;
-    each_blob(store, images, |blob, bytes| archive.blob(blob, bytes))?;
     let docker: Vec<_> =
         images.iter().flat_map(|(root, names)| root.images().iter().map(|image| (&image.manifest, names.as_slice()))).collect();
-    archive.finish(&entries(images), (format == ArchiveFormat::Docker).then_some(docker.as_slice()))
+    write(store, images, (format == ArchiveFormat::Docker).then_some(docker.as_slice()), out)
+}
+
+fn write(store: &Store, images: &[Packed], docker: Option<&DockerImages<'_>>, out: &mut dyn Write) -> Result<(), Error> {
+    let mut archive = ArchiveWriter::begin(out)?;
+    each_blob(store, images, |blob, bytes| archive.blob(blob, bytes))?;
+    archive.finish(&entries(images), docker)
 }
 
 /// Writes images into a directory as an OCI layout. What the layout holds already stays, but for entries of the same name.
@@ -78,7 +111,8 @@ fn each_blob(
     for (root, _) in images {
         for image in root.images() {
             for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
-                if seen.insert(blob.digest.clone()) {
+                let is_missing = blob.is_elsewhere() && store.blob_size(&blob.digest)?.is_none();
+                if !is_missing && seen.insert(blob.digest.clone()) {
                     visit(blob, &mut store.open_blob(&blob.digest)?)?;
                 }
             }

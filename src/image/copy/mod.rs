@@ -71,6 +71,20 @@ pub struct Collection {
     pub referrers: Vec<Descriptor>,
 }
 
+impl Collection {
+    /// The platform of the image that a name of the whole stands for: `wanted`, or else that of the first one.
+    pub fn platform_for(&self, wanted: &Platform) -> Platform {
+        let root = self.documents.iter().find(|document| document.descriptor.digest == self.root.digest);
+        match root.map(|root| ManifestOrIndex::parse(&root.bytes, Some(&root.descriptor.media_type))) {
+            Some(Ok(ManifestOrIndex::Index(index))) if index.select(wanted).is_none() => {
+                let mut platforms = index.manifests.iter().filter_map(|entry| entry.platform.clone());
+                platforms.find(|platform| platform.os != "unknown").unwrap_or_else(|| wanted.clone())
+            }
+            _ => wanted.clone(),
+        }
+    }
+}
+
 /// Whether what `source` means may be called `name`: a name with a digest is that of the manifest or index that has it, and of nothing else.
 ///
 /// # Errors

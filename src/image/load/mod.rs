@@ -20,7 +20,7 @@ use crate::store::{ActiveSnapshot, ImageRecord, LayerBlob, SnapshotId, Store};
 use crate::task::fault_point;
 
 pub use layout::{Layout, fetch_from_layout, load_layout, manifest_of_layout};
-pub use root::{archive_root, load_root};
+pub use root::{archive_root, has_all_of, load_root};
 
 use super::Error;
 use super::archive::{Spooled, bad, spool};
@@ -45,6 +45,8 @@ pub struct Loaded {
 
 /// What the documents say of one image.
 struct Plan {
+    /// The index that its names stand for, where the archive has all of it.
+    index: Option<Digest>,
     manifest: Option<Digest>,
     config: Digest,
     layers: Vec<LayerBlob>,
@@ -56,7 +58,7 @@ impl Plan {
     fn of(digest: Digest, manifest: Manifest, names: Vec<Reference>) -> Plan {
         let blob = |layer: Descriptor| LayerBlob { digest: layer.digest, size: layer.size, media_type: layer.media_type, made_as: None };
         let layers = manifest.layers.into_iter().map(blob).collect();
-        Plan { manifest: Some(digest), config: manifest.config.digest, layers, names }
+        Plan { index: None, manifest: Some(digest), config: manifest.config.digest, layers, names }
     }
 }
 
@@ -74,7 +76,7 @@ pub(super) struct DockerEntry {
 /// Which images of an archive are loaded.
 #[derive(Clone, Debug)]
 pub enum LoadFor {
-    /// All; where one has several platforms, this one is taken, or else what there is.
+    /// All; where one has several platforms, the names stand for this one, or else what there is, and for the index where all of it is in the archive.
     Preferred(Platform),
     /// Those for this platform.
     Only(Platform),
@@ -82,11 +84,10 @@ pub enum LoadFor {
 
 /// Loads images of an archive.
 pub fn load(store: &Store, archive: impl Read + Send + 'static, wanted: &LoadFor) -> Result<Vec<Loaded>, Error> {
-    let (LoadFor::Preferred(platform) | LoadFor::Only(platform)) = wanted;
     let spooled = spool(store, archive)?;
     fault_point("load:spooled");
     let mut plans = match spooled.document("index.json") {
-        Some(bytes) => plans_of_index(store, bytes, platform)?,
+        Some(bytes) => plans_of_index(store, bytes, wanted)?,
         None => Vec::new(),
     };
     let entries: Vec<DockerEntry> = match spooled.document("manifest.json") {
@@ -120,17 +121,20 @@ pub fn load(store: &Store, archive: impl Read + Send + 'static, wanted: &LoadFor
 }
 
 /// The images of `index.json`, each once, with all the names that it has there.
-fn plans_of_index(store: &Store, bytes: &[u8], platform: &Platform) -> Result<Vec<Plan>, Error> {
+fn plans_of_index(store: &Store, bytes: &[u8], wanted: &LoadFor) -> Result<Vec<Plan>, Error> {
+    let (LoadFor::Preferred(platform) | LoadFor::Only(platform)) = wanted;
     let index: Index = serde_json::from_slice(bytes).map_err(|error| bad(format!("its `index.json` is malformed: {error}")))?;
     let mut plans: Vec<Plan> = Vec::new();
     for entry in &index.manifests {
         let Some((digest, manifest)) = find_manifest(store, entry, platform, MAX_NESTING)? else { continue };
         let name = name_of(entry);
-        if let Some(known) = plans.iter_mut().find(|plan| plan.manifest.as_ref() == Some(&digest)) {
+        let whole = matches!(wanted, LoadFor::Preferred(_)) && digest != entry.digest && has_all_of(store, &entry.digest)?;
+        let index = whole.then(|| entry.digest.clone());
+        if let Some(known) = plans.iter_mut().find(|plan| plan.manifest.as_ref() == Some(&digest) && plan.index == index) {
             known.names.extend(name.filter(|name| !known.names.contains(name)));
             continue;
         }
-        plans.push(Plan::of(digest, manifest, name.into_iter().collect()));
+        plans.push(Plan { index, ..Plan::of(digest, manifest, name.into_iter().collect()) });
     }
     Ok(plans)
 }
@@ -185,8 +189,13 @@ fn add_docker_entry(store: &Store, spooled: &Spooled, entry: &DockerEntry, plans
         }
         names.push(name);
     }
-    if let Some(known) = plans.iter_mut().find(|plan| plan.config == config) {
-        names.retain(|name| !known.names.contains(name));
+    // What stands for an index does not stand for one of its images alone.
+    let (all, whole) = (names.len(), |plan: &Plan| plan.index.is_some() || plan.config == config);
+    names.retain(|name| !plans.iter().any(|plan| whole(plan) && plan.names.contains(name)));
+    if all > 0 && names.is_empty() {
+        return Ok(());
+    }
+    if let Some(known) = plans.iter_mut().find(|plan| plan.config == config && plan.index.is_none()) {
         known.names.extend(names);
         return Ok(());
     }
@@ -203,7 +212,7 @@ fn add_docker_entry(store: &Store, spooled: &Spooled, entry: &DockerEntry, plans
         let size = store.blob_size(&digest)?.unwrap_or(0);
         layers.push(LayerBlob { digest, size, media_type, made_as: None });
     }
-    plans.push(Plan { manifest: None, config, layers, names });
+    plans.push(Plan { index: None, manifest: None, config, layers, names });
     Ok(())
 }
 
@@ -251,7 +260,7 @@ fn load_one(store: &Store, plan: Plan) -> Result<Loaded, Error> {
     store.put_image(&image)?;
     fault_point("load:recorded");
     for name in &plan.names {
-        store.tag(name, &image.id, None)?;
+        store.tag(name, &image.id, plan.index.as_ref())?;
     }
     Ok(Loaded { image, names: plan.names })
 }

@@ -6,10 +6,13 @@ use std::io::Read;
 
 use crate::image::Error;
 use crate::image::archive::{Spooled, bad, spool};
-use crate::oci::{Descriptor, Index, Manifest, MediaType, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Index, Manifest, ManifestOrIndex, MediaType, Platform, Reference};
 use crate::store::{ImageRecord, Store};
 
 use super::{DockerEntry, MAX_NESTING, Plan, add_docker_entry, find_manifest, load_one, name_of};
+
+/// How large an index or a manifest may be that a registry gave.
+const MAX_DOCUMENT: u64 = 16 << 20;
 
 /// Reads an archive to its end and finds the image (or index) called `name`, which is a tag or a whole name; without one, the only one that there is.
 ///
@@ -46,6 +49,34 @@ pub fn load_root(store: &Store, root: &Descriptor, platform: &Platform) -> Resul
     let found = find_manifest(store, root, platform, MAX_NESTING)?;
     let (digest, manifest) = found.ok_or_else(|| bad(format!("it has no image for {platform}")))?;
     Ok(load_one(store, Plan::of(digest, manifest, Vec::new()))?.image)
+}
+
+/// Whether all that an index or a manifest names is in the store: its images with their configs and layers.
+///
+/// # Errors
+/// The store.
+pub fn has_all_of(store: &Store, root: &Digest) -> Result<bool, crate::store::Error> {
+    let (mut pending, mut seen) = (vec![root.clone()], HashSet::new());
+    while let Some(digest) = pending.pop() {
+        if !seen.insert(digest.clone()) {
+            continue;
+        }
+        if store.blob_size(&digest)?.is_none() {
+            return Ok(false);
+        }
+        match ManifestOrIndex::parse(&store.read_blob(&digest, MAX_DOCUMENT)?, None) {
+            Ok(ManifestOrIndex::Index(index)) => pending.extend(index.manifests.into_iter().map(|entry| entry.digest)),
+            Ok(ManifestOrIndex::Manifest(manifest)) => {
+                for blob in manifest.layers.iter().chain([&manifest.config]) {
+                    if !blob.is_elsewhere() && store.blob_size(&blob.digest)?.is_none() {
+                        return Ok(false);
+                    }
+                }
+            }
+            Err(_) => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 fn is_called(entry: &Descriptor, name: &str) -> bool {

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::image::archive::{ArchiveFormat, write_archive};
+use crate::image::archive::{ArchiveFormat, Saved, write_archive};
 use crate::image::import::import;
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -101,14 +101,15 @@ fn what_is_saved_is_loaded_with_the_same_manifest() {
         let empty = ImageConfig::empty(&Platform::host());
         let image = import(&store, Cursor::new(layer("x")), empty, "", Some(&name)).unwrap();
         let mut archive = Vec::new();
-        write_archive(&store, &[(image.clone(), vec![name.clone()])], format, &mut archive).unwrap();
+        write_archive(&store, &[Saved { image: image.clone(), index: None, names: vec![name.clone()] }], format, &mut archive).unwrap();
         let (_other_dir, other) = self::store();
         let images = loaded(&other, archive.clone());
         assert_eq!(images[0].image.id, image.id, "{format:?}");
         assert_eq!(images[0].names, [name], "{format:?}");
         assert_eq!(content(&other, &images[0].image, 0), "x");
         let mut again = Vec::new();
-        write_archive(&other, &[(images[0].image.clone(), images[0].names.clone())], format, &mut again).unwrap();
+        write_archive(&other, &[Saved { image: images[0].image.clone(), index: None, names: images[0].names.clone() }], format, &mut again)
+            .unwrap();
         assert!(again == archive, "{format:?}: saved again, the archive is another");
     }
 }
