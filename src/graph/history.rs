@@ -39,23 +39,36 @@ pub(super) fn quoted_list(words: &[String]) -> String {
 /// A string as Go prints it with `%q`.
 fn quoted(word: &str) -> String {
     let mut out = String::from('"');
-    for c in word.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\r' => out.push_str("\\r"),
-            '\x07' => out.push_str("\\a"),
-            '\x08' => out.push_str("\\b"),
-            '\x0c' => out.push_str("\\f"),
-            '\x0b' => out.push_str("\\v"),
-            c if u32::from(c) < 0x20 || c == '\x7f' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
+    word.chars().for_each(|c| escape(&mut out, c, '"'));
     out.push('"');
     out
+}
+
+/// A number as Go prints it with `%q`: as the character that it is the number of.
+fn quoted_number(number: i64) -> String {
+    let c = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+    let mut out = String::from('\'');
+    escape(&mut out, c, '\'');
+    out.push('\'');
+    out
+}
+
+/// A character inside of such quotes.
+fn escape(out: &mut String, c: char, quote: char) {
+    match c {
+        '\\' => out.push_str("\\\\"),
+        '\n' => out.push_str("\\n"),
+        '\t' => out.push_str("\\t"),
+        '\r' => out.push_str("\\r"),
+        '\x07' => out.push_str("\\a"),
+        '\x08' => out.push_str("\\b"),
+        '\x0c' => out.push_str("\\f"),
+        '\x0b' => out.push_str("\\v"),
+        c if c == quote => out.extend(['\\', c]),
+        c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+        c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+        c => out.push(c),
+    }
 }
 
 /// A list of strings as Go prints it with `%v`: `[a b]`.
@@ -63,17 +76,10 @@ pub(super) fn plain_list(words: &[impl Borrow<str>]) -> String {
     format!("[{}]", words.join(" "))
 }
 
-/// A health check as Go prints the structure with `%+v`.
+/// A health check as Go prints a pointer to the structure with `%q`.
 pub(super) fn healthcheck(check: &HealthConfig) -> String {
-    format!(
-        "{{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-        plain_list(&check.test),
-        go_duration(check.interval),
-        go_duration(check.timeout),
-        go_duration(check.start_period),
-        go_duration(check.start_interval),
-        check.retries
-    )
+    let durations = [check.interval, check.timeout, check.start_period, check.start_interval].map(|length| quoted(&go_duration(length)));
+    format!("&{{{} {} {}}}", quoted_list(&check.test), durations.join(" "), quoted_number(check.retries))
 }
 
 #[cfg(test)]
@@ -85,6 +91,31 @@ mod tests {
         let words = ["/bin/sh".to_owned(), "-c".to_owned(), "echo \"x\"\t\\".to_owned()];
         assert_eq!(quoted_list(&words), r#"["/bin/sh" "-c" "echo \"x\"\t\\"]"#);
         assert_eq!(plain_list(&words[..2]), "[/bin/sh -c]");
+    }
+
+    #[test]
+    fn a_health_check_prints_as_in_go() {
+        let second = 1_000_000_000;
+        let mut check =
+            HealthConfig { test: vec!["CMD-SHELL".to_owned(), "a \"b\"".to_owned()], timeout: 90 * second, ..HealthConfig::default() };
+        let mut printed = |retries| {
+            check.retries = retries;
+            healthcheck(&check)
+        };
+        assert_eq!(printed(3), r#"&{["CMD-SHELL" "a \"b\""] "0s" "1m30s" "0s" "0s" '\x03'}"#);
+        for (retries, shown) in [
+            (0, r"'\x00'"),
+            (10, r"'\n'"),
+            (34, "'\"'"),
+            (39, r"'\''"),
+            (92, r"'\\'"),
+            (127, r"'\x7f'"),
+            (128, r"'\u0080'"),
+            (300, "'Ĭ'"),
+            (55_296, "'\u{fffd}'"),
+        ] {
+            assert!(printed(retries).ends_with(&format!("{shown}}}")), "{retries}: {}", printed(retries));
+        }
     }
 
     #[test]

@@ -103,14 +103,22 @@ fn paths(scope: &mut Scope<'_>, rest: Range<usize>, heredocs: Vec<Heredoc>, blam
     let (mut sources, mut files): (Vec<Word>, Vec<Heredoc>) = (Vec::with_capacity(words.len()), Vec::new());
     let mut names: Option<HashSet<Text>> = None;
     for word in words {
-        let Some(mark) = is_mark(&word) else {
-            sources.push(word);
-            continue;
-        };
         // Both are in the order of the line.
         while bodies.as_slice().first().is_some_and(|heredoc| heredoc.span.end() <= word.span.start()) {
             bodies.next();
         }
+        let Some(mark) = is_mark(&word) else {
+            if let Some(heredoc) =
+                bodies.as_slice().first().filter(|heredoc| word.text.ends_with("<<") && heredoc.span.start() == word.span.start())
+            {
+                let message = format!("`{keyword}` takes no blank between `<<` and the name of the heredoc");
+                let hint = format!("write `<<{}`", words::shown(&heredoc.delimiter));
+                scope.report(Diagnostic::error(scope.file, heredoc.span, message).with_hint(hint));
+                return None;
+            }
+            sources.push(word);
+            continue;
+        };
         if bodies.as_slice().first().is_some_and(|heredoc| heredoc.span == word.span) {
             files.extend(bodies.next());
             continue;

@@ -189,6 +189,10 @@ fn bodies(scope: &mut Scope<'_>, lexer: &mut Lexer<'_>, end: &mut usize) -> Opti
     let mut heredocs = Vec::with_capacity(marks.len());
     let mut terminated = true;
     for (mark, range) in marks {
+        // It is a shift (`$((1 << 2))`), where BuildKit misses the heredoc's end.
+        if mark.apart && !lexer.has_line(&mark.delimiter) {
+            continue;
+        }
         let read = lexer.heredoc(&mark.delimiter, mark.strip_tabs);
         *end = read.end.unwrap_or(read.body.span.end());
         if read.end.is_none() && terminated {

@@ -3,7 +3,9 @@
 //! A [`Line`] is one instruction with its continuations joined and comments dropped. It keeps a map back to the file, so that a range of its text
 //! has a [`Span`] even where the instruction goes over several physical lines. Everything here reads each byte a fixed number of times.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::diag::{SourceFile, Span, Spanned};
 
@@ -118,13 +120,15 @@ pub(super) struct Lexer<'a> {
     at: usize,
     /// An ASCII character.
     escape: u8,
+    /// Where each text stands as a line for the last time; filled when it is first needed.
+    last_lines: Option<Rc<HashMap<&'a str, usize>>>,
 }
 
 impl<'a> Lexer<'a> {
     /// Begins behind the byte order mark, if there is one.
     pub(super) fn new(file: &'a SourceFile) -> Lexer<'a> {
         let at = if file.text().starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Lexer { text: file.text(), at, escape: b'\\' }
+        Lexer { text: file.text(), at, escape: b'\\', last_lines: None }
     }
 
     /// `escape` is an ASCII character.
@@ -135,6 +139,15 @@ impl<'a> Lexer<'a> {
     /// All that has not been read.
     pub(super) fn rest(&self) -> &'a str {
         &self.text[self.at..]
+    }
+
+    /// Whether one of the lines that have not been read is `text`.
+    pub(super) fn has_line(&mut self, text: &str) -> bool {
+        if self.last_lines.is_none() {
+            let mut rest = self.clone();
+            self.last_lines = Some(Rc::new(std::iter::from_fn(|| rest.next()).map(|line| (line.text, line.start)).collect()));
+        }
+        self.last_lines.as_ref().and_then(|lines| lines.get(text)).is_some_and(|start| *start >= self.at)
     }
 
     /// Looks at the next physical line.

@@ -72,7 +72,7 @@ CMD ["cat /app/run.txt"]
         ("EXPOSE [53/udp 80/tcp]", false),
         ("VOLUME [/data]", false),
         ("STOPSIGNAL SIGINT", false),
-        ("HEALTHCHECK {Test:[CMD-SHELL wget -q localhost] Interval:5s Timeout:3s StartPeriod:0s StartInterval:0s Retries:2}", false),
+        (r#"HEALTHCHECK &{["CMD-SHELL" "wget -q localhost"] "5s" "3s" "0s" "0s" '\x02'}"#, false),
         ("USER nobody:staff", false),
         ("ENTRYPOINT [\"/bin/sh\" \"-c\"]", false),
         ("CMD [\"cat /app/run.txt\"]", false),
@@ -144,6 +144,52 @@ literal.txt
     assert_eq!(String::from_utf8_lossy(&tree["fed.txt"].content), "fed x\n");
     assert_eq!(String::from_utf8_lossy(&tree["files/expanded.txt"].content), "hello world\n");
     assert_eq!(String::from_utf8_lossy(&tree["files/literal.txt"].content), "hello $NAME\n");
+}
+
+#[test]
+fn blanks_may_stand_between_the_signs_of_a_heredoc_and_its_word() {
+    let Some(world) = world() else { return };
+    let text = r#"FROM localhost/busybox
+ENV NAME=world
+RUN << EOF
+echo "script $NAME" > /script.txt
+EOF
+RUN cat << 'A' > /a.txt && cat <<  B > /b.txt
+literal $NAME
+A
+expanded $NAME
+B
+RUN << SH
+#!/bin/sh
+echo "$0" > /name.txt
+SH
+"#;
+    let tree = world.image(text, &[]).tree();
+    let content = |path: &str| String::from_utf8_lossy(&tree[path].content).into_owned();
+    assert_eq!(content("script.txt"), "script world\n");
+    assert_eq!((content("a.txt"), content("b.txt")), ("literal $NAME\n".to_owned(), "expanded world\n".to_owned()));
+    assert_eq!(content("name.txt"), "/dev/pipes/SH\n");
+    world.build("FROM scratch\nCOPY << EOF /x\ncontent\nEOF\n", &[]).fails().says(&["`COPY` takes no blank between `<<`", "write `<<EOF`"]);
+    let tree = world.image("FROM localhost/busybox\nRUN echo $((1 << 2)) > /shift\nRUN echo $(( 1 << 4 )) >> /shift\n", &[]).tree();
+    assert_eq!(tree["shift"].content, b"4\n16\n", "without the line that would end it, it is no heredoc");
+}
+
+#[test]
+fn without_user_a_step_needs_no_files_of_users() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\nRUN rm /etc/passwd /etc/group && mkdir /etc/passwd /etc/group\nRUN echo ran > /ran\nUSER 5:6\nRUN echo numbers > /tmp/numbers\n";
+    let tree = world.image(text, &[]).tree();
+    assert_eq!(tree["ran"].content, b"ran\n");
+    assert_eq!((tree["tmp/numbers"].uid, tree["tmp/numbers"].gid), (5, 6));
+}
+
+#[test]
+fn the_config_has_an_absolute_working_directory_as_it_is_written() {
+    let Some(world) = world() else { return };
+    let image = world.image("FROM localhost/busybox\nWORKDIR /srv/app/\nRUN pwd > here\n", &[]);
+    assert_eq!(image.run_config()["WorkingDir"], "/srv/app/");
+    assert!(image.history().iter().any(|(entry, layer)| entry == "WORKDIR /srv/app/" && *layer));
+    assert_eq!(image.tree()["srv/app/here"].content, b"/srv/app\n");
 }
 
 #[test]

@@ -65,11 +65,7 @@ pub fn run(
         return Err(refused(step, reason, "join RUN instructions, or start from an image with fewer layers"));
     }
     let tree = view(&environment.store, base)?;
-    let user = match op.user.as_str() {
-        "" => lookup_user(&tree, "0"),
-        name => lookup_user(&tree, name),
-    }
-    .map_err(failed)?;
+    let user = lookup_user(&tree, &op.user).map_err(failed)?;
     let active = environment.store.prepare()?;
     // A base image may name a working directory that it does not have.
     let time = environment.times.latest().map(|seconds| (seconds, 0));

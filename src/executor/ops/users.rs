@@ -65,8 +65,12 @@ fn find_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, Error> {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (spec, None),
     };
-    let passwd = read(tree, PASSWD)?;
     let number = parse_number(spec, user)?;
+    let passwd = match read(tree, PASSWD) {
+        // Then it would only say where the home directory is.
+        Err(Error::UserFile { .. }) if user.is_empty() || group.is_some() && number.is_some() => String::new(),
+        read => read?,
+    };
     let entry = match number {
         Some(uid) => users(&passwd).find(|entry| entry.uid == Number(Some(uid))),
         // Without a name, root; also in an image that has no users.
@@ -84,7 +88,10 @@ fn find_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, Error> {
     }
     let Some(entry) = entry else { return Ok(ProcessUser { uid, gid: 0, additional_gids: Vec::new(), home }) };
     let gid = entry.gid.of(PASSWD, entry.name)?;
-    let file = read(tree, GROUP)?;
+    let file = match read(tree, GROUP) {
+        Err(Error::UserFile { .. }) if user.is_empty() => String::new(),
+        read => read?,
+    };
     let member = |group: &Group<'_>| group.gid != entry.gid && group.members.split(',').any(|member| member == entry.name);
     let mut additional_gids = groups(&file).filter(member).map(|group| group.gid.of(GROUP, group.name)).collect::<Result<Vec<u32>, _>>()?;
     additional_gids.sort_unstable();

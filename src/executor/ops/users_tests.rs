@@ -154,6 +154,13 @@ fn user_files_are_only_read_inside_and_only_if_they_are_files() {
     fs::remove_file(etc.join("passwd")).unwrap();
     fs::create_dir(etc.join("passwd")).unwrap();
     assert_eq!(lookup_user(&view(), "root").unwrap_err().to_string(), "cannot use `/etc/passwd`: it is not a regular file");
+    // Who needs no name needs no file of names.
+    for (spec, uid, gid) in [("", 0, 0), ("5:6", 5, 6)] {
+        let user = lookup_user(&view(), spec).unwrap();
+        assert_eq!((user.uid, user.gid, user.home), (uid, gid, None), "{spec}");
+    }
+    fs::create_dir(etc.join("group")).unwrap();
+    assert_eq!(lookup_user(&view(), "").unwrap().gid, 0);
     fs::remove_dir(etc.join("passwd")).unwrap();
     fs::File::create(etc.join("passwd")).unwrap().set_len(10 * 1024 * 1024 + 1).unwrap();
     assert_eq!(lookup_user(&view(), "root").unwrap_err().to_string(), "cannot use `/etc/passwd`: it is larger than 10 MiB");

@@ -666,10 +666,16 @@ impl<'a, 'b> Lowering<'a, 'b> {
     }
 
     fn workdir(&mut self, state: &mut StageState, statement: &Statement, path: &Word) {
-        let Some(path) = self.expand(path, state) else { return };
-        let path = state.workdir().join(&path);
-        state.config.config.working_dir = path.to_string();
-        let text = format!("WORKDIR {path}");
+        let Some(written) = self.expand(path, state) else { return };
+        let path = state.workdir().join(&written);
+        let directory = &mut state.config.config.working_dir;
+        // As in BuildKit, what is absolute stays as it is written, and nothing changes nothing.
+        if written.starts_with('/') {
+            *directory = written;
+        } else if !written.is_empty() || directory.is_empty() {
+            *directory = path.to_string();
+        }
+        let text = format!("WORKDIR {directory}");
         if path.is_root() {
             self.commit(state, text, Layer::None);
             return;

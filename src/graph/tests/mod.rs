@@ -220,7 +220,7 @@ fn history_is_in_buildkits_words() {
         "USER u",
         "VOLUME [/d]",
         "STOPSIGNAL SIGINT",
-        "HEALTHCHECK {Test:[CMD-SHELL true] Interval:30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
+        r#"HEALTHCHECK &{["CMD-SHELL" "true"] "30s" "0s" "0s" "0s" '\x00'}"#,
         "MAINTAINER me",
         "COPY <<EOF /f # buildkit",
     ];
@@ -229,6 +229,27 @@ fn history_is_in_buildkits_words() {
     let with_layer: Vec<usize> = layers.iter().enumerate().filter(|(_, layer)| **layer).map(|(at, _)| at).collect();
     assert_eq!(with_layer, [2, 3, 4, 5, 14]);
     assert_eq!(given.targets[0].config.author.as_deref(), Some("me"));
+}
+
+#[test]
+fn absolute_working_directories_stay_as_they_are_written() {
+    for (lines, directory, last) in [
+        ("WORKDIR /a/", "/a/", "WORKDIR /a/"),
+        ("WORKDIR /a/b/..", "/a/b/..", "WORKDIR /a/b/.."),
+        ("WORKDIR //a//", "//a//", "WORKDIR //a//"),
+        ("WORKDIR /a/\nWORKDIR b/", "/a/b", "WORKDIR /a/b"),
+        ("WORKDIR /a/\nWORKDIR .", "/a", "WORKDIR /a"),
+        ("WORKDIR /a/\nARG X\nWORKDIR $X", "/a/", "WORKDIR /a/"),
+        ("WORKDIR a/", "/a", "WORKDIR /a"),
+        ("WORKDIR /", "/", "WORKDIR /"),
+    ] {
+        let given = graph(&format!("FROM a\n{lines}\nRUN pwd\n"));
+        let entries = history(&given);
+        assert_eq!(given.targets[0].config.config.working_dir, directory, "{lines}");
+        assert_eq!(entries[entries.len() - 2], last, "{lines}");
+    }
+    let given = graph("FROM a\nWORKDIR /a/b/../\nRUN pwd\n");
+    assert_eq!(execs(&given)[0].workdir.to_string(), "/a");
 }
 
 #[test]
