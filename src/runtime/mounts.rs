@@ -2,9 +2,12 @@
 //!
 //! Nothing here takes a path below the new root as a string that the kernel would follow by itself: see [`Target`]. Linux 5.6 is the oldest kernel that works.
 
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -100,6 +103,9 @@ fn change_attached(mount: BorrowedFd<'_>, change: Change) -> io::Result<()> {
     Ok(rustix::mount::mount_remount(path.as_str(), flags, "")?)
 }
 
+/// How many links may be on the way to a mount point, as for the kernel.
+const MAX_LINKS: u32 = 40;
+
 /// What symbolic links on the way to a mount point do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TargetLinks {
@@ -139,22 +145,43 @@ impl Target<'_> {
 
     /// Makes the place and what leads to it. Only for file systems that belong to the sandbox alone.
     pub(super) fn create(&self, kind: MountPointKind) -> io::Result<()> {
-        let parts: Vec<_> = self.path.components().collect();
-        let mut at = RootPath::root();
-        for (index, name) in parts.iter().enumerate() {
+        let mut rest: VecDeque<OsString> = self.path.components().map(OsStr::to_owned).collect();
+        let (mut at, mut links) = (RootPath::root(), 0);
+        while let Some(name) = rest.pop_front() {
             let dir = self.root.open_at(at.relative(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), Links::Follow)?;
-            let last = index + 1 == parts.len();
-            let made = if last && kind == MountPointKind::File {
+            if name == ".." {
+                at = at.parent().unwrap_or_else(RootPath::root);
+                continue;
+            }
+            // One that leads to nothing yet is followed as well.
+            if self.links == TargetLinks::Follow
+                && let Ok(target) = rustix::fs::readlinkat(&dir, &name, Vec::new())
+            {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                if target.is_absolute() {
+                    at = RootPath::root();
+                }
+                let parts = target.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+                for part in parts.rev() {
+                    rest.push_front(part.as_os_str().to_owned());
+                }
+                continue;
+            }
+            let made = if rest.is_empty() && kind == MountPointKind::File {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                rustix::fs::openat(&dir, *name, flags, Mode::from_raw_mode(0o644)).map(drop)
+                rustix::fs::openat(&dir, &name, flags, Mode::from_raw_mode(0o644)).map(drop)
             } else {
-                rustix::fs::mkdirat(&dir, *name, Mode::from_raw_mode(0o755))
+                rustix::fs::mkdirat(&dir, &name, Mode::from_raw_mode(0o755))
             };
             match made {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            at = at.join(name);
+            at = at.join(&name);
         }
         Ok(())
     }

@@ -273,14 +273,19 @@ fn carry(spec: &SandboxSpec, io: &mut SandboxIo, cgroup: &mut Option<Cgroup>) ->
 
 /// Takes the IDs of root in the user namespace that this process has just entered.
 pub(super) fn become_root() -> std::result::Result<(), Failure> {
+    become_user(0, 0)
+}
+
+/// The same as one of its users: who has made it, or entered it, may do everything in it whoever that is.
+pub(super) fn become_user(uid: u32, gid: u32) -> std::result::Result<(), Failure> {
     let fail = || Failure::step::<Errno>("become", "root of the user namespace");
     match rustix::thread::set_thread_groups(&[]) {
         // Where groups are denied, those that there are mean nothing inside.
         Err(Errno::PERM) => {}
         other => other.map_err(fail())?,
     }
-    let gid = rustix::fs::Gid::from_raw(0);
+    let gid = rustix::fs::Gid::from_raw(gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail())?;
-    let uid = rustix::fs::Uid::from_raw(0);
+    let uid = rustix::fs::Uid::from_raw(uid);
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(fail())
 }

@@ -642,3 +642,21 @@ fn global_flags_tell_what_happens_inside() {
     }
     world.strake(["-l", "loud", "ps"]).fails().says(&["loud"]);
 }
+
+#[test]
+fn file_systems_in_memory_are_like_the_directories_that_they_cover() {
+    let Some(world) = world() else { return };
+    let mode = |flags: &[&str], path: &str| {
+        let args = [&["run", "--rm", "--network", "none"][..], flags, &["localhost/busybox", "stat", "-c", "%a", path]].concat();
+        world.strake(args).ok().stdout.trim().to_owned()
+    };
+    assert_eq!(mode(&[], "/root"), "700", "the image has it closed");
+    assert_eq!(mode(&["--tmpfs", "/root"], "/root"), "700");
+    assert_eq!(mode(&["--mount", "type=tmpfs,dst=/root"], "/root"), "700");
+    assert_eq!(mode(&["--tmpfs", "/root:mode=750"], "/root"), "750");
+    assert_eq!(mode(&["--mount", "type=tmpfs,dst=/root,tmpfs-mode=1777"], "/root"), "1777");
+    assert_eq!(mode(&["--tmpfs", "/new/one"], "/new/one"), "1777");
+    for options in ["ro,rw", "rw,ro", "ro,ro"] {
+        world.strake(["run", "--rm", "-v", &format!("a:/b:{options}"), "localhost/busybox", "true"]).fails().says(&["`ro` and `rw`"]);
+    }
+}

@@ -675,6 +675,29 @@ fn a_container_is_no_router_of_the_host() {
 }
 
 #[test]
+fn where_settings_are_read_only_containers_have_the_hosts_network_and_are_told() {
+    on_a_host(|world| {
+        sh("mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys");
+        let done = world.strake(["run", "--rm", "localhost/busybox", "ip", "-4", "-o", "addr"]).ok();
+        done.says(&["/proc/sys is read-only", "using the host's network"]);
+        assert!(done.stdout.contains(UPLINK), "{done}");
+        world.strake(["network", "create", "named"]).ok();
+        for flags in [&["-p", "8080:80"][..], &["--network", "named"]] {
+            let done = world.strake([&["run", "--rm"][..], flags, &["localhost/busybox", "true"]].concat()).fails();
+            assert_eq!(done.code, 125, "{done}");
+            done.says(&["/proc/sys is read-only", "hint: ", "--network=host"]);
+        }
+        assert_eq!(left(), "", "nothing was made");
+        assert!(world.strake(["doctor"]).run().stdout.contains("/proc/sys is read-only"));
+        // What is said outside is enough.
+        sh("mount -o remount,rw,bind /proc/sys; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; echo 1 > /proc/sys/net/ipv4/ip_forward
+            mount -o remount,ro,bind /proc/sys");
+        world.strake(["run", "--rm", "-p", "8080:80", "localhost/busybox", "true"]).ok();
+        nothing_is_left();
+    });
+}
+
+#[test]
 fn a_killed_supervisor_leaves_nothing_after_the_next_command() {
     on_a_host(|world| {
         world.strake(["network", "create", "front"]).ok();

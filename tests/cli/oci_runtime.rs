@@ -415,6 +415,139 @@ fn a_user_namespace_has_the_ids_of_the_config() {
     assert_eq!(std::fs::metadata(bundle.rootfs("tmp/made")).unwrap().uid(), 100_000);
 }
 
+/// Gives the container users of its own, to whom its files belong; the directories on the way are open to them.
+fn in_user_namespace(bundle: &mut Bundle, first: u32, map: (u32, u32)) {
+    use std::os::unix::fs::PermissionsExt;
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    let map = json!([{"containerID": first, "hostID": map.0, "size": map.1}]);
+    bundle.config["linux"]["uidMappings"] = map.clone();
+    bundle.config["linux"]["gidMappings"] = map.clone();
+    for dir in bundle.rootfs("").ancestors().take_while(|dir| dir.starts_with(bundle.world.path(""))) {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let owner = map[0]["hostID"].as_u64().unwrap();
+    Run::new("chown", ["-R", &format!("{owner}:{owner}"), bundle.rootfs("").to_str().unwrap()]).ok();
+}
+
+#[test]
+fn a_user_namespace_reaches_what_its_maker_reaches_and_sets_its_clocks() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(mut bundle) = bundle("cat /one/file /two/file; grep monotonic /proc/self/timens_offsets") else { return };
+    in_user_namespace(&mut bundle, 0, (100_000, 1000));
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    for name in ["one", "two"] {
+        let closed = bundle.world.path("bundle").join(format!("closed-{name}"));
+        std::fs::create_dir_all(closed.join("in")).unwrap();
+        std::fs::write(closed.join("in/file"), name).unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+        mounts.push(
+            json!({"destination": format!("/{name}"), "type": "bind", "source": format!("closed-{name}/in"), "options": ["rbind", "ro"]}),
+        );
+    }
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+    bundle.config["linux"]["timeOffsets"] = json!({"monotonic": {"secs": 7881, "nanosecs": 27}});
+    let said = bundle.runs();
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["onetwomonotonic", "7881", "27"]);
+    // What is not there is still told.
+    bundle.config["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"destination": "/x", "type": "bind", "source": "closed-one/nothing", "options": ["bind"]}));
+    let done = bundle.create("missing", &[]);
+    assert_eq!(done.code, 1);
+    done.says(&["closed-one/nothing"]);
+    bundle.is_gone("missing");
+}
+
+#[test]
+fn a_user_namespace_need_not_have_a_root() {
+    let Some(mut bundle) = bundle("id -u; cat /proc/self/uid_map") else { return };
+    in_user_namespace(&mut bundle, 1000, (100_000, 1));
+    bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    for options in bundle.config["mounts"].as_array_mut().unwrap().iter_mut().filter_map(|mount| mount["options"].as_array_mut()) {
+        options.retain(|option| option != "gid=5");
+    }
+    assert_eq!(bundle.runs().split_whitespace().collect::<Vec<_>>(), ["1000", "1000", "100000", "1"]);
+    bundle.config["process"]["args"] = json!(["sleep", "1000"]);
+    bundle.created("n");
+    bundle.oci(&["start", "n"]).ok();
+    assert_eq!(bundle.oci(&["exec", "n", "id", "-u"]).ok().stdout, "1000\n");
+}
+
+#[test]
+fn an_ordinary_user_gets_a_config_to_begin_with() {
+    use std::os::unix::fs::PermissionsExt;
+    if !able(&["setpriv"]) {
+        return;
+    }
+    let Some(bundle) = bundle("true") else { return };
+    let dir = bundle.world.short().join("theirs");
+    let of_theirs = |script: &str| {
+        let args = ["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c"];
+        Run::new("setpriv", args).arg(script).env("PATH", std::env::var_os("PATH").unwrap()).dir(&dir)
+    };
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(bundle.world.short(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_strake"), dir.join("strake")).unwrap();
+    std::fs::copy(bases().join("busybox.tar"), dir.join("busybox.tar")).unwrap();
+    std::os::unix::fs::chown(&dir, Some(65534), Some(65534)).unwrap();
+    of_theirs("mkdir rootfs && tar -C rootfs -xf busybox.tar && ./strake oci spec --rootless").ok();
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["id", "-u"]);
+    std::fs::write(&path, config.to_string()).unwrap();
+    let done = of_theirs("./strake oci --root $PWD/state run theirs").run();
+    if done.stderr.contains("user namespace") {
+        eprintln!("skipped: no user namespaces without root");
+        return;
+    }
+    assert_eq!((done.code, done.stdout.as_str()), (0, "0\n"), "{done}");
+}
+
+#[test]
+fn mount_points_are_made_where_links_lead_and_memory_is_like_the_directory_below() {
+    let Some(mut bundle) = bundle("cat /nowhere/deep/sub/file /up/file; stat -c %a /kept /made /asked; grep -c . /hosts") else { return };
+    bundle.config["root"]["readonly"] = json!(false);
+    std::fs::create_dir(bundle.dir().join("source")).unwrap();
+    std::fs::write(bundle.dir().join("source/file"), "here\n").unwrap();
+    std::os::unix::fs::symlink("/nowhere/deep", bundle.rootfs("dangling")).unwrap();
+    std::os::unix::fs::symlink("../../../hosts", bundle.rootfs("bin/file-of-nothing")).unwrap();
+    for name in ["kept", "asked"] {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::create_dir(bundle.rootfs(name)).unwrap();
+        std::fs::set_permissions(bundle.rootfs(name), std::fs::Permissions::from_mode(0o710)).unwrap();
+    }
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    for target in ["/dangling/sub", "/../../up"] {
+        mounts.push(json!({"destination": target, "type": "bind", "source": "source", "options": ["bind"]}));
+    }
+    mounts.push(json!({"destination": "/bin/file-of-nothing", "type": "bind", "source": "source/file", "options": ["bind"]}));
+    for (target, options) in [("/kept", json!([])), ("/made", json!([])), ("/asked", json!(["mode=0444"]))] {
+        mounts.push(json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options}));
+    }
+    assert_eq!(lines(&bundle.runs()), ["here", "here", "710", "1777", "444", "1"]);
+    assert!(bundle.rootfs("nowhere/deep/sub").is_dir() && !Path::new("/nowhere").exists(), "it is in the root file system");
+    // A link that leads to itself is no way.
+    std::os::unix::fs::symlink("/round", bundle.rootfs("round")).unwrap();
+    bundle.config["mounts"].as_array_mut().unwrap().push(json!({"destination": "/round/x", "type": "tmpfs", "source": "tmpfs"}));
+    assert_eq!(bundle.create("round", &[]).code, 1);
+}
+
+#[test]
+fn each_variable_is_there_once_with_the_last_value() {
+    let Some(mut bundle) = bundle("env") else { return };
+    bundle.config["process"]["args"] = json!(["env"]);
+    let mut env = |list: Value| {
+        bundle.config["process"]["env"] = list;
+        let mut said: Vec<String> = bundle.runs().lines().map(str::to_owned).collect();
+        said.sort();
+        said
+    };
+    assert_eq!(env(json!(["PATH=/bin", "ONE=two", "ONE=three", "HOME=/over", "HOME="])), ["HOME=/root", "ONE=three", "PATH=/bin"]);
+    assert_eq!(env(json!(["PATH=/bin", "HOME=/over", "ONE=x", "ONE="])), ["HOME=/over", "ONE=", "PATH=/bin"]);
+}
+
 #[test]
 fn limits_hold_can_be_changed_and_leave_nothing() {
     let Some(mut bundle) = bundle("exec sleep 1000") else { return };
@@ -580,6 +713,86 @@ fn commands_are_executed_in_a_running_container() {
     assert!(pids.contains(&pid.parse().unwrap()), "it is in the container's groups: {pids:?}");
     bundle.oci(&["kill", "--all", "e", "KILL"]).ok();
     wait_for("the end", 60, || bundle.status("e") == "stopped");
+}
+
+#[test]
+fn capabilities_of_further_commands_are_not_inherited() {
+    let Some(mut bundle) = bundle("exec sleep 1000") else { return };
+    bundle.config["process"]["capabilities"] = json!({});
+    bundle.created("e");
+    bundle.oci(&["start", "e"]).ok();
+    let sets = |flags: &[&str]| {
+        let done = bundle.oci(&["exec"]).arg_all(flags).arg_all(&["e", "grep", "^Cap", "/proc/self/status"]).ok();
+        let sets = done.stdout.lines().map(|line| line.split_whitespace().last().unwrap().trim_start_matches('0').to_owned());
+        (sets.collect::<Vec<_>>(), done.stderr.lines().count())
+    };
+    assert_eq!(sets(&[]).0, ["", "", "", "", ""]);
+    assert_eq!(sets(&["--cap", "CAP_KILL", "--cap", "CAP_AUDIT_WRITE"]).0, ["", "20000020", "20000020", "20000020", ""]);
+    assert_eq!(sets(&["--user", "5", "--cap", "CAP_KILL"]).0, ["", "", "", "20", ""]);
+    assert_eq!(sets(&["--cap", "NONSENSE"]).1, 1, "what is not known is told once");
+}
+
+#[test]
+fn further_commands_are_in_the_groups_that_are_named_and_wait_where_all_stands_still() {
+    let Some(mut bundle) = bundle("exec sleep 1000") else { return };
+    let path = format!("/strake-test-{}/groups", std::process::id());
+    bundle.config["linux"]["cgroupsPath"] = json!(path);
+    bundle.created("e");
+    bundle.oci(&["start", "e"]).ok();
+    let own = groups("groups");
+    if own.is_empty() {
+        eprintln!("skipped: no control groups");
+        return;
+    }
+    for group in &own {
+        let _ = std::fs::create_dir(group.join("below"));
+    }
+    // On v1 in one hierarchy: groups of others need more before they take processes.
+    let is_v1 = Path::new("/sys/fs/cgroup/pids").exists();
+    let (below, line) = if is_v1 { ("pids:below", ":pids:") } else { ("below", "0::") };
+    let said = bundle.oci(&["exec", "--cgroup", below, "e", "cat", "/proc/self/cgroup"]).ok().stdout;
+    let meant: Vec<&str> = said.lines().filter(|group| group.ends_with("/below")).collect();
+    assert!(matches!(meant[..], [one] if one.contains(line)), "{said}");
+    for (wanted, word) in [("..", "leads upwards"), ("nothing-there", "nothing-there"), ("nonsense:/", "nonsense")] {
+        let done = bundle.oci(&["exec", "--cgroup", wanted, "e", "true"]).run();
+        assert_eq!(done.code, 255, "{wanted}: {done}");
+        done.says(&[word]);
+    }
+    // A descriptor of it for who asked.
+    let socket = bundle.world.short().join("pidfd");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let exec = bundle.oci(&["exec", "--detach", "--pid-file", "pid", "--pidfd-socket", socket.to_str().unwrap(), "e", "sleep", "1000"]);
+    assert!(exec.start().wait().unwrap().success());
+    let pidfd = receive(&listener.accept().unwrap().0);
+    let pid = std::fs::read_to_string(bundle.world.path("pid")).unwrap();
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&pidfd))).unwrap();
+    assert!(info.contains(&format!("Pid:\t{pid}\n")), "{info}");
+    // Not in what stands still, unless it may wait.
+    bundle.oci(&["pause", "e"]).ok();
+    bundle.oci(&["exec", "e", "true"]).fails().says(&["paused"]);
+    let mut waiting = bundle.oci(&["exec", "--ignore-paused", "e", "true"]).start();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(waiting.try_wait().unwrap().is_none());
+    bundle.oci(&["resume", "e"]).ok();
+    assert!(waiting.wait().unwrap().success());
+}
+
+#[test]
+fn what_shares_the_hosts_processes_is_killed_whole() {
+    let Some(mut bundle) = bundle("sleep 1000 & exec sleep 1000") else { return };
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "pid");
+    bundle.created("shared");
+    bundle.oci(&["start", "shared"]).ok();
+    let first = bundle.state("shared")["pid"].as_i64().unwrap();
+    let pids = || serde_json::from_str::<Vec<i32>>(&bundle.oci(&["ps", "--format", "json", "shared"]).ok().stdout).unwrap();
+    wait_for("both", 60, || pids().len() == 2);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for("the end of the first", 60, || bundle.status("shared") == "stopped");
+    assert_eq!(pids().len(), 1, "the other goes on");
+    bundle.oci(&["kill", "shared", "KILL"]).ok();
+    wait_for("the end of the other", 60, || pids().is_empty());
+    bundle.oci(&["kill", "--all", "shared", "KILL"]).ok();
+    bundle.oci(&["kill", "shared", "KILL"]).fails().says(&["not running"]);
 }
 
 #[test]

@@ -309,7 +309,7 @@ fn a_program_or_service_that_is_killed_is_started_anew() {
             user.strake(&["logs", "web"]).ok().says(&["strake: the process that serves", program]);
             user.has(&[program]);
             wait_for("the port, now that it can be", 20, || ask("127.0.0.1:7080").is_some());
-            assert!(user.strake(&["ps"]).ok().stdout.contains("0.0.0.0:7080->80/tcp"));
+            wait_for("what is shown of it", 10, || user.strake(&["ps"]).ok().stdout.contains("0.0.0.0:7080->80/tcp"));
             user.strake(&["rm", "-f", "web"]).ok();
             assert!(carriers().is_empty(), "{program}: {:?}", carriers());
         }
@@ -441,6 +441,27 @@ fn containers_are_on_networks_with_names_without_root() {
             ports("after the service was killed");
             sh(&format!("pkill -KILL --ns $$ --nslist net '^{}'", &program[..3]));
             wait_for("the way out", 10, || exec("web", &format!("{HEAR} {OUTSIDE} 7000")).stdout == format!("{UPLINK}\n"));
+            let web = address("front", "web");
+            for victims in [&["strake-uplink"][..], &["strake-bridge"], &["strake-bridge", "strake-uplink"]] {
+                let kill = victims.iter().map(|name| format!("pkill -KILL -x '{name}' --ns $UPLINK_OF --nslist user")).collect::<Vec<_>>();
+                let holder = sh("pgrep -x --ns $$ --nslist net strake-uplink | tail -1");
+                sh(&kill.join("; ").replace("$UPLINK_OF", holder.trim()));
+                wait_for(&format!("{program}: all of it after the end of {victims:?}"), 20, || {
+                    look("db", "web") == web && exec("db", "ping -c 1 -W 1 web").code == 0 && look("web", "db") == "10.88.7.7"
+                });
+                wait_for(&format!("{program}: the way out after the end of {victims:?}"), 20, || {
+                    exec("web", &format!("{HEAR} {OUTSIDE} 7000")).stdout == format!("{UPLINK}\n")
+                });
+                ports(&format!("after the end of {victims:?}"));
+                assert_eq!(exec("web", "ip -4 -o addr show eth0 | wc -l").stdout.trim(), "1", "{program}: {victims:?}");
+                // Who comes now finds the same network.
+                let new = ["run", "--rm", "--network", "front", "localhost/busybox", "ping", "-c", "1", "-W", "5", "db"];
+                user.strake(&new).ok();
+            }
+            assert_eq!(
+                user.strake(&["top", "web", "-o", "comm"]).ok().stdout.lines().skip(1).filter(|name| name.contains("strake")).count(),
+                0
+            );
             user.strake(&["restart", "-t", "0", "db"]).ok();
             assert_eq!(look("web", "db"), "10.88.7.7", "{program}");
             user.strake(&["network", "rm", "front"]).fails().says(&["in use"]);

@@ -114,6 +114,9 @@ struct CreateArgs {
     /// The file that gets the first process's number
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
+    /// The socket that gets a descriptor of the first process
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
     /// Change the root instead of exchanging it
     #[arg(long)]
     no_pivot: bool,
@@ -131,6 +134,7 @@ impl CreateArgs {
             bundle: self.bundle.clone(),
             pid_file: self.pid_file.clone(),
             console_socket: self.console_socket.clone(),
+            pidfd_socket: self.pidfd_socket.clone(),
             preserve_fds: self.preserve_fds,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
@@ -224,6 +228,9 @@ struct SpecArgs {
     /// Where it is written
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
+    /// For an ordinary user
+    #[arg(long)]
+    rootless: bool,
 }
 
 #[derive(Debug, Args)]
@@ -233,14 +240,14 @@ struct UpdateArgs {
     /// A file with limits as in config.json; `-` is standard input
     #[arg(short, long, value_name = "FILE")]
     resources: Option<PathBuf>,
-    /// The memory, in bytes
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    /// The memory, such as `50M`; `-1` is any
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = amount)]
     memory: Option<i64>,
-    /// Memory and swap together, in bytes
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    /// Memory and swap together, such as `50M`; `-1` is any
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = amount)]
     memory_swap: Option<i64>,
-    /// The memory that it keeps when there is too little, in bytes
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    /// The memory that it keeps when there is too little, such as `50M`; `-1` is any
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = amount)]
     memory_reservation: Option<i64>,
     /// The share of CPU time
     #[arg(long, visible_alias = "cpu-share", value_name = "NUMBER")]
@@ -251,6 +258,18 @@ struct UpdateArgs {
     /// The time in each period, in microseconds
     #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
     cpu_quota: Option<i64>,
+    /// Whether it runs only where nobody else wants to: 1, or 0
+    #[arg(long, value_name = "NUMBER")]
+    cpu_idle: Option<i64>,
+    /// The time saved up that it may use at once, in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_burst: Option<u64>,
+    /// The period of real-time processes, in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_period: Option<u64>,
+    /// The time of real-time processes in each period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
+    cpu_rt_runtime: Option<i64>,
     /// The CPUs
     #[arg(long, value_name = "CPUS")]
     cpuset_cpus: Option<String>,
@@ -284,6 +303,15 @@ struct ExecArgs {
     /// The file that gets its number
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
+    /// The socket that gets a descriptor of it
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// In which control group below the container's it is (may be given several times)
+    #[arg(long, value_name = "[CONTROLLER,...:]PATH")]
+    cgroup: Vec<String>,
+    /// Have it wait until a container that is paused goes on
+    #[arg(long)]
+    ignore_paused: bool,
     /// The socket that gets the terminal
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
@@ -308,6 +336,14 @@ struct ExecArgs {
     /// Pass so many descriptors on beyond the standard ones
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     preserve_fds: u32,
+}
+
+/// So many bytes, also with a unit; a negative number is any amount.
+fn amount(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(number) => Ok(number),
+        Err(_) => i64::try_from(crate::engine::parse_bytes(text)?).map_err(|_| format!("`{text}` is too much")),
+    }
 }
 
 fn user(text: &str) -> Result<(u32, Option<u32>), String> {
@@ -401,7 +437,8 @@ fn run(arguments: Arguments, log: &Log) -> Result<u8, Failure> {
             if path.exists() {
                 return Err(Failure::usage(format!("`{}` exists already", path.display())));
             }
-            std::fs::write(&path, pretty(&bundle::template()) + "\n").map_err(Failure::file("write", &path))?;
+            let template = if args.rootless { bundle::template_without_root() } else { bundle::template() };
+            std::fs::write(&path, pretty(&template) + "\n").map_err(Failure::file("write", &path))?;
         }
     }
     Ok(0)
@@ -459,7 +496,14 @@ fn exec(containers: &Containers, args: ExecArgs, warn: &dyn Fn(&[String])) -> Re
     if args.detach && process.terminal && args.console_socket.is_none() {
         return Err(Failure::usage("the process has a terminal, and nobody gets it: name a --console-socket"));
     }
-    let options = ExecOptions { pid_file: args.pid_file, console_socket: args.console_socket, preserve_fds: args.preserve_fds };
+    let options = ExecOptions {
+        pid_file: args.pid_file,
+        console_socket: args.console_socket,
+        pidfd_socket: args.pidfd_socket,
+        preserve_fds: args.preserve_fds,
+        cgroups: args.cgroup,
+        ignore_paused: args.ignore_paused,
+    };
     let made = bundle::exec(containers, &args.id, &process, &options)?;
     warn(&made.warnings);
     if args.detach {
@@ -488,7 +532,8 @@ fn process(containers: &Containers, args: &ExecArgs) -> Result<Process, Failure>
     }
     if !args.cap.is_empty() {
         let mut lists = process.capabilities.take().unwrap_or_default();
-        for list in [&mut lists.bounding, &mut lists.effective, &mut lists.permitted, &mut lists.inheritable, &mut lists.ambient] {
+        // Not to be inherited: files of other users' making could raise it then (CVE-2022-29162).
+        for list in [&mut lists.bounding, &mut lists.effective, &mut lists.permitted] {
             list.extend(args.cap.iter().cloned());
         }
         process.capabilities = Some(lists);
@@ -561,6 +606,10 @@ impl UpdateArgs {
         limits.cpu.shares = self.cpu_shares.or(limits.cpu.shares);
         limits.cpu.period = self.cpu_period.or(limits.cpu.period);
         limits.cpu.quota = self.cpu_quota.or(limits.cpu.quota);
+        limits.cpu.idle = self.cpu_idle.or(limits.cpu.idle);
+        limits.cpu.burst = self.cpu_burst.or(limits.cpu.burst);
+        limits.cpu.realtime_period = self.cpu_rt_period.or(limits.cpu.realtime_period);
+        limits.cpu.realtime_runtime = self.cpu_rt_runtime.or(limits.cpu.realtime_runtime);
         limits.pids.limit = self.pids_limit.or(limits.pids.limit);
         limits.block_io.weight = self.blkio_weight.or(limits.block_io.weight);
         if let Some(cpus) = &self.cpuset_cpus {

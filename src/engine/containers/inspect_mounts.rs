@@ -75,7 +75,7 @@ impl MountRequest {
             }
             MountRequest::Tmpfs { size, mode, read_only, .. } => {
                 options.extend(size.map(|size| ("SizeBytes".to_owned(), json!(size))));
-                options.extend((*mode != 0o1777).then(|| ("Mode".to_owned(), json!(mode))));
+                options.extend(mode.map(|mode| ("Mode".to_owned(), json!(mode))));
                 ("tmpfs", String::new(), *read_only, "TmpfsOptions")
             }
         };

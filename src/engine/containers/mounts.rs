@@ -72,8 +72,8 @@ pub enum MountRequest {
         size: Option<u64>,
         /// How many files it may have.
         inodes: Option<u64>,
-        /// The mode of its root.
-        mode: u32,
+        /// The mode of its root; `None` is that of the directory that it covers.
+        mode: Option<u32>,
         /// The user and group of its root.
         owner: (u32, u32),
         /// Whether writes are refused.
@@ -221,8 +221,7 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
         "tmpfs" if source.is_some() => return Err("a mount of the type tmpfs has no `source`".to_owned()),
         "tmpfs" => {
             let size = fields.remove("tmpfs-size").map(bytes).transpose()?.filter(|size| *size > 0);
-            let mode = fields.remove("tmpfs-mode").unwrap_or("1777");
-            let mode = u32::from_str_radix(mode, 8).map_err(|_| format!("`{mode}` is not a mode"))?;
+            let mode = fields.remove("tmpfs-mode").map(octal).transpose()?;
             MountRequest::Tmpfs { target, size, inodes: None, mode, owner: (0, 0), read_only, options: TMPFS }
         }
         "image" => {
@@ -313,12 +312,13 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
         _ => return Err(format!("`{text}` has too many colons: expected [SOURCE:]TARGET[:OPTIONS]")),
     };
     let target = absolute(target)?;
-    let (mut read_only, mut copy, mut travels, mut mapped) = (false, true, None, false);
+    let (mut read_only, mut copy, mut travels, mut mapped) = (None, true, None, false);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
-            "ro" => read_only = true,
+            "ro" | "rw" if read_only.is_some() => return Err("`ro` and `rw` are said once, and not both".to_owned()),
+            "ro" | "rw" => read_only = Some(option == "ro"),
             // What the labels of SELinux would be asked for is as it is without it.
-            "rw" | "z" | "Z" => {}
+            "z" | "Z" => {}
             word if CONSISTENCIES.contains(&word) => {}
             "nocopy" => copy = false,
             "idmap" => mapped = true,
@@ -332,6 +332,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
             },
         }
     }
+    let read_only = read_only.unwrap_or(false);
     let volume = |name: Option<&str>| match travels {
         Some(_) => Err("only a directory of this machine has a propagation".to_owned()),
         None => Ok(MountRequest::Volume {
@@ -365,7 +366,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
 pub fn parse_tmpfs(text: &str) -> Result<MountRequest, String> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let target = absolute(target)?;
-    let (mut size, mut inodes, mut mode, mut owner, mut read_only, mut restricted) = (None, None, 0o1777, (0, 0), false, TMPFS);
+    let (mut size, mut inodes, mut mode, mut owner, mut read_only, mut restricted) = (None, None, None, (0, 0), false, TMPFS);
     let id = |value: &str| value.parse().map_err(|_| format!("`{value}` is not an ID"));
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=').unwrap_or((option, "")) {
@@ -374,7 +375,7 @@ pub fn parse_tmpfs(text: &str) -> Result<MountRequest, String> {
             ("nr_inodes", value) => inodes = Some(bytes(value)?),
             ("uid", value) => owner.0 = id(value)?,
             ("gid", value) => owner.1 = id(value)?,
-            ("mode", value) => mode = u32::from_str_radix(value, 8).map_err(|_| format!("`{value}` is not a mode"))?,
+            ("mode", value) => mode = Some(octal(value)?),
             ("ro" | "rw", "") => read_only = option == "ro",
             ("exec" | "noexec", "") => restricted.noexec = option == "noexec",
             ("suid" | "nosuid", "") => restricted.nosuid = option == "nosuid",
@@ -387,6 +388,10 @@ pub fn parse_tmpfs(text: &str) -> Result<MountRequest, String> {
         }
     }
     Ok(MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, options: restricted })
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8).map_err(|_| format!("`{text}` is not a mode"))
 }
 
 /// The unit of `nr_blocks` (tmpfs(5)).
@@ -445,6 +450,13 @@ pub(super) fn bind(source: impl Into<BindSource>, target: RootPath, is_file: boo
         propagation: Propagation::Private,
         options: MountOptions { mapped: true, ..MountOptions::default() },
     }
+}
+
+/// The mode of a file system in memory, as Docker has it: that of the image's directory at its place, or everybody's.
+fn mode_of(image: &MergedView, target: &RootPath) -> Result<u32, Error> {
+    let read = |source| Error::Io { action: "read", path: target.to_path_buf(), source };
+    let covered = resolve(image, target, LastLink::Follow).and_then(|path| image.metadata(&path)).map_err(read)?;
+    Ok(covered.filter(|found| found.kind == Kind::Directory).map_or(0o1777, |directory| directory.mode))
 }
 
 impl Engine {
@@ -519,7 +531,7 @@ impl Engine {
                 target: target.clone(),
                 size: *size,
                 inodes: *inodes,
-                mode: *mode,
+                mode: mode.map_or_else(|| mode_of(image, target), Ok)?,
                 owner: *owner,
                 read_only: *read_only,
                 options: *options,
@@ -697,7 +709,7 @@ mod tests {
                 target: RootPath::new("/t"),
                 size: Some(64 << 20),
                 inodes: None,
-                mode: 0o700,
+                mode: Some(0o700),
                 owner: (0, 0),
                 read_only: false,
                 options: MountOptions { noexec: false, ..TMPFS }

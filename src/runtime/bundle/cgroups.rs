@@ -39,6 +39,12 @@ pub(super) struct Group {
     pub(super) made: bool,
 }
 
+impl Group {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|known| known == controller)
+    }
+}
+
 impl Groups {
     /// Where the groups of a container are by its `cgroupsPath`: an absolute path is one in each hierarchy, a relative one (and without any, `id`) is below the group of
     /// this process; on v2 beside it, as a group with processes has no controllers for those below.
@@ -84,9 +90,33 @@ impl Groups {
         Ok(())
     }
 
+    /// The groups below these that `exec --cgroup` names: `PATH` in all hierarchies, or `CONTROLLER[,…]:PATH` in those of the controllers.
+    pub(super) fn below(&self, wanted: &[String]) -> Result<Groups, Error> {
+        let mut found = self.clone();
+        for entry in wanted {
+            let (controllers, path) = entry.split_once(':').map_or((None, entry.as_str()), |(controllers, path)| (Some(controllers), path));
+            let relative = path.trim_start_matches('/');
+            if Path::new(relative).components().any(|part| part == Component::ParentDir) {
+                return Err(Error::Unsupported(format!("`{path}` is not a control group of the container: it leads upwards")));
+            }
+            for controller in controllers.into_iter().flat_map(|list| list.split(',')) {
+                if self.unified || !self.groups.iter().any(|group| group.has(controller)) {
+                    return Err(Error::Unsupported(format!(
+                        "no hierarchy of the container's control groups has the controller `{controller}`"
+                    )));
+                }
+            }
+            let is_meant = |group: &Group| controllers.is_none_or(|list| list.split(',').any(|controller| group.has(controller)));
+            for (group, own) in found.groups.iter_mut().zip(&self.groups).filter(|(_, own)| is_meant(own)) {
+                group.path = own.path.join(relative);
+            }
+        }
+        Ok(found)
+    }
+
     /// The group that a controller is in.
     pub(super) fn of(&self, controller: &str) -> Option<&Path> {
-        let has = |group: &&Group| self.unified || group.controllers.iter().any(|known| known == controller);
+        let has = |group: &&Group| self.unified || group.has(controller);
         self.groups.iter().find(has).map(|group| group.path.as_path())
     }
 

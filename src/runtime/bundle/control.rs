@@ -96,11 +96,17 @@ pub fn kill(containers: &Containers, id: &str, signal: i32, all: bool) -> Result
     let (dir, record) = recorded(containers, id)?;
     let not_running = || Error::NotRunning(id.to_owned());
     let (_, process) = dir.status(&record);
-    if all {
+    // Without a PID namespace of its own the others go on when its first process has ended.
+    let shares = || dir.config().is_ok_and(|config| !config.linux.namespaces.iter().any(|one| one.kind == "pid" && one.path.is_empty()));
+    if all || signal == libc::SIGKILL && shares() {
         if process.is_none() && record.groups.processes().is_empty() {
-            return Err(not_running());
+            // Who wants all of them gone has what it wants.
+            return if all { Ok(()) } else { Err(not_running()) };
         }
         record.groups.signal(signal);
+        if signal == libc::SIGKILL && record.groups.is_frozen() {
+            record.groups.freeze(false)?;
+        }
         if record.groups.groups.is_empty() {
             let _ = process.map(|process| signal_pidfd(process.as_fd(), signal));
         }
@@ -196,11 +202,12 @@ pub fn update(containers: &Containers, id: &str, limits: &Resources) -> Result<(
 /// The processes of a container, as the host sees them.
 ///
 /// # Errors
-/// It has ended.
+/// It does not exist.
 pub fn processes(containers: &Containers, id: &str) -> Result<Vec<u32>, Error> {
-    let record = running(containers, id, "list the processes of", &[Status::Running, Status::Created, Status::Paused])?;
+    let (dir, record) = recorded(containers, id)?;
+    let alive = dir.status(&record).1.is_some();
     Ok(match record.groups.processes() {
-        none if none.is_empty() => record.init.map(|init| init.pid).into_iter().collect(),
+        none if none.is_empty() => record.init.filter(|_| alive).map(|init| init.pid).into_iter().collect(),
         found => found,
     })
 }

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::cgroups::Groups;
 use super::config::{Config, Process, Resources};
@@ -17,7 +19,7 @@ use super::{Error, check, filesystem, hooks, resources};
 use crate::runtime::container::boot_id;
 use crate::runtime::error::Failure;
 use crate::runtime::{self, terminal, wire};
-use crate::sys::process::{Cloned, clone_process, reap};
+use crate::sys::process::{Cloned, clone_process, exit_now, reap};
 
 /// What `create` is asked for beyond the bundle.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub struct CreateOptions {
     pub pid_file: Option<PathBuf>,
     /// The socket that gets the terminal.
     pub console_socket: Option<PathBuf>,
+    /// The socket that gets a descriptor of the first process.
+    pub pidfd_socket: Option<PathBuf>,
     /// How many descriptors beyond the standard ones are passed on.
     pub preserve_fds: u32,
     /// Whether the root is changed instead of exchanged.
@@ -137,6 +141,7 @@ fn make(
         if let Some(path) = &options.pid_file {
             replace(path, pid.to_string().as_bytes(), 0o644)?;
         }
+        hand_over_process(options.pidfd_socket.as_deref(), pid)?;
         conversation.go()?;
         Ok(pid)
     });
@@ -153,8 +158,14 @@ pub struct ExecOptions {
     pub pid_file: Option<PathBuf>,
     /// The socket that gets the terminal.
     pub console_socket: Option<PathBuf>,
+    /// The socket that gets a descriptor of the process.
+    pub pidfd_socket: Option<PathBuf>,
     /// How many descriptors beyond the standard ones are passed on.
     pub preserve_fds: u32,
+    /// In which control groups below the container's it is: `PATH`, or `CONTROLLER[,…]:PATH`.
+    pub cgroups: Vec<String>,
+    /// Whether it waits in a container that is paused.
+    pub ignore_paused: bool,
 }
 
 /// Runs one more process in a container; returns when its command runs. This process must have one thread; it becomes the parent of what it makes.
@@ -168,6 +179,7 @@ pub fn exec(containers: &Containers, id: &str, process: &Process, options: &Exec
     let (status, handle) = dir.status(&record);
     match status {
         Status::Running | Status::Created => {}
+        Status::Paused if options.ignore_paused => {}
         Status::Stopped => return Err(not_running()),
         Status::Paused | Status::Creating => {
             return Err(Error::WrongStatus { verb: "execute a command in", id: id.to_owned(), status: status.name() });
@@ -176,6 +188,7 @@ pub fn exec(containers: &Containers, id: &str, process: &Process, options: &Exec
     let init = record.init.ok_or_else(not_running)?;
     let config = dir.config()?;
     let (mut plan, warnings) = Plan::new(process, &config)?;
+    let groups = record.groups.below(&options.cgroups)?;
     plan.preserve_fds = options.preserve_fds;
     let namespaces = Namespaces::of_process(init.pid)?;
     // Held while its namespaces were opened, so they are its own.
@@ -186,10 +199,11 @@ pub fn exec(containers: &Containers, id: &str, process: &Process, options: &Exec
     let console = console(plan.terminal, options.console_socket.as_deref())?;
     let (first, socket) = begin(|socket| Setup { namespaces, plan, socket, new: None })?;
     let mut conversation = Conversation { socket, first, init: None, console, terminal: None, config: &config, state: None };
-    let made = record.groups.join(first).and_then(|()| conversation.run()).and_then(|pid| {
+    let made = groups.join(first).and_then(|()| conversation.run()).and_then(|pid| {
         if let Some(path) = &options.pid_file {
             replace(path, pid.to_string().as_bytes(), 0o644)?;
         }
+        hand_over_process(options.pidfd_socket.as_deref(), pid)?;
         Ok(pid)
     });
     if made.is_err() {
@@ -211,6 +225,16 @@ fn rootfs(bundle: &Path, config: &Config) -> Result<PathBuf, Error> {
     let path = bundle.join(&root.path);
     let path = path.canonicalize().map_err(Error::file("open the root file system", &path))?;
     if path.is_dir() { Ok(path) } else { Err(Error::invalid("root.path", format!("`{}` is not a directory", path.display()))) }
+}
+
+/// Sends a descriptor of a child of this process to who listens at that socket.
+fn hand_over_process(socket: Option<&Path>, pid: u32) -> Result<(), Error> {
+    let Some(path) = socket else { return Ok(()) };
+    let step = || Error::file("hand the process over to", path);
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).ok_or_else(|| step()(io::ErrorKind::InvalidInput.into()))?;
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|errno| step()(errno.into()))?;
+    let stream = UnixStream::connect(path).map_err(step())?;
+    wire::send(stream.as_fd(), b"pidfd", &[process.as_fd()]).map_err(step())
 }
 
 fn console(terminal: bool, socket: Option<&Path>) -> Result<Option<UnixStream>, Error> {
@@ -265,6 +289,7 @@ impl Conversation<'_> {
                     self.run_hooks()?;
                     self.go()?;
                 }
+                Ok(Message::Open(path)) => self.open(&path)?,
                 Ok(Message::Ready) => return self.init.ok_or(Error::InitEnded),
                 Ok(Message::Failed(failure)) => return Err(runtime::Error::from(failure).into()),
                 Ok(Message::Hook(moment, path, reason)) => return Err(Error::Hook { moment, path, reason }),
@@ -277,6 +302,24 @@ impl Conversation<'_> {
         match wire::send(self.socket.as_fd(), GO, &[]) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::InitEnded),
             other => other.map_err(Error::kernel("tell the container's init process")),
+        }
+    }
+
+    /// Opens a path in the mount namespace of the container's first process, by a child that enters it, and hands it over; nothing where it cannot be opened.
+    fn open(&self, path: &Path) -> Result<(), Error> {
+        let namespace = format!("/proc/{}/ns/mnt", self.init.unwrap_or(self.first));
+        let step = || Error::kernel("open a mount source in the container's mount namespace");
+        match clone_process(0, None).map_err(step())? {
+            Cloned::Child => {
+                let found = std::fs::File::open(namespace).ok().and_then(|namespace| {
+                    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount)).ok()?;
+                    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()
+                });
+                let found: Vec<_> = found.iter().map(AsFd::as_fd).collect();
+                let _ = wire::send(self.socket.as_fd(), GO, &found);
+                exit_now(0)
+            }
+            Cloned::Parent { pid, .. } => reap(pid).map(drop).map_err(step()),
         }
     }
 

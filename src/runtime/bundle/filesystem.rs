@@ -17,7 +17,7 @@ use super::options::{Options, propagation};
 use crate::path::RootPath;
 use crate::runtime::error::Failure;
 use crate::runtime::hierarchies::{Seen, mount_groups};
-use crate::runtime::mounts::{Change, Target, TargetLinks, attach, clone_host_mount, descriptor_path, new_filesystem};
+use crate::runtime::mounts::{Change, Target, TargetLinks, attach, clone_host_mount, clone_mount, descriptor_path, new_filesystem};
 use crate::runtime::plan::MountPointKind;
 use crate::runtime::{rootfs, world};
 use crate::sys::RootDir;
@@ -69,10 +69,10 @@ pub(super) struct Root {
 }
 
 impl Plan<'_> {
-    /// Mounts everything over `/` of this process's own mount namespace.
-    pub(super) fn apply(&self) -> Result<Root, Failure> {
+    /// Mounts everything over `/` of this process's own mount namespace. `reach` opens what this process may not, where somebody else may.
+    pub(super) fn apply(&self, reach: &dyn Fn(&Path) -> Option<OwnedFd>) -> Result<Root, Failure> {
         let options: Vec<Options> = self.config.mounts.iter().map(|mount| Options::parse(&mount.options)).collect();
-        let sources = self.open_sources(&options)?;
+        let sources = self.open_sources(&options, reach)?;
         let null =
             rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(Failure::step("open", "/dev/null"))?;
         let private = matches!(self.config.linux.rootfs_propagation.as_str(), "private" | "rprivate");
@@ -111,11 +111,19 @@ impl Plan<'_> {
     }
 
     /// Copies of what is mounted from the host, while the mounts still have the host's propagation.
-    fn open_sources(&self, options: &[Options]) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    fn open_sources(&self, options: &[Options], reach: &dyn Fn(&Path) -> Option<OwnedFd>) -> Result<Vec<Option<OwnedFd>>, Failure> {
         let open = |(mount, options): (&Mount, &Options)| {
             let Some(recursive) = options.bind else { return Ok(None) };
             let path: PathBuf = self.bundle.join(&mount.source);
-            let source = clone_host_mount(&path, recursive).map_err(Failure::step("open the mount source", path.display()))?;
+            let source = match clone_host_mount(&path, recursive) {
+                // Directories on the way may be closed to root of the container's user namespace, and open to who makes it.
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && self.in_user_namespace => match reach(&path) {
+                    Some(found) => clone_mount(found.as_fd(), Path::new(""), recursive),
+                    None => Err(error),
+                },
+                other => other,
+            };
+            let source = source.map_err(Failure::step("open the mount source", path.display()))?;
             let fail = || Failure::step("change the mount of", path.display());
             let shared = options.propagation.iter().any(|(kind, _)| *kind == libc::MS_SHARED);
             if !shared {
@@ -136,7 +144,7 @@ impl Plan<'_> {
         let is_file = source
             .as_ref()
             .is_some_and(|source| rustix::fs::fstat(source).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory));
-        let at = open_target(&root.dir, mount, &path, is_file, source.as_ref())?;
+        let (at, is_new) = open_target(&root.dir, mount, &path, is_file, source.as_ref())?;
         let late = source.is_none() && (mount.kind == "tmpfs" || path == RootPath::new("/dev")) && options.own.set & MOUNT_ATTR_RDONLY != 0;
         let detached = match source {
             Some(source) => source,
@@ -144,6 +152,14 @@ impl Plan<'_> {
                 let set = if late { options.own.set & !MOUNT_ATTR_RDONLY } else { options.own.set };
                 let mut values: Vec<(&str, Option<&str>)> =
                     options.data.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+                // A file system in memory has the mode of the directory that it covers.
+                let mode = match rustix::fs::fstat(&at) {
+                    Ok(stat) if mount.kind == "tmpfs" && !is_new && !values.iter().any(|(key, _)| *key == "mode") => {
+                        Some(format!("{:o}", stat.st_mode & 0o7777))
+                    }
+                    _ => None,
+                };
+                values.extend(mode.as_deref().map(|mode| ("mode", Some(mode))));
                 let context = self.label();
                 values.extend(
                     context
@@ -302,27 +318,33 @@ fn bind_device(root: &RootDir, path: &RootPath) -> Result<(), Failure> {
     attach(node.as_fd(), at.as_fd()).map_err(Failure::step("mount the device", path))
 }
 
-/// Opens a mount point, which is made where it is missing. What could change how this process and its successors see `/proc` is refused.
-fn open_target(root: &RootDir, mount: &Mount, path: &RootPath, is_file: bool, source: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
+/// Opens a mount point, which is made where it is missing, and says whether it was. What could change how this process and its successors see `/proc` is refused.
+fn open_target(
+    root: &RootDir,
+    mount: &Mount,
+    path: &RootPath,
+    is_file: bool,
+    source: Option<&OwnedFd>,
+) -> Result<(OwnedFd, bool), Failure> {
     let fail = || Failure::step::<Errno>("mount on", path);
     let is_proc = |fd: &OwnedFd| rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type == PROC_SUPER_MAGIC);
     let links = if matches!(mount.kind.as_str(), "proc" | "sysfs") { TargetLinks::Refuse } else { TargetLinks::Follow };
     let target = Target { root, path, links };
     let kind = if is_file { MountPointKind::File } else { MountPointKind::Directory };
-    let at = match target.open() {
+    let (at, is_new) = match target.open() {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
             target.create(kind).map_err(Failure::step("make the mount point", path))?;
-            target.open()
+            (target.open(), true)
         }
-        other => other,
+        other => (other, false),
     };
     let at = at.map_err(Failure::step("open the mount point", path))?;
     if *path == RootPath::new("/proc") {
         let fits = mount.kind == "proc" || source.is_some_and(is_proc);
-        return if fits { Ok(at) } else { Err(fail()(Errno::PERM)) };
+        return if fits { Ok((at, is_new)) } else { Err(fail()(Errno::PERM)) };
     }
     let replaceable = REPLACEABLE.iter().any(|known| RootPath::new(known) == *path) && is_file;
-    if is_proc(&at) && !replaceable { Err(fail()(Errno::PERM)) } else { Ok(at) }
+    if is_proc(&at) && !replaceable { Err(fail()(Errno::PERM)) } else { Ok((at, is_new)) }
 }
 
 /// What `rootfsPropagation` says, once the root is entered.

@@ -20,6 +20,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -50,6 +51,8 @@ pub(super) enum Message {
     Init(u32),
     /// The hooks of this moment are to be run.
     Hooks,
+    /// A path of the host is to be opened, which this process may not reach: in its own mount namespace.
+    Open(PathBuf),
     /// All is set up.
     Ready,
     /// `start` has been heard.
@@ -124,6 +127,15 @@ fn enter(setup: &Setup<'_>) -> Result<Cloned, Failure> {
     clone_process(0, None).map_err(Failure::step("fork", "into the namespaces"))
 }
 
+/// Has the creator of the container open a path, which has more rights outside of the container than its root.
+fn open_by_creator(socket: BorrowedFd<'_>, path: &Path) -> Option<OwnedFd> {
+    say(socket, &Message::Open(path.to_owned()));
+    match wire::receive(socket, MAX_MESSAGE) {
+        Ok(Some((message, mut descriptors))) if message == GO => descriptors.pop(),
+        _ => exit_now(1),
+    }
+}
+
 /// Waits until the other side lets this one go on; ends where that is gone.
 fn wait_for_go(socket: BorrowedFd<'_>) {
     match wire::receive(socket, MAX_MESSAGE) {
@@ -169,7 +181,7 @@ fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd
     let New { config, filesystem, mut state, listener, no_pivot } = new;
     set_names(namespaces, config)?;
     let streams = streams(plan.terminal)?;
-    let root = filesystem.apply()?;
+    let root = filesystem.apply(&|path| open_by_creator(socket, path))?;
     if !config.hooks.prestart.is_empty() || !config.hooks.create_runtime.is_empty() {
         say(socket, &Message::Hooks);
         wait_for_go(socket);

@@ -44,4 +44,4 @@ pub use error::Error;
 pub use foreground::wait;
 pub(super) use of_sandbox::{Surroundings, of_sandbox, process_of_sandbox};
 pub use state::{Containers, OCI_VERSION, Report, Status};
-pub use template::{features, template};
+pub use template::{features, template, template_without_root};

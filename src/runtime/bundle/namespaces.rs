@@ -7,12 +7,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::DumpableBehavior;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Error;
 use super::config::{Config, IdMapping, TimeOffset};
 use crate::runtime::error::Failure;
-use crate::runtime::users::become_root;
+use crate::runtime::users::become_user;
 use crate::sys::process::unshare;
 
 const CLONE_NEWTIME: libc::c_int = 0x80;
@@ -43,6 +44,8 @@ pub(super) struct Namespaces {
     join: Vec<Joined>,
     new: libc::c_int,
     offsets: Vec<(String, TimeOffset)>,
+    /// The user and group that count as root of the user namespace that is joined, where they are known.
+    user: Option<(u32, u32)>,
 }
 
 impl Namespaces {
@@ -83,7 +86,8 @@ impl Namespaces {
                 _ => join.push(joined(word, flag, &other)?),
             }
         }
-        Ok(Namespaces { join, ..Namespaces::default() })
+        // Asked for here, as this process finds itself in no `/proc` of the container.
+        Ok(Namespaces { join, user: Some(user_of(&pid.to_string())), ..Namespaces::default() })
     }
 
     /// Whether one of that kind is made.
@@ -118,7 +122,8 @@ impl Namespaces {
             map()?;
         }
         if self.has_users() {
-            become_root()?;
+            let (uid, gid) = self.user.unwrap_or_else(|| user_of("self"));
+            become_user(uid, gid)?;
         }
         unshare(self.new & !libc::CLONE_NEWUSER).map_err(Failure::step("make", "namespaces"))?;
         self.set_clocks()
@@ -129,11 +134,29 @@ impl Namespaces {
         if !self.makes(CLONE_NEWTIME) {
             return Ok(());
         }
+        if self.has_users() && !self.offsets.is_empty() {
+            // The files of a process that has become somebody else are the host's root's. Nobody in the container sees this one, which is in no PID namespace of it.
+            let fail = || Failure::step::<rustix::io::Errno>("show", "the process of the namespaces");
+            rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(fail())?;
+        }
         for (clock, offset) in &self.offsets {
             std::fs::write(FILE, format!("{clock} {} {}", offset.secs, offset.nanosecs)).map_err(Failure::step("write", FILE))?;
         }
-        Ok(())
+        let fail = || Failure::step::<rustix::io::Errno>("hide", "the process of the namespaces");
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail())
     }
+}
+
+/// The user and group that count as root of a process's user namespace: not each has a root.
+fn user_of(process: &str) -> (u32, u32) {
+    let first = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).ok().and_then(|map| first_id(&map)).unwrap_or(0);
+    (first("uid_map"), first("gid_map"))
+}
+
+/// Root, where a user namespace has one, or the first ID that it has.
+fn first_id(map: &str) -> Option<u32> {
+    let ids: Vec<u32> = map.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+    ids.iter().copied().find(|id| *id == 0).or(ids.first().copied())
 }
 
 fn joined(word: &str, flag: libc::c_int, path: &str) -> Result<Joined, Error> {

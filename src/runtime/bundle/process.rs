@@ -65,7 +65,7 @@ impl Plan {
             let reason = format!("the label `{}` is asked for, but this kernel has no SELinux", process.selinux_label);
             return Err(Error::invalid("process.selinuxLabel", reason));
         }
-        let mut spec = ProcessSpec::new(strings(&process.args), strings(&process.env));
+        let mut spec = ProcessSpec::new(strings(&process.args), environment(&process.env));
         spec.cwd = RootPath::new(&process.cwd);
         spec.user = Credentials { uid: process.user.uid, gid: process.user.gid, additional_gids: process.user.additional_gids.clone() };
         spec.terminal = process.console_size.map(|size| TerminalSize { rows: size.height, columns: size.width });
@@ -193,6 +193,15 @@ impl Plan {
     }
 }
 
+/// The variables, each once: of several values the last counts. A home directory that is empty is none.
+fn environment(list: &[String]) -> Vec<OsString> {
+    let name = |entry: &str| entry.split_once('=').map(|(name, _)| name.to_owned());
+    let is_last =
+        |at: usize, entry: &str| name(entry).is_none_or(|known| !list[at + 1..].iter().any(|later| name(later).as_ref() == Some(&known)));
+    let counts = |(at, entry): &(usize, &String)| is_last(*at, entry) && *entry != "HOME=";
+    list.iter().enumerate().filter(counts).map(|(_, entry)| entry.into()).collect()
+}
+
 fn strings(list: &[String]) -> Vec<OsString> {
     list.iter().map(OsString::from).collect()
 }
@@ -222,7 +231,13 @@ fn capabilities(lists: Option<&CapabilityLists>, warnings: &mut Vec<String>) -> 
         for name in names {
             match Capabilities::named(name).filter(|_| name != "ALL") {
                 Some(one) => all = all.union(one),
-                None => warnings.push(format!("the capability `{name}` is not known, and is not given")),
+                None => {
+                    let warning = format!("the capability `{name}` is not known, and is not given");
+                    // Once, in however many lists it is.
+                    if !warnings.contains(&warning) {
+                        warnings.push(warning);
+                    }
+                }
             }
         }
         all

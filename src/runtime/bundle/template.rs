@@ -32,6 +32,31 @@ pub fn features() -> Value {
     })
 }
 
+/// The same for an ordinary user: what only root of the machine has is left out, and the user is root of a user namespace.
+pub fn template_without_root() -> Value {
+    let mut config = template();
+    let map = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
+    config["linux"]["namespaces"] =
+        json!([{ "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }, { "type": "cgroup" }, { "type": "user" }]);
+    config["linux"]["uidMappings"] = map(rustix::process::geteuid().as_raw());
+    config["linux"]["gidMappings"] = map(rustix::process::getegid().as_raw());
+    if let Some(linux) = config["linux"].as_object_mut() {
+        linux.remove("resources");
+    }
+    if let Some(mounts) = config["mounts"].as_array_mut() {
+        // Without a network namespace of its own it cannot have a view of its own.
+        mounts.retain(|mount| !mount["destination"].as_str().is_some_and(|path| path.starts_with("/sys")));
+        mounts.push(
+            json!({ "destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] }),
+        );
+        // There is but one group.
+        for options in mounts.iter_mut().filter_map(|mount| mount["options"].as_array_mut()) {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+    config
+}
+
 /// A config with the usual mounts, namespaces and rights, that runs `sh` in the bundle's `rootfs`.
 pub fn template() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);

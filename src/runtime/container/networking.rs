@@ -95,6 +95,13 @@ struct Carried {
     wanted: Userspace,
 }
 
+impl Carried {
+    /// The name of the program that is asked first.
+    fn program(&self) -> &'static str {
+        self.wanted.programs.first().map_or("a program", |program| program.carrier.name())
+    }
+}
+
 /// A service has ended that a container still wants.
 #[derive(Debug)]
 struct Lost {
@@ -120,6 +127,7 @@ pub(super) struct Networked {
     /// When the service was started.
     served_since: Option<Instant>,
     lost: Option<Lost>,
+    around: Surroundings,
 }
 
 impl Networked {
@@ -131,7 +139,7 @@ impl Networked {
         users: Option<&UserNamespace>,
         warnings: &mut Vec<String>,
     ) -> Result<Networked, StartError> {
-        let (mut networked, programs) = (Networked::default(), &around.programs[..]);
+        let (mut networked, programs) = (Networked { around: around.clone(), ..Networked::default() }, &around.programs[..]);
         networked.kind = match &spec.network {
             NetworkRequest::Host => Kind::Host,
             NetworkRequest::None => Kind::None,
@@ -266,19 +274,26 @@ impl Networked {
         }
     }
 
-    /// What becomes readable when the service has ended.
-    pub(super) fn end_of_service(&self) -> Option<BorrowedFd<'_>> {
-        self.service.as_ref().map(Service::end)
+    /// What becomes readable when a process has ended that serves the container, or makes its networks.
+    pub(super) fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let seat = match &self.kind {
+            // Until they are there again there is nothing to hear.
+            Kind::Own(seat) if self.lost.is_none() => Some(seat.ends()),
+            _ => None,
+        };
+        self.service.as_ref().map(Service::end).into_iter().chain(seat.into_iter().flatten())
     }
 
-    /// The service has ended, by itself or by somebody else: it is to be started anew, at once unless it hardly began.
-    pub(super) fn service_ended(&mut self) {
+    /// One of them has ended, by itself or by somebody else: it is to be started anew, at once unless it hardly began.
+    pub(super) fn has_ended(&mut self) {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let has_ended = |end: BorrowedFd<'_>| poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&now)).is_ok_and(|count| count > 0);
-        if !self.end_of_service().is_some_and(has_ended) {
+        let is_broken = matches!(&self.kind, Kind::Own(seat) if seat.is_broken());
+        if self.service.as_ref().is_some_and(|service| has_ended(service.end())) {
+            self.service = None;
+        } else if !is_broken || self.lost.is_some() {
             return;
         }
-        self.service = None;
         let next = Instant::now().max(self.served_since.map_or_else(Instant::now, |since| since + WAITS[0]));
         self.lost = Some(Lost { next, wait: WAITS[0], told: false });
     }
@@ -291,7 +306,7 @@ impl Networked {
     /// Starts the service anew where it is time for that, and gives what the container's log should say of it.
     pub(super) fn tick(&mut self, dir: &ContainerDir, spec: &ContainerSpec) -> Option<String> {
         let Lost { wait, told, .. } = *self.lost.as_ref().filter(|lost| lost.next <= Instant::now())?;
-        let again = self.serve_again(spec);
+        let again = self.mend(dir, spec).and_then(|()| self.serve_again(spec));
         let failure = again.as_ref().err().map(|error| chain(error));
         if let Some(failure) = failure {
             self.lost = Some(Lost { next: Instant::now() + wait, wait: (wait * 2).min(WAITS[1]), told: true });
@@ -303,11 +318,31 @@ impl Networked {
                 "strake: the process that serves the container's ports and names has ended, and there is no other: {failure}\n"
             ));
         }
+        self.lost = None;
         if !told {
             return None;
         }
         self.record(dir);
         Some("strake: the container's ports and names are served again\n".to_owned())
+    }
+
+    /// Starts the processes anew that make the container's networks, where they have ended.
+    fn mend(&mut self, dir: &ContainerDir, spec: &ContainerSpec) -> Result<(), network::Error> {
+        let Kind::Own(seat) = &mut self.kind else { return Ok(()) };
+        let (Some(run_dir), NetworkRequest::Networks(endpoints)) = (&self.around.run_dir, &spec.network) else { return Ok(()) };
+        if !seat.is_broken() {
+            return Ok(());
+        }
+        if seat.mend(run_dir, &self.around.programs, endpoints)? {
+            // It is in the namespace where the bridges were.
+            self.service = None;
+        }
+        // Nothing of it is new unless an address is.
+        if let Err(error) = self.write_files(dir, spec) {
+            tracing::debug!(%error, "the container's files about names are as they were");
+        }
+        self.record(dir);
+        Ok(())
     }
 
     fn serve_again(&mut self, spec: &ContainerSpec) -> Result<(), network::Error> {
@@ -337,11 +372,12 @@ impl Networked {
         let NetworkRequest::Networks(wanted) = &spec.network else { return Ok(()) };
         let Kind::Own(seat) = &mut self.kind else {
             // It has the host's network in place of one of its own, and keeps it until its next start, or one that cannot change.
-            let same = match &self.kind {
-                Kind::Carried(carried) => matches!(&wanted[..], [endpoint] if endpoint.plan.id == carried.state.network),
-                _ => is_plain(wanted, spec),
+            return match &self.kind {
+                Kind::Carried(carried) if matches!(&wanted[..], [endpoint] if endpoint.plan.id == carried.state.network) => Ok(()),
+                Kind::Carried(carried) => Err(StartError::OtherCarrier(carried.program())),
+                _ if is_plain(wanted, spec) => Ok(()),
+                _ => Err(StartError::NoOwnNetwork),
             };
-            return if same { Ok(()) } else { Err(StartError::NoOwnNetwork) };
         };
         let there = seat.overview().endpoints.clone();
         for gone in there.iter().filter(|state| !wanted.iter().any(|endpoint| endpoint.plan.id == state.network)) {

@@ -52,7 +52,9 @@ pub fn processes_of(pid: u32) -> Vec<u32> {
     }
     while let Some(parent) = todo.pop() {
         for child in children.get(&parent).into_iter().flatten().copied() {
-            if seen.insert(child) {
+            // What serves the container's network is the first of a namespace of its own, as the container is.
+            let serves = child != pid && !guarded && depth(child) == outside + 1 && is_first(child);
+            if !serves && seen.insert(child) {
                 todo.push(child);
                 // Those that serve a command beside the container's own are not in it.
                 if depth(child) > outside {

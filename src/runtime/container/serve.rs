@@ -209,7 +209,7 @@ enum Source {
     Exec(usize),
     /// A probe of its health that has ended.
     Probe,
-    /// The end of the process that serves its ports and names.
+    /// The end of a process that serves its ports and names, or makes its networks.
     Network,
 }
 
@@ -308,7 +308,7 @@ impl Service {
                     Source::Client(index) => self.on_client(index),
                     Source::Exec(index) => self.container.iter_mut().for_each(|container| container.execs.ended(index)),
                     Source::Probe => self.on_probe(),
-                    Source::Network => self.container.iter_mut().for_each(|container| container.network.service_ended()),
+                    Source::Network => self.container.iter_mut().for_each(|container| container.network.has_ended()),
                 }
             }
             self.drop_the_gone();
@@ -358,8 +358,8 @@ impl Service {
                 polled.push(PollFd::new(probe, PollFlags::IN));
             }
         }
-        let end_of_service = self.container.as_ref().and_then(|container| container.network.end_of_service());
-        if let Some(end) = &end_of_service {
+        let ends: Vec<BorrowedFd<'_>> = self.container.iter().flat_map(|container| container.network.ends()).collect();
+        for end in &ends {
             sources.push(Source::Network);
             polled.push(PollFd::new(end, PollFlags::IN));
         }

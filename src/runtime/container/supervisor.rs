@@ -42,6 +42,8 @@ pub(super) enum StartError {
     Network(#[source] network::Error),
     #[error("the container has the host's network, since it could have none of its own")]
     NoOwnNetwork,
+    #[error("what `{0}` carries the packets of cannot be on other networks while it runs: name all when the container is made")]
+    OtherCarrier(&'static str),
     #[error("cannot join the network of the container {container}: {reason}")]
     Join { container: String, reason: &'static str },
     #[error("cannot link to the container {container}: {reason}")]
@@ -102,7 +104,7 @@ impl StartError {
                 Some(format!("start that first: `strake start {container}`"))
             }
             StartError::Link { .. } => Some("put both on one network with --network".to_owned()),
-            StartError::NoOwnNetwork | StartError::Kernel(..) => None,
+            StartError::NoOwnNetwork | StartError::OtherCarrier(_) | StartError::Kernel(..) => None,
         }
     }
 }

@@ -86,6 +86,11 @@ impl Namespace {
         Ok(Namespace { fd, inside, endpoints: Vec::new() })
     }
 
+    /// Removes a link that another process has made in it, where it is still there.
+    pub(super) fn remove_link(&mut self, name: &str) {
+        let _ = links::delete_link(&mut self.inside, name);
+    }
+
     /// The namespace, for `setns(2)`.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -128,6 +128,7 @@ impl Network {
     /// [`Network::no_way_out`] tells.
     pub fn open_as(run_dir: &Path, plan: &NetworkPlan, even_cut_off: bool) -> Result<Network, Error> {
         probe::permitted().map_err(Error::Unavailable)?;
+        probe::may_ignore_routers(&plan.bridge, plan.v6.is_some()).map_err(Error::Unavailable)?;
         let no_way_out = match probe::cut_off(&plan.bridge).map_err(Error::Unavailable)? {
             Some(_) if plan.internal => None,
             Some(why) if !even_cut_off => return Err(Error::Unavailable(why)),

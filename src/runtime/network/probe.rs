@@ -24,6 +24,7 @@ const IPV6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
 /// Looks for what [`super::Network::open`] needs.
 pub(super) fn probe() -> Result<(), Unavailable> {
     permitted()?;
+    may_ignore_routers(super::BRIDGE, false)?;
     cut_off(super::BRIDGE)?.map_or(Ok(()), Err)
 }
 
@@ -54,11 +55,31 @@ pub(super) fn forward_ipv6() -> Result<(), Error> {
     std::fs::write(&all, "1").map_err(Error::file("write", &all))
 }
 
+fn setting_against_routers(has_ipv6: bool) -> (&'static str, &'static str) {
+    if has_ipv6 { ("accept_ra", "0") } else { ("disable_ipv6", "1") }
+}
+
+/// Whether [`ignore_routers`] can work, for a bridge that may not be there yet.
+pub(super) fn may_ignore_routers(bridge: &str, has_ipv6: bool) -> Result<(), Unavailable> {
+    let (name, wanted) = setting_against_routers(has_ipv6);
+    let interfaces = Path::new(IPV6_INTERFACES);
+    let own = interfaces.join(bridge).join(name);
+    let path = if own.exists() { own } else { interfaces.join("default").join(name) };
+    let is_set = std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == wanted);
+    if is_set || !path.exists() || writable(&path) {
+        return Ok(());
+    }
+    Err(unavailable(
+        "/proc/sys is read-only, so that a bridge would listen to routers among the containers",
+        format!("mount it to be written, have `sysctl -w net.ipv6.conf.default.{name}={wanted}` said outside, or use `--network=host`"),
+    ))
+}
+
 /// Keeps the host from taking a container for a router: what one says of itself on `bridge` is not believed (CVE-2020-13401). On one without IPv6 the host has none either.
 /// Before the bridge is up.
 pub(super) fn ignore_routers(bridge: &str, has_ipv6: bool) -> Result<(), Error> {
-    let dir = Path::new(IPV6_INTERFACES).join(bridge);
-    let (path, wanted) = if has_ipv6 { (dir.join("accept_ra"), "0") } else { (dir.join("disable_ipv6"), "1") };
+    let (name, wanted) = setting_against_routers(has_ipv6);
+    let path = Path::new(IPV6_INTERFACES).join(bridge).join(name);
     match std::fs::write(&path, wanted) {
         // A kernel without IPv6.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

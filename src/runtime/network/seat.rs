@@ -8,10 +8,12 @@
 //!     |   (socket closes: takes all back)   |
 //! ```
 //!
+//! Whichever of the processes is killed, the supervisor starts another: what the container has stays, or is made again as it was.
+//!
 //! Who has left the host's network namespace without being root there cannot come back, so that the supervisor stays: it has somebody there.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,6 +21,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, so
 use serde::{Deserialize, Serialize};
 
 use super::uplink::Uplink;
+use super::userspace::Program;
 use super::{EndpointRequest, EndpointState, Error, Namespace, Network, NetworkPlan, Target, Unavailable};
 use crate::runtime::wire;
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap, signal_pidfd};
@@ -74,7 +77,7 @@ pub struct Seat {
 #[derive(Debug)]
 enum Maker {
     Here(Box<Namespace>),
-    There { agent: Agent, common: OwnedFd },
+    There { agent: Agent, uplink: Uplink },
 }
 
 impl Seat {
@@ -83,7 +86,7 @@ impl Seat {
     /// # Errors
     /// One of the places cannot be had.
     pub fn here(endpoints: &[EndpointSpec], even_cut_off: bool, made: Option<BorrowedFd<'_>>) -> Result<Seat, Error> {
-        let namespace = sit(endpoints, even_cut_off, made)?;
+        let namespace = sit(endpoints, even_cut_off, made, &[])?;
         let netns = namespace.fd().try_clone_to_owned().map_err(Error::namespace)?;
         Ok(Seat { netns, overview: Overview::of(&namespace), maker: Maker::Here(Box::new(namespace)) })
     }
@@ -93,10 +96,63 @@ impl Seat {
     /// # Errors
     /// One of the places cannot be had.
     pub fn among(uplink: Uplink, endpoints: &[EndpointSpec]) -> Result<Seat, Error> {
-        let common = uplink.netns.try_clone().map_err(Error::namespace)?;
-        let agent = Agent::start(uplink)?;
-        let (overview, netns) = agent.ask(&Wish::Sit(endpoints.to_vec()))?;
-        Ok(Seat { netns: netns.ok_or(Error::ServiceEnded)?, overview, maker: Maker::There { agent, common } })
+        let agent = Agent::start(&uplink)?;
+        let (overview, netns) = agent.ask(&Wish::Sit(endpoints.to_vec()), &[])?;
+        Ok(Seat { netns: netns.ok_or(Error::ServiceEnded)?, overview, maker: Maker::There { agent, uplink } })
+    }
+
+    /// What becomes readable when a process has ended that it needs.
+    pub fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let both = match &self.maker {
+            Maker::Here(_) => None,
+            Maker::There { agent, uplink } => Some([agent.pidfd.as_fd(), uplink.connection.as_fd()]),
+        };
+        both.into_iter().flatten()
+    }
+
+    /// Whether one of them has.
+    pub fn is_broken(&self) -> bool {
+        self.ends().any(is_readable)
+    }
+
+    /// Starts those anew that have ended; says whether the bridges are in another namespace now. This process has one thread, and is in the host's network namespace.
+    ///
+    /// # Errors
+    /// That cannot be: it may be tried again.
+    pub fn mend(&mut self, run_dir: &Path, programs: &[Program], endpoints: &[EndpointSpec]) -> Result<bool, Error> {
+        let Maker::There { agent, uplink } = &mut self.maker else { return Ok(false) };
+        let lost = is_readable(uplink.connection.as_fd());
+        let new = lost.then(|| Uplink::hold_again(run_dir, programs, &uplink.netns)).transpose()?;
+        let elsewhere = new.as_ref().map_or(Ok(false), |new| is_same(&new.netns, &uplink.netns).map(|same| !same))?;
+        if elsewhere || is_readable(agent.pidfd.as_fd()) {
+            let there = &self.overview.endpoints;
+            // The same places, as far as the networks have them.
+            let again = |endpoint: &EndpointSpec| {
+                let state = there.iter().find(|state| state.network == endpoint.plan.id);
+                let request = state.map_or_else(EndpointRequest::default, |state| EndpointRequest {
+                    ipv4: Some(state.address.address),
+                    ipv6: state.ipv6.map(|net| net.address),
+                    mac: Some(state.mac),
+                    aliases: Vec::new(),
+                });
+                EndpointSpec { request: EndpointRequest { aliases: endpoint.request.aliases.clone(), ..request }, ..endpoint.clone() }
+            };
+            let links: Vec<String> = there.iter().map(|state| state.link.clone()).collect();
+            let sit = |endpoints: Vec<EndpointSpec>| {
+                let agent = Agent::start(new.as_ref().unwrap_or(uplink))?;
+                let wish = Wish::SitAgain { endpoints, links: links.clone() };
+                agent.ask(&wish, &[self.netns.as_fd()]).map(|(overview, _)| (agent, overview))
+            };
+            // One that is in the other namespace still has the addresses.
+            agent.end();
+            // Others may have them by now.
+            let made = sit(endpoints.iter().map(again).collect()).or_else(|_| sit(endpoints.to_vec()))?;
+            (*agent, self.overview) = made;
+        }
+        if let Some(new) = new {
+            *uplink = new;
+        }
+        Ok(elsewhere)
     }
 
     /// The container's namespace, for `setns(2)`.
@@ -108,7 +164,7 @@ impl Seat {
     pub fn common(&self) -> Option<BorrowedFd<'_>> {
         match &self.maker {
             Maker::Here(_) => None,
-            Maker::There { common, .. } => Some(common.as_fd()),
+            Maker::There { uplink, .. } => Some(uplink.netns.as_fd()),
         }
     }
 
@@ -148,16 +204,29 @@ impl Seat {
                 grant(namespace, wish)?;
                 Overview::of(namespace)
             }
-            Maker::There { agent, .. } => agent.ask(&wish)?.0,
+            Maker::There { agent, .. } => agent.ask(&wish, &[])?.0,
         };
         Ok(())
     }
 }
 
-fn sit(endpoints: &[EndpointSpec], even_cut_off: bool, made: Option<BorrowedFd<'_>>) -> Result<Namespace, Error> {
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&now)).is_ok_and(|count| count > 0)
+}
+
+/// Whether two descriptors are of the same namespace.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> Result<bool, Error> {
+    let id = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).map_err(|errno| Error::namespace(errno.into()));
+    Ok(id(one)? == id(other)?)
+}
+
+/// `links` are those that an earlier process has made in it.
+fn sit(endpoints: &[EndpointSpec], even_cut_off: bool, made: Option<BorrowedFd<'_>>, links: &[String]) -> Result<Namespace, Error> {
     let open = |endpoint: &EndpointSpec| Network::open_as(&endpoint.run_dir, &endpoint.plan, even_cut_off).map(Network::lingering);
     let networks = endpoints.iter().map(open).collect::<Result<Vec<Network>, Error>>()?;
     let mut namespace = Namespace::make_on_only_thread(made)?;
+    links.iter().for_each(|link| namespace.remove_link(link));
     for (network, endpoint) in networks.into_iter().zip(endpoints) {
         namespace.attach(network, &endpoint.request)?;
     }
@@ -176,7 +245,7 @@ fn grant(namespace: &mut Namespace, wish: Wish) -> Result<(), Error> {
             namespace.publish(&id, of)
         }
         // Only the first wish.
-        Wish::Sit(_) => Err(Error::ServiceEnded),
+        Wish::Sit(_) | Wish::SitAgain { .. } => Err(Error::ServiceEnded),
     }
 }
 
@@ -184,9 +253,17 @@ fn grant(namespace: &mut Namespace, wish: Wish) -> Result<(), Error> {
 #[derive(Debug, Serialize, Deserialize)]
 enum Wish {
     Sit(Vec<EndpointSpec>),
+    /// In a namespace that was made before, and that comes with it.
+    SitAgain {
+        endpoints: Vec<EndpointSpec>,
+        links: Vec<String>,
+    },
     Attach(EndpointSpec),
     Detach(String),
-    Publish { id: String, names: Vec<(String, Vec<String>)> },
+    Publish {
+        id: String,
+        names: Vec<(String, Vec<String>)>,
+    },
 }
 
 /// What it says; to the first wish with the container's namespace.
@@ -206,7 +283,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(uplink: Uplink) -> Result<Agent, Error> {
+    fn start(uplink: &Uplink) -> Result<Agent, Error> {
         let step = || Error::kernel("start the process that makes networks");
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (socket, theirs) = pair.map_err(|errno| step()(errno.into()))?;
@@ -226,10 +303,10 @@ impl Agent {
         }
     }
 
-    fn ask(&self, wish: &Wish) -> Result<(Overview, Option<OwnedFd>), Error> {
+    fn ask(&self, wish: &Wish, about: &[BorrowedFd<'_>]) -> Result<(Overview, Option<OwnedFd>), Error> {
         let ended = |_: std::io::Error| Error::ServiceEnded;
         let bytes = serde_json::to_vec(wish).map_err(|_| Error::ServiceEnded)?;
-        wire::send(self.socket.as_fd(), &bytes, &[]).map_err(ended)?;
+        wire::send(self.socket.as_fd(), &bytes, about).map_err(ended)?;
         let (message, mut descriptors) = wire::receive(self.socket.as_fd(), MAX_MESSAGE).map_err(ended)?.ok_or(Error::ServiceEnded)?;
         match serde_json::from_slice(&message) {
             Ok(Answer::Done(overview)) => Ok((overview, descriptors.pop())),
@@ -240,11 +317,18 @@ impl Agent {
     }
 }
 
-impl Drop for Agent {
-    fn drop(&mut self) {
+impl Agent {
+    /// Has it give all back, and end.
+    fn end(&self) {
         let _ = shutdown(&self.socket, Shutdown::Both);
         let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&PATIENCE));
         let _ = signal_pidfd(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.end();
         let _ = reap(self.pid);
     }
 }
@@ -252,10 +336,14 @@ impl Drop for Agent {
 /// Does what is wanted until the supervisor is gone; then all is given back.
 fn serve(socket: &OwnedFd) {
     let mut namespace: Option<Namespace> = None;
-    while let Ok(Some((message, _))) = wire::receive(socket.as_fd(), MAX_MESSAGE) {
+    while let Ok(Some((message, about))) = wire::receive(socket.as_fd(), MAX_MESSAGE) {
         let Ok(wish) = serde_json::from_slice(&message) else { return };
         let done = match (wish, &mut namespace) {
-            (Wish::Sit(endpoints), None) => sit(&endpoints, true, None).map(|made| drop(namespace.replace(made))),
+            (Wish::Sit(endpoints), None) => sit(&endpoints, true, None, &[]).map(|made| drop(namespace.replace(made))),
+            (Wish::SitAgain { endpoints, links }, None) => {
+                let there = about.first().map(OwnedFd::as_fd);
+                sit(&endpoints, true, there, &links).map(|made| drop(namespace.replace(made)))
+            }
             (wish, Some(namespace)) => grant(namespace, wish),
             (_, None) => Err(Error::ServiceEnded),
         };

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A process of its own holds it, `strake-uplink`, which the first who needs it starts: whoever connects with its socket `<run_dir>/uplink/socket` gets the namespace, and uses it for as long as that
-//! connection is open. It ends with the last of them. A program that is killed is started anew.
+//! connection is open. It ends with the last of them. A program that is killed is started anew; so is this process itself, by those who use the namespace, for the one that they have.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -64,6 +64,18 @@ impl Uplink {
     /// # Errors
     /// No program can carry its packets.
     pub fn join(run_dir: &Path, programs: &[Program]) -> Result<Uplink, Error> {
+        Uplink::join_or_hold(run_dir, programs, None)
+    }
+
+    /// The same where the one who held the namespace `there` is gone: another takes its place. What is there may be another namespace, if somebody else was first.
+    ///
+    /// # Errors
+    /// No program can carry its packets.
+    pub(super) fn hold_again(run_dir: &Path, programs: &[Program], there: &OwnedFd) -> Result<Uplink, Error> {
+        Uplink::join_or_hold(run_dir, programs, Some(there))
+    }
+
+    fn join_or_hold(run_dir: &Path, programs: &[Program], there: Option<&OwnedFd>) -> Result<Uplink, Error> {
         let place = run_dir.join(PLACE);
         let failed = || Error::kernel("meet the process that holds the network of this user's containers");
         for _ in 0..ATTEMPTS {
@@ -71,7 +83,7 @@ impl Uplink {
             let connection = match connected(&place) {
                 Ok(connection) => connection,
                 Err(_) => {
-                    start(&place, programs)?;
+                    start(&place, programs, there)?;
                     connected(&place).map_err(failed())?
                 }
             };
@@ -107,8 +119,8 @@ fn connected(place: &Path) -> std::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Starts the process that holds it. Only while nobody else comes or goes.
-fn start(place: &Path, programs: &[Program]) -> Result<(), Error> {
+/// Starts the process that holds it, or what is `there`. Only while nobody else comes or goes.
+fn start(place: &Path, programs: &[Program], there: Option<&OwnedFd>) -> Result<(), Error> {
     let step = || Error::kernel("start the process that holds the network of this user's containers");
     let listening = || -> std::io::Result<OwnedFd> {
         // A killed one left it.
@@ -124,10 +136,11 @@ fn start(place: &Path, programs: &[Program]) -> Result<(), Error> {
         Cloned::Child => {
             // Nobody's child: it outlives the container for which it is started.
             if let Ok(Cloned::Child) = clone_process(0, None) {
-                let _ = close_from(3, &[listener.as_fd()]);
+                let kept: Vec<_> = std::iter::once(listener.as_fd()).chain(there.map(OwnedFd::as_fd)).collect();
+                let _ = close_from(3, &kept);
                 let _ = rustix::process::setsid();
                 let _ = rustix::thread::set_name(c"strake-uplink");
-                hold(place, &listener, programs);
+                hold(place, &listener, programs, there);
             }
             exit_now(0)
         }
@@ -137,12 +150,12 @@ fn start(place: &Path, programs: &[Program]) -> Result<(), Error> {
 }
 
 /// The life of the process.
-fn hold(place: &Path, listener: &OwnedFd, programs: &[Program]) {
+fn hold(place: &Path, listener: &OwnedFd, programs: &[Program], there: Option<&OwnedFd>) {
     if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         // Whoever waits for the supervisor's word does not wait for ours.
         let _ = rustix::stdio::dup2_stdin(&null).and_then(|()| rustix::stdio::dup2_stdout(&null));
     }
-    match Held::begin(place.to_owned(), programs) {
+    match Held::begin(place.to_owned(), programs, there) {
         Ok(held) => held.serve(listener),
         Err(error) => refuse(place, listener, error),
     }
@@ -189,8 +202,8 @@ struct Held {
 }
 
 impl Held {
-    fn begin(place: PathBuf, programs: &[Program]) -> Result<Held, Error> {
-        let inside = Inside::begin(None)?;
+    fn begin(place: PathBuf, programs: &[Program], there: Option<&OwnedFd>) -> Result<Held, Error> {
+        let inside = Inside::begin(there.map(OwnedFd::as_fd))?;
         let netns = inside.namespace().map_err(Error::namespace)?;
         userspace::bind(&netns)?;
         let links = inside.watch().map_err(Error::kernel("watch the links of a network namespace"))?;
