@@ -242,9 +242,10 @@ pub fn download_address_key(url: &str) -> CacheKey {
     components.key()
 }
 
-/// Under which a downloaded file is kept, wherever it came from.
-pub fn download_content_key(content: &Digest) -> CacheKey {
+/// Under which what an address gave is kept, though it may give something else by now.
+pub fn download_content_key(url: &str, content: &Digest) -> CacheKey {
     let mut components = Components::new("download content");
+    components.add("url", url);
     components.add("content", content.to_string());
     components.key()
 }

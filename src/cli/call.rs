@@ -63,6 +63,16 @@ pub(super) fn show(outcome: &CallOutcome, flag: CallFlag) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// What `--metadata-file` has of an answer, in the words of `docker buildx build`.
+pub(super) fn metadata(outcome: &CallOutcome) -> serde_json::Value {
+    let result = match outcome {
+        CallOutcome::Check(found) => serde_json::to_value(JsonCheck::new(found)),
+        CallOutcome::Outline(file, outline) => serde_json::to_value(JsonOutline::new(file, outline)),
+        CallOutcome::Targets(file, targets) => serde_json::to_value(JsonTargets::new(file, targets)),
+    };
+    serde_json::json!({ "result.json": result.expect("plain structures become JSON") })
+}
+
 fn check(found: &CheckReport, flag: CallFlag) -> ExitCode {
     if flag.json {
         json(&JsonCheck::new(found));

@@ -67,7 +67,7 @@ impl Owners {
 /// What came through the pipe.
 #[derive(Debug)]
 pub enum StdinInput {
-    /// A Dockerfile; there is no context.
+    /// A Dockerfile; there are no files.
     Dockerfile(String),
     /// A context with its Dockerfile in it.
     Archive(Archive),

@@ -243,7 +243,7 @@ impl LazyRules {
         let (directory, rules) = match &input.context {
             Context::Directory(directory) => (Some(directory.clone()), OnceCell::new()),
             Context::Archive(context, _) => (None, OnceCell::from(Some(context.rules().clone()))),
-            Context::Remote(_) | Context::None => (None, OnceCell::from(None)),
+            Context::Remote(_) => (None, OnceCell::from(None)),
         };
         LazyRules { directory, dockerfile: input.path.clone(), rules }
     }

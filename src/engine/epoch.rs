@@ -96,7 +96,7 @@ async fn source_time(source: EpochSource, from: &Origins<'_>) -> Result<Option<i
                 newest_file(&**tree).map_err(|source| Error::Io { action: "read", path: tree.path().to_owned(), source })
             }
             Context::Remote(tree) => remote_time(tree, from).await,
-            Context::Directory(_) | Context::None => unknown("the build context"),
+            Context::Directory(_) => unknown("the build context"),
         },
         EpochSource::NamedContext(name) => match from.named.get(&name) {
             Some(tree) => remote_time(tree, from).await,
@@ -198,7 +198,7 @@ async fn reproducible_epoch(from: &Origins<'_>) -> Result<i64, Error> {
     let dir = match from.context {
         Context::Directory(dir) => Some(dir.as_path()),
         Context::Remote(tree @ RemoteTree::Git(_)) => return Ok(remote_time(tree, from).await?.unwrap_or(0)),
-        Context::Archive(..) | Context::Remote(_) | Context::None => None,
+        Context::Archive(..) | Context::Remote(_) => None,
     };
     let failed = |source: GitError| Error::Commit { source };
     match dir.map(commit_time).transpose().map_err(failed)?.flatten() {

@@ -352,11 +352,7 @@ pub(super) fn context_of(environment: &Environment, source: &Node, reader: &Node
     };
     match environment.context(name.as_deref()) {
         Some(context) => Ok(context.clone()),
-        None => Err(Error::Refused {
-            step: Box::new(reader.step.clone()),
-            reason: "this build has no context".into(),
-            hint: Some("give a directory instead of `-`".into()),
-        }),
+        None => Err(Error::Refused { step: Box::new(reader.step.clone()), reason: "this build has no context".into(), hint: None }),
     }
 }
 

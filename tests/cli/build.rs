@@ -304,6 +304,24 @@ fn a_dockerfile_or_a_whole_context_comes_from_standard_input() {
     assert_eq!(world.strake(["build", "-q", "-"]).stdin("FROM localhost/busybox\nLABEL x=1\n").ok().stdout.trim().len(), 71);
 }
 
+#[test]
+fn a_dockerfile_alone_has_an_empty_context_and_is_the_only_one() {
+    let Some(world) = world() else { return };
+    let build = |text: &str, args: &[&str]| world.strake([&["build"], args, &["-"]].concat()).stdin(text);
+    let archive = world.path("out.tar");
+    let output = format!("type=oci,dest={}", archive.display());
+    let text = "FROM localhost/busybox\nCOPY . /all/\nRUN --mount=target=/context ls -A /context | wc -l > /count\n";
+    build(text, &["-o", &output]).ok();
+    let tree = crate::common::Image::oci_archive(&archive).tree();
+    assert_eq!(String::from_utf8_lossy(&tree["count"].content), "0\n");
+    assert!(tree.contains_key("all") && !tree.keys().any(|path| path.starts_with("all/")));
+    build("FROM scratch\nCOPY f /\n", &[]).fails().says(&["`/f` was not found"]);
+    for file in ["Dockerfile", "no/such/file"] {
+        build("FROM scratch\nLABEL x=1\n", &["-f", file]).fails().says(&["two Dockerfiles"]);
+    }
+    build("FROM scratch\nLABEL x=1\n", &["-f", ""]).ok();
+}
+
 /// The checksums of compressed archives stand behind the end of the archive in them.
 #[test]
 fn damaged_archives_are_not_added() {

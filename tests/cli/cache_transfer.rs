@@ -117,6 +117,16 @@ fn a_minimal_cache_has_no_layers_of_stages_and_a_maximal_one_has() {
 }
 
 #[test]
+fn a_tag_that_is_not_there_is_no_other_cache() {
+    let Some(machines) = machines() else { return };
+    machines.build("a", &[&machines.to(",tag=kept")]).ok();
+    let done = machines.build("b", &[&format!("{},tag=none", machines.from())]).ok();
+    done.says(&["has no image with the tag `none`"]);
+    assert!(!ran(&done).is_empty(), "{done}");
+    ran_nothing(&machines.build("c", &[&format!("{},tag=kept", machines.from())]).ok());
+}
+
+#[test]
 fn a_cache_in_a_registry_serves_another_machine() {
     let Some(machines) = machines() else { return };
     let name = machines.registry.name("app:cache");

@@ -85,6 +85,26 @@ fn a_check_in_json_has_buildkits_fields() {
 }
 
 #[test]
+fn an_answer_goes_to_the_metadata_file_too() {
+    let world = World::new();
+    let file = world.path("meta.json");
+    let flags = ["--metadata-file", file.to_str().unwrap()];
+    for (call, succeeds) in [("check", false), ("outline", true), ("targets", true)] {
+        let json_call = format!("--call={call},format=json");
+        let done = world.build(TEXT, &[&flags[..], &[&json_call]].concat());
+        let said = if succeeds { json(&done.ok()) } else { json(&done.fails()) };
+        let written: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!(written, serde_json::json!({ "result.json": said }), "{call}");
+        std::fs::remove_file(&file).unwrap();
+    }
+    // What an earlier call wrote is not taken for this one's.
+    std::fs::write(&file, "old").unwrap();
+    world.build("FROM scratch\nBADCMD\n", &[&flags[..], &["--call=outline"]].concat()).fails();
+    assert!(!file.exists());
+    world.build(TEXT, &["--call=outline", "--metadata-file", "/no/such/dir/x"]).fails().says(&["/no/such/dir/x"]);
+}
+
+#[test]
 fn all_stages_are_checked_unless_a_target_is_named() {
     let world = World::new();
     world.write("Dockerfile", "FROM scratch AS a\nENV x $y\nFROM scratch AS b\nENV z $w\n");

@@ -69,7 +69,6 @@ fn an_output_that_cannot_be_written_is_refused_before_anything_runs() {
     let done = world.build_as_it_is(&["-o", "-", "-o", "type=oci,dest=-"]).fails();
     done.says(&["only one output"]).omits(&["COPY"]);
     assert_eq!(done.stdout, "");
-    world.build_as_it_is(&["-o", ""]).fails().omits(&["COPY"]);
     std::fs::write(world.path("file"), "").unwrap();
     for (spec, said) in [
         ("type=local,dest=-", "the directory cannot be standard output"),
@@ -223,6 +222,64 @@ fn annotations_stand_in_the_manifest() {
     assert_eq!(json_of(&dir.join("blobs").join(digest))["annotations"], json!({ "a.b": "c", "x": "y=z" }));
     world.build(DOCKERFILE, &["--annotation", "index:a=b"]).fails().says(&["the result has none"]);
     world.build(DOCKERFILE, &["--annotation", "manifets:a=b"]).fails().says(&["no place `manifets`"]);
+    // Also where nothing is annotated.
+    world.build(DOCKERFILE, &["--annotation", "manifets:a=b", "-o", "type=cacheonly"]).fails().says(&["no place `manifets`"]);
+    // Manifests in Docker's format have some, too.
+    let spec = format!("type=oci,tar=false,dest={},oci-mediatypes=false,annotation.k=v", world.path("other").display());
+    world.build(DOCKERFILE, &["-o", &spec]).ok();
+    let entry = &json_of(&world.path("other/index.json"))["manifests"][0];
+    let manifest = json_of(&world.path("other/blobs").join(entry["digest"].as_str().unwrap().replace(':', "/")));
+    assert_eq!(manifest["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    assert_eq!(manifest["annotations"], json!({ "k": "v" }));
+}
+
+#[test]
+fn the_names_of_the_build_go_before_those_of_an_output() {
+    let world = World::new();
+    world.write("Dockerfile", "FROM scratch\nCOPY . /\n");
+    let meta = world.path("meta.json");
+    let args = ["--metadata-file", meta.to_str().unwrap(), "-o", "type=image,name=a.b/out:1"];
+    let done = world.build_as_it_is(&[&args[..], &["-t", "n:1", "-t", "n:2"]].concat()).ok();
+    done.says(&["`name=` of an output has no effect"]);
+    assert_eq!(json_of(&meta)["image.name"], "docker.io/library/n:1,docker.io/library/n:2");
+    world.strake(["inspect", "n:2"]).ok();
+    world.strake(["inspect", "a.b/out:1"]).fails();
+    world.build_as_it_is(&args).ok().omits(&["no effect"]);
+    world.strake(["inspect", "a.b/out:1"]).ok();
+    // What a script leaves empty is not given.
+    world.build_as_it_is(&["-o", "", "-t", "n:3"]).ok().says(&["naming to docker.io/library/n:3"]);
+}
+
+#[test]
+fn what_points_at_an_image_tells_its_platform_and_has_its_annotations() {
+    let world = world();
+    let (dir, meta) = (world.path("layout"), world.path("meta.json"));
+    let spec = format!("type=oci,tar=false,dest={},annotation-manifest-descriptor.d=e", dir.display());
+    world.build(DOCKERFILE, &["-o", &spec, "--metadata-file", meta.to_str().unwrap()]).ok();
+    let descriptor = &json_of(&meta)["containerimage.descriptor"];
+    let platform = &descriptor["platform"];
+    assert_eq!(
+        (&platform["os"], platform["architecture"].is_string(), &descriptor["annotations"]["d"]),
+        (&json!("linux"), true, &json!("e"))
+    );
+    // Without a name it is the latest of its layout.
+    let index = json_of(&dir.join("index.json"));
+    assert_eq!((&index["manifests"][0]["platform"], index["manifests"].as_array().unwrap().len()), (platform, 1));
+    assert_eq!(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], "latest");
+    world.write("f", "two\n").build(DOCKERFILE, &["-o", &spec]).ok();
+    assert_eq!(json_of(&dir.join("index.json"))["manifests"].as_array().unwrap().len(), 1);
+    // So it is where it is pushed.
+    if !able(&["docker-registry"]) {
+        return;
+    }
+    let registry = Registry::empty();
+    for keys in ["", ",annotation-manifest-descriptor.d=e"] {
+        let spec = format!("type=image,push=true,name={}{keys}", registry.name("a:1"));
+        world.build(DOCKERFILE, &["-o", &spec, "--metadata-file", meta.to_str().unwrap()]).ok();
+        let pushed = &json_of(&meta)["containerimage.descriptor"];
+        assert_eq!(&pushed["platform"], platform);
+        assert_eq!(pushed["annotations"]["d"], if keys.is_empty() { Value::Null } else { json!("e") });
+    }
 }
 
 #[test]
@@ -324,9 +381,9 @@ fn a_failed_build_leaves_no_file_of_an_earlier_one_and_archives_have_names() {
     let world = World::new();
     let (meta, iid) = (world.path("meta.json"), world.path("iid"));
     let files = ["--metadata-file", meta.to_str().unwrap(), "--iidfile", iid.to_str().unwrap()];
-    for (to, names) in [("type=oci,dest=x,name=a.b/c:1", "a.b/c:1"), ("type=docker,dest=x", "docker.io/library/n:1")] {
-        world.build("FROM scratch\nCOPY . /\n", &[&files[..], &["-t", "n:1", "-o", to]].concat()).ok();
-        assert_eq!(json_of(&meta)["image.name"], names);
+    for to in [["-o", "type=oci,dest=x,name=a.b/c:1"], ["-t", "a.b/c:1"]] {
+        world.build("FROM scratch\nCOPY . /\n", &[&files[..], &to, &["-o", "type=docker,dest=y"]].concat()).ok();
+        assert_eq!(json_of(&meta)["image.name"], "a.b/c:1");
     }
     assert!(meta.exists() && iid.exists());
     world.build("FROM scratch\nCOPY absent /\n", &files).fails();

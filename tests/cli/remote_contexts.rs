@@ -452,6 +452,8 @@ fn a_checksum_that_is_here_needs_no_server() {
     assert_eq!(world.build(&text.replace("/f\n", "/g\n"), &[]).ok().step("ADD"), "DONE");
     assert!(web.take().is_empty());
     served.lock().unwrap().body = b"changed".to_vec();
+    // Whoever changes the address and forgets the checksum is told, though there is a file with that checksum.
+    world.build(&text.replace("/f /f\n", "/v2/f2 /h\n"), &[]).fails().says(&["the content hashes to sha256:", digest]);
     world.strake(["prune", "-af"]).ok();
     world.build(&text, &[]).fails().says(&["the content hashes to sha256:", digest]);
     world.build(&text.replace(digest, &format!("sha512:{}", "0".repeat(128))), &[]).fails().says(&["sha256"]);

@@ -286,6 +286,18 @@ fn a_cache_mount_is_shared_private_or_locked_between_two_builds() {
 }
 
 #[test]
+fn a_secret_that_nobody_gave_is_an_empty_variable_and_a_variable_goes_before_a_file() {
+    let Some(world) = world() else { return };
+    let text = "FROM localhost/busybox\nENV A=image\n\
+                RUN --mount=type=secret,id=absent,env=A --mount=type=secret,id=absent,env=B echo \"got-${A}-${B-unset}-\"\n";
+    world.build(text, &[]).ok().says(&["got---"]);
+    world.write("file", "from the file");
+    let text = "FROM localhost/busybox\nRUN --mount=type=secret,id=token cat /run/secrets/token\n";
+    let file = format!("id=token,src={},env=TOKEN", world.context().join("file").display());
+    world.build(text, &["--secret", &file]).env("TOKEN", "from the variable").ok().says(&["from the variable"]);
+}
+
+#[test]
 fn a_tmpfs_has_its_size_and_a_secret_its_owner_mode_and_variable() {
     let Some(world) = world() else { return };
     std::fs::write(world.path("token"), "abc").unwrap();

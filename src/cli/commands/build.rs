@@ -97,8 +97,8 @@ pub(in crate::cli) struct BuildArgs {
     iidfile: Option<PathBuf>,
     /// Where the result goes: `type=local|tar|oci|docker|image|registry|cacheonly[,dest=PATH][,KEY=VALUE…]`, or a directory, or `-` (may be given several
     /// times) [default: the store]
-    #[arg(short, long, value_name = "SPEC", value_parser = outputs::output)]
-    output: Vec<Output>,
+    #[arg(short, long, value_name = "SPEC", value_parser = outputs::output_if_set)]
+    output: Vec<Option<Output>>,
     /// Push the image to the registries of its names
     #[arg(long, value_name = "BOOL", value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     push: bool,
@@ -163,10 +163,11 @@ pub(in crate::cli) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// `--provenance` and `--sbom`.
+/// `--provenance` and `--sbom`: a switch, or fields of which one may be `disabled=true`.
 fn attested(text: &str) -> Result<bool, String> {
     match boolean(text) {
         Ok(false) => Ok(false),
+        _ if text.split(',').any(|field| field == "disabled=true") => Ok(false),
         _ => Err("attestations are not supported yet: leave the flag out, or give `false`".into()),
     }
 }
@@ -285,9 +286,16 @@ fn called(args: &BuildArgs) -> Result<Option<CallFlag>, Error> {
     }
 }
 
-/// Says something of a build instead of building. Flags that are about the result mean nothing here.
+/// Says something of a build instead of building. Flags that are about the result mean nothing here, but for the file that the answer goes to.
 fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
     let mode = args.mode();
+    let metadata_file = args.metadata_file.clone();
+    if let Some(path) = &metadata_file
+        && let Err(error) = check_writable(path).and_then(|()| forget(path))
+    {
+        report::error_as(mode, &error);
+        return ExitCode::FAILURE;
+    }
     let (progress, call) = (progress(mode), flag.call.unwrap_or(Call::Check));
     let outcome = request(args).and_then(|request| {
         with_any_store(global, |engine| async move {
@@ -295,6 +303,10 @@ fn answer(global: &Global, args: BuildArgs, flag: CallFlag) -> ExitCode {
             engine.finish(call == Call::Check)?;
             Ok(outcome)
         })
+    });
+    let outcome = outcome.and_then(|outcome| {
+        metadata_file.map_or(Ok(()), |path| write_metadata(path, &call::metadata(&outcome)))?;
+        Ok(outcome)
     });
     match outcome {
         Ok(outcome) => call::show(&outcome, flag),
@@ -365,10 +377,13 @@ async fn build_with(engine: &Engine, args: BuildArgs, failed: Option<FailedSlot>
         report::remark_as(mode, &format!("warning: the build cache could not be pruned: {error}"));
     }
     if let Some(path) = metadata_file {
-        let text = format!("{:#}\n", metadata(&outcome));
-        std::fs::write(&path, text).map_err(|source| Error::Io { action: "write", path, source })?;
+        write_metadata(path, &metadata(&outcome))?;
     }
     Ok(outcome)
+}
+
+fn write_metadata(path: PathBuf, metadata: &serde_json::Value) -> Result<(), Error> {
+    std::fs::write(&path, format!("{metadata:#}\n")).map_err(|source| Error::Io { action: "write", path, source })
 }
 
 /// What was built: the image, or the index and its images.
@@ -469,7 +484,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         failed: None,
         platforms: args.platform,
         secrets: secret_flag::values(&args.secret)?,
-        outputs: outputs::outputs(args.output, args.push, args.load, &args.annotation)?,
+        outputs: outputs::outputs(args.output.into_iter().flatten().collect(), args.push, args.load, &args.annotation)?,
         want_manifest: args.metadata_file.is_some(),
         want_index: args.quiet || args.iidfile.is_some(),
     })

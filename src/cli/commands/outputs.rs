@@ -38,8 +38,13 @@ struct Fields {
     image_key: Option<String>,
 }
 
-/// Reads `--output`, for clap.
-pub(super) fn output(text: &str) -> Result<Output, String> {
+/// Reads `--output`, for clap; what a script leaves empty is none.
+pub(super) fn output_if_set(text: &str) -> Result<Option<Output>, String> {
+    if text.is_empty() { Ok(None) } else { output(text).map(Some) }
+}
+
+/// Reads what `--output` says.
+fn output(text: &str) -> Result<Output, String> {
     if text.is_empty() {
         return Err("an output is a directory, `-`, or `type=…`".into());
     }
@@ -234,7 +239,7 @@ impl Fields {
             self.packing.compression = Some(CompressionSpec { kind: Compression::Gzip, level: None });
         }
         self.packing.docker_types = !self.switch("oci-mediatypes", true);
-        check_types(&self.packing, &self.annotations)
+        Ok(())
     }
 
     fn switch(&self, name: &str, default: bool) -> bool {
@@ -262,13 +267,6 @@ fn settle(key: &str, value: &str) -> Result<bool, String> {
         },
         _ => Ok(false),
     }
-}
-
-fn check_types(packing: &Packing, annotations: &[Annotation]) -> Result<(), String> {
-    if packing.docker_types && !annotations.is_empty() {
-        return Err("Docker's manifests have no annotations: leave `oci-mediatypes=false` out".into());
-    }
-    Ok(())
 }
 
 /// What layers are compressed with.
@@ -366,6 +364,14 @@ fn place(text: &str) -> Result<String, String> {
 
 /// The outputs of a build: those that were named, with what `--push`, `--load` and `--annotation` say.
 pub(super) fn outputs(mut outputs: Vec<Output>, push: bool, load: bool, annotations: &[String]) -> Result<Vec<Output>, Error> {
+    // Also where there is no image for them: a mistake is one whatever is made.
+    let mut annotated = Vec::new();
+    for given in annotations.iter().filter(|given| !given.is_empty()) {
+        annotated.extend(annotations_of(given).map_err(|message| Error::Usage {
+            message,
+            hint: Some("write `--annotation [PLACE:]KEY=VALUE`, such as `manifest[linux/arm64]:KEY=VALUE`".into()),
+        })?);
+    }
     let images = |outputs: &[Output]| outputs.iter().any(|output| matches!(output.to, Destination::Image { .. }));
     if (push || load) && !images(&outputs) || outputs.is_empty() {
         outputs.push(Output::store());
@@ -376,26 +382,21 @@ pub(super) fn outputs(mut outputs: Vec<Output>, push: bool, load: bool, annotati
         {
             *push = Push::Tags;
         }
-        if matches!(output.to, Destination::Local(_) | Destination::Tar(_) | Destination::Nothing) {
-            continue;
+        if !matches!(output.to, Destination::Local(_) | Destination::Tar(_) | Destination::Nothing) {
+            output.annotations.extend(annotated.iter().cloned());
         }
-        for given in annotations.iter().filter(|given| !given.is_empty()) {
-            let failed = |message: String| Error::Usage {
-                message,
-                hint: Some("write `--annotation [PLACE:]KEY=VALUE`, such as `manifest[linux/arm64]:KEY=VALUE`".into()),
-            };
-            let (key, value) = given.split_once('=').ok_or_else(|| failed(format!("the annotation `{given}` has no value")))?;
-            let (places, key) = match key.split_once(':') {
-                Some((places, key)) => (places.split(',').map(place).collect::<Result<_, _>>().map_err(failed)?, key),
-                None => (vec![String::new()], key),
-            };
-            for place in places {
-                output.annotations.push(annotation(&place, key, value).map_err(failed)?);
-            }
-        }
-        check_types(&output.packing, &output.annotations).map_err(|message| Error::Usage { message, hint: None })?;
     }
     Ok(outputs)
+}
+
+/// What one `--annotation` gives: an annotation for each place that it names.
+fn annotations_of(given: &str) -> Result<Vec<Annotation>, String> {
+    let (key, value) = given.split_once('=').ok_or_else(|| format!("the annotation `{given}` has no value"))?;
+    let (places, key) = match key.split_once(':') {
+        Some((places, key)) => (places.split(',').map(place).collect::<Result<_, _>>()?, key),
+        None => (vec![String::new()], key),
+    };
+    places.iter().map(|place| annotation(place, key, value)).collect()
 }
 
 #[cfg(test)]
@@ -481,7 +482,6 @@ mod tests {
             "type=image,annotation-nowhere.k=v",
             "type=image,annotation[linux/amd64.k=v",
             "type=image,annotation[vax].k=v",
-            "type=image,oci-mediatypes=false,annotation.k=v",
             "type=image,unknown=1",
             "type=oci,tar=false",
             "type=docker,tar=false,dest=x",
@@ -569,7 +569,9 @@ mod tests {
         let several = outputs(vec![], false, false, &["index,manifest[linux/arm64]:a=1".into()]).unwrap();
         assert_eq!(shown(&several[0]), [of(index, "", "a", "1"), of(manifest, "linux/arm64", "a", "1")]);
         for bad in ["a", "manifets:a=1", "manifest,b:a=1", ":a=1"] {
-            assert!(outputs(vec![], false, false, &[bad.into()]).is_err(), "{bad}");
+            for to in ["type=image", "type=cacheonly"] {
+                assert!(outputs(vec![output(to).unwrap()], false, false, &[bad.into()]).is_err(), "{bad} {to}");
+            }
         }
     }
 }

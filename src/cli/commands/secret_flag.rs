@@ -34,6 +34,7 @@ pub(super) fn secret(text: &str) -> Result<Option<SecretFlag>, String> {
         let (key, value) = field.split_once('=').ok_or_else(|| format!("`{field}` has no value: {FORM}"))?;
         let value = value.to_owned();
         match (key.to_lowercase().as_str(), value.as_str()) {
+            ("src" | "source" | "env", "") => {}
             ("id", _) => id = Some(value),
             ("src" | "source", _) => file = Some(value),
             ("env", _) => variable = Some(value),
@@ -48,8 +49,8 @@ pub(super) fn secret(text: &str) -> Result<Option<SecretFlag>, String> {
         variable = file.take();
     }
     let source = match (file, variable) {
-        (Some(file), _) => SecretSource::File(file.into()),
-        (None, Some(name)) => SecretSource::Variable(name),
+        (_, Some(name)) => SecretSource::Variable(name),
+        (Some(file), None) => SecretSource::File(file.into()),
         (None, None) => SecretSource::Own,
     };
     Ok(Some(SecretFlag { id, source }))
@@ -99,7 +100,9 @@ mod tests {
             (r#"ID=a,type=file,"Source=with,comma""#, SecretSource::File("with,comma".into())),
             ("id=a,env=V", SecretSource::Variable("V".into())),
             ("type=env,src=V,id=a", SecretSource::Variable("V".into())),
+            ("id=a,src=f,env=V", SecretSource::Variable("V".into())),
             ("id=a", SecretSource::Own),
+            ("id=a,src=,env=", SecretSource::Own),
         ] {
             assert_eq!(secret(text), Ok(Some(SecretFlag { id: "a".into(), source })), "{text}");
         }

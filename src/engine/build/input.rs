@@ -33,7 +33,6 @@ pub(in crate::engine) enum Context {
     Archive(Box<LocalContext>, ActiveSnapshot),
     /// Not on this machine: the graph has it.
     Remote(RemoteTree),
-    None,
 }
 
 impl Context {
@@ -83,7 +82,7 @@ pub(super) fn open_context(context: Context, dockerfile: Option<&Path>, graph: &
     match context {
         Context::Directory(dir) if wanted => Ok(OpenContext { tree: Some(Arc::new(LocalContext::open(&dir, dockerfile)?)), _dir: None }),
         Context::Archive(tree, dir) => Ok(OpenContext { tree: Some(Arc::new(*tree)), _dir: Some(dir) }),
-        Context::Directory(_) | Context::Remote(_) | Context::None => Ok(OpenContext { tree: None, _dir: None }),
+        Context::Directory(_) | Context::Remote(_) => Ok(OpenContext { tree: None, _dir: None }),
     }
 }
 
@@ -106,6 +105,17 @@ pub(in crate::engine) fn layouts(given: &[(ContextName, BuildContext)]) -> BTree
         _ => None,
     };
     given.iter().filter_map(layout).collect()
+}
+
+/// Refuses named contexts that are no directories, also where no step reads them: whoever gave one meant something.
+pub(super) fn check_named(given: &[(ContextName, BuildContext)]) -> Result<(), Error> {
+    for (name, context) in given {
+        if let BuildContext::Directory(dir) = context {
+            let named = |source| Error::NamedContext { name: name.to_string(), source };
+            LocalContext::with_rules(dir, crate::context::IgnoreRules::default(), crate::context::Owners::Root).map_err(named)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the named contexts that a step reads, each with the ignore file that it has itself.
@@ -132,8 +142,15 @@ fn read_input(context: ContextSource, dockerfile: DockerfileSource, store: &Stor
             Err(Error::Usage { message: "context and Dockerfile cannot both be standard input".into(), hint: Some(hint) })
         }
         (ContextSource::Stdin, dockerfile) => match sniff_stdin(std::io::stdin())? {
+            StdinInput::Dockerfile(_) if !matches!(dockerfile, DockerfileSource::Default) => {
+                let hint = "leave `-f` out, or give an archive or a directory as the context".to_owned();
+                Err(Error::Usage { message: "there are two Dockerfiles: standard input and that of `-f`".into(), hint: Some(hint) })
+            }
+            // Its context is a directory without files.
             StdinInput::Dockerfile(text) => {
-                Ok(Input { file: SourceFile::new("-", text), path: None, context: Context::None, name: "stdin".into() })
+                let dir = store.prepare()?;
+                let context = Context::Archive(Box::new(LocalContext::open(&dir.fs_path(), None)?), dir);
+                Ok(Input { file: SourceFile::new("-", text), path: None, context, name: "stdin".into() })
             }
             StdinInput::Archive(archive) => read_archive(archive, dockerfile, store),
         },

@@ -24,7 +24,7 @@ use crate::progress::Progress;
 use crate::store::{ImageRecord, Lease};
 use crate::task::{CancellationToken, blocking};
 
-use super::input::{Input, dated, keep_git_dir, layouts, named_contexts, open_context, open_named, remote_contexts};
+use super::input::{Input, check_named, dated, keep_git_dir, layouts, named_contexts, open_context, open_named, remote_contexts};
 use super::memo::StoreMemo;
 use super::planning::{Plan, Platforms};
 use super::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource, PlatformOutcome};
@@ -63,6 +63,7 @@ impl Engine {
             request.outputs.push(Output::store());
         }
         outputs::check(&request.outputs, &request.tags, &platforms)?;
+        check_named(&request.named_contexts)?;
         self.add_proxies(&mut request, progress);
         let lease = Arc::new(self.store.lease()?);
         let _held = lease.clone();

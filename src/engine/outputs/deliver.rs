@@ -7,7 +7,7 @@ use crate::executor::ops;
 use crate::image::archive::ArchiveFormat;
 use crate::image::export::{self, FileOptions, FilesLayout, PlatformFiles};
 use crate::image::several::PackedRoot;
-use crate::oci::Reference;
+use crate::oci::{Descriptor, Reference};
 use crate::progress::{Meter, Progress, StepOutcome};
 use crate::store::Store;
 use crate::store::view::MergedView;
@@ -106,7 +106,9 @@ impl Engine {
             }
             if !version.indexed {
                 version.images[0].image.manifest = Some(pushed.digest.clone());
-                version.root = Some(pushed);
+                // What was packed before says more of it than what was pushed.
+                let packed = version.root.take().filter(|packed| packed.digest == pushed.digest);
+                version.root = Some(packed.unwrap_or(Descriptor { platform: Some(version.images[0].platform.clone()), ..pushed }));
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ const CREATED: &str = "org.opencontainers.image.created";
 pub struct Output {
     /// Where the result goes.
     pub to: Destination,
-    /// The image's names there; without any, those of the build.
+    /// The image's names there, where the build gives it none.
     pub names: Vec<Reference>,
     /// How the image is packed, where it is; without annotations.
     pub packing: Packing,
@@ -230,8 +230,9 @@ impl Output {
         self.by_digest.prefix.as_ref().filter(|_| self.names(tags).is_empty())
     }
 
+    /// The image's names there: those of the build go before the output's own, as in buildx.
     pub(super) fn names<'a>(&'a self, tags: &'a [Reference]) -> &'a [Reference] {
-        if self.names.is_empty() { tags } else { &self.names }
+        if tags.is_empty() { &self.names } else { tags }
     }
 }
 

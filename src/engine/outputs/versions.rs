@@ -97,7 +97,9 @@ pub(super) fn pack_version(
         let mut packing = output.packing(&part.platform, part.base_layers, epoch.filter(|_| !version.indexed));
         packing.rewritten = version.times.files;
         if !version.indexed {
-            return Ok(PackedRoot::Image(Box::new(pack(store, &part.image, &packing)?)));
+            let mut manifest = pack(store, &part.image, &packing)?;
+            manifest.descriptor.platform = Some(part.platform.clone());
+            return Ok(PackedRoot::Image(Box::new(manifest)));
         }
         // An index says how each of its images is packed, so that does not depend on how they were packed for another output.
         let image = ImageRecord { manifest: None, ..part.image.clone() };
@@ -120,6 +122,9 @@ impl Engine {
         for output in outputs {
             if output.times.rewrite && output.epoch(result.epoch).is_none() {
                 progress.warn("rewrite-timestamp has no effect: there is no SOURCE_DATE_EPOCH");
+            }
+            if output.names.iter().any(|name| !output.names(tags).contains(name)) {
+                progress.warn("`name=` of an output has no effect: the image has the names of `--tag`");
             }
         }
         let host = Platform::host();

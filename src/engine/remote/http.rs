@@ -1,7 +1,7 @@
 //! Files from web servers: fetched once, then asked for with what the server said of them (`ETag`, `Last-Modified`), so that an unchanged file is not sent
 //! again.
 //!
-//! A file is kept as a snapshot with one file in it, found by its address and by its content; so it is pruned, leased and counted like all else. A cut
+//! A file is kept as a snapshot with one file in it, found by its address, and by that and its content; so it is pruned, leased and counted like all else. A cut
 //! transfer goes on where it was, if the server can tell that the file is the same; failures that pass are tried again for a bounded time. A credential goes
 //! to the server that it is for, and never where that server leads.
 
@@ -67,10 +67,11 @@ pub(super) struct Web<'a> {
 }
 
 impl Web<'_> {
-    /// The file at `url`. Where `checksum` is demanded and the file is here, nobody is asked.
+    /// The file at `url`. Where `checksum` is demanded and this address has given it, nobody is asked. What another address gave does not count: whoever changes
+    /// the address and forgets the checksum must be told.
     pub(super) async fn download(&self, url: &str, checksum: Option<&Digest>, progress: &StepProgress) -> Result<Download, HttpError> {
         if let Some(checksum) = checksum
-            && let Some(kept) = self.kept(download_content_key(checksum)).await?
+            && let Some(kept) = self.kept(download_content_key(url, checksum)).await?
         {
             return Ok(kept.download);
         }
@@ -105,8 +106,8 @@ impl Web<'_> {
             tokio::time::sleep(pause).await;
         }
         let transfer = transfer.ok_or(HttpError::Redirects)?;
-        let (store, what, key) = (self.store.clone(), SafeUrl::new(url).to_string(), download_address_key(url));
-        blocking(move || transfer.commit(&store, &what, key)).await
+        let (store, url) = (self.store.clone(), url.to_owned());
+        blocking(move || transfer.commit(&store, &url)).await
     }
 
     /// The file that is kept under `key`, with a lease on it.
@@ -294,15 +295,15 @@ impl Transfer {
         Ok(())
     }
 
-    /// Makes it a snapshot, to be found by its address and by its content.
-    fn commit(self, store: &Store, what: &str, address: CacheKey) -> Result<Download, HttpError> {
+    /// Makes it a snapshot, to be found by its address, and by that and its content.
+    fn commit(self, store: &Store, url: &str) -> Result<Download, HttpError> {
         drop(self.file);
         let digest = self.hasher.finish();
-        let description = format!("download of {what}");
+        let description = format!("download of {}", SafeUrl::new(url));
         let id = self.snapshot.commit(SnapshotMeta { diff_id: None, size: self.offset, description })?.id;
         let record = Record { digest: digest.clone(), etag: self.etag, modified: self.modified };
         let modified = record.modified.as_deref().and_then(seconds_of);
-        let content = download_content_key(&digest);
+        let (address, content) = (download_address_key(url), download_content_key(url, &digest));
         let output = serde_json::to_vec(&record).unwrap_or_default();
         store.cache_put(&[address.0, content.0], &CacheEntry { result: content.0, output, snapshots: vec![id] })?;
         Ok(Download { digest, path: store.snapshot_path(id).join(CONTENT), modified, was_here: false })

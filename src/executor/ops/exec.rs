@@ -328,6 +328,8 @@ fn plan_mounts(
                             &format!("give it with --secret id={id},src=FILE"),
                         ));
                     }
+                    // As in BuildKit: the variable is there, and empty.
+                    held.env.extend(env.iter().map(|name| (name.clone(), Vec::new())));
                     continue;
                 };
                 if let Some(name) = env {

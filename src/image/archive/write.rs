@@ -90,7 +90,8 @@ fn write(store: &Store, images: &[Packed], docker: Option<&DockerImages<'_>>, ou
     archive.finish(&entries(images), docker)
 }
 
-/// Writes images into a directory as an OCI layout. What the layout holds already stays, but for entries of the same name.
+/// Writes images into a directory as an OCI layout; one without a name gets the tag `latest`, as with BuildKit. What the layout holds already stays, but for
+/// entries of the same name.
 pub fn write_layout(store: &Store, images: &[Packed], dir: &Path, meter: &Meter) -> Result<(), Error> {
     let layout = LayoutWriter::open(dir)?;
     each_blob(store, images, |blob, bytes| {
@@ -98,7 +99,11 @@ pub fn write_layout(store: &Store, images: &[Packed], dir: &Path, meter: &Meter)
         meter.add(blob.size);
         Ok(())
     })?;
-    layout.finish(&entries(images))
+    let mut entries = entries(images);
+    for entry in &mut entries {
+        entry.annotations.entry(REF_NAME.to_owned()).or_insert_with(|| "latest".to_owned());
+    }
+    layout.finish(&entries)
 }
 
 /// Visits every blob of the images once, manifests and indexes included.

@@ -35,7 +35,7 @@ pub fn load_layout(store: &Store, layout: &Layout, platform: &Platform) -> Resul
     let failed = |source| Error::Layout { path: layout.dir.clone(), source };
     let dir = RootDir::open(&layout.dir).map_err(failed)?;
     let reader = Reader { store, dir, path: &layout.dir, name, platform };
-    let entry = reader.entry(layout)?;
+    let entry = reader.entry(layout, true)?;
     let (digest, manifest) = reader.manifest(&entry, MAX_NESTING)?;
     reader.fetch(&manifest.config.digest, manifest.config.size)?;
     for layer in &manifest.layers {
@@ -63,7 +63,8 @@ pub fn manifest_of_layout(store: &Store, layout: &Layout, platform: &Platform) -
             let size = reader.open(&path)?.metadata().map_err(failed)?.len();
             Descriptor::new(MediaType::OciManifest, digest.clone(), size)
         }
-        None => reader.entry(layout)?,
+        // One that is not what was named would be found by chance only.
+        None => reader.entry(layout, layout.tag.is_none())?,
     };
     Ok(reader.manifest(&entry, MAX_NESTING)?.1)
 }
@@ -82,8 +83,8 @@ impl Reader<'_> {
         self.dir.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty(), Links::Follow).map(File::from).map_err(failed)
     }
 
-    /// The entry of the index that is meant.
-    fn entry(&self, layout: &Layout) -> Result<Descriptor, Error> {
+    /// The entry of the index that is meant; where none has the tag and `or_only`, the only one that there is.
+    fn entry(&self, layout: &Layout, or_only: bool) -> Result<Descriptor, Error> {
         let mut bytes = Vec::new();
         let path = Path::new("index.json");
         let failed = |source| Error::Layout { path: self.path.join(path), source };
@@ -98,7 +99,7 @@ impl Reader<'_> {
             },
             // As for buildx, the only image that there is will do.
             (None, tag) => tagged(tag.as_deref().unwrap_or("latest")).or(match index.manifests.as_slice() {
-                [only] => Some(only),
+                [only] if or_only => Some(only),
                 _ => None,
             }),
         };
