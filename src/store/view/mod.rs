@@ -16,7 +16,7 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -122,7 +122,7 @@ impl MergedView {
     }
 
     /// The directory `name` in `parent`, which must be a directory of this view. Does not touch the cache of paths: for walks that hold the parent anyway.
-    pub fn subdirectory(&self, parent: &MergedDir, name: &std::ffi::OsStr) -> io::Result<Option<Arc<MergedDir>>> {
+    pub fn subdirectory(&self, parent: &MergedDir, name: &OsStr) -> io::Result<Option<Arc<MergedDir>>> {
         Ok(parent.merge_child(name, self.marks)?.map(Arc::new))
     }
 
@@ -149,6 +149,20 @@ impl MergedView {
         let Some(parent) = self.parent(path)? else { return Ok(None) };
         let Some(found) = parent.find(name)? else { return Ok(None) };
         Ok(Some(rustix::fs::openat(found.directory, name, flags, Mode::empty())?))
+    }
+
+    /// Opens what was a regular file when it was looked at.
+    fn open_file(&self, directory: impl AsFd, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+        if !self.changing {
+            return Ok(rustix::fs::openat(directory, name, flags | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())?.into());
+        }
+        // A container that runs may have put a device in its place since: the name is opened as a place, and that is asked what it is, and then opened.
+        let place = rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::RegularFile {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
+        Ok(rustix::fs::open(descriptor_path(&place), flags, Mode::empty())?.into())
     }
 
     fn parent(&self, path: &RootPath) -> io::Result<Option<Arc<MergedDir>>> {
@@ -195,16 +209,7 @@ impl Tree for MergedView {
         if found.metadata.kind != Kind::File {
             return Err(rustix::io::Errno::INVAL.into());
         }
-        let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
-        if !self.changing {
-            return Ok(rustix::fs::openat(found.directory, name, flags | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())?.into());
-        }
-        // A container that runs may have put a device in its place since: the name is opened as a place, and that is asked what it is, and then opened.
-        let place = rustix::fs::openat(found.directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::RegularFile {
-            return Err(rustix::io::Errno::INVAL.into());
-        }
-        Ok(rustix::fs::open(descriptor_path(&place), flags, Mode::empty())?.into())
+        self.open_file(found.directory, name)
     }
 
     fn open_with_xattrs(&self, path: &RootPath) -> io::Result<(File, crate::sys::inode::Xattrs)> {
