@@ -158,7 +158,7 @@ impl<R: Read> Unpacker<'_, R> {
             MemberKind::HardLink => {
                 let to = clean(&member.link)?;
                 let (parent, path) = self.target.locate(&path)?;
-                return self.target.link(&parent, &path, &to);
+                return self.target.link(&parent, &path, &to, &attributes);
             }
             _ => {}
         }

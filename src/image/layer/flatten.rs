@@ -148,7 +148,7 @@ impl Copier<'_> {
         // The tree's own names never lead through links, but the destination's may.
         let (parent, real) = self.target.locate(path)?;
         if let Some(first) = first_name(&mut self.links, path, metadata) {
-            return self.target.link(&parent, &real, &first);
+            return self.target.link(&parent, &real, &first, &attributes);
         }
         match metadata.kind {
             Kind::Symlink => {

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
 use crate::path::RootPath;
@@ -313,8 +313,8 @@ impl Target {
         self.set_times(parent, path, attributes)
     }
 
-    /// Makes `path` another name of `to`, which must be in the layer and no directory.
-    pub(super) fn link(&mut self, parent: &Parent, path: &RootPath, to: &RootPath) -> Result<(), Error> {
+    /// Makes `path` another name of `to`, which must be in the layer and no directory. What a file is like is said by the last entry that it has (as in containerd).
+    pub(super) fn link(&mut self, parent: &Parent, path: &RootPath, to: &RootPath, attributes: &Attributes) -> Result<(), Error> {
         let missing = || Error::HardLinkTarget { path: path.clone(), target: to.clone() };
         let from = self.directory(&to.parent().unwrap_or_else(RootPath::root), false).map_err(|_| missing())?;
         let real = from.path.join(to.file_name().unwrap_or_default());
@@ -332,7 +332,28 @@ impl Target {
         self.with_room(parent, path, |target| {
             let made = rustix::fs::linkat(&from.fd, last_name(&real), &parent.fd, last_name(path), AtFlags::empty());
             made.map_err(|errno| target.fail("create", path, errno))
-        })
+        })?;
+        self.change(parent, path, &stat, attributes)
+    }
+
+    /// Gives what is `known` and no directory other attributes. What is so already is left alone: a new owner takes capabilities away, and these come with a file's first entry.
+    fn change(&self, parent: &Parent, path: &RootPath, known: &Stat, attributes: &Attributes) -> Result<(), Error> {
+        let (uid, gid) = kernel_owner(attributes);
+        let is_given = uid.is_some_and(|uid| uid.as_raw() != known.st_uid) || gid.is_some_and(|gid| gid.as_raw() != known.st_gid);
+        if is_given {
+            let set = rustix::fs::chownat(&parent.fd, last_name(path), uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+            set.map_err(|errno| self.fail("change the owner of", path, errno))?;
+        }
+        let kind = FileType::from_raw_mode(known.st_mode);
+        if kind != FileType::Symlink && (is_given || known.st_mode & 0o7777 != attributes.mode) {
+            self.set_mode(parent, path, attributes)?;
+        }
+        let mtime = if kind == FileType::Fifo { pipe_time(attributes.mode, attributes.mtime) } else { attributes.mtime };
+        let attributes = &Attributes { mtime, ..*attributes };
+        if (known.st_mtime, u64::from(attributes.mtime.1)) == (attributes.mtime.0, known.st_mtime_nsec) {
+            return Ok(());
+        }
+        self.set_times(parent, path, attributes)
     }
 
     /// Records that `path` is deleted from the layers below. What this layer has there stays, whichever came first: only layers above can delete it (image-spec 1.1,

@@ -176,6 +176,44 @@ fn names_lead_through_the_layers_own_links_as_in_a_container() {
 }
 
 #[test]
+fn the_last_entry_of_a_file_says_what_it_is_like() {
+    if !is_root() {
+        return;
+    }
+    let stream = |change: fn(&mut Header)| {
+        let mut header = Stream::header("b", EntryType::Link, 0);
+        header.as_old_mut().linkname[0] = b'a';
+        change(&mut header);
+        header.set_cksum();
+        // A capability stays where the owner does.
+        let capable: &[(&str, &[u8])] = &[("SCHILY.xattr.security.capability", b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0")];
+        Stream::default().pax(capable).file("a", "x").raw(&header, b"").symlink("s", "a").hard_link("t", "s").end()
+    };
+    let seen = |stream: &[u8]| {
+        let (_temp, target, applied) = unpack(stream);
+        applied.unwrap();
+        let stat = target.join("a").metadata().unwrap();
+        assert_eq!((stat.ino(), stat.nlink()), (target.join("b").metadata().unwrap().ino(), 2));
+        assert_eq!(target.join("s").symlink_metadata().unwrap().mtime(), target.join("t").symlink_metadata().unwrap().mtime());
+        let capable = describe(&target).into_values().any(|line| line.contains("security.capability"));
+        (stat.mode() & 0o7777, stat.uid(), stat.gid(), stat.mtime(), capable)
+    };
+    let first = seen(&stream(|_| {}));
+    assert!(first.4);
+    let changed = seen(&stream(|header| {
+        header.set_mode(0o4711);
+        header.set_mtime(77);
+    }));
+    assert_eq!(changed, (0o4711, first.1, first.2, 77, true));
+    let given = seen(&stream(|header| {
+        header.set_mode(0o6755);
+        header.set_uid(70_000);
+        header.set_gid(5);
+    }));
+    assert_eq!((given.0, given.1, given.2), (0o6755, 70_000, 5));
+}
+
+#[test]
 fn attributes_of_overlayfs_in_a_stream_are_dropped() {
     if !is_root() {
         return;
