@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::diag::Secret;
 use crate::engine::{DoctorRequest, EngineOptions, Error, NetworkFiles, RegistrySettings, StorageDriver};
+use crate::oci::Platform;
 use crate::registry::{ClientOptions, CredentialFiles, Proxies, RegistriesFiles};
 use crate::runtime::container::Surroundings;
 use crate::runtime::network::Program;
@@ -123,6 +124,13 @@ pub(super) fn dumb_terminal() -> bool {
 /// The name of a variable that is set to something, for clap: what pipelines leave empty stands for no flag.
 pub(super) fn if_set(name: &'static str) -> Option<&'static str> {
     std::env::var_os(name).is_some_and(|value| !value.is_empty()).then_some(name)
+}
+
+/// The platform that is meant where none is named, for commands with another flag in its place.
+pub(super) fn default_platform() -> Result<Option<Platform>, Error> {
+    let Some(value) = text(DEFAULT_PLATFORM).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let bad = |error: crate::oci::PlatformError| Error::Usage { message: format!("{DEFAULT_PLATFORM}: {error}"), hint: None };
+    value.parse().map(Some).map_err(bad)
 }
 
 /// The value of a variable of the environment, for `--build-arg NAME` and `-e NAME`.

@@ -232,6 +232,15 @@ fn an_index_goes_through_an_archive_and_the_store_whole() {
         let wrong = format!("store:kept@sha256:{}", "0".repeat(64));
         reader.strake(["copy", "-q", "--all", from, &wrong]).fails().says(&["sha256:000"]);
     }
+    // Skopeo's words; and Docker's variable, which is no flag that could be in the way.
+    let copy =
+        |flags: &[&str], to: &str| world.strake(["copy", "-q", &name, to]).arg_all(flags).env("DOCKER_DEFAULT_PLATFORM", "linux/s390x");
+    assert_eq!(copy(&["--all"], "oci:all:1").ok().stdout, digest);
+    assert_eq!(copy(&["--multi-arch", "all", "--image-parallel-copies", "1"], "oci:all:2").ok().stdout, digest);
+    copy(&["--multi-arch", "system"], "oci:one:1").fails().says(&["linux/s390x"]);
+    assert_ne!(copy(&["--multi-arch", "system", "--platform", "linux/arm64"], "oci:one:1").ok().stdout, digest);
+    copy(&["--all", "--platform", "linux/arm64"], "oci:one:1").fails().says(&["--platform"]);
+    copy(&["--multi-arch=all", "--platform", "linux/arm64"], "oci:one:1").fails().says(&["exclude each other"]);
 }
 
 #[test]

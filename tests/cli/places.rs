@@ -197,6 +197,18 @@ fn registries_are_looked_at_as_somebody_else() {
         world.strake(["copy", "store:app:1", "oci:other:1"]).arg_all(flags).fails().says(&["is no registry"]).omits(&["pass-word"]);
     }
     assert!(!world.path("other").exists());
+    // Skopeo's words.
+    let layers = |place: &str| {
+        let manifest: Value = serde_json::from_str(&world.strake(["manifest", place]).ok().stdout).unwrap();
+        manifest["layers"][0]["mediaType"].as_str().unwrap().to_owned()
+    };
+    world.strake(["copy", "-q", "--dest-decompress", "store:app:1", "oci:plain:1"]).ok();
+    world.strake(["copy", "-q", "--dest-compress", "--dest-compress-level", "1", "oci:plain:1", "oci:packed:1"]).ok();
+    assert_eq!(
+        (&*layers("oci:plain:1"), &*layers("oci:packed:1")),
+        ("application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.v1.tar+gzip")
+    );
+    world.strake(["copy", "--dest-compress-level", "1", "oci:plain:1", "oci:x:1"]).fails().says(&["--dest-compress-format"]);
     // A name of one word is a registry too, which is asked by way of a proxy here.
     let short = world
         .strake(["--plain-http", "*", "catalog", "--creds", good, "one-word"])

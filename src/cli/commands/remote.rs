@@ -31,8 +31,11 @@ pub(in crate::cli) struct CopyArgs {
     /// Copy all images of an index, and the index
     #[arg(short, long, conflicts_with = "platform")]
     all: bool,
+    /// The same in skopeo's words: `all`, or `system` for one image
+    #[arg(long, value_enum, value_name = "WHICH", conflicts_with = "all")]
+    multi_arch: Option<MultiArch>,
     /// The image to choose from an index [default: this machine's platform]
-    #[arg(long, env = env::if_set(env::DEFAULT_PLATFORM), hide_env = true, value_name = "OS/ARCH")]
+    #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Copy what is about the image too: signatures, bills of materials and the like (not to the store or a Docker archive, which keep none)
     #[arg(short, long)]
@@ -57,7 +60,7 @@ pub(in crate::cli) struct CopyArgs {
     #[arg(long, value_name = "NUMBER")]
     retry_times: Option<u32>,
     /// How many blobs are moved at once [default: 6]
-    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(short, long, visible_alias = "image-parallel-copies", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
 }
 
@@ -77,8 +80,23 @@ struct FormArgs {
     #[arg(long, value_name = "KIND", value_parser = compression, conflicts_with = "preserve_digests")]
     dest_compress_format: Option<Compression>,
     /// How hard they are compressed
-    #[arg(long, value_name = "NUMBER", requires = "dest_compress_format")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "dest_decompress")]
     dest_compress_level: Option<u32>,
+    /// Compress layers with gzip
+    #[arg(long, conflicts_with_all = ["dest_compress_format", "preserve_digests"])]
+    dest_compress: bool,
+    /// Do not compress layers
+    #[arg(long, conflicts_with_all = ["dest_compress_format", "dest_compress", "preserve_digests"])]
+    dest_decompress: bool,
+}
+
+/// `--multi-arch` of `copy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MultiArch {
+    /// All images of an index, and the index
+    All,
+    /// The image for this machine, or for `--platform`
+    System,
 }
 
 /// `--format` of `copy`.
@@ -218,16 +236,15 @@ async fn copy_one(engine: &Engine, args: &CopyArgs, from: Place, to: Place) -> R
             Err(error) => return Err(error),
         }
     }
-    let wanted = if args.all { Wanted::All } else { Wanted::Platform(args.platform.clone().unwrap_or_else(Platform::host)) };
     let request = CopyRequest {
         from,
         to,
-        wanted,
+        wanted: args.wanted()?,
         referrers: args.referrers,
         from_access: args.sides.of_source()?,
         to_access: args.sides.of_dest()?,
         effort: args.effort(),
-        form: args.form.form(),
+        form: args.form.form()?,
     };
     let to_stdout = matches!(&request.to, Place::Archive { path, .. } if path.as_os_str() == "-");
     let progress = progress(if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });
@@ -247,19 +264,41 @@ impl CopyArgs {
     fn effort(&self) -> Effort {
         effort(self.retry_times, self.jobs)
     }
+
+    fn wanted(&self) -> Result<Wanted, Error> {
+        match (self.all || self.multi_arch == Some(MultiArch::All), &self.platform) {
+            (true, None) => Ok(Wanted::All),
+            (true, Some(_)) => Err(Error::Usage { message: "--multi-arch=all and --platform exclude each other".to_owned(), hint: None }),
+            (false, Some(platform)) => Ok(Wanted::Platform(platform.clone())),
+            (false, None) => Ok(Wanted::Platform(env::default_platform()?.unwrap_or_else(Platform::host))),
+        }
+    }
 }
 
 impl FormArgs {
-    fn form(&self) -> CopyForm {
-        CopyForm {
+    fn compression(&self) -> Result<Option<CompressionSpec>, Error> {
+        let kind = match (self.dest_compress, self.dest_decompress) {
+            (true, _) => Some(Compression::Gzip),
+            (_, true) => Some(Compression::Uncompressed),
+            _ => self.dest_compress_format,
+        };
+        if kind.is_none() && self.dest_compress_level.is_some() {
+            let hint = Some("name a form with --dest-compress-format".to_owned());
+            return Err(Error::Usage { message: "--dest-compress-level is of layers that are compressed anew".to_owned(), hint });
+        }
+        Ok(kind.map(|kind| CompressionSpec { kind, level: self.dest_compress_level }))
+    }
+
+    fn form(&self) -> Result<CopyForm, Error> {
+        Ok(CopyForm {
             format: self.format.map(|format| match format {
                 FormatArg::Oci => ManifestFormat::Oci,
                 FormatArg::V2s2 => ManifestFormat::Docker,
             }),
-            compression: self.dest_compress_format.map(|kind| CompressionSpec { kind, level: self.dest_compress_level }),
+            compression: self.compression()?,
             preserve_digests: self.preserve_digests,
             more_names: self.additional_tag.clone(),
-        }
+        })
     }
 }
 
