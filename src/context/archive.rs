@@ -254,14 +254,17 @@ impl Unpacker {
         path: &RootPath,
         name: &OsStr,
         kind: EntryType,
-        attributes: Attributes,
+        mut attributes: Attributes,
         mtime: i64,
     ) -> io::Result<()> {
-        if kind == EntryType::Link {
-            // It is the file that it links to, with what was said of that.
-            return Ok(());
-        }
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if kind == EntryType::Link {
+            // It is the file that it links to, of which its own header has the last word, as where `ADD` unpacks it.
+            let known = self.recorded.remove(&(stat.st_dev, stat.st_ino)).unwrap_or_default();
+            if attributes.xattrs.is_empty() {
+                attributes.xattrs = known.xattrs;
+            }
+        }
         self.recorded.insert((stat.st_dev, stat.st_ino), attributes);
         if kind == EntryType::Directory {
             self.directories.push((path.clone(), mtime));

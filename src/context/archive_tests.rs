@@ -100,25 +100,40 @@ fn an_empty_archive_is_an_empty_context() {
 #[test]
 fn owners_modes_and_times_are_those_of_the_archive() {
     let dir = tempfile::tempdir().unwrap();
-    let mut secret = header("secret", tar::EntryType::Regular, 1);
-    secret.set_mode(0o4000);
-    secret.set_cksum();
+    let secret = header("secret", tar::EntryType::Regular, 1);
+    let mut setuid = header("setuid", tar::EntryType::Regular, 0);
+    setuid.set_mode(0o4000);
+    setuid.set_cksum();
     let mut closed = header("closed/", tar::EntryType::Directory, 0);
     closed.set_mode(0o111);
     closed.set_cksum();
+    // Of a hard link, the last header counts for all names.
+    let mut hard = link("hard", tar::EntryType::Link, "secret");
+    hard.set_mode(0o640);
+    hard.set_uid(9);
+    hard.set_mtime(2_000_000);
+    hard.set_cksum();
     let bytes = archive(&[
         (secret, "x"),
         (closed, ""),
         file("closed/in", "y"),
         file("made/on/the/way", "z"),
         (link("link", tar::EntryType::Symlink, "secret"), ""),
-        (link("hard", tar::EntryType::Link, "secret"), ""),
+        (setuid, ""),
+        (hard, ""),
     ]);
     let context = unpack(&bytes, dir.path()).unwrap();
     let of = |path: &str| context.metadata(&RootPath::new(path)).unwrap().unwrap();
-    for (path, kind, mode) in [("/secret", Kind::File, 0o4000), ("/hard", Kind::File, 0o4000), ("/closed", Kind::Directory, 0o111)] {
+    let (file, directory) = (Kind::File, Kind::Directory);
+    let last = (0o640, 9, 2_000_000);
+    for (path, kind, (mode, uid, mtime)) in [
+        ("/secret", file, last),
+        ("/hard", file, last),
+        ("/setuid", file, (0o4000, 7, 1_000_000)),
+        ("/closed", directory, (0o111, 7, 1_000_000)),
+    ] {
         let found = of(path);
-        assert_eq!((found.kind, found.mode, found.uid, found.gid, found.mtime), (kind, mode, 7, 8, (1_000_000, 0)), "{path}");
+        assert_eq!((found.kind, found.mode, found.uid, found.gid, found.mtime), (kind, mode, uid, 8, (mtime, 0)), "{path}");
     }
     assert_eq!((of("/made/on").mode, of("/made/on").uid), (0o755, 0));
     assert_eq!((of("/link").kind, of("/link").uid, of("/link").mtime.0), (Kind::Symlink, 7, 1_000_000));
