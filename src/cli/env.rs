@@ -78,10 +78,9 @@ const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
 
 /// Where containers of OCI bundles are on record unless the caller says otherwise.
 pub(super) fn oci_root() -> PathBuf {
-    let run = match rustix::process::geteuid().is_root() {
-        true => None,
-        false => path(XDG_RUNTIME_DIR),
-    };
+    // Engines of ordinary users call it as root of a user namespace.
+    let is_root = rustix::process::geteuid().is_root() && crate::sys::privilege::in_initial_user_namespace();
+    let run = if is_root { None } else { path(XDG_RUNTIME_DIR) };
     run.unwrap_or_else(|| PathBuf::from("/run")).join("strake/oci")
 }
 

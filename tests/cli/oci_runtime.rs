@@ -503,6 +503,11 @@ fn an_ordinary_user_gets_a_config_to_begin_with() {
         return;
     }
     assert_eq!((done.code, done.stdout.as_str()), (0, "0\n"), "{done}");
+    // As podman of an ordinary user calls it: as root of a user namespace, with a place of the user's.
+    let script = "mkdir run; export XDG_RUNTIME_DIR=$PWD/run; rm config.json; unshare -r ./strake oci spec --rootless
+        sed -i 's/\"terminal\": true/\"terminal\": false/; s/\"sh\"/\"true\"/' config.json
+        unshare -r ./strake oci run --keep again && test -d run/strake/oci/again && unshare -r ./strake oci delete again";
+    of_theirs(script).ok();
 }
 
 #[test]
