@@ -104,7 +104,7 @@ fn outline_text(outline: &Outline) {
         parts.push(part);
     }
     if !outline.args.is_empty() {
-        let mut table = Table::new(&["BUILD ARG", "VALUE", "DESCRIPTION"]);
+        let mut table = Table::new(&["BUILD ARG", "VALUE", "DESCRIPTION"]).with_narrowest(0);
         for arg in &outline.args {
             table.row(vec![arg.name.clone(), arg.value.clone().unwrap_or_default(), arg.description.clone().unwrap_or_default()]);
         }
@@ -112,13 +112,13 @@ fn outline_text(outline: &Outline) {
     }
     for (title, mounts) in [("SECRET", &outline.secrets), ("SSH", &outline.ssh)] {
         if !mounts.is_empty() {
-            let mut table = Table::new(&[title, "REQUIRED"]);
+            let mut table = Table::new(&[title, "REQUIRED"]).with_narrowest(0);
             mounts.iter().for_each(|mount| table.row(vec![mount.name.clone(), if mount.required { "true".into() } else { String::new() }]));
             parts.push(table.render());
         }
     }
     if !outline.caches.is_empty() {
-        let mut table = Table::new(&["CACHE MOUNT"]);
+        let mut table = Table::new(&["CACHE MOUNT"]).with_narrowest(0);
         outline.caches.iter().for_each(|cache| table.row(vec![cache.name.clone()]));
         parts.push(table.render());
     }
@@ -128,7 +128,7 @@ fn outline_text(outline: &Outline) {
 }
 
 fn targets_text(targets: &[Target]) {
-    let mut table = Table::new(&["TARGET", "DESCRIPTION"]);
+    let mut table = Table::new(&["TARGET", "DESCRIPTION"]).with_narrowest(0);
     for target in targets {
         let name = match (&target.name, target.default) {
             (None, true) => "(default)".to_owned(),

@@ -21,8 +21,8 @@ pub(super) enum Format {
 }
 
 /// How wide a column is at least, and how far from the next, as in Docker's tables.
-const NARROWEST: usize = 10;
-const GAP: usize = 3;
+pub(super) const NARROWEST: usize = 10;
+pub(super) const GAP: usize = 3;
 
 /// Reads `--format`, for clap.
 pub(super) fn format(text: &str) -> Result<Format, String> {

@@ -335,7 +335,45 @@ pub fn main() -> ExitCode {
 /// Flags that Docker takes with any word, which it refuses only when it does the work.
 const REFUSED_LATE: [&str; 3] = ["--signal", "--restart", "--type"];
 
-/// The exit status for a command line that makes no sense: Docker's 125 where a container would have had the others, and its 1 where it looks at the word itself.
+/// Commands of Docker whose exit statuses scripts know.
+const DOCKERS: [&str; 30] = [
+    "run",
+    "exec",
+    "create",
+    "start",
+    "stop",
+    "restart",
+    "kill",
+    "pause",
+    "unpause",
+    "wait",
+    "rm",
+    "rename",
+    "attach",
+    "logs",
+    "ps",
+    "ls",
+    "list",
+    "inspect",
+    "top",
+    "stats",
+    "port",
+    "cp",
+    "diff",
+    "commit",
+    "export",
+    "update",
+    "events",
+    "container",
+    "volume",
+    "network",
+];
+
+/// Flags of theirs whose values Docker's command line reads itself, rather than handing them on.
+const READ_EARLY: [&str; 4] = ["--time", "--timeout", "--last", "--detach-keys"];
+
+/// The exit status for a command line that makes no sense. With Docker it is 125 where a flag is not understood and 1 where words are missing or too many, or whoever
+/// does the work refuses one; of commands that start something, all that is about their flags is 125. Commands that Docker has not, or has otherwise, end with 2.
 fn usage_code(error: &clap::Error) -> u8 {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
     let mut words = std::env::args_os().skip(1).skip_while(|word| word.as_encoded_bytes().starts_with(b"-"));
@@ -343,12 +381,23 @@ fn usage_code(error: &clap::Error) -> u8 {
     if command.as_ref().is_some_and(|command| command == "container") {
         command = words.next();
     }
-    let starts_something = command.is_some_and(|command| ["run", "exec", "create"].iter().any(|known| command == *known));
+    let is_one_of = |known: &[&str]| command.as_ref().is_some_and(|command| known.iter().any(|known| command == *known));
+    let (starts_something, is_dockers) = (is_one_of(&["run", "exec", "create"]), is_one_of(&DOCKERS));
     let is_value = matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation);
-    match error.get(ContextKind::InvalidArg) {
-        _ if error.use_stderr() && starts_something => commands::run::FAILED,
-        Some(ContextValue::String(flag)) if is_value && REFUSED_LATE.iter().any(|known| flag.starts_with(known)) => 1,
-        _ => u8::try_from(error.exit_code()).unwrap_or(2),
+    let flag = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) => flag.as_str(),
+        _ => "",
+    };
+    let is_flag = |known: &[&str]| known.iter().any(|known| flag.starts_with(known));
+    let lacks_words =
+        matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::InvalidSubcommand | ErrorKind::MissingSubcommand)
+            || error.kind() == ErrorKind::UnknownArgument && !flag.starts_with('-');
+    match () {
+        () if !error.use_stderr() => 0,
+        () if is_value && is_flag(&REFUSED_LATE) && !starts_something => 1,
+        () if !is_dockers => u8::try_from(error.exit_code()).unwrap_or(2),
+        () if lacks_words || is_value && !starts_something && !is_flag(&READ_EARLY) => 1,
+        () => commands::run::FAILED,
     }
 }
 

@@ -1,16 +1,25 @@
-//! Tables: columns as wide as their widest cell, three blanks between them, as Docker draws them. And times and ages in its words.
+//! Tables: columns as wide as their widest cell and three blanks, and no narrower than Docker draws them. And times and ages in its words.
 
 use std::time::SystemTime;
+
+use super::format::{GAP, NARROWEST};
 
 /// Rows under a header.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
+    /// How wide a column is at least, with the blanks behind it.
+    narrowest: usize,
 }
 
 impl Table {
     /// A table without rows.
     pub(super) fn new(header: &[&str]) -> Table {
-        Table { rows: vec![header.iter().map(|&name| name.to_owned()).collect()] }
+        Table { rows: vec![header.iter().map(|&name| name.to_owned()).collect()], narrowest: NARROWEST }
+    }
+
+    /// The same table with columns of at least that width.
+    pub(super) fn with_narrowest(self, narrowest: usize) -> Table {
+        Table { narrowest, ..self }
     }
 
     /// Adds a row.
@@ -22,13 +31,13 @@ impl Table {
     pub(super) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let widths: Vec<usize> = (0..columns).map(|column| (width(column) + GAP).max(self.narrowest)).collect();
         let mut lines = Vec::with_capacity(self.rows.len());
         for row in &self.rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
                 line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 3));
+                line.extend(std::iter::repeat_n(' ', width - cell.chars().count()));
             }
             lines.push(line.trim_end().to_owned());
         }
@@ -95,7 +104,8 @@ mod tests {
         let mut table = Table::new(&["NAME", "N"]);
         table.row(vec!["a".into(), "1".into()]);
         table.row(vec!["größer".into(), "22".into()]);
-        assert_eq!(table.render(), "NAME     N\na        1\ngrößer   22");
+        assert_eq!(table.render(), "NAME      N\na         1\ngrößer    22");
+        assert_eq!(table.with_narrowest(0).render(), "NAME     N\na        1\ngrößer   22");
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn mount_shm(root: &RootDir, spec: &SandboxSpec, shared: Option<OwnedFd>, attrib
     let shared = match &spec.namespaces.ipc {
         Sharing::Own => {
             let size = spec.shm_size.to_string();
-            return mount_new(root, &path, "tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], attributes);
+            return mount_new(root, &path, "tmpfs", &[("source", Some("shm")), ("mode", Some("1777")), ("size", Some(&size))], attributes);
         }
         Sharing::Host => clone_host_mount(&path.to_path_buf(), false).map_err(Failure::step("open the host's", &path))?,
         Sharing::Container(_) => shared.ok_or(Failure::Invalid { spec: false })?,

@@ -248,7 +248,7 @@ impl ExecError {
     /// The shell's code: 127 not found, 126 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ExecError::NotFound { .. } | ExecError::MissingInterpreter { .. } => 127,
+            ExecError::NotFound { .. } | ExecError::MissingInterpreter { .. } | ExecError::NoCommand => 127,
             _ => 126,
         }
     }

@@ -25,6 +25,10 @@ use crate::sys::{Links, RootDir};
 /// A new file system of type `name`, mounted nowhere yet. A key without a value is a flag.
 pub(super) fn new_filesystem(name: &str, options: &[(&str, Option<&str>)], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What mount tables show: without it, `none`.
+    if options.iter().all(|(key, _)| *key != "source") {
+        fsconfig_set_string(&context, "source", name)?;
+    }
     for (key, value) in options {
         match value {
             Some(value) => fsconfig_set_string(&context, *key, *value)?,

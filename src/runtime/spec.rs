@@ -388,7 +388,7 @@ pub enum Privileges {
     Default {
         /// Capabilities beyond the default ones.
         add: Capabilities,
-        /// Default capabilities that are taken away (wins over `add`, except that an explicit `add` wins over dropping all of them).
+        /// Default capabilities that are taken away (wins over an `add` of all, but what is added by name stays, as with Docker).
         drop: Capabilities,
     },
     /// All capabilities, all devices, no filter, nothing masked, `/sys` and cgroups writable.
@@ -406,9 +406,8 @@ impl Privileges {
     pub fn capabilities(self) -> Capabilities {
         match self {
             Privileges::Insecure => Capabilities::ALL,
-            // As with `--cap-drop ALL --cap-add X`: what is added by name stays, all else goes.
-            Privileges::Default { add, drop } if drop == Capabilities::ALL && add != Capabilities::ALL => add,
-            Privileges::Default { add, drop } => Capabilities::DEFAULT.union(add).without(drop),
+            Privileges::Default { add, drop } if add == Capabilities::ALL => add.without(drop),
+            Privileges::Default { add, drop } => Capabilities::DEFAULT.without(drop).union(add),
         }
     }
 }

@@ -80,7 +80,7 @@ fn du(global: &Global, args: DuArgs) -> ExitCode {
         show(&records, args.verbose);
         let sum =
             |wanted: &dyn Fn(&UsageRecord) -> bool| size(records.iter().filter(|record| wanted(record)).map(|record| record.size).sum());
-        let mut table = Table::new(&["Shared:", &sum(&|record| record.shared)]);
+        let mut table = Table::new(&["Shared:", &sum(&|record| record.shared)]).with_narrowest(0);
         table.row(vec!["Private:".into(), sum(&|record| !record.shared)]);
         table.row(vec!["Reclaimable:".into(), sum(&|record| !record.shared && !record.in_use)]);
         table.row(vec!["Total:".into(), sum(&|_| true)]);
@@ -108,7 +108,7 @@ fn show(records: &[UsageRecord], verbose: bool) {
         records.iter().for_each(|record| report::result(&details(record)));
         return;
     }
-    let mut table = Table::new(&["ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED"]);
+    let mut table = Table::new(&["ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED"]).with_narrowest(0);
     let star = |yes: bool| if yes { "*" } else { "" };
     for record in records {
         let id = format!("{}{}", record.id, star(record.is_mutable()));
@@ -120,7 +120,7 @@ fn show(records: &[UsageRecord], verbose: bool) {
 
 /// All that is known of a record, a line for each thing.
 fn details(record: &UsageRecord) -> String {
-    let mut table = Table::new(&["ID:", &record.id]);
+    let mut table = Table::new(&["ID:", &record.id]).with_narrowest(0);
     let mut line = |name: &str, value: String| table.row(vec![format!("{name}:"), value]);
     if !record.parents.is_empty() {
         line("Parents", record.parents.join(", "));

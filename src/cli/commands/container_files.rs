@@ -94,7 +94,7 @@ pub(in crate::cli) fn cp(global: &Global, args: &CpArgs) -> ExitCode {
             (None, Some((container, path))) => {
                 let info = engine.container(container)?;
                 match args.from.as_str() {
-                    "-" => engine.archive_to_container(&info, &mut std::io::stdin().lock(), path).map(|()| 0)?,
+                    "-" => engine.archive_to_container(&info, std::io::stdin(), path).map(|()| 0)?,
                     from => engine.copy_to_container(&info, Path::new(from), path, flags)?,
                 }
             }
@@ -103,7 +103,8 @@ pub(in crate::cli) fn cp(global: &Global, args: &CpArgs) -> ExitCode {
             }
             (None, None) => return Err(usage("neither of the two paths is in a container", words)),
         };
-        if !args.quiet && args.from != "-" && args.to != "-" {
+        // Scripts are told nothing, as with Docker.
+        if !args.quiet && args.from != "-" && args.to != "-" && std::io::stdout().is_terminal() {
             report::tell(&format!("copied {} to {}", size(copied), args.to));
         }
         Ok(())

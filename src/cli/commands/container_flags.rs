@@ -300,7 +300,8 @@ impl ContainerFlags {
             args: self.command,
             entrypoint: self.entrypoint,
             // Docker shows names with a slash in front, so scripts give them so.
-            name: self.name.map(|name| name.strip_prefix('/').map(str::to_owned).unwrap_or(name)),
+            // An empty one is none.
+            name: self.name.filter(|name| !name.is_empty()).map(|name| name.strip_prefix('/').map(str::to_owned).unwrap_or(name)),
             env: variables(&self.env_file, &self.env)?,
             labels: labels(&self.label_file, &self.label)?,
             workdir: self.workdir,

@@ -54,7 +54,7 @@ pub(in crate::cli) struct DiffArgs {
 /// What a column of `ps` is called, and what it shows of a process.
 type Column = (&'static str, fn(&ProcessRow) -> String);
 
-const COLUMNS: [(&str, Column); 22] = [
+const COLUMNS: [(&str, Column); 24] = [
     ("pid", ("PID", |row| row.pid.to_string())),
     ("ppid", ("PPID", |row| row.parent.to_string())),
     ("uid", ("UID", |row| row.uid.to_string())),
@@ -76,6 +76,8 @@ const COLUMNS: [(&str, Column); 22] = [
     ("ni", ("NI", |row| row.nice.to_string())),
     ("pcpu", ("%CPU", |row| format!("{:.1}", row.cpu as f64 * 100.0 / row.age.max(1) as f64))),
     ("%cpu", ("%CPU", |row| format!("{:.1}", row.cpu as f64 * 100.0 / row.age.max(1) as f64))),
+    ("pmem", ("%MEM", |row| share_of_memory(row.resident))),
+    ("%mem", ("%MEM", |row| share_of_memory(row.resident))),
     ("stime", ("STIME", |row| began(row.age))),
 ];
 
@@ -90,10 +92,11 @@ const FULL: [Column; 8] = [
     ("CMD", |row| row.command.clone()),
 ];
 
-const BSD: [Column; 10] = [
+const BSD: [Column; 11] = [
     ("USER", |row| user(row.uid)),
     ("PID", |row| row.pid.to_string()),
     ("%CPU", |row| format!("{:.1}", row.cpu as f64 * 100.0 / row.age.max(1) as f64)),
+    ("%MEM", |row| share_of_memory(row.resident)),
     ("VSZ", |row| row.virtual_memory.to_string()),
     ("RSS", |row| row.resident.to_string()),
     ("TTY", |row| row.terminal.clone()),
@@ -138,6 +141,13 @@ fn user(uid: u32) -> String {
     name.unwrap_or_else(|| uid.to_string())
 }
 
+/// So many KiB as a part of the machine's memory.
+fn share_of_memory(resident: u64) -> String {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    format!("{:.1}", resident as f64 * 100.0 / total.unwrap_or(0).max(1) as f64)
+}
+
 fn clock(seconds: u64) -> String {
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
@@ -159,7 +169,7 @@ pub(in crate::cli) fn top(global: &Global, args: &TopArgs) -> ExitCode {
         let engine = open(global)?;
         let info = engine.container(&args.container)?;
         let titles: Vec<&str> = columns.iter().map(|(title, _)| *title).collect();
-        let mut table = Table::new(&titles);
+        let mut table = Table::new(&titles).with_narrowest(20);
         for row in engine.container_processes(&info)? {
             table.row(columns.iter().map(|(_, show)| show(&row)).collect());
         }
@@ -204,8 +214,7 @@ fn show_stats(engine: &Engine, args: &StatsArgs) -> Result<(), Error> {
     std::thread::sleep(FIRST_LOOK);
     loop {
         let now = look(engine, args)?;
-        let rows: Vec<Value> =
-            now.iter().map(|(info, usage)| stats_row(info, usage.as_ref(), earlier(&before, info), args.no_trunc)).collect();
+        let rows: Vec<Value> = now.iter().map(|seen| stats_row(seen, earlier(&before, &seen.info), args.no_trunc)).collect();
         show_rows(&rows, args)?;
         if args.no_stream {
             return Ok(());
@@ -215,19 +224,25 @@ fn show_stats(engine: &Engine, args: &StatsArgs) -> Result<(), Error> {
     }
 }
 
-type Seen = Vec<(ContainerInfo, Option<ContainerUsage>)>;
-
-fn look(engine: &Engine, args: &StatsArgs) -> Result<Seen, Error> {
-    let chosen = if args.containers.is_empty() {
-        engine.containers()?.into_iter().filter(|info| args.all || info.is_running()).collect()
-    } else {
-        args.containers.iter().filter_map(|name| engine.container(name).ok()).collect::<Vec<_>>()
-    };
-    Ok(chosen.into_iter().map(|info| (engine.container_usage(&info), info)).map(|(usage, info)| (info, usage)).collect())
+/// A container as it was seen once.
+struct Seen {
+    info: ContainerInfo,
+    /// As the user called it, where that was needed.
+    called: Option<String>,
+    usage: Option<ContainerUsage>,
 }
 
-fn earlier<'a>(before: &'a Seen, info: &ContainerInfo) -> Option<&'a ContainerUsage> {
-    before.iter().find(|(earlier, _)| earlier.record.id == info.record.id)?.1.as_ref()
+fn look(engine: &Engine, args: &StatsArgs) -> Result<Vec<Seen>, Error> {
+    let chosen: Vec<(ContainerInfo, Option<String>)> = if args.containers.is_empty() {
+        engine.containers()?.into_iter().filter(|info| args.all || info.is_running()).map(|info| (info, None)).collect()
+    } else {
+        args.containers.iter().filter_map(|name| Some((engine.container(name).ok()?, Some(name.clone())))).collect()
+    };
+    Ok(chosen.into_iter().map(|(info, called)| Seen { usage: engine.container_usage(&info), info, called }).collect())
+}
+
+fn earlier<'a>(before: &'a [Seen], info: &ContainerInfo) -> Option<&'a ContainerUsage> {
+    before.iter().find(|earlier| earlier.info.record.id == info.record.id)?.usage.as_ref()
 }
 
 fn show_rows(rows: &[Value], args: &StatsArgs) -> Result<(), Error> {
@@ -248,10 +263,12 @@ fn show_rows(rows: &[Value], args: &StatsArgs) -> Result<(), Error> {
     Ok(())
 }
 
-fn stats_row(info: &ContainerInfo, usage: Option<&ContainerUsage>, before: Option<&ContainerUsage>, whole: bool) -> Value {
+fn stats_row(Seen { info, called, usage }: &Seen, before: Option<&ContainerUsage>, whole: bool) -> Value {
     let id = if whole { info.record.id.as_str() } else { info.short_id() };
+    // One that does not run uses nothing.
     let mut row = json!({
-        "ID": id, "Container": id, "Name": info.record.name, "CPUPerc": "--", "MemUsage": "-- / --", "MemPerc": "--", "NetIO": "--", "BlockIO": "--", "PIDs": "--",
+        "ID": id, "Container": called.as_deref().unwrap_or(id), "Name": info.record.name, "CPUPerc": "0.00%", "MemUsage": "0B / 0B", "MemPerc": "0.00%",
+        "NetIO": "0B / 0B", "BlockIO": "0B / 0B", "PIDs": "0",
     });
     if let Some(now) = usage {
         let used = before.map_or(0, |before| now.cpu.saturating_sub(before.cpu));

@@ -1,12 +1,13 @@
 //! `strake ps`, `logs`, `stop`, `rm` and their like: what is done with containers that exist.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
+use regex_lite::Regex;
 use serde_json::{Value, json};
 
 use crate::cli::format::{Format, format, given};
@@ -17,11 +18,12 @@ use crate::engine::{ContainerInfo, Engine, Error};
 use crate::runtime::container::{HealthStatus, LogOptions, LogStream, Mode, NetworkRequest, State, StdinMode};
 use crate::runtime::network::builtin_id;
 
+use super::build::boolean;
 use super::container_flags::signal;
 use super::exec::{DetachKeys, detach_keys_value};
 use super::log_flags::details;
 use super::ports::{self, Ports};
-use super::run::{PumpFlags, failure_code, pump};
+use super::run::{PumpFlags, no_terminal, pump};
 
 // Flags of `strake ps`.
 #[derive(Debug, Args)]
@@ -47,7 +49,7 @@ pub(in crate::cli) struct PsArgs {
     /// With how much each has written
     #[arg(short, long)]
     size: bool,
-    /// `name=`, `id=`, `status=`, `health=`, `label=`, `ancestor=`, `exited=`, `before=`, `since=`, `volume=`, `network=`, `publish=` or `expose=` (may be given several times)
+    /// `name=` (a regular expression), `id=`, `status=`, `health=`, `label=`, `ancestor=`, `exited=`, `before=`, `since=`, `volume=`, `network=`, `publish=`, `expose=` or `is-task=` (may be given several times)
     #[arg(short, long, value_name = "FILTER", value_parser = filter)]
     filter: Vec<(String, String)>,
 }
@@ -139,6 +141,9 @@ pub(in crate::cli) struct StartArgs {
     /// Pass standard input on
     #[arg(short, long)]
     interactive: bool,
+    /// With -a or -i: pass signals on to the container; with `=false` they end this command only
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    sig_proxy: bool,
     /// The keys that leave the container running [default: ctrl-p,ctrl-q]
     #[arg(long, value_name = "KEYS", value_parser = detach_keys_value)]
     detach_keys: Option<DetachKeys>,
@@ -171,11 +176,13 @@ fn filter(text: &str) -> Result<(String, String), String> {
         }
         "exited" if value.parse::<i32>().is_err() => Err(format!("`{value}` is no exit code")),
         "publish" | "expose" => Ports::parse(value).map(|_| (key.to_owned(), value.to_owned())),
-        "name" | "id" | "status" | "health" | "label" | "ancestor" | "exited" | "before" | "since" | "volume" | "network" => {
+        "name" => Regex::new(value).map(|_| (key.to_owned(), value.to_owned())).map_err(|error| error.to_string()),
+        "is-task" => boolean(value).map(|_| (key.to_owned(), value.to_owned())),
+        "id" | "status" | "health" | "label" | "ancestor" | "exited" | "before" | "since" | "volume" | "network" => {
             Ok((key.to_owned(), value.to_owned()))
         }
         _ => Err(format!(
-            "the filter `{key}` is not supported: expected name, id, status, health, label, ancestor, exited, before, since, volume, network, publish or expose"
+            "the filter `{key}` is not supported: expected name, id, status, health, label, ancestor, exited, before, since, volume, network, publish, expose or is-task"
         )),
     }
 }
@@ -314,7 +321,7 @@ pub(in crate::cli) fn start(global: &Global, args: &StartArgs) -> ExitCode {
             PumpFlags {
                 interactive: args.interactive,
                 tty,
-                forward_signals: !tty,
+                forward_signals: args.sig_proxy && !tty,
                 detach_keys: args.detach_keys.clone(),
                 streams: Vec::new(),
             },
@@ -331,8 +338,11 @@ pub(in crate::cli) fn attach(global: &Global, args: &AttachArgs) -> ExitCode {
     code(open(global).and_then(|engine| {
         let info = engine.container(&args.container)?;
         let tty = info.spec.as_ref().is_some_and(|spec| spec.tty);
-        let attachment = engine.attach_container(&info)?;
         let interactive = !args.no_stdin && info.spec.as_ref().is_some_and(|spec| spec.stdin != StdinMode::Closed);
+        if interactive && tty && info.is_running() && !info.is_paused() && !std::io::stdin().is_terminal() {
+            return Err(no_terminal());
+        }
+        let attachment = engine.attach_container(&info)?;
         // As with Docker, only `run` passes signals on to a container with a terminal.
         let flags = PumpFlags {
             interactive,
@@ -345,16 +355,13 @@ pub(in crate::cli) fn attach(global: &Global, args: &AttachArgs) -> ExitCode {
     }))
 }
 
-/// An exit status, or a failure and its own.
+/// An exit status, or that of a failure, which is one for all with Docker.
 fn code(result: Result<u8, Error>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             report::error(&error);
-            ExitCode::from(match failure_code(&error) {
-                125 => 1,
-                code => code,
-            })
+            ExitCode::FAILURE
         }
     }
 }
@@ -409,7 +416,9 @@ fn list(global: &Global, args: &PsArgs) -> Result<(), Error> {
     for info in found.take(last.unwrap_or(usize::MAX)) {
         let mut row = row(&info, args.no_trunc);
         row["Mounts"] = mounts(&engine, &info, args.no_trunc).into();
-        row["Size"] = if with_sizes { shown_size(engine.container_size(&info)) } else { "N/A".to_owned() }.into();
+        if with_sizes {
+            row["Size"] = sizes(engine.container_sizes(&info)).into();
+        }
         let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         match given(&args.format) {
             _ if args.quiet => report::result(&field("ID")),
@@ -455,17 +464,28 @@ impl Bounds {
     }
 }
 
-/// What a container mounts, by name.
+/// The bytes of what a container has written, and of all its files together, as Docker shows them.
+fn sizes((written, whole): (u64, u64)) -> String {
+    let virtual_size = if whole > 0 { format!(" (virtual {})", shown_size(whole)) } else { String::new() };
+    format!("{}{virtual_size}", shown_size(written))
+}
+
+/// What a container mounts: volumes by name, directories of the host by path.
 fn mounts(engine: &Engine, info: &ContainerInfo, whole: bool) -> String {
-    let names = info.spec.as_ref().map_or_else(Vec::new, |spec| engine.volumes_of(spec));
+    let names = info.spec.as_ref().map_or_else(Vec::new, |spec| engine.sources_of(spec));
     names.iter().map(|name| if whole { name.clone() } else { cut(name, 15) }).collect::<Vec<_>>().join(",")
 }
 
-/// Whether one of a container's mounts has that name or that place in it.
+/// Whether one of a container's mounts has that name, that source or that place in it.
 fn has_volume(engine: &Engine, info: &ContainerInfo, wanted: &str) -> bool {
     let Some(spec) = &info.spec else { return false };
     let mut targets = spec.sandbox.mounts.iter().map(|mount| mount.target().to_string());
-    engine.volumes_of(spec).iter().any(|name| name == wanted) || targets.any(|target| target == wanted)
+    engine.sources_of(spec).iter().any(|name| name == wanted) || targets.any(|target| target == wanted)
+}
+
+/// Whether a container's name matches a regular expression, with the slash that Docker puts in front or without.
+fn is_named(name: &str, wanted: &str) -> bool {
+    Regex::new(wanted).is_ok_and(|wanted| wanted.is_match(name) || wanted.is_match(&format!("/{name}")))
 }
 
 /// Whether two names are of the same image.
@@ -505,7 +525,9 @@ fn matches(engine: &Engine, info: &ContainerInfo, filters: &[(String, String)]) 
     groups.into_iter().all(|(key, values)| match key {
         "label" => values.into_iter().all(label),
         _ => values.into_iter().any(|value| match key {
-            "name" => info.record.name.contains(value.trim_start_matches(['^', '/']).trim_end_matches('$')),
+            "name" => is_named(&info.record.name, value),
+            // Tasks are those of a swarm.
+            "is-task" => boolean(value) == Ok(false),
             "id" => info.record.id.starts_with(value),
             "status" => info.status() == value,
             "ancestor" => {
@@ -527,7 +549,7 @@ fn matches(engine: &Engine, info: &ContainerInfo, filters: &[(String, String)]) 
 pub(super) fn row(info: &ContainerInfo, whole: bool) -> Value {
     let spec = info.spec.as_ref();
     let args = spec.map_or_else(Vec::new, |spec| spec.sandbox.process.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect());
-    let command = tame(&args.join(" "));
+    let command = tame(&quoted(&args));
     let labels = spec.map(|spec| spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","));
     json!({
         "ID": if whole { info.record.id.as_str() } else { info.short_id() },
@@ -541,17 +563,23 @@ pub(super) fn row(info: &ContainerInfo, whole: bool) -> Value {
         "LocalVolumes": spec.map_or(0, |spec| spec.written.mounted_volumes.len()).to_string(),
         "Networks": networks(info).into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(","),
         "Mounts": "",
-        "Size": "N/A",
+        "Size": "0B",
         "Names": info.record.name,
         "Labels": tame(&labels.unwrap_or_default()),
     })
+}
+
+/// A command line as Docker shows it: arguments with blanks are in quotes, whatever is in them.
+fn quoted(args: &[String]) -> String {
+    let word = |(index, arg): (usize, &String)| if index > 0 && arg.contains(' ') { format!("'{arg}'") } else { arg.clone() };
+    args.iter().enumerate().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// `Up 3 seconds`, `Exited (0) 2 minutes ago`.
 fn status(info: &ContainerInfo) -> String {
     match &info.state {
         None => "Dead".to_owned(),
-        Some(State::Created) => "Created".to_owned(),
+        Some(State::Created | State::Exited { started_at: None, .. }) => "Created".to_owned(),
         Some(State::Running { started_at, .. }) => {
             let how = match (info.is_paused(), &info.health) {
                 (true, _) => " (Paused)".to_owned(),
@@ -591,6 +619,23 @@ mod tests {
         let ago = Timestamp::now().as_second() - time("10m").unwrap().as_second();
         assert!((599..=601).contains(&ago), "{ago}");
         assert!(time("soon").is_err());
+    }
+
+    #[test]
+    fn names_are_found_by_regular_expressions_with_and_without_the_slash() {
+        for (wanted, found) in
+            [("we", true), ("^web$", true), ("/web", true), ("^/web$", true), ("^eb", false), ("^we$", false), ("w.b", true)]
+        {
+            assert_eq!(is_named("web", wanted), found, "{wanted}");
+        }
+        assert!(filter("name=[").is_err());
+    }
+
+    #[test]
+    fn commands_are_shown_with_quotes_around_blanks() {
+        let args = |words: &[&str]| quoted(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+        assert_eq!(args(&["sh", "-c", "echo a"]), "sh -c 'echo a'");
+        assert_eq!(args(&["my prog", "x"]), "my prog x");
     }
 
     #[test]

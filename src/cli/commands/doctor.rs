@@ -28,7 +28,7 @@ pub(in crate::cli) fn run(global: &Global, args: &DoctorArgs) -> ExitCode {
             Err(error) => return super::exit(Err::<(), _>(error)),
         },
         None => {
-            let mut table = Table::new(&["", "WHAT", "FOUND"]);
+            let mut table = Table::new(&["", "WHAT", "FOUND"]).with_narrowest(0);
             for finding in &findings {
                 let word = match finding.verdict {
                     Verdict::Ok => "ok",

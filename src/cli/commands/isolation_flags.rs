@@ -52,6 +52,11 @@ pub(super) struct IsolationFlags {
     /// Let its processes wait for memory, rather than killing them; needs a memory limit and control groups of version 1
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     oom_kill_disable: Option<bool>,
+    // Of what keeps containers apart there is one kind on Linux, and of volumes one driver here.
+    #[arg(long, hide = true, value_parser = isolation)]
+    isolation: Option<()>,
+    #[arg(long, hide = true, value_parser = volume_driver)]
+    volume_driver: Option<()>,
     /// Not supported: tells what to do instead
     #[arg(long, hide = true, value_parser = no_device_rules)]
     device_cgroup_rule: Vec<()>,
@@ -105,6 +110,14 @@ fn users(text: &str) -> Result<String, String> {
         "" | "host" | "auto" => Ok(text.to_owned()),
         _ => Err("expected host or auto".to_owned()),
     }
+}
+
+fn isolation(text: &str) -> Result<(), String> {
+    if text.is_empty() || text == "default" { Ok(()) } else { Err(format!("there is no isolation `{text}` on Linux: expected default")) }
+}
+
+fn volume_driver(text: &str) -> Result<(), String> {
+    if text.is_empty() || text == "local" { Ok(()) } else { Err(format!("there is no volume driver `{text}`: expected local")) }
 }
 
 fn no_device_rules(_: &str) -> Result<(), String> {

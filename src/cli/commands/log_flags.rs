@@ -83,10 +83,6 @@ impl LogFlags {
                 _ => {}
             }
         }
-        if log.max_files > 1 && log.max_size.is_none() {
-            let hint = Some("a new file is begun when one is full: say when with --log-opt max-size=".to_owned());
-            return Err(Error::Usage { message: "--log-opt max-file needs max-size".to_owned(), hint });
-        }
         if log.compress && log.max_files < 2 {
             let hint = Some("only files that are full are compressed: say --log-opt max-size= and --log-opt max-file=2 or more".to_owned());
             return Err(Error::Usage { message: "--log-opt compress needs max-file".to_owned(), hint });

@@ -100,14 +100,12 @@ pub(super) fn summary(info: &ContainerInfo) -> String {
     parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a container publishes one of these ports of its own, for `--filter publish=`.
+/// Whether a container has published one of these ports of the host, for `--filter publish=`.
 pub(super) fn publishes(info: &ContainerInfo, wanted: &Ports) -> bool {
-    let asked = info.spec.iter().flat_map(|spec| &spec.ports).map(|port| (port.protocol.word(), port.container_port));
-    let bound = published(info).iter().map(|port| (port.protocol.word(), port.container_port));
-    asked.chain(bound).any(|(protocol, port)| wanted.overlap(protocol, (port, port)))
+    published(info).iter().any(|port| wanted.overlap(port.protocol.word(), (port.host_port, port.host_port)))
 }
 
-/// Whether it says that it listens at one of these ports, for `--filter expose=`.
+/// Whether it says that it listens at one of these ports of its own, for `--filter expose=`.
 pub(super) fn exposes(info: &ContainerInfo, wanted: &Ports) -> bool {
     let known = info.spec.iter().flat_map(|spec| &spec.written.ports).filter_map(|text| Ports::parse(text).ok());
     known.into_iter().any(|known| wanted.overlap(&known.protocol, (known.first, known.last)))

@@ -101,7 +101,9 @@ pub(super) fn no_terminal() -> Error {
 fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
     let RunArgs { mut container, detach, attach, sig_proxy, detach_keys, wait, wait_timeout, build, file, target, build_arg } = args;
     if container.interactive && container.tty && !detach && !std::io::stdin().is_terminal() {
-        return Err(no_terminal());
+        // The one mistake of this kind that Docker's client ends with 1 for.
+        report::error(&no_terminal());
+        return Ok(1);
     }
     let built = match build {
         None => None,
@@ -136,6 +138,10 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
     let (started, held) = match started {
         Ok(started) => started,
         Err(error) => {
+            if detach {
+                // Who waits for the ID gets it, as with Docker.
+                report::result(&info.record.id);
+            }
             if rm {
                 // The failure matters more than that its container cannot be removed.
                 let _ = engine.remove_container(&info, true, true);

@@ -45,6 +45,9 @@ enum VolumeCommand {
 struct CreateArgs {
     /// Its name [default: 64 random digits]
     name: Option<String>,
+    // How it was said before it was an argument.
+    #[arg(long = "name", hide = true, value_name = "NAME", conflicts_with = "name")]
+    named: Option<String>,
     /// A label (may be given several times)
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -155,7 +158,7 @@ pub(in crate::cli) fn run(global: &Global, args: VolumeArgs) -> ExitCode {
     exit(open(global).and_then(|engine| match args.command {
         VolumeCommand::Create(args) => {
             let labels = labels(&Vec::<PathBuf>::new(), &args.label)?;
-            report::result(&engine.create_volume(args.name.as_deref(), &labels, &args.opt.into_iter().collect())?);
+            report::result(&engine.create_volume(args.name.or(args.named).as_deref(), &labels, &args.opt.into_iter().collect())?);
             Ok(())
         }
         VolumeCommand::Ls(args) => list(&engine, &args),
@@ -190,7 +193,7 @@ fn list(engine: &Engine, args: &LsArgs) -> Result<(), Error> {
 fn row(volume: &VolumeInfo) -> Value {
     let labels: Vec<String> = volume.record.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     json!({
-        "Availability": "N/A", "Driver": "local", "Group": "N/A", "Labels": tame(&labels.join(",")), "Links": volume.users.len().to_string(),
+        "Availability": "N/A", "Driver": "local", "Group": "N/A", "Labels": tame(&labels.join(",")), "Links": "N/A",
         "Mountpoint": volume.path, "Name": volume.record.name, "Scope": "local", "Size": "N/A", "Status": "N/A",
     })
 }

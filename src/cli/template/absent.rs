@@ -118,6 +118,12 @@ pub(super) fn absent(field: &str, above: Option<&str>) -> Option<Value> {
     })
 }
 
+/// The same for a row of `Mounts`, which not all have a name and a driver.
+pub(super) fn of_mount(row: &Value, field: &str) -> Option<Value> {
+    let known = matches!(field, "Name" | "Driver") && row.get("Destination").is_some() && row.get("Propagation").is_some();
+    known.then(|| Value::String(String::new()))
+}
+
 /// How Go prints what is nothing, by the path of fields that led there.
 pub(super) fn printed(path: &[String]) -> &'static str {
     let Some((last, above)) = path.split_last() else { return "<no value>" };

@@ -206,10 +206,12 @@ impl Run<'_> {
                 None if self.purpose == Purpose::Header => return Ok(title(name).into()),
                 // Such maps have whatever keys somebody gave them, so that none is unknown.
                 None if at.is_object() && above.is_some_and(shown::is_map) => return Ok(Value::Null),
-                None if at.is_object() && depth + 1 == path.len() => match absent::absent(name, above) {
-                    Some(value) => return Ok(value),
-                    None => return Err(unknown(at, name, &path[..depth])),
-                },
+                None if at.is_object() && depth + 1 == path.len() => {
+                    match absent::absent(name, above).or_else(|| absent::of_mount(at, name)) {
+                        Some(value) => return Ok(value),
+                        None => return Err(unknown(at, name, &path[..depth])),
+                    }
+                }
                 None => return Err(unknown(at, name, &path[..depth])),
             };
         }

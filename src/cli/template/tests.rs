@@ -121,6 +121,14 @@ fn mistakes_are_named() {
 }
 
 #[test]
+fn mounts_without_a_name_and_a_driver_have_empty_ones() {
+    let value = json!({ "Mounts": [{ "Type": "bind", "Destination": "/m", "Propagation": "rprivate" }] });
+    let text = "{{range .Mounts}}{{.Type}} {{.Name}}{{.Driver}} {{.Destination}}{{end}}";
+    assert_eq!(Template::parse(text).unwrap().render(&value).unwrap(), "bind  /m");
+    assert!(Template::parse("{{range .Mounts}}{{.Nmae}}{{end}}").unwrap().render(&value).is_err());
+}
+
+#[test]
 fn rows_of_lists_have_labels() {
     let row = json!({ "Labels": "a=1,b.c=2", "Names": "x" });
     let render = |text: &str| Template::parse(text).unwrap().render(&row).unwrap();

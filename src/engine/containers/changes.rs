@@ -213,8 +213,8 @@ fn container_config(image: &RuntimeConfig, spec: &ContainerSpec) -> RuntimeConfi
     if let Some(signal) = &written.stop_signal {
         config.stop_signal.clone_from(signal);
     }
-    if let Some(check) = &spec.health {
-        config.healthcheck = Some(health_config(check));
+    if let Some(health) = written.health.clone().or_else(|| spec.health.as_ref().map(health_config)) {
+        config.healthcheck = Some(health);
     }
     config
 }

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
+use crate::image::layer::decompressor;
 use crate::runtime::container::{ContainerRoot, beside, open_root};
 use crate::sys::{Links, RootDir};
 
@@ -127,15 +128,16 @@ impl Engine {
         copy(&from, &to, flags.follow, Links::Follow, owners)
     }
 
-    /// Puts the files of a tar archive into the directory at `path` of a container.
-    pub fn archive_to_container(&self, info: &ContainerInfo, archive: &mut dyn Read, path: &str) -> Result<(), Error> {
+    /// Puts the files of a tar archive, which may be compressed, into the directory at `path` of a container.
+    pub fn archive_to_container(&self, info: &ContainerInfo, archive: impl Read + Send + 'static, path: &str) -> Result<(), Error> {
         let root = open_root(&info.dir).map_err(|source| info.failed("copy to", source))?;
         let to = Side::of_container(&root, path, &info.record.name);
         if to.kind(true)? != Some(FileType::Directory) {
             return to.refuse("is not a directory");
         }
+        let mut archive = decompressor(archive, None).map_err(to.failed("copy to"))?;
         let unpacker = Unpacker { root: to.root, base: &to.path, links: Links::Follow, owners: Owners::Keep };
-        let unpacked = root.act(|| unpacker.unpack(archive), || ()).and_then(|(unpacked, ())| unpacked);
+        let unpacked = root.act(|| unpacker.unpack(&mut archive), || ()).and_then(|(unpacked, ())| unpacked);
         unpacked.map_err(to.failed("copy to"))
     }
 }

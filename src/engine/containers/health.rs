@@ -67,6 +67,29 @@ fn chosen(flag: Option<Duration>, image: i64, seconds: u64) -> Duration {
     flag.filter(|time| !time.is_zero()).or(image.filter(|time| !time.is_zero())).unwrap_or(Duration::from_secs(seconds))
 }
 
+/// The check as it was written: the flags over what the image says, where either says anything.
+pub(super) fn written_health(config: &RuntimeConfig, request: &HealthRequest) -> Option<HealthConfig> {
+    if request.none {
+        return Some(HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() });
+    }
+    if config.healthcheck.is_none() && *request == HealthRequest::default() {
+        return None;
+    }
+    let image = config.healthcheck.clone().unwrap_or_default();
+    let time = |flag: Option<Duration>, image: i64| match flag.filter(|time| !time.is_zero()) {
+        Some(time) => i64::try_from(time.as_nanos()).unwrap_or(i64::MAX),
+        None => image,
+    };
+    Some(HealthConfig {
+        test: request.command.clone().map_or(image.test, |command| vec!["CMD-SHELL".to_owned(), command]),
+        interval: time(request.interval, image.interval),
+        timeout: time(request.timeout, image.timeout),
+        start_period: time(request.start_period, image.start_period),
+        start_interval: time(request.start_interval, image.start_interval),
+        retries: request.retries.filter(|retries| *retries > 0).map_or(image.retries, i64::from),
+    })
+}
+
 /// The check as an image's config holds it.
 pub(super) fn health_config(check: &HealthCheck) -> HealthConfig {
     let nanoseconds = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
@@ -98,6 +121,19 @@ mod tests {
         let request = HealthRequest { command: Some("x y".into()), interval: Some(Duration::from_secs(1)), ..HealthRequest::default() };
         let check = health_check(&image(&["CMD", "a"]), &request).unwrap();
         assert_eq!((check.command.join(" ".as_ref()), check.interval.as_secs()), ("/bin/sh -c x y".into(), 1));
+    }
+
+    #[test]
+    fn what_was_written_has_no_more_than_was_said() {
+        let request = HealthRequest { command: Some("true".into()), retries: Some(2), ..HealthRequest::default() };
+        let written = written_health(&image(&["CMD", "a"]), &request).unwrap();
+        assert_eq!(
+            (written.test.join(" "), written.interval, written.timeout, written.retries),
+            ("CMD-SHELL true".into(), 7_000_000_000, 0, 2)
+        );
+        let none = HealthRequest { none: true, ..HealthRequest::default() };
+        assert_eq!(written_health(&RuntimeConfig::default(), &none).unwrap().test, ["NONE"]);
+        assert_eq!(written_health(&RuntimeConfig::default(), &HealthRequest::default()), None);
     }
 
     #[test]

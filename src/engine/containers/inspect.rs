@@ -5,11 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::parser::signals;
-use crate::runtime::container::{self, ContainerSpec, HealthCheck, LogDriver, RestartPolicy, State, StdinMode};
+use crate::runtime::container::{self, ContainerSpec, LogDriver, RestartPolicy, State, StdinMode};
 use crate::runtime::{Capabilities, Privileges};
 
 use super::super::{Engine, Error};
 use super::ContainerInfo;
+use super::health::health_config;
 use super::inspect_isolation::isolation;
 use super::inspect_mounts::container_layers;
 use super::inspect_network::{extra_hosts, network_mode, network_settings, port_bindings, texts};
@@ -44,6 +45,9 @@ impl Engine {
                 [("ResolvConfPath", "resolv.conf"), ("HostnamePath", "hostname"), ("HostsPath", "hosts"), ("LogPath", "container.log")]
             {
                 object.insert(key.into(), json!(info.dir.join(file)));
+            }
+            if spec.log.driver == LogDriver::None {
+                object.insert("LogPath".into(), json!(""));
             }
             object.insert("HostConfig".into(), self.host_config(spec));
             object.insert("GraphDriver".into(), container_layers(&info, spec));
@@ -251,7 +255,8 @@ fn config(spec: &ContainerSpec, args: &[String]) -> Value {
     });
     if let Some(object) = value.as_object_mut() {
         object.extend(stop_signal(spec).map(|signal| ("StopSignal".to_owned(), json!(signal))));
-        object.extend(spec.health.as_ref().map(|check| ("Healthcheck".to_owned(), health_check(check))));
+        let health = written.health.clone().or_else(|| spec.health.as_ref().map(health_config));
+        object.extend(health.map(|health| ("Healthcheck".to_owned(), json!(health))));
         object.extend((!written.shell.is_empty()).then(|| ("Shell".to_owned(), json!(written.shell))));
     }
     value
@@ -265,16 +270,4 @@ fn stop_signal(spec: &ContainerSpec) -> Option<String> {
         true => of_image,
         false => Some(signals::name(spec.stop_signal).map_or_else(|| spec.stop_signal.to_string(), |name| format!("SIG{name}"))),
     }
-}
-
-fn health_check(check: &HealthCheck) -> Value {
-    let nanoseconds = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    json!({
-        "Test": check.written,
-        "Interval": nanoseconds(check.interval),
-        "Timeout": nanoseconds(check.timeout),
-        "StartPeriod": nanoseconds(check.start_period),
-        "StartInterval": nanoseconds(check.start_interval),
-        "Retries": check.retries,
-    })
 }

@@ -142,6 +142,7 @@ fn network(spec: &ContainerSpec, endpoint: &EndpointSpec, state: Option<&Endpoin
         "Links": null,
         "Aliases": if request.aliases.is_empty() { Value::Null } else { json!(request.aliases) },
         "DriverOpts": null,
+        "GwPriority": 0,
         "NetworkID": endpoint.plan.id,
         "EndpointID": state.map_or_else(String::new, |state| endpoint_id(&spec.id, &state.network)),
     });

@@ -52,7 +52,8 @@ impl ContainerInfo {
     /// The state in one word, as `--filter status=` takes it.
     pub fn status(&self) -> &'static str {
         match self.state {
-            Some(State::Created) => "created",
+            // One that never ran was made and no more, as Docker sees it, though its start was tried.
+            Some(State::Created | State::Exited { started_at: None, .. }) => "created",
             Some(State::Running { .. }) if self.is_paused() => "paused",
             Some(State::Running { .. }) => "running",
             Some(State::Restarting { .. }) => "restarting",

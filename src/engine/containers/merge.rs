@@ -3,6 +3,7 @@
 use crate::oci::RuntimeConfig;
 use crate::runtime::container::Written;
 
+use super::health::written_health;
 use super::{MountRequest, RunRequest};
 
 /// Where commands are looked for in an image that does not say.
@@ -67,6 +68,9 @@ pub(super) fn written(config: &RuntimeConfig, request: &RunRequest) -> Written {
     };
     let line = command(config, request);
     let by_mount = |mount: &MountRequest| request.mount_targets.contains(mount.target());
+    // `-v /data` is one more `VOLUME`.
+    let is_anonymous = |mount: &&MountRequest| matches!(mount, MountRequest::Volume { name: None, .. }) && !by_mount(mount);
+    let anonymous = request.mounts.iter().filter(is_anonymous).map(|mount| mount.target().to_string());
     Written {
         command: line.get(entrypoint.len()..).unwrap_or_default().to_vec(),
         entrypoint,
@@ -75,7 +79,7 @@ pub(super) fn written(config: &RuntimeConfig, request: &RunRequest) -> Written {
         env: variables(config, request, &[]).into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
         home_of_user: !sets_home,
         ports: config.exposed_ports.keys().chain(&request.ports).cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect(),
-        volumes: config.volumes.keys().cloned().collect(),
+        volumes: config.volumes.keys().cloned().chain(anonymous).collect::<std::collections::BTreeSet<_>>().into_iter().collect(),
         security: security(request),
         stop_signal: Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
         log_options: request.log_options.clone(),
@@ -91,6 +95,7 @@ pub(super) fn written(config: &RuntimeConfig, request: &RunRequest) -> Written {
         on_build: config.on_build.clone(),
         shell: config.shell.clone(),
         attached: request.attached,
+        health: written_health(config, &request.health),
     }
 }
 

@@ -37,8 +37,8 @@ use std::time::{Duration, Instant};
 use crate::oci::Platform;
 use crate::path::RootPath;
 use crate::runtime::container::{
-    self, Attachment, ContainerSpec, HostAddress, LogOptions, LogRecord, LogSettings, Mode, RestartPolicy, Started, Starter, State,
-    StdinMode,
+    self, Attachment, ContainerSpec, HostAddress, LogDriver, LogOptions, LogRecord, LogSettings, Mode, RestartPolicy, Started, Starter,
+    State, StdinMode,
 };
 use crate::runtime::network::{PortRequest, ResolvFlags};
 use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, ForeignRuntime, Namespaces, Rlimit, SystemPaths, TerminalSize};
@@ -341,11 +341,19 @@ impl Engine {
 
     /// Waits for a container's end and gives its exit code.
     pub fn wait_container(&self, info: &ContainerInfo) -> Result<u8, Error> {
+        // What was never started has not failed, as Docker says.
+        if matches!(info.state, Some(State::Created)) {
+            return Ok(0);
+        }
         container::wait(&info.dir).map_err(|source| info.failed("wait for", source))
     }
 
     /// Gives the records of a container's log to `sink` until that says `false`.
     pub fn container_logs(&self, info: &ContainerInfo, options: &LogOptions, sink: &mut dyn FnMut(LogRecord) -> bool) -> Result<(), Error> {
+        if info.spec.as_ref().is_some_and(|spec| spec.log.driver == LogDriver::None) {
+            let message = format!("the container `{}` keeps no log", info.record.name);
+            return Err(Error::Usage { message, hint: Some("it was made with `--log-driver none`".into()) });
+        }
         container::logs(&info.dir, options, sink).map_err(|source| info.failed("read the log of", source))
     }
 
@@ -410,6 +418,20 @@ impl Engine {
             }
         }
         names
+    }
+
+    /// What a container mounts: the names of its volumes, then the directories of the host.
+    pub fn sources_of(&self, spec: &ContainerSpec) -> Vec<String> {
+        let mut sources = self.volumes_of(spec);
+        let containers = self.store().container_dir(&spec.id).parent().map(Path::to_owned);
+        let paths = spec.sandbox.mounts.iter().filter_map(mounts::bind_path);
+        for path in paths.filter(|path| self.volume_of(path).is_none() && path.parent().and_then(Path::parent) != containers.as_deref()) {
+            let path = path.display().to_string();
+            if !sources.contains(&path) {
+                sources.push(path);
+            }
+        }
+        sources
     }
 
     /// The volume whose files are at that path.

@@ -251,7 +251,7 @@ fn probe(check: &HealthCheck, container: &Joined<'_>) -> Result<(i32, Vec<u8>), 
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let _ = child.kill(libc::SIGKILL);
-            let said = format!("the health check took longer than {:?}", check.timeout);
+            let said = format!("Health check exceeded timeout ({:?})", check.timeout);
             return Ok((-1, said.into_bytes()));
         }
         let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };

@@ -48,7 +48,11 @@ impl NameSettings {
     pub fn own_name(&self, hostname: &str) -> String {
         match &self.domain {
             Some(domain) => format!("{hostname}.{domain} {hostname}"),
-            None => hostname.to_owned(),
+            // The short name as well, as with Docker.
+            None => match hostname.split_once('.') {
+                Some((short, _)) if !short.is_empty() => format!("{hostname} {short}"),
+                _ => hostname.to_owned(),
+            },
         }
     }
 

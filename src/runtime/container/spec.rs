@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{EndpointSpec, HealthCheck, NameSettings};
+use crate::oci::HealthConfig;
 use crate::runtime::network::PortRequest;
 use crate::runtime::{ForeignRuntime, SandboxSpec};
 
@@ -131,6 +132,9 @@ pub struct Written {
     /// The streams that whoever made it was attached to: input, output, errors.
     #[serde(default)]
     pub attached: [bool; 3],
+    /// The health check as the image and the user wrote it: what nobody says is 0. Containers of earlier versions have none.
+    #[serde(default)]
+    pub health: Option<HealthConfig>,
 }
 
 /// A volume in a container.

@@ -114,7 +114,7 @@ fn reachable_servers(text: &str) -> Vec<IpAddr> {
 /// The `/etc/hosts` of a sandbox: `localhost`, the sandbox's own name at its addresses (at the loopback where it has none of its own), and `extra` names.
 pub fn hosts_file(hostname: &str, addresses: &[IpAddr], extra: &[(String, IpAddr)]) -> String {
     let mut out = String::from(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
     for (name, address) in extra {
         let _ = writeln!(out, "{address}\t{name}");
