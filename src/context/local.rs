@@ -121,7 +121,8 @@ impl LocalContext {
             let path = PathBuf::from(path);
             match std::fs::read(&path) {
                 Ok(text) => return Ok(Some((path, text))),
-                Err(source) if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(source)
+                    if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory) => {}
                 Err(source) => return Err(Error::ReadIgnoreFile { path, source }),
             }
         }
@@ -131,7 +132,8 @@ impl LocalContext {
         let opened = self.root.open_at(Path::new(".dockerignore"), flags, Mode::empty(), Links::Follow);
         match opened.and_then(|fd| File::from(fd).read_to_end(&mut text)) {
             Ok(_) => Ok(Some((path, text))),
-            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            // A directory has no rules, as in BuildKit.
+            Err(source) if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => Ok(None),
             Err(source) => Err(Error::ReadIgnoreFile { path, source }),
         }
     }

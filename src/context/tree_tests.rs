@@ -111,6 +111,14 @@ fn the_ignore_file_of_the_dockerfile_replaces_the_general_one() {
 }
 
 #[test]
+fn an_ignore_file_that_is_a_directory_has_no_rules() {
+    let dir = directory(&["a", ".dockerignore/x", "Dockerfile.dockerignore/y"]);
+    let context = LocalContext::open(dir.path(), Some(&dir.path().join("Dockerfile"))).unwrap();
+    assert!(visible(&context).contains(&"/.dockerignore/x".to_owned()));
+    assert_eq!(context.ignore_file(), None);
+}
+
+#[test]
 fn a_context_that_is_no_directory_is_named() {
     let dir = directory(&["file", "bad/.dockerignore"]);
     let error = LocalContext::open(&dir.path().join("none"), None).unwrap_err();

@@ -43,7 +43,9 @@ impl Platform {
     /// Whether an image for `self` can be taken where `wanted` is asked for: same system, processor and variant.
     pub fn matches(&self, wanted: &Platform) -> bool {
         let (a, b) = (self.normalised(), wanted.normalised());
-        a.os == b.os && a.architecture == b.architecture && a.variant == b.variant
+        // Windows only: what does not say its version is taken for any.
+        let same_version = a.os_version.is_none() || b.os_version.is_none() || a.os_version == b.os_version;
+        a.os == b.os && a.architecture == b.architecture && a.variant == b.variant && same_version
     }
 
     /// This platform in its normal form (what was read from JSON may not be in it).
@@ -78,7 +80,11 @@ fn normalise(architecture: &str, variant: &str) -> (String, Option<String>) {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        f.write_str(&self.os)?;
+        if let Some(version) = &self.os_version {
+            write!(f, "({version})")?;
+        }
+        write!(f, "/{}", self.architecture)?;
         match &self.variant {
             Some(variant) => write!(f, "/{variant}"),
             None => Ok(()),
@@ -92,11 +98,16 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Platform, PlatformError> {
         let bad = || PlatformError(text.to_owned());
         let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-        if !text.split('/').all(word) {
+        // `windows(10.0.20348)/amd64`: the version of the system that it needs.
+        let mut parts: Vec<&str> = text.split('/').collect();
+        let mut version = None;
+        if let Some((os, of_os)) = parts[0].strip_suffix(')').and_then(|first| first.split_once('(')) {
+            (parts[0], version) = (os, Some(of_os));
+        }
+        if !parts.iter().copied().chain(version).all(word) {
             return Err(bad());
         }
-        let parts: Vec<&str> = text.split('/').collect();
-        match parts[..] {
+        let platform = match parts[..] {
             // One word names either an operating system or a processor, as in BuildKit.
             ["linux"] => Ok(Platform::host()),
             ["local"] => Ok(Platform::host()),
@@ -108,7 +119,8 @@ impl FromStr for Platform {
             [os, architecture] => Ok(Platform::new(os, architecture, None)),
             [os, architecture, variant] => Ok(Platform::new(os, architecture, Some(variant))),
             _ => Err(bad()),
-        }
+        }?;
+        Ok(Platform { os_version: version.map(str::to_owned), ..platform })
     }
 }
 
@@ -126,6 +138,7 @@ mod tests {
             ("linux/arm", "linux/arm/v7"),
             ("Linux/AArch64", "linux/arm64"),
             ("arm64", "linux/arm64"),
+            ("Windows(10.0.20348.1006)/x86_64", "windows(10.0.20348.1006)/amd64"),
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), normal);
         }
@@ -133,7 +146,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "/", "linux/", "a/b/c/d", "vax", "linux/ amd64"] {
+        for text in ["", "/", "linux/", "a/b/c/d", "vax", "linux/ amd64", "windows()/amd64", "windows(1)2/amd64", "windows/amd64(1)"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }

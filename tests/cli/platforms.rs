@@ -106,6 +106,28 @@ fn the_result_is_an_index_of_one_image_for_each_platform_in_their_order() {
 }
 
 #[test]
+fn an_image_for_windows_has_its_shell_its_spelling_of_paths_and_no_search_path() {
+    let (world, archive) = (World::new(), "out.tar");
+    let text = "# escape=`\nFROM scratch\nENTRYPOINT foo bar\nWORKDIR C:\\app\nWORKDIR sub\nARG TARGETPLATFORM TARGETOSVERSION\n\
+                LABEL for=$TARGETPLATFORM version=$TARGETOSVERSION\nCOPY Dockerfile .\\in\\\n";
+    world.write("Dockerfile", text);
+    let (platforms, output) = (format!("windows(10.0.20348.1)/amd64,{HERE}"), format!("type=oci,dest={}", world.path(archive).display()));
+    world.build_as_it_is(&["--platform", &platforms, "-o", &output]).ok();
+    let several = Several::oci_archive(&world.path(archive));
+    let image = several.of("windows/amd64");
+    let config = &image.config["config"];
+    assert_eq!(config["Entrypoint"], json!(["cmd", "/S", "/C", "foo bar"]));
+    assert_eq!((&config["Env"], &config["WorkingDir"]), (&Value::Null, &json!("\\app\\sub")));
+    assert_eq!(config["Labels"], json!({ "for": "windows(10.0.20348.1)/amd64", "version": "10.0.20348.1" }));
+    assert_eq!((&image.config["os"], &image.config["os.version"]), (&json!("windows"), &json!("10.0.20348.1")));
+    assert_eq!(several.index["manifests"][0]["platform"]["os.version"], "10.0.20348.1");
+    assert!(image.tree().contains_key("app/sub/in/Dockerfile"));
+    let config = &several.of(HERE).config["config"];
+    assert_eq!(config["Entrypoint"], json!(["/bin/sh", "-c", "foo bar"]));
+    assert!(config["Env"][0].as_str().unwrap().starts_with("PATH="), "{config}");
+}
+
+#[test]
 fn platforms_may_come_from_the_environment_and_malformed_ones_are_refused() {
     let world = files();
     let output = format!("type=oci,dest={}", world.path("out.tar").display());

@@ -9,7 +9,7 @@ use crate::graph::op::{CopyOp, CopySource, NodeId, Op, RemoteTree, SourceOp, Unp
 use crate::oci::{Algorithm, Digest};
 use crate::parser::{Add, Copy, CopyPaths, Statement, Word};
 
-use super::{FromOf, Lowering, StageState};
+use super::{FromOf, Lowering, StageState, unix_spelling};
 
 /// What `COPY` and `ADD` have in common.
 struct Request<'x> {
@@ -114,7 +114,7 @@ impl Lowering<'_, '_> {
         history.extend([" ", &destination]);
         let op = CopyOp {
             sources,
-            destination,
+            destination: unix_spelling(&state.config, &destination).into_owned(),
             workdir: state.workdir(),
             chown,
             chmod,

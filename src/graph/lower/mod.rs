@@ -2,6 +2,7 @@
 //!
 //! Only `RUN`, `COPY`, `ADD` and `WORKDIR` make nodes; the rest changes the config, so that a change of `LABEL` or `CMD` never runs a step again.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -68,7 +69,7 @@ pub(super) struct StageState {
 
 impl StageState {
     fn workdir(&self) -> RootPath {
-        RootPath::new(&self.config.config.working_dir)
+        image_path(&self.config, &self.config.config.working_dir)
     }
 
     /// The variables, to change them.
@@ -353,8 +354,8 @@ impl<'a, 'b> Lowering<'a, 'b> {
 
     fn start_empty(&mut self, node: NodeId, platform: Arc<Platform>, name: Text) -> StageState {
         let mut config = ImageConfig::empty(&platform);
-        config.config.working_dir = "/".to_owned();
-        config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+        config.config.working_dir = native_path(&config, &RootPath::root());
+        config.config.env.extend(default_path(&config));
         self.start(node, config, platform, name)
     }
 
@@ -384,10 +385,11 @@ impl<'a, 'b> Lowering<'a, 'b> {
         config.config.other.clear();
         config.created = None;
         if !config.config.env.iter().any(|entry| entry.starts_with("PATH=")) {
-            config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+            let path = default_path(&config);
+            config.config.env.extend(path);
         }
         if !config.config.working_dir.is_empty() {
-            config.config.working_dir = RootPath::new(&config.config.working_dir).to_string();
+            config.config.working_dir = native_path(&config, &image_path(&config, &config.config.working_dir));
         }
         let mut state = self.start(node, config, platform, name);
         state.position = 1;
@@ -667,15 +669,16 @@ impl<'a, 'b> Lowering<'a, 'b> {
 
     fn workdir(&mut self, state: &mut StageState, statement: &Statement, path: &Word) {
         let Some(written) = self.expand(path, state) else { return };
-        let path = state.workdir().join(&written);
+        let path = state.workdir().join(unix_spelling(&state.config, &written).as_ref());
+        let (is_windows, native) = (is_windows(&state.config), native_path(&state.config, &path));
         let directory = &mut state.config.config.working_dir;
         // As in BuildKit, what is absolute stays as it is written, and nothing changes nothing.
-        if written.starts_with('/') {
+        if written.starts_with('/') && !is_windows {
             *directory = written;
         } else if !written.is_empty() || directory.is_empty() {
-            *directory = path.to_string();
+            *directory = native;
         }
-        let text = format!("WORKDIR {directory}");
+        let text = if is_windows { format!("WORKDIR {path}") } else { format!("WORKDIR {directory}") };
         if path.is_root() {
             self.commit(state, text, Layer::None);
             return;
@@ -793,6 +796,35 @@ pub(super) fn expansion_error(file: &SourceFile, word: &Word, error: &ExpandErro
     word.diagnostic(file, error)
 }
 
+/// Whether the image is for Windows, where the default shell, search path and spelling of paths are others.
+fn is_windows(config: &ImageConfig) -> bool {
+    config.os == "windows"
+}
+
+/// The search path that an image has without saying so, as an entry of the environment. Windows knows its own.
+fn default_path(config: &ImageConfig) -> Option<String> {
+    (!is_windows(config)).then(|| format!("PATH={DEFAULT_PATH}"))
+}
+
+/// A path of an image as it is written here: for Windows without its drive, and with slashes.
+fn unix_spelling<'a>(config: &ImageConfig, path: &'a str) -> Cow<'a, str> {
+    if !is_windows(config) {
+        return Cow::Borrowed(path);
+    }
+    let without_drive = path.strip_prefix(|c: char| c.is_ascii_alphabetic()).and_then(|rest| rest.strip_prefix(':'));
+    Cow::Owned(without_drive.unwrap_or(path).replace('\\', "/"))
+}
+
+fn image_path(config: &ImageConfig, path: &str) -> RootPath {
+    RootPath::new(unix_spelling(config, path).as_ref())
+}
+
+/// A path as the image's config has it.
+fn native_path(config: &ImageConfig, path: &RootPath) -> String {
+    let path = path.to_string();
+    if is_windows(config) { path.replace('/', "\\") } else { path }
+}
+
 /// A command's words: the shell form goes to the shell that is set at this line.
 fn with_shell(config: &ImageConfig, command: &ShellOrExec) -> Vec<String> {
     match command {
@@ -804,7 +836,8 @@ fn with_shell(config: &ImageConfig, command: &ShellOrExec) -> Vec<String> {
 fn shell_words(config: &ImageConfig, line: String) -> Vec<String> {
     let mut words = config.config.shell.clone();
     if words.is_empty() {
-        words = vec!["/bin/sh".to_owned(), "-c".to_owned()];
+        let default: &[&str] = if is_windows(config) { &["cmd", "/S", "/C"] } else { &["/bin/sh", "-c"] };
+        words = default.iter().map(ToString::to_string).collect();
     }
     words.push(line);
     words
