@@ -70,7 +70,8 @@ pub(super) fn metadata(outcome: &CallOutcome) -> serde_json::Value {
         CallOutcome::Outline(file, outline) => serde_json::to_value(JsonOutline::new(file, outline)),
         CallOutcome::Targets(file, targets) => serde_json::to_value(JsonTargets::new(file, targets)),
     };
-    serde_json::json!({ "result.json": result.expect("plain structures become JSON") })
+    // Plain structures become JSON.
+    serde_json::json!({ "result.json": result.unwrap_or_default() })
 }
 
 fn check(found: &CheckReport, flag: CallFlag) -> ExitCode {

@@ -18,6 +18,8 @@ use super::config::{Config, Users};
 pub(super) const ROOT: &str = "STRAKE_ROOT";
 /// Where users keep data: the store of an ordinary user is `strake` in it.
 const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
+/// The name of the user.
+const USER: &str = "USER";
 /// Where users keep what does not outlive a login.
 const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// Where a supervisor finds others of the user's; only for those.
@@ -78,8 +80,9 @@ const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
 
 /// Where containers of OCI bundles are on record unless the caller says otherwise.
 pub(super) fn oci_root() -> PathBuf {
-    // Engines of ordinary users call it as root of a user namespace.
-    let is_root = rustix::process::geteuid().is_root() && crate::sys::privilege::in_initial_user_namespace();
+    // Engines of ordinary users call it as root of a user namespace, still with the user's name, which somebody who is root of a container does not have.
+    let is_roots = text(USER).is_some_and(|name| name == "root") || crate::sys::privilege::in_initial_user_namespace();
+    let is_root = rustix::process::geteuid().is_root() && is_roots;
     let run = if is_root { None } else { path(XDG_RUNTIME_DIR) };
     run.unwrap_or_else(|| PathBuf::from("/run")).join("strake/oci")
 }

@@ -183,7 +183,7 @@ fn lower_variant<'a>(images: impl Iterator<Item = &'a Descriptor>, wanted: &Plat
     let limit = wanted.variant.clone().unwrap_or_default();
     images
         .filter_map(|d| Some((d, d.platform.as_ref()?.normalised())))
-        .filter(|(_, p)| p.os == wanted.os && p.architecture == wanted.architecture)
+        .filter(|(_, p)| p.os == wanted.os && p.architecture == wanted.architecture && p.has_version_of(&wanted))
         .filter(|(_, p)| p.variant.clone().unwrap_or_default() <= limit)
         .max_by_key(|(_, p)| p.variant.clone())
         .map(|(d, _)| d)
@@ -216,6 +216,16 @@ mod tests {
         assert_eq!(pick("linux/arm64"), Some(Digest::sha256(&[3])));
         assert_eq!(pick("linux/arm/v7"), Some(Digest::sha256(&[2])));
         assert_eq!(pick("linux/riscv64"), None);
+    }
+
+    #[test]
+    fn a_version_of_windows_is_the_same_up_to_its_build_and_no_other_takes_its_place() {
+        let index = index(&["windows(10.0.17763.5)/amd64", "windows(10.0.20348.7)/amd64", "windows(10.0.26100.1)/amd64"]);
+        let pick = |p: &str| index.select(&p.parse().unwrap()).map(|d| d.digest.clone());
+        assert_eq!(pick("windows(10.0.20348)/amd64"), Some(Digest::sha256(&[1])));
+        assert_eq!(pick("windows(10.0.20348.9)/amd64"), Some(Digest::sha256(&[1])));
+        assert_eq!(pick("windows(10.0.99999)/amd64"), None);
+        assert_eq!(pick("windows/amd64"), Some(Digest::sha256(&[0])));
     }
 
     #[test]

@@ -43,9 +43,16 @@ impl Platform {
     /// Whether an image for `self` can be taken where `wanted` is asked for: same system, processor and variant.
     pub fn matches(&self, wanted: &Platform) -> bool {
         let (a, b) = (self.normalised(), wanted.normalised());
-        // Windows only: what does not say its version is taken for any.
-        let same_version = a.os_version.is_none() || b.os_version.is_none() || a.os_version == b.os_version;
-        a.os == b.os && a.architecture == b.architecture && a.variant == b.variant && same_version
+        a.os == b.os && a.architecture == b.architecture && a.variant == b.variant && a.has_version_of(&b)
+    }
+
+    /// Whether the versions of the system are the same up to the build (`10.0.20348` of `10.0.20348.2402`), as containerd compares those of Windows; what does not say its
+    /// version is taken for any.
+    pub(super) fn has_version_of(&self, wanted: &Platform) -> bool {
+        match (&self.os_version, &wanted.os_version) {
+            (Some(own), Some(wanted)) => own.split('.').take(3).eq(wanted.split('.').take(3)),
+            _ => true,
+        }
     }
 
     /// This platform in its normal form (what was read from JSON may not be in it).

@@ -139,7 +139,7 @@ where
     // Threads that a cancelled command left behind may wait for another process, or have much to compress; the store is good whenever they end, and whoever
     // has stopped the command does not wait for them.
     // Where nothing of the kind is left, there is no need to see every thread off.
-    if is_idle() {
+    if result.is_ok() && is_idle() {
         runtime.shutdown_background();
         return result;
     }

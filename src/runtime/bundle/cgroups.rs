@@ -92,6 +92,9 @@ impl Groups {
 
     /// The groups below these that `exec --cgroup` names: `PATH` in all hierarchies, or `CONTROLLER[,…]:PATH` in those of the controllers.
     pub(super) fn below(&self, wanted: &[String]) -> Result<Groups, Error> {
+        if !wanted.is_empty() && self.groups.is_empty() {
+            return Err(Error::Unsupported("the container has no control groups, so there are none below them".to_owned()));
+        }
         let mut found = self.clone();
         for entry in wanted {
             let (controllers, path) = entry.split_once(':').map_or((None, entry.as_str()), |(controllers, path)| (Some(controllers), path));
@@ -132,13 +135,25 @@ impl Groups {
         found.into_iter().collect()
     }
 
-    /// Sends a signal to every process in the groups.
+    /// Whether there are groups, and all of them were made for the container: nobody else has processes in them.
+    pub(super) fn are_own(&self) -> bool {
+        !self.groups.is_empty() && self.groups.iter().all(|group| group.made)
+    }
+
+    /// Sends a signal to every process in the groups; SIGKILL also to those that were born meanwhile.
     pub(super) fn signal(&self, signal: i32) {
-        for pid in self.processes() {
-            let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) else { continue };
-            // What has ended needs no signal.
-            let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { continue };
-            let _ = signal_pidfd(process.as_fd(), signal);
+        let mut told = BTreeSet::new();
+        loop {
+            let new: Vec<u32> = self.processes().into_iter().filter(|pid| told.insert(*pid)).collect();
+            for pid in &new {
+                let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) else { continue };
+                // What has ended needs no signal.
+                let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { continue };
+                let _ = signal_pidfd(process.as_fd(), signal);
+            }
+            if new.is_empty() || signal != libc::SIGKILL {
+                return;
+            }
         }
     }
 

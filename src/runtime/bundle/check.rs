@@ -25,6 +25,11 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     if !config.linux.time_offsets.is_empty() && !has("time") {
         return Err(Error::invalid("linux.timeOffsets", "they need a time namespace"));
     }
+    // Setting them shows the process that does it, with the host's files open, to whoever is root of that namespace.
+    let joined = config.linux.namespaces.iter().any(|namespace| namespace.kind == "user" && !namespace.path.is_empty());
+    if !config.linux.time_offsets.is_empty() && joined {
+        return Err(Error::invalid("linux.timeOffsets", "they cannot be set in a user namespace that is joined"));
+    }
     let kind = &config.linux.rootfs_propagation;
     if !kind.is_empty() && propagation(kind).is_none() {
         return Err(Error::invalid("linux.rootfsPropagation", format!("`{kind}` is no kind of propagation")));

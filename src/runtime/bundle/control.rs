@@ -96,9 +96,9 @@ pub fn kill(containers: &Containers, id: &str, signal: i32, all: bool) -> Result
     let (dir, record) = recorded(containers, id)?;
     let not_running = || Error::NotRunning(id.to_owned());
     let (_, process) = dir.status(&record);
-    // Without a PID namespace of its own the others go on when its first process has ended.
+    // Without a PID namespace of its own the others go on when its first process has ended. In a group that was there before it, others are too.
     let shares = || dir.config().is_ok_and(|config| !config.linux.namespaces.iter().any(|one| one.kind == "pid" && one.path.is_empty()));
-    if all || signal == libc::SIGKILL && shares() {
+    if all || signal == libc::SIGKILL && record.groups.are_own() && shares() {
         if process.is_none() && record.groups.processes().is_empty() {
             // Who wants all of them gone has what it wants.
             return if all { Ok(()) } else { Err(not_running()) };

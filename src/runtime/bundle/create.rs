@@ -319,7 +319,11 @@ impl Conversation<'_> {
                 let _ = wire::send(self.socket.as_fd(), GO, &found);
                 exit_now(0)
             }
-            Cloned::Parent { pid, .. } => reap(pid).map(drop).map_err(step()),
+            Cloned::Parent { pid, .. } => match reap(pid).map_err(step())?.status {
+                Ok(0) => Ok(()),
+                // It was killed before it could answer.
+                _ => self.go(),
+            },
         }
     }
 

@@ -135,7 +135,7 @@ impl Namespaces {
             return Ok(());
         }
         if self.has_users() && !self.offsets.is_empty() {
-            // The files of a process that has become somebody else are the host's root's. Nobody in the container sees this one, which is in no PID namespace of it.
+            // The files of a process that has become somebody else are the host's root's. Nobody sees this one who is root of its user namespace: that is new.
             let fail = || Failure::step::<rustix::io::Errno>("show", "the process of the namespaces");
             rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(fail())?;
         }

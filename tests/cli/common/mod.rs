@@ -36,9 +36,14 @@ pub(crate) fn able(programs: &[&str]) -> bool {
     if missing.is_empty() {
         return true;
     }
-    assert!(std::env::var_os("STRAKE_TESTS_REQUIRE").is_none_or(|v| v != "1"), "this test needs {}", missing.join(", "));
-    eprintln!("skipped: needs {}", missing.join(", "));
+    unable(&missing.join(", "));
     false
+}
+
+/// Says that a test is skipped for what it needs, or fails where none may be skipped.
+pub(crate) fn unable(needs: &str) {
+    assert!(std::env::var_os("STRAKE_TESTS_REQUIRE").is_none_or(|v| v != "1"), "this test needs {needs}");
+    eprintln!("skipped: needs {needs}");
 }
 
 /// Where a program is.
