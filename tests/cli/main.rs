@@ -37,6 +37,7 @@ mod kill;
 mod lifecycle;
 mod locked_down;
 mod networks;
+mod oci_podman;
 mod oci_runtime;
 mod on_error;
 mod output_keys;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::common::{Run, World, able, bases, wait_for, which};
+use crate::common::{Run, World, able, bases, unable, wait_for, which};
 use crate::networks::{OUTSIDE, UPLINK, UPLINK6, ask, ask_udp, become_a_host, echo, in_netns, outside, sh, tell_callers};
 
 /// Hears a server out: the words of a shell before its address and port. The end of what is said to it never comes.
@@ -81,8 +81,7 @@ fn on_a_host(test: impl FnOnce(&User) + Send + 'static) {
         let import =
             user.strake(&["import", "-c", "CMD [\"sh\"]", user.dir.join("busybox.tar").to_str().unwrap(), "localhost/busybox"]).run();
         if import.stderr.contains("user namespace") {
-            eprintln!("skipped: no user namespaces without root");
-            return;
+            return unable("user namespaces without root");
         }
         assert_eq!(import.code, 0, "{import}");
         user.has(&PROGRAMS);

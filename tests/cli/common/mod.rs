@@ -51,6 +51,25 @@ pub(crate) fn which(name: &str) -> Option<PathBuf> {
     ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"].iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists())
 }
 
+/// The control groups whose name is that.
+pub(crate) fn groups(id: &str) -> Vec<PathBuf> {
+    let mut todo = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
+    let mut found = Vec::new();
+    while let Some((dir, depth)) = todo.pop() {
+        for entry in
+            std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        {
+            if entry.file_name() == id {
+                found.push(entry.path());
+            }
+            if depth < 4 {
+                todo.push((entry.path(), depth + 1));
+            }
+        }
+    }
+    found
+}
+
 /// The directory that `tests/setup.sh` fills.
 pub(crate) fn bases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bases")
