@@ -197,8 +197,8 @@ impl Engine {
 
     /// Makes root file systems for a build.
     fn roots(&self) -> Result<crate::executor::Roots, Error> {
-        let (store, wanted) = (self.store.clone(), (self.options.storage_driver)()?);
-        Ok(crate::executor::Roots::new(move || root_driver::choose(&store, wanted)))
+        let (store, wanted, programs) = (self.store.clone(), (self.options.storage_driver)()?, self.options.programs.clone());
+        Ok(crate::executor::Roots::new(move || root_driver::choose(&store, wanted, &programs)))
     }
 
     /// Ends a command: makes durable what it `changed`, or, where it only looked, notes what was used.

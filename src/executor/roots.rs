@@ -4,7 +4,7 @@
 //! directory of an active snapshot, which goes with this process, or with the next `prune` if this one is killed.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::path::RootPath;
@@ -22,6 +22,14 @@ const KEPT: usize = 4;
 pub enum RootDriver {
     /// The kernel mounts overlays.
     Overlay,
+    /// `fuse-overlayfs` shows the layers of containers as one. RUN steps have copies: the program gives directories new times when a file in them is first written to, which would
+    /// get into layers.
+    Fuse {
+        /// The program.
+        program: PathBuf,
+        /// Why, and what would change that; `None` where the user wants it so.
+        why: Option<String>,
+    },
     /// All files are copied.
     Copy {
         /// Why, and what would change that; `None` where the user wants it so.
@@ -93,7 +101,7 @@ impl Roots {
     pub(crate) fn are_copied(&self, progress: &Progress) -> bool {
         let chosen = self.chosen.get_or_init(|| {
             let chosen = (self.choose)();
-            if let RootDriver::Copy { why: Some(why) } = &chosen {
+            if let RootDriver::Copy { why: Some(why) } | RootDriver::Fuse { why: Some(why), .. } = &chosen {
                 progress.warn(format!("the files of each root file system are copied, which takes time and space: {why}"));
             }
             chosen

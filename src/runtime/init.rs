@@ -133,10 +133,10 @@ fn set_up(
     }
     let filesystems = if outside.is_some() { Vec::new() } else { world::filesystems(spec)? };
     enter_namespaces(spec, &io)?;
-    let SandboxIo { stdio, mount_fds, netns, users, shared, join: _, join_cgroups: _ } = io;
+    let SandboxIo { stdio, mount_fds, root, netns, users, shared, join: _, join_cgroups: _ } = io;
     drop((netns, users));
     let stdio = terminal::Streams::prepare(stdio)?;
-    let outside = outside.map_or_else(|| Outside::mount(spec, mount_fds, filesystems, None), Ok)?;
+    let outside = outside.map_or_else(|| Outside::mount(spec, mount_fds, filesystems, root, None), Ok)?;
     outside.enter(spec, shared.shm)?;
     let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Replace)?;
     // With users of its own the porter has done it, who had the right to.
@@ -204,7 +204,11 @@ fn enter_namespaces(spec: &SandboxSpec, io: &SandboxIo) -> Result<(), Failure> {
     if spec.namespaces.uts != Sharing::Own {
         return Ok(());
     }
-    rustix::system::sethostname(spec.hostname.as_bytes()).map_err(Failure::step("set the host name", &spec.hostname))
+    match rustix::system::sethostname(spec.hostname.as_bytes()) {
+        // The namespace is this sandbox's own, so it is the filter of a container around this one that refuses (podman's does). It has the other's name then.
+        Ok(()) | Err(Errno::PERM) => Ok(()),
+        Err(errno) => Err(Failure::step("set the host name", &spec.hostname)(errno)),
+    }
 }
 
 /// Enters the namespaces of another sandbox's process. The caller's process stays outside of the PID namespace, as it cannot change its own, and reaps for the
@@ -336,6 +340,16 @@ pub(super) fn pid_of(process: &OwnedFd) -> std::io::Result<u32> {
 pub(super) fn adjust_oom_score(score: Option<i32>) -> Result<(), Failure> {
     let Some(score) = score else { return Ok(()) };
     std::fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(Failure::step("write", "/proc/self/oom_score_adj"))
+}
+
+/// Becomes a program of this machine that serves a sandbox, with no more than `spec` says. It lives on when its parent ends.
+pub(super) fn become_server(spec: &SandboxSpec) -> Result<Infallible, Failure> {
+    let filter = filter(spec);
+    let admin = give_up(spec, filter.as_ref())?;
+    close_on_exec_from(3).map_err(Failure::step("close", "descriptors"))?;
+    let command = exec::prepare(&spec.process).map_err(Failure::Exec)?;
+    load(filter.as_ref(), admin)?;
+    Err(Failure::Exec(command.execute()))
 }
 
 /// Gives up what the command must not have, and becomes it.

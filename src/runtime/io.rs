@@ -24,6 +24,8 @@ pub struct SandboxIo {
     pub join_cgroups: Vec<PathBuf>,
     /// Files and directories for [`BindSource::Descriptor`](super::BindSource::Descriptor). At most 200.
     pub mount_fds: Vec<OwnedFd>,
+    /// The root, where it is mounted already.
+    pub(super) root: Option<OwnedFd>,
 }
 
 /// Standard input, output and error of a process.
@@ -53,6 +55,7 @@ impl SandboxIo {
             join: None,
             join_cgroups: Vec::new(),
             mount_fds: Vec::new(),
+            root: None,
         }
     }
 }

@@ -15,7 +15,10 @@ use super::error::Failure;
 use super::io::Stdio;
 use super::namespaces::{PidNamespace, must_own_parameters};
 use super::spec::{Isolation, NetworkMode};
-use super::{Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, device_rules, init, situation, terminal, users, warden, wire, world};
+use super::{
+    Error, Exit, ExitStatus, Result, SandboxIo, SandboxSpec, device_rules, fuse, init, situation, terminal, users, warden, wire, world,
+};
+use crate::sys::RootfsMount;
 use crate::sys::process::{Cloned, ProcessIo, clone_process, reap, signal_pidfd, wait_for_end};
 
 /// Long enough for any failure: paths are bounded by the kernel.
@@ -39,6 +42,8 @@ pub struct Child {
     /// Whether its other processes outlive PID 1, so that they are killed by their group.
     outlived: bool,
     exit: Option<Exit>,
+    /// The program that shows the root, where one does.
+    server: Option<fuse::Server>,
 }
 
 /// A sandbox whose init is at work.
@@ -88,8 +93,19 @@ pub(super) fn launch_other(
             // With our copy of where `usage` is written to, whose end is waited for.
             drop(life);
             close_streams(io);
-            let child =
-                Child { pid, pidfd, terminal: None, cgroup, process: None, life: None, usage, failure: None, outlived: false, exit: None };
+            let child = Child {
+                pid,
+                pidfd,
+                terminal: None,
+                cgroup,
+                process: None,
+                life: None,
+                usage,
+                failure: None,
+                outlived: false,
+                exit: None,
+                server: None,
+            };
             wait_started(Starting { child, status })
         }
     }
@@ -121,6 +137,11 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     }
     // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
     let filter = init::filter(spec);
+    let mut server = None;
+    if in_namespaces && io.join.is_none() && matches!(spec.rootfs, RootfsMount::Fuse { .. }) && io.users.is_none() {
+        let (root, started) = fuse::serve(&spec.rootfs, false)?;
+        (io.root, server) = (Some(root), Some(started));
+    }
     let guarded = if in_namespaces && io.join.is_some() { None } else { warden::guarded(spec) };
     let (spec, is_guarded) = (guarded.as_ref().unwrap_or(spec), guarded.is_some());
     let outlived = io.join.is_none() && spec.namespaces.shares_processes();
@@ -162,8 +183,10 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
+            // With our copy of the root, whose last use is waited for.
             close_streams(io);
-            let child = Child { pid, pidfd, terminal: None, cgroup, process: None, life, usage: None, failure: None, outlived, exit: None };
+            let child =
+                Child { pid, pidfd, terminal: None, cgroup, process: None, life, usage: None, failure: None, outlived, exit: None, server };
             Ok(Starting { child, status })
         }
     }
@@ -295,6 +318,9 @@ impl Child {
         let reaped = reap(self.pid).map_err(failed)?;
         if let Some(group) = self.cgroup.as_ref().filter(|_| self.outlived) {
             group.kill_all();
+        }
+        if let Some(server) = self.server.take() {
+            server.wait();
         }
         // The warden has closed its side by ending.
         self.failure = self.life.as_ref().and_then(warden::last_words);

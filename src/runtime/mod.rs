@@ -29,6 +29,7 @@ mod exec;
 mod exit;
 mod files;
 mod foreign;
+mod fuse;
 mod hierarchies;
 mod household;
 mod init;

@@ -17,6 +17,7 @@ use rustix::mount::{
 };
 
 use super::error::{Failure, MAP_OWNERS};
+use super::fuse;
 use super::mounts::{Change, change_and_attach, clone_host_mount, descriptor_path};
 use super::users::UserNamespace;
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY};
@@ -55,7 +56,17 @@ pub(super) fn mount_detached(rootfs: &RootfsMount, options: RootOptions<'_>) -> 
             let overlay = Overlay { lower, upper: upper.as_ref(), userxattr: *userxattr, volatile: options.volatile };
             Ok(Detached { mount: overlay.mount(options)?, change: Change::default() })
         }
+        // Files cannot be shown as those of other users here, and whoever mounts it is not the one who can wait.
+        RootfsMount::Fuse { changes, .. } if options.users.is_some() => {
+            Err(Failure::step(MAP_OWNERS, changes.upper.display())(Errno::NOTSUP))
+        }
+        RootfsMount::Fuse { .. } => Ok(made_elsewhere(fuse::serve(rootfs, true)?.0, options)),
     }
+}
+
+/// A root that another part has mounted, with what is to be changed of it.
+pub(super) fn made_elsewhere(mount: OwnedFd, options: RootOptions<'_>) -> Detached {
+    Detached { mount, change: Change { set: attributes(options), propagation: libc::MS_PRIVATE, recursive: false, top: 0 } }
 }
 
 fn bind(source: &Path, options: RootOptions<'_>) -> Result<Detached, Failure> {

@@ -20,9 +20,14 @@ pub const TRIAL: &str = "strake-trial";
 /// # Errors
 /// What the kernel says.
 pub fn try_mount(rootfs: &RootfsMount) -> io::Result<()> {
-    let RootfsMount::Overlay { lower, upper: Some(upper), userxattr } = rootfs else { return Ok(()) };
+    let (kind, upper, lower) = match rootfs {
+        RootfsMount::Overlay { lower, upper: Some(upper), userxattr: true } => ("user".as_ref(), upper, lower),
+        RootfsMount::Overlay { lower, upper: Some(upper), userxattr: false } => ("trusted".as_ref(), upper, lower),
+        RootfsMount::Fuse { program, lower, changes } => (program.as_os_str(), changes, lower),
+        _ => return Ok(()),
+    };
     let mut command = Command::new(THIS_PROGRAM);
-    command.arg(TRIAL).arg(if *userxattr { "user" } else { "trusted" }).arg(&upper.upper).arg(&upper.work).args(lower);
+    command.arg(TRIAL).arg(kind).arg(&upper.upper).arg(&upper.work).args(lower);
     let status = command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     match status.code() {
         Some(0) => Ok(()),
@@ -33,10 +38,16 @@ pub fn try_mount(rootfs: &RootfsMount) -> io::Result<()> {
 
 /// Does what [`try_mount`] asks for; the exit status is the error's number.
 pub fn trial_main(mut args: impl Iterator<Item = OsString>) -> u8 {
-    let userxattr = args.next().is_some_and(|kind| kind == "user");
+    let kind = args.next().unwrap_or_default();
     let mut path = || args.next().map(PathBuf::from).unwrap_or_default();
     let upper = OverlayUpper { upper: path(), work: path() };
-    let rootfs = RootfsMount::Overlay { lower: args.map(PathBuf::from).collect(), upper: Some(upper), userxattr };
+    let lower = args.map(PathBuf::from).collect();
+    let rootfs = match kind.as_encoded_bytes() {
+        b"user" => RootfsMount::Overlay { lower, upper: Some(upper), userxattr: true },
+        b"trusted" => RootfsMount::Overlay { lower, upper: Some(upper), userxattr: false },
+        // Anything else is a program's path.
+        _ => RootfsMount::Fuse { program: kind.into(), lower, changes: upper },
+    };
     match mount(&rootfs) {
         Ok(()) => 0,
         Err(Failure::Step { errno, .. }) => u8::try_from(errno).unwrap_or(u8::MAX),

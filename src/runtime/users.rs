@@ -260,7 +260,7 @@ fn carry(spec: &SandboxSpec, io: &mut SandboxIo, cgroup: &mut Option<Cgroup>) ->
     let copies = std::mem::take(&mut io.mount_fds);
     let users = io.users.as_ref().ok_or(Failure::Invalid { spec: false })?;
     let filesystems = world::filesystems(spec)?;
-    let parked = Outside::mount(spec, copies, filesystems, Some(users))?.park(spec)?;
+    let parked = Outside::mount(spec, copies, filesystems, None, Some(users))?.park(spec)?;
     let user = &spec.process.user;
     terminal::give_pipes(&io.stdio, users.first + user.uid, users.first + user.gid);
     init::adjust_oom_score(spec.process.oom_score_adjust)?;

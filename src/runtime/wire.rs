@@ -120,6 +120,13 @@ pub(super) mod rootfs {
             source: PathBuf,
             read_only: bool,
         },
+        Fuse {
+            #[serde(with = "path")]
+            program: PathBuf,
+            #[serde(with = "names")]
+            lower: Vec<OsString>,
+            changes: Upper,
+        },
     }
 
     #[derive(Serialize, Deserialize)]
@@ -138,6 +145,9 @@ pub(super) mod rootfs {
                 userxattr,
             },
             RootfsMount::Bind { source, read_only } => Mount::Bind { source, read_only },
+            RootfsMount::Fuse { program, lower, changes: OverlayUpper { upper, work } } => {
+                Mount::Fuse { program, lower: lower.into_iter().map(PathBuf::into_os_string).collect(), changes: Upper { upper, work } }
+            }
         };
         mount.serialize(serializer)
     }
@@ -150,6 +160,9 @@ pub(super) mod rootfs {
                 userxattr,
             },
             Mount::Bind { source, read_only } => RootfsMount::Bind { source, read_only },
+            Mount::Fuse { program, lower, changes: Upper { upper, work } } => {
+                RootfsMount::Fuse { program, lower: lower.into_iter().map(PathBuf::from).collect(), changes: OverlayUpper { upper, work } }
+            }
         })
     }
 }

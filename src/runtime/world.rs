@@ -18,7 +18,7 @@ use super::mounts::{
 };
 use super::namespaces::Sharing;
 use super::plan::{is_made_by_runtime, mount_point_kind};
-use super::rootfs::{Detached, RootOptions, attach_root, mount_detached, pivot};
+use super::rootfs::{Detached, RootOptions, attach_root, made_elsewhere, mount_detached, pivot};
 use super::spec::{BindSource, MountOptions, MountSpec, Privileges, Propagation, SandboxSpec, SystemPaths};
 use super::users::UserNamespace;
 use crate::path::RootPath;
@@ -109,11 +109,12 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    /// Mounts it, with `copies` of what the spec names by descriptor and with its [`filesystems`]. This process has a mount namespace of its own, which is made private.
+    /// Mounts it, with `copies` of what the spec names by descriptor, with its [`filesystems`], and with the root unless that is given. This process has a mount namespace of its own, which is made private.
     pub(super) fn mount(
         spec: &SandboxSpec,
         copies: Vec<OwnedFd>,
         filesystems: Vec<OwnedFd>,
+        root: Option<OwnedFd>,
         users: Option<&UserNamespace>,
     ) -> Result<Outside, Failure> {
         // An overlay of other users' files is mounted by way of places that nobody else may see. What the host mounts later still comes here.
@@ -124,7 +125,8 @@ impl Outside {
         change_propagation(MountPropagationFlags::PRIVATE)?;
         let devices = spec.privileges == Privileges::Insecure;
         let options = RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices, users };
-        Ok(Outside { root: mount_detached(&spec.rootfs, options)?, sources })
+        let root = root.map_or_else(|| mount_detached(&spec.rootfs, options), |mount| Ok(made_elsewhere(mount, options)))?;
+        Ok(Outside { root, sources })
     }
 
     /// Makes it the world of this process, which is in the sandbox's namespaces.
@@ -152,6 +154,7 @@ impl Outside {
             RootfsMount::Overlay { upper: Some(upper), .. } => upper.upper.clone(),
             RootfsMount::Overlay { lower, .. } => lower.first().cloned().ok_or(Failure::Invalid { spec: true })?,
             RootfsMount::Bind { source, .. } => source.clone(),
+            RootfsMount::Fuse { changes, .. } => changes.upper.clone(),
         };
         let nodev = spec.privileges != Privileges::Insecure;
         let sourced = spec.mounts.iter().filter(|mount| !matches!(mount, MountSpec::Tmpfs { .. }));

@@ -17,6 +17,9 @@ use super::tree::{Kind, Metadata};
 /// Extended attributes: names and values, sorted by name.
 pub type Xattrs = Vec<(OsString, Vec<u8>)>;
 
+/// How attributes begin that are the notes of overlayfs, and of `fuse-overlayfs`, to themselves.
+const OVERLAYS: [&[u8]; 3] = [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs."];
+
 /// The kind of a file type; `None` for what Linux does not have.
 pub fn kind(file_type: FileType) -> Option<Kind> {
     match file_type {
@@ -94,7 +97,7 @@ pub fn set_xattr_at(directory: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr, 
 fn collect(names: &[u8], mut get: impl FnMut(&OsStr) -> io::Result<Option<Vec<u8>>>) -> io::Result<Xattrs> {
     let mut out = Vec::new();
     for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+        if OVERLAYS.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
         // One that vanished since it was listed has no value.

@@ -21,6 +21,15 @@ pub enum RootfsMount {
         /// Whether writes are refused.
         read_only: bool,
     },
+    /// Layers that the program `fuse-overlayfs` shows as one.
+    Fuse {
+        /// The program.
+        program: PathBuf,
+        /// The read-only layers, topmost first, with marks that it knows.
+        lower: Vec<PathBuf>,
+        /// Where changes go, in a directory that has nothing else; the marks there are the program's own.
+        changes: OverlayUpper,
+    },
 }
 
 impl RootfsMount {
@@ -29,6 +38,7 @@ impl RootfsMount {
         match self {
             RootfsMount::Overlay { upper, .. } => upper.is_some(),
             RootfsMount::Bind { read_only, .. } => !read_only,
+            RootfsMount::Fuse { .. } => true,
         }
     }
 }

@@ -133,7 +133,7 @@ fn layers_are_the_same_on_a_disk_on_an_overlay_and_by_choice() {
         let check = world.strake(["system", "check"]).ok();
         assert!(check.stdout.contains("is good"), "{check}");
         let seen = world.strake(["run", "--rm", "--network", "none", "localhost/busybox", "true"]);
-        seen.env("STRAKE_STORAGE_DRIVER", "nonsense").fails().says(&["STRAKE_STORAGE_DRIVER", "overlay or copy"]);
+        seen.env("STRAKE_STORAGE_DRIVER", "nonsense").fails().says(&["STRAKE_STORAGE_DRIVER", "overlay, fuse-overlayfs or copy"]);
     }
     let listing = "cd /t && find . | sort && cat again/new dir-to-file many/77 2>&1; stat -c '%n %u:%g %a' owned mode owned/l3; stat -c '%n %h' alone alone2";
     let see = |world: &World| world.strake(["run", "--rm", "--network", "none", "localhost/nasty", "sh", "-c", listing]).ok().stdout;
@@ -144,7 +144,99 @@ fn layers_are_the_same_on_a_disk_on_an_overlay_and_by_choice() {
 #[test]
 fn a_container_on_an_overlay_is_like_any_other() {
     let Some((overlay, world)) = on_overlay() else { return };
-    let strake = |args: &[&str]| world.strake(args);
+    // As if there were no fuse-overlayfs.
+    let done = is_like_any_other(&world, ("PATH", "/nowhere"));
+    assert_eq!(told(&done), 1, "{done}");
+    drop(overlay);
+}
+
+#[test]
+fn fuse_overlayfs_makes_the_root_of_a_container_where_the_kernel_mounts_none() {
+    if !has_fuse_overlayfs() {
+        return;
+    }
+    let Some((overlay, world)) = on_overlay() else { return };
+    let done = is_like_any_other(&world, ("A", "B"));
+    assert!(done.contains("fuse-overlayfs makes") && told(&done) == 0, "{done}");
+    // What was deleted in a layer of the image, or hidden by one, is so for the program as well.
+    world.build("FROM localhost/busybox\nRUN mkdir -p /d/e && echo 1 > /d/old && echo 1 > /gone\nRUN rm -r /d /gone && mkdir /d && echo 2 > /d/new\n", &["-t", "localhost/marks"]).ok();
+    let script = "ls -A /d; test ! -e /gone && echo gone; find / -xdev -name '*.wh*' -o -xdev -name '.strake*'";
+    assert_eq!(world.strake(["run", "--rm", "--network", "none", "localhost/marks", "sh", "-c", script]).ok().stdout, "new\ngone\n");
+    let info = world.strake(["info", "--format", "{{.Driver}}"]).ok().stdout;
+    assert_eq!(info, "fuse-overlayfs\n");
+    let doctor = world.strake(["doctor"]).run();
+    assert!(doctor.stdout.contains("those of containers by fuse-overlayfs"), "{doctor}");
+    drop(overlay);
+}
+
+#[test]
+fn fuse_overlayfs_by_choice_makes_what_an_overlay_would_and_ends_with_the_container() {
+    let Some(world) = crate::common::world().filter(|_| has_fuse_overlayfs()) else { return };
+    let strake = |args: &[&str]| world.strake(args).env("STRAKE_STORAGE_DRIVER", "fuse-overlayfs");
+    world
+        .build("FROM localhost/busybox\nRUN mkdir -p /d/e /keep /lo && echo 1 > /d/old && echo 1 > /gone && echo 1 > /keep/a && ln -s a /keep/l\n", &["-t", "localhost/app"])
+        .ok();
+    let script = "rm /gone; rm -r /d; mkdir /d; echo 2 > /d/new; echo more >> /keep/a; chown 77:78 /keep/a; chmod 2750 /keep; mkfifo /p; mkdir -p /x/y; mv /x /z; rm /keep/l; touch -d @1000000 /keep/a /keep; mkdir /t; rmdir /t; ln /d/new /hard; cp /bin/busybox /suid; chmod 4755 /suid; touch -d @1000000 /d/new /hard /suid /p /z /z/y /d; echo up; exec sleep 4250";
+    let mut layers = Vec::new();
+    for (name, driver) in [("fused", "fuse-overlayfs"), ("plain", "overlay"), ("copied", "copy")] {
+        let run = ["run", "-d", "--name", name, "--network", "none", "localhost/app", "sh", "-c", script];
+        world.strake(run).env("STRAKE_STORAGE_DRIVER", driver).ok();
+        wait_for("the container", 60, || strake(&["logs", name]).ok().stdout == "up\n");
+        strake(&["stop", "-t", "0", name]).ok();
+        layers.push(strake(&["diff", name]).ok().stdout);
+        strake(&["commit", name, &format!("localhost/{name}")]).ok();
+    }
+    assert_eq!(layers[0], layers[1]);
+    assert_eq!(layers[0], layers[2]);
+    let [fused, plain] = ["localhost/fused", "localhost/plain"].map(|name| {
+        let archive = world.path("committed.tar");
+        strake(&["save", "--format", "oci-archive", "-o", archive.to_str().unwrap(), name]).ok();
+        let image = crate::common::Image::oci_archive(&archive);
+        std::fs::remove_file(&archive).unwrap();
+        image
+    });
+    let tree = |image: &crate::common::Image| {
+        image.tree().iter().map(|(path, entry)| (path.clone(), entry.kind, entry.mode, entry.uid, entry.gid)).collect::<Vec<_>>()
+    };
+    assert_eq!(tree(&fused), tree(&plain));
+    // Started again, it has what it had; and nothing of the program is left when a supervisor is killed, nor is anything lost.
+    strake(&["start", "fused"]).ok();
+    wait_for("the second start", 60, || strake(&["logs", "fused"]).ok().stdout == "up\nup\n");
+    assert!(uses_of(&world));
+    strake(&["exec", "fused", "sh", "-c", "cat /d/new; dd if=/dev/zero of=/large bs=64k count=100 2>/dev/null"]).ok();
+    strake(&["kill", "fused"]).ok();
+    wait_for("the end", 60, || strake(&["ps", "-q"]).ok().stdout.is_empty());
+    strake(&["cp", "fused:/large", "large"]).ok();
+    assert_eq!(std::fs::metadata(world.path("large")).unwrap().len(), 6_553_600);
+    strake(&["rm", "fused", "plain", "copied"]).ok();
+    wait_for("the end of all programs", 60, || !uses_of(&world));
+    let without =
+        world.strake(["run", "--rm", "localhost/app", "true"]).env("STRAKE_STORAGE_DRIVER", "fuse-overlayfs").env("PATH", "/nowhere");
+    without.fails().says(&["cannot use fuse-overlayfs", "not in the PATH", "apt-get install fuse-overlayfs"]);
+}
+
+/// Whether a program shows layers of the world's store.
+fn uses_of(world: &World) -> bool {
+    let root = world.root().display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    processes.into_iter().any(|process| {
+        let program = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        let mounts = std::fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
+        program.starts_with(b"/fuse-overlayfs\0") && mounts.contains(&root)
+    })
+}
+
+fn has_fuse_overlayfs() -> bool {
+    let there = crate::common::which("fuse-overlayfs").is_some() && std::path::Path::new("/dev/fuse").exists();
+    if !there {
+        eprintln!("skipped: needs fuse-overlayfs");
+    }
+    there
+}
+
+/// What a container does, and what is asked of it, in the world's surroundings and with one variable more; gives what was said when it was made.
+fn is_like_any_other(world: &World, (variable, value): (&str, &str)) -> String {
+    let strake = |args: &[&str]| world.strake(args).env(variable, value);
     world
         .build(
             "FROM localhost/busybox\nRUN mkdir /data /d && echo of-image > /data/f && echo 1 > /d/old && echo 1 > /gone\n",
@@ -168,8 +260,7 @@ fn a_container_on_an_overlay_is_like_any_other() {
         "-c",
         script,
     ];
-    let done = strake(&run).ok();
-    assert_eq!(told(&done.stderr), 1, "{done}");
+    let started = strake(&run).ok().stderr;
     wait_for("the container", 60, || strake(&["logs", "one"]).ok().stdout == "up\n");
     let inside = "cat /mine /data/f /other/gone; touch /other/x 2>/dev/null || echo read-only; ls /d";
     assert_eq!(strake(&["exec", "one", "sh", "-c", inside]).ok().stdout, "mine\nof-image\n1\nread-only\nnew\n");
@@ -211,7 +302,7 @@ fn a_container_on_an_overlay_is_like_any_other() {
     strake(&["rm", "one"]).ok();
     strake(&["build", "--test", "cat /mine && echo x > /tested", "-"]).stdin("FROM localhost/committed\n").ok();
     strake(&["system", "check", "-q"]).ok();
-    drop(overlay);
+    started
 }
 
 #[test]

@@ -73,6 +73,7 @@ fn fields(found: &Information, rootless: bool) -> Value {
         "Images": images,
         "Driver": match driver {
             RootDriver::Overlay => "overlay2",
+            RootDriver::Fuse { .. } => "fuse-overlayfs",
             RootDriver::Copy { .. } => "vfs",
         },
         "DockerRootDir": root,

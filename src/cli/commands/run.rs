@@ -201,8 +201,16 @@ fn make(
         let message = format!("the file `{}` of --cidfile exists", path.display());
         return Err(Error::Usage { message, hint: Some("remove it, or name another".into()) });
     }
-    if let RootDriver::Copy { why: Some(why) } = engine.root_driver()? {
-        report::tell(&format!("warning: the files of the container's root file system are copied, which takes time and space: {why}"));
+    match engine.root_driver()? {
+        RootDriver::Copy { why: Some(why) } => {
+            report::tell(&format!("warning: the files of the container's root file system are copied, which takes time and space: {why}"));
+        }
+        RootDriver::Fuse { why: Some(why), .. } => {
+            report::tell(&format!(
+                "warning: fuse-overlayfs makes the container's root file system, which is slower than an overlay: {why}"
+            ));
+        }
+        _ => {}
     }
     let mut request = RunRequest { attached, ..flags.request(name, stdin)? };
     match engine.configured_proxies() {

@@ -1,20 +1,24 @@
-//! Containers whose root file system is a copy, since the kernel mounts no overlays for them.
+//! Containers for which the kernel mounts no overlays: their root file system is a copy, or `fuse-overlayfs` makes it.
 //!
-//! All their files are in `root` of the container's directory, with what the user finds there first; `copied` beside it tells what that was. What a container has changed is found
-//! when somebody asks, and written as a layer that goes when it has been looked at.
+//! Of a copy, all their files are in `root` of the container's directory, with what the user finds there first; `copied` beside it tells what that was. What a container has changed is found
+//! when somebody asks, and written as a layer that goes when it has been looked at. What
+//! `fuse-overlayfs` is given and has written is in `fuse` beside it, with marks of its own, and is read in the same way.
 
 use std::path::{Path, PathBuf};
 
 use crate::executor::RootDriver;
 use crate::store::view::MergedView;
 use crate::store::{ActiveSnapshot, CopiedRoot, SnapshotId};
-use crate::sys::RootfsMount;
+use crate::sys::{OverlayUpper, RootfsMount};
 
-use super::super::{Engine, Error, root_driver};
+use super::super::{Engine, Error, StorageDriver, root_driver};
 use super::ContainerInfo;
 
 /// The directory with all files.
 const ROOT: &str = "root";
+
+/// The directory with what `fuse-overlayfs` writes.
+const FUSE: &str = "fuse";
 
 /// What is remembered of how they were.
 const RECORD: &str = "copied";
@@ -31,7 +35,35 @@ impl Engine {
     /// # Errors
     /// The user's settings cannot be read.
     pub fn root_driver(&self) -> Result<RootDriver, Error> {
-        Ok(root_driver::choose(self.store(), (self.options().storage_driver)()?))
+        let (wanted, programs) = ((self.options().storage_driver)()?, &self.options().programs);
+        if wanted == Some(StorageDriver::Fuse)
+            && let Err((reason, fix)) = root_driver::fuse_overlayfs(programs)
+        {
+            return Err(Error::Usage { message: format!("cannot use fuse-overlayfs: {reason}"), hint: Some(fix.to_owned()) });
+        }
+        Ok(root_driver::choose(self.store(), wanted, programs))
+    }
+
+    /// The root file system of a container that `program` makes, with `upper` above its image and the mount points `stubs`.
+    pub(super) fn fuse_container_root(
+        &self,
+        dir: &Path,
+        snapshots: &[SnapshotId],
+        (upper, stubs): (&Path, &Path),
+        program: PathBuf,
+    ) -> Result<RootfsMount, Error> {
+        let made = dir.join(FUSE);
+        let changes = OverlayUpper { upper: made.join("fs"), work: made.join("work") };
+        let make = |path: &Path| std::fs::create_dir(path).map_err(|source| Error::Io { action: "make", path: path.to_owned(), source });
+        make(&made)?;
+        std::fs::rename(upper, &changes.upper).map_err(|source| Error::Io { action: "make", path: changes.upper.clone(), source })?;
+        make(&changes.work)?;
+        let mut lower = vec![stubs.to_owned()];
+        for (number, id) in snapshots.iter().rev().enumerate() {
+            let linked = dir.join(format!("layer-{number}"));
+            lower.push(if self.store().link_for_fuse(*id, &linked)? { linked } else { self.store().snapshot_path(*id) });
+        }
+        Ok(RootfsMount::Fuse { program, lower, changes })
     }
 
     /// Copies the root file system of a container, with `upper` above its image and the mount points `stubs`.
@@ -61,7 +93,12 @@ impl Engine {
 
     /// What a container has changed.
     pub(super) fn container_layer(&self, info: &ContainerInfo) -> Result<ContainerLayer, Error> {
-        let root = info.dir.join(ROOT);
+        let (root, fuse) = (info.dir.join(ROOT), info.dir.join(FUSE));
+        if fuse.exists() {
+            let made = self.store().prepare()?;
+            self.store().link_from_fuse(&fuse.join("fs"), &self.store().view(&info.record.snapshots)?, &made.fs_path())?;
+            return Ok(ContainerLayer { path: made.fs_path(), _made: Some(made) });
+        }
         if !root.exists() {
             return Ok(ContainerLayer { path: info.dir.join("fs"), _made: None });
         }
@@ -71,13 +108,14 @@ impl Engine {
         Ok(ContainerLayer { path: made.fs_path(), _made: Some(made) })
     }
 
-    /// The files of a container as they are now, to look something up; what is mounted in it is not among them.
-    pub(super) fn container_view(&self, info: &ContainerInfo) -> Result<MergedView, Error> {
+    /// Looks something up in the files of a container as they are now; what is mounted in it is not among them.
+    pub(super) fn in_container<T>(&self, info: &ContainerInfo, look: impl FnOnce(&MergedView) -> T) -> Result<T, Error> {
         let root = info.dir.join(ROOT);
-        match root.exists() {
-            true => self.view_of(vec![root]),
-            false => self.view_with(&info.dir.join("fs"), info),
+        if root.exists() {
+            return Ok(look(&self.view_of(vec![root])?));
         }
+        let layer = self.container_layer(info)?;
+        Ok(look(&self.view_with(&layer.path, info)?))
     }
 
     /// The files of a container with `layer` for what it has changed.

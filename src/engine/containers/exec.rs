@@ -56,7 +56,7 @@ impl Engine {
         }
         let mut home = None;
         if let Some(user) = &options.user {
-            let user = lookup_user(&self.container_view(info)?, user)?;
+            let user = self.in_container(info, |view| lookup_user(view, user))??;
             if spec.users.is_some() {
                 has_users(&user, "another user with `--user`")?;
             }

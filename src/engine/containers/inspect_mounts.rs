@@ -154,9 +154,15 @@ fn graph_driver(rootfs: &RootfsMount, pid: Option<u32>) -> Value {
             }
         }
         RootfsMount::Bind { source, .. } => drop(data.insert("UpperDir".into(), json!(source))),
+        RootfsMount::Fuse { lower, changes, .. } => {
+            data.insert("LowerDir".into(), json!(lower.iter().map(text).collect::<Vec<_>>().join(":")));
+            data.insert("UpperDir".into(), json!(changes.upper));
+            data.insert("WorkDir".into(), json!(changes.work));
+        }
     }
     if let Some(pid) = pid {
         data.insert("MergedDir".into(), json!(format!("/proc/{pid}/root")));
     }
-    json!({ "Data": data, "Name": "overlay2" })
+    let name = if matches!(rootfs, RootfsMount::Fuse { .. }) { "fuse-overlayfs" } else { "overlay2" };
+    json!({ "Data": data, "Name": name })
 }

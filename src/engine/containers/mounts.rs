@@ -553,7 +553,7 @@ impl Engine {
         };
         let rootfs = match self.root_driver()? {
             RootDriver::Overlay => self.store().rootfs(&found.snapshots, None, None),
-            RootDriver::Copy { .. } => self.copy_mounted_image(dir, &found.snapshots)?,
+            RootDriver::Copy { .. } | RootDriver::Fuse { .. } => self.copy_mounted_image(dir, &found.snapshots)?,
         };
         Ok(MountSpec::Overlay { rootfs, subpath: at, target: target.clone(), is_file: metadata.kind != Kind::Directory })
     }

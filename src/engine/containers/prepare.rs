@@ -164,8 +164,14 @@ impl Engine {
         } else {
             make_stubs(&view, &upper, &stubs, &sandbox)?;
         }
-        if by_chroot || self.root_driver()? != RootDriver::Overlay {
-            sandbox.rootfs = self.copy_container_root(&dir, &image.snapshots, (&upper, &stubs))?;
+        // What another program makes cannot be shown as other users' files, and goes to no other runtime.
+        let as_any = !by_chroot && users.is_none() && request.runtime.is_none();
+        match self.root_driver()? {
+            RootDriver::Overlay if !by_chroot => {}
+            RootDriver::Fuse { program, .. } if as_any => {
+                sandbox.rootfs = self.fuse_container_root(&dir, &image.snapshots, (&upper, &stubs), program)?;
+            }
+            _ => sandbox.rootfs = self.copy_container_root(&dir, &image.snapshots, (&upper, &stubs))?,
         }
         if let Some(domain) = &request.domain {
             sandbox.sysctls.push(("kernel.domainname".to_owned(), domain.clone()));

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::StorageDriver;
+use super::{StorageDriver, root_driver};
 use crate::runtime::{Situation, foresee};
 
 /// Who asks, and about which places.
@@ -91,6 +91,12 @@ fn roots(request: &DoctorRequest, all: &[Finding]) -> Finding {
     let name = "root file systems";
     match request.storage_driver {
         Some(StorageDriver::Overlay) => return Finding::ok(name, "overlays, as the settings say"),
+        Some(StorageDriver::Fuse) => {
+            return match root_driver::fuse_overlayfs(&request.programs) {
+                Ok(_) => Finding::ok(name, "those of containers by fuse-overlayfs, as the settings say, and those of RUN steps copied"),
+                Err((reason, fix)) => Finding::missing(name, format!("the settings want fuse-overlayfs: {reason}"), fix),
+            };
+        }
         Some(StorageDriver::Copy) => return Finding::ok(name, "copied, as the settings say"),
         None => {}
     }
@@ -98,7 +104,13 @@ fn roots(request: &DoctorRequest, all: &[Finding]) -> Finding {
         all.iter().find(|finding| matches!(finding.name, "overlayfs" | "store's file system") && finding.verdict == Verdict::Warn);
     match against {
         Some(Finding { name: what, fix, .. }) => {
-            Finding::warn(name, format!("copied, because of what is said of `{what}`"), fix.clone().unwrap_or_default())
+            let found = match root_driver::fuse_overlayfs(&request.programs) {
+                Ok(_) => {
+                    format!("those of containers by fuse-overlayfs, and those of RUN steps copied, because of what is said of `{what}`")
+                }
+                Err((reason, _)) => format!("copied, because of what is said of `{what}` (fuse-overlayfs is not used: {reason})"),
+            };
+            Finding::warn(name, found, fix.clone().unwrap_or_default())
         }
         None => Finding::ok(name, "overlays, mounted by the kernel"),
     }

@@ -224,6 +224,6 @@ impl Walk<'_> {
     }
 }
 
-fn is_directory_in(base: &MergedDir, name: &OsStr) -> bool {
+pub(super) fn is_directory_in(base: &MergedDir, name: &OsStr) -> bool {
     matches!(base.entry(name), Ok(Some(metadata)) if metadata.kind == Kind::Directory)
 }

@@ -13,6 +13,7 @@
 mod changes;
 mod entry;
 mod lay;
+mod linked;
 mod overlook;
 mod record;
 mod stubs;

@@ -9,6 +9,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, Stat, Timespec, Timestamps};
@@ -69,6 +70,11 @@ impl Marks {
         }
     }
 
+    /// Whether a deletion of this name, in a form that every file system keeps, stands for the directory that it is in.
+    pub(crate) fn is_opaque_name(name: &OsStr) -> bool {
+        name == OPAQUE
+    }
+
     /// Makes the directory `path` below an open one hide what lies below it.
     pub fn set_opaque_at(self, directory: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         match self {
@@ -108,6 +114,51 @@ fn make_pipe(directory: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<()> {
     rustix::fs::mknodat(directory, path, FileType::Fifo, Mode::empty(), 0)?;
     let time = Timespec { tv_sec: PIPE_TIME.0, tv_nsec: i64::from(PIPE_TIME.1) };
     rustix::fs::utimensat(directory, path, &Timestamps { last_access: time, last_modification: time }, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// The marks of `fuse-overlayfs`, which are those of layers as archives. It makes those of overlayfs instead, or as well, where it can; and it understands them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FuseMark<'a> {
+    /// There is nothing of this name.
+    Deleted(&'a OsStr),
+    /// The directory hides what lies below it.
+    Opaque,
+}
+
+impl<'a> FuseMark<'a> {
+    /// What an entry of a layer is that the program has written.
+    pub(crate) fn of(name: &'a OsStr, stat: &Stat) -> Option<FuseMark<'a>> {
+        match name.as_bytes().strip_prefix(b".wh.") {
+            // The second is what becomes of the first where it makes a device for it.
+            Some(b".wh..opq" | b".opq") => Some(FuseMark::Opaque),
+            Some(gone) => Some(FuseMark::Deleted(OsStr::from_bytes(gone))),
+            None => is_whiteout_stat(stat).then_some(FuseMark::Deleted(name)),
+        }
+    }
+
+    /// Whether it has marked an open directory as one that hides what lies below.
+    pub(crate) fn is_opaque(directory: BorrowedFd<'_>) -> io::Result<bool> {
+        for name in [TRUSTED, USER, "user.fuseoverlayfs.opaque"] {
+            if inode::has_xattr(directory, name, b"y")? {
+                return Ok(true);
+            }
+        }
+        Ok(rustix::fs::accessat(directory, ".wh..wh..opq", rustix::fs::Access::EXISTS, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+    }
+
+    /// Makes the mark in an open directory.
+    pub(crate) fn make(self, directory: BorrowedFd<'_>) -> io::Result<()> {
+        let mut name = std::ffi::OsString::from(".wh.");
+        name.push(match self {
+            FuseMark::Deleted(gone) => gone,
+            FuseMark::Opaque => OsStr::new(".wh..opq"),
+        });
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE | rustix::fs::OFlags::EXCL | rustix::fs::OFlags::CLOEXEC;
+        match rustix::fs::openat(directory, &name, flags, Mode::empty()) {
+            Ok(_) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
 }
 
 /// Whether an entry of a layer says that there is nothing.

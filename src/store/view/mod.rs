@@ -33,6 +33,7 @@ pub(crate) use catalogue::Listed;
 use directory::LayerDir;
 pub use directory::MergedDir;
 use listed::ListedDir;
+pub(crate) use marks::FuseMark;
 pub use marks::{Marks, is_whiteout, is_whiteout_metadata, is_whiteout_stat, pipe_time};
 pub(crate) use stack::GrowingStack;
 pub use stack::LayerStack;
