@@ -6,6 +6,7 @@ use crate::diag::Secret;
 use crate::engine::{DoctorRequest, EngineOptions, Error, NetworkFiles, RegistrySettings, StorageDriver};
 use crate::oci::Platform;
 use crate::registry::{ClientOptions, CredentialFiles, Proxies, RegistriesFiles};
+use crate::runtime::bundle::SystemdManager;
 use crate::runtime::container::Surroundings;
 use crate::runtime::network::Program;
 use crate::runtime::{Situation, situation};
@@ -76,15 +77,35 @@ const FAULT: &str = "STRAKE_FAULT";
 const FAULT_TRACE: &str = "STRAKE_FAULT_TRACE";
 
 /// The socket of the user's SSH agent, for `--ssh`.
+const DBUS_SESSION_BUS_ADDRESS: &str = "DBUS_SESSION_BUS_ADDRESS";
+const DBUS_SYSTEM_BUS_ADDRESS: &str = "DBUS_SYSTEM_BUS_ADDRESS";
 const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
+
+/// Whether an OCI runtime is root's.
+fn oci_is_roots() -> bool {
+    // Engines of ordinary users call it as root of a user namespace, still with the user's name, which somebody who is root of a container does not have.
+    let is_roots = text(USER).is_some_and(|name| name == "root") || crate::sys::privilege::in_initial_user_namespace();
+    rustix::process::geteuid().is_root() && is_roots
+}
 
 /// Where containers of OCI bundles are on record unless the caller says otherwise.
 pub(super) fn oci_root() -> PathBuf {
-    // Engines of ordinary users call it as root of a user namespace, still with the user's name, which somebody who is root of a container does not have.
-    let is_roots = text(USER).is_some_and(|name| name == "root") || crate::sys::privilege::in_initial_user_namespace();
-    let is_root = rustix::process::geteuid().is_root() && is_roots;
-    let run = if is_root { None } else { path(XDG_RUNTIME_DIR) };
+    let run = if oci_is_roots() { None } else { path(XDG_RUNTIME_DIR) };
     run.unwrap_or_else(|| PathBuf::from("/run")).join("strake/oci")
+}
+
+/// The systemd that makes control groups of OCI bundles: the machine's for root, otherwise the user's.
+pub(super) fn systemd_manager() -> SystemdManager {
+    let of_user = !oci_is_roots();
+    let address = text(if of_user { DBUS_SESSION_BUS_ADDRESS } else { DBUS_SYSTEM_BUS_ADDRESS }).unwrap_or_default();
+    // `unix:path=PATH`, with further words about that socket, and further sockets; other kinds are no bus that systemd is on.
+    let words = address.split(';').filter_map(|one| one.strip_prefix("unix:")).flat_map(|one| one.split(','));
+    let named = words.filter_map(|word| word.strip_prefix("path=")).next().map(PathBuf::from);
+    let usual = || match path(XDG_RUNTIME_DIR) {
+        Some(run) if of_user => run.join("bus"),
+        _ => PathBuf::from("/run/dbus/system_bus_socket"),
+    };
+    SystemdManager { bus: named.unwrap_or_else(usual), of_user }
 }
 
 /// Arms the fault points of this process, in builds that have some.

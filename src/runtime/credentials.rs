@@ -130,15 +130,16 @@ pub(super) fn raise_admin() -> Result<(), Failure> {
     rustix::thread::set_capabilities(None, CapabilitySets { effective, ..now }).map_err(fail())
 }
 
-/// Writes all sets but the bounding one, as far as this process has what is in them.
-pub(super) fn set_capability_sets(wanted: ProcessCapabilities) -> Result<(), Failure> {
+/// Writes all sets but the bounding one, as far as this process has what is in them. `admin` is that of [`set_final_capabilities`].
+pub(super) fn set_capability_sets(wanted: ProcessCapabilities, admin: bool) -> Result<(), Failure> {
     let fail = || Failure::step::<Errno>("set", "capabilities");
     rustix::thread::clear_ambient_capability_set().map_err(fail())?;
     let now = rustix::thread::capabilities(None).map_err(fail())?;
     let of = |set: Capabilities| CapabilitySet::from_bits_retain(set.bits());
     let permitted = of(wanted.permitted) & now.permitted;
     let inheritable = of(wanted.inheritable) & (now.permitted | now.inheritable);
-    let sets = CapabilitySets { effective: of(wanted.effective) & permitted, permitted, inheritable };
+    let spare = if admin { CapabilitySet::SYS_ADMIN & now.permitted } else { CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: of(wanted.effective) & permitted, permitted: permitted | spare, inheritable };
     rustix::thread::set_capabilities(None, sets).map_err(fail())?;
     for number in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << number);

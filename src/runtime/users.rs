@@ -97,6 +97,24 @@ pub struct UserNamespace {
     first: u32,
 }
 
+/// Makes namespaces by a process that is gone when this returns, and gives its number to who takes hold of them meanwhile. This process must have one thread.
+pub(super) fn with_namespaces<T>(flags: libc::c_int, hold: impl FnOnce(u32) -> T) -> io::Result<T> {
+    let (end, begin) = io::pipe()?;
+    let pid = match clone_process(flags as u64, None)? {
+        Cloned::Child => {
+            drop(begin);
+            // Until the other side is closed.
+            let _ = (&end).read(&mut [0]);
+            exit_now(0)
+        }
+        Cloned::Parent { pid, .. } => pid,
+    };
+    let held = hold(pid);
+    drop(begin);
+    reap(pid)?;
+    Ok(held)
+}
+
 impl UserNamespace {
     /// Makes one with these IDs, by a process that is gone when this returns. The caller must be root and have one thread.
     pub fn make(range: &UserRange) -> Result<UserNamespace> {
@@ -104,18 +122,7 @@ impl UserNamespace {
             let step = step.to_owned();
             move |source: io::Error| Error::UserNamespace { step, source }
         };
-        let (hold, held) = io::pipe().map_err(fail("make a pipe"))?;
-        let flags = (libc::CLONE_NEWUSER | libc::CLONE_NEWNET) as u64;
-        let pid = match clone_process(flags, None).map_err(fail("make it"))? {
-            Cloned::Child => {
-                drop(held);
-                // Until the other side is closed.
-                let _ = (&hold).read(&mut [0]);
-                exit_now(0)
-            }
-            Cloned::Parent { pid, .. } => pid,
-        };
-        let made = (|| {
+        with_namespaces(libc::CLONE_NEWUSER | libc::CLONE_NEWNET, |pid| {
             for map in ["gid_map", "uid_map"] {
                 let path = format!("/proc/{pid}/{map}");
                 std::fs::write(&path, format!("0 {} {}", range.first, UserRange::SIZE)).map_err(fail(&format!("write {path}")))?;
@@ -126,10 +133,8 @@ impl UserNamespace {
                     .map_err(|errno| fail(&format!("open {path}"))(errno.into()))
             };
             Ok(UserNamespace { users: open("user")?, network: open("net")?, first: range.first })
-        })();
-        drop(held);
-        reap(pid).map_err(fail("end its first process"))?;
-        made
+        })
+        .map_err(fail("make it"))?
     }
 
     /// A network namespace without links that belongs to it.

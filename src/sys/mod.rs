@@ -13,6 +13,7 @@ pub mod privilege;
 pub mod process;
 mod program;
 mod root_dir;
+pub mod scheduling;
 pub mod signals;
 pub mod tree;
 pub mod xattr;

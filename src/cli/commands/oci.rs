@@ -16,7 +16,7 @@ use super::oci_log::{Format as LogFormat, Log};
 use crate::cli::table::Table;
 use crate::cli::{env, report};
 use crate::parser::signals;
-use crate::runtime::bundle::{self, Containers, CreateOptions, ExecOptions, Made, Process, Resources, Status};
+use crate::runtime::bundle::{self, Containers, CreateOptions, ExecOptions, Made, Process, Resources, Status, SystemdManager};
 use crate::runtime::{self, container::LocalIo};
 
 /// By which names this program is an OCI runtime.
@@ -51,7 +51,7 @@ struct Arguments {
     /// Say more; there is nothing more to say
     #[arg(long)]
     debug: bool,
-    /// Have systemd make control groups: not supported
+    /// Have systemd make control groups: `cgroupsPath` is SLICE:PREFIX:NAME then
     #[arg(long)]
     systemd_cgroup: bool,
     /// Whether this is an ordinary user's: found out by itself
@@ -93,12 +93,25 @@ enum Verb {
     Features,
     /// Write a config.json to begin with
     Spec(SpecArgs),
+    /// Not supported
+    #[command(hide = true)]
+    Checkpoint(UnsupportedArgs),
+    /// Not supported
+    #[command(hide = true)]
+    Restore(UnsupportedArgs),
 }
 
 #[derive(Debug, Args)]
 struct IdArgs {
     /// The container
     id: String,
+}
+
+#[derive(Debug, Args)]
+struct UnsupportedArgs {
+    /// Whatever others take
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
+    _rest: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -129,7 +142,7 @@ struct CreateArgs {
 }
 
 impl CreateArgs {
-    fn options(&self) -> CreateOptions {
+    fn options(&self, systemd: Option<SystemdManager>) -> CreateOptions {
         CreateOptions {
             bundle: self.bundle.clone(),
             pid_file: self.pid_file.clone(),
@@ -138,6 +151,7 @@ impl CreateArgs {
             preserve_fds: self.preserve_fds,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
+            systemd,
         }
     }
 }
@@ -409,21 +423,18 @@ impl Failure {
 
 fn run(arguments: Arguments, log: &Log) -> Result<u8, Failure> {
     let containers = Containers::new(arguments.root.unwrap_or_else(env::oci_root));
-    if arguments.systemd_cgroup && matches!(arguments.verb, Verb::Create(_) | Verb::Run(_)) {
-        let message = "--systemd-cgroup is not supported: have the engine use cgroupfs (podman: --cgroup-manager cgroupfs, Docker: native.cgroupdriver=cgroupfs)";
-        return Err(Failure::usage(message));
-    }
+    let systemd = arguments.systemd_cgroup.then(env::systemd_manager);
     let warn = |warnings: &[String]| warnings.iter().for_each(|warning| log.warning(warning));
     match arguments.verb {
         Verb::Create(args) => {
-            let made = create(&containers, &args, true)?;
+            let made = create(&containers, &args, systemd, true)?;
             warn(&made.warnings);
         }
         Verb::Start(args) => warn(&bundle::start(&containers, &args.id)?),
         Verb::State(args) => report::result(&pretty(&bundle::state(&containers, &args.id)?)),
         Verb::Kill(args) => bundle::kill(&containers, &args.id, args.signal, args.all)?,
         Verb::Delete(args) => warn(&bundle::delete(&containers, &args.id, args.force)?),
-        Verb::Run(args) => return run_container(&containers, &args, &warn),
+        Verb::Run(args) => return run_container(&containers, &args, systemd, &warn),
         Verb::Exec(args) => return exec(&containers, *args, &warn).map_err(|failure| Failure { code: 255, ..failure }),
         Verb::List(args) => list(&containers, &args),
         Verb::Ps(args) => ps(&containers, &args)?,
@@ -431,6 +442,7 @@ fn run(arguments: Arguments, log: &Log) -> Result<u8, Failure> {
         Verb::Resume(args) => bundle::resume(&containers, &args.id)?,
         Verb::Update(args) => bundle::update(&containers, &args.id, &args.limits()?)?,
         Verb::Events(args) => events(&containers, &args)?,
+        Verb::Checkpoint(_) | Verb::Restore(_) => return Err(Failure::usage("checkpoints of containers are not supported")),
         Verb::Features => report::result(&pretty(&bundle::features())),
         Verb::Spec(args) => {
             let path = args.bundle.join("config.json");
@@ -449,8 +461,8 @@ fn pretty(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
-fn create(containers: &Containers, args: &CreateArgs, leaves: bool) -> Result<Made, Failure> {
-    let made = bundle::create(containers, &args.id, &args.options())?;
+fn create(containers: &Containers, args: &CreateArgs, systemd: Option<SystemdManager>, leaves: bool) -> Result<Made, Failure> {
+    let made = bundle::create(containers, &args.id, &args.options(systemd))?;
     if leaves && made.terminal.is_some() {
         let _ = bundle::delete(containers, &args.id, true);
         return Err(Failure::usage("the process has a terminal, and nobody gets it: name a --console-socket"));
@@ -462,8 +474,13 @@ fn local<'a>(stdin: &'a std::io::Stdin, stdout: &'a std::io::Stdout, stderr: &'a
     LocalIo { stdin: Some(stdin.as_fd()), stdout: stdout.as_fd(), stderr: stderr.as_fd() }
 }
 
-fn run_container(containers: &Containers, args: &RunArgs, warn: &dyn Fn(&[String])) -> Result<u8, Failure> {
-    let made = create(containers, &args.create, args.detach)?;
+fn run_container(
+    containers: &Containers,
+    args: &RunArgs,
+    systemd: Option<SystemdManager>,
+    warn: &dyn Fn(&[String]),
+) -> Result<u8, Failure> {
+    let made = create(containers, &args.create, systemd, args.detach)?;
     let id = &args.create.id;
     warn(&made.warnings);
     match bundle::start(containers, id) {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::systemd::{self, Unit};
 use crate::runtime::cgroup::{inherit, is_unified, vacate};
 use crate::runtime::hierarchies::hierarchies;
 use crate::sys::process::signal_pidfd;
@@ -25,6 +26,9 @@ pub(super) struct Groups {
     /// Whether it is one v2 group.
     pub(super) unified: bool,
     pub(super) groups: Vec<Group>,
+    /// The unit of systemd that the group is of, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unit: Option<Unit>,
 }
 
 /// The group in one hierarchy.
@@ -63,7 +67,22 @@ impl Groups {
             let made = !path.exists();
             Group { controllers: hierarchy.controllers, mount: hierarchy.mount, path, made }
         });
-        Ok(Groups { unified, groups: groups.collect() })
+        Ok(Groups { unified, groups: groups.collect(), unit: None })
+    }
+
+    /// That of a unit which systemd is to make.
+    pub(super) fn of_unit(unit: Unit) -> Result<Groups, Error> {
+        let refused =
+            |reason: &str| Err(Error::Unsupported(format!("cannot have systemd make control groups (--systemd-cgroup): {reason}")));
+        let Some(hierarchy) = hierarchies(true).into_iter().next().filter(|_| is_unified()) else {
+            return refused("this machine has those of version 1; have the engine use cgroupfs");
+        };
+        if !systemd::is_there() {
+            return refused("it does not run this machine; have the engine use cgroupfs");
+        }
+        let path = hierarchy.mount.join(unit.group()?);
+        let group = Group { controllers: hierarchy.controllers, mount: hierarchy.mount, path, made: true };
+        Ok(Groups { unified: true, groups: vec![group], unit: Some(unit) })
     }
 
     /// Makes the groups that are not there. Where that is not permitted and no limit is asked for (`optional`), the container goes without.
@@ -163,6 +182,10 @@ impl Groups {
         let own = |group: &&Group| group.made && group.path.exists();
         if self.groups.iter().any(|group| own(&group)) {
             let _ = self.freeze(false);
+            if let Some(unit) = &self.unit {
+                // Before its group goes, which is systemd's. What keeps it from that is no reason to leave anything.
+                let _ = unit.stop();
+            }
             while !self.processes().is_empty() && Instant::now() < deadline {
                 self.signal(libc::SIGKILL);
                 std::thread::sleep(Duration::from_millis(2));

@@ -22,6 +22,9 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     if config.linux.intel_rdt.is_some() {
         return Err(Error::invalid("linux.intelRdt", "it is not supported"));
     }
+    if let Some(name) = config.linux.net_devices.keys().next() {
+        return Err(Error::invalid("linux.netDevices", format!("moving the network device `{name}` into the container is not supported")));
+    }
     if !config.linux.time_offsets.is_empty() && !has("time") {
         return Err(Error::invalid("linux.timeOffsets", "they need a time namespace"));
     }
@@ -69,8 +72,21 @@ fn mounts(config: &Config) -> Result<(), Error> {
         if mount.destination.is_empty() {
             return Err(Error::invalid(member(), "it has no destination"));
         }
-        if options.id_mapped || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(Error::invalid(member(), "mounts with IDs of their own are not supported"));
+        let (users, groups) = (!mount.uid_mappings.is_empty(), !mount.gid_mappings.is_empty());
+        if users != groups {
+            return Err(Error::invalid(member(), "mappings of users and of groups need each other"));
+        }
+        if options.id_mapped.is_some() && !users && !config.linux.namespaces.iter().any(|namespace| namespace.kind == "user") {
+            return Err(Error::invalid(member(), "`idmap` needs mappings, or a user namespace that has them"));
+        }
+        if (options.id_mapped.is_some() || users) && options.bind.is_none() {
+            return Err(Error::invalid(member(), "only bind mounts can have mappings of IDs"));
+        }
+        if let Some((key, _)) = options.data.iter().find(|(key, _)| options.bind.is_some() && matches!(key.as_str(), "idmap" | "ridmap")) {
+            return Err(Error::invalid(
+                member(),
+                format!("mappings in the option `{key}=` are not supported: they belong in `uidMappings` and `gidMappings`"),
+            ));
         }
         if options.bind.is_some() && mount.source.is_empty() {
             return Err(Error::invalid(member(), "a bind mount needs a source"));

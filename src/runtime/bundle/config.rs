@@ -89,13 +89,61 @@ pub struct Process {
     pub oom_score_adj: Option<i32>,
     /// The scheduler.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scheduler: Option<Value>,
+    pub scheduler: Option<Scheduler>,
     /// The priority of its reads and writes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub io_priority: Option<Value>,
+    pub io_priority: Option<IoPriority>,
     /// On which CPUs commands run at first.
     #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
-    pub exec_cpu_affinity: Option<Value>,
+    pub exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+/// `process.scheduler`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scheduler {
+    /// `SCHED_OTHER` and the like.
+    pub policy: String,
+    /// The nice value.
+    #[serde(skip_serializing_if = "is_default")]
+    pub nice: i32,
+    /// The priority of real-time policies.
+    #[serde(skip_serializing_if = "is_default")]
+    pub priority: u32,
+    /// `SCHED_FLAG_RESET_ON_FORK` and the like.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// Nanoseconds of `SCHED_DEADLINE`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub runtime: u64,
+    /// Nanoseconds of `SCHED_DEADLINE`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub deadline: u64,
+    /// Nanoseconds of `SCHED_DEADLINE`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub period: u64,
+}
+
+/// `process.ioPriority`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IoPriority {
+    /// `IOPRIO_CLASS_RT` and the like.
+    pub class: String,
+    /// 0 is the highest.
+    pub priority: u16,
+}
+
+/// `process.execCPUAffinity`; each a list such as `0-3,7`, or empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CpuAffinity {
+    /// Until the process is in the container's control group.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub initial: String,
+    /// From then on.
+    #[serde(rename = "final", deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub later: String,
 }
 
 /// Rows and columns.
@@ -271,12 +319,32 @@ pub struct Linux {
     /// Allocations of caches and memory bandwidth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<Value>,
+    /// Network devices of the host that are moved into the container.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    pub net_devices: BTreeMap<String, Value>,
+    /// Where the memory comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<MemoryPolicy>,
     /// What kind of system it takes the kernel for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub personality: Option<Personality>,
     /// By how much clocks of a new time namespace differ.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
     pub time_offsets: BTreeMap<String, TimeOffset>,
+}
+
+/// `linux.memoryPolicy`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryPolicy {
+    /// `MPOL_BIND` and the like.
+    pub mode: String,
+    /// A list such as `0-1`.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub nodes: String,
+    /// `MPOL_F_STATIC_NODES` and the like.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
 }
 
 /// A range of IDs.

@@ -196,6 +196,9 @@ pub fn resume(containers: &Containers, id: &str) -> Result<(), Error> {
 /// It has ended, or the kernel refuses a limit.
 pub fn update(containers: &Containers, id: &str, limits: &Resources) -> Result<(), Error> {
     let record = running(containers, id, "update", &[Status::Running, Status::Created, Status::Paused])?;
+    if let Some(unit) = &record.groups.unit {
+        unit.set(&resources::properties(limits)?)?;
+    }
     resources::apply(&record.groups, limits, false)
 }
 

@@ -15,7 +15,8 @@ use super::init::{self, GO, MAX_MESSAGE, Message, New, Setup};
 use super::namespaces::{Namespaces, map_ids};
 use super::process::Plan;
 use super::state::{Containers, Dir, ProcessName, Record, Report, Status, parse, replace};
-use super::{Error, check, filesystem, hooks, resources};
+use super::systemd::{SystemdManager, Unit};
+use super::{Error, check, filesystem, hooks, id_mapped, resources, scheduling, systemd};
 use crate::runtime::container::boot_id;
 use crate::runtime::error::Failure;
 use crate::runtime::{self, terminal, wire};
@@ -38,6 +39,8 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// Whether the caller's keys stay in reach.
     pub no_new_keyring: bool,
+    /// Who makes the control group, if it is systemd.
+    pub systemd: Option<SystemdManager>,
 }
 
 /// A process that was made, and what should be said about it.
@@ -117,11 +120,20 @@ fn make(
 ) -> Result<(u32, Option<OwnedFd>), Error> {
     let none = Resources::default();
     let limits = config.linux.resources.as_ref().unwrap_or(&none);
-    record.groups = Groups::plan(&config.linux.cgroups_path, &record.id)?;
+    record.groups = match &options.systemd {
+        Some(manager) => Groups::of_unit(Unit::plan(manager, &config.linux.cgroups_path, &record.id)?)?,
+        None => Groups::plan(&config.linux.cgroups_path, &record.id)?,
+    };
     dir.write_config(config)?;
     dir.write_record(record)?;
-    record.groups.make(!resources::has_limits(limits))?;
-    resources::apply(&record.groups, limits, true)?;
+    let properties = match &record.groups.unit {
+        Some(_) => [resources::properties(limits)?, systemd::of_annotations(config.annotations.iter())?].concat(),
+        None => {
+            record.groups.make(!resources::has_limits(limits))?;
+            resources::apply(&record.groups, limits, true)?;
+            Vec::new()
+        }
+    };
     let listener = dir.listen()?;
     let (bundle, rootfs, groups) = (record.bundle.clone(), record.rootfs.clone(), record.groups.clone());
     let filesystem = filesystem::Plan {
@@ -129,13 +141,22 @@ fn make(
         bundle: &bundle,
         rootfs: &rootfs,
         groups: &groups,
+        id_mapped: id_mapped::sources(config, &bundle)?,
         in_user_namespace: namespaces.has_users() || !crate::sys::privilege::in_initial_user_namespace(),
     };
     let state = record.report(Status::Creating, 0);
     let new = New { config, filesystem, state: state.clone(), listener, no_pivot: options.no_pivot };
     let (first, socket) = begin(|socket| Setup { namespaces, plan, socket, new: Some(new) })?;
     let mut conversation = Conversation { socket, first, init: None, console, terminal: None, config, state: Some(state) };
-    let made = record.groups.join(first).and_then(|()| conversation.run()).and_then(|pid| {
+    let joined = match &record.groups.unit {
+        // A scope begins with the processes that are in it.
+        Some(unit) => unit.start(first, properties).and_then(|()| {
+            record.groups.clone().make(false)?;
+            resources::apply(&record.groups, limits, true)
+        }),
+        None => record.groups.join(first),
+    };
+    let made = joined.and_then(|()| conversation.run()).and_then(|pid| {
         record.init = ProcessName::of(pid);
         dir.write_record(record)?;
         if let Some(path) = &options.pid_file {
@@ -197,6 +218,10 @@ pub fn exec(containers: &Containers, id: &str, process: &Process, options: &Exec
         return Err(not_running());
     }
     let console = console(plan.terminal, options.console_socket.as_deref())?;
+    let affinity = process.exec_cpu_affinity.as_ref().or(config.process.as_ref().and_then(|own| own.exec_cpu_affinity.as_ref()));
+    plan.affinity = scheduling::affinity(affinity)?;
+    // The process begins with those of this one.
+    plan.affinity.at_first().map_err(runtime::Error::from)?;
     let (first, socket) = begin(|socket| Setup { namespaces, plan, socket, new: None })?;
     let mut conversation = Conversation { socket, first, init: None, console, terminal: None, config: &config, state: None };
     let made = groups.join(first).and_then(|()| conversation.run()).and_then(|pid| {
@@ -278,7 +303,7 @@ impl Conversation<'_> {
             }
             match serde_json::from_slice(&message) {
                 Ok(Message::Map) => {
-                    map_ids(self.first, self.config)?;
+                    map_ids(self.first, &self.config.linux.uid_mappings, &self.config.linux.gid_mappings)?;
                     self.go()?;
                 }
                 Ok(Message::Init(pid)) => {

@@ -62,6 +62,16 @@ pub enum Error {
     /// Something with a process failed.
     #[error("cannot {0}")]
     Kernel(&'static str, #[source] io::Error),
+    /// Something with a unit of systemd failed.
+    #[error("cannot {verb} the systemd unit `{unit}`")]
+    Unit {
+        /// What was tried.
+        verb: &'static str,
+        /// The unit.
+        unit: String,
+        /// What the bus or systemd said.
+        source: io::Error,
+    },
     /// A hook failed.
     #[error("the {moment} hook `{path}` failed: {reason}")]
     Hook {

@@ -57,6 +57,8 @@ pub(super) struct Plan<'a> {
     pub(super) bundle: &'a Path,
     pub(super) rootfs: &'a Path,
     pub(super) groups: &'a Groups,
+    /// For each mount whether it is one with mapped IDs, and then its source.
+    pub(super) id_mapped: Vec<Option<OwnedFd>>,
     /// Whether it is in a user namespace, where no devices can be made.
     pub(super) in_user_namespace: bool,
 }
@@ -112,10 +114,10 @@ impl Plan<'_> {
 
     /// Copies of what is mounted from the host, while the mounts still have the host's propagation.
     fn open_sources(&self, options: &[Options], reach: &dyn Fn(&Path) -> Option<OwnedFd>) -> Result<Vec<Option<OwnedFd>>, Failure> {
-        let open = |(mount, options): (&Mount, &Options)| {
+        let open = |((mount, options), mapped): ((&Mount, &Options), &Option<OwnedFd>)| {
             let Some(recursive) = options.bind else { return Ok(None) };
             let path: PathBuf = self.bundle.join(&mount.source);
-            let source = match clone_host_mount(&path, recursive) {
+            let source = match mapped.as_ref().map_or_else(|| clone_host_mount(&path, recursive), OwnedFd::try_clone) {
                 // Directories on the way may be closed to root of the container's user namespace, and open to who makes it.
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && self.in_user_namespace => match reach(&path) {
                     Some(found) => clone_mount(found.as_fd(), Path::new(""), recursive),
@@ -132,7 +134,7 @@ impl Plan<'_> {
             }
             Ok(Some(source))
         };
-        self.config.mounts.iter().zip(options).map(open).collect()
+        self.config.mounts.iter().zip(options).zip(&self.id_mapped).map(open).collect()
     }
 
     fn mount(&self, root: &mut Root, mount: &Mount, options: &Options, source: Option<OwnedFd>) -> Result<(), Failure> {

@@ -115,6 +115,7 @@ pub(super) fn first(setup: Setup<'_>) -> ! {
 fn enter(setup: &Setup<'_>) -> Result<Cloned, Failure> {
     let socket = setup.socket.as_fd();
     wait_for_go(socket);
+    setup.plan.affinity.in_the_group()?;
     if let Some(score) = setup.plan.spec.oom_score_adjust {
         const FILE: &str = "/proc/self/oom_score_adj";
         std::fs::write(FILE, score.to_string()).map_err(Failure::step("write", FILE))?;

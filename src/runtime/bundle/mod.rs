@@ -12,7 +12,7 @@
 //! ```
 //!
 //! `config.rs` is the document, `check.rs` what of it is refused, `create.rs` and `init.rs` the two sides of making a container, `control.rs` the rest of its life, and
-//! `state.rs` what is on record. `of_sandbox.rs` is for the other way round: one of our sandboxes as a config for another runtime. Nothing else here knows images or our own containers.
+//! `state.rs` what is on record. `systemd.rs` has systemd make the control groups, over `dbus.rs`. `of_sandbox.rs` is for the other way round: one of our sandboxes as a config for another runtime. Nothing else here knows images or our own containers.
 
 mod cgroups;
 mod check;
@@ -20,19 +20,23 @@ mod config;
 mod control;
 mod copy_up;
 mod create;
+mod dbus;
 mod error;
 mod filesystem;
 mod foreground;
 mod hooks;
+mod id_mapped;
 mod init;
 mod namespaces;
 mod of_sandbox;
 mod options;
 mod process;
 mod resources;
+mod scheduling;
 mod seccomp;
 mod state;
 mod stats;
+mod systemd;
 mod template;
 
 pub(super) use cgroups::planned_groups;
@@ -44,4 +48,5 @@ pub use error::Error;
 pub use foreground::wait;
 pub(super) use of_sandbox::{Surroundings, of_sandbox, process_of_sandbox};
 pub use state::{Containers, OCI_VERSION, Report, Status};
+pub use systemd::SystemdManager;
 pub use template::{features, template, template_without_root};

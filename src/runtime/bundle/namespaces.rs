@@ -180,7 +180,7 @@ fn join(joined: &Joined) -> io::Result<()> {
 }
 
 /// Maps the IDs of the user namespace that the process `pid` has just made.
-pub(super) fn map_ids(pid: u32, config: &Config) -> Result<(), Error> {
+pub(super) fn map_ids(pid: u32, users: &[IdMapping], groups: &[IdMapping]) -> Result<(), Error> {
     let write = |file: &str, mappings: &[IdMapping], helper: &'static str| -> Result<(), Error> {
         let path = format!("/proc/{pid}/{file}");
         let lines: Vec<String> = mappings.iter().map(|map| format!("{} {} {}", map.container, map.host, map.size)).collect();
@@ -193,13 +193,13 @@ pub(super) fn map_ids(pid: u32, config: &Config) -> Result<(), Error> {
             other => other.map_err(Error::file("write", &path)),
         }
     };
-    if config.linux.gid_mappings.len() == 1 && config.linux.gid_mappings[0].size == 1 {
+    if matches!(groups, [IdMapping { size: 1, .. }]) {
         // A group that has less access than others could be left otherwise (user_namespaces(7)); only the privileged may map without that.
         let path = format!("/proc/{pid}/setgroups");
         if !rustix::process::geteuid().is_root() {
             std::fs::write(&path, "deny").map_err(Error::file("write", &path))?;
         }
     }
-    write("gid_map", &config.linux.gid_mappings, "newgidmap")?;
-    write("uid_map", &config.linux.uid_mappings, "newuidmap")
+    write("gid_map", groups, "newgidmap")?;
+    write("uid_map", users, "newuidmap")
 }

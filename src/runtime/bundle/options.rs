@@ -46,8 +46,8 @@ pub(super) struct Options {
     pub(super) copy_up: bool,
     /// What the file system is told; a key without a value is a flag.
     pub(super) data: Vec<(String, Option<String>)>,
-    /// Words for mounts with IDs of their own, which are not supported.
-    pub(super) id_mapped: bool,
+    /// Whether its IDs are shown as others, and if so whether those of mounts below are as well.
+    pub(super) id_mapped: Option<bool>,
 }
 
 /// Attributes: the word, what it sets, what it clears.
@@ -117,7 +117,8 @@ impl Options {
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
             "tmpcopyup" => self.copy_up = true,
-            "idmap" | "ridmap" => self.id_mapped = true,
+            "idmap" => self.id_mapped = Some(self.id_mapped.unwrap_or(false)),
+            "ridmap" => self.id_mapped = Some(true),
             "" => {}
             _ if IGNORED.contains(&word) => {}
             _ => match word.split_once('=') {

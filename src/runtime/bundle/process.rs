@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::Error;
 use super::config::{CapabilityLists, Config, Process};
+use super::scheduling::{Affinity, Scheduling};
 use crate::path::RootPath;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::credentials::{self, ProcessCapabilities};
@@ -31,6 +32,9 @@ pub(super) struct Plan {
     apparmor: String,
     selinux: String,
     personality: Option<u64>,
+    scheduling: Scheduling,
+    /// On which CPUs it is; only of further commands.
+    pub(super) affinity: Affinity,
     /// Whether the caller's keys stay in reach.
     pub(super) keep_keyring: bool,
     /// How many descriptors beyond the standard ones are passed on.
@@ -46,15 +50,6 @@ impl Plan {
         }
         if !process.cwd.starts_with('/') {
             return Err(Error::invalid("process.cwd", format!("`{}` is not absolute", process.cwd)));
-        }
-        for (member, has) in [
-            ("process.scheduler", process.scheduler.is_some()),
-            ("process.ioPriority", process.io_priority.is_some()),
-            ("process.execCPUAffinity", process.exec_cpu_affinity.is_some()),
-        ] {
-            if has {
-                return Err(Error::invalid(member, "it is not supported"));
-            }
         }
         let missing = |file: &str| !std::path::Path::new(file).exists();
         if !process.apparmor_profile.is_empty() && missing("/sys/kernel/security/apparmor") {
@@ -73,6 +68,10 @@ impl Plan {
         spec.rlimits = rlimits(process)?;
         spec.oom_score_adjust = process.oom_score_adj;
         let capabilities = capabilities(process.capabilities.as_ref(), &mut warnings);
+        if !config.linux.namespaces.iter().any(|namespace| namespace.kind == "user") {
+            let missing = capabilities.bounding.without(credentials::held());
+            warnings.extend(missing.names().map(|name| format!("the capability `CAP_{name}` is not given, as this process lacks it")));
+        }
         let filter = match &config.linux.seccomp {
             Some(seccomp) => super::seccomp::compile(seccomp, capabilities.bounding)?,
             None => None,
@@ -86,6 +85,8 @@ impl Plan {
             apparmor: process.apparmor_profile.clone(),
             selinux: process.selinux_label.clone(),
             personality: personality(config)?,
+            scheduling: Scheduling::new(process, config)?,
+            affinity: Affinity::default(),
             keep_keyring: false,
             preserve_fds: 0,
         };
@@ -113,6 +114,7 @@ impl Plan {
         match clone_process(0, None).map_err(Failure::step("fork", "to look for the command"))? {
             crate::sys::process::Cloned::Child => {
                 let checked = credentials::set_limits(&self.spec)
+                    .and_then(|()| self.scheduling.apply())
                     .and_then(|()| self.give_up())
                     .and_then(|()| exec::prepare(&self.spec).and_then(|command| command.check()).map_err(Failure::Exec));
                 let told = match checked {
@@ -142,12 +144,18 @@ impl Plan {
         credentials::limit_bounding_set(self.capabilities.bounding)?;
         init::enter_cwd(&self.spec.cwd)?;
         credentials::change_user(&self.spec)?;
-        credentials::set_capability_sets(self.capabilities)
+        credentials::set_capability_sets(self.capabilities, self.loads_as_admin())
+    }
+
+    /// Whether only CAP_SYS_ADMIN lets the system call filter be loaded.
+    fn loads_as_admin(&self) -> bool {
+        self.filter.is_some() && !self.spec.no_new_privileges
     }
 
     /// Gives up what the command must not have, and becomes it.
     pub(super) fn become_command(&self) -> Result<Infallible, Failure> {
         credentials::set_limits(&self.spec)?;
+        self.scheduling.apply()?;
         if !self.keep_keyring {
             // Kernels without keyrings have nothing to hide.
             let _ = join_new_session_keyring();
@@ -162,19 +170,18 @@ impl Plan {
         }
         self.set_labels()?;
         reset_signals().map_err(Failure::step("reset", "signals"))?;
-        let load = |filter: &Filter| filter.load().map_err(Failure::step("load", "the system call filter"));
-        if let Some(filter) = self.filter.as_ref().filter(|_| !self.spec.no_new_privileges) {
-            // Loading needs CAP_SYS_ADMIN, which goes away with the user.
-            load(filter)?;
-        }
         self.give_up()?;
         let command = exec::prepare(&self.spec).map_err(Failure::Exec)?;
         close_on_exec_from(3 + self.preserve_fds).map_err(Failure::step("close", "descriptors"))?;
         if self.spec.no_new_privileges {
             rustix::thread::set_no_new_privs(true).map_err(Failure::step("forbid", "new privileges"))?;
-            if let Some(filter) = &self.filter {
-                load(filter)?;
-            }
+        }
+        if self.loads_as_admin() {
+            credentials::raise_admin()?;
+        }
+        if let Some(filter) = &self.filter {
+            // As the last thing: a filter may forbid everything but the execution, which takes CAP_SYS_ADMIN away.
+            filter.load().map_err(Failure::step("load", "the system call filter"))?;
         }
         Err(Failure::Exec(command.execute()))
     }

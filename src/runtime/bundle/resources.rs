@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io;
 
 use super::super::device_rules;
-use super::Error;
 use super::cgroups::Groups;
 use super::config::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
+use super::dbus::Value;
+use super::{Error, systemd};
 
 /// One value of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,11 @@ pub(super) fn apply(groups: &Groups, resources: &Resources, devices: bool) -> Re
         }
     }
     Ok(())
+}
+
+/// The limits as properties of a unit of systemd, as far as it knows them.
+pub(super) fn properties(resources: &Resources) -> Result<Vec<(String, Value)>, Error> {
+    Ok(unified(resources)?.iter().filter_map(|write| systemd::property(&write.file, &write.value)).collect())
 }
 
 fn write_one(groups: &Groups, write: &Write) -> Result<(), Error> {
