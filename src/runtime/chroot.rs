@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::borrowed::Borrowed;
 use super::devices;
 use super::error::Failure;
 use super::spec::{BindSource, DEFAULT_SHM_SIZE, Isolation, MountSpec, NetworkMode, Privileges, SandboxSpec, Seccomp};
@@ -46,6 +47,8 @@ enum Content {
     Own,
     /// A directory that was moved from here, and goes back.
     Lent(PathBuf),
+    /// A copy of what this machine has, to which changes go back.
+    Borrowed(Borrowed),
 }
 
 /// A directory, and its times before and after what was done to it.
@@ -60,8 +63,10 @@ pub(super) fn lacking(spec: &SandboxSpec) -> Option<String> {
     let Isolation::Chroot { lent } = &spec.isolation else { return None };
     let others = spec.mounts.iter().enumerate().filter(|(number, _)| !lent.contains(number));
     let mount = others.map(|(_, mount)| mount).find_map(|mount| match mount {
-        MountSpec::Bind { source: BindSource::Path(_), is_file: true, read_only: true, .. } | MountSpec::Tmpfs { .. } => None,
-        MountSpec::Bind { source: BindSource::Path(_), is_file: false, read_only: true, .. } => None,
+        MountSpec::Bind { source: BindSource::Path(source), .. } if holds(source, &spec.rootfs) => {
+            Some(format!("`{}`, which has the store in it, on `{}`", source.display(), mount.target()))
+        }
+        MountSpec::Bind { source: BindSource::Path(_), .. } | MountSpec::Tmpfs { .. } => None,
         MountSpec::Overlay { rootfs: RootfsMount::Bind { .. }, .. } => None,
         other => Some(format!("the mount on `{}`", other.target())),
     });
@@ -79,6 +84,11 @@ pub(super) fn lacking(spec: &SandboxSpec) -> Option<String> {
         (!matches!(spec.rootfs, RootfsMount::Bind { read_only: false, .. }), "a root of layers"),
     ];
     mount.or_else(|| settings.into_iter().find(|(wanted, _)| *wanted).map(|(_, what)| what.to_owned()))
+}
+
+/// Whether a copy of `source` in the root would be a copy of itself.
+fn holds(source: &Path, root: &RootfsMount) -> bool {
+    matches!(root, RootfsMount::Bind { source: root, .. } if root.starts_with(source))
 }
 
 impl Stage {
@@ -113,9 +123,10 @@ impl Stage {
 
     fn fill(&mut self, spec: &SandboxSpec) -> Result<(), Failure> {
         self.add_devices()?;
-        for mount in &spec.mounts {
+        let Isolation::Chroot { lent } = &spec.isolation else { return Err(Failure::Invalid { spec: true }) };
+        for (number, mount) in spec.mounts.iter().enumerate() {
             let target = mount.target();
-            self.add(mount, target).map_err(Failure::step("put into place what is mounted on", target))?;
+            self.add(mount, target, lent.contains(&number)).map_err(Failure::step("put into place what is mounted on", target))?;
         }
         for touched in self.directories.values_mut() {
             touched.after = rustix::fs::fstat(&touched.directory).ok().map(|stat| modified(&stat));
@@ -146,15 +157,18 @@ impl Stage {
         devices::fill_plain(&dir)
     }
 
-    fn add(&mut self, mount: &MountSpec, target: &RootPath) -> io::Result<()> {
+    fn add(&mut self, mount: &MountSpec, target: &RootPath, is_lent: bool) -> io::Result<()> {
         let (parent, name) = self.clear(target)?;
         match mount {
             MountSpec::Tmpfs { mode, owner, .. } => {
                 let dir = self.make_directory(parent, name, Content::Own, *mode)?;
                 Ok(rustix::fs::fchown(&dir, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?)
             }
+            MountSpec::Bind { source: BindSource::Path(source), is_file: false, read_only: false, .. } if is_lent => {
+                self.lend(parent, name, source)
+            }
+            MountSpec::Bind { source: BindSource::Path(source), read_only: false, .. } if !is_lent => self.borrow(parent, name, source),
             MountSpec::Bind { source: BindSource::Path(source), is_file: true, .. } => self.add_file(parent, name, source),
-            MountSpec::Bind { source: BindSource::Path(source), read_only: false, .. } => self.lend(parent, name, source),
             MountSpec::Bind { source: BindSource::Path(source), .. } => self.add_copy(parent, name, source),
             MountSpec::Overlay { rootfs: RootfsMount::Bind { source, .. }, subpath, .. } => {
                 let from = RootDir::open(source)?.open_at(subpath.relative(), OFlags::PATH, Mode::empty(), Links::Follow)?;
@@ -252,6 +266,16 @@ impl Stage {
         make_like(source, &stat)
     }
 
+    /// A copy of a file or directory, of which changes go back.
+    fn borrow(&mut self, parent: OwnedFd, name: OsString, source: &Path) -> io::Result<()> {
+        self.add_copy(parent, name.clone(), source)?;
+        let is_copy = FileType::from_raw_mode(rustix::fs::stat(source)?.st_mode) != FileType::Socket;
+        if let Some(place) = self.places.last_mut().filter(|_| is_copy) {
+            place.content = Content::Borrowed(Borrowed::look(source, place.parent.as_fd(), &name)?);
+        }
+        Ok(())
+    }
+
     /// A copy of a file or directory.
     fn add_copy(&mut self, parent: OwnedFd, name: OsString, source: &Path) -> io::Result<()> {
         let stat = rustix::fs::stat(source)?;
@@ -276,6 +300,11 @@ impl Stage {
         let mut failed = None;
         while let Some(place) = self.places.pop() {
             let name = place.name.to_string_lossy().into_owned();
+            if let Content::Borrowed(borrowed) = &place.content
+                && let Err(error) = borrowed.give_back(place.parent.as_fd(), &place.name)
+            {
+                failed.get_or_insert(Failure::step("write back what was changed in the copy of", borrowed.source().display())(error));
+            }
             if let Err(error) = place.give_back(&self.aside) {
                 failed.get_or_insert(Failure::step("remove what had the place of the mount", name)(error));
             }
@@ -299,7 +328,7 @@ impl Place {
                 Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
                 Err(error) => return Err(error.into()),
             },
-            Content::Own => self.remove()?,
+            Content::Own | Content::Borrowed(_) => self.remove()?,
             Content::Lent(home) => {
                 // What the command has put there instead is no directory of ours.
                 if open_directory(&self.parent, &self.name).is_ok() {

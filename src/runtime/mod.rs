@@ -16,6 +16,7 @@
 //! Invariants: nothing is ever created in the writable layer (mount points exist already, see [`mount_targets`]); every target is resolved by the kernel
 //! inside of the new root, so no link of an image leads out of it; when PID 1 ends, all of the sandbox ends. This folder does not know images or builds.
 
+mod borrowed;
 pub mod bundle;
 mod capabilities;
 mod cgroup;

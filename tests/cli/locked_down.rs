@@ -170,11 +170,11 @@ fn a_container_runs_by_chroot_while_it_is_waited_for() {
     let script = "strake build -q -t localhost/b . > /dev/null 2>&1 || exit 1
 strake run --rm -e X=1 -w /home/user -u 7:8 --tmpfs /scratch localhost/b sh -c 'touch here /scratch/there && echo $X $(id -u) $(pwd); (setsid sleep 4244 &) ; exit 3'
 echo $?; ps -o args | grep -c '^sleep 4244'; strake ps -aq
-for flags in '-v /ctx:/there' --read-only '--network none'; do strake run --rm $flags localhost/b true && echo $flags worked; done
+for flags in '-v /store:/there' --read-only '--network none'; do strake run --rm $flags localhost/b true && echo $flags worked; done
 strake run localhost/b true && echo it stayed";
     let done = inside(&world, &[], script);
     assert_eq!(done.stdout, "1 7 /home/user\n3\n0\n", "{done}");
-    done.says(&["not isolated", "/there", "read-only", "network", "run --rm"]).omits(&["panicked"]);
+    done.says(&["not isolated", "/there", "has the store in it", "read-only", "network", "run --rm"]).omits(&["panicked"]);
 }
 
 #[test]
@@ -193,6 +193,27 @@ strake stop -t 0 c > /dev/null; wait $client; echo $?
 ps -o args | grep -c '^sleep 424'; strake ps -aq; ls /store/s/volumes";
     let done = inside(&world, &[], script);
     assert_eq!(done.stdout, "healthy\nseed\n1 7 /data deep work x\ninput\n5\n127\n0\n137\n0\n", "{done}");
+}
+
+#[test]
+fn what_a_container_by_chroot_changes_in_volumes_and_directories_comes_back() {
+    let Some(world) = prepared() else { return };
+    world.write("Dockerfile", "FROM scratch\nADD busybox.tar /\nRUN mkdir /data && echo seed > /data/seed\n");
+    world.write("out/kept", "1\n").write("out/gone", "1").write("out/d/deep", "1").write("out/same", "1").write("one", "before\n");
+    let script = "strake build -q -t localhost/b . > /dev/null 2>&1 || exit 1
+same=$(stat -c '%i %Y' out/same)
+strake run --rm -v /ctx/out:/out -v vol:/data -v /ctx/one:/one -v /ctx/out:/sealed:ro localhost/b sh -c 'echo 2 > /out/new; echo more >> /out/kept; rm /out/gone; rm -r /out/d; mkdir /out/e; ln -s kept /out/e/l; chmod 2750 /out/e; chown 7:8 /out/new; cat /data/seed > /data/x; echo after > /one; echo no > /sealed/same; exit 3'
+echo $?; find out | sort | tr '\\n' ' '; cat out/kept out/new; stat -c '%a %u:%g' out/e out/new; readlink out/e/l; cat one
+test \"$same\" = \"$(stat -c '%i %Y' out/same)\" && echo untouched
+strake run --rm -v vol:/data localhost/b sh -c 'cat /data/x; rm /data/seed; mv /data/x /data/y'
+strake run -d --rm --name c -v vol:/data localhost/b sh -c 'echo lost > /data/y; touch /data/up; exec sleep 4248' > /dev/null
+for i in $(seq 1 300); do ps -o args | grep -q '^sleep 4248' && break; sleep 0.1; done
+killall -9 strake strake-warden; for i in $(seq 1 300); do ps -o args | grep -q '^sleep 4248' || break; sleep 0.1; done
+strake run --rm -v vol:/data localhost/b sh -c 'ls -A /data; cat /data/y'";
+    let done = inside(&world, &[], script);
+    let listing = "out out/e out/e/l out/kept out/new out/same ";
+    let expected = format!("3\n{listing}1\nmore\n2\n2750 0:0\n644 7:8\nkept\nafter\nuntouched\nseed\ny\nseed\n");
+    assert_eq!(done.stdout, expected, "{done}");
 }
 
 #[test]
