@@ -16,6 +16,7 @@ use rustix::fs::{Access, CWD, Mode, OFlags};
 use super::bundle::DeviceRule;
 use super::device_rules;
 use super::error::{Failure, LimitKind};
+use super::scope;
 use super::spec::{CgroupSpec, ThrottleKind};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -114,7 +115,7 @@ impl Cgroup {
         }
         if unified && (spec.swappiness.is_some() || spec.oom_kill_disable) {
             let reason = "control groups of version 2 have neither a swappiness nor a way to keep processes from being killed".to_owned();
-            return Err(unavailable(LimitKind::Memory, reason));
+            return Err(unavailable(LimitKind::Swapping, reason));
         }
         let settings = if unified { unified_settings(spec) } else { legacy_settings(spec) };
         if unified { Cgroup::make_unified(spec, &settings).map(Some) } else { Cgroup::make_legacy(spec, &settings).map(Some) }
@@ -139,7 +140,7 @@ impl Cgroup {
     fn make_unified(spec: &CgroupSpec, settings: &[Setting]) -> Result<Cgroup, Failure> {
         let (base, relative) = match &spec.parent {
             Some(parent) => (PathBuf::from(ROOT), parent.trim_start_matches('/')),
-            None => (unified_base(), PARENT),
+            None => (base_with(settings)?, PARENT),
         };
         let parent = base.join(relative);
         make_dir_all(&parent).map_err(cgroup_failure(&parent))?;
@@ -306,10 +307,10 @@ impl Cgroup {
         }
     }
 
-    /// Removes the groups as far as they are empty; says whether all are gone.
+    /// Removes the groups as far as they are empty, with those that a privileged container has made below; says whether all are gone.
     pub(super) fn try_remove(&mut self) -> bool {
         self.joins.clear();
-        self.directories.retain(|directory| match std::fs::remove_dir(directory) {
+        self.directories.retain(|directory| match remove_tree(directory) {
             Ok(()) => false,
             Err(error) => error.raw_os_error() == Some(libc::EBUSY),
         });
@@ -340,6 +341,21 @@ fn unified_base() -> PathBuf {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).map(|path| root.join(path.strip_suffix(LEAF).unwrap_or(path)));
     own.filter(|own| writable(own)).unwrap_or(root)
+}
+
+/// The same for groups with limits. An ordinary user whose own group cannot have them gets one from systemd, into which this process is moved.
+fn base_with(settings: &[Setting]) -> Result<PathBuf, Failure> {
+    let base = unified_base();
+    let writable = rustix::fs::access(&base, Access::WRITE_OK).is_ok();
+    let lacks = |setting: &&Setting| !lists(&base, "cgroup.controllers", setting.controller);
+    let missing = if writable { settings.iter().find(lacks) } else { settings.first() };
+    let Some(missing) = missing.filter(|_| base == Path::new(ROOT) || writable) else { return Ok(base) };
+    match scope::enter() {
+        Ok(()) => Ok(unified_base()),
+        // What is lacking is said where it is handed on.
+        Err(_) if writable => Ok(base),
+        Err(error) => Err(unavailable(missing.kind, format!("no control group is this user's, and {error}"))),
+    }
 }
 
 /// The `cgroupsPath` of a container that another runtime makes.
@@ -459,10 +475,32 @@ fn sweep_once(parent: &Path) {
         let is_ours = entry.file_name().to_str().is_some_and(|name| name.len() == 8 && u32::from_str_radix(name, 16).is_ok());
         let made = entry.metadata().and_then(|metadata| metadata.created().or(metadata.modified()));
         let is_old = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > STALE));
-        if is_ours && is_old {
-            let _ = std::fs::remove_dir(entry.path());
+        if !is_ours || !is_old {
+            continue;
         }
+        // In one that is in use, what its container has made stays.
+        let is_empty = std::fs::read_to_string(entry.path().join("cgroup.events")).is_ok_and(|text| text.contains("populated 0"));
+        let _ = if is_empty { remove_tree(&entry.path()) } else { std::fs::remove_dir(entry.path()) };
     }
+}
+
+/// Looks at a group and all below it, the deepest first.
+pub(super) fn visit(group: &Path, look: &mut dyn FnMut(&Path)) {
+    let entries = std::fs::read_dir(group).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        visit(&entry.path(), look);
+    }
+    look(group);
+}
+
+/// Removes a group with those below it.
+pub(super) fn remove_tree(group: &Path) -> io::Result<()> {
+    let mut result = Ok(());
+    visit(group, &mut |directory| match std::fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => result = Err(error),
+        _ => {}
+    });
+    result
 }
 
 /// Gives a v1 cpuset that has nothing what its parent has.
@@ -481,16 +519,18 @@ fn hand_on(group: &Path, setting: &Setting) -> Result<(), Failure> {
     above.into_iter().rev().try_for_each(|directory| enable(directory, setting))
 }
 
+/// Whether a file of a v2 group names the controller.
+fn lists(directory: &Path, file: &str, controller: &str) -> bool {
+    let text = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+    text.split_ascii_whitespace().any(|name| name == controller)
+}
+
 /// Hands a v2 controller on to the groups in `directory`.
 fn enable(directory: &Path, setting: &Setting) -> Result<(), Failure> {
-    let has = |file: &str| {
-        let text = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
-        text.split_ascii_whitespace().any(|name| name == setting.controller)
-    };
-    if has("cgroup.subtree_control") {
+    if lists(directory, "cgroup.subtree_control", setting.controller) {
         return Ok(());
     }
-    if !has("cgroup.controllers") {
+    if !lists(directory, "cgroup.controllers", setting.controller) {
         let reason = format!("the `{}` cgroup controller is not delegated to `{}`", setting.controller, directory.display());
         return Err(unavailable(setting.kind, reason));
     }
@@ -563,9 +603,7 @@ fn unified_settings(spec: &CgroupSpec) -> Vec<Setting> {
         add(LimitKind::Cpu, "cpu", "cpu.max", format!("{quota} {period}"), false);
     }
     if let Some(shares) = spec.cpu_shares {
-        // The range 2..=262144 of v1 on 1..=10000 of v2.
-        let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
-        add(LimitKind::Cpu, "cpu", "cpu.weight", weight.to_string(), false);
+        add(LimitKind::Cpu, "cpu", "cpu.weight", cpu_weight(shares).to_string(), false);
     }
     if let Some(cpus) = &spec.cpuset_cpus {
         add(LimitKind::Cpuset, "cpuset", "cpuset.cpus", cpus.clone(), false);
@@ -661,6 +699,18 @@ fn legacy_settings(spec: &CgroupSpec) -> Vec<Setting> {
     out
 }
 
+/// The weight of v2 (1 to 10,000, normally 100) for shares of v1 (2 to 262,144, normally 1024): the curve through the least, the normal and the most, as runc and crun have it.
+pub(super) fn cpu_weight(shares: u64) -> u64 {
+    match shares {
+        ..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as u64
+        }
+    }
+}
+
 /// Microseconds of CPU time (`None` is no limit) in each period, and that period.
 pub(super) fn bandwidth(spec: &CgroupSpec) -> Option<(Option<u64>, u64)> {
     match (spec.cpu_millis, spec.cpu_quota, spec.cpu_period) {
@@ -677,4 +727,15 @@ fn quota(cpu_millis: u64) -> u64 {
 
 fn count(pids: u64) -> String {
     if pids == u64::MAX { "max".to_owned() } else { pids.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_become_the_weights_that_others_give_them() {
+        let weights = [0, 2, 3, 512, 1024, 2048, 262_144, u64::MAX].map(cpu_weight);
+        assert_eq!(weights, [1, 1, 2, 59, 100, 174, 10_000, 10_000]);
+    }
 }

@@ -113,9 +113,13 @@ impl Error {
                 Some(libc::ENOSPC) => Some("a limit on namespaces is reached; see /proc/sys/user/max_*_namespaces".into()),
                 _ => None,
             },
-            Error::Limit { .. } | Error::Cgroup { .. } => {
-                Some("limits need a writable cgroup file system; rootless, use `systemd-run --user --scope -p Delegate=yes`".into())
+            Error::Limit { what, .. } if *what == LimitKind::Swapping.name() => {
+                Some("leave out `--memory-swappiness` and `--oom-kill-disable`, which are for control groups of version 1".into())
             }
+            Error::Limit { .. } | Error::Cgroup { .. } => Some(
+                "limits need a writable cgroup file system; rootless, a session of systemd and the controllers that it delegates: `strake doctor` says more"
+                    .into(),
+            ),
             Error::UserNamespace { .. } => Some(
                 "check /proc/sys/user/max_user_namespaces, and on Ubuntu /proc/sys/kernel/apparmor_restrict_unprivileged_userns (0 allows them)".into(),
             ),
@@ -288,6 +292,7 @@ pub(super) enum LimitKind {
     Pids,
     Disk,
     Devices,
+    Swapping,
 }
 
 impl LimitKind {
@@ -299,6 +304,7 @@ impl LimitKind {
             LimitKind::Pids => "processes",
             LimitKind::Disk => "disk access",
             LimitKind::Devices => "the use of devices",
+            LimitKind::Swapping => "swapping",
         }
     }
 }

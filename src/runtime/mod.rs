@@ -43,6 +43,7 @@ mod plan;
 mod reaper;
 mod rootfs;
 mod rootless;
+mod scope;
 mod seal;
 mod seccomp;
 mod situation;
@@ -67,6 +68,7 @@ pub use launch::{Child, launch};
 pub use namespaces::{Namespaces, SharedNamespaces, Sharing, namespace_of_parameter};
 pub use plan::{MountPointKind, mount_targets};
 pub use rootless::{IdMap, enter_user_namespace};
+pub use scope::lender;
 pub use seal::seal_this_process;
 pub use seccomp::{SeccompHost, SeccompProfile, SeccompProfileError, SeccompRules};
 pub use situation::{

@@ -1,6 +1,6 @@
 //! Namespaces and limits that a container shares or has by flags, as `inspect` says them and as they are inside.
 
-use crate::common::{Done, Run, World, able, wait_for, world};
+use crate::common::{Done, Run, World, able, groups, wait_for, world};
 
 fn run(world: &World, flags: &[&str], script: &str) -> Done {
     let mut args = vec!["run", "--rm"];
@@ -223,4 +223,15 @@ fn no_kernel_parameter_of_the_host_is_set() {
     assert_eq!((done.code, read("kernel.domainname")), (125, before), "{done}");
     let own = ["run", "--rm", "--sysctl", "net.ipv4.ip_default_ttl=61", "localhost/busybox", "cat", "/proc/sys/net/ipv4/ip_default_ttl"];
     assert_eq!(world.strake(own).ok().stdout, "61\n");
+}
+
+#[test]
+fn control_groups_that_a_container_makes_go_with_it() {
+    let Some(world) = world() else { return };
+    let name = format!("made-inside-{}", std::process::id());
+    // Version 1 has a directory for memory.
+    let script = format!("cd /sys/fs/cgroup; [ ! -d memory ] || cd memory; mkdir -p {name}/deeper && echo made");
+    let done = run(&world, &["--privileged", "-m", "64m"], &script);
+    assert_eq!(done.stdout, "made\n", "{done}");
+    assert_eq!(groups(&name), Vec::<std::path::PathBuf>::new());
 }

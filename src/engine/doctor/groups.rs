@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 use super::{Finding, read};
+use crate::runtime::lender;
 
 /// The controllers that limits want.
 const WANTED: [&str; 5] = ["memory", "cpu", "cpuset", "pids", "io"];
@@ -39,8 +40,14 @@ fn version_2(root: &Path, rootless: bool) -> Finding {
         Some(root.join(groups.lines().find_map(|line| line.strip_prefix("0::/"))?))
     };
     let writable = |path: &PathBuf| rustix::fs::access(path, Access::WRITE_OK).is_ok();
-    let Some(group) = std::iter::once(root.to_owned()).chain(own()).find(writable) else {
-        let fix = if rootless { "systemd-run --user --scope -p Delegate=yes strake …" } else { "mount /sys/fs/cgroup writable" };
+    let lender = || if rootless { lender() } else { None };
+    // What systemd lends has all controllers that a group of this user's can have.
+    let Some(group) = Some(root.to_owned()).filter(writable).or_else(lender).or_else(|| own().filter(writable)) else {
+        let fix = if rootless {
+            "log in by a session of systemd (`apt-get install libpam-systemd dbus-user-session`; for a user without one, `loginctl enable-linger`)"
+        } else {
+            "mount /sys/fs/cgroup writable"
+        };
         return Finding::warn("cgroups", "version 2, and no group is this user's: no limits", fix);
     };
     let has = read(&group.join("cgroup.controllers").display().to_string());

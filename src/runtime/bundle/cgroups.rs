@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::systemd::{self, Unit};
-use crate::runtime::cgroup::{inherit, is_unified, vacate};
+use crate::runtime::cgroup::{inherit, is_unified, remove_tree, vacate, visit};
 use crate::runtime::hierarchies::hierarchies;
 use crate::sys::process::signal_pidfd;
 
@@ -287,25 +287,6 @@ fn fill_cpuset(group: &Group) -> io::Result<()> {
         inherit(level, "cpuset.mems")?;
     }
     Ok(())
-}
-
-/// Looks at a group and all below it, the deepest first.
-fn visit(group: &Path, look: &mut dyn FnMut(&Path)) {
-    let entries = std::fs::read_dir(group).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        visit(&entry.path(), look);
-    }
-    look(group);
-}
-
-/// Removes a group with those below it.
-fn remove_tree(group: &Path) -> io::Result<()> {
-    let mut result = Ok(());
-    visit(group, &mut |directory| match std::fs::remove_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => result = Err(error),
-        _ => {}
-    });
-    result
 }
 
 #[cfg(test)]

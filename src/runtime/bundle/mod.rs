@@ -49,4 +49,5 @@ pub use foreground::wait;
 pub(super) use of_sandbox::{Surroundings, of_sandbox, process_of_sandbox};
 pub use state::{Containers, OCI_VERSION, Report, Status};
 pub use systemd::SystemdManager;
+pub(in crate::runtime) use systemd::enter_scope;
 pub use template::{features, template, template_without_root};

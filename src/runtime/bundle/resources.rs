@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 
+use super::super::cgroup::cpu_weight;
 use super::super::device_rules;
 use super::cgroups::Groups;
 use super::config::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
@@ -227,7 +228,7 @@ fn unified(resources: &Resources) -> Result<Vec<Write>, Error> {
     }
     memory.reservation.filter(|value| *value != 0).into_iter().for_each(|value| plan.add("memory", "memory.low", or_max(value)));
     if let Some(shares) = cpu.shares.filter(|value| *value != 0) {
-        plan.add("cpu", "cpu.weight", 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142);
+        plan.add("cpu", "cpu.weight", cpu_weight(shares));
     }
     cpu.idle.into_iter().for_each(|value| plan.add("cpu", "cpu.idle", value));
     let (quota, period) = (cpu.quota.filter(|value| *value != 0), cpu.period.filter(|value| *value != 0));
@@ -313,7 +314,7 @@ mod tests {
                 "memory.max=100",
                 "memory.swap.max=50",
                 "memory.low=50",
-                "cpu.weight=39",
+                "cpu.weight=100",
                 "cpu.max=50000 100000",
                 "cpuset.cpus=0",
                 "pids.max=7",

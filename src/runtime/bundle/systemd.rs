@@ -165,6 +165,15 @@ impl Unit {
     }
 }
 
+/// Moves this process into a delegated scope of its own, which the user's systemd makes that is on this bus.
+pub(in crate::runtime) fn enter_scope(bus: PathBuf, name: String) -> io::Result<()> {
+    let unit = Unit { manager: SystemdManager { bus, of_user: true }, slice: "user.slice".to_owned(), name };
+    unit.start(std::process::id(), Vec::new()).map_err(|error| match error {
+        Error::Unit { source, .. } => io::Error::new(source.kind(), format!("systemd makes no scope: {source}")),
+        other => io::Error::other(other),
+    })
+}
+
 /// Whether that is what systemd refused something for.
 fn is(error: &io::Error, name: &str) -> bool {
     let refused = error.get_ref().and_then(|error| error.downcast_ref::<Refused>());
