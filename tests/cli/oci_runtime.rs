@@ -993,6 +993,11 @@ fn what_cannot_be_is_told_to_the_caller() {
         bundle.is_gone("wrong");
     }
     bundle.oci(&["kill", "wrong", "NOSUCH"]).fails().says(&["NOSUCH"]);
+    bundle.oci(&["checkpoint", "--image-path", "x", "wrong"]).fails().says(&["not supported"]);
+    let version = bundle.oci(&["--version"]).ok().stdout;
+    let version: Vec<&str> = version.lines().collect();
+    let own = env!("CARGO_PKG_VERSION");
+    assert_eq!(version, [&format!("strake oci version {own}"), "spec: 1.1.0"], "as engines read it");
     let features: Value = serde_json::from_str(&bundle.oci(&["features"]).ok().stdout).unwrap();
     assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("user")));
 }

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -21,6 +22,9 @@ use crate::runtime::{self, container::LocalIo};
 
 /// By which names this program is an OCI runtime.
 const NAMES: [&str; 2] = ["strake-oci", "strake-runtime"];
+
+/// In the words of `runc`, which engines look for.
+static VERSION: LazyLock<String> = LazyLock::new(|| format!("version {}\nspec: {}", env!("CARGO_PKG_VERSION"), bundle::OCI_VERSION));
 
 // What stands behind flags that belong to `strake`, where `oci` is not looked for.
 #[derive(Debug, Args)]
@@ -37,7 +41,7 @@ pub(in crate::cli) fn misplaced() -> ExitCode {
 
 /// Be the OCI runtime that another engine calls.
 #[derive(Debug, Parser)]
-#[command(name = "strake oci", version, disable_help_subcommand = true, arg_required_else_help = true, args_override_self = true)]
+#[command(name = "strake oci", version = VERSION.as_str(), disable_help_subcommand = true, arg_required_else_help = true, args_override_self = true)]
 struct Arguments {
     /// Where containers are on record [default: /run/strake/oci as root, $XDG_RUNTIME_DIR/strake/oci otherwise]
     #[arg(long, value_name = "DIR")]
