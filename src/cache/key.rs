@@ -7,7 +7,7 @@
 //! | git | name of the commit, directory in it, whether submodules and `.git` are there (with `.git`: the reference and the address too), mtime of the commit | address, credentials, time |
 //! | remote archive | digest of its content | address, time, ETag |
 //! | COPY, ADD | base's identity (not with `--link`), destination, working directory, `--chown`, `--chmod`, `--parents`, `--exclude`, unpacking; of each source: its last name and checksum of what it selects (name, type, mode, owner, size, link target, device, xattrs, content), or its path and the identity of the stage | mtime, inode, absolute path of the context |
-//! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, names of `--add-host`, heredoc script, mounts (target, kind, options; of a bind what it selects of the context or, read-only, of a stage) | secrets' and proxies' values, SSH agents, content of cache mounts, their names and sharing unless both are left to the builder, addresses, all limits, log settings, terminal, time |
+//! | RUN | base's identity, argv, env in order, working directory, user, host name, platform, network mode, security mode, names of devices, names of `--add-host`, heredoc script, mounts (target, kind, options; of a bind what it selects of the context or, read-only, of a stage) | secrets' and proxies' values, SSH agents, content of cache mounts, their names and sharing unless both are left to the builder, addresses, all limits, log settings, terminal, time |
 //! | WORKDIR | base's identity, path, owner | |
 //! | these three with `--reproducible` | the build's own time besides: files have it, and commands are told of it | |
 //! | merge | identities of both inputs | |
@@ -372,6 +372,9 @@ pub fn exec(op: &ExecOp, platform: &Platform, base: &InputIdentity, inputs: &[In
     };
     components.add("network", network);
     components.add("security", if op.security == SecurityMode::Insecure { "insecure" } else { "sandbox" });
+    for (name, required) in &op.devices {
+        components.add("device", format!("{name}{}", if *required { ",required" } else { "" }));
+    }
     for name in op.extra_hosts.iter() {
         components.add("--add-host", name.clone());
     }
@@ -446,6 +449,7 @@ mod tests {
             hostname: None,
             network: NetworkMode::Default,
             security: SecurityMode::Sandbox,
+            devices: Vec::new(),
             extra_hosts: Arc::default(),
             mounts: Vec::new(),
             script: None,
@@ -494,6 +498,7 @@ mod tests {
             ExecOp { extra_hosts: ["h".to_owned()].into(), ..plain.clone() },
             ExecOp { network: NetworkMode::None, ..plain.clone() },
             ExecOp { security: SecurityMode::Insecure, ..plain.clone() },
+            ExecOp { devices: vec![("a/b=c".to_owned(), false)], ..plain.clone() },
             ExecOp { script: Some(crate::graph::InlineScript { name: "S".into(), body: "#!/x".into() }), ..plain.clone() },
             ExecOp { mounts: vec![cache("one")], ..plain.clone() },
         ] {

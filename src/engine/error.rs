@@ -103,6 +103,9 @@ pub enum Error {
     /// Sandboxes cannot be made.
     #[error("cannot use sandboxes")]
     Runtime(#[from] crate::runtime::Error),
+    /// A device cannot be had by its name.
+    #[error(transparent)]
+    Device(#[from] crate::runtime::cdi::Error),
     /// A container cannot be started or reached.
     #[error("cannot {action} the container `{name}`")]
     Container {
@@ -260,6 +263,7 @@ impl Error {
             Error::Server(source) => source.hint(),
             Error::Store(source) => source.hint(),
             Error::Runtime(source) => source.hint(),
+            Error::Device(source) => source.hint(),
             Error::Container { source, .. } => source.hint(),
             Error::Prepare(source) => source.hint(),
             Error::CacheExport { .. } => {
@@ -296,7 +300,9 @@ impl Error {
             | Error::Registry { .. }
             | Error::TagDeletion { .. }
             | Error::CacheExport { .. } => Class::Remote,
-            Error::Store(_) | Error::Runtime(_) | Error::Io { .. } | Error::Credentials(_) | Error::Server(_) => Class::Environment,
+            Error::Store(_) | Error::Runtime(_) | Error::Device(_) | Error::Io { .. } | Error::Credentials(_) | Error::Server(_) => {
+                Class::Environment
+            }
             _ => Class::User,
         }
     }

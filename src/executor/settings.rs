@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::runtime::container::HostAddress;
-use crate::runtime::{CgroupSpec, Rlimit};
+use crate::runtime::{AppArmor, CgroupSpec, Rlimit};
 
 use super::ssh::SshAgent;
 
@@ -18,6 +18,8 @@ pub struct StepSettings {
     pub rlimits: Vec<Rlimit>,
     /// `--memory` and the like, and `--cgroup-parent`.
     pub cgroup: CgroupSpec,
+    /// `--security-opt apparmor=`.
+    pub apparmor: AppArmor,
     /// Whether steps run by chroot(2) alone, without namespaces and mounts.
     pub chroot: bool,
     /// `--ssh`: agents by their IDs.

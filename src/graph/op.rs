@@ -195,6 +195,8 @@ pub struct ExecOp {
     pub network: NetworkMode,
     /// The privileges.
     pub security: SecurityMode,
+    /// The devices of CDI specifications that it gets, and whether it needs each.
+    pub devices: Vec<(String, bool)>,
     /// The names of `--add-host`; what they resolve to is no part of the op.
     pub extra_hosts: Arc<[String]>,
     /// What is mounted.

@@ -51,17 +51,27 @@ pub struct PlanRequest<'a> {
 }
 
 /// What `RUN` may ask for beyond the usual sandbox (`--allow`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entitlements {
     /// The host's network.
     pub network_host: bool,
     /// All capabilities and devices.
     pub security_insecure: bool,
+    /// All devices that CDI specifications describe.
+    pub all_devices: bool,
+    /// Those of these names, or of these kinds (`vendor.com/class`).
+    pub devices: Vec<String>,
 }
 
 impl Entitlements {
     /// All of them: for who only looks at a Dockerfile.
-    pub const ALL: Entitlements = Entitlements { network_host: true, security_insecure: true };
+    pub const ALL: Entitlements = Entitlements { network_host: true, security_insecure: true, all_devices: true, devices: Vec::new() };
+
+    /// Whether a step may have the device.
+    pub(crate) fn device(&self, name: &str) -> bool {
+        let is_of = |allowed: &String| allowed == name || name.split_once('=').is_some_and(|(kind, _)| allowed == kind);
+        self.all_devices || self.devices.iter().any(is_of)
+    }
 }
 
 /// An image whose config the graph needs.

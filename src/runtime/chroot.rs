@@ -74,7 +74,7 @@ pub(super) fn lacking(spec: &SandboxSpec) -> Option<String> {
         (spec.network != NetworkMode::Host, "a network of its own"),
         (spec.privileges == Privileges::Insecure, "all privileges"),
         (spec.read_only_root, "a read-only root"),
-        (!spec.devices.is_empty(), "devices of the host"),
+        (!spec.devices.is_empty() || !spec.device_rules.is_empty(), "devices of the host"),
         (!spec.sysctls.is_empty(), "kernel parameters of its own"),
         (spec.shm_size != DEFAULT_SHM_SIZE, "a limit of /dev/shm"),
         (

@@ -1,7 +1,8 @@
 //! Which devices the processes of a control group may use.
 //!
 //! A bundle says so. A sandbox has only the nodes of its `/dev` on file systems where nodes work, so it needs no such rules ([`devices`](super::devices)); but where what the
-//! host mounts later shows up in it as well, or where it may mount file systems itself, there are nodes beyond those: then only its group keeps them shut.
+//! host mounts later shows up in it as well, or where it may mount file systems itself, there are nodes beyond those: then only its group keeps them shut. And only a group
+//! can let it read a device and not write to it, or use a device that it has no node of yet.
 //!
 //! Groups of v1 have a controller for that. Those of v2 have an eBPF program that the kernel asks about each use of a device (`BPF_PROG_TYPE_CGROUP_DEVICE`): the later
 //! rule wins, so the program looks at the last one first. What an allowing rule does not allow whole goes on to the earlier ones; what a denying rule denies in part
@@ -14,7 +15,8 @@ use std::path::Path;
 
 use super::bundle::DeviceRule;
 use super::capabilities::Capabilities;
-use super::spec::{MountSpec, Privileges, Propagation, SandboxSpec};
+use super::error::{Failure, LimitKind};
+use super::spec::{DeviceAccess, DeviceSpec, MountSpec, NodeKind, Privileges, Propagation, SandboxSpec};
 use crate::sys::bpf::{Instruction, attach_device_filter};
 use crate::sys::privilege;
 
@@ -43,22 +45,67 @@ pub(super) fn with_default(rules: impl IntoIterator<Item = DeviceRule>) -> Vec<D
     rules.into_iter().chain(ALWAYS.iter().map(|(kind, major, minor, access)| rule(kind, *major, *minor, access))).collect()
 }
 
-/// The rules for a sandbox with the host's users, where it needs any.
-pub(super) fn of_sandbox(spec: &SandboxSpec) -> Option<Vec<DeviceRule>> {
+/// What a rule is written for: `c 10:229 rwm`, as Docker has it.
+///
+/// # Errors
+/// A sentence about what it should be.
+pub fn parse_rule(text: &str) -> Result<DeviceRule, String> {
+    let malformed = || "expected `KIND MAJOR:MINOR ACCESS`, such as `c 10:229 rwm` or `b 8:* r`".to_owned();
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        text if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            text.parse::<u32>().map(|number| Some(number.into())).map_err(|_| malformed())
+        }
+        _ => Err(malformed()),
+    };
+    let words: Vec<&str> = text.split(' ').collect();
+    let [kind @ ("a" | "b" | "c"), numbers, access] = words[..] else { return Err(malformed()) };
+    let (major, minor) = numbers.split_once(':').ok_or_else(malformed)?;
+    access.parse::<DeviceAccess>()?;
+    Ok(DeviceRule { allow: true, kind: kind.to_owned(), major: number(major)?, minor: number(minor)?, access: access.to_owned() })
+}
+
+/// The rules that let a sandbox use its devices, as far as it may, and what else it was given.
+pub(super) fn given(spec: &SandboxSpec) -> Vec<DeviceRule> {
+    let device = |device: &DeviceSpec| {
+        let (kind, major, minor) = match &device.node {
+            Some(node) if node.kind == NodeKind::Pipe => return None,
+            Some(node) => (node.kind, node.major, node.minor),
+            None => {
+                let found = std::fs::metadata(&device.source).ok()?;
+                let kind = if found.file_type().is_block_device() { NodeKind::Block } else { NodeKind::Character };
+                (kind, rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()))
+            }
+        };
+        Some(rule(kind.letter(), Some(major.into()), Some(minor.into()), &device.access.to_string()))
+    };
+    spec.devices.iter().filter_map(device).chain(spec.device_rules.iter().cloned()).collect()
+}
+
+/// The rules for a sandbox, where it needs any. `own_users` says whether it has users of its own: for what is mounted there the kernel knows no nodes that work.
+///
+/// # Errors
+/// It needs them, and nobody may set them here.
+pub(super) fn of_sandbox(spec: &SandboxSpec, own_users: bool) -> Result<Option<Vec<DeviceRule>>, Failure> {
+    if spec.privileges == Privileges::Insecure {
+        return Ok(None);
+    }
+    let fail = |reason: &str| Err(Failure::Limit { what: LimitKind::Devices, reason: reason.to_owned() });
+    let none = DeviceRule { allow: false, ..DeviceRule::default() };
+    let rules = || with_default(std::iter::once(none).chain(given(spec)));
+    let restricted = spec.devices.iter().any(|device| device.access.is_restricted());
+    let ruled = !spec.device_rules.is_empty();
+    if (restricted || ruled) && !privilege::in_initial_user_namespace() {
+        return fail("rules for devices need root");
+    }
+    if ruled && own_users {
+        return fail("a container with users of its own cannot use the nodes that it makes");
+    }
     let follows = |mount: &MountSpec| matches!(mount, MountSpec::Bind { propagation, .. } if *propagation != Propagation::Private);
     let mounts = spec.privileges.capabilities().contains(Capabilities::SYS_ADMIN) || spec.mounts.iter().any(follows);
     // In a user namespace the kernel opens no node of a file system that was mounted there.
-    if spec.privileges == Privileges::Insecure || !mounts || !privilege::in_initial_user_namespace() {
-        return None;
-    }
-    let none = DeviceRule { allow: false, ..DeviceRule::default() };
-    let given = spec.devices.iter().filter_map(|device| {
-        let found = std::fs::metadata(&device.source).ok()?;
-        let kind = if found.file_type().is_block_device() { "b" } else { "c" };
-        let (major, minor) = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
-        Some(rule(kind, Some(major.into()), Some(minor.into()), "rwm"))
-    });
-    Some(with_default(std::iter::once(none).chain(given)))
+    let mounts = mounts && !own_users && privilege::in_initial_user_namespace();
+    Ok((mounts || restricted || ruled).then(rules))
 }
 
 /// Loads the rules for a group of v2.
@@ -196,6 +243,16 @@ mod tests {
                 EXIT => return registers[0],
                 _ => {}
             }
+        }
+    }
+
+    #[test]
+    fn rules_are_dockers() {
+        let rule = parse_rule("b 8:* r").unwrap();
+        assert_eq!((rule.kind.as_str(), rule.major, rule.minor, rule.access.as_str(), rule.allow), ("b", Some(8), None, "r", true));
+        assert!(parse_rule("a *:* rwm").is_ok());
+        for text in ["", "c 1:3", "d 1:3 r", "c 1 r", "c 1:3 x", "c -1:3 r", "c 1:3  r", "c 1:3 ", "c 1:99999999999 r", "c :3 r"] {
+            assert!(parse_rule(text).is_err(), "{text}");
         }
     }
 

@@ -8,14 +8,14 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::MountAttrFlags;
 
 use super::error::Failure;
 use super::mounts::{Target, TargetLinks, attach, clone_host_mount, clone_mount, mount_new, new_filesystem};
 use super::namespaces::Sharing;
 use super::plan::MountPointKind;
-use super::spec::{DeviceSpec, Privileges, SandboxSpec};
+use super::spec::{DeviceSpec, NodeKind, Privileges, SandboxSpec};
 use crate::path::RootPath;
 use crate::sys::RootDir;
 
@@ -39,8 +39,14 @@ pub(super) fn mount(root: &RootDir, spec: &SandboxSpec, shm: Option<OwnedFd>) ->
     let dev = RootPath::new("/dev");
     let guarded = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let insecure = spec.privileges == Privileges::Insecure;
-    let nodes = make_nodes(root, &dev);
-    let attributes = if insecure { MountAttrFlags::MOUNT_ATTR_NOSUID } else { guarded | MountAttrFlags::MOUNT_ATTR_NODEV };
+    let nodes = make_nodes(root, &dev, &spec.devices);
+    let attributes = if spec.privileges == Privileges::Insecure {
+        MountAttrFlags::MOUNT_ATTR_NOSUID
+    } else if spec.has_nodes() {
+        guarded
+    } else {
+        guarded | MountAttrFlags::MOUNT_ATTR_NODEV
+    };
     mount_new(root, &dev, "tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], attributes)?;
     let dir = open_dir(root, &dev)?;
     for (name, target) in LINKS {
@@ -49,7 +55,7 @@ pub(super) fn mount(root: &RootDir, spec: &SandboxSpec, shm: Option<OwnedFd>) ->
     for name in ["pts", "shm", "mqueue"] {
         rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).map_err(Failure::step("make the mount point", name))?;
     }
-    add_default_devices(root, nodes)?;
+    add_default_devices(root, nodes.as_ref())?;
     let pts = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
     let noexec_nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts_path = RootPath::new("/dev/pts");
@@ -62,7 +68,17 @@ pub(super) fn mount(root: &RootDir, spec: &SandboxSpec, shm: Option<OwnedFd>) ->
     if insecure {
         add_host_devices(root)?;
     }
-    spec.devices.iter().try_for_each(|device| add_device(root, device))
+    for (number, device) in spec.devices.iter().enumerate() {
+        match (&device.node, &nodes) {
+            (Some(_), Some(nodes)) => {
+                let node = clone_mount(nodes.as_fd(), Path::new(&number.to_string()), false);
+                place(root, &device.target, node.map_err(Failure::step("open the device", &device.target))?)?;
+            }
+            // Where no nodes can be made, the host's must do.
+            _ => add_device(root, device)?,
+        }
+    }
+    Ok(())
 }
 
 /// `/dev/shm`: what POSIX shared memory is kept in, so it belongs to whom the namespace of inter-process communication belongs to.
@@ -109,9 +125,9 @@ pub(super) fn fill_plain(dir: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// Mounts the nodes on empty files.
-fn add_default_devices(root: &RootDir, nodes: Option<OwnedFd>) -> Result<(), Failure> {
+fn add_default_devices(root: &RootDir, nodes: Option<&OwnedFd>) -> Result<(), Failure> {
     for (name, _, _) in DEFAULT {
-        let node = match &nodes {
+        let node = match nodes {
             Some(nodes) => clone_mount(nodes.as_fd(), Path::new(name), false),
             None => clone_host_mount(&Path::new("/dev").join(name), false),
         };
@@ -122,9 +138,9 @@ fn add_default_devices(root: &RootDir, nodes: Option<OwnedFd>) -> Result<(), Fai
     Ok(())
 }
 
-/// A tmpfs with the default devices; `None` where it is not permitted. It is mounted where `/dev` will cover it: before Linux 6.14 nothing of a detached mount
+/// A tmpfs with the default devices, and under their numbers those of `devices` that are made; `None` where it is not permitted. It is mounted where `/dev` will cover it: before Linux 6.14 nothing of a detached mount
 /// can be mounted elsewhere.
-fn make_nodes(root: &RootDir, dev: &RootPath) -> Option<OwnedFd> {
+fn make_nodes(root: &RootDir, dev: &RootPath, devices: &[DeviceSpec]) -> Option<OwnedFd> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let nodes = new_filesystem("tmpfs", &[("mode", Some("755"))], attributes).ok()?;
     for (name, major, minor) in DEFAULT {
@@ -132,6 +148,18 @@ fn make_nodes(root: &RootDir, dev: &RootPath) -> Option<OwnedFd> {
         rustix::fs::mknodat(&nodes, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), device).ok()?;
         // The mask of this process may have taken bits away.
         rustix::fs::chmodat(&nodes, name, Mode::from_raw_mode(0o666), rustix::fs::AtFlags::empty()).ok()?;
+    }
+    for (number, node) in devices.iter().enumerate().filter_map(|(number, device)| Some((number, device.node.as_ref()?))) {
+        let (name, mode) = (number.to_string(), Mode::from_raw_mode(node.mode & 0o7777));
+        let kind = match node.kind {
+            NodeKind::Block => FileType::BlockDevice,
+            NodeKind::Character => FileType::CharacterDevice,
+            NodeKind::Pipe => FileType::Fifo,
+        };
+        rustix::fs::mknodat(&nodes, &name, kind, mode, rustix::fs::makedev(node.major, node.minor)).ok()?;
+        let (uid, gid) = (Uid::from_raw(node.owner.0), Gid::from_raw(node.owner.1));
+        rustix::fs::chownat(&nodes, &name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        rustix::fs::chmodat(&nodes, &name, mode, rustix::fs::AtFlags::empty()).ok()?;
     }
     // In a user namespace nodes can be made that cannot be opened.
     rustix::fs::openat(&nodes, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -194,5 +222,5 @@ fn add_node(root: &RootDir, path: &RootPath) -> Result<(), Failure> {
         let _ = rustix::fs::chmodat(&dir, name, mode, rustix::fs::AtFlags::empty());
         return Ok(());
     }
-    add_device(root, &DeviceSpec { source: path.to_path_buf(), target: path.clone() })
+    add_device(root, &DeviceSpec::new(path.to_path_buf(), path.clone()))
 }

@@ -143,6 +143,9 @@ pub(super) const OPEN_MOUNT_POINT: &str = "open the mount point";
 /// The step at which the device is opened that covers what containers must not see.
 pub(super) const OPEN_TO_MASK: &str = "cover files of the host by";
 
+/// The step at which a process is put into a profile of AppArmor.
+pub(super) const ENTER_PROFILE: &str = "enter the AppArmor profile";
+
 /// The step that fails where a file system cannot show files as those of other users.
 pub(super) const MAP_OWNERS: &str = "map the owners of";
 
@@ -151,6 +154,13 @@ fn setup_hint(step: &str, source: &io::Error) -> Option<String> {
         return Some(
             "users of its own (`--userns auto`) need files on ext4, XFS, Btrfs or tmpfs, and Linux 6.7: say `--userns host`".into(),
         );
+    }
+    if step == ENTER_PROFILE {
+        return Some(match source.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => "this kernel is without AppArmor, so no profile would hold: leave it out".into(),
+            Some(libc::ENOENT) => "it is not loaded: `apparmor_parser -r FILE` loads one, `aa-status` lists those that are".into(),
+            _ => "a profile around this process forbids it: ask for another one, or for `unconfined`".into(),
+        });
     }
     if step.contains("overlay") && source.raw_os_error() == Some(libc::EPERM) {
         return Some("this kernel refuses overlayfs in a user namespace; 5.11 or newer is needed".into());

@@ -12,6 +12,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
+use super::apparmor::Door;
 use super::capabilities::Capabilities;
 use super::cgroup::Cgroup;
 use super::chroot::Stage;
@@ -81,6 +82,7 @@ fn set_up_on_stage(
     die_with_parent(status)?;
     reset_signals().map_err(Failure::step("reset", "signals"))?;
     groups.map_or(Ok(()), Cgroup::join)?;
+    spec.apparmor.on_exec()?;
     let stdio = terminal::Streams::prepare(io.stdio)?.open_terminal(&spec.process, status.as_fd(), Console::Keep)?;
     adjust_oom_score(spec.process.oom_score_adjust)?;
     stdio.install(&spec.process)?;
@@ -105,6 +107,7 @@ fn set_up(
     if let Some(cgroup) = cgroup {
         cgroup.join()?;
     }
+    spec.apparmor.on_exec()?;
     if let Some(process) = &io.join {
         let users = pid_of(process).and_then(users::foreign_users).map_err(Failure::step("look at", "the users of the sandbox"))?;
         if let Some((_, ids)) = &users {
@@ -126,6 +129,7 @@ fn set_up(
         return become_process(spec, filter, status);
     }
     let has_users = io.users.is_some();
+    let door = if spec.init { spec.apparmor.door()? } else { None };
     // While the directories of root of the host are this process's own.
     let outside = parked.map(Parked::take).transpose()?;
     if has_users {
@@ -145,7 +149,7 @@ fn set_up(
         reaper::take_name();
         match clone_process(0, None).map_err(Failure::step("fork", "the init process"))? {
             Cloned::Parent { pid, .. } => {
-                become_init(spec, status)?;
+                become_init(spec, door, status)?;
                 reaper::run(pid)
             }
             Cloned::Child => {}
@@ -155,8 +159,8 @@ fn set_up(
     become_process(spec, filter, status)
 }
 
-/// Makes this process an init that has no more than the command: its user and its capabilities. Nobody else may look into it, since its memory and its program are the engine's.
-fn become_init(spec: &SandboxSpec, status: &OwnedFd) -> Result<(), Failure> {
+/// Makes this process an init that has no more than the command: its user, its capabilities and its profile. Nobody else may look into it, since its memory and its program are the engine's.
+fn become_init(spec: &SandboxSpec, door: Option<Door>, status: &OwnedFd) -> Result<(), Failure> {
     let (process, keep) = (&spec.process, spec.privileges.capabilities());
     // Its command line names the store. Where it cannot be written over (`/proc` is somebody else's), it stays.
     let _ = crate::sys::process::set_command_line(b"strake-init");
@@ -167,6 +171,7 @@ fn become_init(spec: &SandboxSpec, status: &OwnedFd) -> Result<(), Failure> {
     }
     credentials::set_final_capabilities(keep, process.user.uid, false)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::step("hide", "the init process"))?;
+    spec.apparmor.enter(door)?;
     // A change of user has taken it back.
     die_with_parent(status)
 }

@@ -135,6 +135,7 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     if io.join.is_none() {
         must_own_parameters(spec, io.netns.as_ref())?;
     }
+    spec.apparmor.ready()?;
     // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
     let filter = init::filter(spec);
     let mut server = None;
@@ -147,8 +148,7 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     let outlived = io.join.is_none() && spec.namespaces.shares_processes();
     let mut cgroup = match io.join {
         None => {
-            let mounts = in_namespaces && io.users.is_none();
-            let devices = mounts.then(|| device_rules::of_sandbox(spec)).flatten();
+            let devices = if in_namespaces { device_rules::of_sandbox(spec, io.users.is_some())? } else { None };
             Cgroup::prepare(spec.cgroup.as_ref(), outlived, devices.as_deref())?
         }
         Some(_) if in_namespaces => None,

@@ -16,9 +16,11 @@
 //! Invariants: nothing is ever created in the writable layer (mount points exist already, see [`mount_targets`]); every target is resolved by the kernel
 //! inside of the new root, so no link of an image leads out of it; when PID 1 ends, all of the sandbox ends. This folder does not know images or builds.
 
+pub mod apparmor;
 mod borrowed;
 pub mod bundle;
 mod capabilities;
+pub mod cdi;
 mod cgroup;
 mod chroot;
 pub mod container;
@@ -56,8 +58,10 @@ mod warden;
 mod wire;
 mod world;
 
+pub use apparmor::AppArmor;
 pub use capabilities::Capabilities;
 pub use cgroup::is_unified;
+pub use device_rules::parse_rule as parse_device_rule;
 pub use error::{Error, ExecError};
 pub use exit::{Exit, ExitStatus};
 pub use files::mount_files;
@@ -77,8 +81,9 @@ pub use situation::{
 };
 pub use spawner::{Running, SPAWNER, Spawner, spawner_main};
 pub use spec::{
-    BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, Isolation, MountOptions, MountSpec, NetworkMode, Privileges,
-    ProcessSpec, Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize, Throttle, ThrottleKind,
+    BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceAccess, DeviceNode, DeviceSpec, Isolation, MountOptions, MountSpec,
+    NetworkMode, NodeKind, Privileges, ProcessSpec, Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize,
+    Throttle, ThrottleKind,
 };
 pub use trial::{TRIAL, trial_main, try_mount};
 pub use users::{UserNamespace, UserRange};

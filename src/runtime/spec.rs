@@ -6,10 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::apparmor::AppArmor;
+use super::bundle::{DeviceRule, Hooks};
 use super::capabilities::Capabilities;
 use super::namespaces::Namespaces;
 use super::seccomp::SeccompRules;
@@ -37,6 +41,9 @@ pub struct SandboxSpec {
     pub shm_size: u64,
     /// Devices of the host that the sandbox gets beyond the default ones.
     pub devices: Vec<DeviceSpec>,
+    /// Rules about the use of devices beyond those, in order. With any, nodes that the sandbox makes on its root and in `/dev` work as far as rules allow.
+    #[serde(default)]
+    pub device_rules: Vec<DeviceRule>,
     /// Kernel parameters of the sandbox's namespaces, written to `/proc/sys` (`net.ipv4.ip_forward`, value).
     pub sysctls: Vec<(String, String)>,
     /// The network.
@@ -48,6 +55,9 @@ pub struct SandboxSpec {
     pub privileges: Privileges,
     /// The system call filter. That of [`Seccomp::Default`] is none with [`Privileges::Insecure`].
     pub seccomp: Seccomp,
+    /// The AppArmor profile.
+    #[serde(default)]
+    pub apparmor: AppArmor,
     /// Whether the kernel's sensitive files are masked (never with [`Privileges::Insecure`]).
     pub system_paths: SystemPaths,
     /// The control group; `None` goes without limits, and uses one only where that is cheap.
@@ -60,6 +70,9 @@ pub struct SandboxSpec {
     /// What another runtime is told of it.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// What such a runtime executes on the way.
+    #[serde(default)]
+    pub hooks: Hooks,
 }
 
 /// The size that `/dev/shm` has by default: 64 MiB.
@@ -77,17 +90,25 @@ impl SandboxSpec {
             mounts: Vec::new(),
             shm_size: DEFAULT_SHM_SIZE,
             devices: Vec::new(),
+            device_rules: Vec::new(),
             sysctls: Vec::new(),
             network: NetworkMode::None,
             namespaces: Namespaces::default(),
             privileges: Privileges::default(),
             seccomp: Seccomp::Default,
+            apparmor: AppArmor::Default,
             system_paths: SystemPaths::Masked,
             cgroup: None,
             isolation: Isolation::Namespaces,
             init: false,
             annotations: BTreeMap::new(),
+            hooks: Hooks::default(),
         }
+    }
+
+    /// Whether device nodes on the root and in `/dev` work that the sandbox did not get: where nothing forbids it, or rules of its control group do.
+    pub(super) fn has_nodes(&self) -> bool {
+        self.privileges == Privileges::Insecure || !self.device_rules.is_empty()
     }
 }
 
@@ -366,6 +387,116 @@ pub struct DeviceSpec {
     /// Where it appears; below `/dev`.
     #[serde(with = "wire::root_path")]
     pub target: RootPath,
+    /// What may be done with it.
+    #[serde(default)]
+    pub access: DeviceAccess,
+    /// The node that is made in its place, where it is not the host's own that appears.
+    #[serde(default)]
+    pub node: Option<DeviceNode>,
+}
+
+impl DeviceSpec {
+    /// The host's device `source`, for all uses.
+    pub fn new(source: PathBuf, target: RootPath) -> DeviceSpec {
+        DeviceSpec { source, target, access: DeviceAccess::ALL, node: None }
+    }
+}
+
+/// A device node with numbers and owners of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// What it is.
+    pub kind: NodeKind,
+    /// The major number; none of a pipe's.
+    pub major: u32,
+    /// The minor number.
+    pub minor: u32,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its user and group.
+    pub owner: (u32, u32),
+}
+
+/// What a device node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeKind {
+    /// A block device.
+    Block,
+    /// A character device.
+    Character,
+    /// A named pipe.
+    Pipe,
+}
+
+impl NodeKind {
+    /// The letter that stands for it in rules and specifications.
+    pub fn letter(self) -> &'static str {
+        match self {
+            NodeKind::Block => "b",
+            NodeKind::Character => "c",
+            NodeKind::Pipe => "p",
+        }
+    }
+}
+
+/// What may be done with a device: read it, write to it, make nodes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct DeviceAccess(u8);
+
+impl DeviceAccess {
+    /// All of it.
+    pub const ALL: DeviceAccess = DeviceAccess(7);
+
+    const LETTERS: [char; 3] = ['r', 'w', 'm'];
+
+    /// Whether it cannot be used in full. (Everyone may make nodes.)
+    pub fn is_restricted(self) -> bool {
+        self.0 & 3 != 3
+    }
+}
+
+impl Default for DeviceAccess {
+    fn default() -> DeviceAccess {
+        DeviceAccess::ALL
+    }
+}
+
+impl FromStr for DeviceAccess {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DeviceAccess, String> {
+        let mut bits = 0;
+        for letter in text.chars() {
+            match DeviceAccess::LETTERS.iter().position(|known| *known == letter) {
+                Some(at) => bits |= 1 << at,
+                None => return Err(format!("`{text}` says nothing about a device: expected a choice of r, w and m")),
+            }
+        }
+        if bits == 0 { Err("expected a choice of r, w and m".to_owned()) } else { Ok(DeviceAccess(bits)) }
+    }
+}
+
+impl fmt::Display for DeviceAccess {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters = DeviceAccess::LETTERS.iter().enumerate();
+        letters.filter(|(at, _)| self.0 & (1 << at) != 0).try_for_each(|(_, letter)| write!(out, "{letter}"))
+    }
+}
+
+impl From<DeviceAccess> for String {
+    fn from(access: DeviceAccess) -> String {
+        access.to_string()
+    }
+}
+
+impl TryFrom<String> for DeviceAccess {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<DeviceAccess, String> {
+        text.parse()
+    }
 }
 
 /// The network that a sandbox is in.

@@ -123,7 +123,7 @@ impl Outside {
         }
         let sources = Sources::open(spec, copies, filesystems, users)?;
         change_propagation(MountPropagationFlags::PRIVATE)?;
-        let devices = spec.privileges == Privileges::Insecure;
+        let devices = spec.has_nodes();
         let options = RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices, users };
         let root = root.map_or_else(|| mount_detached(&spec.rootfs, options), |mount| Ok(made_elsewhere(mount, options)))?;
         Ok(Outside { root, sources })

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
+mod apparmor;
 mod build;
 mod build_context;
 mod cache;
@@ -19,6 +20,7 @@ mod copy;
 mod crash;
 mod credentials;
 mod crowd;
+mod devices;
 mod docker_compat;
 mod doctor;
 mod edit;

@@ -45,9 +45,9 @@ fn the_hosts_network_needs_to_be_allowed_to_a_step_that_asks_for_it() {
     for unknown in ["network", "all", "fs.read=/"] {
         world.build(&text, &["--allow", unknown]).fails().says(&[unknown, "no such entitlement"]);
     }
-    world.build(&text, &["--allow", "device=x"]).fails().says(&["devices are not supported"]);
-    let device = world.build(&step("--device=vendor.com/class=one true"), &[]).fails();
-    device.says(&["Dockerfile:2:14", "vendor.com/class=one", "--device is not supported"]);
+    world.build(&text, &["--allow", "device=x"]).fails().says(&["no name of a device"]);
+    let device = world.build(&step("--device=vendor.com/class=one true"), &["--allow", "device=vendor.com/other"]).fails();
+    device.says(&["Dockerfile:2:", "vendor.com/class=one", "--allow device=vendor.com/class=one"]);
     world.build(&text, &["--network", "bridge"]).fails().says(&["bridge", "default, none, host"]);
 }
 

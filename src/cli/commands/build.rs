@@ -14,7 +14,7 @@ use crate::cli::render::{Observer, Profile, ProgressMode, Summary, observed, pro
 use crate::cli::{Global, env, report, settler};
 use crate::engine::{BuildContext, BuildOutcome, BuildRequest, Call, ContextSource, DockerfileSource, Engine, Error, Output};
 use crate::engine::{CacheDestination, CacheTarget, PlatformOutcome};
-use crate::executor::FailedSlot;
+use crate::executor::{FailedSlot, StepSettings};
 use crate::graph::ContextName;
 use crate::oci::{Platform, Reference};
 use crate::progress::Progress;
@@ -480,7 +480,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Error> {
         pull: args.pull,
         network: args.steps.network(),
         entitlements: args.steps.entitlements(),
-        steps: args.steps.settings()?,
+        steps: StepSettings { apparmor: args.legacy.apparmor()?, ..args.steps.settings()? },
         failed: None,
         platforms: args.platform,
         secrets: secret_flag::values(&args.secret)?,

@@ -14,7 +14,7 @@ use crate::oci::Platform;
 use crate::parser::{duration, signals};
 use crate::path::RootPath;
 use crate::runtime::container::{RestartPolicy, StdinMode};
-use crate::runtime::{Capabilities, DeviceSpec, Rlimit, TerminalSize, namespace_of_parameter};
+use crate::runtime::{Capabilities, DeviceSpec, Rlimit, TerminalSize, cdi, namespace_of_parameter};
 
 use super::containers::patience;
 use super::isolation_flags::IsolationFlags;
@@ -100,9 +100,9 @@ pub(super) struct ContainerFlags {
     cap_drop: Vec<Capabilities>,
     #[command(flatten)]
     isolation: IsolationFlags,
-    /// A device of this machine, or all devices in a directory: `PATH[:TARGET[:rwm]]` (may be given several times)
+    /// A device of this machine, or all devices in a directory: `PATH[:TARGET[:rwm]]`; or a device that a CDI specification describes: `VENDOR/CLASS=NAME` (may be given several times)
     #[arg(long, value_name = "DEVICE", value_parser = device)]
-    device: Vec<DeviceSpec>,
+    device: Vec<Device>,
     /// A kernel parameter of the container's namespaces (may be given several times)
     #[arg(long, value_name = "NAME=VALUE", value_parser = sysctl)]
     sysctl: Vec<(String, String)>,
@@ -241,14 +241,26 @@ fn annotation(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn device(text: &str) -> Result<DeviceSpec, String> {
+/// `--device`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Device {
+    /// One of the host, by its path.
+    Path(DeviceSpec),
+    /// One that a specification describes.
+    Named(String),
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    if cdi::is_name(text) {
+        return Ok(Device::Named(text.to_owned()));
+    }
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, may) = match parts[..] {
         [source] => (source, source, "rwm"),
         [source, may] if !may.starts_with('/') => (source, source, may),
         [source, target] => (source, target, "rwm"),
         [source, target, may] => (source, target, may),
-        _ => return Err("expected PATH[:TARGET[:rwm]]".to_owned()),
+        _ => return Err("expected PATH[:TARGET[:rwm]] or VENDOR/CLASS=NAME".to_owned()),
     };
     // As it is without `..`: the container's other directories are not for devices.
     let place = RootPath::new(target);
@@ -257,15 +269,9 @@ fn device(text: &str) -> Result<DeviceSpec, String> {
         || place.components().next() != Some("dev".as_ref())
         || place.components().count() < 2
     {
-        return Err("expected a path, and a target below /dev".to_owned());
+        return Err("expected a path and a target below /dev, or VENDOR/CLASS=NAME".to_owned());
     }
-    if may.is_empty() || may.bytes().any(|byte| !b"rwm".contains(&byte)) {
-        return Err(format!("`{may}` says nothing about a device: expected a choice of r, w and m"));
-    }
-    if !(may.contains('r') && may.contains('w')) {
-        return Err(format!("a device for `{may}` only is not supported: who may open it is up to the device's own mode"));
-    }
-    Ok(DeviceSpec { source: source.into(), target: place })
+    Ok(Device::Path(DeviceSpec { access: may.parse()?, ..DeviceSpec::new(source.into(), place) }))
 }
 
 fn sysctl(text: &str) -> Result<(String, String), String> {
@@ -324,7 +330,16 @@ impl ContainerFlags {
             privileged: self.privileged,
             cap_add: union(&self.cap_add),
             cap_drop: union(&self.cap_drop),
-            devices: self.device,
+            devices: self
+                .device
+                .iter()
+                .filter_map(|device| if let Device::Path(spec) = device { Some(spec.clone()) } else { None })
+                .collect(),
+            named_devices: self
+                .device
+                .into_iter()
+                .filter_map(|device| if let Device::Named(name) = device { Some(name) } else { None })
+                .collect(),
             sysctls: self.sysctl,
             rlimits: self.ulimit,
             oom_score_adjust: self.oom_score_adj,
@@ -445,10 +460,13 @@ mod tests {
 
     #[test]
     fn devices_have_a_target_below_dev() {
-        let spec = |source: &str, target: &str| DeviceSpec { source: source.into(), target: RootPath::new(target) };
+        let spec = |source: &str, target: &str| Device::Path(DeviceSpec::new(source.into(), RootPath::new(target)));
         assert_eq!(device("/dev/fuse"), Ok(spec("/dev/fuse", "/dev/fuse")));
         assert_eq!(device("/dev/fuse:/dev/x:rwm"), Ok(spec("/dev/fuse", "/dev/x")));
-        for text in ["fuse", "/dev/fuse:/etc/x", "/dev/fuse:/dev/x:q", "/dev/fuse:/dev/x:r"] {
+        assert_eq!(device("vendor.com/net=eth0"), Ok(Device::Named("vendor.com/net=eth0".to_owned())));
+        let Ok(Device::Path(read_only)) = device("/dev/fuse:/dev/x:r") else { panic!("a device to read") };
+        assert_eq!(read_only.access.to_string(), "r");
+        for text in ["fuse", "/dev/fuse:/etc/x", "/dev/fuse:/dev/x:q", "/dev/fuse:/dev/x:", "vendor.com/net="] {
             assert!(device(text).is_err(), "{text}");
         }
     }

@@ -12,6 +12,7 @@ use crate::cli::render::size;
 use crate::cli::{Global, report};
 use crate::engine::{Information, RootDriver};
 use crate::oci::Platform;
+use crate::runtime::apparmor;
 use crate::task::blocking;
 
 use super::{exit, with_engine};
@@ -63,7 +64,8 @@ pub(in crate::cli) fn info(global: &Global, args: InfoArgs) -> ExitCode {
 fn fields(found: &Information, rootless: bool) -> Value {
     let Information { containers, running, paused, images, driver, root, platform, cgroup_version, operating_system, processors, memory } =
         found;
-    let mut security = vec!["name=seccomp,profile=builtin"];
+    let mut security: Vec<&str> = apparmor::is_enabled().then_some("name=apparmor").into_iter().collect();
+    security.push("name=seccomp,profile=builtin");
     security.extend(rootless.then_some("name=rootless"));
     json!({
         "Containers": containers,

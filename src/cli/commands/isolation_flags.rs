@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::engine::{Error, RunRequest, SeccompRequest, parse_bytes};
-use crate::runtime::{CgroupSpec, Sharing, SystemPaths, Throttle, ThrottleKind};
+use crate::runtime::bundle::DeviceRule;
+use crate::runtime::{AppArmor, CgroupSpec, Sharing, SystemPaths, Throttle, ThrottleKind, cdi, parse_device_rule};
 
 use super::super::config::Users;
 use super::super::env;
@@ -13,7 +14,7 @@ use super::super::env;
 // What keeps a container apart.
 #[derive(Debug, Args)]
 pub(super) struct IsolationFlags {
-    /// `seccomp=FILE|unconfined|builtin`, `no-new-privileges`, `systempaths=unconfined`, `apparmor=unconfined` or `label=disable` (may be given several times)
+    /// `seccomp=FILE|unconfined|builtin`, `apparmor=PROFILE|unconfined`, `no-new-privileges`, `systempaths=unconfined` or `label=disable` (may be given several times)
     #[arg(long, value_name = "OPTION", value_parser = security)]
     security_opt: Vec<Security>,
     /// Whose processes it sees: `host`, or `container:NAME` [default: its own]
@@ -57,12 +58,12 @@ pub(super) struct IsolationFlags {
     isolation: Option<()>,
     #[arg(long, hide = true, value_parser = volume_driver)]
     volume_driver: Option<()>,
-    /// Not supported: tells what to do instead
-    #[arg(long, hide = true, value_parser = no_device_rules)]
-    device_cgroup_rule: Vec<()>,
-    /// Not supported: tells what to do instead
-    #[arg(long, hide = true, value_parser = no_gpus)]
-    gpus: Option<()>,
+    /// A rule about the use of devices that are not given by name, such as `c 10:229 rwm` (may be given several times)
+    #[arg(long, value_name = "RULE", value_parser = device_rule)]
+    device_cgroup_rule: Vec<(String, DeviceRule)>,
+    /// The GPUs of `nvidia.com/gpu` that it gets, by their CDI specification: `all`, a number, or `device=NAME[,NAME…]`
+    #[arg(long, value_name = "GPUS", value_parser = gpus)]
+    gpus: Option<Gpus>,
     /// Not supported: tells why
     #[arg(long, hide = true, value_parser = no_kernel_memory)]
     kernel_memory: Option<()>,
@@ -120,12 +121,60 @@ fn volume_driver(text: &str) -> Result<(), String> {
     if text.is_empty() || text == "local" { Ok(()) } else { Err(format!("there is no volume driver `{text}`: expected local")) }
 }
 
-fn no_device_rules(_: &str) -> Result<(), String> {
-    Err("devices are not ruled by control groups here: name each one with --device".to_owned())
+fn device_rule(text: &str) -> Result<(String, DeviceRule), String> {
+    Ok((text.to_owned(), parse_device_rule(text)?))
 }
 
-fn no_gpus(_: &str) -> Result<(), String> {
-    Err("nothing here knows graphics processors: name their devices with --device, and mount their driver's libraries with -v".to_owned())
+/// `--gpus`: names of CDI devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Gpus(Vec<String>);
+
+/// Reads `--gpus`, which is written as a line of a table: a field with commas in it stands in double quotes.
+fn gpus(text: &str) -> Result<Gpus, String> {
+    let mut names: Vec<String> = Vec::new();
+    for field in fields(text)? {
+        let counted = |count: &str| match count {
+            "all" | "-1" => Ok(vec!["all".to_owned()]),
+            count => match count.parse::<u16>() {
+                Ok(count) => Ok((0..count).map(|number| number.to_string()).collect()),
+                Err(_) => Err(format!("`{count}` is neither `all` nor a number of GPUs")),
+            },
+        };
+        match field.split_once('=') {
+            None => names.extend(counted(&field)?),
+            Some(("count", count)) => names.extend(counted(count)?),
+            Some(("device", list)) => names.extend(list.split(',').map(str::to_owned)),
+            Some(("driver", "nvidia" | "cdi" | "")) => {}
+            Some(("capabilities" | "options", _)) => {
+                return Err(format!("`{field}` cannot be had: what a GPU comes with is up to its CDI specification, so leave it out"));
+            }
+            Some(_) => return Err(format!("`{field}` says nothing about GPUs: expected `all`, a number, or `device=NAME[,NAME…]`")),
+        }
+    }
+    let names: Vec<String> = names.into_iter().map(|name| format!("nvidia.com/gpu={name}")).collect();
+    match names.iter().find(|name| !cdi::is_name(name)) {
+        Some(name) => Err(format!("`{name}` is no name of a device")),
+        None => Ok(Gpus(names)),
+    }
+}
+
+/// The fields between commas.
+fn fields(text: &str) -> Result<Vec<String>, String> {
+    let (mut fields, mut quoted) = (vec![String::new()], false);
+    for letter in text.chars() {
+        match (letter, fields.last_mut()) {
+            ('"', _) => quoted = !quoted,
+            (',', _) if !quoted => fields.push(String::new()),
+            (letter, Some(field)) => field.push(letter),
+            (_, None) => {}
+        }
+    }
+    // `device=0,1` without quotes is meant as with them.
+    let is_name = |field: &String| !field.contains('=') && field != "all";
+    if fields.len() > 1 && fields[0].starts_with("device=") && fields[1..].iter().all(is_name) {
+        return Ok(vec![fields.join(",")]);
+    }
+    if quoted { Err(format!("`{text}` has a quote without its end")) } else { Ok(fields) }
 }
 
 fn no_kernel_memory(_: &str) -> Result<(), String> {
@@ -173,6 +222,7 @@ enum Security {
     NoNewPrivileges(bool),
     Seccomp(Filter),
     SystemPaths,
+    AppArmor(String),
     /// What this machine does not have, and is as it would be without.
     Nothing(String),
 }
@@ -215,6 +265,8 @@ impl IsolationFlags {
             Ipc::None => namespaces.no_shm = true,
             Ipc::Of(sharing) => namespaces.ipc = sharing,
         }
+        request.device_rules = self.device_cgroup_rule;
+        request.named_devices.extend(self.gpus.into_iter().flat_map(|Gpus(names)| names));
         for option in self.security_opt {
             match option {
                 Security::NoNewPrivileges(on) => request.no_new_privileges = on,
@@ -222,6 +274,10 @@ impl IsolationFlags {
                 Security::Seccomp(Filter::Unconfined) => request.seccomp = SeccompRequest::Unconfined,
                 Security::Seccomp(Filter::File(path)) => request.seccomp = SeccompRequest::read(&path)?,
                 Security::SystemPaths => request.system_paths = SystemPaths::Unconfined,
+                Security::AppArmor(profile) => {
+                    request.apparmor = Some(AppArmor::named(&profile));
+                    request.security_labels.push(format!("apparmor={profile}"));
+                }
                 Security::Nothing(text) => request.security_labels.push(text),
             }
         }
@@ -237,18 +293,14 @@ fn security(text: &str) -> Result<Security, String> {
         ("seccomp", "builtin") => Ok(Security::Seccomp(Filter::Default)),
         ("seccomp", path) if !path.is_empty() => Ok(Security::Seccomp(Filter::File(path.into()))),
         ("systempaths", "unconfined") => Ok(Security::SystemPaths),
-        ("apparmor", "unconfined") | ("label", "disable") => Ok(Security::Nothing(text.to_owned())),
-        ("apparmor", profile) if !profile.is_empty() => Err(match std::fs::exists("/sys/kernel/security/apparmor") {
-            Ok(true) => {
-                format!("containers are not put into profiles of AppArmor here, so `{profile}` would not hold: expected unconfined")
-            }
-            _ => format!("this kernel is without AppArmor, so the profile `{profile}` would not hold: expected unconfined"),
-        }),
+        ("apparmor", profile) if !profile.is_empty() => Ok(Security::AppArmor(profile.to_owned())),
+        ("label", "disable") => Ok(Security::Nothing(text.to_owned())),
         // Without SELinux such a label is one that nobody looks at.
         ("label", label)
-            if label
-                .split_once(':')
-                .is_some_and(|(key, value)| ["user", "role", "type", "level", "filetype"].contains(&key) && !value.is_empty()) =>
+            if label == "nested"
+                || label
+                    .split_once(':')
+                    .is_some_and(|(key, value)| ["user", "role", "type", "level", "filetype"].contains(&key) && !value.is_empty()) =>
         {
             match std::fs::exists("/sys/fs/selinux/enforce") {
                 Ok(true) => {
@@ -258,7 +310,7 @@ fn security(text: &str) -> Result<Security, String> {
             }
         }
         _ => {
-            Err("expected seccomp=FILE|unconfined|builtin, no-new-privileges, systempaths=unconfined, apparmor=unconfined or label=disable"
+            Err("expected seccomp=FILE|unconfined|builtin, apparmor=PROFILE|unconfined, no-new-privileges, systempaths=unconfined or label=disable"
                 .to_owned())
         }
     }
@@ -279,12 +331,26 @@ mod tests {
     }
 
     #[test]
+    fn gpus_are_devices_of_their_specification() {
+        let names = |text: &str| gpus(text).map(|Gpus(names)| names.join(" ").replace("nvidia.com/gpu=", ""));
+        assert_eq!(names("all"), Ok("all".to_owned()));
+        assert_eq!(names("2"), Ok("0 1".to_owned()));
+        assert_eq!(names("\"device=0,GPU-a1\""), Ok("0 GPU-a1".to_owned()));
+        assert_eq!(names("device=0,1"), Ok("0 1".to_owned()));
+        assert_eq!(names("count=1,driver=nvidia"), Ok("0".to_owned()));
+        for text in ["", "some", "all,capabilities=utility", "device=", "device=a/b", "driver=amd,all", "\"device=0"] {
+            assert!(gpus(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn options_about_security_are_dockers() {
         assert_eq!(security("seccomp=x/y=z.json"), Ok(Security::Seccomp(Filter::File("x/y=z.json".into()))));
         assert_eq!(security("seccomp:unconfined"), Ok(Security::Seccomp(Filter::Unconfined)));
+        assert_eq!(security("apparmor:a//b"), Ok(Security::AppArmor("a//b".to_owned())));
         assert_eq!(security("no-new-privileges"), Ok(Security::NoNewPrivileges(true)));
         assert_eq!(security("no-new-privileges:false"), Ok(Security::NoNewPrivileges(false)));
-        for text in ["seccomp=", "seccomp", "no-new-privileges=maybe", "systempaths=x", "x=y"] {
+        for text in ["seccomp=", "seccomp", "apparmor=", "no-new-privileges=maybe", "systempaths=x", "x=y"] {
             assert!(security(text).is_err(), "{text}");
         }
     }

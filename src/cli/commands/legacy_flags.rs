@@ -4,6 +4,9 @@
 
 use clap::{ArgAction, Args};
 
+use crate::engine::Error;
+use crate::runtime::AppArmor;
+
 use super::build::boolean;
 
 // Flags that are not in the help.
@@ -43,9 +46,9 @@ impl LegacyFlags {
         if self.squash == Some(true) {
             found.push("--squash has no effect, as with BuildKit: `strake flatten` makes one layer of an image");
         }
-        if !self.security_opt.is_empty() {
+        if self.security_opt.iter().any(|option| profile(option).is_none()) {
             found.push(
-                "--security-opt has no effect: steps have the default profile, and `--allow security.insecure` lets one ask for more",
+                "--security-opt has no effect but for apparmor=PROFILE|unconfined: steps have the default profile, and `--allow security.insecure` lets one ask for more",
             );
         }
         if self.builder.as_deref().is_some_and(|name| name != "default") {
@@ -53,6 +56,22 @@ impl LegacyFlags {
         }
         found.into_iter().map(str::to_owned).collect()
     }
+
+    /// The AppArmor profile of steps: the last that `--security-opt` names.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(super) fn apparmor(&self) -> Result<AppArmor, Error> {
+        let named = self.security_opt.iter().filter_map(|option| profile(option)).next_back();
+        let profile = named.map_or(AppArmor::Default, AppArmor::named);
+        profile.must_be_there().map_err(Error::Runtime)?;
+        Ok(profile)
+    }
+}
+
+/// What an option says of AppArmor.
+fn profile(option: &str) -> Option<&str> {
+    option.split_once(['=', ':']).filter(|(name, profile)| *name == "apparmor" && !profile.is_empty()).map(|(_, profile)| profile)
 }
 
 // What Docker up to 28 takes for `pull` and `push`: its default asks for nothing.

@@ -26,7 +26,7 @@ pub(super) fn runtime(name: &str) -> Result<Option<ForeignRuntime>, Error> {
     if let Some(why) = unusable(&program) {
         return Err(refused(name, &format!("`{}` {why}", program.display()), None));
     }
-    Ok(Some(ForeignRuntime { name: name.to_owned(), program }))
+    Ok(Some(ForeignRuntime { name: name.to_owned(), program, arguments: Vec::new() }))
 }
 
 fn refused(name: &str, why: &str, hint: Option<&str>) -> Error {

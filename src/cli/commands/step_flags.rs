@@ -14,7 +14,7 @@ use crate::engine::{Error, parse_bytes};
 use crate::executor::{SshAgent, SshSource, StepSettings};
 use crate::graph::{Entitlements, NetworkMode};
 use crate::runtime::container::HostAddress;
-use crate::runtime::{CgroupSpec, Resource, Rlimit, Situation, can_chroot, situation};
+use crate::runtime::{AppArmor, CgroupSpec, Resource, Rlimit, Situation, can_chroot, cdi, situation};
 
 use super::limit_flags::check_sets;
 
@@ -24,7 +24,7 @@ pub(super) struct StepFlags {
     /// The network of RUN steps
     #[arg(long, value_enum, default_value = "default")]
     network: Network,
-    /// What RUN steps may ask for: `network.host` or `security.insecure` (may be given several times)
+    /// What RUN steps may ask for: `network.host`, `security.insecure`, or `device[=VENDOR/CLASS[=NAME]]` (may be given several times)
     #[arg(long, value_name = "ENTITLEMENT", value_parser = entitlement, value_delimiter = ',')]
     allow: Vec<Entitlement>,
     /// A name for /etc/hosts in RUN steps, `NAME:ADDRESS` or `NAME=ADDRESS[,ADDRESS…]`; the address may be `host-gateway` (may be given several times)
@@ -152,6 +152,12 @@ impl StepFlags {
         Entitlements {
             network_host: matches!(self.network, Network::Host) || self.allow.contains(&Entitlement::NetworkHost),
             security_insecure: self.allow.contains(&Entitlement::SecurityInsecure),
+            all_devices: self.allow.contains(&Entitlement::AllDevices),
+            devices: self
+                .allow
+                .iter()
+                .filter_map(|allowed| if let Entitlement::Device(name) = allowed { Some(name.clone()) } else { None })
+                .collect(),
         }
     }
 
@@ -180,6 +186,7 @@ impl StepFlags {
             rlimits,
             cgroup,
             ssh: self.agents()?,
+            apparmor: AppArmor::Default,
         })
     }
 
@@ -260,18 +267,24 @@ pub(super) fn check_limits(limits: &CgroupSpec) -> Result<(), Error> {
 }
 
 /// What a build may be allowed beyond the sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Entitlement {
     NetworkHost,
     SecurityInsecure,
+    AllDevices,
+    Device(String),
 }
 
 fn entitlement(text: &str) -> Result<Entitlement, String> {
     match text {
         "network.host" => Ok(Entitlement::NetworkHost),
         "security.insecure" => Ok(Entitlement::SecurityInsecure),
-        text if text == "device" || text.starts_with("device=") => Err("devices are not supported".into()),
-        _ => Err("there is no such entitlement: it is `network.host` or `security.insecure`".into()),
+        "device" => Ok(Entitlement::AllDevices),
+        text => match text.strip_prefix("device=") {
+            Some(name) if cdi::is_name(name) || cdi::is_name(&format!("{name}=x")) => Ok(Entitlement::Device(name.to_owned())),
+            Some(name) => Err(format!("`{name}` is no name of a device: expected VENDOR/CLASS or VENDOR/CLASS=NAME")),
+            None => Err("there is no such entitlement: it is `network.host`, `security.insecure` or `device`".into()),
+        },
     }
 }
 

@@ -195,7 +195,7 @@ impl Engine {
             build_platform: Platform::host(),
             network: request.network,
             extra_hosts: request.steps.extra_hosts.iter().map(|(name, _)| name.clone()).collect(),
-            entitlements: request.entitlements,
+            entitlements: request.entitlements.clone(),
             no_cache: request.no_cache || request.verify_reproducible,
             no_cache_filter: &request.no_cache_filter,
             checks: CheckScope { all_stages: false, ignored: Some(&ignored) },

@@ -34,7 +34,7 @@ impl Engine {
             "Platform": "linux",
             "MountLabel": "",
             "ProcessLabel": "",
-            "AppArmorProfile": "",
+            "AppArmorProfile": info.spec.as_ref().map_or("", |spec| spec.sandbox.apparmor.shown()),
             "ExecIDs": exec_ids(&info),
         });
         if let (Some(spec), Some(object)) = (&info.spec, value.as_object_mut()) {
@@ -116,6 +116,10 @@ impl Engine {
         });
         if let Value::Object(fields) = &mut value {
             fields.extend(never().into_iter().map(|(name, value)| (name.to_owned(), value)));
+            fields.insert("DeviceCgroupRules".to_owned(), list(&written.device_rules));
+            let requests =
+                json!([{ "Driver": "cdi", "Count": 0, "DeviceIDs": written.named_devices, "Capabilities": null, "Options": null }]);
+            fields.insert("DeviceRequests".to_owned(), if written.named_devices.is_empty() { Value::Null } else { requests });
             fields.extend((!written.tmpfs.is_empty()).then(|| ("Tmpfs".to_owned(), json!(written.tmpfs))));
             fields.extend((!written.mounts.is_empty()).then(|| ("Mounts".to_owned(), json!(written.mounts))));
             fields.extend((!written.annotations.is_empty()).then(|| ("Annotations".to_owned(), json!(written.annotations))));
@@ -126,7 +130,7 @@ impl Engine {
 }
 
 /// Fields of what containers here never have.
-fn never() -> [(&'static str, Value); 13] {
+fn never() -> [(&'static str, Value); 11] {
     [
         ("VolumeDriver", json!("")),
         ("Cgroup", json!("")),
@@ -139,8 +143,6 @@ fn never() -> [(&'static str, Value); 13] {
         ("IOMaximumIOps", json!(0)),
         ("IOMaximumBandwidth", json!(0)),
         ("BlkioWeightDevice", json!([])),
-        ("DeviceCgroupRules", Value::Null),
-        ("DeviceRequests", Value::Null),
     ]
 }
 

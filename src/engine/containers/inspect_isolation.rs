@@ -20,7 +20,7 @@ pub(super) fn isolation(spec: &ContainerSpec) -> Map<String, Value> {
     let devices = sandbox
         .devices
         .iter()
-        .map(|device| json!({ "PathOnHost": device.source, "PathInContainer": device.target.to_string(), "CgroupPermissions": "rwm" }));
+        .map(|device| json!({ "PathOnHost": device.source, "PathInContainer": device.target.to_string(), "CgroupPermissions": device.access.to_string() }));
     let ulimits = sandbox.process.rlimits.iter().map(|limit| {
         let number = |value: u64| if value == u64::MAX { json!(-1) } else { json!(value) };
         json!({ "Name": resource(limit.resource), "Hard": number(limit.hard), "Soft": number(limit.soft) })

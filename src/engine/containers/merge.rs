@@ -85,6 +85,8 @@ pub(super) fn written(config: &RuntimeConfig, request: &RunRequest) -> Written {
         log_options: request.log_options.clone(),
         annotations: request.annotations.clone(),
         mounted_volumes: Vec::new(),
+        named_devices: request.named_devices.clone(),
+        device_rules: request.device_rules.iter().map(|(text, _)| text.clone()).collect(),
         group_add: request.group_add.clone(),
         volumes_from: request.volumes_from.iter().map(ToString::to_string).collect(),
         publish_all: request.publish_all,

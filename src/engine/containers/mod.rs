@@ -36,12 +36,13 @@ use std::time::{Duration, Instant};
 
 use crate::oci::Platform;
 use crate::path::RootPath;
+use crate::runtime::bundle::DeviceRule;
 use crate::runtime::container::{
     self, Attachment, ContainerSpec, HostAddress, LogDriver, LogOptions, LogRecord, LogSettings, Mode, RestartPolicy, Started, Starter,
     State, StdinMode,
 };
 use crate::runtime::network::{PortRequest, ResolvFlags};
-use crate::runtime::{Capabilities, CgroupSpec, DeviceSpec, ForeignRuntime, Namespaces, Rlimit, SystemPaths, TerminalSize};
+use crate::runtime::{AppArmor, Capabilities, CgroupSpec, DeviceSpec, ForeignRuntime, Namespaces, Rlimit, SystemPaths, TerminalSize};
 use crate::task::fault_point;
 
 use super::{Engine, Error};
@@ -140,12 +141,18 @@ pub struct RunRequest {
     pub own_users: bool,
     /// The system call filter.
     pub seccomp: SeccompRequest,
+    /// The AppArmor profile; where it is `None`, what suits its privileges.
+    pub apparmor: Option<AppArmor>,
     /// Options about security modules, for display.
     pub security_labels: Vec<String>,
     /// Whether the kernel's sensitive files are masked.
     pub system_paths: SystemPaths,
     /// Devices of the host.
     pub devices: Vec<DeviceSpec>,
+    /// Devices by the names that CDI specifications give them.
+    pub named_devices: Vec<String>,
+    /// Rules about the use of other devices, with what they were written as.
+    pub device_rules: Vec<(String, DeviceRule)>,
     /// Kernel parameters of its namespaces.
     pub sysctls: Vec<(String, String)>,
     /// Limits of each process.
@@ -218,9 +225,12 @@ impl RunRequest {
             namespaces: Namespaces::default(),
             own_users: false,
             seccomp: SeccompRequest::Default,
+            apparmor: None,
             security_labels: Vec::new(),
             system_paths: SystemPaths::Masked,
             devices: Vec::new(),
+            named_devices: Vec::new(),
+            device_rules: Vec::new(),
             sysctls: Vec::new(),
             rlimits: Vec::new(),
             oom_score_adjust: None,

@@ -12,8 +12,8 @@ use crate::parser::signals;
 use crate::path::RootPath;
 use crate::runtime::container::{self, ContainerSpec, MountedVolume};
 use crate::runtime::{
-    Credentials, DEFAULT_SHM_SIZE, DeviceSpec, ForeignRuntime, Isolation, MountSpec, Privileges, ProcessSpec, SandboxSpec, Situation,
-    can_mount_roots, obstacle, situation,
+    AppArmor, Credentials, DEFAULT_SHM_SIZE, DeviceSpec, ForeignRuntime, Isolation, MountSpec, Privileges, ProcessSpec, SandboxSpec,
+    Situation, can_mount_roots, cdi, obstacle, situation,
 };
 use crate::store::view::MergedView;
 use crate::store::{ContainerRecord, Error as StoreError};
@@ -99,6 +99,7 @@ impl Engine {
             path => path,
         });
         make_dir(&view, &upper, &workdir, None, 0o755, None)?;
+        let mut edits = cdi::resolve(&request.named_devices)?;
         let network = self.network_of(request, config)?;
         // Before anything is made that stays.
         let users = self.own_users(request, &network.request, &user)?;
@@ -133,6 +134,9 @@ impl Engine {
             all.push(mount);
         }
         all.extend(made.iter().cloned());
+        let described = edits.take_mounts();
+        all.retain(|mount| described.iter().all(|other| other.target() != mount.target()));
+        all.extend(described);
         // What lies on another mount comes after it.
         all.sort_by_key(|mount| mount.target().components().count());
 
@@ -149,7 +153,18 @@ impl Engine {
         sandbox.init = request.init;
         sandbox.annotations.clone_from(&request.annotations);
         sandbox.system_paths = request.system_paths;
-        sandbox.devices = devices(&request.devices);
+        sandbox.devices = devices(&request.devices)?;
+        sandbox.device_rules = request.device_rules.iter().map(|(_, rule)| rule.clone()).collect();
+        edits.apply(&mut sandbox);
+        // Who asks for another runtime has its hooks, too.
+        let runtime = match &request.runtime {
+            None if !sandbox.hooks.is_empty() => Some(ForeignRuntime::own().map_err(|source| Error::Io {
+                action: "find this program by",
+                path: "/proc/self/exe".into(),
+                source,
+            })?),
+            runtime => runtime.clone(),
+        };
         sandbox.sysctls.clone_from(&request.sysctls);
         sandbox.cgroup = request.limits.is_wanted().then(|| request.limits.clone());
         sandbox.privileges = match request.privileged {
@@ -157,6 +172,12 @@ impl Engine {
             false => Privileges::Default { add: request.cap_add, drop: request.cap_drop },
         };
         sandbox.seccomp = request.seccomp.filter(sandbox.privileges)?;
+        sandbox.apparmor = match &request.apparmor {
+            Some(profile) => profile.clone(),
+            None if request.privileged => AppArmor::Unconfined,
+            None => AppArmor::Default,
+        };
+        sandbox.apparmor.must_be_there().map_err(Error::Runtime)?;
         if by_chroot {
             sandbox.isolation = unmounted(request, &sandbox, &dir)?;
         } else if !can_mount_roots() {
@@ -176,10 +197,11 @@ impl Engine {
         if let Some(domain) = &request.domain {
             sandbox.sysctls.push(("kernel.domainname".to_owned(), domain.clone()));
         }
-        if let Some(runtime) = &request.runtime {
+        if let Some(runtime) = &runtime {
             runtime.can_run(&sandbox).map_err(|why| unable(runtime, &why))?;
         }
         let mut spec = self.spec(request, image, record, sandbox, network);
+        spec.runtime = runtime;
         spec.users = users;
         spec.written.mounted_volumes = volumes;
         fault_point("container:prepared");
@@ -210,7 +232,6 @@ impl Engine {
             network: network.request,
             ports: network.ports,
             names: network.names,
-            runtime: request.runtime.clone(),
             labels: merge::labels(config, request),
             written: merge::written(config, request),
             ..ContainerSpec::new(&record.id, &record.name, sandbox)
@@ -288,19 +309,25 @@ fn must_be_possible(user: &ProcessUser) -> Result<(), Error> {
 }
 
 /// The devices that are asked for; for a directory, all that are in it.
-fn devices(asked: &[DeviceSpec]) -> Vec<DeviceSpec> {
+fn devices(asked: &[DeviceSpec]) -> Result<Vec<DeviceSpec>, Error> {
     let mut all = Vec::new();
     let mut left: Vec<DeviceSpec> = asked.iter().rev().cloned().collect();
     while let Some(device) = left.pop() {
-        let Ok(entries) = std::fs::read_dir(&device.source) else {
+        let found = std::fs::metadata(&device.source);
+        let found = found.map_err(|source| Error::Io { action: "look at the device", path: device.source.clone(), source })?;
+        if found.file_type().is_block_device() || found.file_type().is_char_device() {
             all.push(device);
             continue;
+        }
+        let Ok(entries) = std::fs::read_dir(&device.source) else {
+            let message = format!("`{}` is not a device", device.source.display());
+            return Err(Error::Usage { message, hint: Some("a file or a pipe of this machine is given with -v".to_owned()) });
         };
         let mut inner: Vec<DeviceSpec> = entries.flatten().filter_map(|entry| below(&device, &entry)).collect();
         inner.sort_by(|one, other| other.source.cmp(&one.source));
         left.extend(inner);
     }
-    all
+    Ok(all)
 }
 
 /// A device, or a directory, in the directory of `device`. Links are followed where they were named, and left alone in here.
@@ -308,7 +335,7 @@ fn below(device: &DeviceSpec, entry: &std::fs::DirEntry) -> Option<DeviceSpec> {
     let kind = entry.file_type().ok()?;
     let name = entry.file_name();
     let wanted = kind.is_dir() || kind.is_block_device() || kind.is_char_device();
-    wanted.then(|| DeviceSpec { source: entry.path(), target: device.target.join(&name) })
+    wanted.then(|| DeviceSpec { access: device.access, ..DeviceSpec::new(entry.path(), device.target.join(&name)) })
 }
 
 /// What another runtime cannot do.

@@ -4,6 +4,7 @@ use rustix::fs::CWD;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use super::{Finding, read};
+use crate::runtime::apparmor::{self, DEFAULT_PROFILE, Found};
 use crate::runtime::{IdMap, Obstacle, Situation, establish, obstacle};
 use crate::sys::process::{Cloned, clone_process, exit_now, reap, unshare};
 
@@ -16,6 +17,7 @@ pub(super) fn findings(situation: Situation, shares_processes: bool) -> Vec<Find
     }
     all.extend(overlays(situation));
     all.push(seccomp());
+    all.extend(apparmor());
     all.push(hashing());
     all.push(foreign_programs());
     all
@@ -114,6 +116,25 @@ fn seccomp() -> Finding {
     }
     let fix = "boot a kernel with CONFIG_SECCOMP_FILTER, or run with --security-opt seccomp=unconfined";
     Finding::missing("seccomp", "this kernel filters no system calls", fix)
+}
+
+/// Nothing where there is none: few kernels have it, and nothing needs it.
+fn apparmor() -> Option<Finding> {
+    let name = "apparmor";
+    Some(match apparmor::look() {
+        Found::Absent => return None,
+        Found::Loaded => Finding::ok(name, format!("containers and steps are in the profile `{DEFAULT_PROFILE}`")),
+        Found::Unknown => Finding::ok(name, format!("containers and steps are in the profile `{DEFAULT_PROFILE}` if root has loaded it")),
+        Found::Surrounded(profile) => Finding::ok(name, format!("containers and steps are in the profile `{profile}`, as this process is")),
+        Found::Missing(Some(_)) => {
+            Finding::ok(name, format!("the profile `{DEFAULT_PROFILE}` is loaded when root first starts a container or step"))
+        }
+        Found::Missing(None) => Finding::warn(
+            name,
+            format!("containers and steps are in no profile: nothing here can load `{DEFAULT_PROFILE}`"),
+            "apt-get install apparmor",
+        ),
+    })
 }
 
 fn hashing() -> Finding {

@@ -20,8 +20,8 @@ use crate::graph::{CacheSharing, ExecMountKind, ExecOp, NetworkMode, SOURCE_DATE
 use crate::path::RootPath;
 use crate::progress::{StepProgress, StepUsage, Stream};
 use crate::runtime::{
-    BindSource, Credentials, Exit, Isolation, MountOptions, MountSpec, NetworkMode as SandboxNetwork, Privileges, ProcessSpec, Propagation,
-    Running, SHARED_PROCESSES, SandboxIo, SandboxSpec, Stdio, can_mount_roots, shares_processes,
+    AppArmor, BindSource, Credentials, Exit, Isolation, MountOptions, MountSpec, NetworkMode as SandboxNetwork, Privileges, ProcessSpec,
+    Propagation, Running, SHARED_PROCESSES, SandboxIo, SandboxSpec, Stdio, can_mount_roots, cdi, shares_processes,
 };
 use crate::store::view::MergedView;
 use crate::store::{ActiveSnapshot, CacheMount, MountSharing, SnapshotId};
@@ -85,16 +85,18 @@ pub fn run(
     spec.volatile = true;
     spec.hostname = hostname;
     spec.mounts = mounts;
+    give_devices(step, op, &mut spec)?;
     keep_modes(&tree, &mut spec.mounts).map_err(failed)?;
     spec.network = match (op.network, &network.namespace) {
         (NetworkMode::None, _) => SandboxNetwork::None,
         (_, Some(_)) => SandboxNetwork::Joined,
         (_, None) => SandboxNetwork::Host,
     };
+    apply(&environment.steps, &mut spec);
     if op.security == SecurityMode::Insecure {
         spec.privileges = Privileges::Insecure;
+        spec.apparmor = AppArmor::Unconfined;
     }
-    apply(&environment.steps, &mut spec);
     if chroot {
         spec.isolation = Isolation::Chroot { lent: unmounted::lent(&spec.mounts, held.cache_mounts.iter().map(|(_, cache)| cache.path())) };
     } else {
@@ -181,9 +183,36 @@ impl StepFiles {
     }
 }
 
+/// Gives the sandbox the devices that the step asks for; those that it does not need may be missing.
+fn give_devices(step: &Step, op: &ExecOp, spec: &mut SandboxSpec) -> Result<(), Error> {
+    let refused = |error: cdi::Error| {
+        let hint = error.hint();
+        Error::Refused { step: Box::new(step.clone()), reason: error.to_string(), hint }
+    };
+    let mut names = Vec::new();
+    for (name, required) in &op.devices {
+        match cdi::resolve(std::slice::from_ref(name)) {
+            Err(cdi::Error::Unknown { .. }) if !required => {}
+            other => {
+                other.map_err(refused)?;
+                names.push(name.clone());
+            }
+        }
+    }
+    let mut edits = cdi::resolve(&names).map_err(refused)?;
+    spec.mounts.extend(edits.take_mounts());
+    edits.apply(spec);
+    if !spec.hooks.is_empty() {
+        let reason = format!("the devices {} come with hooks, which are for containers", names.join(", "));
+        return Err(self::refused(step, reason, "describe the devices without hooks in a file of their own"));
+    }
+    Ok(())
+}
+
 /// Gives the sandbox what the command line says of all steps.
 fn apply(settings: &StepSettings, spec: &mut SandboxSpec) {
     spec.shm_size = settings.shm_size.unwrap_or(spec.shm_size);
+    spec.apparmor = settings.apparmor.clone();
     spec.process.rlimits = settings.rlimits.clone();
     spec.cgroup = Some(settings.cgroup.clone()).filter(|cgroup| cgroup.has_limits() || cgroup.parent.is_some());
 }

@@ -27,14 +27,9 @@ impl Lowering<'_, '_> {
                 (shell_words(&state.config, program), Some(InlineScript { name, body }))
             }
         };
-        if let Some(device) = run.devices.first() {
-            let message = format!("this build cannot give the device `{}` to a step: RUN --device is not supported", device.value.name);
-            self.error_at(
-                device.span,
-                message,
-                Some("leave `--device` out; a step that needs a device can run with `RUN --security=insecure`".to_owned()),
-            );
-            return;
+        for device in run.devices.iter().filter(|device| !self.request.entitlements.device(&device.value.name)) {
+            let name = &device.value.name;
+            self.not_entitled(device.span, &format!("use the device `{name}`"), &format!("device={name}"));
         }
         let mut inputs = vec![state.node];
         let mut mounts = Vec::new();
@@ -88,6 +83,7 @@ impl Lowering<'_, '_> {
             hostname: self.args.hostname().map(str::to_owned),
             network,
             security,
+            devices: run.devices.iter().map(|device| (device.value.name.clone(), device.value.required)).collect(),
             extra_hosts: self.request.extra_hosts.clone(),
             mounts,
             script,

@@ -40,7 +40,9 @@ mod systemd;
 mod template;
 
 pub(super) use cgroups::planned_groups;
-pub use config::{CapabilityLists, Config, ConsoleSize, DeviceRule, Mount, Namespace, Process, Resources, RlimitEntry, Root, User};
+pub use config::{
+    CapabilityLists, Config, ConsoleSize, DeviceRule, Hook, Hooks, Mount, Namespace, Process, Resources, RlimitEntry, Root, User,
+};
 pub use control::{delete, kill, list, pause, processes, resume, start, state, stats, update};
 pub(in crate::runtime) use copy_up::copy_up;
 pub use create::{CreateOptions, ExecOptions, Made, create, exec, process_of};

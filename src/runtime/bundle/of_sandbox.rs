@@ -11,8 +11,8 @@ use crate::runtime::cgroup::{bandwidth, memory_and_swap};
 use crate::runtime::credentials::held;
 use crate::runtime::devices::NOT_SHARED;
 use crate::runtime::namespaces::Sharing;
-use crate::runtime::spec::{MountOptions, MountSpec, ProcessSpec, Propagation, SandboxSpec, Seccomp, SystemPaths, ThrottleKind};
-use crate::runtime::{Capabilities, CgroupSpec, Privileges, seccomp, world};
+use crate::runtime::spec::{MountOptions, MountSpec, Propagation, SandboxSpec, Seccomp, SystemPaths, ThrottleKind};
+use crate::runtime::{Capabilities, CgroupSpec, DeviceNode, Privileges, device_rules, seccomp, world};
 
 /// The version of the specification that a config is written for: what all runtimes in use follow.
 const VERSION: &str = "1.0.2";
@@ -39,7 +39,10 @@ pub(in crate::runtime) fn of_sandbox(spec: &SandboxSpec, around: &Surroundings<'
     let insecure = spec.privileges == Privileges::Insecure;
     let mut devices = if insecure { host_devices(Path::new("/dev")) } else { Vec::new() };
     for device in &spec.devices {
-        devices.push(device_of(&device.source, &device.target.to_string())?);
+        devices.push(match &device.node {
+            Some(node) => made(node, &device.target.to_string()),
+            None => device_of(&device.source, &device.target.to_string())?,
+        });
     }
     let masked = !insecure && spec.system_paths == SystemPaths::Masked;
     let paths = |paths: &[&str]| if masked { paths.iter().map(|path| (*path).to_owned()).collect() } else { Vec::new() };
@@ -47,13 +50,13 @@ pub(in crate::runtime) fn of_sandbox(spec: &SandboxSpec, around: &Surroundings<'
     let mounts = mounts(spec, around)?;
     Ok(Config {
         oci_version: VERSION.to_owned(),
-        process: Some(process_of_sandbox(&spec.process, spec.privileges, around.tty)),
+        process: Some(process_of_sandbox(spec, around.tty)),
         root: Some(Root { path: "rootfs".to_owned(), readonly: spec.read_only_root }),
         hostname: if own_name { spec.hostname.clone() } else { String::new() },
         mounts,
         linux: Linux {
             sysctl: spec.sysctls.iter().cloned().collect(),
-            resources: Some(resources(spec.cgroup.as_ref(), insecure, &devices)),
+            resources: Some(resources(spec.cgroup.as_ref(), insecure, device_rules::given(spec))),
             cgroups_path: around.cgroups_path.to_owned(),
             namespaces: namespaces(spec, around),
             devices,
@@ -68,12 +71,14 @@ pub(in crate::runtime) fn of_sandbox(spec: &SandboxSpec, around: &Surroundings<'
             ..Linux::default()
         },
         annotations: spec.annotations.clone(),
+        hooks: spec.hooks.clone(),
         ..Config::default()
     })
 }
 
 /// A process of a sandbox.
-pub(in crate::runtime) fn process_of_sandbox(process: &ProcessSpec, privileges: Privileges, tty: bool) -> Process {
+pub(in crate::runtime) fn process_of_sandbox(spec: &SandboxSpec, tty: bool) -> Process {
+    let (process, privileges) = (&spec.process, spec.privileges);
     let text = |list: &[std::ffi::OsString]| list.iter().map(|item| item.to_string_lossy().into_owned()).collect();
     let names = |set: Capabilities| set.names().map(|name| format!("CAP_{name}")).collect::<Vec<_>>();
     // Ours gives what there is, where others fail for what there is not.
@@ -104,6 +109,7 @@ pub(in crate::runtime) fn process_of_sandbox(process: &ProcessSpec, privileges: 
             .map(|limit| RlimitEntry { kind: format!("RLIMIT_{:?}", limit.resource).to_uppercase(), hard: limit.hard, soft: limit.soft })
             .collect(),
         no_new_privileges: process.no_new_privileges,
+        apparmor_profile: spec.apparmor.for_others().to_owned(),
         oom_score_adj: process.oom_score_adjust,
         ..Process::default()
     }
@@ -178,18 +184,14 @@ fn text(path: &Path) -> Result<&str, Error> {
     path.to_str().ok_or_else(|| Error::Unsupported(format!("`{}` is not UTF-8, and a config.json can hold nothing else", path.display())))
 }
 
-fn resources(limits: Option<&CgroupSpec>, insecure: bool, devices: &[Device]) -> Resources {
+fn resources(limits: Option<&CgroupSpec>, insecure: bool, devices: Vec<DeviceRule>) -> Resources {
     let none = CgroupSpec::default();
     let limits = limits.unwrap_or(&none);
     let number = |number: u64| i64::try_from(number).unwrap_or(-1);
     let mut rules = vec![DeviceRule { allow: insecure, access: "rwm".to_owned(), ..DeviceRule::default() }];
-    rules.extend(devices.iter().filter(|_| !insecure).map(|device| DeviceRule {
-        allow: true,
-        kind: device.kind.clone(),
-        major: device.major,
-        minor: device.minor,
-        access: "rwm".to_owned(),
-    }));
+    if !insecure {
+        rules.extend(devices);
+    }
     let bandwidth = bandwidth(limits);
     Resources {
         devices: rules,
@@ -234,6 +236,18 @@ fn disks(limits: &CgroupSpec) -> BlockIo {
     }
 }
 
+fn made(node: &DeviceNode, target: &str) -> Device {
+    Device {
+        kind: node.kind.letter().to_owned(),
+        path: target.to_owned(),
+        major: Some(node.major.into()),
+        minor: Some(node.minor.into()),
+        file_mode: Some(node.mode & 0o7777),
+        uid: Some(node.owner.0),
+        gid: Some(node.owner.1),
+    }
+}
+
 fn device_of(source: &Path, target: &str) -> Result<Device, Error> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let meta = std::fs::metadata(source).map_err(Error::file("open the device", source))?;
@@ -271,7 +285,7 @@ fn host_devices(dir: &Path) -> Vec<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::spec::BindSource;
+    use crate::runtime::spec::{BindSource, ProcessSpec};
     use crate::sys::RootfsMount;
 
     fn spec() -> SandboxSpec {
@@ -309,12 +323,12 @@ mod tests {
 
     #[test]
     fn only_root_has_capabilities_that_count_at_once() {
-        let mut process = spec().process;
-        let lists = |process: &ProcessSpec| process_of_sandbox(process, Privileges::default(), false).capabilities.unwrap();
-        let of_root = lists(&process);
+        let mut spec = spec();
+        let lists = |spec: &SandboxSpec| process_of_sandbox(spec, false).capabilities.unwrap();
+        let of_root = lists(&spec);
         assert_eq!((&of_root.effective, &of_root.permitted), (&of_root.bounding, &of_root.bounding));
-        process.user.uid = 7;
-        let lists = lists(&process);
+        spec.process.user.uid = 7;
+        let lists = lists(&spec);
         assert_eq!((lists.bounding, lists.effective.len(), lists.permitted.len()), (of_root.bounding, 0, 0));
     }
 

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{Mode, OFlags};
@@ -13,9 +14,10 @@ use super::Error;
 use super::config::{CapabilityLists, Config, Process};
 use super::scheduling::{Affinity, Scheduling};
 use crate::path::RootPath;
+use crate::runtime::apparmor;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::credentials::{self, ProcessCapabilities};
-use crate::runtime::error::Failure;
+use crate::runtime::error::{ENTER_PROFILE, Failure};
 use crate::runtime::seccomp::Filter;
 use crate::runtime::spec::{Credentials, ProcessSpec, Resource, Rlimit, TerminalSize};
 use crate::runtime::{exec, init};
@@ -31,6 +33,8 @@ pub(super) struct Plan {
     filter: Option<Filter>,
     apparmor: String,
     selinux: String,
+    /// `/proc` as the caller sees it, where there is a profile or a label to be written.
+    proc: Option<OwnedFd>,
     personality: Option<u64>,
     scheduling: Scheduling,
     /// On which CPUs it is; only of further commands.
@@ -52,9 +56,16 @@ impl Plan {
             return Err(Error::invalid("process.cwd", format!("`{}` is not absolute", process.cwd)));
         }
         let missing = |file: &str| !std::path::Path::new(file).exists();
-        if !process.apparmor_profile.is_empty() && missing("/sys/kernel/security/apparmor") {
-            let reason = format!("the profile `{}` is asked for, but this kernel has no AppArmor", process.apparmor_profile);
-            return Err(Error::invalid("process.apparmorProfile", reason));
+        let profile = &process.apparmor_profile;
+        let unusable = match profile.as_str() {
+            "" => None,
+            _ if !apparmor::is_enabled() => Some("this kernel has no AppArmor"),
+            "unconfined" => None,
+            _ if apparmor::is_loaded(profile) == Some(false) => Some("it is not loaded"),
+            _ => None,
+        };
+        if let Some(why) = unusable {
+            return Err(Error::invalid("process.apparmorProfile", format!("the profile `{profile}` is asked for, but {why}")));
         }
         if !process.selinux_label.is_empty() && missing("/sys/fs/selinux/enforce") {
             let reason = format!("the label `{}` is asked for, but this kernel has no SELinux", process.selinux_label);
@@ -76,14 +87,20 @@ impl Plan {
             Some(seccomp) => super::seccomp::compile(seccomp, capabilities.bounding)?,
             None => None,
         };
+        // The container's own could be anything that looks like it.
+        let proc = match process.apparmor_profile.is_empty() && process.selinux_label.is_empty() {
+            true => None,
+            false => Some(apparmor::host_proc().map_err(Error::file("open", "/proc"))?),
+        };
         let plan = Plan {
             spec,
             terminal: process.terminal,
             umask: process.user.umask,
             capabilities,
             filter,
-            apparmor: process.apparmor_profile.clone(),
+            apparmor: profile.clone(),
             selinux: process.selinux_label.clone(),
+            proc,
             personality: personality(config)?,
             scheduling: Scheduling::new(process, config)?,
             affinity: Affinity::default(),
@@ -187,14 +204,16 @@ impl Plan {
     }
 
     fn set_labels(&self) -> Result<(), Failure> {
-        let write = |path: &str, text: &str| std::fs::write(path, text).map_err(Failure::step("write", path));
+        let Some(proc) = &self.proc else { return Ok(()) };
         if !self.selinux.is_empty() {
-            write("/proc/self/attr/exec", &self.selinux)?;
+            let path = "thread-self/attr/exec";
+            let written = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(std::io::Error::from)
+                .and_then(|file| std::io::Write::write_all(&mut std::fs::File::from(file), self.selinux.as_bytes()));
+            written.map_err(Failure::step("enter the SELinux context", &self.selinux))?;
         }
         if !self.apparmor.is_empty() {
-            let own = "/proc/self/attr/apparmor/exec";
-            let path = if std::path::Path::new(own).exists() { own } else { "/proc/self/attr/exec" };
-            write(path, &format!("exec {}", self.apparmor))?;
+            apparmor::enter_on_exec(proc, &self.apparmor).map_err(Failure::step(ENTER_PROFILE, &self.apparmor))?;
         }
         Ok(())
     }

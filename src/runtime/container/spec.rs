@@ -102,6 +102,12 @@ pub struct Written {
     /// The volumes that it mounts.
     #[serde(default)]
     pub mounted_volumes: Vec<MountedVolume>,
+    /// The devices that it got by names of CDI specifications.
+    #[serde(default)]
+    pub named_devices: Vec<String>,
+    /// The rules about other devices.
+    #[serde(default)]
+    pub device_rules: Vec<String>,
     /// The groups beside the user's own.
     #[serde(default)]
     pub group_add: Vec<String>,

@@ -35,7 +35,7 @@ impl Caller<'_> {
     pub(super) fn verb(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.runtime.program);
         command.env_clear().env("PATH", PATH).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.arg("--root").arg(self.records.join("state")).arg("--log").arg(self.work.join(LOG));
+        command.args(&self.runtime.arguments).arg("--root").arg(self.records.join("state")).arg("--log").arg(self.work.join(LOG));
         command.args(["--log-format", "json", verb]);
         command
     }

@@ -23,6 +23,7 @@ const RECORDS: &str = "/proc/1/cwd";
 
 /// Starts the process of `sandbox` in the container `id`, whose guardian `io.join` is; returns when it runs. The caller must have a single thread.
 pub(in crate::runtime) fn exec(runtime: &ForeignRuntime, id: &str, sandbox: &SandboxSpec, io: SandboxIo) -> Result<Child, Error> {
+    sandbox.apparmor.ready()?;
     launch::launch_other(0, None, None, io, |io, _, status| enter(runtime, id, sandbox, io, status))
 }
 
@@ -53,7 +54,7 @@ fn enter(runtime: &ForeignRuntime, id: &str, sandbox: &SandboxSpec, io: SandboxI
 fn call(caller: &Caller<'_>, id: &str, sandbox: &SandboxSpec, stdio: Stdio, short: &str, status: &OwnedFd) -> Result<u32, Failure> {
     let tty = matches!(stdio, Stdio::Terminal);
     let document = caller.work.join("process.json");
-    let bytes = serde_json::to_vec(&process_of_sandbox(&sandbox.process, sandbox.privileges, tty));
+    let bytes = serde_json::to_vec(&process_of_sandbox(sandbox, tty));
     let bytes = bytes.map_err(|error| Failure::step("write", document.display())(std::io::Error::from(error)))?;
     std::fs::write(&document, bytes).map_err(Failure::step("write", document.display()))?;
     let console = Console::listen(tty, short)?;

@@ -46,6 +46,7 @@ pub(in crate::runtime) fn start(guarded: &Guarded<'_>, io: SandboxIo) -> Result<
         let step = step.to_owned();
         move |source| Error::Setup { step, path, source }
     };
+    guarded.sandbox.apparmor.ready()?;
     std::fs::create_dir_all(guarded.dir).map_err(setup("make", guarded.dir.display().to_string()))?;
     let (usage, writer) = std::io::pipe().map_err(setup("make", "a pipe".to_owned()))?;
     let cgroups_path = path_for_others(guarded.sandbox.cgroup.as_ref(), guarded.id);

@@ -40,9 +40,20 @@ pub struct ForeignRuntime {
     /// Its program, absolute.
     #[serde(with = "wire::path")]
     pub program: PathBuf,
+    /// What comes before the verbs of its command line.
+    #[serde(default)]
+    pub arguments: Vec<String>,
 }
 
 impl ForeignRuntime {
+    /// Our own for bundles (`strake oci`), which does what a sandbox of ours does not: hooks.
+    ///
+    /// # Errors
+    /// The kernel does not tell which program this is.
+    pub fn own() -> std::io::Result<ForeignRuntime> {
+        Ok(ForeignRuntime { name: "strake".to_owned(), program: std::env::current_exe()?, arguments: vec!["oci".to_owned()] })
+    }
+
     /// Why it cannot run such a container, if it cannot.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::runtime::error::Failure;
 use crate::runtime::mounts::{Change, Target, TargetLinks, change_and_attach, clone_host_mount, clone_mount, new_filesystem};
 use crate::runtime::namespaces::Sharing;
 use crate::runtime::rootfs::{Detached, RootOptions, mount_detached};
-use crate::runtime::spec::{MountSpec, Privileges, SandboxSpec};
+use crate::runtime::spec::{MountSpec, SandboxSpec};
 use crate::runtime::world;
 use crate::sys::RootDir;
 
@@ -28,7 +28,7 @@ pub(super) struct Staged {
 
 /// Mounts everything at `dir`, in this process's own mount namespace; `shm` is the `/dev/shm` of another container.
 pub(super) fn mount(spec: &SandboxSpec, dir: &Path, shm: Option<OwnedFd>) -> Result<Staged, Failure> {
-    let devices = spec.privileges == Privileges::Insecure;
+    let devices = spec.has_nodes();
     // While the mounts of the host have their propagation, so that what is to follow it does.
     let root = mount_detached(&spec.rootfs, RootOptions { read_only: false, volatile: spec.volatile, devices, users: None })?;
     let sources = world::detached(spec)?;
