@@ -410,7 +410,7 @@ fn supervisor(args: &mut impl Iterator<Item = OsString>) -> Option<ExitCode> {
     }
     args.next();
     let rest: Vec<OsString> = args.collect();
-    let code = supervisor_main(rest.clone(), &env::surroundings());
+    let Some(code) = supervisor_main(rest.clone(), &env::surroundings()) else { return Some(ExitCode::SUCCESS) };
     commands::run::after_supervisor(&rest);
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

@@ -57,6 +57,7 @@ pub use crate::graph::SOURCE_DATE_EPOCH;
 pub use crate::image::Error as ImageError;
 pub use crate::image::load::Layout;
 pub use crate::registry::{Credential, Saved};
+pub use crate::store::remove_remains;
 pub use build::{BuildContext, BuildOutcome, BuildRequest, ContextSource, DockerfileSource, PlatformOutcome};
 pub use build_cache::{CacheDestination, CacheMode, CacheRepository, CacheSource, CacheTarget};
 pub use call::{Call, CallOutcome, CheckReport, Lines};

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::runtime::container::{self, NetworkRequest, State, save_spec};
+use crate::runtime::container::{self, EndpointSpec, NetworkRequest, State, save_spec};
 use crate::runtime::network::{
     DEFAULT_NETWORK, EndpointRequest, EndpointState, Ipv4Net, Ipv6Net, NetworkPlan, Subnet, builtin_id, forget, free_subnet, shared_subnet,
 };
@@ -95,6 +95,19 @@ fn is_predefined(name: &str) -> bool {
     matches!(name, DEFAULT_NETWORK | "host" | "none" | "default")
 }
 
+/// A place on the network of containers that ask for none and for nothing there.
+pub(super) fn default_endpoint(run_dir: &Path) -> EndpointSpec {
+    let plan = builtin(DEFAULT_NETWORK, "bridge").plan;
+    EndpointSpec { run_dir: network_dir(run_dir, &plan), plan, request: EndpointRequest::default() }
+}
+
+fn network_dir(run_dir: &Path, plan: &NetworkPlan) -> PathBuf {
+    match plan.is_default() {
+        true => run_dir.join("net"),
+        false => run_dir.join("nets").join(&plan.id),
+    }
+}
+
 fn builtin(name: &str, driver: &str) -> NetworkConfig {
     let plan = NetworkPlan { id: builtin_id(name), name: name.to_owned(), ..NetworkPlan::default_bridge() };
     NetworkConfig {
@@ -127,10 +140,7 @@ impl NetworkInfo {
 impl Engine {
     /// Where a network's files are that do not outlive a reboot.
     pub(super) fn network_dir(&self, plan: &NetworkPlan) -> PathBuf {
-        match plan.is_default() {
-            true => self.options().run_dir.join("net"),
-            false => self.options().run_dir.join("nets").join(&plan.id),
-        }
+        network_dir(&self.options().run_dir, plan)
     }
 
     fn network_configs(&self) -> Result<Vec<NetworkConfig>, Error> {
@@ -151,19 +161,23 @@ impl Engine {
 
     /// The network of that name, ID, or beginning of an ID.
     pub fn network(&self, text: &str) -> Result<NetworkInfo, Error> {
+        Ok(info(self.find_network(text)?, &self.containers()?))
+    }
+
+    /// The same without those who are on it.
+    pub(super) fn find_network(&self, text: &str) -> Result<NetworkConfig, Error> {
         let text = if text == "default" { DEFAULT_NETWORK } else { text };
         let all = self.network_configs()?;
         let exact = all.iter().find(|config| config.plan.name == text || config.plan.id == text);
         let begins = |config: &&NetworkConfig| !text.is_empty() && config.plan.id.starts_with(text);
-        let found = match exact {
-            Some(config) => config.clone(),
+        match exact {
+            Some(config) => Ok(config.clone()),
             None => match all.iter().filter(begins).collect::<Vec<_>>()[..] {
-                [config] => config.clone(),
-                [] => return Err(usage(format!("no such network: `{text}`"), Some("`strake network ls` lists all networks".into()))),
-                _ => return Err(usage(format!("several networks have an ID that begins with `{text}`"), None)),
+                [config] => Ok(config.clone()),
+                [] => Err(usage(format!("no such network: `{text}`"), Some("`strake network ls` lists all networks".into()))),
+                _ => Err(usage(format!("several networks have an ID that begins with `{text}`"), None)),
             },
-        };
-        Ok(info(found, &self.containers()?))
+        }
     }
 
     /// Whether that network is still there, and no other under its name.

@@ -2,7 +2,7 @@
 //! memory, with the container's own group as its root. So a program that looks for its limits finds them.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode};
 use rustix::mount::MountAttrFlags;
@@ -18,6 +18,8 @@ pub(super) struct Hierarchy {
     pub(super) mount: PathBuf,
     /// The group of this process, below the mount.
     pub(super) own: PathBuf,
+    /// Whether that is the mounted one itself.
+    is_mounted: bool,
     /// The options of its file system.
     options: String,
 }
@@ -31,10 +33,17 @@ pub(super) struct Seen {
     pub(super) mount: OwnedFd,
 }
 
+/// A file that only the topmost group of a hierarchy has.
+const RELEASE_AGENT: &str = "release_agent";
+
 /// The groups of this process, as far as they can be had. With a namespace of its own (`own_namespace`) that makes them roots. Where it is in the topmost group, which
 /// has all those of the host below it and no limits, there is nothing to see.
 pub(super) fn own_groups(own_namespace: bool, attributes: MountAttrFlags) -> Vec<Seen> {
     let seen = |hierarchy: Hierarchy| {
+        // Looked at before anything is mounted for it: a container without limits is in the topmost group of all of them, and to make and drop a mount for each takes 1 ms.
+        if hierarchy.is_mounted && std::fs::exists(hierarchy.mount.join(RELEASE_AGENT)).unwrap_or(false) {
+            return None;
+        }
         let name = hierarchy.mount.file_name()?.to_str()?.to_owned();
         let mount = match own_namespace {
             true => {
@@ -51,8 +60,7 @@ pub(super) fn own_groups(own_namespace: bool, attributes: MountAttrFlags) -> Vec
                 copy
             }
         };
-        // Only the topmost group has this file.
-        let is_top = rustix::fs::statat(&mount, "release_agent", AtFlags::empty()).is_ok();
+        let is_top = rustix::fs::statat(&mount, RELEASE_AGENT, AtFlags::empty()).is_ok();
         (!is_top).then_some(Seen { name, controllers: hierarchy.controllers, mount })
     };
     hierarchies(false).into_iter().filter_map(seen).collect()
@@ -95,8 +103,11 @@ pub(super) fn hierarchies(unified: bool) -> Vec<Hierarchy> {
         if found.iter().any(|known| known.controllers == controllers) {
             continue;
         }
+        let own = own_group(&own, &controllers, root);
         found.push(Hierarchy {
-            own: own_group(&own, &controllers, root),
+            // Seen from a namespace of control groups whose root lies deeper, what is mounted has the root `/..`.
+            is_mounted: own.as_os_str().is_empty() && !Path::new(root).components().any(|part| part == Component::ParentDir),
+            own,
             controllers,
             mount: PathBuf::from(mount),
             options: (*options).to_owned(),

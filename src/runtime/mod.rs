@@ -74,6 +74,7 @@ pub use plan::{MountPointKind, mount_targets};
 pub use rootless::{IdMap, enter_user_namespace};
 pub use scope::lender;
 pub use seal::seal_this_process;
+pub(in crate::runtime) use seccomp::compile_default_filter;
 pub use seccomp::{SeccompHost, SeccompProfile, SeccompProfileError, SeccompRules};
 pub use situation::{
     CHROOT, Obstacle, SHARED_PROCESSES, Situation, can_chroot, can_mount_roots, establish, establish_among, foresee, is_root,

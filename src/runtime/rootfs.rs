@@ -119,6 +119,11 @@ impl Overlay<'_> {
                 return Err(Failure::Step { step: "find the layer".into(), path: path.display().to_string(), errno: libc::ENOENT });
             }
         }
+        if let Some(upper) = self.upper.filter(|_| self.volatile) {
+            // The kernel leaves this when it mounts one, and mounts none again where it is: nobody has seen to it that the files are on the disk. Whoever asks for such a
+            // mount a second time (a container with `--rm` that is restarted) has not lost them since, or would not start it.
+            let _ = std::fs::remove_dir_all(upper.work.join("work/incompat"));
+        }
         if let Some(users) = options.users {
             return self.mount_mapped(options, users);
         }

@@ -1,6 +1,6 @@
 //! Containers: their names, their directories and what they hold. What is in the directory (config, state, log) is the business of whoever runs them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rusqlite::{OptionalExtension, Row, params};
@@ -9,10 +9,10 @@ use crate::oci::ImageId;
 use crate::task::fault_point;
 
 use super::database::parsed_option;
-use super::layout::{hex, random_bytes};
+use super::layout::{hex, random_bytes, trash};
 use super::lock::Kind;
 use super::open::{from_micros, make_dir, now};
-use super::remove::discard;
+use super::remove::{discard, remove_tree};
 use super::snapshot::{pack, unpack};
 use super::{Error, SnapshotId, Store};
 
@@ -33,11 +33,21 @@ pub struct ContainerRecord {
 
 const SELECT: &str = "SELECT id, name, image, snapshots, created_at FROM containers";
 
+/// Makes up an ID for a container.
+pub fn new_container_id() -> Result<String, Error> {
+    Ok(hex(&random_bytes::<32>()?))
+}
+
 impl Store {
-    /// Makes a container: its row, and its directory with `fs` and `work` for what it writes.
-    pub fn create_container(&self, name: &str, image: Option<&ImageId>, snapshots: &[SnapshotId]) -> Result<ContainerRecord, Error> {
+    /// Makes a container: its row, and its directory with `fs` and `work` for what it writes. `id` is one that was made up for it ([`new_container_id`]).
+    pub fn create_container(
+        &self,
+        id: String,
+        name: &str,
+        image: Option<&ImageId>,
+        snapshots: &[SnapshotId],
+    ) -> Result<ContainerRecord, Error> {
         check_name("container", name)?;
-        let id = hex(&random_bytes::<32>()?);
         let created_at = now();
         let _shared = self.lock_store(Kind::Shared)?;
         let dir = self.layout().container(&id);
@@ -121,6 +131,27 @@ impl Store {
 
     /// Removes a container with its directory; false where there was none. It must not run any more.
     pub fn remove_container(&self, id: &str) -> Result<bool, Error> {
+        let removed = self.delete_container(id)?;
+        if removed {
+            discard(self, &self.layout().container(id))?;
+        }
+        Ok(removed)
+    }
+
+    /// The same, but moves the directory only out of the way: somebody calls [`remove_remains`], or `prune` finds it.
+    pub fn forget_container(&self, id: &str) -> Result<bool, Error> {
+        let removed = self.delete_container(id)?;
+        if removed {
+            let (dir, trash) = (self.layout().container(id), self.layout().trash().join(id));
+            match std::fs::rename(&dir, &trash) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("move away", &dir)(error)),
+                _ => {}
+            }
+        }
+        Ok(removed)
+    }
+
+    fn delete_container(&self, id: &str) -> Result<bool, Error> {
         let delete = || {
             let sql = "DELETE FROM containers WHERE id = ?";
             self.database().write("remove a container", |tx| Ok(tx.prepare_cached(sql)?.execute([id])? > 0))
@@ -136,10 +167,14 @@ impl Store {
         };
         if removed {
             fault_point("container:forgotten");
-            discard(self, &self.layout().container(id))?;
         }
         Ok(removed)
     }
+}
+
+/// Removes what is left of a container that was forgotten in the store below `root`.
+pub fn remove_remains(root: &Path, id: &str) -> Result<(), Error> {
+    remove_tree(&trash(root).join(id)).map(drop)
 }
 
 fn container_from_row(row: &Row<'_>) -> rusqlite::Result<ContainerRecord> {

@@ -50,6 +50,16 @@ pub(crate) fn directory_mode(name: &str) -> u32 {
 /// How the name of an active snapshot's directory begins.
 pub(crate) const ACTIVE_PREFIX: &str = "new-";
 
+/// The directory that a container has, or will have, in the store below `root`.
+pub fn container_dir(root: &Path, id: &str) -> PathBuf {
+    root.join("containers").join(id)
+}
+
+/// Where trees are that are being removed.
+pub(crate) fn trash(root: &Path) -> PathBuf {
+    root.join("trash")
+}
+
 impl Layout {
     /// The paths below `root`, in the boot named `boot`.
     pub(crate) fn new(root: PathBuf, boot: String) -> Layout {
@@ -133,7 +143,7 @@ impl Layout {
     }
 
     pub(crate) fn container(&self, id: &str) -> PathBuf {
-        self.root.join("containers").join(id)
+        container_dir(&self.root, id)
     }
 
     pub(crate) fn volumes(&self) -> PathBuf {
@@ -173,7 +183,7 @@ impl Layout {
     }
 
     pub(crate) fn trash(&self) -> PathBuf {
-        self.root.join("trash")
+        trash(&self.root)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::process::{Child, Output, Stdio};
 
-use crate::common::{Done, World, wait_for, world};
+use crate::common::{Done, World, processes, wait_for, world};
 
 /// Starts a container in the background that removes itself when it has ended.
 #[track_caller]
@@ -107,6 +107,45 @@ fn a_container_that_removes_itself_is_restarted_and_still_removes_itself() {
     wait_for("the second line", 20, || world.strake(["logs", "c"]).ok().stdout == "run\nrun\n");
     world.strake(["stop", "c"]).ok();
     wait_for("it to be gone", 20, || world.strake(["ps", "-aq"]).ok().stdout.is_empty());
+}
+
+#[test]
+fn the_files_of_a_container_that_removes_itself_go_even_if_nobody_waits_for_it() {
+    let Some(world) = world() else { return };
+    let left = || {
+        let entries = |dir: &str| std::fs::read_dir(world.root().join(dir)).unwrap().count();
+        entries("containers") + entries("trash")
+    };
+    assert_eq!(
+        world.strake(["run", "--rm", "localhost/busybox", "sh", "-c", "mkdir -p /a/b && echo x >/a/b/c && echo y"]).ok().stdout,
+        "y\n"
+    );
+    wait_for("the files", 20, || left() == 0);
+    // Whoever waited for it is killed while it runs.
+    let mut starter = beside(&world, &["run", "--rm", "--name", "c", "localhost/busybox", "sh", "-c", "echo up; sleep 1; touch /x"]);
+    let mut first = [0; 3];
+    starter.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    starter.kill().unwrap();
+    starter.wait().unwrap();
+    wait_for("the other's files", 20, || left() == 0);
+    assert_eq!(world.strake(["ps", "-aq"]).ok().stdout, "");
+}
+
+#[test]
+fn a_run_that_makes_no_container_leaves_no_process() {
+    let Some(world) = world() else { return };
+    world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sleep", "600"]).ok();
+    let supervisors = || processes(&world.root()).iter().filter(|line| line.contains("strake-supervisor")).count();
+    assert_eq!(supervisors(), 1);
+    for flags in
+        [&["--pull", "never", "localhost/missing"][..], &["--name", "c", "localhost/busybox"], &["-u", "nobody-such", "localhost/busybox"]]
+    {
+        for detach in [&["-d"][..], &[]] {
+            assert_eq!(world.strake([&["run"][..], detach, flags].concat()).fails().code, 125, "{flags:?}");
+            assert_eq!(supervisors(), 1, "{flags:?}");
+        }
+    }
+    world.strake(["rm", "-f", "c"]).ok();
 }
 
 #[test]

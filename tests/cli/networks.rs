@@ -761,7 +761,7 @@ fn a_killed_service_is_started_anew_with_its_ports_and_names() {
         });
         drop(other);
         wait_for("the port, now that it is free", 10, || ask("127.0.0.1:18080").is_some());
-        assert_eq!(world.strake(["port", "web"]).ok().stdout, ports);
+        wait_for("that to be on record", 10, || world.strake(["port", "web"]).ok().stdout == ports);
         world.strake(["logs", "web"]).ok().says(&["are served again"]);
         world.strake(["rm", "-f", "web", "db"]).ok();
         assert_eq!(left(), "");

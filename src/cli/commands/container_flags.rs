@@ -293,6 +293,11 @@ pub(super) fn signal(name: &str) -> Result<i32, String> {
 }
 
 impl ContainerFlags {
+    /// Whether it will be on the network of containers that ask for none, and for nothing there.
+    pub(super) fn is_on_bridge(&self) -> bool {
+        self.network.is_plain() && !self.isolation.wants_own_users()
+    }
+
     /// The container that is asked for, made of `image`.
     pub(super) fn request(self, image: String, stdin: StdinMode) -> Result<RunRequest, Error> {
         if self.rm && self.restart != RestartPolicy::No {

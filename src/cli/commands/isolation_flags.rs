@@ -249,6 +249,14 @@ impl IsolationFlags {
         }
     }
 
+    /// Whether the container is to have users of its own. Settings that cannot be read are told of when it is made.
+    pub(super) fn wants_own_users(&self) -> bool {
+        match self.userns.as_deref().unwrap_or_default() {
+            "" => env::users().is_ok_and(|users| users == Users::Own),
+            mode => mode == "auto",
+        }
+    }
+
     /// Writes into the request what was asked for.
     pub(super) fn over(self, request: &mut RunRequest) -> Result<(), Error> {
         request.own_users = match self.userns.as_deref().unwrap_or_default() {

@@ -177,6 +177,11 @@ fn usage(message: impl Into<String>, hint: Option<&str>) -> Error {
 }
 
 impl NetworkFlags {
+    /// Whether nothing is asked for but what a container has by itself.
+    pub(super) fn is_plain(&self) -> bool {
+        self.network.is_empty() && self.network_alias.is_empty() && self.addresses.is_empty()
+    }
+
     /// Says it in the request.
     pub(super) fn apply(self, request: &mut RunRequest) -> Result<(), Error> {
         let has_options = !self.network_alias.is_empty() || !self.addresses.is_empty();

@@ -23,9 +23,6 @@ use super::exec::{DetachKeys, detach_keys_value};
 /// The exit status of `run` where Strake itself failed.
 pub(in crate::cli) const FAILED: u8 = 125;
 
-/// How long the command that started a container has to remove it.
-const GRACE: Duration = Duration::from_millis(500);
-
 // Flags of `strake run`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunArgs {
@@ -116,6 +113,8 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
             }
         }
     };
+    let mode = if detach { Mode::Detached } else { Mode::Attached };
+    let ahead = Engine::ahead(&env::engine_options(global), mode, container.is_on_bridge());
     let engine = open(global)?;
     let (interactive, tty, rm, cidfile) = (container.interactive, container.tty, container.rm, container.cidfile.clone());
     let stdin = match (interactive, detach) {
@@ -128,12 +127,16 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         (false, true) => [interactive, true, true],
         (false, false) => [Stream::Stdin, Stream::Stdout, Stream::Stderr].map(|stream| attach.contains(&stream)),
     };
-    let info = make(&engine, container, built, stdin, attached)?;
+    let id = ahead.as_ref().map(|ahead| ahead.id.clone());
+    let info = make(&engine, container, built, stdin, attached, id)?;
     let started = write_cidfile(cidfile, &info.record.id).and_then(|()| {
-        let mode = if detach { Mode::Detached } else { Mode::Attached };
         // Signals that come before the container is there to get them wait until it is.
         let held = (!detach).then(container::hold_signals);
-        engine.start_container(&info, mode).map(|started| (started, held))
+        let started = match ahead {
+            Some(ahead) => engine.start_by_ahead(&info, ahead),
+            None => engine.start_container(&info, mode),
+        };
+        started.map(|started| (started, held))
     });
     let (started, held) = match started {
         Ok(started) => started,
@@ -164,6 +167,8 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         report::result(&info.record.id);
     }
     let flags = PumpFlags { interactive, tty, forward_signals: sig_proxy, detach_keys, streams: attach };
+    // The supervisor removes what is left of the container when it sees this closed.
+    let _connection = attachment.connection();
     let outcome = pump(&engine, &info, attachment, flags);
     drop(held);
     let (code, ended) = match outcome {
@@ -177,7 +182,7 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
     };
     if rm
         && ended
-        && let Err(error) = engine.finish_container(&info.record.id)
+        && let Err(error) = engine.forget_container(&info.record.id)
     {
         // The status is the container's all the same.
         report::error(&error);
@@ -192,6 +197,7 @@ fn make(
     built: Option<String>,
     stdin: StdinMode,
     attached: [bool; 3],
+    id: Option<String>,
 ) -> Result<ContainerInfo, Error> {
     let name = built.clone().or_else(|| flags.image.clone()).unwrap_or_default();
     let wanted = Wanted { name: name.clone(), pull: flags.pull, platform: flags.platform.clone(), quiet: flags.quiet };
@@ -212,7 +218,7 @@ fn make(
         }
         _ => {}
     }
-    let mut request = RunRequest { attached, ..flags.request(name, stdin)? };
+    let mut request = RunRequest { attached, id, ..flags.request(name, stdin)? };
     match engine.configured_proxies() {
         // Before those that were asked for, which win; each spelling by itself, as with Docker.
         Ok(proxies) => drop(request.env.splice(0..0, proxies.into_iter().map(|(name, value)| (name.to_owned(), Some(value))))),
@@ -232,7 +238,7 @@ pub(in crate::cli) fn create(global: &Global, args: CreateArgs) -> ExitCode {
         let (stdin, cidfile) =
             (if args.container.interactive { StdinMode::Once } else { StdinMode::Closed }, args.container.cidfile.clone());
         let attached = [args.container.interactive, true, true];
-        let info = make(&engine, args.container, None, stdin, attached)?;
+        let info = make(&engine, args.container, None, stdin, attached, None)?;
         write_cidfile(cidfile, &info.record.id)?;
         report::result(&info.record.id);
         Ok(())
@@ -293,16 +299,17 @@ impl BuildFirst {
     }
 }
 
-/// What a supervisor process does when its container has ended: a container that removes itself is removed, unless whoever waits for it does that.
+/// What a supervisor process does when its container has ended: a container that removes itself is removed, as far as whoever waited for it has not done that.
 pub(in crate::cli) fn after_supervisor(args: &[OsString]) {
-    let [mode, dir] = args else { return };
-    let Some((id, root)) = Path::new(dir).file_name().and_then(|id| id.to_str()).zip(env::root()) else { return };
-    if mode == "attached" {
-        std::thread::sleep(GRACE);
+    let [_, dir] = args else { return };
+    let dir = Path::new(dir);
+    let Some((id, root)) = dir.file_name().and_then(|id| id.to_str()).zip(env::root()) else { return };
+    // Nobody is there to be told of a failure; the next list of containers tries again, and `prune` finds what is left.
+    let _ = crate::engine::remove_remains(&root, id);
+    if dir.exists() {
+        let _ = Engine::open(env::engine_options(&Global { root: Some(root), ..Global::default() }), None)
+            .and_then(|engine| engine.finish_container(id));
     }
-    // Nobody is there to be told of a failure; the next list of containers tries again.
-    let _ = Engine::open(env::engine_options(&Global { root: Some(root), ..Global::default() }), None)
-        .and_then(|engine| engine.finish_container(id));
 }
 
 fn write_cidfile(path: Option<PathBuf>, id: &str) -> Result<(), Error> {

@@ -38,14 +38,15 @@ use crate::oci::Platform;
 use crate::path::RootPath;
 use crate::runtime::bundle::DeviceRule;
 use crate::runtime::container::{
-    self, Attachment, ContainerSpec, HostAddress, LogDriver, LogOptions, LogRecord, LogSettings, Mode, RestartPolicy, Started, Starter,
-    State, StdinMode,
+    self, Attachment, ContainerSpec, HostAddress, LogDriver, LogOptions, LogRecord, LogSettings, Mode, Outlook, RestartPolicy, Started,
+    Starter, State, StdinMode, Waiting,
 };
 use crate::runtime::network::{PortRequest, ResolvFlags};
 use crate::runtime::{AppArmor, Capabilities, CgroupSpec, DeviceSpec, ForeignRuntime, Namespaces, Rlimit, SystemPaths, TerminalSize};
 use crate::task::fault_point;
 
-use super::{Engine, Error};
+use super::networks::default_endpoint;
+use super::{Engine, EngineOptions, Error};
 
 pub use changes::{ChangeKind, CommitRequest, FileChange};
 pub use copy_files::CopyFiles;
@@ -77,6 +78,8 @@ pub struct RunRequest {
     pub entrypoint: Option<String>,
     /// The container's name; made up where it is `None`.
     pub name: Option<String>,
+    /// The ID that was made up for it already ([`Ahead`]).
+    pub id: Option<String>,
     /// Variables, in order; one without a value is taken away.
     pub env: Vec<(String, Option<String>)>,
     /// Labels beyond the image's.
@@ -193,6 +196,7 @@ impl RunRequest {
             args: Vec::new(),
             entrypoint: None,
             name: None,
+            id: None,
             env: Vec::new(),
             labels: BTreeMap::new(),
             workdir: None,
@@ -250,6 +254,33 @@ impl RunRequest {
     }
 }
 
+/// What becomes of the files of a container that is removed.
+#[derive(Clone, Copy, Debug)]
+enum Files {
+    Removed,
+    /// Somebody else removes them ([`remove_remains`](crate::store::remove_remains)).
+    Left,
+}
+
+/// The supervisor of a container that is still to be made: it makes ready what any container needs meanwhile.
+#[derive(Debug)]
+pub struct Ahead {
+    /// The ID that the container gets ([`RunRequest::id`]).
+    pub id: String,
+    mode: Mode,
+    waiting: Waiting,
+}
+
+/// How supervisors are executed.
+fn starter(options: &EngineOptions) -> Starter {
+    // The process outlives this one, and must find the store to remove its container.
+    let mut env = vec![("STRAKE_ROOT".into(), options.root.as_os_str().to_owned())];
+    env.push(("STRAKE_RUN_DIR".into(), options.run_dir.clone().into_os_string()));
+    // Where programs are that may carry the container's packets.
+    env.extend(std::env::join_paths(&options.programs).ok().map(|path| ("PATH".into(), path)));
+    Starter { env, ..Starter::default() }
+}
+
 impl Engine {
     /// The container that `text` means.
     pub fn container(&self, text: &str) -> Result<ContainerInfo, Error> {
@@ -272,20 +303,38 @@ impl Engine {
         Ok(all)
     }
 
+    /// Starts the supervisor of a container that is to be made by the engine with these options, probably on the network of those that ask for none (`on_bridge`). `None` where
+    /// that is of no use (there is no store yet): then the container is started as others are.
+    pub fn ahead(options: &EngineOptions, mode: Mode, on_bridge: bool) -> Option<Ahead> {
+        let root = options.root.canonicalize().ok()?;
+        let id = crate::store::new_container_id().ok()?;
+        let outlook = Outlook { endpoints: on_bridge.then(|| default_endpoint(&options.run_dir)).into_iter().collect() };
+        let waiting = starter(options).ahead(&crate::store::container_dir(&root, &id), mode, &outlook).ok()?;
+        Some(Ahead { id, mode, waiting })
+    }
+
     /// Starts a container that was made, or has ended.
     pub fn start_container(&self, info: &ContainerInfo, mode: Mode) -> Result<Started, Error> {
-        // The process outlives this one, and must find the store to remove its container.
+        self.start_by(info, mode, || starter(self.options()).start(&info.dir, mode))
+    }
+
+    /// Starts a container that was made with the ID of `ahead`.
+    pub fn start_by_ahead(&self, info: &ContainerInfo, ahead: Ahead) -> Result<Started, Error> {
+        self.start_by(info, ahead.mode, || ahead.waiting.go())
+    }
+
+    fn start_by(
+        &self,
+        info: &ContainerInfo,
+        mode: Mode,
+        start: impl FnOnce() -> Result<Started, container::Error>,
+    ) -> Result<Started, Error> {
         self.check_networks(info)?;
-        let mut env = vec![("STRAKE_ROOT".into(), self.store().root().as_os_str().to_owned())];
-        env.push(("STRAKE_RUN_DIR".into(), self.options().run_dir.clone().into_os_string()));
-        // Where programs are that may carry the container's packets.
-        env.extend(std::env::join_paths(&self.options().programs).ok().map(|path| ("PATH".into(), path)));
-        let starter = Starter { env, ..Starter::default() };
         if mode == Mode::Attached {
             self.event("container", "attach", info, &[]);
         }
         fault_point("container:starting");
-        let started = starter.start(&info.dir, mode).map_err(|source| info.failed("start", source));
+        let started = start().map_err(|source| info.failed("start", source));
         fault_point("container:started");
         started
     }
@@ -382,16 +431,29 @@ impl Engine {
 
     /// What a supervisor does after the container's end: removes one that is to remove itself.
     pub fn finish_container(&self, id: &str) -> Result<(), Error> {
+        self.finish_but(id, Files::Removed)
+    }
+
+    /// The same for the one whose connection the supervisor sees closed afterwards: that removes the files.
+    pub fn forget_container(&self, id: &str) -> Result<(), Error> {
+        self.finish_but(id, Files::Left)
+    }
+
+    fn finish_but(&self, id: &str, files: Files) -> Result<(), Error> {
         let Some(record) = self.store().find_container(id)? else { return Ok(()) };
         let info = ContainerInfo::load(self.store(), record);
         if info.spec.as_ref().is_some_and(|spec| spec.auto_remove) && !info.is_alive() {
-            self.discard_container(&info, true)?;
+            self.discard_container_but(&info, true, files)?;
         }
         Ok(())
     }
 
     /// Removes a container that does not run.
     fn discard_container(&self, info: &ContainerInfo, volumes: bool) -> Result<(), Error> {
+        self.discard_container_but(info, volumes, Files::Removed)
+    }
+
+    fn discard_container_but(&self, info: &ContainerInfo, volumes: bool, files: Files) -> Result<(), Error> {
         container::forget_pause(&info.record.id);
         container::forget_late_limits(&info.record.id);
         if let Some(spec) = &info.spec
@@ -399,7 +461,11 @@ impl Engine {
         {
             runtime.forget(&spec.id, &spec.sandbox);
         }
-        if !self.store().remove_container(&info.record.id)? {
+        let removed = match files {
+            Files::Removed => self.store().remove_container(&info.record.id)?,
+            Files::Left => self.store().forget_container(&info.record.id)?,
+        };
+        if !removed {
             // Somebody else is at it, perhaps the container itself.
             return Ok(());
         }

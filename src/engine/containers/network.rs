@@ -134,11 +134,10 @@ impl Engine {
     /// # Errors
     /// There is no such network, or it cannot give what is asked for.
     pub(in crate::engine) fn endpoint(&self, network: &str, request: &EndpointRequest) -> Result<EndpointSpec, Error> {
-        let network = match (self.network(network), Carrier::parse(network)) {
+        let config = match (self.find_network(network), Carrier::parse(network)) {
             (Err(Error::Usage { .. }), Some(carrier)) => return carried(carrier, request),
-            (network, _) => network?,
+            (config, _) => config?,
         };
-        let config = &network.config;
         let name = &config.plan.name;
         if config.driver != "bridge" {
             let message = format!("a container cannot be on the network `{name}` and on others");

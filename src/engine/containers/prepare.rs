@@ -16,7 +16,7 @@ use crate::runtime::{
     Situation, can_mount_roots, cdi, obstacle, situation,
 };
 use crate::store::view::MergedView;
-use crate::store::{ContainerRecord, Error as StoreError};
+use crate::store::{ContainerRecord, Error as StoreError, new_container_id};
 use crate::sys::OverlayUpper;
 use crate::sys::tree::Tree;
 use crate::task::fault_point;
@@ -59,7 +59,10 @@ impl Engine {
     }
 
     fn name_container(&self, request: &RunRequest, image: &RunImage) -> Result<ContainerRecord, Error> {
-        let create = |name: &str| self.store().create_container(name, Some(&image.record.id), &image.snapshots);
+        let create = |name: &str| {
+            let id = request.id.clone().map_or_else(new_container_id, Ok)?;
+            self.store().create_container(id, name, Some(&image.record.id), &image.snapshots)
+        };
         if let Some(name) = &request.name {
             return create(name).map_err(|error| match error {
                 StoreError::NameTaken { .. } => Error::Usage {
@@ -148,6 +151,8 @@ impl Engine {
         sandbox.mounts = all;
         sandbox.hostname = hostname;
         sandbox.read_only_root = request.read_only;
+        // Whatever happens to the machine, nobody sees the files of one that removes itself again. Without this the kernel brings all of the disk up to date at its end.
+        sandbox.volatile = request.auto_remove;
         sandbox.shm_size = request.shm_size.filter(|size| *size > 0).unwrap_or(DEFAULT_SHM_SIZE);
         sandbox.namespaces = self.namespaces(request)?;
         sandbox.init = request.init;

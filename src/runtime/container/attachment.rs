@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -101,6 +101,11 @@ impl Attachment {
     /// Of a command in a container.
     pub(super) fn of_exec(dir: &Path, stream: UnixStream, id: &str) -> Attachment {
         Attachment { dir: dir.to_owned(), stream, exec: Some(id.to_owned()) }
+    }
+
+    /// The connection, which the other side sees closed when this is gone, too.
+    pub fn connection(&self) -> Option<OwnedFd> {
+        self.stream.try_clone().ok().map(OwnedFd::from)
     }
 
     /// Pumps until the end. Catches signals meanwhile, so there can be one pump at a time in a process.

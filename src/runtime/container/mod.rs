@@ -55,7 +55,7 @@ pub use pause::{forget as forget_pause, is_paused, pause, unpause};
 pub use processes::processes_of;
 pub use root::{ContainerRoot, beside, open_root};
 pub use spec::{ContainerSpec, HostAddress, LogDriver, LogSettings, MountedVolume, NetworkRequest, RestartPolicy, StdinMode, Written};
-pub use start::{Mode, SUPERVISOR, Started, Starter};
+pub use start::{Mode, Outlook, SUPERVISOR, Started, Starter, Waiting};
 pub use state::{State, create, load_spec, load_state, save_spec};
 pub use supervisor::{Surroundings, supervisor_main};
 pub use terminal::RawMode;

@@ -18,9 +18,9 @@ use super::state::{self, ContainerDir, State};
 use super::supervisor::{StartError, Surroundings, chain};
 use super::{ContainerSpec, Error, HostAddress, NetworkRequest, load_spec, load_state};
 use crate::runtime::network::{
-    self, Behind, BoundPort, Carrier, DNS_ADDRESS, EndpointRequest, EndpointSpec, EndpointState, Overview, Place, PortRequest, Program,
-    ResolvFlags, ResolvMode, Seat, Service, ServiceRequest, Settings, Uplink, Userspace, builtin_id, carried_resolv_conf, host_address,
-    hosts_file, is_for_us, name_servers, no_program, probe_tun, resolv_conf_of,
+    self, Behind, BoundPort, Carrier, DNS_ADDRESS, EndpointRequest, EndpointSpec, EndpointState, Namespace, Overview, Place, PortRequest,
+    Program, ResolvFlags, ResolvMode, Seat, Service, ServiceRequest, Settings, Uplink, Userspace, builtin_id, carried_resolv_conf,
+    host_address, hosts_file, is_for_us, name_servers, no_program, probe_tun, resolv_conf_of,
 };
 use crate::runtime::{NetworkMode, UserNamespace};
 
@@ -77,16 +77,59 @@ impl NameSettings {
 }
 
 /// What the container's network is now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Kind {
     Host,
-    #[default]
-    None,
+    /// Nothing but `lo`, in a namespace that is there already or will be the sandbox's.
+    None(Option<Namespace>),
     /// That of another container.
     Joined(OwnedFd),
     Own(Box<Seat>),
     /// One that a program connects with the host's.
     Carried(Box<Carried>),
+}
+
+/// A network that was made before anything was known of the container but what its starter expects.
+#[derive(Debug, Default)]
+pub(super) enum SpareNetwork {
+    #[default]
+    Nothing,
+    /// A namespace with nothing in it but `lo`.
+    Empty(Namespace),
+    /// One with these places.
+    Seat(Vec<EndpointSpec>, Box<Seat>),
+}
+
+impl SpareNetwork {
+    /// Makes one with these places if they can be had. Who is not root of the host's network could not come back from the namespace; what else keeps it from being made, the start
+    /// says.
+    pub(super) fn make(endpoints: &[EndpointSpec]) -> SpareNetwork {
+        if is_for_us() {
+            return SpareNetwork::Nothing;
+        }
+        // The kernel takes its time for it.
+        match Namespace::make_on_only_thread(None) {
+            Err(_) => SpareNetwork::Nothing,
+            Ok(empty) if endpoints.is_empty() => SpareNetwork::Empty(empty),
+            Ok(empty) => match Seat::here(endpoints, false, None, Some(empty)) {
+                Ok(seat) => SpareNetwork::Seat(endpoints.to_vec(), Box::new(seat)),
+                Err(_) => SpareNetwork::Nothing,
+            },
+        }
+    }
+
+    fn empty(self) -> Option<Namespace> {
+        match self {
+            SpareNetwork::Empty(namespace) => Some(namespace),
+            SpareNetwork::Nothing | SpareNetwork::Seat(..) => None,
+        }
+    }
+}
+
+impl Default for Kind {
+    fn default() -> Kind {
+        Kind::None(None)
+    }
 }
 
 /// What a program carries the packets of.
@@ -135,24 +178,25 @@ pub(super) struct Networked {
 }
 
 impl Networked {
-    /// Makes what the spec asks for.
+    /// Makes what the spec asks for, of `spare` where that can be used.
     pub(super) fn set_up(
         dir: &ContainerDir,
         spec: &ContainerSpec,
         around: &Surroundings,
         users: Option<&UserNamespace>,
+        spare: SpareNetwork,
         warnings: &mut Vec<String>,
     ) -> Result<Networked, StartError> {
         let (mut networked, programs) = (Networked { around: around.clone(), ..Networked::default() }, &around.programs[..]);
         networked.kind = match &spec.network {
             NetworkRequest::Host => Kind::Host,
-            NetworkRequest::None => Kind::None,
+            NetworkRequest::None => Kind::None(spare.empty().filter(|_| users.is_none() && spec.runtime.is_none())),
             NetworkRequest::Container { id, dir } => Kind::Joined(namespace_of(id, dir)?),
             NetworkRequest::Networks(endpoints) => {
                 let asked = endpoints.iter().find_map(|endpoint| endpoint.plan.carrier());
                 let made = match asked {
                     Some(carrier) => networked.carry_by(carrier, programs, &endpoints[0], spec),
-                    None => match Seat::here(endpoints, !is_plain(endpoints, spec), users.map(UserNamespace::network)) {
+                    None => match sit(endpoints, spec, users, spare) {
                         Ok(seat) => Ok(Kind::Own(Box::new(seat))),
                         // Users of its own can only use a network of their own.
                         Err(network::Error::Unavailable(why)) if users.is_none() => networked.carry_instead(why, around, endpoints, spec),
@@ -401,18 +445,19 @@ impl Networked {
     pub(super) fn mode(&self) -> NetworkMode {
         match self.kind {
             Kind::Host => NetworkMode::Host,
-            Kind::None => NetworkMode::None,
-            Kind::Joined(_) | Kind::Own(_) | Kind::Carried(_) => NetworkMode::Joined,
+            Kind::None(None) => NetworkMode::None,
+            Kind::None(Some(_)) | Kind::Joined(_) | Kind::Own(_) | Kind::Carried(_) => NetworkMode::Joined,
         }
     }
 
     /// The namespace for [`NetworkMode::Joined`].
     pub(super) fn netns(&self) -> std::io::Result<Option<OwnedFd>> {
         match &self.kind {
+            Kind::None(Some(namespace)) => namespace.fd().try_clone_to_owned().map(Some),
             Kind::Joined(netns) => netns.as_fd().try_clone_to_owned().map(Some),
             Kind::Own(seat) => seat.netns().try_clone_to_owned().map(Some),
             Kind::Carried(carried) => carried.netns.try_clone().map(Some),
-            Kind::Host | Kind::None => Ok(None),
+            Kind::Host | Kind::None(None) => Ok(None),
         }
     }
 
@@ -451,7 +496,7 @@ impl Networked {
     fn tell_of_all(&self, spec: &ContainerSpec, action: &str) {
         match &self.kind {
             Kind::Host => tell(spec, action, &builtin_id("host"), "host", "host"),
-            Kind::None => tell(spec, action, &builtin_id("none"), "none", "null"),
+            Kind::None(_) => tell(spec, action, &builtin_id("none"), "none", "null"),
             Kind::Joined(_) => {}
             Kind::Own(seat) => seat.overview().endpoints.iter().for_each(|state| tell(spec, action, &state.network, &state.name, "bridge")),
             Kind::Carried(carried) => tell(spec, action, &carried.state.network, &carried.state.name, "bridge"),
@@ -510,6 +555,20 @@ impl HostAddress {
 fn is_plain(endpoints: &[EndpointSpec], spec: &ContainerSpec) -> bool {
     let [endpoint] = endpoints else { return false };
     endpoint.plan.is_default() && endpoint.request == EndpointRequest::default() && spec.ports.is_empty()
+}
+
+/// Makes the container's places, or takes those that were made.
+fn sit(
+    endpoints: &[EndpointSpec],
+    spec: &ContainerSpec,
+    users: Option<&UserNamespace>,
+    spare: SpareNetwork,
+) -> Result<Seat, network::Error> {
+    match spare {
+        SpareNetwork::Seat(made, seat) if users.is_none() && made == endpoints => Ok(*seat),
+        // Its addresses are given back before others are taken.
+        spare => Seat::here(endpoints, !is_plain(endpoints, spec), users.map(UserNamespace::network), spare.empty()),
+    }
 }
 
 /// The names of the container on a network.

@@ -6,11 +6,12 @@
 //! This file has the life from start to end; `serve.rs` the loop in between.
 
 use std::ffi::OsString;
-use std::io::Write;
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::fs::Mode as FileMode;
@@ -19,17 +20,22 @@ use super::chronicle::{self, journal};
 use super::exec::Execs;
 use super::health::Monitor;
 use super::log::{LogStream, LogWriter};
-use super::networking::Networked;
+use super::networking::{Networked, SpareNetwork};
 use super::restart::{Restarts, wait_out};
 use super::serve::{Client, Container, Ended, Served, Service};
-use super::start::{Mode, Report};
+use super::start::{GO, Mode, Outlook, Report};
 use super::state::{self, ContainerDir, State};
 use super::streams::{Ends, Streams, null};
 use super::{ContainerSpec, Error, late, load_spec, pause, shared};
 use crate::runtime::foreign::{self, Guarded};
 use crate::runtime::network::Program;
-use crate::runtime::{self, Child, Isolation, Member, SandboxIo, SandboxSpec, Sharing, UserNamespace, UserRange, launch, network};
-use crate::sys::{process, signals};
+use crate::runtime::{
+    self, BindSource, Child, Isolation, Member, MountSpec, SandboxIo, SandboxSpec, Sharing, UserNamespace, UserRange, launch, network,
+};
+use crate::sys::{RootfsMount, process, signals};
+
+/// How long the command that started a container has to remove it.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What keeps a start from succeeding.
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +68,10 @@ pub struct Surroundings {
 }
 
 /// The supervisor's `main`: `args` are those after [`SUPERVISOR`](super::SUPERVISOR). The process has one thread and has opened nothing yet: all descriptors but the
-/// standard ones are closed. Gives the exit code of the process.
-pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surroundings) -> i32 {
+/// standard ones are closed. Gives the exit code of the process; `None` where it was never told to start the container.
+pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surroundings) -> Option<i32> {
     let mut args = args.into_iter();
-    let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return 125 };
+    let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return Some(125) };
     // What leaked through the starter (a CI runner's pipe, whose end it waits for) must not stay open as long as the container runs. Without it, it does.
     let _ = process::close_from(3, &[]);
     let _ = rustix::thread::set_name(c"strake");
@@ -73,11 +79,17 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surrou
     let _ = rustix::process::setsid();
     // A container that closes its input is no reason to die. Cannot fail for this signal.
     let _ = signals::ignore(nix::sys::signal::Signal::SIGPIPE);
-    let first = if mode == Mode::Attached.name() { take_stdin().ok() } else { None };
+    // Nothing is to be kept from being unmounted.
+    let _ = rustix::process::chdir("/");
+    let starter = take_stdin().ok();
     let dir = ContainerDir::new(&dir);
     let shared = around.run_dir.as_deref().filter(|_| network::is_for_us());
     let _member = shared.and_then(|run_dir| Member::of_namespace(run_dir).ok());
-    match run(&dir, first, around) {
+    let mut starter = starter?;
+    let spare = Spare::make(&read_outlook(&mut starter)?);
+    let starter = wait_for_go(starter)?;
+    let first = (mode == Mode::Attached.name()).then_some(starter);
+    Some(match run(&dir, first, around, spare) {
         Ok(()) => 0,
         Err(StartError::Container(Error::Running)) => {
             report(&Report::Running);
@@ -91,7 +103,35 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surrou
             report(&Report::Failed { code, message: chain(&error), hint: error.hint() });
             i32::from(code)
         }
+    })
+}
+
+/// What most containers need, and what is made before anything is known of this one, while its starter still makes it.
+#[derive(Debug, Default)]
+struct Spare {
+    network: SpareNetwork,
+}
+
+impl Spare {
+    fn make(outlook: &Outlook) -> Spare {
+        runtime::compile_default_filter();
+        Spare { network: SpareNetwork::make(&outlook.endpoints) }
     }
+}
+
+/// What the starter knows already; `None` where it has ended.
+fn read_outlook(starter: &mut UnixStream) -> Option<Outlook> {
+    let mut length = [0; 4];
+    starter.read_exact(&mut length).ok()?;
+    let mut outlook = vec![0; u32::from_le_bytes(length) as usize];
+    starter.read_exact(&mut outlook).ok()?;
+    serde_json::from_slice(&outlook).ok()
+}
+
+/// Waits until the starter says that the container is there; `None` where it ends without.
+fn wait_for_go(mut starter: UnixStream) -> Option<UnixStream> {
+    let mut word = GO;
+    starter.read_exact(&mut word).is_ok().then_some(starter)
 }
 
 impl StartError {
@@ -121,18 +161,19 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The whole life of the container, with all its restarts.
-fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings) -> Result<(), StartError> {
+fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings, spare: Spare) -> Result<(), StartError> {
     let lock = dir.lock()?;
     let mut spec = load_spec(dir.path())?;
     // What a killed one has left would take in the commands of this run.
     late::forget(&spec.id);
-    let begun = listen(dir).map_err(StartError::from).and_then(|listener| start(dir, &spec, around, listener, 0));
+    let begun = listen(dir).map_err(StartError::from).and_then(|listener| start(dir, &spec, around, listener, spare, 0));
     let mut running = begun.inspect_err(|error| record_failure(dir, error, 0))?;
+    let starter = first.as_ref().filter(|_| spec.auto_remove).and_then(|first| first.try_clone().ok());
     let mut clients: Vec<Client> = first.into_iter().map(Client::starter).collect();
     let mut restarts = Restarts::new();
     loop {
         let began = Instant::now();
-        let Running { container, started_at, network, health, users: _users } = running;
+        let Running { container, started_at, network, health, users: _users, mounts } = running;
         let (execs, dir_of) = (Execs::new(dir), dir.clone());
         let mut service = Service::of_container(container, clients, Container { spec: spec.clone(), execs, health, network, dir: dir_of });
         let ended = service.run();
@@ -161,20 +202,27 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings) -> 
             by_hand,
         };
         let Some((delay, listener)) = restarts.next(spec.restart, &ended, began.elapsed()).zip(listener) else {
-            record(dir, &exited(by_hand));
+            if spec.auto_remove {
+                record_passing(dir, &exited(by_hand));
+            } else {
+                record(dir, &exited(by_hand));
+            }
             lock.leave(code);
             // Nobody can attach any more; who did hears of the end. From here on the container may be started again.
             let _ = std::fs::remove_file(dir.file("attach.sock"));
             let slow = service.say_goodbye(code, oom_killed);
-            // Whoever removes the container waits for the lock: then nothing is left of its network either.
+            // Whoever removes the container waits for the lock: then nothing is left of its mounts and its network either.
+            drop(mounts);
             drop(network);
             drop(lock);
             slow.serve_to_the_end();
+            starter.into_iter().for_each(wait_for_removal);
             return Ok(());
         };
         let stopped = exited(true);
         record(dir, &State::Restarting { code, oom_killed, started_at, finished_at, restarts: restarts.count });
         drop(service.say_goodbye(code, oom_killed));
+        drop(mounts);
         drop(network);
         if !wait_out(&listener, delay) {
             record(dir, &stopped);
@@ -182,7 +230,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings) -> 
             let _ = std::fs::remove_file(dir.file("attach.sock"));
             return Ok(());
         }
-        match start(dir, &spec, around, listener, restarts.count) {
+        match start(dir, &spec, around, listener, Spare::default(), restarts.count) {
             Ok(again) => running = again,
             Err(error) => {
                 record_failure(dir, &error, restarts.count);
@@ -195,9 +243,24 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings) -> 
 }
 
 fn record(dir: &ContainerDir, state: &State) {
-    if let Err(error) = dir.write_state(state) {
-        tracing::debug!(%error, "the container's state is not on record");
-    }
+    dir.write_state(state).unwrap_or_else(not_on_record);
+}
+
+fn record_passing(dir: &ContainerDir, state: &State) {
+    dir.write_passing_state(state).unwrap_or_else(not_on_record);
+}
+
+fn not_on_record(error: Error) {
+    tracing::debug!(%error, "the container's state is not on record");
+}
+
+/// Waits until the starter has removed its container, or gives up: its end of the connection is closed then.
+fn wait_for_removal(starter: UnixStream) {
+    let _ = starter.set_nonblocking(false);
+    let _ = starter.set_read_timeout(Some(GRACE));
+    let (begun, mut rest) = (Instant::now(), [0; 512]);
+    // What it has sent since is for nobody any more.
+    while (&starter).read(&mut rest).is_ok_and(|length| length > 0) && begun.elapsed() < GRACE {}
 }
 
 /// Records that the container could not be started.
@@ -217,6 +280,7 @@ struct Running {
     health: Option<Monitor>,
     /// The host's IDs that are its users.
     users: Option<UserRange>,
+    mounts: Option<OwnedFd>,
 }
 
 fn start(
@@ -224,6 +288,7 @@ fn start(
     spec: &ContainerSpec,
     around: &Surroundings,
     listener: UnixListener,
+    spare: Spare,
     restarts: u32,
 ) -> Result<Running, StartError> {
     let log = LogWriter::open(&dir.log(), spec.log)?;
@@ -231,7 +296,7 @@ fn start(
     let mut warnings = Vec::new();
     let range = spec.users.as_deref().map(UserRange::take).transpose()?;
     let users = range.as_ref().map(UserNamespace::make).transpose()?;
-    let network = Networked::set_up(dir, spec, around, users.as_ref(), &mut warnings)?;
+    let network = Networked::set_up(dir, spec, around, users.as_ref(), spare.network, &mut warnings)?;
     sandbox.network = network.mode();
     network.tell_of_links(&mut sandbox.process.env);
     if sandbox.namespaces.pid == Sharing::Own && runtime::shares_processes() {
@@ -248,12 +313,13 @@ fn start(
     io.users = users;
     let child = launched(dir, spec, &sandbox, io, &ends)?;
     let (pid, cgroups) = (child.pid(), child.cgroups().to_vec());
+    let mounts = held_mounts(dir, spec, pid);
     if let Some(range) = &range {
         range.is_of(pid).map_err(|error| StartError::Kernel("record whose IDs these are", error))?;
     }
     let container = Served::new(child, ends, spec.stdin, Some(listener), log)?;
     let started_at = Timestamp::now().to_string();
-    dir.write_state(&State::Running {
+    dir.write_passing_state(&State::Running {
         pid,
         start_ticks: state::start_ticks(pid).unwrap_or(0),
         boot_id: state::boot_id(),
@@ -269,7 +335,20 @@ fn start(
     chronicle::mounts(spec);
     journal(spec, "start", &[]);
     report(&Report::Started { pid, warnings });
-    Ok(Running { container, started_at, network, health, users: range })
+    Ok(Running { container, started_at, network, health, users: range, mounts })
+}
+
+/// The container's mounts, which are there as long as this is. PID 1 has not ended for the kernel before its mounts have, of which each waits for other processors: of a short
+/// `run` a tenth. Held here, they go when the end was told. Not where one is of files that are not the container's own: those may be wanted elsewhere as soon as it has ended. Nor where a program shows the layers, whose end is waited for.
+fn held_mounts(dir: &ContainerDir, spec: &ContainerSpec, pid: u32) -> Option<OwnedFd> {
+    let is_own = |mount: &MountSpec| match mount {
+        MountSpec::Bind { source: BindSource::Path(path), .. } => path.starts_with(dir.path()),
+        MountSpec::Tmpfs { .. } => true,
+        MountSpec::Bind { .. } | MountSpec::Filesystem { .. } | MountSpec::Overlay { .. } => false,
+    };
+    let sandbox = &spec.sandbox;
+    let is_overlay = sandbox.isolation == Isolation::Namespaces && matches!(sandbox.rootfs, RootfsMount::Overlay { .. });
+    (is_overlay && sandbox.mounts.iter().all(is_own)).then(|| File::open(format!("/proc/{pid}/ns/mnt")).ok().map(OwnedFd::from)).flatten()
 }
 
 /// Starts the container by its runtime.

@@ -81,12 +81,21 @@ enum Maker {
 }
 
 impl Seat {
-    /// Makes it by this process, which has one thread and may change the host's network; in the namespace `made`, or in a new one. `even_cut_off` is as for [`Network::open_as`].
+    /// Makes it by this process, which has one thread and may change the host's network; in the namespace `made`, or where there is none in `spare`, or in a new one.
+    /// `even_cut_off` is as for [`Network::open_as`].
     ///
     /// # Errors
     /// One of the places cannot be had.
-    pub fn here(endpoints: &[EndpointSpec], even_cut_off: bool, made: Option<BorrowedFd<'_>>) -> Result<Seat, Error> {
-        let namespace = sit(endpoints, even_cut_off, made, &[])?;
+    pub fn here(
+        endpoints: &[EndpointSpec],
+        even_cut_off: bool,
+        made: Option<BorrowedFd<'_>>,
+        spare: Option<Namespace>,
+    ) -> Result<Seat, Error> {
+        let namespace = match (made, spare) {
+            (None, Some(spare)) => sit(endpoints, even_cut_off, || Ok(spare), &[])?,
+            (made, _) => sit(endpoints, even_cut_off, || Namespace::make_on_only_thread(made), &[])?,
+        };
         let netns = namespace.fd().try_clone_to_owned().map_err(Error::namespace)?;
         Ok(Seat { netns, overview: Overview::of(&namespace), maker: Maker::Here(Box::new(namespace)) })
     }
@@ -221,11 +230,16 @@ fn is_same(one: &OwnedFd, other: &OwnedFd) -> Result<bool, Error> {
     Ok(id(one)? == id(other)?)
 }
 
-/// `links` are those that an earlier process has made in it.
-fn sit(endpoints: &[EndpointSpec], even_cut_off: bool, made: Option<BorrowedFd<'_>>, links: &[String]) -> Result<Namespace, Error> {
+/// `links` are those that an earlier process has made in the namespace.
+fn sit(
+    endpoints: &[EndpointSpec],
+    even_cut_off: bool,
+    namespace: impl FnOnce() -> Result<Namespace, Error>,
+    links: &[String],
+) -> Result<Namespace, Error> {
     let open = |endpoint: &EndpointSpec| Network::open_as(&endpoint.run_dir, &endpoint.plan, even_cut_off).map(Network::lingering);
     let networks = endpoints.iter().map(open).collect::<Result<Vec<Network>, Error>>()?;
-    let mut namespace = Namespace::make_on_only_thread(made)?;
+    let mut namespace = namespace()?;
     links.iter().for_each(|link| namespace.remove_link(link));
     for (network, endpoint) in networks.into_iter().zip(endpoints) {
         namespace.attach(network, &endpoint.request)?;
@@ -339,10 +353,12 @@ fn serve(socket: &OwnedFd) {
     while let Ok(Some((message, about))) = wire::receive(socket.as_fd(), MAX_MESSAGE) {
         let Ok(wish) = serde_json::from_slice(&message) else { return };
         let done = match (wish, &mut namespace) {
-            (Wish::Sit(endpoints), None) => sit(&endpoints, true, None, &[]).map(|made| drop(namespace.replace(made))),
+            (Wish::Sit(endpoints), None) => {
+                sit(&endpoints, true, || Namespace::make_on_only_thread(None), &[]).map(|made| drop(namespace.replace(made)))
+            }
             (Wish::SitAgain { endpoints, links }, None) => {
                 let there = about.first().map(OwnedFd::as_fd);
-                sit(&endpoints, true, there, &links).map(|made| drop(namespace.replace(made)))
+                sit(&endpoints, true, || Namespace::make_on_only_thread(there), &links).map(|made| drop(namespace.replace(made)))
             }
             (wish, Some(namespace)) => grant(namespace, wish),
             (_, None) => Err(Error::ServiceEnded),

@@ -96,12 +96,12 @@ fn what_a_registry_said_is_remembered() {
 fn containers_have_unique_names_and_a_directory() {
     let (_dir, store) = new_store();
     let layer = snapshot(&store, "layer");
-    let one = store.create_container("web", None, &[layer]).unwrap();
-    assert!(matches!(store.create_container("web", None, &[]), Err(Error::NameTaken { .. })));
-    assert!(matches!(store.create_container("../x", None, &[]), Err(Error::BadName { .. })));
+    let one = store.create_container(new_container_id().unwrap(), "web", None, &[layer]).unwrap();
+    assert!(matches!(store.create_container(new_container_id().unwrap(), "web", None, &[]), Err(Error::NameTaken { .. })));
+    assert!(matches!(store.create_container(new_container_id().unwrap(), "../x", None, &[]), Err(Error::BadName { .. })));
     assert_eq!(listing(&store, "containers"), std::slice::from_ref(&one.id));
     assert!(store.container_dir(&one.id).join("fs").is_dir());
-    let two = store.create_container("db", None, &[]).unwrap();
+    let two = store.create_container(new_container_id().unwrap(), "db", None, &[]).unwrap();
     assert_eq!(store.find_container("web").unwrap().as_ref(), Some(&one));
     assert_eq!(store.find_container(&two.id[..12]).unwrap().as_ref(), Some(&two));
     assert_eq!(store.find_container("nope").unwrap(), None);

@@ -14,7 +14,7 @@ fn prune_takes_what_nothing_needs_and_nothing_else() {
     let kept = image(&store, "kept", &ids[..1]);
     store.tag(&name("kept"), &kept, None).unwrap();
     store.cache_put(&[key(1)], &entry(&ids[1..2])).unwrap();
-    store.create_container("c", None, &ids[2..3]).unwrap();
+    store.create_container(new_container_id().unwrap(), "c", None, &ids[2..3]).unwrap();
     store.record_chain(&ChainId::extend(None, &DiffId::new(Digest::sha256(b"l"))), &ids[3..4]).unwrap();
     let loose = store.put_blob(b"loose").unwrap();
 
@@ -42,7 +42,7 @@ fn dangling_images_go_and_named_or_used_ones_stay() {
     let (_dir, store) = new_store();
     let images: Vec<ImageId> = (0..3).map(|n| image(&store, &format!("c{n}"), &[snapshot(&store, &format!("s{n}"))])).collect();
     store.tag(&name("app"), &images[0], None).unwrap();
-    store.create_container("c", Some(&images[1]), &[]).unwrap();
+    store.create_container(new_container_id().unwrap(), "c", Some(&images[1]), &[]).unwrap();
     let options = PruneOptions { images: PruneImages::Dangling, ..PruneOptions::default() };
     let past = std::time::SystemTime::now() - Duration::from_secs(3600);
     assert_eq!(store.prune(&PruneOptions { until: Some(past), ..options.clone() }).unwrap().images, []);

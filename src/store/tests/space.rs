@@ -75,7 +75,7 @@ fn an_image_and_the_cache_do_not_count_a_layer_twice() {
     let (_dir, store) = new_store();
     let (shared, own) = (layer(&store, "shared", 64), layer(&store, "own", 32));
     let (one, two) = (image(&store, "one", &[shared]), image(&store, "two", &[shared]));
-    store.create_container("c", Some(&one), &[shared]).unwrap();
+    store.create_container(new_container_id().unwrap(), "c", Some(&one), &[shared]).unwrap();
     cached(&store, 1, &[shared, own], 0);
     let usage = store.usage().unwrap();
     let (shared_bytes, own_bytes) = (blocks(&store.layout().snapshot(shared)), blocks(&store.layout().snapshot(own)));
