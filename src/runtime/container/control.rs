@@ -117,6 +117,8 @@ pub fn exec(dir: &Path, request: &ExecRequest) -> Result<(u32, Attachment), Erro
                 let _ = stream.set_read_timeout(None);
                 return Ok((pid, Attachment::of_exec(dir, stream, &request.id)));
             }
+            // It has ended before it read what is asked of it.
+            Ok(Some(ServerFrame::Exited { .. })) => return Err(Error::NotRunning),
             Ok(Some(ServerFrame::Failed(report))) => match serde_json::from_slice(report) {
                 Ok(Report::Failed { code, message, hint }) => return Err(Error::Start { message, code, hint }),
                 _ => return Err(Error::socket("understand")(std::io::Error::from(std::io::ErrorKind::InvalidData))),
