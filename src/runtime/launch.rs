@@ -49,8 +49,9 @@ pub struct Child {
 /// A sandbox whose init is at work.
 #[derive(Debug)]
 pub(super) struct Starting {
-    child: Child,
+    /// Closed before the child's end is waited for: a warden that was slower than its init to say something waits for the answer.
     status: OwnedFd,
+    child: Child,
 }
 
 /// Where a start has got to.
