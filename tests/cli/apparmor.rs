@@ -3,7 +3,7 @@
 use crate::common::{Done, World, able, world};
 
 fn run(world: &World, flags: &[&str], script: &str) -> Done {
-    let mut args = vec!["run", "--rm", "--network", "host"];
+    let mut args = vec!["run", "--rm", "--network", "none"];
     args.extend(flags);
     args.extend(["localhost/busybox", "sh", "-c", script]);
     world.strake(args).run()
@@ -97,7 +97,7 @@ fn our_profile_keeps_from_mounting_and_from_what_is_the_whole_machines() {
                   (echo h > /proc/sysrq-trigger) 2>/dev/null || echo kept
                   (echo 0 > /sys/kernel/mm/ksm/run) 2>/dev/null || echo kept
                   cat /sys/kernel/security/lsm 2>/dev/null || echo kept
-                  echo 66000 > /proc/sys/kernel/shmmni && echo own; echo x > /tmp/x && echo own; echo 5 > /proc/self/oom_score_adj && echo own";
+                  echo 5000 > /proc/sys/kernel/shmmni && echo own; echo x > /tmp/x && echo own; echo 5 > /proc/self/oom_score_adj && echo own";
     let flags = ["--cap-add", "ALL", "--security-opt", "systempaths=unconfined", "--tmpfs", "/tmp"];
     let done = run(&world, &flags, script);
     assert_eq!(done.stdout, "kept\nkept\nkept\nkept\nkept\nown\nown\nown\n", "{done}");

@@ -229,6 +229,9 @@ fn described_exec(exec: &ExecOp, show: &[&str]) -> String {
     add("hostname", exec.hostname.as_deref().unwrap_or(""), "");
     add("network", exec.network.name(), "default");
     add("security", if exec.security == crate::graph::SecurityMode::Insecure { "insecure" } else { "sandbox" }, "sandbox");
+    for (name, required) in &exec.devices {
+        add("device", &format!("{name}{}", if *required { ",required" } else { "" }), "");
+    }
     if let Some(script) = &exec.script {
         add("script", &format!("{}:{:?}", script.name, script.body), "");
     }
