@@ -100,6 +100,18 @@ fn clone_by_flags(flags: u64, pidfd: &mut libc::c_int) -> libc::c_long {
     unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, std::ptr::from_mut(pidfd), 0usize, 0usize) }
 }
 
+/// The descriptor that whoever started this process has left open under that number; it is not passed on further. `None` where there is none. To be asked once for each, before
+/// anything is opened.
+pub fn inherited_descriptor(number: i32) -> Option<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return None;
+    }
+    // SAFETY: where the number is not open the call fails and does nothing else.
+    let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: it is open, and as nothing was opened here yet, nobody else owns it.
+    (result == 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Ends this process at once, without running exit handlers that belong to the process it was cloned from.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.

@@ -7,14 +7,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
+use rustix::io::FdFlags;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::descriptor_path;
 use super::mount_attr::{MOUNT_ATTR_RDONLY, MountChange, mount_setattr};
+use super::process::inherited_descriptor;
 
 /// The binary of this process, also where its file was replaced or removed.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -33,6 +35,20 @@ impl SealedProgram {
             return Ok(SealedProgram(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?));
         }
         read_only_mount(path).or_else(|_| sealed_copy(path)).map(SealedProgram)
+    }
+
+    /// Lets a child have the descriptor, too, and gives its number. The mount goes with the last of the two, which takes the kernel its time: better in a process that nobody waits for.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn pass_on(&self) -> io::Result<i32> {
+        rustix::io::fcntl_setfd(&self.0, FdFlags::empty())?;
+        Ok(self.0.as_raw_fd())
+    }
+
+    /// The program that was passed on under the number `number`, in the process that was executed from it; `None` where there is none. To be asked once, before anything is opened.
+    pub fn inherited(number: i32) -> Option<SealedProgram> {
+        inherited_descriptor(number).map(SealedProgram)
     }
 
     /// The path by which this process, and a child until it executes something, can execute it. Good while this value lives.
@@ -67,6 +83,12 @@ fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
     // While somebody has it open for writing it cannot be executed.
     let copy = File::open(descriptor_path(&copy))?;
     Ok(copy.into())
+}
+
+impl AsFd for SealedProgram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 #[cfg(test)]

@@ -301,7 +301,7 @@ impl BuildFirst {
 
 /// What a supervisor process does when its container has ended: a container that removes itself is removed, as far as whoever waited for it has not done that.
 pub(in crate::cli) fn after_supervisor(args: &[OsString]) {
-    let [_, dir] = args else { return };
+    let [_, dir, ..] = args else { return };
     let dir = Path::new(dir);
     let Some((id, root)) = dir.file_name().and_then(|id| id.to_str()).zip(env::root()) else { return };
     // Nobody is there to be told of a failure; the next list of containers tries again, and `prune` finds what is left.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   starter                              supervisor
-//!     |-- exec: SUPERVISOR MODE DIR ------->| stdin: a socket
+//!     |-- exec: SUPERVISOR MODE DIR FD ---->| stdin: a socket
 //!     |-- the length of an Outlook, and it->| makes ready what any container needs
 //!     |   (makes the container)             |
 //!     |-- one byte: GO -------------------->| takes the lock, network, launches
@@ -120,7 +120,6 @@ pub struct Waiting {
     dir: PathBuf,
     mode: Mode,
     supervisor: Option<(Child, UnixStream)>,
-    program: Option<SealedProgram>,
 }
 
 impl Starter {
@@ -147,12 +146,13 @@ impl Starter {
         let failed = |source| Error::Spawn { program: self.program.clone(), source };
         let program = SealedProgram::of(&self.program).map_err(failed)?;
         let mut command = Command::new(program.path());
-        command.args(&self.args).arg(mode.name()).arg(dir).env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
+        let number = program.pass_on().map_err(failed)?.to_string();
+        command.args(&self.args).arg(mode.name()).arg(dir).arg(number).env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::piped()).stderr(Stdio::null());
         // Taken by the kernel: nobody has to read it yet.
         ours.write_all(&[&length[..], &outlook].concat()).map_err(Error::socket("talk to"))?;
         let supervisor = command.spawn().map_err(failed)?;
-        Ok(Waiting { dir: dir.to_owned(), mode, supervisor: Some((supervisor, ours)), program: Some(program) })
+        Ok(Waiting { dir: dir.to_owned(), mode, supervisor: Some((supervisor, ours)) })
     }
 }
 
@@ -169,8 +169,6 @@ impl Waiting {
     pub fn go(mut self) -> Result<Started, Error> {
         let Some((mut supervisor, mut connection)) = self.supervisor.take() else { return Err(Error::SupervisorDied) };
         let told = connection.write_all(&GO);
-        // The kernel waits for all processors when it is closed, which costs nothing while the other process works.
-        drop(self.program.take());
         let attachment = (self.mode == Mode::Attached).then(|| Attachment::new(&self.dir, connection));
         let report = match supervisor.stdout.take().filter(|_| told.is_ok()) {
             Some(stdout) => read_report(stdout).map_err(Error::socket("hear from"))?,

@@ -32,7 +32,7 @@ use crate::runtime::network::Program;
 use crate::runtime::{
     self, BindSource, Child, Isolation, Member, MountSpec, SandboxIo, SandboxSpec, Sharing, UserNamespace, UserRange, launch, network,
 };
-use crate::sys::{RootfsMount, process, signals};
+use crate::sys::{RootfsMount, SealedProgram, process, signals};
 
 /// How long the command that started a container has to remove it.
 const GRACE: Duration = Duration::from_millis(500);
@@ -72,8 +72,11 @@ pub struct Surroundings {
 pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surroundings) -> Option<i32> {
     let mut args = args.into_iter();
     let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return Some(125) };
+    let number = args.next().and_then(|number| number.to_str()?.parse().ok());
+    // Kept until the end.
+    let program = number.and_then(SealedProgram::inherited);
     // What leaked through the starter (a CI runner's pipe, whose end it waits for) must not stay open as long as the container runs. Without it, it does.
-    let _ = process::close_from(3, &[]);
+    let _ = process::close_from(3, &program.iter().map(AsFd::as_fd).collect::<Vec<_>>());
     let _ = rustix::thread::set_name(c"strake");
     // A new session: no terminal of the starter's reaches us or the container. Fails only where we lead one already.
     let _ = rustix::process::setsid();
