@@ -1,5 +1,6 @@
 //! Every environment variable that Strake reads, and what follows from it.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::diag::Secret;
@@ -25,6 +26,8 @@ const USER: &str = "USER";
 const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// Where a supervisor finds others of the user's; only for those.
 const RUN_DIR: &str = "STRAKE_RUN_DIR";
+/// Where a supervisor finds the file of this program; only for those.
+const PROGRAM: &str = "STRAKE_PROGRAM";
 /// Where users keep settings.
 const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 /// The file with the user's settings.
@@ -267,9 +270,15 @@ pub(super) fn run_dir(global: &Global) -> PathBuf {
     }
 }
 
+/// All variables, as the init of a container passes them on.
+pub(super) fn all() -> Vec<OsString> {
+    let entry = |(name, value): (OsString, OsString)| [name, value].join(OsStr::new("="));
+    std::env::vars_os().map(entry).collect()
+}
+
 /// What the supervisor of a container finds around it.
 pub(super) fn surroundings() -> Surroundings {
-    Surroundings { programs: Program::find(&program_dirs()), run_dir: path(RUN_DIR) }
+    Surroundings { programs: Program::find(&program_dirs()), run_dir: path(RUN_DIR), program: path(PROGRAM) }
 }
 
 /// Where everything is, from the command line, the environment and the user.

@@ -5,6 +5,7 @@
 mod call;
 mod commands;
 mod config;
+mod confirm;
 mod env;
 mod format;
 mod go_flags;
@@ -228,7 +229,7 @@ pub fn main() -> ExitCode {
     }
     let mut args = std::env::args_os();
     let program = args.next();
-    let helper = supervisor(&mut args).or_else(spawner).or_else(network_service).or_else(network_caretaker);
+    let helper = container_init().or_else(|| supervisor(&mut args)).or_else(spawner).or_else(network_service).or_else(network_caretaker);
     if let Some(code) = helper.or_else(overlay_trial).or_else(settler::settler) {
         return code;
     }
@@ -413,6 +414,17 @@ fn supervisor(args: &mut impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let Some(code) = supervisor_main(rest.clone(), &env::surroundings()) else { return Some(ExitCode::SUCCESS) };
     commands::run::after_supervisor(&rest);
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Runs this process as the init of a container that another runtime runs, if that is what it was started for.
+fn container_init() -> Option<ExitCode> {
+    use crate::runtime::{INIT, init_main};
+    if std::env::args_os().nth(1)? != INIT {
+        return None;
+    }
+    let (code, why) = init_main(std::env::args_os().skip(2).collect(), env::all());
+    report::tell(&format!("error: {why}"));
+    Some(ExitCode::from(code))
 }
 
 /// Runs this process as the one that starts sandboxes for a build, if that is what it was started for.

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -76,6 +77,35 @@ impl Setting {
     fn is_there(&self, directory: &Path) -> bool {
         directory.join(self.file).exists() || self.instead.as_ref().is_some_and(|(file, _)| directory.join(file).exists())
     }
+}
+
+/// A limit of processes that was raised for a moment, as a command that enters a group is born in it, while others come to it as they are.
+#[derive(Debug)]
+pub(super) struct Room {
+    file: std::fs::File,
+    limit: u64,
+    raised: u64,
+}
+
+impl Room {
+    /// Sets the limit to what it was, unless somebody has changed it.
+    pub(super) fn close(self) {
+        if number_in(&self.file) == Some(self.raised) {
+            let _ = self.file.write_all_at(self.limit.to_string().as_bytes(), 0);
+        }
+    }
+}
+
+impl AsFd for Room {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn number_in(file: &std::fs::File) -> Option<u64> {
+    let mut text = [0; 32];
+    let length = file.read_at(&mut text, 0).ok()?;
+    std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
 }
 
 impl Cgroup {
@@ -234,6 +264,22 @@ impl Cgroup {
             }
         }
         Ok(group)
+    }
+
+    /// Sees to it that two more processes can be born in the groups in these directories, which have as many as they may.
+    pub(super) fn make_room(groups: &[PathBuf]) -> Option<Room> {
+        const NEEDED: u64 = 2;
+        groups.iter().find_map(|group| {
+            let file = std::fs::File::options().read(true).write(true).open(group.join("pids.max")).ok()?;
+            // Of several, the next one finds the limit as it is meant.
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).ok()?;
+            // No number is no limit.
+            let limit = number_in(&file)?;
+            let now: u64 = std::fs::read_to_string(group.join("pids.current")).ok()?.trim().parse().ok()?;
+            // Those that came to it are there beyond the limit.
+            let raised = limit.max(now).checked_add(NEEDED)?;
+            (now + NEEDED > limit && file.write_all_at(raised.to_string().as_bytes(), 0).is_ok()).then_some(Room { file, limit, raised })
+        })
     }
 
     /// The groups that another runtime is about to make in these directories. They are removed with this value, as far as they are there.

@@ -52,7 +52,7 @@ pub(super) fn mount(root: &RootDir, spec: &SandboxSpec, shm: Option<OwnedFd>) ->
     for (name, target) in LINKS {
         rustix::fs::symlinkat(target, &dir, name).map_err(Failure::step("link", name))?;
     }
-    for name in ["pts", "shm", "mqueue"] {
+    for name in ["pts", "shm", "mqueue"].into_iter().filter(|name| *name != "shm" || !spec.namespaces.no_shm) {
         rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).map_err(Failure::step("make the mount point", name))?;
     }
     add_default_devices(root, nodes.as_ref())?;

@@ -264,6 +264,8 @@ fn join_unseen(
     let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(Failure::step("make", "a pipe"))?;
     let thread = OneThread::of_this_process().map_err(Failure::step("look at", "this process"))?;
     reaper::take_name();
+    // One process that comes to the group and one that is born in it: the limit holds for what runs there.
+    let room = Cgroup::make_room(groups);
     let mut cloned = thread.clone_process(0, group.unified());
     if cloned.is_err() && group.join_instead()? {
         cloned = thread.clone_process(0, None);
@@ -271,7 +273,7 @@ fn join_unseen(
     match cloned.map_err(Failure::step("fork", "into the sandbox"))? {
         Cloned::Parent { pid, .. } => {
             drop(tell);
-            reaper::run_sibling(pid, &told)
+            reaper::run_sibling(pid, &told, room)
         }
         Cloned::Child => drop(told),
     }

@@ -65,7 +65,7 @@ pub use device_rules::parse_rule as parse_device_rule;
 pub use error::{Error, ExecError};
 pub use exit::{Exit, ExitStatus};
 pub use files::mount_files;
-pub use foreign::ForeignRuntime;
+pub use foreign::{ForeignRuntime, INIT, init_main};
 pub use household::Member;
 pub use io::{SandboxIo, Stdio};
 pub use launch::{Child, launch};

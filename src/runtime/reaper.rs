@@ -9,6 +9,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::cgroup::Room;
 use crate::sys::process::{block_signals, close_from, exit_now};
 
 /// Takes the name by which the command sees its init; before the command is cloned, so that it never sees another.
@@ -22,13 +23,15 @@ pub(super) fn run(command: u32) -> ! {
     exit_now(wait_for(command, &[]))
 }
 
-/// The same for a command that `helper`, a child of this process, makes its sibling: it says which one in `told` and ends.
-pub(super) fn run_sibling(helper: u32, told: &OwnedFd) -> ! {
-    if block_signals().is_err() || close_from(0, &[told.as_fd()]).is_err() {
+/// The same for a command that `helper`, a child of this process, makes its sibling: it says which one in `told` and ends. Then what had `room` for it is closed.
+pub(super) fn run_sibling(helper: u32, told: &OwnedFd, room: Option<Room>) -> ! {
+    let keep: Vec<_> = std::iter::once(told.as_fd()).chain(room.as_ref().map(Room::as_fd)).collect();
+    if block_signals().is_err() || close_from(0, &keep).is_err() {
         exit_now(125);
     }
     let mut number = [0; 4];
     let said = rustix::io::read(told, &mut number).is_ok_and(|length| length == number.len());
+    room.into_iter().for_each(Room::close);
     let command = u32::from_ne_bytes(number);
     // What was made could have said it as well: only a child of this process will do.
     let is_child = |pid: u32| {

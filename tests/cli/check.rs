@@ -72,7 +72,7 @@ fn pulled() -> Option<(World, Registry, String)> {
 
 /// Makes all of the store durable, and waits for the processes that do the same.
 fn at_rest(world: &World) {
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     wait_for("the end of all that settles", 120, || processes(&world.root()).is_empty());
 }
 
@@ -357,6 +357,6 @@ fn a_volume_without_a_row_is_kept_with_its_files() {
     std::fs::create_dir_all(world.root().join("volumes/begun/_data")).unwrap();
     let found = check(&world);
     assert_eq!((found.code, found.stdout.matches("left over: a volume that was being made or removed").count()), (0, 2), "{found}");
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     assert!(!check(&world).stdout.contains("left over") && world.root().join("volumes/mine/_data/f").exists());
 }

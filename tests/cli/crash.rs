@@ -137,7 +137,7 @@ fn clean_in_the_end(world: &World) {
     for id in world.strake(["ps", "-aq"]).ok().stdout.split_whitespace() {
         world.strake(["rm", "-f", "-v", id]).run();
     }
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     let checked = world.strake(["system", "check"]).ok();
     assert!(!checked.stdout.contains("left over"), "{checked}");
     let names = |dir: &str| -> Vec<String> {
@@ -213,7 +213,7 @@ fn the_first_command_after_a_power_cut() {
     let reset = |_| {
         world.strake(["pull", &name]).ok();
         // Makes all so far durable.
-        world.strake(["prune"]).ok();
+        world.strake(["prune", "-f"]).ok();
         world.build("FROM scratch\nCOPY Dockerfile /\n", &["-t", "localhost/unsettled", "--no-cache"]).ok();
         // As if this boot had been another.
         for (number, boot) in std::fs::read_dir(&fresh).unwrap().flatten().enumerate() {
@@ -232,7 +232,7 @@ fn a_pull() {
     let name = small_image(&registry);
     Scenario {
         world: &world,
-        reset: &|_| drop(world.strake(["prune", "-a"]).ok()),
+        reset: &|_| drop(world.strake(["prune", "-f", "-a"]).ok()),
         command: &|_| world.strake(["pull", &name]),
         verify: &|_| is_small(&world, &name),
     }
@@ -250,7 +250,7 @@ fn a_load() {
     world.strake(["save", "-o", "small.tar", &name]).ok();
     Scenario {
         world: &world,
-        reset: &|_| drop(world.strake(["prune", "-a"]).ok()),
+        reset: &|_| drop(world.strake(["prune", "-f", "-a"]).ok()),
         command: &|_| world.strake(["load", "-i", "small.tar"]),
         verify: &|_| is_small(&world, &name),
     }
@@ -297,7 +297,7 @@ fn a_build() {
         world: &world,
         reset: &|round| {
             if round % 8 == 0 {
-                world.strake(["prune", "--build-cache"]).ok();
+                world.strake(["prune", "-f", "--build-cache"]).ok();
             }
         },
         command: &|_| world.build_as_it_is(&["--no-cache", "-t", "localhost/built"]),
@@ -342,7 +342,7 @@ fn a_prune() {
         let records = world.strake(["builder", "du", "--format", "{{.Description}}"]).ok();
         assert!(!records.stdout.contains("cp -r"), "{records}");
     };
-    Scenario { world: &world, reset: &reset, command: &|_| world.strake(["prune", "--build-cache"]), verify: &verify }.play();
+    Scenario { world: &world, reset: &reset, command: &|_| world.strake(["prune", "-f", "--build-cache"]), verify: &verify }.play();
 }
 
 #[test]
@@ -458,7 +458,7 @@ fn commands_beside_others() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                world.strake(["prune"]).ok();
+                world.strake(["prune", "-f"]).ok();
             }
         });
         scope.spawn(|| {
@@ -490,7 +490,7 @@ fn commands_beside_others() {
         let prune = Scenario {
             world: &world,
             reset: &|_| drop(world.build_as_it_is(&["--no-cache", "-q", "-t", "localhost/built"]).ok()),
-            command: &|_| world.strake(["prune", "--build-cache"]),
+            command: &|_| world.strake(["prune", "-f", "--build-cache"]),
             verify: &|_| is_small(&world, "localhost/built"),
         };
         prune.play_beside();

@@ -41,7 +41,7 @@ fn sixteen_processes_build_pull_tag_remove_and_prune_at_once() {
                         3 | 4 => pulls(world, number, &remote[(number + rounds) % remote.len()]),
                         5 => tags(world, number, rounds),
                         6 => loads(world, number, rounds),
-                        _ => drop(world.strake(["prune", if rounds % 2 == 0 { "--build-cache" } else { "--dry-run" }]).ok()),
+                        _ => drop(world.strake(["prune", "-f", if rounds % 2 == 0 { "--build-cache" } else { "--dry-run" }]).ok()),
                     }
                     rounds += 1;
                 }
@@ -56,7 +56,7 @@ fn sixteen_processes_build_pull_tag_remove_and_prune_at_once() {
     for number in (0..CROWD).filter(|number| number % 8 <= 2) {
         holds(&world, &format!("localhost/built{number}:kept"), &format!("first {number}\n"));
     }
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     assert!(!world.strake(["system", "check"]).ok().stdout.contains("left over"));
 }
 

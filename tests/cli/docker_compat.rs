@@ -589,7 +589,106 @@ fn what_happens_to_images_is_told() {
     assert_eq!((&value["status"], &value["id"], &value["Actor"]["ID"]), (&"save".into(), &id.as_str().into(), &id.as_str().into()));
     world.strake(["image", "prune", "-af"]).ok();
     let told = events(&world, &["--filter", "type=image"]);
-    assert_eq!(told[9..], [of("untag", &id), of("untag", &id), of("delete", &id)]);
+    assert_eq!(told[9..], [of("untag", &id), of("untag", &id), of("delete", &id), of("prune", "<no value>")]);
+}
+
+#[test]
+fn what_is_done_to_a_container_and_what_is_pruned_is_told_as_docker_does() {
+    let Some(world) = world() else { return };
+    let file = world.path("file");
+    std::fs::write(&file, "x").unwrap();
+    let file = file.to_str().unwrap();
+    world.strake(["run", "-d", "--name", "c", "--network", "none", "localhost/busybox", "sleep", "1000"]).ok();
+    world.strake(["cp", file, "c:/tmp/"]).ok();
+    world.strake(["cp", "c:/tmp/file", file]).ok();
+    world.strake(["cp", "c:/tmp/file", "-"]).ok();
+    world.strake(["top", "c"]).ok();
+    world.strake(["commit", "-m", "why not", "c", "localhost/made:1"]).ok();
+    world.strake(["rename", "c", "d"]).ok();
+    world.strake(["rm", "-f", "d"]).ok();
+    let of = |action: &str, attributes: &str| {
+        let format = format!("{{{{.Action}}}}{attributes}");
+        let filter = format!("event={action}");
+        let args = ["events", "--until", "0s", "--filter", "type=container", "--filter", &filter, "--format", &format];
+        world.strake(args).ok().stdout
+    };
+    let attribute = |name: &str| format!(" {{{{index .Actor.Attributes \"{name}\"}}}}");
+    assert_eq!(of("extract-to-dir", &attribute("name")), "extract-to-dir c\n");
+    assert_eq!(of("archive-path", &attribute("name")), "archive-path c\narchive-path c\n");
+    assert_eq!(of("top", ""), "top\n");
+    assert_eq!(of("commit", &(attribute("comment") + &attribute("imageRef"))), "commit why not localhost/made:1\n");
+    assert_eq!(of("rename", &attribute("oldName")), "rename /c\n");
+    assert_eq!(of("die", &attribute("exitCode")), "die 137\n");
+    assert!(of("die", &attribute("execDuration"))[4..].trim().parse::<u32>().is_ok_and(|seconds| seconds < 600));
+    for kind in ["container", "volume", "network", "image", "system"] {
+        world.strake([kind, "prune", "-f", "--filter", "label=nobody-has-this"]).ok();
+    }
+    world.strake(["builder", "prune", "-f"]).ok();
+    let format = "{{.Type}} {{.Actor.Attributes.reclaimed}} {{.ID}}";
+    let pruned = world.strake(["events", "--until", "0s", "--filter", "event=prune", "--format", format]).ok().stdout;
+    let expected = "container 0 \nvolume 0 \nnetwork 0 \nimage 0 \ncontainer 0 \nnetwork 0 \nimage 0 \nbuilder 0 \n";
+    assert_eq!(pruned, expected);
+}
+
+#[test]
+fn events_are_found_by_times_and_filters_as_with_docker() {
+    let Some(world) = world() else { return };
+    world.strake(["run", "--name", "some-one", "--network", "none", "localhost/busybox", "true"]).ok();
+    let count = |flags: &[&str]| world.strake(["events"].iter().chain(flags)).ok().stdout.lines().count();
+    let all = count(&["--until", "0s"]);
+    assert!(all >= 6, "{all}");
+    assert_eq!(count(&["--since", "2020-01-01Z", "--until", "-1ms"]), all);
+    assert_eq!(count(&["--since", "0", "--until", "1h"]), 0);
+    world.strake(["events", "--since", "-1h", "--until", "0s"]).fails().says(&["--since", "is after", "--until"]);
+    let filtered = |filter: &str| count(&["--until", "0s", "--filter", filter]);
+    assert_eq!(filtered("container=some"), 4);
+    assert_eq!(filtered("container=one"), 0);
+    assert_eq!(filtered("network=no"), 2);
+    assert_eq!((filtered("plugin=x"), filtered("service=x"), filtered("node=x")), (0, 0, 0));
+    world.strake(["events", "--until", "0s", "--filter", "colour=red"]).fails().says(&["`colour`"]);
+    let format = "{{.Status}} {{.From}} {{.Scope}} {{len .ID}} {{.Time}}";
+    let told = world.strake(["events", "--until", "0s", "--filter", "event=start", "--format", format]).ok().stdout;
+    assert!(told.starts_with("start localhost/busybox local 64 1"), "{told}");
+    let json = world.strake(["events", "--until", "0s", "--filter", "event=start", "--format", "{{json .}}"]).ok().stdout;
+    assert!(json.contains(r#""status":"start""#) && !json.contains("TimeNano"), "{json}");
+}
+
+#[test]
+fn prune_asks_first_and_takes_only_y_for_a_yes() {
+    let Some(world) = world() else { return };
+    world.strake(["volume", "create", "v"]).ok();
+    let volumes = || world.strake(["volume", "ls", "-q"]).ok().stdout;
+    let ask = |answer: &str| world.strake(["volume", "prune", "-a"]).stdin(answer).ok().stdout;
+    let asked =
+        "WARNING! This will remove all local volumes not used by at least one container.\nAre you sure you want to continue? [y/N] ";
+    for answer in ["", "\n", "n\n", "yes\n", "no y\n"] {
+        assert_eq!(ask(answer), asked, "{answer:?}");
+        assert_eq!(volumes(), "v\n");
+    }
+    assert_eq!(ask(" Y\n"), format!("{asked}Deleted Volumes:\nv\n\nTotal reclaimed space: 0B\n"));
+    assert_eq!(volumes(), "");
+    world.strake(["create", "--name", "c", "localhost/busybox", "true"]).ok();
+    for (command, what) in [
+        (&["container", "prune"][..], "all stopped containers.\n"),
+        (&["image", "prune"], "all dangling images.\n"),
+        (&["image", "prune", "-a"], "all images without at least one container associated to them.\n"),
+        (&["volume", "prune"], "anonymous local volumes not used by at least one container.\n"),
+        (&["network", "prune"], "all custom networks not used by at least one container.\n"),
+        (&["builder", "prune"], "all dangling build cache. "),
+        (&["buildx", "prune", "-a"], "all build cache. "),
+        (&["prune"], "all dangling images, and leftovers. "),
+        (&["prune", "-a"], "all images without at least one container associated to them, and all build cache. "),
+    ] {
+        let said = world.strake(command).ok().stdout;
+        assert_eq!(said, format!("WARNING! This will remove {what}Are you sure you want to continue? [y/N] "));
+    }
+    let said = world.strake(["system", "prune", "--volumes", "--filter", "label=a"]).ok().stdout;
+    let parts = "  - all stopped containers\n  - all networks not used by at least one container\n  \
+                 - all anonymous volumes not used by at least one container\n  - all dangling images\n";
+    let filters = "  Items to be pruned will be filtered with:\n  - label=a\n";
+    assert_eq!(said, format!("WARNING! This will remove:\n{parts}\n{filters}\nAre you sure you want to continue? [y/N] "));
+    assert_eq!(world.strake(["ps", "-aq"]).ok().stdout.lines().count(), 1);
+    assert_eq!(world.strake(["images", "-q"]).ok().stdout.lines().count(), 1);
 }
 
 #[test]
@@ -629,9 +728,9 @@ fn volumes_of_containers_are_told_and_an_end_that_nobody_saw_is_put_on_record_on
         "network connect none",
         "volume mount <no value>",
         "container start c",
-        "container die c",
         "network disconnect none",
         "volume unmount <no value>",
+        "container die c",
     ];
     assert_eq!(told, expected);
     let place = "{{.Actor.ID}} {{index .Actor.Attributes \"destination\"}} {{index .Actor.Attributes \"read/write\"}}";

@@ -118,7 +118,8 @@ fn a_terminal_has_a_size_that_follows_and_keys_that_leave_it() {
     terminal.expect("after-4");
     terminal.expect("left");
     terminal.type_in([16, 17]);
-    assert!(terminal.end().success());
+    terminal.expect("read escape sequence");
+    assert_eq!(terminal.end().code(), Some(1));
     assert_eq!(terminal.settings().local_flags, cooked.local_flags, "it is as it was");
     // The shell runs on, though nobody looks at it.
     assert!(said(&world, &["c", "ps"]).contains("sleep 999"));
@@ -168,6 +169,24 @@ fn limits_of_the_container_hold_for_commands_in_it() {
     let script = "for i in 1 2 3 4 5 6 7 8; do sleep 30 & done; wait";
     let done = exec(&world, &["c", "sh", "-c", script]);
     done.says(&["fork"]);
+    // A container that has as many as it may have can be entered all the same, as with runc.
+    for (name, flags) in [("plain", &[][..]), ("tracing", &["--cap-add", "SYS_PTRACE"])] {
+        let fill = "sleep 1000 & sleep 1000 & wait";
+        let run = ["run", "-d", "--name", name, "--pids-limit", "3", "--user", "nobody"];
+        world.strake([&run[..], flags, &["localhost/busybox", "sh", "-c", fill]].concat()).ok();
+        wait_for("the processes", 20, || world.strake(["top", name, "-o", "args"]).ok().stdout.matches("sleep 1000\n").count() == 2);
+        let several: Vec<_> = (0..4).map(|_| world.strake(["exec", "-u", "0", name, "echo", "in"]).start()).collect();
+        for mut one in several {
+            assert!(one.wait().unwrap().success(), "{name}");
+        }
+        let pid = world.strake(["inspect", "-f", "{{.State.Pid}}", name]).ok().stdout;
+        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).unwrap();
+        let path = |before: &str| groups.lines().find_map(|line| line.split_once(before)).map(|(_, path)| path.to_owned());
+        let group = path(":pids:").map(|path| format!("/sys/fs/cgroup/pids{path}"));
+        let group = group.or_else(|| path("0::").map(|path| format!("/sys/fs/cgroup{path}"))).unwrap();
+        assert_eq!(std::fs::read_to_string(format!("{group}/pids.max")).unwrap(), "3\n", "{name}");
+        exec(&world, &[name, "sh", "-c", "sleep 1 & wait"]).says(&["fork"]);
+    }
 }
 
 /// Docker's `SetInterspersed(false)`: what follows the image, or the container's name, is none of our flags.

@@ -113,7 +113,7 @@ fn a_full_disk() {
     let Some((world, disk, _registry, remote)) = on_disk(64, &[]) else { return };
     world.build("FROM localhost/busybox\nRUN head -c 6000000 /dev/urandom > /doomed\n", &["-t", "localhost/doomed"]).ok();
     // Made durable, and with what it takes to give something up.
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     world.write("Dockerfile", "FROM localhost/busybox\nCOPY files /files\nRUN cp -r /files /more\n");
     disk.fill();
     // What a program in a container writes is its own affair.
@@ -131,7 +131,7 @@ fn a_full_disk() {
     world.strake(["images"]).ok();
     world.strake(["inspect", "localhost/busybox"]).ok();
     world.strake(["rmi", "-f", "localhost/doomed"]).ok();
-    world.strake(["prune", "--build-cache"]).ok();
+    world.strake(["prune", "-f", "--build-cache"]).ok();
     world.strake(["tag", "localhost/busybox", "localhost/again"]).ok();
     std::fs::remove_file(disk.at.join("filler")).unwrap();
     for (what, run) in writers(&world, &remote) {
@@ -145,7 +145,7 @@ fn a_full_disk() {
 #[test]
 fn a_disk_without_inodes() {
     let Some((world, disk, _registry, remote)) = on_disk(64, &["-N", "2000"]) else { return };
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     disk.use_inodes_up();
     for (what, run) in writers(&world, &remote).into_iter().take(3) {
         refuses(&world, run, &["No space left on device", "inodes"]);
@@ -153,7 +153,7 @@ fn a_disk_without_inodes() {
         disk.use_inodes_up();
     }
     world.strake(["images"]).ok();
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     std::fs::remove_dir_all(disk.at.join("fillers")).unwrap();
     for (what, run) in writers(&world, &remote) {
         let done = run.run();
@@ -169,7 +169,7 @@ fn a_read_only_disk() {
     world.strake(["run", "--name", "c", "--network", "none", "localhost/busybox", "true"]).ok();
     world.strake(["save", "-o", "before.tar", &remote]).ok();
     // Everything is durable after this.
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     disk.remount("ro");
     // What only looks works.
     let listed = world.strake(["images", "--format", "{{.Repository}}"]).ok().stdout;
@@ -188,7 +188,7 @@ fn a_read_only_disk() {
     commands.push(("tag", world.strake(["tag", "localhost/busybox", "localhost/more"])));
     commands.push(("rmi", world.strake(["rmi", "-f", "localhost/busybox"])));
     commands.push(("rm", world.strake(["rm", "c"])));
-    commands.push(("prune", world.strake(["prune"])));
+    commands.push(("prune", world.strake(["prune", "-f"])));
     commands.push(("pull", world.strake(["pull", &remote.replace(":1", ":2")])));
     for (what, run) in commands {
         if what == "pull" {
@@ -220,7 +220,8 @@ fn a_store_of_somebody_else() {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
     let before = std::fs::read_dir(world.root()).unwrap().count();
-    for command in [vec!["tag", "localhost/busybox", "localhost/mine"], vec!["prune"], vec!["save", "-o", "/dev/null", "localhost/busybox"]]
+    for command in
+        [vec!["tag", "localhost/busybox", "localhost/mine"], vec!["prune", "-f"], vec!["save", "-o", "/dev/null", "localhost/busybox"]]
     {
         let other = Run::new("setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups"]);
         let done = other.arg(&copy).arg("--root").arg(world.root()).arg_all(&command).dir("/").fails();
@@ -240,7 +241,7 @@ fn a_store_of_a_newer_version_is_left_alone() {
     std::fs::write(&version, "4711\n").unwrap();
     let state = |path: &Path| path.metadata().unwrap().modified().unwrap();
     let database = state(&world.root().join("meta.db"));
-    for command in [vec!["images"], vec!["prune"], vec!["system", "check"], vec!["system", "check", "--repair"], vec!["run", "x"]] {
+    for command in [vec!["images"], vec!["prune", "-f"], vec!["system", "check"], vec!["system", "check", "--repair"], vec!["run", "x"]] {
         let done = world.strake(&command).fails();
         done.says(&[world.root().to_str().unwrap(), "has format 4711", "use a newer version of strake"]);
     }
@@ -306,7 +307,7 @@ fn a_clock_that_jumps() {
         let of_now = "SELECT count(*) FROM cache_records WHERE abs(last_used - strftime('%s', 'now') * 1000000) < 600000000";
         assert_ne!(sql(of_now).trim(), "[(0,)]", "{moment}");
         // Half a download of another time is nobody's.
-        world.strake(["prune"]).ok();
+        world.strake(["prune", "-f"]).ok();
         assert_eq!(std::fs::read_dir(world.root().join("ingest")).unwrap().count(), 0, "{moment}");
         world.strake(["run", "--rm", "--network", "none", "localhost/app", "true"]).ok();
     }

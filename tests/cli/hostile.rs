@@ -461,7 +461,7 @@ fn a_foreign_layer_comes_from_its_address_and_takes_nobodys_credentials_there() 
             _ => drop(pull.fails().says(&["404"])),
         }
         world.strake(["rmi", "-f", &name]).run();
-        world.strake(["prune", "-a"]).run();
+        world.strake(["prune", "-f", "-a"]).run();
     }
     let log = elsewhere.log();
     assert!(!log.is_empty());

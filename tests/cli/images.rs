@@ -41,8 +41,8 @@ fn image_has_the_commands_and_prunes_what_the_filters_choose() {
     assert_eq!(names(&world), ["one:latest", "two:latest"]);
     world.strake(["image", "rm", "two"]).ok();
     assert_eq!(names(&world), ["one:latest"]);
-    world.strake(["image", "prune", "--all", "--filter", "name=x"]).fails().says(&["label"]);
-    world.strake(["image", "prune", "--all"]).ok();
+    world.strake(["image", "prune", "-f", "--all", "--filter", "name=x"]).fails().says(&["label"]);
+    world.strake(["image", "prune", "-f", "--all"]).ok();
     assert_eq!(names(&world), Vec::<String>::new());
 }
 
@@ -131,7 +131,7 @@ fn all_platforms_are_pulled_listed_and_pushed_on() {
     world.strake(["pull", "-q", "--all-platforms", &name]).ok();
     assert_eq!(platform(&world).trim(), format!("linux/{}", if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }));
     world.strake(["image", "prune", "-f"]).ok();
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     drop(registry);
     let other = Registry::empty();
     let copy = other.name("elsewhere:1");

@@ -32,7 +32,10 @@ fn namespaces_are_the_containers_own_unless_flags_say_otherwise() {
     }
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(run(&world, &["--uts", "host"], "hostname").stdout, name);
-    assert!(run(&world, &["--ipc", "none"], "grep ' /dev/shm ' /proc/mounts").stdout.is_empty());
+    let none = run(&world, &["--ipc", "none"], "grep ' /dev/shm ' /proc/mounts; ls -d /dev/shm").stdout;
+    assert!(none.is_empty(), "{none}");
+    let mounted = run(&world, &["--ipc", "none", "--tmpfs", "/dev/shm"], "grep -c ' /dev/shm ' /proc/mounts").stdout;
+    assert_eq!(mounted, "1\n");
     for refused in
         [&["--uts", "host", "--hostname", "x"][..], &["--pid", "container:nobody"], &["--ipc", "strange"], &["--userns", "keep-id"]]
     {

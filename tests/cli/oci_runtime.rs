@@ -200,7 +200,7 @@ fn hooks_run_in_their_order_where_they_belong() {
     let log = bundle.rootfs("log");
     let hook = |name: &str, log: &str| {
         let script = format!(
-            "state=$(cat); echo {name} $(echo \"$state\" | grep -o '\"status\":\"[a-z]*\"') $(readlink /proc/self/ns/mnt) $A >> {log}"
+            "state=$(cat); echo {name} $(echo \"$state\" | grep -o '\"status\":\"[a-z]*\"') $(readlink /proc/self/ns/mnt) $A $(pwd -P) $(ls dev 2>/dev/null | grep -c '^null$') >> {log}"
         );
         json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["A=only", "PATH=/bin:/usr/bin"], "timeout": 60}])
     };
@@ -218,19 +218,28 @@ fn hooks_run_in_their_order_where_they_belong() {
     let own = std::fs::read_link("/proc/self/ns/mnt").unwrap().to_str().unwrap().to_owned();
     let pid = bundle.state("hooks")["pid"].as_u64().unwrap();
     let inner = std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap().to_str().unwrap().to_owned();
-    let line = |name: &str, status: &str, ns: &str| format!("{name} \"status\":\"{status}\" {ns} only");
-    let expected =
-        [line("prestart", "creating", &own), line("createRuntime", "creating", &own), line("createContainer", "creating", &inner)];
+    let root = log.parent().unwrap().canonicalize().unwrap();
+    let (root, directory) = (root.to_str().unwrap(), root.parent().unwrap().to_str().unwrap());
+    // Those of the moment in which the container has its mounts and not yet its root are where that is, with all that is mounted there.
+    let line = |name: &str, status: &str, ns: &str, place: &str| {
+        let mounted = u8::from(name.ends_with("Container"));
+        format!("{name} \"status\":\"{status}\" {ns} only {place} {mounted}")
+    };
+    let expected = [
+        line("prestart", "creating", &own, directory),
+        line("createRuntime", "creating", &own, directory),
+        line("createContainer", "creating", &inner, root),
+    ];
     assert_eq!(said(0), expected);
     bundle.oci(&["start", "hooks"]).ok();
     wait_for("the end", 60, || bundle.status("hooks") == "stopped");
     let mut rest = said(3);
-    assert_eq!(rest.remove(0), line("startContainer", "created", &inner));
+    assert_eq!(rest.remove(0), line("startContainer", "created", &inner, "/"));
     // The command runs while the next hooks do.
     rest.retain(|line| line != "command");
     assert!(rest.len() == 1 && rest[0].starts_with("poststart \"status\":\""), "{rest:?}");
     bundle.oci(&["delete", "hooks"]).ok();
-    assert_eq!(said(0).last(), Some(&line("poststop", "stopped", &own)));
+    assert_eq!(said(0).last(), Some(&line("poststop", "stopped", &own, directory)));
 }
 
 #[test]

@@ -322,7 +322,7 @@ fn a_build_that_was_killed_leaves_copies_that_prune_removes() {
     wait_for("the end of the step", 60, || processes(&world.root()).is_empty());
     assert!(copies() > 0);
     world.strake(["system", "check", "-q"]).ok();
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     assert_eq!(copies(), 0);
     world.build("FROM localhost/busybox\nRUN echo 1 > /one\nRUN cat /one > /three\n", &[]).ok();
     assert_eq!(copies(), 0, "copies go with the build");

@@ -375,9 +375,7 @@ fn what_a_runtime_says_of_its_failure_is_the_failures_reason() {
     let spoiling = "for word in \"$@\"; do [ \"$last\" = --bundle ] && echo '{' > $word/config.json; last=$word; done\nexec runc \"$@\"";
     refused(&script(&world, "spoiling", spoiling), &[], &["spoiling", "runc create failed"]);
     // What cannot be is said before there is a container.
-    for (flags, word) in [(&["--pid", "host"][..], "--pid"), (&["--init"], "--init")] {
-        refused("runc", flags, &["`runc`", word]);
-    }
+    refused("runc", &["--pid", "host"], &["`runc`", "--pid"]);
     assert_eq!(world.strake(["ps", "-aq"]).ok().stdout, "");
     // A runtime that is gone by the time of the start.
     let gone = script(&world, "gone", "exec runc \"$@\"");
@@ -386,4 +384,30 @@ fn what_a_runtime_says_of_its_failure_is_the_failures_reason() {
     let done = world.strake(["start", "c"]).fails();
     done.says(&[&gone, "No such file"]);
     assert!(shown(&world, "{{.State.Error}}", "c").contains(&gone));
+}
+
+#[test]
+fn an_init_reaps_and_passes_signals_on() {
+    let Some(world) = world_with_runtimes() else { return };
+    let look = "cat /proc/1/comm; [ $$ != 1 ] && echo second; echo $A; (sleep 0.1 & exec true); sleep 0.5; grep -l 'State:.Z' /proc/[0-9]*/status; echo end";
+    for runtime in BOTH {
+        let done = run(&world, runtime, &["--rm", "--init", "-e", "A=b c"], &["sh", "-c", look]).ok();
+        assert_eq!(done.stdout, "strake-init\nsecond\nb c\nend\n", "{runtime}");
+        let codes = |command: &[&str]| run(&world, runtime, &["--rm", "--init", "-u", "nobody"], command).run().code;
+        assert_eq!((codes(&["sh", "-c", "exit 7"]), codes(&["nope"]), codes(&["/etc"])), (7, 127, 126), "{runtime}");
+        run(&world, runtime, &["-d", "--name", runtime, "--init"], &["sh", "-c", "trap 'exit 9' USR1; while :; do sleep 0.1; done"]).ok();
+        wait_for("the trap", 20, || world.strake(["top", runtime]).ok().stdout.contains("sleep 0.1"));
+        world.strake(["kill", "-s", "USR1", runtime]).ok();
+        assert_eq!(world.strake(["wait", runtime]).ok().stdout, "9\n", "{runtime}");
+        // Nothing of it is in the container's files, nor in what is shown of its command.
+        assert_eq!(world.strake(["diff", runtime]).ok().stdout, "", "{runtime}");
+        assert_eq!(shown(&world, "{{.Path}} {{.HostConfig.Init}}", runtime), "sh true");
+        world.strake(["rm", runtime]).ok();
+        let mut terminal =
+            Terminal::start(run(&world, runtime, &["--rm", "-it", "--init"], &["sh", "-c", "trap 'echo once' INT; cat; exit 3"]), 24, 80);
+        std::thread::sleep(Duration::from_secs(1));
+        terminal.type_in([3]);
+        terminal.expect("once");
+        assert_eq!(terminal.end().code(), Some(3), "{runtime}");
+    }
 }

@@ -96,13 +96,13 @@ fn a_run_above_shared_files_leaves_them_alone_and_removing_either_image_leaves_t
     whole("localhost/one", "content 7");
     whole("localhost/two", "changed!!!");
     world.strake(["rmi", "localhost/one"]).ok();
-    world.strake(["prune", "--build-cache"]).ok();
+    world.strake(["prune", "-f", "--build-cache"]).ok();
     assert_eq!(snapshots(&world).len(), 1, "{:?}", snapshots(&world));
     whole("localhost/two", "changed!!!");
     world.write(&format!("src/{}", name(8)), "new");
     world.build(text, &["-t", "localhost/three"]).ok();
     world.strake(["rmi", "localhost/three"]).ok();
-    world.strake(["prune", "--build-cache"]).ok();
+    world.strake(["prune", "-f", "--build-cache"]).ok();
     whole("localhost/two", "changed!!!");
 }
 

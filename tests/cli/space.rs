@@ -97,8 +97,8 @@ fn builder_prune_takes_what_its_filters_and_limits_say() {
     }
     prints(&world, &["builder", "prune", "-f", "--filter", "until=24h"], &["Total: 0B"]);
     prints(&world, &["prune", "-f", "--max-used-space", "10gb"], &["Total reclaimed space: 0B"]);
-    prints(&world, &["prune", "--filter", "type=exec.cachemount", "--dry-run", "--verbose"], &["exec.cachemount", "things"]);
-    world.strake(["prune", "--filter", "type=exec.cachemount"]).ok();
+    prints(&world, &["prune", "-f", "--filter", "type=exec.cachemount", "--dry-run", "--verbose"], &["exec.cachemount", "things"]);
+    world.strake(["prune", "-f", "--filter", "type=exec.cachemount"]).ok();
     assert_eq!(descriptions(&world, &["mutable"]), Vec::<String>::new());
     // Without --all the image's own steps stay in the cache.
     world.strake(["builder", "prune", "-f"]).ok();
@@ -207,11 +207,11 @@ fn a_pull_that_was_cut_goes_on_unless_its_space_is_asked_for() {
     world.build("FROM scratch\nCOPY Dockerfile /\n", &["-t", "other:1"]).ok();
     cut();
     world.strake(["rmi", "other:1"]).ok();
-    world.strake(["prune", "--filter", "type=regular"]).ok();
-    world.strake(["prune", "--older-than", "1h"]).ok();
+    world.strake(["prune", "-f", "--filter", "type=regular"]).ok();
+    world.strake(["prune", "-f", "--older-than", "1h"]).ok();
     world.strake(["system", "prune", "-f", "--filter", "until=1h"]).ok();
     assert!(downloads() > 0);
-    world.strake(["prune"]).ok();
+    world.strake(["prune", "-f"]).ok();
     assert_eq!(downloads(), 0);
     cut();
     world.strake(["system", "prune", "-f"]).ok();

@@ -34,6 +34,16 @@ fn a_container_is_left_and_attached_to_again_with_the_terminal_as_it_was() {
     assert!(!second.end().success());
     assert_eq!(second.settings().local_flags, cooked.local_flags);
     assert_eq!(world.strake(["inspect", "-f", "{{.State.Status}}", "t"]).ok().stdout, "running\n");
+    // Leaving what one has not started is told, and a failure, as with Docker.
+    let mut guest = Terminal::start(world.strake(["attach", "--detach-keys", "a,b", "t"]), 20, 60);
+    guest.type_in("echo $KEPT-$((4+4))\n");
+    guest.expect("kept-8");
+    guest.type_in("ab");
+    guest.expect("read escape sequence");
+    assert_eq!(guest.end().code(), Some(1));
+    let sizes =
+        ["events", "--until", "0s", "--filter", "event=resize", "--format", "{{.Actor.Attributes.height}}x{{.Actor.Attributes.width}}"];
+    assert!(world.strake(sizes).ok().stdout.contains("20x60\n"));
     world.strake(["rm", "-f", "t"]).ok();
     let mut third = Terminal::start(world.strake(["run", "-it", "--rm", "--detach-keys", "ctrl-x", "localhost/busybox", "sh"]), 30, 90);
     third.expect("#");

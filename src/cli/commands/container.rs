@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::confirm::confirmed;
 use crate::cli::render::size;
 use crate::cli::{Global, report};
 use crate::engine::{ContainerInfo, Engine, Error};
@@ -82,8 +83,8 @@ struct PruneArgs {
     /// `until=AGE` (`24h`, or a time), `label=KEY[=VALUE]` or `label!=KEY[=VALUE]` (may be given several times; all must hold)
     #[arg(long, value_name = "FILTER", value_parser = filter)]
     filter: Vec<(String, String)>,
-    /// Accepted for compatibility: nothing is asked
-    #[arg(short, long, hide = true)]
+    /// Do not ask
+    #[arg(short, long)]
     force: bool,
 }
 
@@ -115,6 +116,7 @@ pub(in crate::cli) fn run(global: &Global, args: ContainerArgs) -> ExitCode {
         ContainerCommand::Ls(args) => containers::ps(global, &args),
         ContainerCommand::Pause(args) => life::pause(global, &args),
         ContainerCommand::Port(args) => ports::port(global, &args),
+        ContainerCommand::Prune(args) if !args.force && !confirmed("This will remove all stopped containers.\n") => ExitCode::SUCCESS,
         ContainerCommand::Prune(args) => exit(open(global).and_then(|engine| {
             let freed = prune(&engine, &args.filter)?;
             report::result(&format!("Total reclaimed space: {}", size(freed)));
@@ -160,6 +162,7 @@ pub(super) fn prune(engine: &Engine, filters: &[(String, String)]) -> Result<u64
         freed += bytes;
         ids.push(info.record.id);
     }
+    engine.pruned("container", freed);
     if !ids.is_empty() {
         report::result(&format!("Deleted Containers:\n{}\n", ids.join("\n")));
     }

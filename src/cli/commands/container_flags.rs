@@ -146,7 +146,7 @@ pub(super) struct ContainerFlags {
     #[arg(short, long)]
     pub(super) quiet: bool,
     /// Something about the container that others read in `strake inspect` (may be given several times)
-    #[arg(long, value_name = "KEY=VALUE", value_parser = annotation)]
+    #[arg(long, value_name = "KEY[=VALUE]", value_parser = annotation)]
     annotation: Vec<(String, String)>,
     /// Write the container's ID to a file
     #[arg(long, value_name = "FILE")]
@@ -237,7 +237,8 @@ fn directory(text: &str) -> Result<String, String> {
 fn annotation(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
+        None if !text.is_empty() => Ok((text.to_owned(), String::new())),
+        _ => Err("expected KEY[=VALUE]".to_owned()),
     }
 }
 

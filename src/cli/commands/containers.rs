@@ -195,6 +195,13 @@ pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     if let Some(time) = seconds(text) {
         return time;
     }
+    // A date with a zone is its midnight there.
+    if let (Some(date), Some(zone)) = (text.get(..10), text.get(10..))
+        && zone.starts_with(['Z', '+', '-'])
+        && let Ok(time) = format!("{date}T00:00:00{zone}").parse::<Timestamp>()
+    {
+        return Ok(time);
+    }
     if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
         return time.to_zoned(jiff::tz::TimeZone::system()).map(|time| time.timestamp()).map_err(|error| error.to_string());
     }
@@ -327,9 +334,9 @@ pub(in crate::cli) fn start(global: &Global, args: &StartArgs) -> ExitCode {
             },
         );
         drop(held);
-        let (code, _) = outcome?;
+        let pumped = outcome?;
         engine.finish_container(&info.record.id)?;
-        Ok(code)
+        Ok(pumped.code())
     }))
 }
 
@@ -351,7 +358,7 @@ pub(in crate::cli) fn attach(global: &Global, args: &AttachArgs) -> ExitCode {
             detach_keys: args.detach_keys.clone(),
             streams: Vec::new(),
         };
-        Ok(pump(&engine, &info, attachment, flags)?.0)
+        Ok(pump(&engine, &info, attachment, flags)?.code_of_guest())
     }))
 }
 
@@ -618,6 +625,10 @@ mod tests {
         assert_eq!(time("60").unwrap().as_second(), 60);
         let ago = Timestamp::now().as_second() - time("10m").unwrap().as_second();
         assert!((599..=601).contains(&ago), "{ago}");
+        let ahead = time("-10m").unwrap().as_second() - Timestamp::now().as_second();
+        assert!((599..=601).contains(&ahead), "{ahead}");
+        assert_eq!(time("2026-01-02Z").unwrap().to_string(), "2026-01-02T00:00:00Z");
+        assert_eq!(time("2026-01-02+02:00").unwrap().to_string(), "2026-01-01T22:00:00Z");
         assert!(time("soon").is_err());
     }
 

@@ -17,12 +17,12 @@ use super::exit;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EventsArgs {
     /// Also those since then: RFC 3339, seconds since the epoch, or `10m` for ten minutes ago
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     since: Option<Timestamp>,
-    /// Only those before that time, and none that are to come after it [default: for ever]
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// Only those before that time, from the first that is known, and none that are to come after it [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     until: Option<Timestamp>,
-    /// `container=`, `volume=`, `network=`, `image=`, `type=`, `event=`, `scope=` or `label=` (may be given several times)
+    /// `container=`, `volume=`, `network=` or `daemon=` with the beginning of an ID or a name, `image=`, `type=`, `event=`, `scope=` or `label=` (may be given several times)
     #[arg(short, long, value_name = "FILTER", value_parser = filter)]
     filter: Vec<(String, String)>,
     /// `json`, or a template such as `{{.Action}} {{.Actor.ID}}`
@@ -33,7 +33,11 @@ pub(in crate::cli) struct EventsArgs {
 fn filter(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     match key {
-        "container" | "volume" | "network" | "image" | "type" | "event" | "scope" | "label" => Ok((key.to_owned(), value.to_owned())),
+        "container" | "volume" | "network" | "daemon" | "image" | "type" | "event" | "scope" | "label" => {
+            Ok((key.to_owned(), value.to_owned()))
+        }
+        // Of Docker's kinds of things that are not here, nothing is told.
+        "config" | "node" | "plugin" | "secret" | "service" => Ok(("type".to_owned(), key.to_owned())),
         _ => Err(format!("the filter `{key}` is not supported: expected container, volume, network, image, type, event, scope or label")),
     }
 }
@@ -48,9 +52,9 @@ fn is_image(name: &str, wanted: &str) -> bool {
 fn matches(event: &Event, filters: &[(String, String)]) -> bool {
     let attribute = |name: &str| event.actor.attributes.get(name).map_or("", String::as_str);
     let holds = |key: &str, value: &str| match key {
-        "container" => event.kind == "container" && (event.actor.id.starts_with(value) || attribute("name") == value),
-        "volume" => event.kind == "volume" && event.actor.id == value,
-        "network" => event.kind == "network" && (event.actor.id.starts_with(value) || attribute("name") == value),
+        "container" | "volume" | "network" | "daemon" => {
+            event.kind == key && (event.actor.id.starts_with(value) || attribute("name").starts_with(value))
+        }
         "image" if event.kind == "image" => [event.actor.id.as_str(), attribute("name")].into_iter().any(|name| is_image(name, value)),
         "image" => is_image(attribute("image"), value),
         "scope" => event.scope == value,
@@ -70,6 +74,12 @@ fn matches(event: &Event, filters: &[(String, String)]) -> bool {
 
 /// Runs `strake events`.
 pub(in crate::cli) fn events(global: &Global, args: &EventsArgs) -> ExitCode {
+    if let (Some(since), Some(until)) = (args.since, args.until)
+        && since > until
+    {
+        let message = format!("the time of --since ({since}) is after that of --until ({until})");
+        return exit(Err(Error::Usage { message, hint: None }));
+    }
     exit(open(global).and_then(|engine| {
         let mut failure: Option<Error> = None;
         let options = EventOptions { since: args.since, until: args.until };
@@ -89,7 +99,21 @@ pub(in crate::cli) fn events(global: &Global, args: &EventsArgs) -> ExitCode {
 
 fn show(event: &Event, format: Option<&Format>) -> Result<String, Error> {
     if let Some(format) = format {
-        return format.render(&json!(event));
+        let mut value = json!(event);
+        // What the fields are called in Docker's own structure, where that is not their name in JSON.
+        let text = |text: &Option<String>| json!(text.as_deref().unwrap_or_default());
+        let named = [
+            ("ID", text(&event.id)),
+            ("Status", text(&event.status)),
+            ("From", text(&event.from)),
+            ("Scope", json!(event.scope)),
+            ("Time", json!(event.time)),
+            ("TimeNano", json!(event.time_nano)),
+        ];
+        for (name, field) in named.into_iter().filter(|(name, _)| format.mentions(name)) {
+            value[name] = field;
+        }
+        return format.render(&value);
     }
     let time = Timestamp::from_nanosecond(i128::from(event.time_nano)).unwrap_or_default();
     let attributes: Vec<String> = event.actor.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -108,6 +108,6 @@ fn start(global: &Global, args: ExecArgs) -> Result<u8, Error> {
     };
     match run::pump(&engine, &info, attachment, streams) {
         Err(error) if run::has_no_reader(&error) => Ok(run::NO_READER),
-        outcome => Ok(outcome?.0),
+        outcome => Ok(outcome?.code_of_guest()),
     }
 }

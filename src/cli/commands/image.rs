@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 
+use crate::cli::confirm::confirmed;
 use crate::cli::render::{ProgressMode, progress, size};
 use crate::cli::{Global, report, settler};
 use crate::engine::{Engine, Error, ImageSummary, PruneImages, PruneOptions, parse_time};
@@ -85,8 +86,8 @@ struct PruneArgs {
     /// hold)
     #[arg(long, value_name = "FILTER", value_parser = filter)]
     filter: Vec<Filter>,
-    /// Accepted for compatibility: nothing is asked
-    #[arg(short, long, hide = true)]
+    /// Do not ask
+    #[arg(short, long)]
     force: bool,
 }
 
@@ -135,6 +136,7 @@ pub(in crate::cli) fn run(global: &Global, args: ImageArgs) -> ExitCode {
         ImageCommand::Build(args) => build::run(global, *args),
         ImageCommand::Ls(args) => images::images(global, args),
         ImageCommand::Rm(args) => images::rmi(global, args),
+        ImageCommand::Prune(args) if !args.force && !confirmed(warning(means_all(args.all, &args.filter))) => ExitCode::SUCCESS,
         ImageCommand::Prune(args) => exit(with_engine(global, None, |engine| async move {
             let freed = blocking(move || prune_images(&engine, args.all, &args.filter)).await?;
             report::result(&format!("Total reclaimed space: {}", size(freed)));
@@ -170,11 +172,7 @@ fn export(global: &Global, args: ExportArgs) -> ExitCode {
 
 /// Removes images that nothing needs, and says which; gives how many bytes that freed.
 pub(super) fn prune_images(engine: &Engine, all: bool, filters: &[Filter]) -> Result<u64, Error> {
-    let dangling = filters.iter().rev().find_map(|filter| match filter {
-        Filter::Dangling(dangling) => Some(*dangling),
-        _ => None,
-    });
-    let all = dangling.map_or(all, |dangling| !dangling);
+    let all = means_all(all, filters);
     let mut chosen = Vec::new();
     for image in engine.images()? {
         let labels = match engine.image_details(&image.image.id.to_string())? {
@@ -187,8 +185,26 @@ pub(super) fn prune_images(engine: &Engine, all: bool, filters: &[Filter]) -> Re
     }
     let images = if all { PruneImages::All } else { PruneImages::Dangling };
     let report = engine.prune(&PruneOptions { images, only_images: Some(chosen), ..PruneOptions::default() })?;
+    engine.pruned("image", report.freed);
     prune::show_images(&report);
     Ok(report.freed)
+}
+
+/// Whether images with a name are meant as well: a filter says so last.
+fn means_all(all: bool, filters: &[Filter]) -> bool {
+    let dangling = filters.iter().rev().find_map(|filter| match filter {
+        Filter::Dangling(dangling) => Some(*dangling),
+        _ => None,
+    });
+    dangling.map_or(all, |dangling| !dangling)
+}
+
+/// What is asked before.
+fn warning(all: bool) -> &'static str {
+    match all {
+        true => "This will remove all images without at least one container associated to them.\n",
+        false => "This will remove all dangling images.\n",
+    }
 }
 
 fn fits(filter: &Filter, image: &ImageSummary, labels: &std::collections::BTreeMap<String, String>) -> bool {

@@ -10,6 +10,7 @@ use crate::runtime::{AppArmor, CgroupSpec, Sharing, SystemPaths, Throttle, Throt
 
 use super::super::config::Users;
 use super::super::env;
+use super::legacy_flags::TrustFlag;
 
 // What keeps a container apart.
 #[derive(Debug, Args)]
@@ -70,6 +71,35 @@ pub(super) struct IsolationFlags {
     /// Not supported: tells why
     #[arg(long, hide = true, value_parser = no_storage_options)]
     storage_opt: Vec<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, value_parser = no_realtime)]
+    cpu_rt_period: Option<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, value_parser = no_realtime)]
+    cpu_rt_runtime: Option<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, value_parser = of_windows)]
+    cpu_count: Option<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, value_parser = of_windows)]
+    cpu_percent: Option<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, value_parser = of_windows)]
+    io_maxbandwidth: Option<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, value_parser = of_windows)]
+    io_maxiops: Option<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, value_parser = no_weight_of_device)]
+    blkio_weight_device: Vec<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, value_parser = no_link_local)]
+    link_local_ip: Vec<()>,
+    /// Not supported: tells why
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = no_daemon)]
+    use_api_socket: Option<()>,
+    #[command(flatten)]
+    _trust: TrustFlag,
 }
 
 /// `--ipc`.
@@ -179,6 +209,28 @@ fn fields(text: &str) -> Result<Vec<String>, String> {
 
 fn no_kernel_memory(_: &str) -> Result<(), String> {
     Err("kernels have no such limit any more: --memory counts the kernel's memory as well".to_owned())
+}
+
+fn no_realtime(_: &str) -> Result<(), String> {
+    Err("time for real-time processes cannot be set aside: --cpus and --cpu-shares rule the time of all others".to_owned())
+}
+
+fn of_windows(_: &str) -> Result<(), String> {
+    Err("this is a limit of containers on Windows: on Linux there are --cpus, --device-read-bps, --device-write-iops and their like"
+        .to_owned())
+}
+
+fn no_weight_of_device(_: &str) -> Result<(), String> {
+    Err("weights of single devices are not supported: --blkio-weight is for all of them, and --device-read-bps and its like limit one"
+        .to_owned())
+}
+
+fn no_daemon(text: &str) -> Result<(), String> {
+    if text == "false" { Ok(()) } else { Err("there is no daemon whose socket the container could have".to_owned()) }
+}
+
+fn no_link_local(_: &str) -> Result<(), String> {
+    Err("containers get no addresses beside those of their networks: --ip and --ip6 choose one".to_owned())
 }
 
 fn no_storage_options(_: &str) -> Result<(), String> {

@@ -74,7 +74,7 @@ fn profile(option: &str) -> Option<&str> {
     option.split_once(['=', ':']).filter(|(name, profile)| *name == "apparmor" && !profile.is_empty()).map(|(_, profile)| profile)
 }
 
-// What Docker up to 28 takes for `pull` and `push`: its default asks for nothing.
+// What Docker up to 28 takes for `pull`, `push`, `run` and `create`: its default asks for nothing.
 #[derive(Debug, Default, Args)]
 pub(super) struct TrustFlag {
     #[arg(long, hide = true, value_parser = without_trust, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]

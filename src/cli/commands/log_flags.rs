@@ -15,7 +15,7 @@ use crate::runtime::container::{ContainerSpec, LogDriver, LogSettings};
 // How a container's output is kept.
 #[derive(Debug, Args)]
 pub(super) struct LogFlags {
-    /// How its output is kept: `json-file`, `local` (which is the same here) or `none`
+    /// How its output is kept: `json-file`, `local` (the same, in five files of 20 MB that are compressed when they are full), or `none`
     #[arg(long, value_name = "DRIVER", default_value = "json-file", value_parser = log_driver)]
     log_driver: LogDriver,
     /// `max-size=10m` begins a new log file after so many bytes, `max-file=3` keeps so many, `compress=true` compresses the older ones; `labels=`, `env=` (names with commas between), `labels-regex=`, `env-regex=` and `tag=` choose
@@ -26,7 +26,8 @@ pub(super) struct LogFlags {
 
 fn log_driver(text: &str) -> Result<LogDriver, String> {
     match text {
-        "json-file" | "local" => Ok(LogDriver::JsonFile),
+        "json-file" => Ok(LogDriver::JsonFile),
+        "local" => Ok(LogDriver::Local),
         "none" => Ok(LogDriver::None),
         _ => Err("this log driver is not supported: expected json-file, local or none".to_owned()),
     }
@@ -39,10 +40,14 @@ fn log_option(text: &str) -> Result<(String, String), String> {
         "max-file" => max_file(value).map(drop)?,
         "compress" => is_true(value).map(drop)?,
         "labels" | "env" => {}
+        // The log is a file that nobody reads from the container's end: writing to it waits for no one in either mode.
+        "mode" if matches!(value, "blocking" | "non-blocking") => {}
+        "mode" => return Err(format!("`{value}` is not a mode: expected blocking or non-blocking")),
+        "max-buffer-size" => drop(parse_bytes(value)?),
         "labels-regex" | "env-regex" => drop(Regex::new(value).map_err(|error| error.to_string())?),
         "tag" => drop(Template::parse(value)?),
         _ => {
-            let known = "max-size, max-file, compress, labels, labels-regex, env, env-regex or tag";
+            let known = "max-size, max-file, compress, mode, max-buffer-size, labels, labels-regex, env, env-regex or tag";
             return Err(format!("the option `{key}` is not supported: expected {known}"));
         }
     }
@@ -74,7 +79,11 @@ impl LogFlags {
     /// How the output is kept, and the options as they were written.
     pub(super) fn settings(self) -> Result<(LogSettings, BTreeMap<String, String>), Error> {
         let usage = |message| Error::Usage { message, hint: None };
-        let mut log = LogSettings { driver: self.log_driver, ..LogSettings::default() };
+        let mut log = LogSettings::of(self.log_driver);
+        let has = |wanted: &str| self.log_opt.iter().any(|(key, value)| format!("{key}={value}") == wanted);
+        if self.log_opt.iter().any(|(key, _)| key == "max-buffer-size") && !has("mode=non-blocking") {
+            return Err(usage("--log-opt max-buffer-size is for mode=non-blocking".to_owned()));
+        }
         for (key, value) in &self.log_opt {
             match key.as_str() {
                 "max-size" => log.max_size = max_size(value).map_err(usage)?,
@@ -83,7 +92,7 @@ impl LogFlags {
                 _ => {}
             }
         }
-        if log.compress && log.max_files < 2 {
+        if log.compress && log.max_files < 2 && self.log_driver == LogDriver::JsonFile {
             let hint = Some("only files that are full are compressed: say --log-opt max-size= and --log-opt max-file=2 or more".to_owned());
             return Err(Error::Usage { message: "--log-opt compress needs max-file".to_owned(), hint });
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use crate::cli::confirm::confirmed;
 use crate::cli::format::{Format, format, given};
 use crate::cli::table::{Table, tame};
 use crate::cli::{Global, report};
@@ -156,8 +157,8 @@ struct PruneArgs {
     /// `until=AGE` (`24h`, or a time), `label=KEY[=VALUE]` or `label!=KEY[=VALUE]` (may be given several times; all must hold)
     #[arg(long, value_name = "FILTER", value_parser = prune_filter)]
     filter: Vec<PruneFilter>,
-    /// Accepted for compatibility: nothing is asked
-    #[arg(short, long, hide = true)]
+    /// Do not ask
+    #[arg(short, long)]
     force: bool,
 }
 
@@ -223,6 +224,11 @@ fn matches(network: &NetworkInfo, filters: &[(String, String)]) -> bool {
 
 /// Runs `strake network`.
 pub(in crate::cli) fn run(global: &Global, args: NetworkArgs) -> ExitCode {
+    if let NetworkCommand::Prune(PruneArgs { force: false, .. }) = &args.command
+        && !confirmed("This will remove all custom networks not used by at least one container.\n")
+    {
+        return ExitCode::SUCCESS;
+    }
     exit(open(global).and_then(|engine| match args.command {
         NetworkCommand::Create(args) => create(&engine, args),
         NetworkCommand::Ls(args) => list(&engine, &args),
@@ -380,6 +386,7 @@ pub(super) fn prune(engine: &Engine, filters: &[PruneFilter]) -> Result<(), Erro
         engine.remove_network(&network)?;
         names.push(network.config.plan.name);
     }
+    engine.pruned("network", 0);
     if !names.is_empty() {
         report::result(&format!("Deleted Networks:\n{}\n", names.join("\n")));
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use crate::cli::commands::builder;
+use crate::cli::confirm::confirmed;
 use crate::cli::render::size;
 use crate::cli::{Global, report};
 use crate::engine::{Engine, Error, PruneImages, PruneOptions, PruneReport, PruneRule, RecordFilter, parse_bytes, parse_time};
@@ -52,8 +53,8 @@ pub(super) struct SystemPruneArgs {
     /// build cache alone, which has none
     #[arg(long, value_name = "FILTER", value_parser = both_filters)]
     filter: Vec<((String, String), image::Filter)>,
-    /// Accepted for compatibility: nothing is asked
-    #[arg(short, long, hide = true)]
+    /// Do not ask
+    #[arg(short, long)]
     force: bool,
 }
 
@@ -84,8 +85,8 @@ struct RuleArgs {
     /// Say what would be freed, and free nothing
     #[arg(long)]
     dry_run: bool,
-    /// Accepted for compatibility: nothing is asked
-    #[arg(short, long, hide = true)]
+    /// Do not ask
+    #[arg(short, long)]
     force: bool,
 }
 
@@ -167,6 +168,11 @@ impl RuleArgs {
         rule
     }
 
+    /// Whether nothing need be asked, or the answer was yes.
+    fn may_begin(&self, what: impl FnOnce() -> &'static str) -> bool {
+        self.force || self.dry_run || confirmed(&format!("This will remove {}. ", what()))
+    }
+
     /// How long images, too, must have been here: only where time is all that is asked about.
     fn until(&self) -> Option<Duration> {
         match &self.filter[..] {
@@ -178,6 +184,15 @@ impl RuleArgs {
 
 /// Runs `strake prune`.
 pub(in crate::cli) fn run(global: &Global, args: PruneArgs) -> ExitCode {
+    if !args.rule.may_begin(|| match (args.rule.rule().is_some(), args.all, args.build_cache) {
+        (true, true, _) if args.rule.until().is_some() => "all images without at least one container associated to them",
+        (true, ..) => "build cache that fits",
+        (false, true, _) => "all images without at least one container associated to them, and all build cache",
+        (false, false, true) => "all dangling images, and the build cache",
+        (false, false, false) => "all dangling images, and leftovers",
+    }) {
+        return ExitCode::SUCCESS;
+    }
     exit(with_engine(global, None, |engine| async move {
         let mut options = PruneOptions { images: PruneImages::Dangling, downloads: true, ..PruneOptions::default() };
         match args.rule.rule() {
@@ -216,6 +231,9 @@ pub(super) fn system_prune(global: &Global, args: SystemPruneArgs) -> ExitCode {
         true => vec![PruneRule { all: args.all, unused_for, ..PruneRule::default() }],
         false => Vec::new(),
     };
+    if !args.force && !confirmed(&warning_of_all(args.all, args.volumes, &texts, !rules.is_empty())) {
+        return ExitCode::SUCCESS;
+    }
     exit(with_engine(global, None, |engine| async move {
         let freed = blocking(move || {
             let mut freed = container::prune(&engine, &texts)?;
@@ -226,6 +244,7 @@ pub(super) fn system_prune(global: &Global, args: SystemPruneArgs) -> ExitCode {
             freed += image::prune_images(&engine, args.all, &images)?;
             if !rules.is_empty() {
                 let report = engine.prune(&PruneOptions { rules, downloads: texts.is_empty(), ..PruneOptions::default() })?;
+                engine.pruned("builder", report.freed);
                 builder::show_pruned(&report.records, false);
                 freed += report.freed;
             }
@@ -236,9 +255,27 @@ pub(super) fn system_prune(global: &Global, args: SystemPruneArgs) -> ExitCode {
     }))
 }
 
+/// What `system prune` would remove, in the words of Docker's.
+fn warning_of_all(all: bool, volumes: bool, filters: &[(String, String)], cache: bool) -> String {
+    let mut parts = vec!["all stopped containers", "all networks not used by at least one container"];
+    parts.extend(volumes.then_some("all anonymous volumes not used by at least one container"));
+    parts.push(if all { "all images without at least one container associated to them" } else { "all dangling images" });
+    parts.extend(cache.then_some(if all { "all build cache" } else { "unused build cache" }));
+    let list = |lines: Vec<String>| lines.iter().map(|line| format!("  - {line}\n")).collect::<String>();
+    let mut text = format!("This will remove:\n{}\n", list(parts.into_iter().map(str::to_owned).collect()));
+    if !filters.is_empty() {
+        let shown = filters.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        text += &format!("  Items to be pruned will be filtered with:\n{}\n", list(shown));
+    }
+    text
+}
+
 /// Runs `strake builder prune`.
 pub(in crate::cli) fn builder_prune(global: &Global, args: &BuilderPruneArgs) -> ExitCode {
     let rule = args.rule.rule_for(args.all);
+    if !args.rule.may_begin(|| if args.all { "all build cache" } else { "all dangling build cache" }) {
+        return ExitCode::SUCCESS;
+    }
     exit(with_engine(global, None, |engine| async move {
         let options = PruneOptions { rules: vec![rule], ..PruneOptions::default() };
         let report = prune(engine, options, args.rule.dry_run).await?;
@@ -250,7 +287,15 @@ pub(in crate::cli) fn builder_prune(global: &Global, args: &BuilderPruneArgs) ->
 
 async fn prune(engine: Engine, options: PruneOptions, dry_run: bool) -> Result<PruneReport, Error> {
     let options = PruneOptions { dry_run, ..options };
-    blocking(move || engine.prune(&options)).await
+    let of_images = options.images != PruneImages::Keep;
+    blocking(move || {
+        let report = engine.prune(&options)?;
+        if !dry_run {
+            engine.pruned(if of_images { "image" } else { "builder" }, report.freed);
+        }
+        Ok(report)
+    })
+    .await
 }
 
 pub(super) fn show_images(report: &PruneReport) {

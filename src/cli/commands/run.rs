@@ -178,7 +178,10 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
             engine.wait_container(&info)?;
             (NO_READER, true)
         }
-        outcome => outcome?,
+        outcome => {
+            let pumped = outcome?;
+            (pumped.code(), matches!(pumped, Pumped::Ended(_)))
+        }
     };
     if rm
         && ended
@@ -317,6 +320,9 @@ fn write_cidfile(path: Option<PathBuf>, id: &str) -> Result<(), Error> {
     std::fs::write(&path, id).map_err(|source| Error::Io { action: "write", path, source })
 }
 
+/// The status of a command that failed, where Docker has one for all.
+const FAILURE: u8 = 1;
+
 /// The status of a process that SIGPIPE has killed.
 pub(super) const NO_READER: u8 = 128 + 13;
 
@@ -350,8 +356,38 @@ pub(super) enum Stream {
     Stderr,
 }
 
-/// Is the container's standard streams until it ends. Gives the exit status, and whether the container has ended.
-pub(super) fn pump(engine: &Engine, info: &ContainerInfo, attachment: Attachment, flags: PumpFlags) -> Result<(u8, bool), Error> {
+/// Why a container's streams are no longer passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pumped {
+    /// The container, or the command in it, has ended with this status.
+    Ended(u8),
+    /// The user has left by the detach keys.
+    Left,
+    /// A signal has ended this; the status of that.
+    Interrupted(u8),
+}
+
+impl Pumped {
+    /// The exit status of what has started the container: leaving it is no failure.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Pumped::Ended(code) | Pumped::Interrupted(code) => code,
+            Pumped::Left => 0,
+        }
+    }
+
+    /// The exit status of what has only come to it: as with Docker, leaving is told, and a failure.
+    pub(super) fn code_of_guest(self) -> u8 {
+        if self == Pumped::Left {
+            report::tell("read escape sequence");
+            return FAILURE;
+        }
+        self.code()
+    }
+}
+
+/// Is the container's standard streams until it ends, or is left.
+pub(super) fn pump(engine: &Engine, info: &ContainerInfo, attachment: Attachment, flags: PumpFlags) -> Result<Pumped, Error> {
     let PumpFlags { interactive, tty, forward_signals, detach_keys, streams } = flags;
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null");
@@ -368,14 +404,14 @@ pub(super) fn pump(engine: &Engine, info: &ContainerInfo, attachment: Attachment
     let name = info.record.name.clone();
     let outcome = attachment.pump(io, &options).map_err(|source| Error::Container { action: "attach to", name, source })?;
     match outcome {
-        Outcome::Exited { code, .. } => Ok((code, true)),
-        Outcome::Detached => Ok((0, false)),
+        Outcome::Exited { code, .. } => Ok(Pumped::Ended(code)),
+        Outcome::Detached => Ok(Pumped::Left),
         Outcome::Interrupted(signal) => {
             if forward_signals {
                 // One that has just ended needs no signal.
                 let _ = engine.kill_container(info, signal);
             }
-            Ok((u8::try_from(128 + signal).unwrap_or(u8::MAX), false))
+            Ok(Pumped::Interrupted(u8::try_from(128 + signal).unwrap_or(u8::MAX)))
         }
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::cli::confirm::confirmed;
 use crate::cli::format::{Format, format, given};
 use crate::cli::render::size;
 use crate::cli::table::{Table, tame};
@@ -104,8 +105,8 @@ struct PruneArgs {
     /// `label=KEY[=VALUE]`, `label!=KEY[=VALUE]` or `all=true` (may be given several times)
     #[arg(long, value_name = "FILTER", value_parser = prune_filter)]
     filter: Vec<(String, String)>,
-    /// Accepted for compatibility: nothing is asked
-    #[arg(short, long, hide = true)]
+    /// Do not ask
+    #[arg(short, long)]
     force: bool,
 }
 
@@ -155,6 +156,14 @@ fn matches(volume: &VolumeInfo, filters: &[(String, String)]) -> bool {
 
 /// Runs `strake volume`.
 pub(in crate::cli) fn run(global: &Global, args: VolumeArgs) -> ExitCode {
+    if let VolumeCommand::Prune(args) = &args.command
+        && !args.force
+    {
+        let which = if wants_all(args.all, &args.filter) { "all" } else { "anonymous" };
+        if !confirmed(&format!("This will remove {which} local volumes not used by at least one container.\n")) {
+            return ExitCode::SUCCESS;
+        }
+    }
     exit(open(global).and_then(|engine| match args.command {
         VolumeCommand::Create(args) => {
             let labels = labels(&Vec::<PathBuf>::new(), &args.label)?;
@@ -237,9 +246,14 @@ fn remove(engine: &Engine, args: &RmArgs) -> Result<(), Error> {
     failures.end()
 }
 
+/// Whether volumes with a name are meant as well.
+fn wants_all(all: bool, filters: &[(String, String)]) -> bool {
+    all || filters.iter().any(|(key, value)| key == "all" && matches!(value.as_str(), "true" | "1"))
+}
+
 /// Removes volumes that no container uses, and says which; gives how many bytes that freed.
 pub(super) fn prune(engine: &Engine, all: bool, filters: &[(String, String)]) -> Result<u64, Error> {
-    let all = all || filters.iter().any(|(key, value)| key == "all" && matches!(value.as_str(), "true" | "1"));
+    let all = wants_all(all, filters);
     let wanted = |volume: &VolumeInfo| {
         volume.users.is_empty()
             && (all || volume.record.anonymous)
@@ -256,6 +270,7 @@ pub(super) fn prune(engine: &Engine, all: bool, filters: &[(String, String)]) ->
         freed += bytes;
         names.push(volume.record.name);
     }
+    engine.pruned("volume", freed);
     if !names.is_empty() {
         report::result(&format!("Deleted Volumes:\n{}\n", names.join("\n")));
     }

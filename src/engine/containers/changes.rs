@@ -144,7 +144,9 @@ impl Engine {
         let names: Vec<Reference> = request.name.iter().cloned().collect();
         let record = assemble(store, config, &snapshots, &names, Dates::default()).map_err(failed)?;
         self.tagged_all(&record.id, &names);
-        self.event("container", "commit", info, &[("imageID", &record.id.to_string())]);
+        let name = request.name.as_ref().map_or_else(String::new, Reference::familiar);
+        let made = [("comment", request.message.as_str()), ("imageID", &record.id.to_string()), ("imageRef", &name)];
+        self.event("container", "commit", info, &made);
         self.finish(true)?;
         Ok(record)
     }

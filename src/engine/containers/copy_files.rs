@@ -103,7 +103,9 @@ impl Engine {
         let owners = if flags.archive { Owners::Keep } else { Owners::Caller };
         let host = host()?;
         let to = Side::new(&host, &absolute(to)?, to.display().to_string());
-        copy(&from, &to, flags.follow, Links::Refuse, owners)
+        let copied = copy(&from, &to, flags.follow, Links::Refuse, owners)?;
+        self.event("container", "archive-path", info, &[]);
+        Ok(copied)
     }
 
     /// Writes what is at `path` of a container as a tar archive.
@@ -115,7 +117,9 @@ impl Engine {
             return from.refuse("is not there");
         }
         let name = if from.content { Path::new("") } else { from.name().map_or(Path::new(""), Path::new) };
-        pack(from.root, from.first_id(), &from.path, name, follow, out).map(drop).map_err(from.failed("copy"))
+        pack(from.root, from.first_id(), &from.path, name, follow, out).map_err(from.failed("copy"))?;
+        self.event("container", "archive-path", info, &[]);
+        Ok(())
     }
 
     /// Copies files of this machine to `path` of a container; gives their bytes.
@@ -125,7 +129,9 @@ impl Engine {
         let host = host()?;
         let from = Side::new(&host, &absolute(from)?, from.display().to_string());
         let owners = if flags.archive { Owners::Keep } else { Owners::Set(0, 0) };
-        copy(&from, &to, flags.follow, Links::Follow, owners)
+        let copied = copy(&from, &to, flags.follow, Links::Follow, owners)?;
+        self.event("container", "extract-to-dir", info, &[]);
+        Ok(copied)
     }
 
     /// Puts the files of a tar archive, which may be compressed, into the directory at `path` of a container.
@@ -138,7 +144,9 @@ impl Engine {
         let mut archive = decompressor(archive, None).map_err(to.failed("copy to"))?;
         let unpacker = Unpacker { root: to.root, base: &to.path, links: Links::Follow, owners: Owners::Keep };
         let unpacked = root.act(|| unpacker.unpack(&mut archive), || ()).and_then(|(unpacked, ())| unpacked);
-        unpacked.map_err(to.failed("copy to"))
+        unpacked.map_err(to.failed("copy to"))?;
+        self.event("container", "extract-to-dir", info, &[]);
+        Ok(())
     }
 }
 

@@ -24,6 +24,12 @@ impl Engine {
         self.journal().write(&Recorded { kind: "volume", action, id: name, attributes: &attributes });
     }
 
+    /// Records that all was removed of a kind that nobody needed: `container`, `image`, `volume`, `network`, `builder`.
+    pub fn pruned(&self, kind: &str, reclaimed: u64) {
+        let attributes = std::iter::once(("reclaimed".to_owned(), reclaimed.to_string())).collect();
+        self.journal().write(&Recorded { kind, action: "prune", id: "", attributes: &attributes });
+    }
+
     /// Where it is recorded.
     pub(super) fn journal(&self) -> Journal {
         Journal::new(&self.store().journal_path())

@@ -163,13 +163,14 @@ fn log_config(spec: &ContainerSpec) -> Value {
     let log = &spec.log;
     let mut config: serde_json::Map<String, Value> =
         spec.written.log_options.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-    if let Some(size) = log.max_size {
+    let usual = container::LogSettings::of(log.driver);
+    if let Some(size) = log.max_size.filter(|_| log.max_size != usual.max_size) {
         config.entry("max-size").or_insert_with(|| json!(size.to_string()));
     }
-    if log.max_files > 1 {
+    if log.max_files != usual.max_files {
         config.entry("max-file").or_insert_with(|| json!(log.max_files.to_string()));
     }
-    json!({ "Type": if log.driver == LogDriver::None { "none" } else { "json-file" }, "Config": config })
+    json!({ "Type": log.driver, "Config": config })
 }
 
 fn restart_policy(policy: RestartPolicy) -> Value {

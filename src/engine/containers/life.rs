@@ -114,7 +114,7 @@ impl Engine {
                 let _ = container::change_networks(&info.dir);
             }
         }
-        self.event("container", "rename", info, &[("oldName", info.record.name.as_str()), ("name", name)]);
+        self.event("container", "rename", info, &[("oldName", &format!("/{}", info.record.name)), ("name", name)]);
         Ok(())
     }
 

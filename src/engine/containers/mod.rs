@@ -43,6 +43,7 @@ use crate::runtime::container::{
 };
 use crate::runtime::network::{PortRequest, ResolvFlags};
 use crate::runtime::{AppArmor, Capabilities, CgroupSpec, DeviceSpec, ForeignRuntime, Namespaces, Rlimit, SystemPaths, TerminalSize};
+use crate::sys::THIS_PROGRAM;
 use crate::task::fault_point;
 
 use super::networks::default_endpoint;
@@ -278,6 +279,8 @@ fn starter(options: &EngineOptions) -> Starter {
     env.push(("STRAKE_RUN_DIR".into(), options.run_dir.clone().into_os_string()));
     // Where programs are that may carry the container's packets.
     env.extend(std::env::join_paths(&options.programs).ok().map(|path| ("PATH".into(), path)));
+    // It is executed from a mount that has no name, and may have to name this program to another runtime.
+    env.extend(std::fs::read_link(THIS_PROGRAM).ok().map(|path| ("STRAKE_PROGRAM".into(), path.into_os_string())));
     Starter { env, ..Starter::default() }
 }
 

@@ -65,6 +65,7 @@ impl Engine {
         let Some(State::Running { pid, .. }) = &info.state else {
             return Err(Error::Usage { message: format!("the container `{}` is not running", info.record.name), hint: None });
         };
+        self.event("container", "top", info, &[]);
         let uptime: f64 = read("/proc/uptime").split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
         Ok(processes_of(*pid).into_iter().filter_map(|pid| process(pid, uptime)).collect())
     }

@@ -19,17 +19,22 @@ use super::state::Report;
 /// How much of what a failing hook wrote is told.
 const TOLD: u64 = 4096;
 
-/// Runs the hooks of one moment, until one fails.
+/// Runs the hooks of one moment in the bundle's directory, until one fails.
 pub(super) fn run(moment: &str, hooks: &[Hook], state: &Report) -> Result<(), Error> {
-    hooks.iter().try_for_each(|hook| run_one(moment, hook, state))
+    hooks.iter().try_for_each(|hook| run_one(moment, hook, state, Path::new(&state.bundle)))
+}
+
+/// The same in the directory `place`, as this process sees it.
+pub(super) fn run_in(place: &Path, moment: &str, hooks: &[Hook], state: &Report) -> Result<(), Error> {
+    hooks.iter().try_for_each(|hook| run_one(moment, hook, state, place))
 }
 
 /// Runs all hooks of one moment, and gives the failures.
 pub(super) fn run_all(moment: &str, hooks: &[Hook], state: &Report) -> Vec<Error> {
-    hooks.iter().filter_map(|hook| run_one(moment, hook, state).err()).collect()
+    hooks.iter().filter_map(|hook| run_one(moment, hook, state, Path::new(&state.bundle)).err()).collect()
 }
 
-fn run_one(moment: &str, hook: &Hook, state: &Report) -> Result<(), Error> {
+fn run_one(moment: &str, hook: &Hook, state: &Report, place: &Path) -> Result<(), Error> {
     let failed = |reason: String| Error::Hook { moment: moment.to_owned(), path: hook.path.clone(), reason };
     // Cannot fail: strings and numbers into memory.
     let text = serde_json::to_vec(state).unwrap_or_default();
@@ -38,8 +43,8 @@ fn run_one(moment: &str, hook: &Hook, state: &Report) -> Result<(), Error> {
         command.arg0(name).args(args);
     }
     command.env_clear().envs(hook.env.iter().map(|entry| entry.split_once('=').unwrap_or((entry.as_str(), ""))));
-    if Path::new(&state.bundle).is_dir() {
-        command.current_dir(&state.bundle);
+    if place.is_dir() {
+        command.current_dir(place);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;

@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, move_mount};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
@@ -188,7 +190,13 @@ fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd
         wait_for_go(socket);
     }
     state.pid = std::process::id();
-    run_hooks("createContainer", &config.hooks.create_container, &state, socket);
+    if !config.hooks.create_container.is_empty() {
+        // As other runtimes have it: they find the container's root, with all that is mounted in it, where the bundle has it, and are there.
+        let place = Path::new(&state.bundle).join(config.root.as_ref().map_or("", |root| root.path.as_str()));
+        move_mount(&root.dir, "", CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(Failure::step("move the root to", place.display()))?;
+        run_hooks("createContainer", &config.hooks.create_container, &state, &place, socket);
+    }
     if no_pivot {
         filesystem::enter_by_chroot(&root.dir)?
     } else {
@@ -208,7 +216,7 @@ fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd
     let mut run = || {
         state.status = Status::Created;
         say(starter.as_fd(), &Message::Started);
-        run_hooks("startContainer", &config.hooks.start_container, &state, starter.as_fd());
+        run_hooks("startContainer", &config.hooks.start_container, &state, Path::new(&state.bundle), starter.as_fd());
         plan.become_command()
     };
     let Err(failure) = run();
@@ -216,9 +224,9 @@ fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd
     exit_now(1)
 }
 
-/// Runs hooks in the container's namespaces; ends where one fails.
-fn run_hooks(moment: &str, list: &[Hook], state: &Report, socket: BorrowedFd<'_>) {
-    match hooks::run(moment, list, state) {
+/// Runs hooks in the container's namespaces, in the directory `place`; ends where one fails.
+fn run_hooks(moment: &str, list: &[Hook], state: &Report, place: &Path, socket: BorrowedFd<'_>) {
+    match hooks::run_in(place, moment, list, state) {
         Ok(()) => {}
         Err(super::Error::Hook { moment, path, reason }) => {
             say(socket, &Message::Hook(moment, path, reason));

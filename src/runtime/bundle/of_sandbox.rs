@@ -27,6 +27,8 @@ pub(in crate::runtime) struct Surroundings<'a> {
     pub(in crate::runtime) sources: &'a [PathBuf],
     /// A `/dev/shm` that is not the sandbox's own.
     pub(in crate::runtime) shm: Option<&'a Path>,
+    /// A program for the sandbox, and where it is to be.
+    pub(in crate::runtime) init: Option<(&'a Path, &'a str)>,
     /// The network namespace; a new one where it is empty, and that of the caller where it is `None`.
     pub(in crate::runtime) network: Option<&'a str>,
 }
@@ -177,6 +179,9 @@ fn mounts(spec: &SandboxSpec, around: &Surroundings<'_>) -> Result<Vec<Mount>, E
         words.extend(attributes.into_iter().filter(|(on, _)| *on).map(|(_, word)| word));
         all.push(mount(target, "bind", text(source)?, &words));
     }
+    if let Some((program, place)) = around.init {
+        all.push(mount(place, "bind", text(program)?, &["bind", "rprivate", "ro", "nosuid", "nodev"]));
+    }
     Ok(all)
 }
 
@@ -294,7 +299,7 @@ mod tests {
     }
 
     fn around<'a>(sources: &'a [PathBuf], network: Option<&'a str>) -> Surroundings<'a> {
-        Surroundings { tty: false, cgroups_path: "/strake/x", sources, shm: None, network }
+        Surroundings { tty: false, cgroups_path: "/strake/x", sources, shm: None, init: None, network }
     }
 
     #[test]
@@ -309,6 +314,15 @@ mod tests {
         spec.namespaces.uts = Sharing::Host;
         spec.namespaces.ipc = Sharing::Container("a".to_owned());
         assert_eq!(kinds(&spec, None), ("pid= mount= cgroup=".to_owned(), String::new()));
+    }
+
+    #[test]
+    fn an_init_is_mounted_read_only_and_can_be_executed() {
+        let program = PathBuf::from("/b/init");
+        let config = of_sandbox(&spec(), &Surroundings { init: Some((&program, "/dev/init")), ..around(&[], None) }).unwrap();
+        let last = config.mounts.last().unwrap();
+        assert_eq!((last.source.as_str(), last.destination.as_str()), ("/b/init", "/dev/init"));
+        assert!(last.options.contains(&"ro".to_owned()) && !last.options.contains(&"noexec".to_owned()));
     }
 
     #[test]

@@ -99,9 +99,9 @@ pub fn record_unseen_end(dir: &Path, spec: &ContainerSpec) -> Option<State> {
     let ended = State::Exited { code, oom_killed, started_at, finished_at: finished_at.or(Some(now)), error, restarts, by_hand };
     container.write_state(&ended).ok()?;
     if !was_seen {
-        journal(spec, "die", &[("exitCode", code.to_string())]);
         disconnects(spec);
         unmounts(spec);
+        journal(spec, "die", &[("exitCode", code.to_string())]);
     }
     Some(ended)
 }

@@ -12,6 +12,7 @@
 //! with the container, whose PID 1 the kernel ends together with all that is in the namespace.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -201,12 +202,10 @@ fn serve(request: &ExecRequest, client: &mut Client, control: UnixStream, contai
     };
     let streams = streams.map_err(|error| StartError::Kernel("make pipes", error))?;
     let (inner, ends) = streams.split();
-    let line: Vec<_> = request.process.args.iter().map(|word| word.to_string_lossy()).collect();
-    let id = ("execID", request.id.clone());
-    let happened = |action: &str| journal(container.spec, &format!("{action}: {}", line.join(" ")), std::slice::from_ref(&id));
-    happened("exec_create");
+    let chronicle = Chronicle { spec: container.spec, id: &request.id, args: &request.process.args };
+    chronicle.tell("exec_create");
     let child = container.launch(&sandbox, SandboxIo::new(inner))?;
-    happened("exec_start");
+    chronicle.tell("exec_start");
     client.send(&ServerFrame::Started(child.pid()));
     let settings = LogSettings { driver: LogDriver::None, ..LogSettings::default() };
     let log = LogWriter::open(&PathBuf::new(), settings)?;
@@ -214,10 +213,31 @@ fn serve(request: &ExecRequest, client: &mut Client, control: UnixStream, contai
     let clients = vec![client.become_starter(!request.detach)?, Client::new(control, false)];
     let mut service = Service::new(served, clients, stdin);
     let ended = service.run();
-    journal(container.spec, "exec_die", &[id.clone(), ("exitCode", ended.code.to_string())]);
+    chronicle.tell_of_end(i32::from(ended.code));
     let slow = service.say_goodbye(ended.code, ended.oom_killed);
     slow.serve_to_the_end();
     exit_now(i32::from(ended.code))
+}
+
+/// Puts on record what becomes of a command in a container.
+#[derive(Debug)]
+pub(super) struct Chronicle<'a> {
+    pub(super) spec: &'a ContainerSpec,
+    pub(super) id: &'a str,
+    pub(super) args: &'a [OsString],
+}
+
+impl Chronicle<'_> {
+    /// That it is made or started.
+    pub(super) fn tell(&self, action: &str) {
+        let line: Vec<_> = self.args.iter().map(|word| word.to_string_lossy()).collect();
+        journal(self.spec, &format!("{action}: {}", line.join(" ")), &[("execID", self.id.to_owned())]);
+    }
+
+    /// That it has ended.
+    pub(super) fn tell_of_end(&self, code: i32) {
+        journal(self.spec, "exec_die", &[("execID", self.id.to_owned()), ("exitCode", code.to_string())]);
+    }
 }
 
 /// A frame for the command `id`, as another connection sends it.

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
-use super::exec::Joined;
+use super::exec::{Chronicle, Joined};
 use super::state::{self, ContainerDir};
 use super::streams::null;
 use super::supervisor::{StartError, chain};
@@ -245,12 +245,17 @@ fn probe(check: &HealthCheck, container: &Joined<'_>) -> Result<(i32, Vec<u8>), 
     let (output, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("make a pipe")(errno.into()))?;
     let stdout = write.try_clone().map_err(failed("duplicate a descriptor"))?;
     let stdin = null().map_err(failed("open /dev/null"))?;
+    let id = exec_id().map_err(failed("read random bytes"))?;
+    let chronicle = Chronicle { spec: container.spec, id: &id, args: &sandbox.process.args };
+    chronicle.tell("exec_create");
     let mut child = container.launch(&sandbox, SandboxIo::new(Stdio::Descriptors { stdin, stdout, stderr: write }))?;
+    chronicle.tell("exec_start");
     let (mut kept, mut buffer, mut open) = (Vec::new(), vec![0; OUTPUT], true);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let _ = child.kill(libc::SIGKILL);
+            chronicle.tell_of_end(128 + libc::SIGKILL);
             let said = format!("Health check exceeded timeout ({:?})", check.timeout);
             return Ok((-1, said.into_bytes()));
         }
@@ -268,9 +273,18 @@ fn probe(check: &HealthCheck, container: &Joined<'_>) -> Result<(i32, Vec<u8>), 
                 _ => open = false,
             }
         } else if ended {
-            return Ok((i32::from(child.wait()?.status.code()), kept));
+            let code = i32::from(child.wait()?.status.code());
+            chronicle.tell_of_end(code);
+            return Ok((code, kept));
         }
     }
+}
+
+/// What the command of a probe is known by in the journal.
+fn exec_id() -> std::io::Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ pub struct Recorded<'a> {
 /// Which events are wanted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EventOptions {
-    /// Only those of that time or later; without it, only what happens from now on.
+    /// Only those of that time or later; without it, only what happens from now on, or all where there is an end.
     pub since: Option<Timestamp>,
     /// Only those before that time.
     pub until: Option<Timestamp>,
@@ -103,12 +103,11 @@ impl Journal {
 
     fn append(&self, recorded: &Recorded<'_>) -> io::Result<()> {
         let now = Timestamp::now();
-        let of_container = |text: &str| (recorded.kind == "container").then(|| text.to_owned());
-        let of_both = |text: &str| matches!(recorded.kind, "container" | "image").then(|| text.to_owned());
+        let of_both = |text: &str| (matches!(recorded.kind, "container" | "image") && !text.is_empty()).then(|| text.to_owned());
         let event = Event {
             status: of_both(recorded.action),
             id: of_both(recorded.id),
-            from: of_container(recorded.attributes.get("image").map_or("", String::as_str)),
+            from: recorded.attributes.get("image").filter(|_| recorded.kind == "container").cloned(),
             kind: recorded.kind.to_owned(),
             action: recorded.action.to_owned(),
             actor: Actor { id: recorded.id.to_owned(), attributes: recorded.attributes.clone() },
@@ -134,9 +133,11 @@ impl Journal {
 
     /// Gives events to `sink` until that says `false`, or until the time is over.
     pub fn read(&self, options: &EventOptions, sink: &mut dyn FnMut(&Event) -> bool) -> io::Result<()> {
-        let begin = options.since.unwrap_or_else(Timestamp::now);
+        let known = if options.until.is_some() { Some(Timestamp::UNIX_EPOCH) } else { None };
+        let since = options.since.or(known);
+        let begin = since.unwrap_or_else(Timestamp::now);
         let mut files: Vec<File> = Vec::new();
-        if options.since.is_some() {
+        if since.is_some() {
             files.extend(File::open(self.older()));
         }
         files.extend(File::open(&self.path));

@@ -58,7 +58,7 @@ impl LogWriter {
     /// Appends to the log at `path`.
     pub(super) fn open(path: &Path, settings: LogSettings) -> Result<LogWriter, Error> {
         let (mut file, mut size) = (None, 0);
-        if settings.driver == LogDriver::JsonFile {
+        if settings.driver != LogDriver::None {
             let opened = append(path).map_err(Error::file("open", path))?;
             size = opened.metadata().map_or(0, |metadata| metadata.len());
             file = Some(opened);

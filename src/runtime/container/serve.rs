@@ -495,7 +495,13 @@ impl Service {
                     // A terminal's input has no end, only an end-of-file key.
                     self.input_ended |= self.stdin == StdinMode::Once && self.terminal.is_none();
                 }
-                Ok(Some(ClientFrame::Resize(size))) => resize(self.terminal.as_ref(), size),
+                Ok(Some(ClientFrame::Resize(size))) => {
+                    resize(self.terminal.as_ref(), size);
+                    if let (Some(container), Some(_)) = (&self.container, &self.terminal) {
+                        let new = [("height", size.rows.to_string()), ("width", size.columns.to_string())];
+                        journal(&container.spec, "resize", &new);
+                    }
+                }
                 Ok(Some(ClientFrame::Signal(signal))) => {
                     // One that has just ended needs no signal.
                     if self.ended.is_none() {

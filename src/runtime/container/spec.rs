@@ -231,12 +231,25 @@ impl Default for LogSettings {
     }
 }
 
+impl LogSettings {
+    /// What a driver does where nothing else is asked of it.
+    pub fn of(driver: LogDriver) -> LogSettings {
+        match driver {
+            LogDriver::JsonFile | LogDriver::None => LogSettings { driver, ..LogSettings::default() },
+            // As with Docker.
+            LogDriver::Local => LogSettings { driver, max_size: Some(20 << 20), max_files: 5, compress: true },
+        }
+    }
+}
+
 /// How output is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogDriver {
     /// In `container.log`, one JSON object for each line.
     JsonFile,
+    /// The same, in a few files that are compressed when they are full.
+    Local,
     /// Not at all.
     None,
 }

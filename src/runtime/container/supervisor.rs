@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -65,6 +65,8 @@ pub struct Surroundings {
     pub programs: Vec<Program>,
     /// Where the containers of an ordinary user meet.
     pub run_dir: Option<PathBuf>,
+    /// The file of this program, where a container of another runtime needs it.
+    pub program: Option<PathBuf>,
 }
 
 /// The supervisor's `main`: `args` are those after [`SUPERVISOR`](super::SUPERVISOR). The process has one thread and has opened nothing yet: all descriptors but the
@@ -191,9 +193,9 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings, spa
         if oom_killed {
             journal(&spec, "oom", &[]);
         }
-        journal(&spec, "die", &[("exitCode", code.to_string())]);
         network.iter().for_each(|network| network.tell_of_end(&spec));
         chronicle::unmounts(&spec);
+        journal(&spec, "die", &[("execDuration", began.elapsed().as_secs().to_string()), ("exitCode", code.to_string())]);
         let restarted = restarts.count;
         let exited = |by_hand| State::Exited {
             code,
@@ -314,7 +316,7 @@ fn start(
     io.netns = network.netns().map_err(|error| StartError::Kernel("duplicate a descriptor", error))?;
     io.shared = shared::open(dir, &sandbox.namespaces)?;
     io.users = users;
-    let child = launched(dir, spec, &sandbox, io, &ends)?;
+    let child = launched(dir, spec, &sandbox, io, &ends, around.program.as_deref())?;
     let (pid, cgroups) = (child.pid(), child.cgroups().to_vec());
     let mounts = held_mounts(dir, spec, pid);
     if let Some(range) = &range {
@@ -355,10 +357,17 @@ fn held_mounts(dir: &ContainerDir, spec: &ContainerSpec, pid: u32) -> Option<Own
 }
 
 /// Starts the container by its runtime.
-fn launched(dir: &ContainerDir, spec: &ContainerSpec, sandbox: &SandboxSpec, io: SandboxIo, ends: &Ends) -> Result<Child, runtime::Error> {
+fn launched(
+    dir: &ContainerDir,
+    spec: &ContainerSpec,
+    sandbox: &SandboxSpec,
+    io: SandboxIo,
+    ends: &Ends,
+    program: Option<&Path>,
+) -> Result<Child, runtime::Error> {
     let Some(runtime) = &spec.runtime else { return launch(sandbox, io) };
     let stderr = ends.outputs.iter().find(|output| output.stream == LogStream::Stderr).map(|output| &output.fd);
-    foreign::start(&Guarded { runtime, id: &spec.id, sandbox, dir: &dir.file("runtime"), stderr }, io)
+    foreign::start(&Guarded { runtime, id: &spec.id, sandbox, dir: &dir.file("runtime"), program, stderr }, io)
 }
 
 /// Our standard input as the first client's connection; `/dev/null` takes its place, so that nothing we start can have it.

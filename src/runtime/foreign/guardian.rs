@@ -36,6 +36,8 @@ pub(in crate::runtime) struct Guarded<'a> {
     pub(in crate::runtime) sandbox: &'a SandboxSpec,
     /// A directory of the container's own for the bundle. Outside of the guardian's namespace it stays empty.
     pub(in crate::runtime) dir: &'a Path,
+    /// The file of this program, for an init; `None` where it is not known.
+    pub(in crate::runtime) program: Option<&'a Path>,
     /// Where what the container writes to its standard error can be read.
     pub(in crate::runtime) stderr: Option<&'a OwnedFd>,
 }
@@ -69,7 +71,7 @@ fn guard(
     init::die_with_parent(status)?;
     reset_signals().map_err(Failure::step("reset", "signals"))?;
     let _ = rustix::thread::set_name(c"strake-guardian");
-    let Guarded { runtime, id, sandbox, dir, .. } = guarded;
+    let Guarded { runtime, id, sandbox, dir, program, .. } = guarded;
     let SandboxIo { stdio, netns, shared, .. } = io;
     namespaces::enter_shared(&shared)?;
     let tty = matches!(stdio, Stdio::Terminal);
@@ -80,10 +82,20 @@ fn guard(
         (NetworkMode::None, _) => Some(String::new()),
         (NetworkMode::Host, _) => None,
     };
-    let staged = stage::mount(sandbox, dir, shared.shm)?;
-    let surroundings =
-        Surroundings { tty, cgroups_path, sources: &staged.sources, shm: staged.shm.as_deref(), network: network.as_deref() };
-    stage::write_config(sandbox, dir, &surroundings)?;
+    let staged = stage::mount(sandbox, dir, shared.shm, *program)?;
+    let surroundings = Surroundings {
+        tty,
+        cgroups_path,
+        sources: &staged.sources,
+        shm: staged.shm.as_deref(),
+        init: staged.init.as_deref().map(|program| (program, super::init::PLACE)),
+        network: network.as_deref(),
+    };
+    let mut inner = (*sandbox).clone();
+    if inner.init {
+        inner.process.args = super::init::in_front_of(&inner.process.args);
+    }
+    stage::write_config(&inner, dir, &surroundings)?;
     rustix::process::chdir(*dir).map_err(Failure::step("enter", dir.display()))?;
     let command = sandbox.process.args.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     let caller = Caller { runtime, records: dir, work: dir, command: &command };

@@ -17,6 +17,7 @@ use crate::runtime::rootfs::{Detached, RootOptions, mount_detached};
 use crate::runtime::spec::{MountSpec, SandboxSpec};
 use crate::runtime::world;
 use crate::sys::RootDir;
+use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
 /// Where things are mounted.
 pub(super) struct Staged {
@@ -24,14 +25,17 @@ pub(super) struct Staged {
     pub(super) sources: Vec<PathBuf>,
     /// A `/dev/shm` that is not the container's own.
     pub(super) shm: Option<PathBuf>,
+    /// The init, where the container wants one.
+    pub(super) init: Option<PathBuf>,
 }
 
-/// Mounts everything at `dir`, in this process's own mount namespace; `shm` is the `/dev/shm` of another container.
-pub(super) fn mount(spec: &SandboxSpec, dir: &Path, shm: Option<OwnedFd>) -> Result<Staged, Failure> {
+/// Mounts everything at `dir`, in this process's own mount namespace; `shm` is the `/dev/shm` of another container, `program` the file of this program.
+pub(super) fn mount(spec: &SandboxSpec, dir: &Path, shm: Option<OwnedFd>, program: Option<&Path>) -> Result<Staged, Failure> {
     let devices = spec.has_nodes();
     // While the mounts of the host have their propagation, so that what is to follow it does.
     let root = mount_detached(&spec.rootfs, RootOptions { read_only: false, volatile: spec.volatile, devices, users: None })?;
     let sources = world::detached(spec)?;
+    let init = if spec.init { Some(program_for_init(program)?) } else { None };
     let shm = match (&spec.namespaces.ipc, shm) {
         (Sharing::Host, _) => Some(clone_host_mount(Path::new("/dev/shm"), false).map_err(Failure::step("mount the host's", "/dev/shm"))?),
         (_, shm) => shm,
@@ -48,12 +52,28 @@ pub(super) fn mount(spec: &SandboxSpec, dir: &Path, shm: Option<OwnedFd>) -> Res
     let staged = staged.map(|(index, (source, mount))| stage_source(source, mount, dir.join(format!("mount{index}"))));
     let sources = staged.collect::<Result<_, Failure>>()?;
     let shm = shm.map(|mount| stage_shm(mount, dir.join("shm"))).transpose()?;
+    let init = init.map(|mount| stage_init(mount, dir.join("init"))).transpose()?;
     hide_second_hierarchy();
     // Of this PID namespace: the other runtime looks for its processes there.
     let guarded = sealed | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let proc = new_filesystem("proc", &[], guarded).map_err(Failure::step("mount proc on", "/proc"))?;
     place(Detached { mount: proc, change: Change::default() }, Path::new("/proc"))?;
-    Ok(Staged { sources, shm })
+    Ok(Staged { sources, shm, init })
+}
+
+fn program_for_init(program: Option<&Path>) -> Result<OwnedFd, Failure> {
+    let unknown =
+        || Failure::Foreign { code: 125, message: "there is no init for the container: the file of this program is not known".to_owned() };
+    let program = program.ok_or_else(unknown)?;
+    clone_host_mount(program, false).map_err(Failure::step("mount", program.display()))
+}
+
+fn stage_init(mount: OwnedFd, at: PathBuf) -> Result<PathBuf, Failure> {
+    make_place(&mount, &at)?;
+    let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    let change = Change { set, propagation: libc::MS_PRIVATE, recursive: false, top: 0 };
+    place(Detached { mount, change }, &at)?;
+    Ok(at)
 }
 
 /// Writes the config of the bundle at `dir`.

@@ -25,6 +25,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP, for which there are rules of the packet filter alone: nobody passes it on.
+    Sctp,
 }
 
 impl Protocol {
@@ -33,6 +35,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         }
     }
 
@@ -41,6 +44,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         }
     }
 
@@ -52,8 +56,8 @@ impl Protocol {
         match text.to_ascii_lowercase().as_str() {
             "tcp" => Ok(Protocol::Tcp),
             "udp" => Ok(Protocol::Udp),
-            "sctp" => Err("ports of SCTP cannot be published".to_owned()),
-            _ => Err(format!("`{text}` is not a protocol: expected tcp or udp")),
+            "sctp" => Ok(Protocol::Sctp),
+            _ => Err(format!("`{text}` is not a protocol: expected tcp, udp or sctp")),
         }
     }
 }
@@ -232,6 +236,10 @@ fn take(request: &PortRequest, anywhere: Option<IpAddr>) -> Result<Vec<Listener>
             hint = format!("publish a port from {first} on, or allow it as root: `sysctl -w {UNPRIVILEGED_SETTING}={}`", address.port());
             format!("not permitted: ports below {first} are root's ({UNPRIVILEGED_SETTING})")
         }
+        Errno::PROTONOSUPPORT => {
+            hint = "load the module that knows it: `modprobe sctp`".to_owned();
+            format!("this kernel has no {}", request.protocol.word().to_uppercase())
+        }
         other => io::Error::from(other).to_string(),
     };
     Err(Error::Port { port: format!("{shown} ({})", request.protocol.word()), reason, hint })
@@ -261,12 +269,13 @@ fn take_at(request: &PortRequest, addresses: &[IpAddr], port: u16) -> Result<Vec
 
 fn open(address: SocketAddr, protocol: Protocol) -> Result<(OwnedFd, u16), Errno> {
     let (family, is_v6) = if address.is_ipv4() { (AddressFamily::INET, false) } else { (AddressFamily::INET6, true) };
-    let kind = match protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
+    let (kind, transport) = match protocol {
+        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+        // It has the port, and does not listen: rules lead what comes to the container.
+        Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let transport = if protocol == Protocol::Tcp { ipproto::TCP } else { ipproto::UDP };
     let socket = socket_with(family, kind, flags, Some(transport))?;
     if is_v6 {
         sockopt::set_ipv6_v6only(&socket, true)?;
@@ -310,6 +319,7 @@ mod tests {
         assert_eq!(one("::1:80:8080"), request(Some("::1"), eighty, 8080, Protocol::Tcp));
         assert_eq!(one("0:8080"), request(None, None, 8080, Protocol::Tcp));
         assert_eq!(one("8000-8010:80"), request(None, Some((8000, 8010)), 80, Protocol::Tcp));
+        assert_eq!(one("80:8080/sctp"), request(None, eighty, 8080, Protocol::Sctp));
         assert_eq!(one("published=80,target=8080,protocol=udp"), request(None, eighty, 8080, Protocol::Udp));
         let many = parse_publish("8000-8002:90-92").unwrap();
         assert_eq!(
@@ -328,7 +338,6 @@ mod tests {
             ("70000", "`70000`"),
             ("+80", "`+80`"),
             ("80:80/icmp", "`icmp`"),
-            ("80:80/sctp", "SCTP"),
             ("300.1.1.1:80:80", "`300.1.1.1`"),
             ("9-8:80", "9-8"),
             ("80-82:90-91", "differ"),

@@ -96,6 +96,14 @@ impl Work {
     fn begin(request: &ServiceRequest<'_>, control: &OwnedFd) -> Result<Work, Error> {
         let failed = || Error::kernel("wait for connections");
         let poller = Poller::new().map_err(failed())?;
+        let by_rules = matches!(request.behind, Behind::Bridge { common: None, .. });
+        if let Some(port) = request.ports.iter().find(|port| port.protocol == Protocol::Sctp && !by_rules) {
+            return Err(Error::Port {
+                port: format!("{} (sctp)", port.container_port),
+                reason: "without root only TCP and UDP are passed on".to_owned(),
+                hint: "publish it as root, whose packet filter leads it to the container".to_owned(),
+            });
+        }
         let listeners = ports::take_all(request.ports, request.publish_at)?;
         let mut ports = Vec::new();
         for (index, Listener { port, socket }) in listeners.into_iter().enumerate() {
@@ -297,6 +305,9 @@ impl Work {
     fn on_port(&mut self, index: u32) {
         let Some((port, socket)) = self.ports.get(index as usize) else { return };
         let to = address(&self.settings, port);
+        if port.protocol == Protocol::Sctp {
+            return;
+        }
         if port.protocol == Protocol::Udp {
             self.sessions.incoming((index, &socket.io), (&self.reach, to), &mut self.buffer, &self.poller);
             return;
