@@ -188,11 +188,6 @@ pub(super) fn ssh_auth_sock() -> Option<PathBuf> {
     path(SSH_AUTH_SOCK)
 }
 
-/// The store's directory, if the environment names it.
-pub(super) fn root() -> Option<PathBuf> {
-    path(ROOT)
-}
-
 /// `SOURCE_DATE_EPOCH`, where it is set to something.
 pub(super) fn source_date_epoch() -> Option<(&'static str, String)> {
     text(SOURCE_DATE_EPOCH).map(|value| (SOURCE_DATE_EPOCH, value))

@@ -63,8 +63,8 @@ pub use build_cache::{CacheDestination, CacheMode, CacheRepository, CacheSource,
 pub use call::{Call, CallOutcome, CheckReport, Lines};
 pub use check::{CheckDepth, CheckOutcome, Problem, StoreCheck};
 pub use containers::{
-    ChangeKind, CommitRequest, ContainerUsage, CopyFiles, Event, EventOptions, FileChange, Healed, HealthRequest, ProcessRow, Submounts,
-    UpdateRequest, VolumeInfo, VolumesFrom, endpoint_id, mac_text, parse_mount, parse_volumes_from,
+    Ahead, ChangeKind, CommitRequest, ContainerUsage, CopyFiles, Event, EventOptions, FileChange, Healed, HealthRequest, ProcessRow,
+    Submounts, UpdateRequest, VolumeInfo, VolumesFrom, endpoint_id, mac_text, parse_mount, parse_volumes_from,
 };
 pub use containers::{
     ContainerInfo, ExecOptions, MountRequest, NetworkChoice, RunImage, RunNetwork, RunRequest, SeccompRequest, parse_bytes, parse_tmpfs,

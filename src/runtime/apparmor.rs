@@ -99,6 +99,11 @@ impl AppArmor {
         Ok(self.check()?)
     }
 
+    /// That of a sandbox whose description does not know of profiles.
+    pub(super) fn of_earlier_versions() -> AppArmor {
+        AppArmor::Unconfined
+    }
+
     /// Makes sure that it can be had: our own is loaded if it is not.
     pub(super) fn ready(&self) -> Result<(), Failure> {
         if *self == AppArmor::Default {
@@ -154,7 +159,7 @@ impl AppArmor {
     /// An ordinary user cannot see which profiles there are, so our own is missed by trying.
     fn unless_missing(&self, profile: &str, written: io::Result<()>) -> Result<(), Failure> {
         match written {
-            Err(error) if *self == AppArmor::Default && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            Err(error) if *self == AppArmor::Default && *found() == Found::Unknown && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             other => other.map_err(Failure::step(ENTER_PROFILE, profile)),
         }
     }

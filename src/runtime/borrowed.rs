@@ -79,8 +79,12 @@ impl Borrowed {
             (true, true) => {
                 let copy = open_directory(parent, name)?;
                 let home = rustix::fs::open(&self.source, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-                self.remove(&copy, &home, &mut failed);
-                self.write(&copy, &home, Path::new(""), &mut failed);
+                // Nothing is removed before what is new is there: it may have been moved. Nor after a failure.
+                self.write(&copy, &home, Path::new(""), Part::Alike, &mut failed);
+                if failed.is_none() {
+                    self.remove(&copy, &home, &mut failed);
+                    self.write(&copy, &home, Path::new(""), Part::Unlike, &mut failed);
+                }
                 if self.has_changed(Path::new(""), &found) {
                     note(&mut failed, take_metadata(&home, &found));
                 }
@@ -128,7 +132,7 @@ impl Borrowed {
         }
     }
 
-    fn write(&self, copy: &OwnedFd, home: &OwnedFd, at: &Path, failed: &mut Option<io::Error>) {
+    fn write(&self, copy: &OwnedFd, home: &OwnedFd, at: &Path, part: Part, failed: &mut Option<io::Error>) {
         let names = match names(copy) {
             Ok(names) => names,
             Err(error) => return note(failed, Err(error)),
@@ -137,13 +141,21 @@ impl Borrowed {
             let path = at.join(&name);
             let mut one = || -> io::Result<()> {
                 let found = stat(copy.as_fd(), &name)?;
-                if Known::of(&found).is_directory {
+                let is_directory = Known::of(&found).is_directory;
+                let is_unlike = self.known.get(&path).is_some_and(|known| known.is_directory != is_directory);
+                let part = match part {
+                    Part::Alike if is_unlike => return Ok(()),
+                    Part::Unlike if is_unlike => Part::All,
+                    Part::Unlike if !is_directory => return Ok(()),
+                    part => part,
+                };
+                if is_directory {
                     match rustix::fs::mkdirat(home, &name, Mode::RWXU) {
                         Ok(()) | Err(Errno::EXIST) => {}
                         Err(errno) => return Err(errno.into()),
                     }
                     let (from, to) = (open_directory(copy.as_fd(), &name)?, open_directory(home.as_fd(), &name)?);
-                    self.write(&from, &to, &path, failed);
+                    self.write(&from, &to, &path, part, failed);
                     return if self.has_changed(&path, &found) { take_metadata(&to, &found) } else { Ok(()) };
                 }
                 if self.has_changed(&path, &found) { put(copy.as_fd(), &name, home, &name, &found) } else { Ok(()) }
@@ -152,6 +164,16 @@ impl Borrowed {
             note(failed, done);
         }
     }
+}
+
+/// What is written in one pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All but what has the place of something of another kind.
+    Alike,
+    /// That alone, with all that is below.
+    Unlike,
+    All,
 }
 
 fn note(failed: &mut Option<io::Error>, outcome: io::Result<()>) {
@@ -222,6 +244,12 @@ fn put(from: BorrowedFd<'_>, name: &OsStr, home: &OwnedFd, to: &OsStr, found: &S
             let file = rustix::fs::openat(home, &temporary, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
             rustix::fs::chmodat(CWD, Path::new(&descriptor_path(&file)), Mode::from_raw_mode(found.st_mode & 0o7777), AtFlags::empty())?;
         }
+        if kind == FileType::RegularFile
+            && let (Ok(content), Ok(file)) = (open_file(from, name), open_file(home.as_fd(), &temporary))
+        {
+            // A change of owner takes capabilities away.
+            copy_attributes(&content, &file);
+        }
         rustix::fs::utimensat(home, &temporary, &times(found), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(rustix::fs::renameat(home, &temporary, home, to)?)
     };
@@ -230,6 +258,18 @@ fn put(from: BorrowedFd<'_>, name: &OsStr, home: &OwnedFd, to: &OsStr, found: &S
         let _ = rustix::fs::unlinkat(home, &temporary, AtFlags::empty());
     }
     done
+}
+
+/// Gives a file the extended attributes of another one, as far as it can have them.
+fn copy_attributes(from: &File, to: &File) {
+    let mut names = vec![0; 64 << 10];
+    let Ok(length) = rustix::fs::flistxattr(from, &mut names) else { return };
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; 64 << 10];
+        if let Ok(length) = rustix::fs::fgetxattr(from, name, &mut value) {
+            let _ = rustix::fs::fsetxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty());
+        }
+    }
 }
 
 fn take_metadata(directory: &OwnedFd, found: &Stat) -> io::Result<()> {

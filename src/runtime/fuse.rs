@@ -24,7 +24,8 @@ use super::error::Failure;
 use super::init;
 use super::mounts::{Change, attach, change_and_attach, clone_host_mount, mount_new, new_filesystem};
 use super::rootfs::{Detached, attach_root, pivot};
-use super::spec::{Privileges, ProcessSpec, SandboxSpec};
+use super::seccomp::default_rules;
+use super::spec::{Privileges, ProcessSpec, SandboxSpec, Seccomp};
 use crate::path::RootPath;
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use crate::sys::process::{Cloned, clone_process, exit_now, reap, reset_signals, signal_pidfd};
@@ -159,6 +160,8 @@ impl Layers<'_> {
         // Root's marks of layers can be read with it alone.
         let trusted = if privilege::in_initial_user_namespace() { Capabilities::SYS_ADMIN } else { Capabilities::NONE };
         spec.privileges = Privileges::Default { add: trusted, drop: Capabilities::DEFAULT.without(may) };
+        // Which opens no system call: it is not to mount anything, nor to leave its namespaces.
+        spec.seccomp = Seccomp::Rules(Box::new(default_rules(may)));
         init::become_server(&spec)
     }
 
@@ -192,9 +195,11 @@ impl Layers<'_> {
         place(&root, CHANGES, &changes, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)?;
         make_directory(&root, "/proc")?;
         let guarded = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        // The kernel's parameters are root's to write, which this is.
+        let guarded = guarded | MountAttrFlags::MOUNT_ATTR_RDONLY;
         if mount_new(&root, &RootPath::new("/proc"), "proc", &[], guarded).is_err() {
             // Parts of it are covered, so the kernel mounts no other.
-            place(&root, "/proc", &proc, 0)?;
+            place(&root, "/proc", &proc, sealed)?;
         }
         pivot(&root)?;
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();

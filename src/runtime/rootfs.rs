@@ -124,6 +124,14 @@ impl Overlay<'_> {
             // mount a second time (a container with `--rm` that is restarted) has not lost them since, or would not start it.
             let _ = std::fs::remove_dir_all(upper.work.join("work/incompat"));
         }
+        match self.mount_as_asked(options) {
+            // The disk has failed to take something that nobody has asked about yet (overlayfs, "Volatile mount"): that is nothing to a mount that is synced.
+            Err(Failure::Step { errno: libc::EIO, .. }) if self.volatile => Overlay { volatile: false, ..*self }.mount_as_asked(options),
+            other => other,
+        }
+    }
+
+    fn mount_as_asked(&self, options: RootOptions<'_>) -> Result<OwnedFd, Failure> {
         if let Some(users) = options.users {
             return self.mount_mapped(options, users);
         }

@@ -55,8 +55,8 @@ pub struct SandboxSpec {
     pub privileges: Privileges,
     /// The system call filter. That of [`Seccomp::Default`] is none with [`Privileges::Insecure`].
     pub seccomp: Seccomp,
-    /// The AppArmor profile.
-    #[serde(default)]
+    /// The AppArmor profile. What was made before there were any goes on without.
+    #[serde(default = "AppArmor::of_earlier_versions")]
     pub apparmor: AppArmor,
     /// Whether the kernel's sensitive files are masked (never with [`Privileges::Insecure`]).
     pub system_paths: SystemPaths,

@@ -1,6 +1,7 @@
 //! What is asked of containers while they end, are removed, are started by somebody else, or stand still.
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Output, Stdio};
 
 use crate::common::{Done, World, processes, wait_for, world};
@@ -132,6 +133,36 @@ fn the_files_of_a_container_that_removes_itself_go_even_if_nobody_waits_for_it()
 }
 
 #[test]
+fn a_store_by_a_relative_path_is_the_same_for_the_process_of_a_container() {
+    let Some(world) = world() else { return };
+    let root = world.root();
+    let (above, name) = (root.parent().unwrap(), root.file_name().unwrap().to_str().unwrap());
+    let left = || ["containers", "trash"].map(|dir| std::fs::read_dir(root.join(dir)).unwrap().count());
+    for detach in [&[][..], &["-d"]] {
+        let args = [&["run", "--rm", "--network", "none"][..], detach, &["localhost/busybox", "true"]].concat();
+        world.strake(&args).env("STRAKE_ROOT", name).dir(above).ok();
+        wait_for("the files", 20, || left() == [0, 0]);
+        assert!(!Path::new("/").join(name).exists());
+    }
+}
+
+#[test]
+fn the_files_go_as_well_where_the_process_of_the_container_was_killed() {
+    let Some(world) = world() else { return };
+    let mut starter = beside(&world, &["run", "--rm", "--name", "c", "localhost/busybox", "sh", "-c", "echo up; exec sleep 600"]);
+    let mut first = [0; 3];
+    starter.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let pid = world.strake(["inspect", "-f", "{{.State.Pid}}", "c"]).ok().stdout;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap();
+    let supervisor: i32 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(ended(starter).0, Some(137));
+    for dir in ["containers", "trash"] {
+        assert_eq!(std::fs::read_dir(world.root().join(dir)).unwrap().count(), 0, "{dir}");
+    }
+}
+
+#[test]
 fn a_run_that_makes_no_container_leaves_no_process() {
     let Some(world) = world() else { return };
     world.strake(["run", "-d", "--name", "c", "localhost/busybox", "sleep", "600"]).ok();
@@ -142,7 +173,7 @@ fn a_run_that_makes_no_container_leaves_no_process() {
     {
         for detach in [&["-d"][..], &[]] {
             assert_eq!(world.strake([&["run"][..], detach, flags].concat()).fails().code, 125, "{flags:?}");
-            assert_eq!(supervisors(), 1, "{flags:?}");
+            wait_for(&format!("one process after {flags:?}"), 20, || supervisors() == 1);
         }
     }
     world.strake(["rm", "-f", "c"]).ok();

@@ -217,6 +217,22 @@ strake run --rm -v vol:/data localhost/b sh -c 'ls -A /data; cat /data/y'";
 }
 
 #[test]
+fn what_a_container_by_chroot_has_only_moved_is_there_whatever_becomes_of_it() {
+    let Some(world) = prepared() else { return };
+    world.write("Dockerfile", "FROM scratch\nADD busybox.tar /\n");
+    let script = "strake build -q -t localhost/b . > /dev/null 2>&1 || exit 1
+mkdir /small/d /small/dir /small/other; echo x > /small/dir/x; echo y > /small/file; dd if=/dev/zero of=/small/d/a bs=1k count=700 2> /dev/null
+strake run --rm -v /small:/v localhost/b sh -c 'mv /v/d /v/zz; for i in 0 1 2 3; do dd if=/dev/zero of=/v/b$i bs=1k count=230; done' 2> said
+echo $?; stat -c %s /small/d/a; grep -c 'cannot write back what was changed in the copy of .*/small' said
+rm -rf /small/b? /small/zz; dd if=/dev/zero of=/small/d/a bs=1k count=300 2> /dev/null
+strake run --rm -v /small:/v localhost/b sh -c 'mv /v/d /v/e; mv /v/dir/x /v/x; rmdir /v/dir; echo now > /v/dir; rm /v/file; mkdir -p /v/file/deep; echo z > /v/file/deep/z; touch -d @1000000 /v/other'
+echo $?; cd /small; find . -mindepth 1 | sort | tr '\\n' ' '; cat x dir file/deep/z; stat -c %s e/a; stat -c %Y other";
+    let done = inside(&world, &["--tmpfs", "/small:size=1m"], script);
+    let expected = "137\n716800\n1\n0\n./dir ./e ./e/a ./file ./file/deep ./file/deep/z ./other ./x x\nnow\nz\n307200\n1000000\n";
+    assert_eq!(done.stdout, expected, "{done}");
+}
+
+#[test]
 fn isolation_can_be_insisted_on() {
     let Some(world) = world() else { return };
     let dockerfile = "FROM localhost/busybox\nRUN --mount=type=cache,target=/cache touch /cache/x && id -u > /id && chown 7:8 /id\nRUN test ! -e /cache/x && rm /id && echo a > /etc/passwd\n";

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
@@ -168,7 +169,7 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
     }
     let flags = PumpFlags { interactive, tty, forward_signals: sig_proxy, detach_keys, streams: attach };
     // The supervisor removes what is left of the container when it sees this closed.
-    let _connection = attachment.connection();
+    let connection = attachment.connection();
     let outcome = pump(&engine, &info, attachment, flags);
     drop(held);
     let (code, ended) = match outcome {
@@ -185,7 +186,7 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
     };
     if rm
         && ended
-        && let Err(error) = engine.forget_container(&info.record.id)
+        && let Err(error) = remove(&engine, &info.record.id, connection.as_ref())
     {
         // The status is the container's all the same.
         report::error(&error);
@@ -302,17 +303,32 @@ impl BuildFirst {
     }
 }
 
+/// Removes a container that has ended, and leaves its files to the supervisor at the other end of the connection, if that still lives.
+fn remove(engine: &Engine, id: &str, connection: Option<&OwnedFd>) -> Result<(), Error> {
+    let hangs_up = |connection: &OwnedFd| {
+        let mut end = [PollFd::new(connection, PollFlags::empty())];
+        poll(&mut end, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_or(true, |_| !end[0].revents().is_empty())
+    };
+    engine.forget_container(id)?;
+    // Asked afterwards: one that ends from here on looks for the files itself.
+    if connection.is_none_or(hangs_up) {
+        let _ = crate::engine::remove_remains(engine.store().root(), id);
+    }
+    Ok(())
+}
+
 /// What a supervisor process does when its container has ended: a container that removes itself is removed, as far as whoever waited for it has not done that.
 pub(in crate::cli) fn after_supervisor(args: &[OsString]) {
     let [_, dir, ..] = args else { return };
     let dir = Path::new(dir);
-    let Some((id, root)) = dir.file_name().and_then(|id| id.to_str()).zip(env::root()) else { return };
+    let root = dir.parent().and_then(Path::parent).map(Path::to_owned);
+    let Some((id, root)) = dir.file_name().and_then(|id| id.to_str()).zip(root) else { return };
     // Nobody is there to be told of a failure; the next list of containers tries again, and `prune` finds what is left.
-    let _ = crate::engine::remove_remains(&root, id);
     if dir.exists() {
-        let _ = Engine::open(env::engine_options(&Global { root: Some(root), ..Global::default() }), None)
+        let _ = Engine::open(env::engine_options(&Global { root: Some(root.clone()), ..Global::default() }), None)
             .and_then(|engine| engine.finish_container(id));
     }
+    let _ = crate::engine::remove_remains(&root, id);
 }
 
 fn write_cidfile(path: Option<PathBuf>, id: &str) -> Result<(), Error> {

@@ -275,8 +275,9 @@ pub struct Ahead {
 /// How supervisors are executed.
 fn starter(options: &EngineOptions) -> Starter {
     // The process outlives this one, and must find the store to remove its container.
-    let mut env = vec![("STRAKE_ROOT".into(), options.root.as_os_str().to_owned())];
-    env.push(("STRAKE_RUN_DIR".into(), options.run_dir.clone().into_os_string()));
+    // Its working directory is another one.
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
+    let mut env = vec![("STRAKE_ROOT".into(), absolute(&options.root)), ("STRAKE_RUN_DIR".into(), absolute(&options.run_dir))];
     // Where programs are that may carry the container's packets.
     env.extend(std::env::join_paths(&options.programs).ok().map(|path| ("PATH".into(), path)));
     // It is executed from a mount that has no name, and may have to name this program to another runtime.

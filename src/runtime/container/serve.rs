@@ -394,8 +394,14 @@ impl Service {
     fn on_exit(&mut self) {
         let ended = match self.child.wait() {
             Ok(exit) => Ended { code: exit.status.code(), oom_killed: exit.oom_killed, by_hand: self.by_hand },
-            // Cannot be for our own child; treated as one whose end nobody saw.
-            Err(_) => Ended { code: 137, oom_killed: false, by_hand: self.by_hand },
+            // What it has changed could not be written back, or it is one whose end nobody saw.
+            Err(error) => {
+                let words = format!("strake: {}\n", chain(&error));
+                self.log.write(LogStream::Stderr, words.as_bytes());
+                let frame = ServerFrame::Stderr(words.as_bytes());
+                self.clients.iter_mut().filter(|client| client.subscribed && !client.gone).for_each(|client| client.send(&frame));
+                Ended { code: 137, oom_killed: false, by_hand: self.by_hand }
+            }
         };
         self.ended = Some((ended, Instant::now()));
         self.input = None;

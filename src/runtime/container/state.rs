@@ -132,7 +132,7 @@ impl ContainerDir {
         write(&self.file("state.json"), state)
     }
 
-    /// The same for a state that means nothing after a power cut: that the container runs, or how one has ended that removes itself. File systems write a file that replaces
+    /// The same for a container that removes itself, of which nobody asks after a power cut. File systems write a file that replaces
     /// another to the disk at once, to be on the safe side (ext4(5), `auto_da_alloc`), which took up to a fifth of a short `run`.
     pub(super) fn write_passing_state(&self, state: &State) -> Result<(), Error> {
         let path = self.file("state.json");

@@ -30,7 +30,8 @@ use super::{ContainerSpec, Error, late, load_spec, pause, shared};
 use crate::runtime::foreign::{self, Guarded};
 use crate::runtime::network::Program;
 use crate::runtime::{
-    self, BindSource, Child, Isolation, Member, MountSpec, SandboxIo, SandboxSpec, Sharing, UserNamespace, UserRange, launch, network,
+    self, BindSource, Capabilities, Child, Isolation, Member, MountSpec, SandboxIo, SandboxSpec, Sharing, UserNamespace, UserRange, launch,
+    network,
 };
 use crate::sys::{RootfsMount, SealedProgram, process, signals};
 
@@ -324,7 +325,7 @@ fn start(
     }
     let container = Served::new(child, ends, spec.stdin, Some(listener), log)?;
     let started_at = Timestamp::now().to_string();
-    dir.write_passing_state(&State::Running {
+    let state = State::Running {
         pid,
         start_ticks: state::start_ticks(pid).unwrap_or(0),
         boot_id: state::boot_id(),
@@ -333,7 +334,12 @@ fn start(
         ports: network.ports(),
         cgroups,
         restarts,
-    })?;
+    };
+    if spec.auto_remove {
+        dir.write_passing_state(&state)?
+    } else {
+        dir.write_state(&state)?
+    }
     // Before anyone can ask for it.
     let health = spec.health.as_ref().map(|check| Monitor::new(dir, check));
     network.tell_of_start(spec);
@@ -353,7 +359,11 @@ fn held_mounts(dir: &ContainerDir, spec: &ContainerSpec, pid: u32) -> Option<Own
     };
     let sandbox = &spec.sandbox;
     let is_overlay = sandbox.isolation == Isolation::Namespaces && matches!(sandbox.rootfs, RootfsMount::Overlay { .. });
-    (is_overlay && sandbox.mounts.iter().all(is_own)).then(|| File::open(format!("/proc/{pid}/ns/mnt")).ok().map(OwnedFd::from)).flatten()
+    // It may have mounted more.
+    let can_mount = sandbox.privileges.capabilities().contains(Capabilities::SYS_ADMIN);
+    (is_overlay && !can_mount && sandbox.mounts.iter().all(is_own))
+        .then(|| File::open(format!("/proc/{pid}/ns/mnt")).ok().map(OwnedFd::from))
+        .flatten()
 }
 
 /// Starts the container by its runtime.

@@ -72,6 +72,11 @@ pub(super) fn default_filter(capabilities: Capabilities) -> Filter {
     Filter { program, flags: 0 }
 }
 
+/// The rules of the default profile, for a process with these capabilities.
+pub(super) fn default_rules(capabilities: Capabilities) -> SeccompRules {
+    builtin::rules(capabilities)
+}
+
 /// Compiles the filter of most containers, for whoever has the time.
 pub(super) fn compile_default_filter() {
     default_filter(Capabilities::DEFAULT);
