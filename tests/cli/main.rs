@@ -39,6 +39,7 @@ mod kill;
 mod lifecycle;
 mod locked_down;
 mod networks;
+mod oci_config;
 mod oci_podman;
 mod oci_runtime;
 mod on_error;

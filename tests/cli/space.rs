@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::common::registry::Registry;
-use crate::common::{World, able};
+use crate::common::{World, able, world};
 
 const STEPS: &str = "FROM localhost/busybox AS tools\nRUN head -c 300000 /dev/urandom > /tool\nFROM localhost/busybox\nCOPY --from=tools /tool /tool\n\
     RUN --mount=type=cache,target=/c,id=things head -c 200000 /dev/urandom > /c/thing; echo done > /done\n";
@@ -218,4 +218,42 @@ fn a_pull_that_was_cut_goes_on_unless_its_space_is_asked_for() {
     assert_eq!(downloads(), 0);
     world.strake(["pull", &name]).ok();
     world.strake(["system", "check"]).ok();
+}
+
+#[test]
+fn prune_asks_first_and_takes_only_y_for_a_yes() {
+    let Some(world) = world() else { return };
+    world.strake(["volume", "create", "v"]).ok();
+    let volumes = || world.strake(["volume", "ls", "-q"]).ok().stdout;
+    let ask = |answer: &str| world.strake(["volume", "prune", "-a"]).stdin(answer).ok().stdout;
+    let asked =
+        "WARNING! This will remove all local volumes not used by at least one container.\nAre you sure you want to continue? [y/N] ";
+    for answer in ["", "\n", "n\n", "yes\n", "no y\n"] {
+        assert_eq!(ask(answer), asked, "{answer:?}");
+        assert_eq!(volumes(), "v\n");
+    }
+    assert_eq!(ask(" Y\n"), format!("{asked}Deleted Volumes:\nv\n\nTotal reclaimed space: 0B\n"));
+    assert_eq!(volumes(), "");
+    world.strake(["create", "--name", "c", "localhost/busybox", "true"]).ok();
+    for (command, what) in [
+        (&["container", "prune"][..], "all stopped containers.\n"),
+        (&["image", "prune"], "all dangling images.\n"),
+        (&["image", "prune", "-a"], "all images without at least one container associated to them.\n"),
+        (&["volume", "prune"], "anonymous local volumes not used by at least one container.\n"),
+        (&["network", "prune"], "all custom networks not used by at least one container.\n"),
+        (&["builder", "prune"], "all dangling build cache. "),
+        (&["buildx", "prune", "-a"], "all build cache. "),
+        (&["prune"], "all dangling images, and leftovers. "),
+        (&["prune", "-a"], "all images without at least one container associated to them, and all build cache. "),
+    ] {
+        let said = world.strake(command).ok().stdout;
+        assert_eq!(said, format!("WARNING! This will remove {what}Are you sure you want to continue? [y/N] "));
+    }
+    let said = world.strake(["system", "prune", "--volumes", "--filter", "label=a"]).ok().stdout;
+    let parts = "  - all stopped containers\n  - all networks not used by at least one container\n  \
+                 - all anonymous volumes not used by at least one container\n  - all dangling images\n";
+    let filters = "  Items to be pruned will be filtered with:\n  - label=a\n";
+    assert_eq!(said, format!("WARNING! This will remove:\n{parts}\n{filters}\nAre you sure you want to continue? [y/N] "));
+    assert_eq!(world.strake(["ps", "-aq"]).ok().stdout.lines().count(), 1);
+    assert_eq!(world.strake(["images", "-q"]).ok().stdout.lines().count(), 1);
 }

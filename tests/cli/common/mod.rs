@@ -1,5 +1,6 @@
 //! A world of its own for each test: a home, a store, a context, and the command under test in it.
 
+pub(crate) mod bundle;
 pub(crate) mod faulty;
 pub(crate) mod image;
 pub(crate) mod program;
