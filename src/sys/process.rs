@@ -277,10 +277,14 @@ pub fn forget_program_pages() -> io::Result<()> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     // `FIRST-END r-xp OFFSET DEVICE INODE NAME` (proc_pid_maps(5)). What the start has written to and sealed is read-only too, but not at the beginning of the file.
     let is_of_program = |line: &&str| line.contains('/') && (line.contains(" r-xp ") || line.contains(" r--p 00000000 "));
-    for line in maps.lines().filter(is_of_program) {
-        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
-        let number = |text: &str| usize::from_str_radix(text, 16).ok();
-        let Some((first, end)) = range.and_then(|(first, end)| number(first).zip(number(end))) else { continue };
+    let number = |text: &str| usize::from_str_radix(text, 16).ok();
+    let range = |line: &str| {
+        let (first, end) = line.split_once(' ')?.0.split_once('-')?;
+        number(first).zip(number(end))
+    };
+    // All are known before the first goes: each function that runs afterwards brings back the pages around it.
+    let ranges: Vec<(usize, usize)> = maps.lines().filter(is_of_program).filter_map(range).collect();
+    for (first, end) in ranges {
         // SAFETY: the mapping is of a file, and nothing has written to it (code and constants are linked for their places), so that what is read again is what is there now;
         // the kernel does that by itself, also for the code that makes this call.
         let result = unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(first), end - first, libc::MADV_DONTNEED) };
