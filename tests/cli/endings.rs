@@ -133,6 +133,19 @@ fn the_files_of_a_container_that_removes_itself_go_even_if_nobody_waits_for_it()
 }
 
 #[test]
+fn an_interrupt_leaves_nothing_of_a_container_whenever_it_comes() {
+    let Some(world) = world() else { return };
+    for delay in 0..40 {
+        let mut run = world.strake(["run", "--rm", "--network", "none", "localhost/busybox", "sleep", "0.2"]).start();
+        std::thread::sleep(std::time::Duration::from_micros(delay * 700));
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(run.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+        run.wait().unwrap();
+    }
+    let left = || ["containers", "trash"].map(|dir| std::fs::read_dir(world.root().join(dir)).unwrap().count());
+    wait_for("all to be gone", 20, || world.strake(["ps", "-aq"]).ok().stdout.is_empty() && left() == [0, 0]);
+}
+
+#[test]
 fn a_store_by_a_relative_path_is_the_same_for_the_process_of_a_container() {
     let Some(world) = world() else { return };
     let root = world.root();

@@ -14,7 +14,7 @@ use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
 use crate::engine::{ContainerInfo, Engine, Error, Healed, RootDriver, RunImage, RunRequest};
 use crate::oci::Platform;
-use crate::runtime::container::{self, Attachment, LocalIo, Mode, Outcome, PumpOptions, StdinMode};
+use crate::runtime::container::{self, Attachment, HeldSignals, LocalIo, Mode, Outcome, PumpOptions, StdinMode};
 
 use super::build::BuildArgs;
 use super::container_flags::{ContainerFlags, Pull};
@@ -129,15 +129,15 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         (false, false) => [Stream::Stdin, Stream::Stdout, Stream::Stderr].map(|stream| attach.contains(&stream)),
     };
     let id = ahead.as_ref().map(|ahead| ahead.id.clone());
-    let info = make(&engine, container, built, stdin, attached, id)?;
+    let (info, held) = make(&engine, container, built, stdin, attached, id)?;
     let started = write_cidfile(cidfile, &info.record.id).and_then(|()| {
         // Signals that come before the container is there to get them wait until it is.
-        let held = (!detach).then(container::hold_signals);
+        let held = if detach { held } else { held.or_else(|| Some(container::hold_signals())) };
         let started = match ahead {
             Some(ahead) => engine.start_by_ahead(&info, ahead),
             None => engine.start_container(&info, mode),
         };
-        started.map(|started| (started, held))
+        started.map(|started| (started, held.filter(|_| !detach)))
     });
     let (started, held) = match started {
         Ok(started) => started,
@@ -194,7 +194,7 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
     Ok(code)
 }
 
-/// Makes the container of the flags, of the image that was built for it, or of the one that they name.
+/// Makes the container of the flags, with signals held meanwhile that would end this process, of the image that was built for it, or of the one that they name.
 fn make(
     engine: &Engine,
     flags: ContainerFlags,
@@ -202,7 +202,7 @@ fn make(
     stdin: StdinMode,
     attached: [bool; 3],
     id: Option<String>,
-) -> Result<ContainerInfo, Error> {
+) -> Result<(ContainerInfo, Option<HeldSignals>), Error> {
     let name = built.clone().or_else(|| flags.image.clone()).unwrap_or_default();
     let wanted = Wanted { name: name.clone(), pull: flags.pull, platform: flags.platform.clone(), quiet: flags.quiet };
     let image = image(engine, &wanted)?;
@@ -211,7 +211,8 @@ fn make(
         let message = format!("the file `{}` of --cidfile exists", path.display());
         return Err(Error::Usage { message, hint: Some("remove it, or name another".into()) });
     }
-    match engine.root_driver()? {
+    let driver = engine.root_driver()?;
+    match &driver {
         RootDriver::Copy { why: Some(why) } => {
             report::tell(&format!("warning: the files of the container's root file system are copied, which takes time and space: {why}"));
         }
@@ -228,7 +229,9 @@ fn make(
         Ok(proxies) => drop(request.env.splice(0..0, proxies.into_iter().map(|(name, value)| (name.to_owned(), Some(value))))),
         Err(error) => report::warning("no proxies are taken from Docker's settings", &error),
     }
-    engine.create_container(&request, &image)
+    // Nobody has a use for half a container. Where its files are copied, which takes time, the user can end it all the same.
+    let held = (!matches!(driver, RootDriver::Copy { .. })).then(container::hold_signals);
+    Ok((engine.create_container(&request, &image)?, held))
 }
 
 /// Runs `strake create`.
@@ -242,7 +245,7 @@ pub(in crate::cli) fn create(global: &Global, args: CreateArgs) -> ExitCode {
         let (stdin, cidfile) =
             (if args.container.interactive { StdinMode::Once } else { StdinMode::Closed }, args.container.cidfile.clone());
         let attached = [args.container.interactive, true, true];
-        let info = make(&engine, args.container, None, stdin, attached, None)?;
+        let (info, _held) = make(&engine, args.container, None, stdin, attached, None)?;
         write_cidfile(cidfile, &info.record.id)?;
         report::result(&info.record.id);
         Ok(())

@@ -157,11 +157,6 @@ impl Starter {
 }
 
 impl Waiting {
-    /// The directory of its container.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Has it start the container, and returns when its command runs or could not be started.
     ///
     /// # Errors

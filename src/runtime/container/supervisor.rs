@@ -92,7 +92,10 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surrou
     let shared = around.run_dir.as_deref().filter(|_| network::is_for_us());
     let _member = shared.and_then(|run_dir| Member::of_namespace(run_dir).ok());
     let mut starter = starter?;
-    let spare = Spare::make(&read_outlook(&mut starter)?);
+    let outlook = read_outlook(&mut starter)?;
+    // What most containers need is made before anything is known of this one, while its starter still makes it.
+    runtime::compile_default_filter();
+    let spare = SpareNetwork::make(&outlook.endpoints);
     let starter = wait_for_go(starter)?;
     let first = (mode == Mode::Attached.name()).then_some(starter);
     Some(match run(&dir, first, around, spare) {
@@ -110,19 +113,6 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surrou
             i32::from(code)
         }
     })
-}
-
-/// What most containers need, and what is made before anything is known of this one, while its starter still makes it.
-#[derive(Debug, Default)]
-struct Spare {
-    network: SpareNetwork,
-}
-
-impl Spare {
-    fn make(outlook: &Outlook) -> Spare {
-        runtime::compile_default_filter();
-        Spare { network: SpareNetwork::make(&outlook.endpoints) }
-    }
 }
 
 /// What the starter knows already; `None` where it has ended.
@@ -167,7 +157,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The whole life of the container, with all its restarts.
-fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings, spare: Spare) -> Result<(), StartError> {
+fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings, spare: SpareNetwork) -> Result<(), StartError> {
     let lock = dir.lock()?;
     let mut spec = load_spec(dir.path())?;
     // What a killed one has left would take in the commands of this run.
@@ -236,7 +226,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings, spa
             let _ = std::fs::remove_file(dir.file("attach.sock"));
             return Ok(());
         }
-        match start(dir, &spec, around, listener, Spare::default(), restarts.count) {
+        match start(dir, &spec, around, listener, SpareNetwork::default(), restarts.count) {
             Ok(again) => running = again,
             Err(error) => {
                 record_failure(dir, &error, restarts.count);
@@ -294,7 +284,7 @@ fn start(
     spec: &ContainerSpec,
     around: &Surroundings,
     listener: UnixListener,
-    spare: Spare,
+    spare: SpareNetwork,
     restarts: u32,
 ) -> Result<Running, StartError> {
     let log = LogWriter::open(&dir.log(), spec.log)?;
@@ -302,7 +292,7 @@ fn start(
     let mut warnings = Vec::new();
     let range = spec.users.as_deref().map(UserRange::take).transpose()?;
     let users = range.as_ref().map(UserNamespace::make).transpose()?;
-    let network = Networked::set_up(dir, spec, around, users.as_ref(), spare.network, &mut warnings)?;
+    let network = Networked::set_up(dir, spec, around, users.as_ref(), spare, &mut warnings)?;
     sandbox.network = network.mode();
     network.tell_of_links(&mut sandbox.process.env);
     if sandbox.namespaces.pid == Sharing::Own && runtime::shares_processes() {
