@@ -473,6 +473,57 @@ fn containers_are_on_networks_with_names_without_root() {
 }
 
 #[test]
+fn a_container_with_a_program_of_its_own_is_taken_to_other_networks() {
+    on_a_host(|user| {
+        serve_names();
+        outside(|| greet(TcpListener::bind((OUTSIDE, 7000)).unwrap()));
+        let sleeper = |name: &str, flags: &[&str]| {
+            user.strake(&[&["run", "-d", "--name", name][..], flags, &["localhost/busybox", "sleep", "1000"]].concat()).ok()
+        };
+        let exec = |name: &str, script: &str| user.strake(&["exec", name, "sh", "-c", script]).run();
+        let way_out = |name: &str| exec(name, &format!("{HEAR} {OUTSIDE} 7000")).stdout;
+        let own = "ip -4 -o addr | grep -c 10.0.2.100";
+        user.strake(&["network", "create", "--subnet", "10.88.0.0/16", "front"]).ok();
+        for program in PROGRAMS {
+            user.has(&[program]);
+            sleeper("db", &["--network", "front", "--ip", "10.88.7.7"]);
+            sleeper("solo", &["-p", "7082:80"]);
+            assert_eq!(exec("solo", own).stdout, "1\n", "{program}");
+            // What cannot be leaves it as it was.
+            user.strake(&["network", "connect", "--ip", "10.88.7.7", "front", "solo"]).fails().says(&["10.88.7.7"]);
+            assert_eq!(exec("solo", own).stdout, "1\n", "{program}");
+            assert_eq!(exec("solo", "ls /sys/class/net | grep -c eth").stdout, "1\n", "{program}");
+            assert_eq!(way_out("solo"), format!("{UPLINK}\n"), "{program}");
+            serve(user, "solo");
+            wait_for("the port after a network that it could not have", 20, || ask("127.0.0.1:7082").is_some());
+            user.strake(&["network", "connect", "--alias", "lone", "front", "solo"]).ok();
+            assert_eq!(exec("solo", own).stdout, "0\n", "{program}");
+            assert_eq!(exec("solo", "ping -c 1 -W 5 db").code, 0, "{program}");
+            assert_eq!(exec("db", "ping -c 1 -W 5 lone").code, 0, "{program}");
+            assert_eq!(way_out("solo"), format!("{UPLINK}\n"), "{program}");
+            wait_for("the port that was published before", 20, || ask("127.0.0.1:7082").is_some());
+            user.strake(&["network", "disconnect", "front", "solo"]).ok();
+            assert_ne!(exec("solo", "ping -c 1 -W 1 10.88.7.7").code, 0, "{program}");
+            assert_eq!(way_out("solo"), format!("{UPLINK}\n"), "{program}");
+            user.strake(&["restart", "-t", "0", "solo"]).ok();
+            assert_eq!(exec("solo", own).stdout, "1\n", "{program}");
+            sleeper("asked", &["--network", program]);
+            user.strake(&["network", "connect", "front", "asked"]).fails().says(&[&format!("--network {program}"), "no other network"]);
+            // Off the shared bridge it is on no network, and comes back to one.
+            user.strake(&["network", "disconnect", "bridge", "solo"]).ok();
+            assert_eq!(exec("solo", "ls /sys/class/net").stdout, "lo\n", "{program}");
+            user.strake(&["network", "connect", "front", "solo"]).ok();
+            assert_eq!(exec("solo", "ping -c 1 -W 5 db").code, 0, "{program}");
+            user.strake(&["rm", "-f", "solo", "asked", "db"]).ok();
+            // One that is on both from the start leaves nothing, either.
+            let both = ["run", "--rm", "--network", "bridge", "--network", "front", "localhost/busybox", "ls", "/sys/class/net"];
+            assert_eq!(user.strake(&both).ok().stdout, "eth0\neth1\nlo\n", "{program}");
+            wait_for("the end of all programs", 20, || carriers().is_empty());
+        }
+    });
+}
+
+#[test]
 fn build_steps_have_such_a_network_too() {
     on_a_host(|user| {
         serve_names();

@@ -140,6 +140,8 @@ struct Carried {
     netns: OwnedFd,
     /// What was wanted of a program.
     wanted: Userspace,
+    /// Whether the user named the program.
+    is_asked_for: bool,
 }
 
 impl Carried {
@@ -285,7 +287,8 @@ impl Networked {
             link: network::CARRIED_LINK.to_owned(),
         };
         self.served(service);
-        Ok(Kind::Carried(Box::new(Carried { state, place, netns, wanted })))
+        let is_asked_for = endpoint.plan.carrier().is_some();
+        Ok(Kind::Carried(Box::new(Carried { state, place, netns, wanted, is_asked_for })))
     }
 
     fn served(&mut self, service: Service) {
@@ -418,15 +421,16 @@ impl Networked {
         let new = load_spec(dir.path())?;
         (spec.name, spec.network) = (new.name, new.network);
         let NetworkRequest::Networks(wanted) = &spec.network else { return Ok(()) };
-        let Kind::Own(seat) = &mut self.kind else {
-            // It has the host's network in place of one of its own, and keeps it until its next start, or one that cannot change.
-            return match &self.kind {
-                Kind::Carried(carried) if matches!(&wanted[..], [endpoint] if endpoint.plan.id == carried.state.network) => Ok(()),
-                Kind::Carried(carried) => Err(StartError::OtherCarrier(carried.program())),
-                _ if is_plain(wanted, spec) => Ok(()),
-                _ => Err(StartError::NoOwnNetwork),
-            };
-        };
+        match &self.kind {
+            Kind::Own(_) => {}
+            Kind::Carried(carried) if matches!(&wanted[..], [endpoint] if endpoint.plan.id == carried.state.network) => return Ok(()),
+            Kind::Carried(carried) if carried.is_asked_for => return Err(StartError::OtherCarrier(carried.program())),
+            Kind::Carried(_) => self.join_others(wanted, spec)?,
+            // It has the host's network in place of one of its own, and keeps it until its next start.
+            _ if is_plain(wanted, spec) => return Ok(()),
+            _ => return Err(StartError::NoOwnNetwork),
+        }
+        let Kind::Own(seat) = &mut self.kind else { return Ok(()) };
         let there = seat.overview().endpoints.clone();
         for gone in there.iter().filter(|state| !wanted.iter().any(|endpoint| endpoint.plan.id == state.network)) {
             seat.detach(&gone.network).map_err(StartError::Network)?;
@@ -440,6 +444,35 @@ impl Networked {
         self.write_files(dir, spec)?;
         self.record(dir);
         Ok(())
+    }
+
+    /// Takes the container from the program that carries its packets to where the bridges of all of the user's containers are. It keeps its namespace and its ports; its address is another, and
+    /// what it has connected is cut.
+    fn join_others(&mut self, wanted: &[EndpointSpec], spec: &ContainerSpec) -> Result<(), StartError> {
+        let Kind::Carried(carried) = &self.kind else { return Ok(()) };
+        let run_dir = self.around.run_dir.as_deref().ok_or(StartError::NoOwnNetwork)?;
+        let netns = carried.netns.try_clone().map_err(|error| StartError::Network(network::Error::namespace(error)))?;
+        let uplink = Uplink::join(run_dir, &self.around.programs).map_err(StartError::Network)?;
+        let left = carried.state.clone();
+        // Its link goes with the program.
+        self.service = None;
+        match Seat::moved_among(uplink, wanted, netns, vec![network::CARRIED_LINK.to_owned()]) {
+            Ok(seat) => {
+                if wanted.iter().all(|endpoint| endpoint.plan.id != left.network) {
+                    tell(spec, "disconnect", &left.network, &left.name, "bridge");
+                }
+                for state in seat.overview().endpoints.iter().filter(|state| state.network != left.network) {
+                    tell(spec, "connect", &state.network, &state.name, "bridge");
+                }
+                self.kind = Kind::Own(Box::new(seat));
+                Ok(())
+            }
+            Err(error) => {
+                // As it was.
+                self.serve_again(spec).map_err(StartError::Network)?;
+                Err(StartError::Network(error))
+            }
+        }
     }
 
     pub(super) fn mode(&self) -> NetworkMode {

@@ -49,7 +49,7 @@ pub(super) enum StartError {
     Network(#[source] network::Error),
     #[error("the container has the host's network, since it could have none of its own")]
     NoOwnNetwork,
-    #[error("what `{0}` carries the packets of cannot be on other networks while it runs: name all when the container is made")]
+    #[error("a container of `--network {0}` is on no other network")]
     OtherCarrier(&'static str),
     #[error("cannot join the network of the container {container}: {reason}")]
     Join { container: String, reason: &'static str },
@@ -140,7 +140,8 @@ impl StartError {
                 Some(format!("start that first: `strake start {container}`"))
             }
             StartError::Link { .. } => Some("put both on one network with --network".to_owned()),
-            StartError::NoOwnNetwork | StartError::OtherCarrier(_) | StartError::Kernel(..) => None,
+            StartError::OtherCarrier(_) => Some("name all its networks when the container is made".to_owned()),
+            StartError::NoOwnNetwork | StartError::Kernel(..) => None,
         }
     }
 }

@@ -10,7 +10,8 @@
 //! The file `users` is removed by the last user: where it is there and nobody holds it, somebody was killed.
 //!
 //! What counts is the `flock`, never the file: the kernel drops the lock with its owner, however that died, so there is nothing to repair and no
-//! process id to mistake for another. The files are removed only by the last user, who knows that nobody holds or waits for one.
+//! process id to mistake for another. The files are removed only by the last user, who knows that nobody holds or waits for one; an ordinary user's with the directory, so whoever waited for
+//! `setup.lock` looks whether it is still there.
 
 use std::fs::{File, OpenOptions};
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,16 +19,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Stat, flock};
 use rustix::io::Errno;
 
-use super::{Error, Ipv4Net, Ipv6Net};
+use super::{Error, Ipv4Net, Ipv6Net, is_for_us};
 
 /// How many addresses of a network are tried before it counts as full; only IPv6 networks have more.
 const TRIES: u32 = 1 << 24;
 
 /// How often an address that is asked for is tried: who only looks whether somebody has it holds it for an instant.
 const LOOKS: u32 = 20;
+
+/// How often somebody may take a directory away in which another is made.
+const ATTEMPTS: u32 = 100;
 
 /// The run directory of the network.
 #[derive(Debug)]
@@ -80,22 +84,55 @@ impl Drop for Lock {
 impl RunDir {
     /// Uses the directory, which is made if need be.
     pub(super) fn open(path: &Path) -> Result<RunDir, Error> {
-        let addresses = path.join("addresses");
-        std::fs::create_dir_all(&addresses).map_err(Error::file("create", &addresses))?;
-        Ok(RunDir { path: path.to_owned() })
+        let run_dir = RunDir::at(path);
+        run_dir.make()?;
+        Ok(run_dir)
+    }
+
+    /// The directory, whether it is there or not.
+    pub(super) fn at(path: &Path) -> RunDir {
+        RunDir { path: path.to_owned() }
+    }
+
+    /// Whether somebody uses it, or was killed.
+    pub(super) fn has_users(&self) -> bool {
+        self.path.join("users").exists()
+    }
+
+    fn make(&self) -> Result<(), Error> {
+        let addresses = self.path.join("addresses");
+        let mut made = Ok(());
+        for _ in 0..ATTEMPTS {
+            made = std::fs::create_dir_all(&addresses);
+            // Somebody may just have taken one above away, which was empty.
+            if !made.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                break;
+            }
+        }
+        made.map_err(Error::file("create", &addresses))
     }
 
     /// Waits until nobody else sets the network up or takes it down.
     pub(super) fn lock_setup(&self) -> Result<Lock, Error> {
         let path = self.path.join("setup.lock");
-        let file = open(&path)?;
-        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).map_err(|e| Error::file("lock", &path)(e.into()))?;
-        Ok(Lock::of(file))
+        loop {
+            self.make()?;
+            let file = match open(&path) {
+                Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).map_err(|e| Error::file("lock", &path)(e.into()))?;
+            // Whoever had it before may have taken the directory away.
+            if is_at(&file, &path) {
+                return Ok(Lock::of(file));
+            }
+        }
     }
 
     /// The same without waiting; `None` where somebody does.
     pub(super) fn try_lock_setup(&self) -> Result<Option<Lock>, Error> {
-        try_lock(&self.path.join("setup.lock"))
+        let path = self.path.join("setup.lock");
+        Ok(try_lock(&path)?.filter(|lock| lock.0.as_ref().is_some_and(|file| is_at(file, &path))))
     }
 
     /// The directory.
@@ -209,8 +246,20 @@ impl RunDir {
         free
     }
 
-    /// Removes the files of all addresses and names, and that of the users. Only under [`RunDir::lock_setup`] with nobody using the network.
+    /// Removes all of it. Only under [`RunDir::lock_setup`] with nobody using the network.
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        std::fs::remove_dir_all(&self.path).map_err(Error::file("remove", &self.path))?;
+        // An ordinary user's are nobody else's, and those above go with the last one.
+        let above = self.path.parent().filter(|above| is_for_us() && std::fs::remove_dir(above).is_ok());
+        let _ = above.and_then(Path::parent).map(std::fs::remove_dir);
+        Ok(())
+    }
+
+    /// Removes the files of all addresses and names, and that of the users; an ordinary user's with their directory. Only under [`RunDir::lock_setup`] with nobody using the network.
     pub(super) fn forget(&self) {
+        if is_for_us() && self.remove().is_ok() {
+            return;
+        }
         for directory in [self.path.join("addresses"), self.names()] {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 // A file that stays is only clutter.
@@ -223,6 +272,12 @@ impl RunDir {
 
 fn open(path: &Path) -> Result<File, Error> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(Error::file("open", path))
+}
+
+/// Whether an open file is the one with that name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |held: Stat, there: Stat| (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino);
+    rustix::fs::fstat(file).is_ok_and(|held| rustix::fs::stat(path).is_ok_and(|there| same(held, there)))
 }
 
 fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {

@@ -92,10 +92,12 @@ impl Seat {
         made: Option<BorrowedFd<'_>>,
         spare: Option<Namespace>,
     ) -> Result<Seat, Error> {
+        let networks = open(endpoints, even_cut_off)?.into_iter().map(Network::lingering).collect();
         let namespace = match (made, spare) {
-            (None, Some(spare)) => sit(endpoints, even_cut_off, || Ok(spare), &[])?,
-            (made, _) => sit(endpoints, even_cut_off, || Namespace::make_on_only_thread(made), &[])?,
+            (None, Some(spare)) => spare,
+            (made, _) => Namespace::make_on_only_thread(made)?,
         };
+        let namespace = sit(networks, endpoints, namespace)?;
         let netns = namespace.fd().try_clone_to_owned().map_err(Error::namespace)?;
         Ok(Seat { netns, overview: Overview::of(&namespace), maker: Maker::Here(Box::new(namespace)) })
     }
@@ -108,6 +110,17 @@ impl Seat {
         let agent = Agent::start(&uplink)?;
         let (overview, netns) = agent.ask(&Wish::Sit(endpoints.to_vec()), &[])?;
         Ok(Seat { netns: netns.ok_or(Error::ServiceEnded)?, overview, maker: Maker::There { agent, uplink } })
+    }
+
+    /// The same in the namespace `netns`, which the container has already, and in which others made `links`. Where that cannot be, these are gone all the same.
+    ///
+    /// # Errors
+    /// One of the places cannot be had.
+    pub fn moved_among(uplink: Uplink, endpoints: &[EndpointSpec], netns: OwnedFd, links: Vec<String>) -> Result<Seat, Error> {
+        let agent = Agent::start(&uplink)?;
+        let wish = Wish::SitAgain { endpoints: endpoints.to_vec(), links };
+        let (overview, _) = agent.ask(&wish, &[netns.as_fd()])?;
+        Ok(Seat { netns, overview, maker: Maker::There { agent, uplink } })
     }
 
     /// What becomes readable when a process has ended that it needs.
@@ -230,27 +243,35 @@ fn is_same(one: &OwnedFd, other: &OwnedFd) -> Result<bool, Error> {
     Ok(id(one)? == id(other)?)
 }
 
-/// `links` are those that an earlier process has made in the namespace.
-fn sit(
-    endpoints: &[EndpointSpec],
-    even_cut_off: bool,
-    namespace: impl FnOnce() -> Result<Namespace, Error>,
-    links: &[String],
-) -> Result<Namespace, Error> {
-    let open = |endpoint: &EndpointSpec| Network::open_as(&endpoint.run_dir, &endpoint.plan, even_cut_off).map(Network::lingering);
-    let networks = endpoints.iter().map(open).collect::<Result<Vec<Network>, Error>>()?;
-    let mut namespace = namespace()?;
-    links.iter().for_each(|link| namespace.remove_link(link));
+fn open(endpoints: &[EndpointSpec], even_cut_off: bool) -> Result<Vec<Network>, Error> {
+    endpoints.iter().map(|endpoint| Network::open_as(&endpoint.run_dir, &endpoint.plan, even_cut_off)).collect()
+}
+
+/// Puts the namespace on all of the networks, or leaves none of their links in it.
+fn sit(networks: Vec<Network>, endpoints: &[EndpointSpec], mut namespace: Namespace) -> Result<Namespace, Error> {
     for (network, endpoint) in networks.into_iter().zip(endpoints) {
-        namespace.attach(network, &endpoint.request)?;
+        if let Err(error) = namespace.attach(network, &endpoint.request) {
+            let links: Vec<String> = namespace.endpoints().map(|state| state.link.clone()).collect();
+            links.iter().for_each(|link| namespace.remove_link(link));
+            return Err(error);
+        }
     }
     Ok(namespace)
+}
+
+/// The same in the common namespace, for a container with the namespace `there`, where it has one already; `links` are those that others have made in it. No network outlives its last user: the common
+/// namespace does not, either.
+fn sit_among(endpoints: &[EndpointSpec], there: Option<BorrowedFd<'_>>, links: &[String]) -> Result<Namespace, Error> {
+    let networks = open(endpoints, true)?;
+    let mut namespace = Namespace::make_on_only_thread(there)?;
+    links.iter().for_each(|link| namespace.remove_link(link));
+    sit(networks, endpoints, namespace)
 }
 
 fn grant(namespace: &mut Namespace, wish: Wish) -> Result<(), Error> {
     match wish {
         Wish::Attach(endpoint) => {
-            let network = Network::open_as(&endpoint.run_dir, &endpoint.plan, true)?.lingering();
+            let network = Network::open_as(&endpoint.run_dir, &endpoint.plan, true)?;
             namespace.attach(network, &endpoint.request).map(drop)
         }
         Wish::Detach(network) => namespace.detach(&network).map(drop),
@@ -353,12 +374,10 @@ fn serve(socket: &OwnedFd) {
     while let Ok(Some((message, about))) = wire::receive(socket.as_fd(), MAX_MESSAGE) {
         let Ok(wish) = serde_json::from_slice(&message) else { return };
         let done = match (wish, &mut namespace) {
-            (Wish::Sit(endpoints), None) => {
-                sit(&endpoints, true, || Namespace::make_on_only_thread(None), &[]).map(|made| drop(namespace.replace(made)))
-            }
+            (Wish::Sit(endpoints), None) => sit_among(&endpoints, None, &[]).map(|made| drop(namespace.replace(made))),
             (Wish::SitAgain { endpoints, links }, None) => {
                 let there = about.first().map(OwnedFd::as_fd);
-                sit(&endpoints, true, || Namespace::make_on_only_thread(there), &links).map(|made| drop(namespace.replace(made)))
+                sit_among(&endpoints, there, &links).map(|made| drop(namespace.replace(made)))
             }
             (wish, Some(namespace)) => grant(namespace, wish),
             (_, None) => Err(Error::ServiceEnded),

@@ -18,17 +18,19 @@ pub fn sweep(run_dir: &Path) {
 }
 
 fn sweep_one(run_dir: &Path, plan: impl Fn() -> NetworkPlan) {
-    if !run_dir.join("users").exists() {
+    if !RunDir::at(run_dir).has_users() {
         return;
     }
     let removed = || -> Result<(), Error> {
         let run_dir = RunDir::open(run_dir)?;
         let Some(_setup) = run_dir.try_lock_setup()? else { return Ok(()) };
-        if run_dir.is_abandoned() {
-            // Where the host's network is not ours to change, it has nothing of it: the namespace that has goes with its last user.
-            if !is_for_us() {
-                take_down(&mut Sockets::open()?, &plan())?;
-            }
+        let is_abandoned = run_dir.is_abandoned();
+        // Where the host's network is not ours to change, it has nothing of it: the namespace that has goes with its last user.
+        if is_abandoned && !is_for_us() {
+            take_down(&mut Sockets::open()?, &plan())?;
+        }
+        // Who went meanwhile has taken all away, which was made again to be locked.
+        if is_abandoned || !run_dir.has_users() {
             run_dir.forget();
         }
         Ok(())
@@ -57,10 +59,7 @@ pub fn forget(run_dir: &Path, plan: &NetworkPlan) -> Result<bool, Error> {
         Err(_) if is_for_us() => {}
         Err(error) => return Err(error),
     }
-    std::fs::remove_dir_all(run_dir).map_err(Error::file("remove", run_dir))?;
-    // An ordinary user's are nobody else's, and those above go with the last one.
-    let nets = run_dir.parent().filter(|nets| is_for_us() && std::fs::remove_dir(nets).is_ok());
-    let _ = nets.and_then(Path::parent).map(std::fs::remove_dir);
+    places.remove()?;
     Ok(true)
 }
 
