@@ -7,7 +7,7 @@ use crate::diag::Secret;
 use crate::engine::{DoctorRequest, EngineOptions, Error, NetworkFiles, RegistrySettings, StorageDriver};
 use crate::oci::Platform;
 use crate::registry::{ClientOptions, CredentialFiles, Proxies, RegistriesFiles};
-use crate::runtime::bundle::SystemdManager;
+use crate::runtime::bundle::{BusSocket, SystemdManager};
 use crate::runtime::container::Surroundings;
 use crate::runtime::network::Program;
 use crate::runtime::{Situation, situation};
@@ -101,14 +101,15 @@ pub(super) fn oci_root() -> PathBuf {
 pub(super) fn systemd_manager() -> SystemdManager {
     let of_user = !oci_is_roots();
     let address = text(if of_user { DBUS_SESSION_BUS_ADDRESS } else { DBUS_SYSTEM_BUS_ADDRESS }).unwrap_or_default();
-    // `unix:path=PATH`, with further words about that socket, and further sockets; other kinds are no bus that systemd is on.
-    let words = address.split(';').filter_map(|one| one.strip_prefix("unix:")).flat_map(|one| one.split(','));
-    let named = words.filter_map(|word| word.strip_prefix("path=")).next().map(PathBuf::from);
     let usual = || match path(XDG_RUNTIME_DIR) {
         Some(run) if of_user => run.join("bus"),
         _ => PathBuf::from("/run/dbus/system_bus_socket"),
     };
-    SystemdManager { bus: named.unwrap_or_else(usual), of_user }
+    let mut bus = BusSocket::of_addresses(&address);
+    if bus.is_empty() {
+        bus.push(BusSocket::Path(usual()));
+    }
+    SystemdManager { bus, of_user }
 }
 
 /// Arms the fault points of this process, in builds that have some.

@@ -74,7 +74,6 @@ pub(super) fn mount(root: &RootDir, spec: &SandboxSpec, shm: Option<OwnedFd>) ->
                 let node = clone_mount(nodes.as_fd(), Path::new(&number.to_string()), false);
                 place(root, &device.target, node.map_err(Failure::step("open the device", &device.target))?)?;
             }
-            // Where no nodes can be made, the host's must do.
             _ => add_device(root, device)?,
         }
     }
@@ -177,6 +176,22 @@ fn place(root: &RootDir, path: &RootPath, node: OwnedFd) -> Result<(), Failure> 
 
 fn add_device(root: &RootDir, device: &DeviceSpec) -> Result<(), Failure> {
     let node = clone_host_mount(&device.source, false).map_err(Failure::step("open the device", device.source.display()))?;
+    // Where no nodes can be made the host's must do, with its owner and mode; but not as a device that it is not.
+    if let Some(wanted) = &device.node {
+        let found = rustix::fs::fstat(&node).map_err(Failure::step("look at the device", device.source.display()))?;
+        let kind = match FileType::from_raw_mode(found.st_mode) {
+            FileType::BlockDevice => NodeKind::Block,
+            FileType::Fifo => NodeKind::Pipe,
+            _ => NodeKind::Character,
+        };
+        let found = (kind, rustix::fs::major(found.st_rdev), rustix::fs::minor(found.st_rdev));
+        let wanted = (wanted.kind, wanted.major, wanted.minor);
+        if wanted != found {
+            let shown = |(kind, major, minor): (NodeKind, u32, u32)| format!("{} {major}:{minor}", kind.letter());
+            let path = device.source.display().to_string();
+            return Err(Failure::OtherDevice { path, wanted: shown(wanted), found: shown(found) });
+        }
+    }
     place(root, &device.target, node)
 }
 

@@ -86,6 +86,16 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A device is to have other numbers than the host's, and no node can be made.
+    #[error("cannot give the device `{path}`: it is to be {wanted}, and on this machine it is {found}")]
+    OtherDevice {
+        /// The host's node.
+        path: String,
+        /// Its kind and numbers by the description.
+        wanted: String,
+        /// Those that it has.
+        found: String,
+    },
     /// User namespaces cannot be used.
     #[error("cannot set up a user namespace: {step}")]
     UserNamespace {
@@ -124,6 +134,9 @@ impl Error {
                 "check /proc/sys/user/max_user_namespaces, and on Ubuntu /proc/sys/kernel/apparmor_restrict_unprivileged_userns (0 allows them)".into(),
             ),
             Error::HostsParameter { .. } => Some("leave it out, or the flag that shares the host's network, memory or name".into()),
+            Error::OtherDevice { .. } => {
+                Some("only root can make device nodes: correct `type`, `major` and `minor` in the device's description, or leave them out".into())
+            }
             Error::Invalid(_) | Error::Spawner(..) | Error::SpawnerGone | Error::Process { .. } | Error::Foreign { .. } => None,
         }
     }
@@ -288,6 +301,8 @@ pub(super) enum Failure {
     NoSandbox { reason: String, fix: String },
     /// A kernel parameter that would be the host's.
     HostsParameter { name: String },
+    /// A device that is another one on the host.
+    OtherDevice { path: String, wanted: String, found: String },
     /// Another runtime failed.
     Foreign { code: u8, message: String },
 }
@@ -345,6 +360,7 @@ impl From<Failure> for Error {
             Failure::Cgroup { path, errno } => Error::Cgroup { path: path.into(), source: io::Error::from_raw_os_error(errno) },
             Failure::NoSandbox { reason, fix } => Error::NoSandbox { reason, fix },
             Failure::HostsParameter { name } => Error::HostsParameter { name },
+            Failure::OtherDevice { path, wanted, found } => Error::OtherDevice { path, wanted, found },
             Failure::Foreign { code, message } => Error::Foreign { code, message },
             Failure::Invalid { spec: true } => Error::Invalid("the description cannot be read"),
             Failure::Invalid { spec: false } => Error::Invalid("a descriptor that the description needs is missing"),

@@ -206,6 +206,11 @@ impl Error {
             return Some("the disk (or its inodes, or your quota) is full; `strake prune` frees what is not in use".to_owned());
         }
         match self {
+            // What `/proc` says of a directory, all of whose parents are there.
+            Error::Io { action: "create", path, source } if source.kind() == io::ErrorKind::NotFound => {
+                let there = path.ancestors().find(|above| above.is_dir()).unwrap_or(path);
+                Some(format!("nothing can be made in `{}`; `--root` or `STRAKE_ROOT` names another store", there.display()))
+            }
             Error::Io { path, source, .. } => io_hint(path, source),
             Error::ReadOnly { root, source, .. } => io_hint(root, source),
             Error::NoDirectory { .. } => Some("`--root` or `STRAKE_ROOT` names another".to_owned()),

@@ -1,8 +1,9 @@
 //! Devices of containers and steps: for some uses only, by rules, and by the names that CDI specifications give them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::common::{Done, World, world};
+use crate::common::{Done, Run, World, able, bases, unable, which, world};
 
 fn run(world: &World, flags: &[&str], script: &str) -> Done {
     let mut args = vec!["run", "--rm", "--network", "host"];
@@ -166,4 +167,43 @@ fn a_step_gets_the_devices_that_it_may_have() {
     // What is there belongs to no layer.
     let image = world.image(&text, &["--allow=device"]);
     assert!(image.layers[1].is_empty(), "{:?}", image.layers[1].keys());
+}
+
+#[test]
+fn without_root_a_device_is_none_that_it_is_not() {
+    if !able(&["setpriv"]) {
+        return;
+    }
+    let world = World::new();
+    let dir = world.short();
+    std::fs::set_permissions(dir, PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_strake"), dir.join("strake")).unwrap();
+    std::fs::copy(bases().join("busybox.tar"), dir.join("busybox.tar")).unwrap();
+    let setpriv = which("setpriv").unwrap();
+    let strake = |args: &[&str]| {
+        let run = Run::new(setpriv.to_str().unwrap(), ["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(dir.join("strake"));
+        run.arg_all(args).env("HOME", dir).env("XDG_RUNTIME_DIR", dir.join("run")).env("STRAKE_ROOT", dir.join("store")).dir(dir)
+    };
+    let import = strake(&["import", "-c", "CMD [\"sh\"]", "busybox.tar", "localhost/busybox"]).run();
+    if import.stderr.contains("user namespace") {
+        return unable("user namespaces without root");
+    }
+    let node = |more: &str| format!("\n  containerEdits:\n    deviceNodes:\n    - {{path: /dev/given, hostPath: /dev/zero{more}}}\n");
+    let text = [("same", ", type: c, major: 1, minor: 5"), ("any", ""), ("owned", ", uid: 7"), ("other", ", type: c, major: 1, minor: 3")]
+        .map(|(name, more)| format!("- name: {name}{}", node(more)))
+        .concat();
+    let things = Described::new("rootless", "yaml", &format!("cdiVersion: 0.6.0\nkind: KIND\ndevices:\n{text}"));
+    std::fs::set_permissions(&things.path, PermissionsExt::from_mode(0o644)).unwrap();
+    let run = |name: &str| {
+        let device = things.device(name);
+        strake(&["run", "--rm", "--network", "none", "--device", &device, "localhost/busybox", "sh", "-c", "head -c 2 /dev/given | wc -c"])
+            .run()
+    };
+    for name in ["same", "any", "owned"] {
+        let done = run(name);
+        assert_eq!((done.code, done.stdout.as_str()), (0, "2\n"), "{name}: {done}");
+    }
+    let done = run("other");
+    assert_eq!(done.code, 125, "{done}");
+    done.says(&["cannot give the device `/dev/zero`", "c 1:3", "c 1:5", "only root can make device nodes"]);
 }

@@ -263,6 +263,13 @@ fn a_path_that_is_no_directory() {
         let done = world.strake(["images"]).arg("--root").arg(root).fails();
         done.says(&[&format!("the store `{}` {said}", root.display()), "--root"]);
     }
+    // Where nothing can be made, whoever asks.
+    world.strake(["images"]).arg("--root").arg("/proc/below/store").fails().says(&[
+        "cannot create `/proc/below/store`",
+        "in `/proc`",
+        "--root",
+        "STRAKE_ROOT",
+    ]);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "content");
     // A link to a directory is as good as the directory.
     std::fs::create_dir(world.path("real")).unwrap();

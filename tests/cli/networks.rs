@@ -826,3 +826,26 @@ fn without_root_ports_and_networks_are_refused_with_the_reason() {
     strake(&["network", "rm", "front", "closed"]).ok();
     assert_eq!(strake(&["ps", "-aq"]).ok().stdout, "");
 }
+
+#[test]
+fn an_image_that_is_pulled_holds_no_address_meanwhile() {
+    on_a_host(|world| {
+        // A registry that takes its time.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let image = format!("{}/slow", listener.local_addr().unwrap());
+        for flags in [&["--pull", "missing"][..], &["--pull", "always"]] {
+            let mut run = world.strake([&["run", "--rm"][..], flags, &[image.as_str(), "true"]].concat()).start();
+            let (asked, _) = listener.accept().unwrap();
+            // What is started meanwhile has come to its network by then.
+            std::thread::sleep(Duration::from_millis(500));
+            wait_for("the end of the bridge", 10, || !sh("ip -o link").contains("strake0"));
+            assert_eq!(sh("find /run -path '*/addresses/*'"), "");
+            drop(asked);
+            run.kill().unwrap();
+            run.wait().unwrap();
+        }
+        // What is here is started as ever.
+        sleeper(world, "one", &[]);
+        assert_eq!(exec(world, "one", "ls /sys/class/net").stdout, "eth0\nlo\n");
+    });
+}

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::render::{ProgressMode, progress};
 use crate::cli::{Global, env, report};
-use crate::engine::{ContainerInfo, Engine, Error, Healed, RootDriver, RunImage, RunRequest};
+use crate::engine::{Ahead, ContainerInfo, Engine, Error, Healed, RootDriver, RunImage, RunRequest};
 use crate::oci::Platform;
 use crate::runtime::container::{self, Attachment, HeldSignals, LocalIo, Mode, Outcome, PumpOptions, StdinMode};
 
@@ -115,7 +115,7 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         }
     };
     let mode = if detach { Mode::Detached } else { Mode::Attached };
-    let ahead = Engine::ahead(&env::engine_options(global), mode, container.is_on_bridge());
+    let mut ahead = Engine::ahead(&env::engine_options(global), mode, container.is_on_bridge());
     let engine = open(global)?;
     let (interactive, tty, rm, cidfile) = (container.interactive, container.tty, container.rm, container.cidfile.clone());
     let stdin = match (interactive, detach) {
@@ -128,8 +128,7 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         (false, true) => [interactive, true, true],
         (false, false) => [Stream::Stdin, Stream::Stdout, Stream::Stderr].map(|stream| attach.contains(&stream)),
     };
-    let id = ahead.as_ref().map(|ahead| ahead.id.clone());
-    let (info, held) = make(&engine, container, built, stdin, attached, id)?;
+    let (info, held) = make(&engine, container, built, stdin, attached, &mut ahead)?;
     let started = write_cidfile(cidfile, &info.record.id).and_then(|()| {
         // Signals that come before the container is there to get them wait until it is.
         let held = if detach { held } else { held.or_else(|| Some(container::hold_signals())) };
@@ -194,18 +193,20 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
     Ok(code)
 }
 
-/// Makes the container of the flags, with signals held meanwhile that would end this process, of the image that was built for it, or of the one that they name.
+/// Makes the container of the flags, with signals held meanwhile that would end this process, of the image that was built for it, or of the one that they name. Where that has to be pulled, nobody
+/// waits `ahead`: who does has an address on a network.
 fn make(
     engine: &Engine,
     flags: ContainerFlags,
     built: Option<String>,
     stdin: StdinMode,
     attached: [bool; 3],
-    id: Option<String>,
+    ahead: &mut Option<Ahead>,
 ) -> Result<(ContainerInfo, Option<HeldSignals>), Error> {
     let name = built.clone().or_else(|| flags.image.clone()).unwrap_or_default();
     let wanted = Wanted { name: name.clone(), pull: flags.pull, platform: flags.platform.clone(), quiet: flags.quiet };
-    let image = image(engine, &wanted)?;
+    let image = image(engine, &wanted, || drop(ahead.take()))?;
+    let id = ahead.as_ref().map(|ahead| ahead.id.clone());
     // Before the container is made: who names a file that is there wants another container's ID kept.
     if let Some(path) = flags.cidfile.as_ref().filter(|path| path.exists()) {
         let message = format!("the file `{}` of --cidfile exists", path.display());
@@ -245,7 +246,7 @@ pub(in crate::cli) fn create(global: &Global, args: CreateArgs) -> ExitCode {
         let (stdin, cidfile) =
             (if args.container.interactive { StdinMode::Once } else { StdinMode::Closed }, args.container.cidfile.clone());
         let attached = [args.container.interactive, true, true];
-        let (info, _held) = make(&engine, args.container, None, stdin, attached, None)?;
+        let (info, _held) = make(&engine, args.container, None, stdin, attached, &mut None)?;
         write_cidfile(cidfile, &info.record.id)?;
         report::result(&info.record.id);
         Ok(())
@@ -443,8 +444,8 @@ struct Wanted {
     quiet: bool,
 }
 
-/// The image: the one that is here, or what the registry has.
-fn image(engine: &Engine, wanted: &Wanted) -> Result<RunImage, Error> {
+/// The image: the one that is here, or what the registry has; `pulls` is called before that is asked.
+fn image(engine: &Engine, wanted: &Wanted, pulls: impl FnOnce()) -> Result<RunImage, Error> {
     if wanted.pull != Pull::Always
         && let Some(image) = engine.local_image(&wanted.name, wanted.platform.as_ref())?
     {
@@ -456,6 +457,7 @@ fn image(engine: &Engine, wanted: &Wanted) -> Result<RunImage, Error> {
     if !wanted.quiet && wanted.pull == Pull::Missing {
         report::tell(&format!("the image `{}` is not here: pulling it", wanted.name));
     }
+    pulls();
     let failed = |source| Error::Io { action: "start", path: "the asynchronous runtime".into(), source };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let progress = progress(if wanted.quiet { ProgressMode::Quiet } else { ProgressMode::Auto });

@@ -3,13 +3,22 @@
 //! By hand, as the alternatives bring an asynchronous runtime with threads, and `create` must have one thread: what is needed of the protocol is less than what
 //! would be needed to keep such a library quiet. A connection lives for one operation.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-/// How long the other side may take for an answer.
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use serde::{Deserialize, Serialize};
+
+/// How long the other side may take for an answer, and to let somebody in.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is said first; nobody waits for the answers before all of it is said.
+const ENTER: &[u8] = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n";
 
 /// The longest message that is taken.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -26,6 +35,53 @@ const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
+
+/// A socket that a bus listens at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BusSocket {
+    /// A file.
+    Path(PathBuf),
+    /// A name of the network namespace.
+    Abstract(Vec<u8>),
+}
+
+impl BusSocket {
+    /// The sockets of a list of addresses ("Server Addresses"), in the order in which they are to be tried: `unix:path=` and `unix:abstract=`. Other transports are none that systemd is on, and what
+    /// is malformed leads nowhere.
+    pub fn of_addresses(text: &str) -> Vec<BusSocket> {
+        let socket = |address: &str| {
+            let mut entries = address.strip_prefix("unix:")?.split(',').filter_map(|entry| entry.split_once('='));
+            entries.find_map(|(key, value)| match key {
+                "path" => Some(BusSocket::Path(OsString::from_vec(unescaped(value)?).into())),
+                "abstract" => Some(BusSocket::Abstract(unescaped(value)?)),
+                _ => None,
+            })
+        };
+        text.split(';').filter_map(socket).collect()
+    }
+
+    fn address(&self) -> io::Result<SocketAddrUnix> {
+        Ok(match self {
+            BusSocket::Path(path) => SocketAddrUnix::new(path)?,
+            BusSocket::Abstract(name) => SocketAddrUnix::new_abstract_name(name)?,
+        })
+    }
+}
+
+/// A value of an address: `%` and two hexadecimal digits are a byte.
+fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let digit = |bytes: &mut std::str::Bytes<'_>| char::from(bytes.next()?).to_digit(16);
+    let mut all = Vec::new();
+    while let Some(byte) = bytes.next() {
+        all.push(match byte {
+            b'%' => (digit(&mut bytes)? * 16 + digit(&mut bytes)?) as u8,
+            other => other,
+        });
+    }
+    Some(all)
+}
 
 /// A value of a property.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,10 +291,66 @@ pub(super) struct Object {
 
 const BUS: Object = Object { service: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
 
+/// A connection on which all that is waited for together has one deadline.
+#[derive(Debug)]
+struct Timed {
+    stream: UnixStream,
+    patience: Duration,
+    deadline: Instant,
+}
+
+impl Timed {
+    fn connect(socket: &BusSocket, patience: Duration) -> io::Result<Timed> {
+        let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // One that lets nobody in any more is waited for as well.
+        set_socket_timeout(&stream, Timeout::Send, Some(patience))?;
+        let timed = Timed { stream: stream.into(), patience, deadline: Instant::now() + patience };
+        connect(&timed.stream, &socket.address()?).map_err(|errno| timed.or_late(errno.into()))?;
+        Ok(timed)
+    }
+
+    /// From here on it is another answer that is waited for.
+    fn begin(&mut self) {
+        self.deadline = Instant::now() + self.patience;
+    }
+
+    /// What is left of the time, as the kernel wants to be told it: none at all would be for ever.
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(self.late()) } else { Ok(Some(left)) }
+    }
+
+    fn late(&self) -> io::Error {
+        io::Error::new(io::ErrorKind::TimedOut, format!("the bus has not answered within {:?}", self.patience))
+    }
+
+    fn or_late(&self, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::WouldBlock { self.late() } else { error }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(into).map_err(|error| self.or_late(error))
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes).map_err(|error| self.or_late(error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A connection to a bus.
 #[derive(Debug)]
 pub(super) struct Bus {
-    stream: UnixStream,
+    stream: Timed,
     serial: u32,
     /// Signals that came while a reply was waited for.
     signals: Vec<Message>,
@@ -249,12 +361,21 @@ fn malformed() -> io::Error {
 }
 
 impl Bus {
-    /// Connects to the bus that listens at a socket. Who this is, the other side asks the kernel.
-    pub(super) fn connect(socket: &Path) -> io::Result<Bus> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
+    /// Connects to the bus that listens at the first of these sockets where there is one. Who this is, the other side asks the kernel.
+    pub(super) fn connect(sockets: &[BusSocket]) -> io::Result<Bus> {
+        let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "no address of a bus is known"));
+        for socket in sockets {
+            outcome = Bus::connect_within(socket, PATIENCE);
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn connect_within(socket: &BusSocket, patience: Duration) -> io::Result<Bus> {
+        let mut stream = Timed::connect(socket, patience)?;
+        stream.write_all(ENTER)?;
         for expected in ["DATA", "OK"] {
             let line = line(&mut stream)?;
             if !line.starts_with(expected) {
@@ -301,6 +422,7 @@ impl Bus {
         });
         message.align(8);
         message.0.extend(&body.0);
+        self.stream.begin();
         self.stream.write_all(&message.0)?;
         loop {
             let message = self.receive()?;
@@ -327,6 +449,7 @@ impl Bus {
 
     /// The next signal with that name: a number, and the texts after it.
     pub(super) fn signal(&mut self, member: &str) -> io::Result<Vec<String>> {
+        self.stream.begin();
         loop {
             let message = if self.signals.is_empty() { self.receive()? } else { self.signals.remove(0) };
             if message.kind == SIGNAL && message.member == member {
@@ -353,7 +476,7 @@ impl Bus {
 }
 
 /// A line of what goes before the first message; not a byte more, as that follows at once.
-fn line(stream: &mut UnixStream) -> io::Result<String> {
+fn line(stream: &mut impl Read) -> io::Result<String> {
     let mut line = Vec::new();
     while !line.ends_with(b"\n") && line.len() < 1024 {
         let mut byte = [0];
@@ -365,7 +488,79 @@ fn line(stream: &mut UnixStream) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
+
+    #[test]
+    fn addresses_are_lists_of_sockets_with_escaped_bytes() {
+        let path = |text: &str| BusSocket::Path(text.into());
+        for (text, expected) in [
+            ("unix:path=/run/user/7/bus", vec![path("/run/user/7/bus")]),
+            ("unix:path=/a%20b%2c%3B/%C3%a9,guid=0123", vec![path("/a b,;/\u{e9}")]),
+            ("unix:guid=0123,abstract=/tmp/dbus-%41", vec![BusSocket::Abstract(b"/tmp/dbus-A".to_vec())]),
+            ("tcp:host=localhost,port=1;unix:abstract=x;unix:path=/y;", vec![BusSocket::Abstract(b"x".to_vec()), path("/y")]),
+            ("unix:path=/a%2;unix:path=/a%zz;unix:runtime=yes;autolaunch:;", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(BusSocket::of_addresses(text), expected, "{text}");
+        }
+    }
+
+    /// A bus that lets anybody in, and says of itself what `says` has it say; the address of none before it.
+    fn bus(name: &str, says: impl FnOnce(UnixStream) + Send + 'static) -> Vec<BusSocket> {
+        use std::os::linux::net::SocketAddrExt;
+        let name = format!("strake-test-{name}-{}", std::process::id());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; ENTER.len()]).unwrap();
+            stream.write_all(b"DATA\r\nOK 0123\r\n").unwrap();
+            says(stream);
+        });
+        BusSocket::of_addresses(&format!("unix:path=/nowhere%20at%20all;unix:abstract={name}"))
+    }
+
+    /// What a bus says to `Hello`.
+    fn welcome() -> Vec<u8> {
+        let mut message = Body::default();
+        message.0.extend([b'l', METHOD_RETURN, 0, 1]);
+        message.u32(0).u32(1);
+        message.array(8, |fields| {
+            fields.0.push(REPLY_SERIAL);
+            fields.signature("u");
+            fields.u32(1);
+        });
+        message.align(8);
+        message.0
+    }
+
+    #[test]
+    fn the_first_socket_with_a_bus_is_taken() {
+        let sockets = bus("first", |mut stream| {
+            stream.write_all(&welcome()).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        Bus::connect(&sockets).unwrap();
+        assert_eq!(Bus::connect(&sockets[..1]).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn one_that_answers_a_byte_at_a_time_is_not_waited_for_without_end() {
+        let sockets = bus("slow", |mut stream| {
+            for byte in welcome() {
+                std::thread::sleep(Duration::from_millis(100));
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
+            }
+        });
+        let begun = Instant::now();
+        let error = Bus::connect_within(&sockets[1], Duration::from_millis(500)).unwrap_err();
+        assert_eq!((error.kind(), error.to_string()), (io::ErrorKind::TimedOut, "the bus has not answered within 500ms".to_owned()));
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
 
     #[test]
     fn values_stand_at_multiples_of_their_sizes() {

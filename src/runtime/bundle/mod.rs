@@ -46,6 +46,7 @@ pub use config::{
 pub use control::{delete, kill, list, pause, processes, resume, start, state, stats, update};
 pub(in crate::runtime) use copy_up::copy_up;
 pub use create::{CreateOptions, ExecOptions, Made, create, exec, process_of};
+pub use dbus::BusSocket;
 pub use error::Error;
 pub use foreground::wait;
 pub(super) use of_sandbox::{Surroundings, of_sandbox, process_of_sandbox};

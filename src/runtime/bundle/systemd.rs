@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::dbus::{Body, Bus, Object, Refused, Value};
+use super::dbus::{Body, Bus, BusSocket, Object, Refused, Value};
 
 const MANAGER: Object =
     Object { service: "org.freedesktop.systemd1", path: "/org/freedesktop/systemd1", interface: "org.freedesktop.systemd1.Manager" };
@@ -20,8 +20,8 @@ pub(super) const PROPERTY: &str = "org.systemd.property.";
 /// The systemd that makes units: the machine's, or an ordinary user's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemdManager {
-    /// The socket of the bus that it is on.
-    pub bus: PathBuf,
+    /// The sockets of the bus that it is on, the likeliest first.
+    pub bus: Vec<BusSocket>,
     /// Whether it is a user's.
     pub of_user: bool,
 }
@@ -167,7 +167,7 @@ impl Unit {
 
 /// Moves this process into a delegated scope of its own, which the user's systemd makes that is on this bus.
 pub(in crate::runtime) fn enter_scope(bus: PathBuf, name: String) -> io::Result<()> {
-    let unit = Unit { manager: SystemdManager { bus, of_user: true }, slice: "user.slice".to_owned(), name };
+    let unit = Unit { manager: SystemdManager { bus: vec![BusSocket::Path(bus)], of_user: true }, slice: "user.slice".to_owned(), name };
     unit.start(std::process::id(), Vec::new()).map_err(|error| match error {
         Error::Unit { source, .. } => io::Error::new(source.kind(), format!("systemd makes no scope: {source}")),
         other => io::Error::other(other),
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     fn manager() -> SystemdManager {
-        SystemdManager { bus: PathBuf::from("/run/dbus/system_bus_socket"), of_user: false }
+        SystemdManager { bus: vec![BusSocket::Path("/run/dbus/system_bus_socket".into())], of_user: false }
     }
 
     #[test]
