@@ -25,7 +25,8 @@ fn mount(spec: &SandboxSpec) -> std::result::Result<RootDir, Failure> {
     let sources = Sources::open(&spec, Vec::new(), world::filesystems(&spec)?, None)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(Failure::step("make private", "/"))?;
-    let options = rootfs::RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices: false, users: None };
+    let options =
+        rootfs::RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices: false, users: None, limits: None };
     let root = rootfs::attach_root(rootfs::mount_detached(&spec.rootfs, options)?)?;
     world::mount_sources(&root, &spec, sources)?;
     Ok(root)

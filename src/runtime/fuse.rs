@@ -4,7 +4,9 @@
 //! needs no right to mount, and is confined: it reads layers that anybody may have written. It has namespaces of its own without a network, a root with nothing but programs,
 //! libraries, the layers and the directory for changes, few capabilities, and a system call filter.
 //!
-//! It is nobody's to end: the kernel tells it when nothing uses the mount any more, and it ends when it has written everything. So nothing is lost when whoever started it is killed, and nothing is
+//! What a container makes it take is limited as the container is, in a control group beside that of the container: in the same one it could be paused or killed while somebody waits for it.
+//!
+//! It is nobody's to end once there is a container: the kernel tells it when nothing uses the mount any more, and it ends when it has written everything. So nothing is lost when whoever started it is killed, and nothing is
 //! left behind.
 
 use std::convert::Infallible;
@@ -20,15 +22,17 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use super::capabilities::Capabilities;
+use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::init;
+use super::launch::clone_into;
 use super::mounts::{Change, attach, change_and_attach, clone_host_mount, mount_new, new_filesystem};
 use super::rootfs::{Detached, attach_root, pivot};
 use super::seccomp::default_rules;
-use super::spec::{Privileges, ProcessSpec, SandboxSpec, Seccomp};
+use super::spec::{CgroupSpec, Privileges, ProcessSpec, SandboxSpec, Seccomp};
 use crate::path::RootPath;
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
-use crate::sys::process::{Cloned, clone_process, exit_now, reap, reset_signals, signal_pidfd};
+use crate::sys::process::{Cloned, exit_now, reap, reset_signals, signal_pidfd};
 use crate::sys::{Links, OverlayUpper, RootDir, RootfsMount, privilege};
 
 /// What a program and its libraries may be in, on the systems that there are.
@@ -57,15 +61,19 @@ struct Layers<'a> {
     direct: bool,
 }
 
-/// The program at work.
+/// The program at work, which ends with it unless it is waited for or left.
 #[derive(Debug)]
 pub(super) struct Server {
     pid: u32,
     pidfd: OwnedFd,
+    ended: bool,
+    /// Removed after its end.
+    _cgroup: Option<Cgroup>,
 }
 
-/// The root of `rootfs`, mounted nowhere, and the program behind it. `direct` is for whoever cannot wait for [`Server::wait`]. This process has one thread, and is root of its mount namespace.
-pub(super) fn serve(rootfs: &RootfsMount, direct: bool) -> Result<(OwnedFd, Server), Failure> {
+/// The root of `rootfs`, mounted nowhere, and the program behind it, with the `limits` of its container. `direct` is for whoever cannot wait for [`Server::wait`]. This process has one thread, and is
+/// root of its mount namespace.
+pub(super) fn serve(rootfs: &RootfsMount, direct: bool, limits: Option<&CgroupSpec>) -> Result<(OwnedFd, Server), Failure> {
     let RootfsMount::Fuse { program, lower, changes } = rootfs else { return Err(Failure::Invalid { spec: true }) };
     let layers = Layers { program, lower, changes, direct };
     let device =
@@ -86,11 +94,18 @@ pub(super) fn serve(rootfs: &RootfsMount, direct: bool) -> Result<(OwnedFd, Serv
     let words = rustix::fs::memfd_create("words", MemfdFlags::CLOEXEC).map_err(Failure::step("make", "a file in memory"))?;
     let namespaces =
         libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWPID | libc::CLONE_NEWCGROUP;
-    let server = match clone_process(namespaces as u64, None).map_err(Failure::step("start", program.display()))? {
-        Cloned::Parent { pid, pidfd } => Server { pid, pidfd },
+    // A group of its own, by a name that whoever comes later knows as left.
+    let limits = limits.map(|spec| CgroupSpec { name: None, pids: None, oom_kill_disable: false, ..spec.clone() });
+    let mut cgroup = match limits.filter(CgroupSpec::is_wanted) {
+        Some(limits) => Cgroup::prepare(Some(&limits), false, None)?,
+        None => None,
+    };
+    let server = match clone_into(namespaces as u64, cgroup.as_mut())? {
+        Cloned::Parent { pid, pidfd } => Server { pid, pidfd, ended: false, _cgroup: cgroup },
         Cloned::Child => {
             drop(mount);
-            let Err(failure) = layers.become_program(device, &words);
+            let joined = cgroup.as_ref().map_or(Ok(()), Cgroup::join);
+            let Err(failure) = joined.and_then(|()| layers.become_program(device, &words));
             let error = super::Error::from(failure);
             let reason = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
             let _ = rustix::io::write(&words, format!("{error}{reason}").as_bytes());
@@ -102,14 +117,11 @@ pub(super) fn serve(rootfs: &RootfsMount, direct: bool) -> Result<(OwnedFd, Serv
     // Waits until it answers.
     match rustix::fs::statat(&mount, "", rustix::fs::AtFlags::EMPTY_PATH) {
         Ok(_) => Ok((mount, server)),
-        Err(errno) => {
-            server.kill();
-            Err(Failure::Step {
-                step: format!("have fuse-overlayfs ({}) show the layers of", said(words)),
-                path: shown.to_string(),
-                errno: errno.raw_os_error(),
-            })
-        }
+        Err(errno) => Err(Failure::Step {
+            step: format!("have fuse-overlayfs ({}) show the layers of", said(words)),
+            path: shown.to_string(),
+            errno: errno.raw_os_error(),
+        }),
     }
 }
 
@@ -125,20 +137,33 @@ fn said(words: OwnedFd) -> String {
 
 impl Server {
     /// Waits until the program has written everything and ended, which it does when nothing uses the mount any more. Where somebody goes on to hold it (by a namespace of this sandbox), not for ever.
-    pub(super) fn wait(&self) {
+    pub(super) fn wait(mut self) {
         loop {
             match poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&PATIENCE)) {
                 Err(Errno::INTR) => {}
-                Ok(ready) if ready > 0 => break drop(reap(self.pid)),
-                _ => break,
+                Ok(ready) if ready > 0 => {
+                    let _ = reap(self.pid);
+                    self.ended = true;
+                    break;
+                }
+                _ => return self.leave(),
             }
         }
     }
 
-    /// Ends it at once. What uses the mount finds nothing there any more.
-    fn kill(&self) {
-        let _ = signal_pidfd(self.pidfd.as_fd(), libc::SIGKILL);
-        let _ = reap(self.pid);
+    /// Leaves it to the kernel.
+    pub(super) fn leave(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Server {
+    /// There is no container, then: what uses the mount finds nothing there any more.
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = signal_pidfd(self.pidfd.as_fd(), libc::SIGKILL);
+            let _ = reap(self.pid);
+        }
     }
 }
 

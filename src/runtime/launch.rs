@@ -139,11 +139,6 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     spec.apparmor.ready()?;
     // Compiled here, so that the next sandbox finds it: what init compiles is lost with it.
     let filter = init::filter(spec);
-    let mut server = None;
-    if in_namespaces && io.join.is_none() && matches!(spec.rootfs, RootfsMount::Fuse { .. }) && io.users.is_none() {
-        let (root, started) = fuse::serve(&spec.rootfs, false)?;
-        (io.root, server) = (Some(root), Some(started));
-    }
     let guarded = if in_namespaces && io.join.is_some() { None } else { warden::guarded(spec) };
     let (spec, is_guarded) = (guarded.as_ref().unwrap_or(spec), guarded.is_some());
     let outlived = io.join.is_none() && spec.namespaces.shares_processes();
@@ -157,6 +152,11 @@ pub(super) fn begin(spec: &SandboxSpec, mut io: SandboxIo) -> std::result::Resul
     };
     let (status, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|errno| fail(errno.into()))?;
+    let mut server = None;
+    if in_namespaces && io.join.is_none() && matches!(spec.rootfs, RootfsMount::Fuse { .. }) && io.users.is_none() {
+        let (root, started) = fuse::serve(&spec.rootfs, false, spec.cgroup.as_ref())?;
+        (io.root, server) = (Some(root), Some(started));
+    }
     let (mut life, mut parked) = (None, None);
     let cloned = if io.users.is_some() {
         // What has no namespaces, or shares them, cannot have users of its own.

@@ -19,6 +19,7 @@ use rustix::mount::{
 use super::error::{Failure, MAP_OWNERS};
 use super::fuse;
 use super::mounts::{Change, change_and_attach, clone_host_mount, descriptor_path};
+use super::spec::CgroupSpec;
 use super::users::UserNamespace;
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY};
 use crate::sys::{OverlayUpper, RootDir, RootfsMount};
@@ -32,6 +33,8 @@ pub(super) struct RootOptions<'a> {
     pub(super) devices: bool,
     /// The user namespace whose users own the files, where that is not this process's own. This process is alone in its mount namespace then, where nothing is shared.
     pub(super) users: Option<&'a UserNamespace>,
+    /// The limits of whom it is for, where a program shows it.
+    pub(super) limits: Option<&'a CgroupSpec>,
 }
 
 /// Options that overlayfs always gets, so that a layer means the same whatever this kernel's defaults are.
@@ -60,7 +63,11 @@ pub(super) fn mount_detached(rootfs: &RootfsMount, options: RootOptions<'_>) -> 
         RootfsMount::Fuse { changes, .. } if options.users.is_some() => {
             Err(Failure::step(MAP_OWNERS, changes.upper.display())(Errno::NOTSUP))
         }
-        RootfsMount::Fuse { .. } => Ok(made_elsewhere(fuse::serve(rootfs, true)?.0, options)),
+        RootfsMount::Fuse { .. } => {
+            let (mount, server) = fuse::serve(rootfs, true, options.limits)?;
+            server.leave();
+            Ok(made_elsewhere(mount, options))
+        }
     }
 }
 

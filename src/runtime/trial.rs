@@ -59,5 +59,5 @@ fn mount(rootfs: &RootfsMount) -> Result<(), Failure> {
     unshare(libc::CLONE_NEWNS).map_err(Failure::step("make", "a mount namespace"))?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(Failure::step("make private", "/"))?;
-    mount_detached(rootfs, RootOptions { read_only: false, volatile: true, devices: false, users: None }).map(drop)
+    mount_detached(rootfs, RootOptions { read_only: false, volatile: true, devices: false, users: None, limits: None }).map(drop)
 }

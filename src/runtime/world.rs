@@ -87,7 +87,7 @@ impl Sources {
                 }
                 MountSpec::Overlay { rootfs, .. } => {
                     let writable = rootfs.is_writable();
-                    let options = RootOptions { read_only: !writable, volatile: writable, devices: false, users };
+                    let options = RootOptions { read_only: !writable, volatile: writable, devices: false, users, limits: None };
                     sources.push_back(mount_detached(rootfs, options)?);
                 }
                 MountSpec::Filesystem { target, .. } => {
@@ -124,7 +124,7 @@ impl Outside {
         let sources = Sources::open(spec, copies, filesystems, users)?;
         change_propagation(MountPropagationFlags::PRIVATE)?;
         let devices = spec.has_nodes();
-        let options = RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices, users };
+        let options = RootOptions { read_only: spec.read_only_root, volatile: spec.volatile, devices, users, limits: spec.cgroup.as_ref() };
         let root = root.map_or_else(|| mount_detached(&spec.rootfs, options), |mount| Ok(made_elsewhere(mount, options)))?;
         Ok(Outside { root, sources })
     }

@@ -1,7 +1,7 @@
 //! Stores where the kernel mounts no overlays: on an overlay itself, as in a container that a CI job runs in. Builds give the same layers there, and containers are what they are
 //! elsewhere, by way of copies. The kernel's own overlays, on the disk beside it, say what is right.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::common::{Run, World, able, processes, wait_for};
 
@@ -215,19 +215,63 @@ fn fuse_overlayfs_by_choice_makes_what_an_overlay_would_and_ends_with_the_contai
     without.fails().says(&["cannot use fuse-overlayfs", "not in the PATH", "apt-get install fuse-overlayfs"]);
 }
 
+#[test]
+fn fuse_overlayfs_has_the_limits_of_its_container_and_ends_with_a_start_that_fails() {
+    let Some(world) = crate::common::world().filter(|_| has_fuse_overlayfs()) else { return };
+    let strake = |args: &[&str]| world.strake(args).env("STRAKE_STORAGE_DRIVER", "fuse-overlayfs");
+    let sleeper = |name: &str, flags: &[&str]| {
+        let run = [&["run", "-d", "--name", name, "--network", "none"][..], flags, &["localhost/busybox", "sleep", "4250"]].concat();
+        strake(&run).ok();
+    };
+    sleeper("held", &["--memory", "64m", "--pids-limit", "1"]);
+    let program = programs_of(&world).pop().unwrap();
+    let groups = |process: &Path| -> Vec<PathBuf> {
+        let text = std::fs::read_to_string(process.join("cgroup")).unwrap();
+        let fields = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        let place = |(controller, path): (&str, &str)| Path::new("/sys/fs/cgroup").join(controller).join(path.trim_start_matches('/'));
+        fields.map(place).filter(|group| ["memory.max", "memory.limit_in_bytes"].iter().any(|file| group.join(file).exists())).collect()
+    };
+    let [of_program, of_container] =
+        [program, PathBuf::from(format!("/proc/{}", strake(&["inspect", "-f", "{{.State.Pid}}", "held"]).ok().stdout.trim()))]
+            .map(|process| groups(&process));
+    assert_eq!((of_program.len(), of_container.len()), (1, 1));
+    assert_ne!(of_program, of_container);
+    for group in of_program.iter().chain(&of_container) {
+        let limit = ["memory.max", "memory.limit_in_bytes"].iter().find_map(|file| std::fs::read_to_string(group.join(file)).ok());
+        assert_eq!(limit.as_deref(), Some("67108864\n"), "{}", group.display());
+    }
+    // What is written is more than the program may keep.
+    strake(&["exec", "held", "dd", "if=/dev/zero", "of=/large", "bs=64k", "count=2000"]).ok();
+    strake(&["rm", "-f", "held"]).ok();
+    wait_for("the end of the program and its group", 60, || !uses_of(&world) && !of_program[0].exists());
+    // An orphan comes to this process, and would wait to be reaped.
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    strake(&["run", "--rm", "--network", "none", "--cgroup-parent", "../../x", "localhost/busybox", "true"])
+        .fails()
+        .says(&["control group"]);
+    let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+    let names = children.split_whitespace().map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default());
+    assert_eq!(names.filter(|name| name.starts_with("fuse")).count(), 0);
+}
+
 /// Whether a program shows layers of the world's store.
 fn uses_of(world: &World) -> bool {
+    !programs_of(world).is_empty()
+}
+
+/// Those that do.
+fn programs_of(world: &World) -> Vec<PathBuf> {
     let root = world.root().display().to_string();
-    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    processes.into_iter().any(|process| {
+    let shows = |process: &PathBuf| {
         let program = std::fs::read(process.join("cmdline")).unwrap_or_default();
         let mounts = std::fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
         program.starts_with(b"/fuse-overlayfs\0") && mounts.contains(&root)
-    })
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).filter(shows).collect()
 }
 
 fn has_fuse_overlayfs() -> bool {
-    let there = crate::common::which("fuse-overlayfs").is_some() && std::path::Path::new("/dev/fuse").exists();
+    let there = crate::common::which("fuse-overlayfs").is_some() && Path::new("/dev/fuse").exists();
     if !there {
         eprintln!("skipped: needs fuse-overlayfs");
     }

@@ -33,7 +33,8 @@ pub(super) struct Staged {
 pub(super) fn mount(spec: &SandboxSpec, dir: &Path, shm: Option<OwnedFd>, program: Option<&Path>) -> Result<Staged, Failure> {
     let devices = spec.has_nodes();
     // While the mounts of the host have their propagation, so that what is to follow it does.
-    let root = mount_detached(&spec.rootfs, RootOptions { read_only: false, volatile: spec.volatile, devices, users: None })?;
+    let options = RootOptions { read_only: false, volatile: spec.volatile, devices, users: None, limits: spec.cgroup.as_ref() };
+    let root = mount_detached(&spec.rootfs, options)?;
     let sources = world::detached(spec)?;
     let init = if spec.init { Some(program_for_init(program)?) } else { None };
     let shm = match (&spec.namespaces.ipc, shm) {
