@@ -17,6 +17,7 @@ pub mod scheduling;
 pub mod signals;
 pub mod tree;
 pub mod xattr;
+pub mod xtables;
 
 pub use descriptor_path::descriptor_path;
 pub use mount::{OverlayUpper, RootfsMount};

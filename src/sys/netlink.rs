@@ -35,6 +35,8 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 const BUFFER: usize = 64 * 1024;
 /// The group of those who are told about links (rtnetlink(7)).
 const RTMGRP_LINK: u32 = 1;
+/// The same for tables, chains and rules of nf_tables (`NFNLGRP_NFTABLES`, of which this is the bit).
+const GROUP_NFTABLES: u32 = 1 << 6;
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// One request under construction: a header, a fixed body, then attributes.
@@ -171,6 +173,11 @@ impl<'a> Attributes<'a> {
         Some(u32::from_be_bytes(self.value(kind)?.try_into().ok()?))
     }
 
+    /// That attribute as a long number in the network's order.
+    pub fn long_be(&self, kind: u16) -> Option<u64> {
+        Some(u64::from_be_bytes(self.value(kind)?.try_into().ok()?))
+    }
+
     /// That attribute as a string.
     pub fn text(&self, kind: u16) -> Option<&'a str> {
         let value = self.value(kind)?;
@@ -218,9 +225,18 @@ impl Netlink {
 
     /// Opens a socket that becomes readable when a link comes, goes or changes. Reading it does not block.
     pub fn watch_links() -> io::Result<OwnedFd> {
+        Netlink::watch(None, RTMGRP_LINK)
+    }
+
+    /// Opens a socket that becomes readable when somebody changes the packet filter. Reading it does not block.
+    pub fn watch_filter() -> io::Result<OwnedFd> {
+        Netlink::watch(Some(NETFILTER), GROUP_NFTABLES)
+    }
+
+    fn watch(protocol: Option<rustix::net::Protocol>, group: u32) -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, RTMGRP_LINK))?;
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, group))?;
         Ok(fd)
     }
 
@@ -256,6 +272,25 @@ impl Netlink {
         end.finish(self.sequence, 0, &mut bytes);
         self.send(&bytes)?;
         self.acknowledged(first, last)
+    }
+
+    /// Asks for one object.
+    pub fn ask(&mut self, message: Message) -> io::Result<Reply> {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let mut bytes = Vec::new();
+        message.finish(sequence, NLM_F_ACK, &mut bytes);
+        self.send(&bytes)?;
+        let mut found = None;
+        loop {
+            for frame in self.receive()?.into_iter().filter(|frame| frame.sequence == sequence) {
+                match frame.kind {
+                    NLMSG_ERROR => return frame.result().and_then(|()| found.ok_or_else(|| io::ErrorKind::NotFound.into())),
+                    kind if kind >= NLMSG_MIN_TYPE => found = Some(Reply { kind, payload: frame.payload }),
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Asks for all objects that match `message`.

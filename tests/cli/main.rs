@@ -29,6 +29,7 @@ mod escapes;
 mod exec;
 mod failures;
 mod faults;
+mod firewalls;
 mod hard_places;
 mod hostile;
 mod images;

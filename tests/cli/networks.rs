@@ -25,7 +25,7 @@ pub(crate) fn sh(script: &str) -> String {
 }
 
 /// Runs `test` on a host of its own.
-fn on_a_host(test: impl FnOnce(&World) + Send + 'static) {
+pub(crate) fn on_a_host(test: impl FnOnce(&World) + Send + 'static) {
     if !able(&["ip", "nft"]) {
         return;
     }
@@ -66,7 +66,7 @@ pub(crate) fn outside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     in_netns("/run/netns/outside", work)
 }
 
-fn inside<T: Send + 'static>(world: &World, container: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn inside<T: Send + 'static>(world: &World, container: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     in_netns(&format!("/proc/{}/ns/net", shown(world, "{{.State.Pid}}", container)), work)
 }
 
@@ -76,25 +76,25 @@ fn shown(world: &World, format: &str, name: &str) -> String {
 }
 
 #[track_caller]
-fn address(world: &World, network: &str, name: &str) -> String {
+pub(crate) fn address(world: &World, network: &str, name: &str) -> String {
     shown(world, &format!("{{{{.NetworkSettings.Networks.{network}.IPAddress}}}}"), name)
 }
 
 /// Starts a container that sleeps, with these flags.
 #[track_caller]
-fn sleeper(world: &World, name: &str, flags: &[&str]) {
+pub(crate) fn sleeper(world: &World, name: &str, flags: &[&str]) {
     let mut args = vec!["run", "-d", "--name", name];
     args.extend(flags);
     args.extend(["localhost/busybox", "sleep", "1000"]);
     world.strake(args).ok();
 }
 
-fn exec(world: &World, name: &str, script: &str) -> Done {
+pub(crate) fn exec(world: &World, name: &str, script: &str) -> Done {
     world.strake(["exec", name, "sh", "-c", script]).run()
 }
 
 /// A server in a container that tells each caller the address it sees, and then says back what it hears until the caller has said all.
-fn serve_tcp(world: &World, container: &str, port: u16) {
+pub(crate) fn serve_tcp(world: &World, container: &str, port: u16) {
     tell_callers(inside(world, container, move || TcpListener::bind(("::", port)).unwrap()));
 }
 
@@ -153,13 +153,13 @@ fn left() -> String {
 
 /// The network that all containers share stays for a fifth of a second, for the next one.
 #[track_caller]
-fn nothing_is_left() {
+pub(crate) fn nothing_is_left() {
     wait_for("the end of all networks", 2, || left().is_empty());
 }
 
 /// The port of the host that leads to a container's.
 #[track_caller]
-fn host_port(world: &World, container: &str, port: &str) -> String {
+pub(crate) fn host_port(world: &World, container: &str, port: &str) -> String {
     let all = world.strake(["port", container, port]).ok().stdout;
     all.lines().next().unwrap().rsplit_once(':').unwrap().1.to_owned()
 }
@@ -769,25 +769,25 @@ fn a_killed_service_is_started_anew_with_its_ports_and_names() {
 }
 
 #[test]
-fn rules_of_other_programs_stay_and_a_firewall_is_named() {
+fn a_table_that_drops_for_a_purpose_of_its_own_stays_and_is_named() {
     on_a_host(|world| {
-        sh("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'");
-        let before = sh("nft list table ip filter");
+        sh("nft 'add table ip guard; add chain ip guard forward { type filter hook forward priority 0; policy drop; }'");
+        let before = sh("nft list table ip guard");
         let plain = world.strake(["run", "--rm", "localhost/busybox", "true"]).ok();
-        plain.says(&["`ip filter FORWARD`", "host's network"]);
+        plain.says(&["`ip guard forward`", "host's network"]);
         // Ports and names work in spite of it, and what does not is said.
         world.strake(["network", "create", "front"]).ok();
         let named = world.strake(["run", "-d", "--name", "c", "--network", "front", "-p", "80", "localhost/busybox", "sleep", "1000"]).ok();
-        named.says(&["nothing leads out", "`ip filter FORWARD`"]);
+        named.says(&["nothing leads out", "`ip guard forward`"]);
         serve_tcp(world, "c", 80);
         let port = host_port(world, "c", "80");
         let at = format!("{UPLINK}:{port}");
         assert!(ask(&format!("127.0.0.1:{port}")).is_some() && outside(move || ask(&at)).is_some());
         world.strake(["rm", "-f", "c"]).ok();
         nothing_is_left();
-        assert_eq!(sh("nft list table ip filter"), before);
+        assert_eq!(sh("nft list table ip guard"), before);
         // Whoever owns the firewall can let the bridge through.
-        sh("nft 'add rule ip filter FORWARD iifname strake0 accept; add rule ip filter FORWARD oifname strake0 accept'");
+        sh("nft 'add rule ip guard forward iifname strake0 accept; add rule ip guard forward oifname strake0 accept'");
         world.strake(["run", "--rm", "localhost/busybox", "true"]).ok().omits(&["host's network"]);
     });
 }

@@ -16,7 +16,14 @@ pub(super) fn findings(request: &DoctorRequest, situation: Situation) -> Vec<Fin
 
 fn bridge() -> Finding {
     match Network::probe() {
-        Ok(()) => Finding::ok("network", "a private one with nf_tables and a bridge"),
+        Ok(closed) if closed.is_empty() => Finding::ok("network", "a private one with nf_tables and a bridge"),
+        Ok(closed) => {
+            let found = format!(
+                "a private one with nf_tables and a bridge; rules about it let its packets through `{}`, which drops others",
+                closed.join("`, `")
+            );
+            Finding::ok("network", found)
+        }
         Err(Unavailable { reason, hint }) => Finding::warn("network", format!("{reason}: containers use the host's network"), hint),
     }
 }

@@ -164,6 +164,8 @@ struct Lost {
 
 /// How long a service has to live to be started anew at once, and how often it is tried where it cannot be.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+/// How long after a change of the packet filter it is looked at: who changes it does so many times in a row.
+const FILTER_SETTLES: Duration = Duration::from_millis(200);
 
 /// A running container's network. Dropped in this order: who serves it, then all places on networks.
 #[derive(Debug, Default)]
@@ -176,6 +178,8 @@ pub(super) struct Networked {
     /// When the service was started.
     served_since: Option<Instant>,
     lost: Option<Lost>,
+    /// When the packet filter is to be looked at, which somebody has changed.
+    filter_due: Option<Instant>,
     around: Surroundings,
 }
 
@@ -325,20 +329,27 @@ impl Networked {
         }
     }
 
-    /// What becomes readable when a process has ended that serves the container, or makes its networks.
+    /// What becomes readable when a process has ended that serves the container, or makes its networks, or when the packet filter has changed.
     pub(super) fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let seat = match &self.kind {
             // Until they are there again there is nothing to hear.
             Kind::Own(seat) if self.lost.is_none() => Some(seat.ends()),
             _ => None,
         };
-        self.service.as_ref().map(Service::end).into_iter().chain(seat.into_iter().flatten())
+        let filter = match &self.kind {
+            Kind::Own(seat) if self.filter_due.is_none() => seat.filter_changes(),
+            _ => None,
+        };
+        self.service.as_ref().map(Service::end).into_iter().chain(seat.into_iter().flatten()).chain(filter)
     }
 
-    /// One of them has ended, by itself or by somebody else: it is to be started anew, at once unless it hardly began.
+    /// One of them has ended, by itself or by somebody else: it is to be started anew, at once unless it hardly began. Or the packet filter has changed: it is looked at, but not as often as it changes.
     pub(super) fn has_ended(&mut self) {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let has_ended = |end: BorrowedFd<'_>| poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&now)).is_ok_and(|count| count > 0);
+        if matches!(&self.kind, Kind::Own(seat) if seat.filter_changes().is_some_and(has_ended)) && self.filter_due.is_none() {
+            self.filter_due = Some(Instant::now() + FILTER_SETTLES);
+        }
         let is_broken = matches!(&self.kind, Kind::Own(seat) if seat.is_broken());
         if self.service.as_ref().is_some_and(|service| has_ended(service.end())) {
             self.service = None;
@@ -351,11 +362,18 @@ impl Networked {
 
     /// How long until there is something to do.
     pub(super) fn due(&self) -> Option<Duration> {
-        self.lost.as_ref().map(|lost| lost.next.saturating_duration_since(Instant::now()))
+        let next = [self.lost.as_ref().map(|lost| lost.next), self.filter_due].into_iter().flatten().min();
+        next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Starts the service anew where it is time for that, and gives what the container's log should say of it.
     pub(super) fn tick(&mut self, dir: &ContainerDir, spec: &ContainerSpec) -> Option<String> {
+        if let Kind::Own(seat) = &self.kind
+            && self.filter_due.take_if(|due| *due <= Instant::now()).is_some()
+            && !seat.let_through_again()
+        {
+            self.filter_due = Some(Instant::now() + FILTER_SETTLES);
+        }
         let Lost { wait, told, .. } = *self.lost.as_ref().filter(|lost| lost.next <= Instant::now())?;
         let again = self.mend(dir, spec).and_then(|()| self.serve_again(spec));
         let failure = again.as_ref().err().map(|error| chain(error));

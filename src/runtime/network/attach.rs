@@ -124,6 +124,19 @@ impl Namespace {
         Some(super::Target { bridge, v4: Some(state.address.address), v6: state.ipv6.map(|net| net.address) })
     }
 
+    /// Has other programs' firewalls let packets of its networks through, where they do not any more. `false` if that should be tried again.
+    pub(super) fn let_through_again(&self) -> bool {
+        let again = |endpoint: &Endpoint| {
+            // What they refuse now they will refuse later.
+            endpoint.network.let_through_again().unwrap_or_else(|error| {
+                tracing::debug!(%error, network = endpoint.state.name, "nothing is let through");
+                true
+            })
+        };
+        // All of them, whatever becomes of the first.
+        self.endpoints.iter().filter(|endpoint| !again(endpoint)).count() == 0
+    }
+
     /// Puts it on a network.
     pub fn attach(&mut self, network: Network, request: &EndpointRequest) -> Result<&EndpointState, Error> {
         let plan = network.plan();

@@ -57,6 +57,10 @@ pub(super) struct Link {
     pub(super) name: String,
     pub(super) mtu: u32,
     pub(super) group: u32,
+    /// The bridge (or the like) whose port it is.
+    pub(super) master: Option<u32>,
+    /// As `bridge` or `veth`; hardware has none.
+    pub(super) kind: Option<String>,
     /// Zeros where it has none.
     pub(super) mac: [u8; 6],
 }
@@ -89,6 +93,8 @@ pub(super) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
             name: attributes.text(IFLA_IFNAME)?.to_owned(),
             mtu: attributes.number(IFLA_MTU)?,
             group: attributes.number(IFLA_GROUP).unwrap_or(0),
+            master: attributes.number(IFLA_MASTER),
+            kind: nested(attributes.value(IFLA_LINKINFO)).text(IFLA_INFO_KIND).map(str::to_owned),
             mac: attributes.value(IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default(),
         })
     };
@@ -248,6 +254,16 @@ fn route_to(family: u8, link: u32, gateway: &[u8]) -> Message {
 /// The link by which the kernel leaves for addresses that no other route covers, best first.
 pub(super) fn default_link(routes: &[Route]) -> Option<u32> {
     routes.iter().filter(|route| route.to.prefix == 0).min_by_key(|route| route.priority).and_then(|route| route.link)
+}
+
+/// The bridges that lead to other hosts: that of the default route, and those with a port of hardware. All others have containers or virtual machines behind them.
+pub(super) fn bridges_out<'a>(links: &'a [Link], routes: &[Route]) -> Vec<&'a str> {
+    const OF_HARDWARE: [&str; 3] = ["bond", "team", "vlan"];
+    let way_out = default_link(routes);
+    let is_hardware = |link: &Link| link.kind.as_deref().is_none_or(|kind| OF_HARDWARE.contains(&kind));
+    let leads_out =
+        |bridge: &&Link| Some(bridge.index) == way_out || links.iter().any(|port| port.master == Some(bridge.index) && is_hardware(port));
+    links.iter().filter(|link| link.kind.as_deref() == Some("bridge")).filter(leads_out).map(|link| link.name.as_str()).collect()
 }
 
 /// The attributes of a message's nest; a convenience for the parsers of nf_tables' answers.

@@ -14,8 +14,8 @@
 //! Where the host's network cannot be changed, a program of the user's may carry a namespace's packets instead (`userspace`), or those of a namespace that has the bridges of all of the user's
 //! containers (`uplink`).
 //!
-//! Apart from that program, and itself (`caretaker.rs`), this folder starts none, and touches no table but its own. Apart from that it changes one thing of the host, and leaves it so: IP forwarding is
-//! switched on.
+//! Apart from that program, and itself (`caretaker.rs`), this folder starts none. In tables of others it adds rules about its own bridges where packets would not get through, removes these and touches no
+//! other (`passes.rs`). Apart from that it changes one thing of the host, and leaves it so: IP forwarding is switched on.
 
 mod attach;
 mod caretaker;
@@ -26,6 +26,7 @@ mod links;
 mod names;
 mod nat;
 mod netns;
+mod passes;
 mod plan;
 mod pool;
 mod ports;
@@ -114,8 +115,8 @@ impl Sockets {
 }
 
 impl Network {
-    /// Says whether [`Network::open`] can work here, without changing anything.
-    pub fn probe() -> Result<(), Unavailable> {
+    /// Says whether [`Network::open`] can work here, without changing anything, and names the chains of other programs that it lets its packets through.
+    pub fn probe() -> Result<Vec<String>, Unavailable> {
         probe::probe()
     }
 
@@ -129,7 +130,7 @@ impl Network {
     pub fn open_as(run_dir: &Path, plan: &NetworkPlan, even_cut_off: bool) -> Result<Network, Error> {
         probe::permitted().map_err(Error::Unavailable)?;
         probe::may_ignore_routers(&plan.bridge, plan.v6.is_some()).map_err(Error::Unavailable)?;
-        let no_way_out = match probe::cut_off(&plan.bridge).map_err(Error::Unavailable)? {
+        let no_way_out = match probe::cut_off(plan).map_err(Error::Unavailable)? {
             Some(_) if plan.internal => None,
             Some(why) if !even_cut_off => return Err(Error::Unavailable(why)),
             other => other,
@@ -147,10 +148,28 @@ impl Network {
             sweep::remember(&run_dir, plan)?;
         }
         let users = Some(run_dir.join_users()?);
+        let let_through = let_through(&mut sockets, plan);
         drop(setup);
         let first = if plan.is_default() { std::process::id().wrapping_mul(7) } else { 0 };
         let (plan, mtu, next, sockets) = (plan.clone(), host.mtu, AtomicU32::new(first), Mutex::new(sockets));
-        Ok(Network(Arc::new(Inner { plan, run_dir, gateway, no_way_out, bridge, mtu, next, sockets, users, lingers: false })))
+        let mut inner = Inner { plan, run_dir, gateway, no_way_out, bridge, mtu, next, sockets, users, lingers: false };
+        if let Err(error) = let_through {
+            let why = probe::refused(&error, &inner.plan);
+            // What was made goes with `inner`.
+            if !even_cut_off && !inner.plan.internal {
+                return Err(Error::Unavailable(why));
+            }
+            inner.no_way_out = inner.no_way_out.take().or_else(|| (!inner.plan.internal).then_some(why));
+        }
+        Ok(Network(Arc::new(inner)))
+    }
+
+    /// Has other programs' firewalls let its packets through, where they do not any more: whoever makes their rules anew removes ours. `false` if somebody just sets the network up or
+    /// takes it down, and it should be tried again.
+    pub fn let_through_again(&self) -> Result<bool, Error> {
+        let Some(_setup) = self.0.run_dir.try_lock_setup()? else { return Ok(false) };
+        let_through(&mut self.0.sockets(), &self.0.plan).map_err(Error::kernel("let packets through another program's firewall"))?;
+        Ok(true)
     }
 
     /// The same, but where it is the one that all containers share, its last user does not wait until it is gone: it stays for a moment, for who comes next, and is then removed by a
@@ -342,9 +361,20 @@ fn make_bridge(netlink: &mut Netlink, host: &Host, plan: &NetworkPlan) -> Result
     Ok((link, gateway))
 }
 
+/// Has other programs' firewalls let the network's packets through. Only under the set-up lock.
+fn let_through(sockets: &mut Sockets, plan: &NetworkPlan) -> std::io::Result<()> {
+    if passes::closed(&mut sockets.filter, plan)?.by_us.is_empty() {
+        return Ok(());
+    }
+    let (links, routes) = (links::links(&mut sockets.route)?, links::routes(&mut sockets.route)?);
+    passes::open(&mut sockets.filter, plan, &links, &links::bridges_out(&links, &routes))
+}
+
 /// Removes all that the network has on the host.
 fn take_down(sockets: &mut Sockets, plan: &NetworkPlan) -> Result<(), Error> {
     remove_bridge(&mut sockets.route, plan)?;
+    let removed = links::links(&mut sockets.route).and_then(|links| passes::close(&mut sockets.filter, plan, &links));
+    removed.map_err(Error::kernel(format!("remove the rules about `{}` from other programs' chains", plan.bridge)))?;
     let removed = nat::delete_tables(&mut sockets.filter, plan);
     removed.map_err(Error::kernel(format!("remove the packet filter's table `{}`", plan.table())))
 }

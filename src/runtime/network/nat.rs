@@ -1,7 +1,7 @@
-//! The packet filter: one nf_tables table of our own for each network and family, and a look at those of others.
+//! The packet filter: one nf_tables table of our own for each network and family.
 //!
-//! A table is replaced whole, in one transaction, and removed whole; tables of other programs are read (does one drop what we would forward?)
-//! and never written. In the words of `nft(8)` that of the default bridge is:
+//! A table is replaced whole, in one transaction, and removed whole; what others' tables need so that packets get through is in `passes.rs`. In the words of `nft(8)` that of the default
+//! bridge is:
 //!
 //! ```text
 //! table ip strake {
@@ -21,23 +21,15 @@
 
 use std::io;
 
-use super::links::nested;
 use super::rules::{
-    CT_STATE, CT_STATUS, Family, GETCHAIN, GETRULE, HOOK_FORWARD, HOOK_POSTROUTING, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_UNSPEC,
-    STATE_ESTABLISHED, STATE_RELATED, STATUS_DNAT, Table, VERDICT_ACCEPT, VERDICT_DROP, body, commit, conntrack_has, differs, equals,
-    input_link, link_name, masquerade, output_link, source_in, verdict,
+    CT_STATE, CT_STATUS, Family, HOOK_FORWARD, HOOK_POSTROUTING, STATE_ESTABLISHED, STATE_RELATED, STATUS_DNAT, Table, VERDICT_ACCEPT,
+    VERDICT_DROP, commit, conntrack_has, differs, equals, input_link, link_name, masquerade, output_link, source_in, verdict,
 };
 use super::{Ipv4Net, Ipv6Net, NetworkPlan};
 use crate::sys::netlink::{Message, Netlink};
 
 /// The name of the default bridge's table, and how those of all others begin.
 pub(super) const TABLE: &str = "strake";
-
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
-const HOOK_NUMBER: u16 = 1;
 
 /// Whether the network's table is there.
 pub(super) fn table_exists(netlink: &mut Netlink, plan: &NetworkPlan) -> io::Result<bool> {
@@ -88,35 +80,7 @@ pub(super) fn delete_tables(netlink: &mut Netlink, plan: &NetworkPlan) -> io::Re
     Ok(())
 }
 
-/// The first chain of another program that drops what it does not know on its way through the host, as `ip filter FORWARD`. One of a table that has a rule about
-/// `bridge` has been told of us.
-pub(super) fn dropping_chain(netlink: &mut Netlink, bridge: &str) -> io::Result<Option<String>> {
-    let chains = netlink.dump(Message::new(GETCHAIN, 0, &body(NFPROTO_UNSPEC)))?;
-    for chain in &chains {
-        let family = match chain.body::<4>() {
-            Some([NFPROTO_IPV4, ..]) => "ip",
-            Some([NFPROTO_INET, ..]) => "inet",
-            _ => continue,
-        };
-        let attributes = chain.attributes(4);
-        let hook = nested(attributes.value(CHAIN_HOOK)).number_be(HOOK_NUMBER);
-        let (table, name) = (attributes.text(CHAIN_TABLE).unwrap_or_default(), attributes.text(CHAIN_NAME).unwrap_or_default());
-        let drops = hook == Some(HOOK_FORWARD) && attributes.number_be(CHAIN_POLICY) == Some(VERDICT_DROP);
-        if drops && !is_ours(table) && !is_about(netlink, table, bridge)? {
-            return Ok(Some(format!("{family} {table} {name}")));
-        }
-    }
-    Ok(None)
-}
-
-fn is_ours(table: &str) -> bool {
+/// Whether a table is one of ours.
+pub(super) fn is_ours(table: &str) -> bool {
     table == TABLE || table.strip_prefix(TABLE).is_some_and(|rest| rest.starts_with('-'))
-}
-
-/// Whether some rule of a table names the link.
-fn is_about(netlink: &mut Netlink, table: &str, link: &str) -> io::Result<bool> {
-    const RULE_TABLE: u16 = 1;
-    let rules = netlink.dump(Message::new(GETRULE, 0, &body(NFPROTO_UNSPEC)))?;
-    let names = |bytes: &[u8]| bytes.windows(link.len()).any(|part| part == link.as_bytes());
-    Ok(rules.iter().any(|rule| rule.attributes(4).text(RULE_TABLE) == Some(table) && names(&rule.payload)))
 }

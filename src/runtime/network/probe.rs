@@ -1,15 +1,16 @@
 //! Can this host give processes a network of their own? Looked at before anything is changed, so that a "no" leaves no trace.
 //!
-//! What cannot be seen from here: a chain that ends in a reject rule instead of a drop policy (firewalld), and the policy of legacy iptables, which is not
-//! part of nf_tables. There the namespaces come up and stay without a way out; `--network=host` is the answer.
+//! What cannot be seen from here: a rule of others that drops some packets and not all, and one of legacy iptables, which is not part of nf_tables and of which only the policy is looked at.
+//! There the namespaces come up and stay without a way out; `--network=host` is the answer.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
 use capctl::{Cap, CapState};
 
-use super::{Error, Unavailable, nat};
+use super::{Error, NetworkPlan, Unavailable, passes};
 use crate::sys::netlink::Netlink;
+use crate::sys::xtables::drops_forwarded;
 
 /// The switch that makes the host a router.
 pub(super) const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -21,20 +22,60 @@ fn unavailable(reason: impl Into<String>, hint: impl Into<String>) -> Unavailabl
 /// The same for IPv6.
 const IPV6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
 
-/// Looks for what [`super::Network::open`] needs.
-pub(super) fn probe() -> Result<(), Unavailable> {
+/// Looks for what [`super::Network::open`] needs, and names the chains of others that it adds rules to.
+pub(super) fn probe() -> Result<Vec<String>, Unavailable> {
     permitted()?;
     may_ignore_routers(super::BRIDGE, false)?;
-    cut_off(super::BRIDGE)?.map_or(Ok(()), Err)
+    let plan = NetworkPlan::default_bridge();
+    if let Some(why) = cut_off(&plan)? {
+        return Err(why);
+    }
+    closed(&plan).map(|closed| closed.by_us)
 }
 
-/// Why what leaves `bridge` is not forwarded, where that is so.
+/// Why what leaves the network is not forwarded, where that is so and we cannot help it.
 ///
 /// # Errors
 /// The host's network cannot be changed at all.
-pub(super) fn cut_off(bridge: &str) -> Result<Option<Unavailable>, Unavailable> {
-    let dropped = dropped(bridge)?;
-    Ok(forwarding_possible().err().or(dropped))
+pub(super) fn cut_off(plan: &NetworkPlan) -> Result<Option<Unavailable>, Unavailable> {
+    let closed = closed(plan)?;
+    let legacy = || {
+        let ipv6 = [false, true].into_iter().take(if plan.v6.is_some() { 2 } else { 1 });
+        ipv6.filter(|ipv6| drops_forwarded(*ipv6, &plan.bridge)).map(|ipv6| legacy_drops(ipv6, &plan.bridge)).next()
+    };
+    let foreign = || closed.for_good.first().map(|chain| foreign_drops(chain, &plan.bridge));
+    Ok(forwarding_possible().err().or_else(foreign).or_else(legacy))
+}
+
+fn legacy_drops(ipv6: bool, bridge: &str) -> Unavailable {
+    let program = if ipv6 { "ip6tables-legacy" } else { "iptables-legacy" };
+    unavailable(
+        format!("the chain FORWARD of `{program}` drops forwarded packets"),
+        format!(
+            "rules of iptables-legacy are left alone: have Docker and others use nf_tables (`update-alternatives --set iptables /usr/sbin/iptables-nft`), or let it accept what comes from and goes to `{bridge}` (`{program} -I FORWARD -i {bridge} -j ACCEPT` and the same with `-o`; with Docker in the chain DOCKER-USER), or use `--network=host`"
+        ),
+    )
+}
+
+fn foreign_drops(chain: &str, bridge: &str) -> Unavailable {
+    let accept = match chain.starts_with("inet firewalld ") {
+        true => format!("`firewall-cmd --permanent --zone=trusted --add-interface={bridge}` and `firewall-cmd --reload`"),
+        false => format!("`nft insert rule {chain} iifname {bridge} accept` and the same with `oifname`"),
+    };
+    unavailable(
+        format!("the packet filter's chain `{chain}` drops forwarded packets"),
+        format!(
+            "another program (a firewall, a VPN) owns it and its rules are left alone; let it accept what comes from and goes to `{bridge}` ({accept}), or use `--network=host`"
+        ),
+    )
+}
+
+/// What a chain has that would not let us write to it.
+pub(super) fn refused(error: &std::io::Error, plan: &NetworkPlan) -> Unavailable {
+    unavailable(
+        format!("another program's firewall drops forwarded packets, and no rule about `{}` can be added to it: {error}", plan.bridge),
+        "let it accept what comes from and goes to that bridge, or use `--network=host`",
+    )
 }
 
 /// Makes the host a router of IPv6. A router does not listen to others any more unless it is told to: links that do now go on.
@@ -116,7 +157,7 @@ fn writable(path: &Path) -> bool {
     std::fs::OpenOptions::new().write(true).open(path).is_ok()
 }
 
-fn dropped(bridge: &str) -> Result<Option<Unavailable>, Unavailable> {
+fn closed(plan: &NetworkPlan) -> Result<passes::Closed, Unavailable> {
     let no_filter = |error: std::io::Error| {
         // Capabilities of a user namespace do not reach the network namespace of the host.
         if error.kind() == std::io::ErrorKind::PermissionDenied {
@@ -125,13 +166,5 @@ fn dropped(bridge: &str) -> Result<Option<Unavailable>, Unavailable> {
         unavailable(format!("nf_tables does not answer: {error}"), "load the kernel module nf_tables, or use `--network=host`")
     };
     let mut netlink = Netlink::netfilter().map_err(no_filter)?;
-    let chain = nat::dropping_chain(&mut netlink, bridge).map_err(no_filter)?;
-    Ok(chain.map(|chain| {
-        unavailable(
-            format!("the packet filter's chain `{chain}` drops forwarded packets"),
-            format!(
-                "another program (Docker, a firewall) owns it and its rules are left alone; let it accept what comes from and goes to `{bridge}` (with Docker: `iptables -I DOCKER-USER -i {bridge} -j ACCEPT` and the same with `-o`), or use `--network=host`"
-            ),
-        )
-    }))
+    passes::closed(&mut netlink, plan).map_err(no_filter)
 }

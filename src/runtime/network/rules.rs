@@ -4,23 +4,25 @@
 use std::io;
 use std::net::IpAddr;
 
-use crate::sys::netlink::{Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Netlink};
+use crate::sys::netlink::{Attributes, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Netlink};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const NEWTABLE: u16 = SUBSYSTEM << 8;
-const GETTABLE: u16 = (SUBSYSTEM << 8) | 1;
+pub(super) const GETTABLE: u16 = (SUBSYSTEM << 8) | 1;
 const DELTABLE: u16 = (SUBSYSTEM << 8) | 2;
 const NEWCHAIN: u16 = (SUBSYSTEM << 8) | 3;
 pub(super) const GETCHAIN: u16 = (SUBSYSTEM << 8) | 4;
 const NEWRULE: u16 = (SUBSYSTEM << 8) | 6;
 pub(super) const GETRULE: u16 = (SUBSYSTEM << 8) | 7;
+const DELRULE: u16 = (SUBSYSTEM << 8) | 8;
+const GETGENERATION: u16 = (SUBSYSTEM << 8) | 16;
 
 pub(super) const NFPROTO_UNSPEC: u8 = 0;
 pub(super) const NFPROTO_INET: u8 = 1;
 pub(super) const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
+pub(super) const NFPROTO_IPV6: u8 = 10;
 pub(super) const HOOK_PREROUTING: u32 = 0;
 pub(super) const HOOK_FORWARD: u32 = 2;
 pub(super) const HOOK_OUTPUT: u32 = 3;
@@ -28,8 +30,8 @@ pub(super) const HOOK_POSTROUTING: u32 = 4;
 pub(super) const VERDICT_DROP: u32 = 0;
 pub(super) const VERDICT_ACCEPT: u32 = 1;
 
-const TABLE_NAME: u16 = 1;
-const TABLE_FLAGS: u16 = 2;
+pub(super) const TABLE_NAME: u16 = 1;
+pub(super) const TABLE_FLAGS: u16 = 2;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
@@ -37,12 +39,15 @@ const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
-const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
-const RULE_EXPRESSIONS: u16 = 4;
+pub(super) const RULE_TABLE: u16 = 1;
+pub(super) const RULE_CHAIN: u16 = 2;
+pub(super) const RULE_HANDLE: u16 = 3;
+pub(super) const RULE_EXPRESSIONS: u16 = 4;
+const RULE_POSITION: u16 = 6;
+pub(super) const RULE_USERDATA: u16 = 7;
 const LIST_ELEMENT: u16 = 1;
-const EXPRESSION_NAME: u16 = 1;
-const EXPRESSION_DATA: u16 = 2;
+pub(super) const EXPRESSION_NAME: u16 = 1;
+pub(super) const EXPRESSION_DATA: u16 = 2;
 
 /// A table's flag: it belongs to the socket that makes it, and goes with that (Linux 5.12).
 pub(super) const TABLE_OWNED: u32 = 2;
@@ -55,7 +60,7 @@ pub(super) enum Family {
 }
 
 impl Family {
-    fn number(self) -> u8 {
+    pub(super) fn number(self) -> u8 {
         match self {
             Family::V4 => NFPROTO_IPV4,
             Family::V6 => NFPROTO_IPV6,
@@ -76,6 +81,58 @@ fn batch(kind: u16) -> Message {
 /// Does all of it or nothing.
 pub(super) fn commit(netlink: &mut Netlink, messages: Vec<Message>) -> io::Result<()> {
     netlink.transaction(batch(BATCH_BEGIN), messages, batch(BATCH_END))
+}
+
+/// A number that changes with every change that anybody makes to the packet filter.
+pub(super) fn generation(netlink: &mut Netlink) -> io::Result<u32> {
+    const GENERATION_ID: u16 = 1;
+    let reply = netlink.ask(Message::new(GETGENERATION, 0, &body(NFPROTO_UNSPEC)))?;
+    reply.attributes(4).number_be(GENERATION_ID).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The same as [`commit`], where nobody has changed anything since `generation`; says whether that was so.
+pub(super) fn commit_at(netlink: &mut Netlink, generation: u32, messages: Vec<Message>) -> io::Result<bool> {
+    const BATCH_GENERATION: u16 = 1;
+    // Not for user space, says the kernel, which answers with it all the same.
+    const ERESTART: i32 = 85;
+    match netlink.transaction(batch(BATCH_BEGIN).number_be(BATCH_GENERATION, generation), messages, batch(BATCH_END)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(ERESTART) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds a rule to a chain of somebody else: before the rule with the handle `before`, or at the end. `comment` is what `nft(8)` and iptables list it with.
+pub(super) fn foreign_rule(
+    (family, table, chain): (u8, &str, &str),
+    before: Option<u64>,
+    comment: &str,
+    expressions: &[Expression],
+) -> Message {
+    const COMMENT: u8 = 0;
+    let append = if before.is_none() { NLM_F_APPEND } else { 0 };
+    let message = Message::new(NEWRULE, NLM_F_CREATE | append, &body(family)).text(RULE_TABLE, table).text(RULE_CHAIN, chain);
+    let message = message.nest(RULE_EXPRESSIONS, |m| expressions.iter().fold(m, element));
+    let message = before.into_iter().fold(message, |m, handle| m.attribute(RULE_POSITION, &handle.to_be_bytes()));
+    let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
+    message.attribute(RULE_USERDATA, &[&[COMMENT, length], comment.as_bytes(), &[0]].concat())
+}
+
+/// Removes a rule.
+pub(super) fn delete_rule((family, table, chain): (u8, &str, &str), handle: u64) -> Message {
+    let message = Message::new(DELRULE, 0, &body(family)).text(RULE_TABLE, table).text(RULE_CHAIN, chain);
+    message.attribute(RULE_HANDLE, &handle.to_be_bytes())
+}
+
+/// The attributes of a list, as that of a rule's expressions.
+pub(super) fn elements(list: Option<&[u8]>) -> impl Iterator<Item = Attributes<'_>> {
+    Attributes::new(list.unwrap_or_default()).filter(|(kind, _)| *kind == LIST_ELEMENT).map(|(_, value)| Attributes::new(value))
+}
+
+fn element(message: Message, expression: &Expression) -> Message {
+    message.nest(LIST_ELEMENT, |m| {
+        m.text(EXPRESSION_NAME, expression.name).nest(EXPRESSION_DATA, |m| expression.data.iter().fold(m, Attribute::add))
+    })
 }
 
 /// A table of ours.
@@ -133,11 +190,6 @@ impl<'a> Table<'a> {
 
     /// Adds a rule at the end of a chain.
     pub(super) fn rule(self, chain: &str, expressions: Vec<Expression>) -> Message {
-        let element = |m: Message, expression: &Expression| {
-            m.nest(LIST_ELEMENT, |m| {
-                m.text(EXPRESSION_NAME, expression.name).nest(EXPRESSION_DATA, |m| expression.data.iter().fold(m, Attribute::add))
-            })
-        };
         Message::new(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, &body(self.family.number()))
             .text(RULE_TABLE, self.name)
             .text(RULE_CHAIN, chain)
@@ -271,6 +323,16 @@ pub(super) fn input_link() -> Expression {
 pub(super) fn output_link() -> Expression {
     const META_OIFNAME: u32 = 7;
     meta(META_OIFNAME)
+}
+
+/// What kind of link it leaves by, as [`link_name`] has names.
+pub(super) fn output_kind() -> Expression {
+    const META_OIFKIND: u32 = 27;
+    meta(META_OIFKIND)
+}
+
+pub(super) fn counter() -> Expression {
+    Expression { name: "counter", data: Vec::new() }
 }
 
 pub(super) fn equals(value: &[u8]) -> Expression {

@@ -17,13 +17,14 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, recv, shutdown, socketpair};
 use serde::{Deserialize, Serialize};
 
 use super::uplink::Uplink;
 use super::userspace::Program;
 use super::{EndpointRequest, EndpointState, Error, Namespace, Network, NetworkPlan, Target, Unavailable};
 use crate::runtime::wire;
+use crate::sys::netlink::Netlink;
 use crate::sys::process::{Cloned, clone_process, close_from, exit_now, reap, signal_pidfd};
 
 /// The longest message between the two.
@@ -76,8 +77,12 @@ pub struct Seat {
 
 #[derive(Debug)]
 enum Maker {
-    Here(Box<Namespace>),
-    There { agent: Agent, uplink: Uplink },
+    /// With a socket that tells of changes of the packet filter.
+    Here(Box<Namespace>, Option<OwnedFd>),
+    There {
+        agent: Agent,
+        uplink: Uplink,
+    },
 }
 
 impl Seat {
@@ -92,6 +97,8 @@ impl Seat {
         made: Option<BorrowedFd<'_>>,
         spare: Option<Namespace>,
     ) -> Result<Seat, Error> {
+        // From before the look of those who open the networks.
+        let watch = Netlink::watch_filter().ok();
         let networks = open(endpoints, even_cut_off)?.into_iter().map(Network::lingering).collect();
         let namespace = match (made, spare) {
             (None, Some(spare)) => spare,
@@ -99,7 +106,7 @@ impl Seat {
         };
         let namespace = sit(networks, endpoints, namespace)?;
         let netns = namespace.fd().try_clone_to_owned().map_err(Error::namespace)?;
-        Ok(Seat { netns, overview: Overview::of(&namespace), maker: Maker::Here(Box::new(namespace)) })
+        Ok(Seat { netns, overview: Overview::of(&namespace), maker: Maker::Here(Box::new(namespace), watch) })
     }
 
     /// Makes it by a process in the namespace that the user's containers have in common. This process has one thread.
@@ -126,7 +133,7 @@ impl Seat {
     /// What becomes readable when a process has ended that it needs.
     pub fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let both = match &self.maker {
-            Maker::Here(_) => None,
+            Maker::Here(..) => None,
             Maker::There { agent, uplink } => Some([agent.pidfd.as_fd(), uplink.connection.as_fd()]),
         };
         both.into_iter().flatten()
@@ -135,6 +142,27 @@ impl Seat {
     /// Whether one of them has.
     pub fn is_broken(&self) -> bool {
         self.ends().any(is_readable)
+    }
+
+    /// What becomes readable when somebody has changed the packet filter of the host: [`Seat::let_through_again`] is due then.
+    pub fn filter_changes(&self) -> Option<BorrowedFd<'_>> {
+        match &self.maker {
+            Maker::Here(_, watch) => watch.as_ref().map(OwnedFd::as_fd),
+            Maker::There { .. } => None,
+        }
+    }
+
+    /// Has other programs' firewalls let the container's packets through, where they do not any more. `false` if that should be tried again.
+    pub fn let_through_again(&self) -> bool {
+        let Maker::Here(namespace, watch) = &self.maker else { return true };
+        if let Some(watch) = watch {
+            let mut told = [0; 1024];
+            // What was lost for want of room is a change as well.
+            while is_readable(watch.as_fd()) {
+                let _ = recv(watch, &mut told[..], RecvFlags::DONTWAIT);
+            }
+        }
+        namespace.let_through_again()
     }
 
     /// Starts those anew that have ended; says whether the bridges are in another namespace now. This process has one thread, and is in the host's network namespace.
@@ -185,7 +213,7 @@ impl Seat {
     /// The namespace that has the bridges, where that is not the host's.
     pub fn common(&self) -> Option<BorrowedFd<'_>> {
         match &self.maker {
-            Maker::Here(_) => None,
+            Maker::Here(..) => None,
             Maker::There { uplink, .. } => Some(uplink.netns.as_fd()),
         }
     }
@@ -222,7 +250,7 @@ impl Seat {
 
     fn change(&mut self, wish: Wish) -> Result<(), Error> {
         self.overview = match &mut self.maker {
-            Maker::Here(namespace) => {
+            Maker::Here(namespace, _) => {
                 grant(namespace, wish)?;
                 Overview::of(namespace)
             }

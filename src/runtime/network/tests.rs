@@ -222,9 +222,9 @@ fn a_namespace_takes_over_an_address_whose_link_is_still_there() {
 fn a_firewall_that_drops_forwarded_packets_makes_it_unavailable() {
     on_a_fresh_host(|dir| {
         Network::probe().unwrap();
-        sh("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'");
+        sh("nft 'add table ip guard; add chain ip guard forward { type filter hook forward priority 0; policy drop; }'");
         let why = Network::probe().unwrap_err();
-        assert!(why.reason.contains("`ip filter FORWARD`"), "{why}");
+        assert!(why.reason.contains("`ip guard forward`"), "{why}");
         assert!(matches!(Network::open(dir), Err(Error::Unavailable(_))));
         assert!(!sh("ip -o link").contains(BRIDGE));
     });
