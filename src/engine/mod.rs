@@ -228,6 +228,19 @@ pub fn settle_in_background(root: &std::path::Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Shortens the log of the database of the store in `root`, unless that was removed meanwhile.
+///
+/// # Errors
+/// The store cannot be opened or written.
+pub fn shorten_log_in_background(root: &std::path::Path) -> Result<(), Error> {
+    // The command that asked for it, and the start of what it runs, come first.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    if let Some(store) = Store::open_made(root)? {
+        store.shorten_log()?;
+    }
+    Ok(())
+}
+
 /// The client in `made`, which is made if it is not there.
 fn client_of(options: &EngineOptions, made: &Mutex<Option<Client>>) -> Result<Client, Error> {
     let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,11 +2,11 @@
 //!
 //! Asking costs one `statfs` where the whole file system holds less than any rule allows the cache. Otherwise sizes are looked at, once a minute at most.
 
-use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
 use super::open::to_micros;
 use super::policy::EASY_TIME;
+use super::stamp::is_due;
 use super::{Error, GcLimits, GcSettings, PruneOptions, PruneReport, PruneRule, Store, default_rules};
 
 /// How long the sizes that were looked at last are good enough.
@@ -26,7 +26,7 @@ impl Store {
         if near.first().is_some_and(|rule| rule.unused_for == EASY_TIME) && !self.has_old_mounts()? {
             near.remove(0);
         }
-        if near.is_empty() || !self.gc_is_due()? {
+        if near.is_empty() || !is_due(&self.layout().gc_stamp(), INTERVAL)? {
             return Ok(None);
         }
         let report = self.prune(&PruneOptions { rules: near, ..PruneOptions::default() })?;
@@ -39,16 +39,5 @@ impl Store {
         self.database().read("look for old cache mounts", |db| {
             db.prepare_cached("SELECT 1 FROM cache_mounts WHERE last_used < ? LIMIT 1")?.exists([old])
         })
-    }
-
-    /// Whether sizes were not looked at just now; they are from now on.
-    fn gc_is_due(&self) -> Result<bool, Error> {
-        let path = self.layout().gc_stamp();
-        let looked = fs::metadata(&path).and_then(|metadata| metadata.modified());
-        if looked.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < INTERVAL)) {
-            return Ok(false);
-        }
-        File::create(&path).map_err(Error::io("create", &path))?;
-        Ok(true)
     }
 }

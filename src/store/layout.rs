@@ -21,6 +21,7 @@
 //!   locks/store                 shared while something is made visible, exclusive while prune decides
 //!   locks/<key>                 one running step, or one cache mount
 //!   gc                          was written when the size of the build cache was last looked at
+//!   log                         was written when a process was last asked to shorten meta.db-wal
 //!   trash/<random>              on its way out
 //!   reserve                     space that is given up when the disk is full, so that something can be removed then
 //! ```
@@ -172,6 +173,10 @@ impl Layout {
 
     pub(crate) fn gc_stamp(&self) -> PathBuf {
         self.root.join("gc")
+    }
+
+    pub(crate) fn log_stamp(&self) -> PathBuf {
+        self.root.join("log")
     }
 
     pub(crate) fn reserve(&self) -> PathBuf {

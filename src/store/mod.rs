@@ -37,6 +37,7 @@ mod reserve;
 mod settle;
 mod snapshot;
 mod stacks;
+mod stamp;
 mod usage;
 pub mod view;
 mod volume;

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Transaction, params};
@@ -19,7 +20,11 @@ use super::lock::Kind;
 use super::open::make_dir;
 use super::remove::discard;
 use super::snapshot::{pack, unpack};
+use super::stamp::is_due;
 use super::{Error, SnapshotId, Store};
+
+/// How often at most a process is started that shortens the database's log.
+const LOG_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What is not settled yet.
 #[derive(Default)]
@@ -91,12 +96,19 @@ impl Store {
 
     /// Whether [`Store::settle`] has nothing to do: there is nothing in the store that a power cut would take, and the database's log is short.
     pub fn is_settled(&self) -> Result<bool, Error> {
-        Ok(!self.has_long_log() && self.unsettled()?.is_empty())
+        Ok(!self.database().has_long_log() && self.unsettled()?.is_empty())
     }
 
-    /// Whether the database's log is so long that reading it takes a while: the first of the processes that have the database open does that.
-    pub fn has_long_log(&self) -> bool {
-        self.database().has_long_log()
+    /// Whether somebody should call [`Store::shorten_log`]: the database's log is so long that reading it takes a while, which the first of the processes
+    /// that have the database open does; and this was not said to another just now.
+    pub fn log_is_due(&self) -> bool {
+        // Where nothing can be written, nothing is to be shortened.
+        self.database().has_long_log() && is_due(&self.layout().log_stamp(), LOG_INTERVAL).unwrap_or(false)
+    }
+
+    /// Writes the database's log back where it is long. Makes nothing durable.
+    pub fn shorten_log(&self) -> Result<(), Error> {
+        self.database().checkpoint_if_long()
     }
 
     pub(crate) fn fresh_blobs(&self) -> Result<Vec<Digest>, Error> {
