@@ -74,6 +74,8 @@ pub struct NetworkRequestOptions {
     pub gateways: Vec<IpAddr>,
     /// The parts of them that addresses are given out of.
     pub ranges: Vec<String>,
+    /// Addresses in them that are never given out, by names that mean nothing here.
+    pub auxiliary: BTreeMap<String, IpAddr>,
     /// Whether nothing leads out of it.
     pub internal: bool,
     /// Whether it has an IPv6 subnet.
@@ -242,6 +244,7 @@ impl Engine {
             masquerade: true,
             mtu: None,
             publish_at: None,
+            auxiliary: auxiliary(request, v4, v6)?,
         };
         for (key, value) in &request.options {
             set_option(&mut plan, key, value)?;
@@ -427,7 +430,10 @@ fn subnets(request: &NetworkRequestOptions) -> Result<Subnets, Error> {
             return Err(twice("IPv6"));
         }
     }
-    for gateway in &request.gateways {
+    for (at, gateway) in request.gateways.iter().enumerate() {
+        if request.gateways[..at].iter().any(|known| known.is_ipv4() == gateway.is_ipv4()) {
+            return Err(usage(format!("{gateway} is the second gateway of a subnet, which has one"), None));
+        }
         match (gateway, &mut v4, &mut v6) {
             (IpAddr::V4(address), Some(subnet), _)
                 if subnet.net.contains(*address) && *address != subnet.net.address && *address != subnet.net.broadcast() =>
@@ -450,6 +456,31 @@ fn subnets(request: &NetworkRequestOptions) -> Result<Subnets, Error> {
         subnet.ok_or_else(misses)?.range = Some(range.network());
     }
     Ok((v4, v6))
+}
+
+/// The addresses that are never given out.
+fn auxiliary(
+    request: &NetworkRequestOptions,
+    v4: Subnet<Ipv4Net, std::net::Ipv4Addr>,
+    v6: Option<Subnet<Ipv6Net, Ipv6Addr>>,
+) -> Result<BTreeMap<String, IpAddr>, Error> {
+    for (name, address) in &request.auxiliary {
+        let refused = |reason: &str| Err(usage(format!("the address `{name}={address}` cannot be set aside: {reason}"), None));
+        let (is_inside, gateway) = match address {
+            IpAddr::V4(address) => (v4.net.contains(*address) && !request.subnets.is_empty(), v4.gateway == *address),
+            IpAddr::V6(address) => v6.map_or((false, false), |subnet| (subnet.net.contains(*address), subnet.gateway == *address)),
+        };
+        if !is_inside {
+            return refused("it is not in a subnet that is named with --subnet");
+        }
+        if gateway {
+            return refused("it is the gateway");
+        }
+        if request.auxiliary.iter().any(|(other, known)| other < name && known == address) {
+            return refused("it is named twice");
+        }
+    }
+    Ok(request.auxiliary.clone())
 }
 
 /// Takes an option of Docker's bridge driver in.
@@ -477,6 +508,8 @@ fn set_option(plan: &mut NetworkPlan, key: &str, value: &str) -> Result<(), Erro
             plan.publish_at = Some(address).filter(|address| !address.is_unspecified());
         }
         "com.docker.network.bridge.enable_icc" if boolean()? => {}
+        // What is so anyway.
+        "com.docker.network.bridge.gateway_mode_ipv4" | "com.docker.network.bridge.gateway_mode_ipv6" if value == "nat" => {}
         "com.docker.network.bridge.enable_icc" => {
             return Err(usage(
                 "containers of one network that do not reach each other are not supported",
@@ -522,6 +555,7 @@ mod tests {
             (request(&["10.5.0.0/16"], &["10.6.0.1"], &[]), "10.6.0.1"),
             (request(&["10.5.0.0/16"], &["10.5.255.255"], &[]), "10.5.255.255"),
             (request(&[], &["10.6.0.1"], &[]), "10.6.0.1"),
+            (request(&["10.5.0.0/16"], &["10.5.0.7", "10.5.0.8"], &[]), "10.5.0.8"),
             (request(&["10.5.0.0/16"], &[], &["10.6.0.0/24"]), "10.6.0.0/24"),
             (request(&["10.5.0.0/16"], &[], &["10.0.0.0/8"]), "10.0.0.0/8"),
         ] {

@@ -108,6 +108,15 @@ pub(super) fn of_sandbox(spec: &SandboxSpec, own_users: bool) -> Result<Option<V
     Ok((mounts || restricted || ruled).then(rules))
 }
 
+/// Whether every container may use the device of this node, so that it may be opened wherever it is mounted.
+pub(super) fn is_for_all(node: &rustix::fs::Stat) -> bool {
+    let is = |number: Option<i64>, found: u32| number.is_none_or(|number| number == i64::from(found));
+    let (major, minor) = (rustix::fs::major(node.st_rdev), rustix::fs::minor(node.st_rdev));
+    let mut known = ALWAYS.iter().filter(|(.., access)| *access == "rwm");
+    rustix::fs::FileType::from_raw_mode(node.st_mode) == rustix::fs::FileType::CharacterDevice
+        && known.any(|(_, of_kind, number, _)| is(*of_kind, major) && is(*number, minor))
+}
+
 /// Loads the rules for a group of v2.
 pub(super) fn attach(group: &impl AsFd, rules: &[DeviceRule]) -> io::Result<()> {
     unless_out_of_reach(attach_device_filter(group, &program(rules)))

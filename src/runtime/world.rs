@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
-use super::devices;
 use super::error::{Failure, MAP_OWNERS, OPEN_MOUNT_POINT, OPEN_TO_MASK};
 use super::hierarchies::{mount_groups, own_groups};
 use super::mounts::{
@@ -21,6 +20,7 @@ use super::plan::{is_made_by_runtime, mount_point_kind};
 use super::rootfs::{Detached, RootOptions, attach_root, made_elsewhere, mount_detached, pivot};
 use super::spec::{BindSource, MountOptions, MountSpec, Privileges, Propagation, SandboxSpec, SystemPaths};
 use super::users::UserNamespace;
+use super::{device_rules, devices};
 use crate::path::RootPath;
 use crate::sys::mount_attr::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use crate::sys::{Links, RootDir, RootfsMount};
@@ -159,7 +159,7 @@ impl Outside {
         let nodev = spec.privileges != Privileges::Insecure;
         let sourced = spec.mounts.iter().filter(|mount| !matches!(mount, MountSpec::Tmpfs { .. }));
         let sources = self.sources.0.into_iter().zip(sourced).map(|(source, mount)| match mount {
-            MountSpec::Bind { .. } => Detached { mount: source.mount, change: change_of(mount, nodev) },
+            MountSpec::Bind { .. } => bound(mount, source.mount, nodev),
             _ => source,
         });
         let all: Vec<Detached> = std::iter::once(self.root).chain(sources).collect();
@@ -317,7 +317,7 @@ pub(super) fn detached(spec: &SandboxSpec) -> Result<Vec<Detached>, Failure> {
 fn whole(mount: &MountSpec, sources: &mut Sources, nodev: bool) -> Result<Detached, Failure> {
     let mut next = || sources.0.pop_front().ok_or(Failure::Invalid { spec: false });
     Ok(match mount {
-        MountSpec::Bind { .. } => Detached { mount: next()?.mount, change: change_of(mount, nodev) },
+        MountSpec::Bind { .. } => bound(mount, next()?.mount, nodev),
         MountSpec::Tmpfs { target, size, inodes, mode, owner, read_only, options } => {
             let (mode, uid, gid) = (format!("{mode:o}"), owner.0.to_string(), owner.1.to_string());
             let (size, inodes) = (size.map(|size| size.to_string()), inodes.map(|inodes| inodes.to_string()));
@@ -330,6 +330,12 @@ fn whole(mount: &MountSpec, sources: &mut Sources, nodev: bool) -> Result<Detach
         }
         MountSpec::Overlay { .. } | MountSpec::Filesystem { .. } => next()?,
     })
+}
+
+/// A bind mount with what is to be changed of it. One of a single node shows nothing else, so that it works if all containers have the device: `/dev/null` over a file.
+fn bound(spec: &MountSpec, mount: OwnedFd, nodev: bool) -> Detached {
+    let works = nodev && rustix::fs::fstat(&mount).is_ok_and(|node| device_rules::is_for_all(&node));
+    Detached { change: change_of(spec, nodev && !works), mount }
 }
 
 /// What a bind mount is to be like.

@@ -39,6 +39,7 @@ mod isolation;
 mod kill;
 mod lifecycle;
 mod locked_down;
+mod network_options;
 mod networks;
 mod oci_config;
 mod oci_podman;

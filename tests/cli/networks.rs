@@ -71,7 +71,7 @@ pub(crate) fn inside<T: Send + 'static>(world: &World, container: &str, work: im
 }
 
 #[track_caller]
-fn shown(world: &World, format: &str, name: &str) -> String {
+pub(crate) fn shown(world: &World, format: &str, name: &str) -> String {
     world.strake(["inspect", "-f", format, name]).ok().stdout.trim_end().to_owned()
 }
 

@@ -319,7 +319,7 @@ impl ContainerFlags {
             workdir: self.workdir,
             user: self.user,
             group_add: self.group_add,
-            hostname: self.hostname,
+            hostname: self.hostname.filter(|name| !name.is_empty()),
             tty: self.tty,
             terminal,
             stdin,

@@ -18,7 +18,7 @@ use crate::runtime::network::EndpointRequest;
 use super::container_flags::labels;
 use super::containers::open;
 use super::exit;
-use super::network_flags::AddressFlags;
+use super::network_flags::{AddressFlags, link_name};
 use super::prune::until;
 use super::several::{Failures, show};
 
@@ -66,12 +66,24 @@ struct CreateArgs {
     /// The part of the subnet that addresses are given out of
     #[arg(long, value_name = "SUBNET")]
     ip_range: Vec<String>,
+    /// An address of the subnet that is never given out (may be given several times)
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = aux_address)]
+    aux_address: Vec<(String, IpAddr)>,
     /// Nothing leads out of it
     #[arg(long)]
     internal: bool,
+    /// With an IPv4 subnet, as every network
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = ["true"])]
+    ipv4: Option<String>,
     /// With an IPv6 subnet as well
     #[arg(long)]
     ipv6: bool,
+    /// Accepted for compatibility: addresses are given out by Strake
+    #[arg(long, hide = true, value_parser = ["default"])]
+    ipam_driver: Option<String>,
+    /// Accepted for compatibility: networks are those of this machine
+    #[arg(long, hide = true, value_parser = ["local"])]
+    scope: Option<String>,
     /// A label (may be given several times)
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -126,6 +138,12 @@ struct ConnectArgs {
     alias: Vec<String>,
     #[command(flatten)]
     addresses: AddressFlags,
+    /// How much this network's way out is preferred to that of the container's others
+    #[arg(long, value_name = "NUMBER", default_value_t, allow_negative_numbers = true)]
+    gw_priority: i32,
+    /// The name of its link in the container: `com.docker.network.endpoint.ifname=NAME`
+    #[arg(long, value_name = "KEY=VALUE", value_parser = link_name)]
+    driver_opt: Option<String>,
 }
 
 // Flags of `strake network disconnect`.
@@ -234,7 +252,8 @@ pub(in crate::cli) fn run(global: &Global, args: NetworkArgs) -> ExitCode {
         NetworkCommand::Ls(args) => list(&engine, &args),
         NetworkCommand::Inspect(args) => inspect(&engine, &args),
         NetworkCommand::Connect(args) => {
-            let mut request = EndpointRequest { aliases: args.alias, ..EndpointRequest::default() };
+            let (aliases, priority, link) = (args.alias, args.gw_priority, args.driver_opt);
+            let mut request = EndpointRequest { aliases, priority, link, ..EndpointRequest::default() };
             args.addresses.add_to(&mut request);
             engine.connect_network(&args.network, &args.container, &request)
         }
@@ -242,6 +261,13 @@ pub(in crate::cli) fn run(global: &Global, args: NetworkArgs) -> ExitCode {
         NetworkCommand::Rm(args) => remove(&engine, &args),
         NetworkCommand::Prune(args) => prune(&engine, &args.filter),
     }))
+}
+
+/// Reads `--aux-address`.
+fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
+    let (name, address) = text.split_once('=').unwrap_or(("", text));
+    let address = address.parse().ok().filter(|_| !name.is_empty());
+    address.map(|address| (name.to_owned(), address)).ok_or_else(|| "expected NAME=ADDRESS".to_owned())
 }
 
 fn create(engine: &Engine, args: CreateArgs) -> Result<(), Error> {
@@ -254,6 +280,7 @@ fn create(engine: &Engine, args: CreateArgs) -> Result<(), Error> {
         subnets: args.subnet,
         gateways: args.gateway,
         ranges: args.ip_range,
+        auxiliary: args.aux_address.into_iter().collect(),
         internal: args.internal,
         ipv6: args.ipv6,
         labels: labels(&Vec::<PathBuf>::new(), &args.label)?,
@@ -296,20 +323,29 @@ fn row(network: &NetworkInfo, id: &str) -> Value {
 pub(super) fn value(network: &NetworkInfo) -> Value {
     let (config, plan) = (&network.config, &network.config.plan);
     let mut pools = Vec::new();
-    let pool = |subnet: String, range: Option<String>, gateway: String| {
+    let pool = |subnet: String, range: Option<String>, gateway: String, is_ipv4: bool| {
         let mut pool = Map::new();
         pool.insert("Subnet".to_owned(), json!(subnet));
         if let Some(range) = range {
             pool.insert("IPRange".to_owned(), json!(range));
         }
         pool.insert("Gateway".to_owned(), json!(gateway));
+        let others: Map<String, Value> = plan
+            .auxiliary
+            .iter()
+            .filter(|(_, address)| address.is_ipv4() == is_ipv4)
+            .map(|(name, address)| (name.clone(), json!(address)))
+            .collect();
+        if !others.is_empty() {
+            pool.insert("AuxiliaryAddresses".to_owned(), Value::Object(others));
+        }
         Value::Object(pool)
     };
     if let Some((net, gateway, range)) = network.ipv4() {
-        pools.push(pool(net.to_string(), range.map(|range| range.to_string()), gateway.to_string()));
+        pools.push(pool(net.to_string(), range.map(|range| range.to_string()), gateway.to_string(), true));
     }
     if let Some(subnet) = plan.v6 {
-        pools.push(pool(subnet.net.to_string(), subnet.range.map(|range| range.to_string()), subnet.gateway.to_string()));
+        pools.push(pool(subnet.net.to_string(), subnet.range.map(|range| range.to_string()), subnet.gateway.to_string(), false));
     }
     let members: Map<String, Value> = network.members.iter().map(|member| (member.id.clone(), member_value(network, member))).collect();
     json!({

@@ -42,7 +42,7 @@ impl AddressFlags {
 #[derive(Debug, Args)]
 pub(super) struct NetworkFlags {
     /// The network: `bridge`, `host`, `none`, `container:NAME`, `pasta`, `slirp4netns`, or one of `strake network`, perhaps with options
-    /// (`NAME,alias=…,ip=…,ip6=…,mac-address=…`; may be given several times)
+    /// (`NAME,alias=…,ip=…,ip6=…,mac-address=…,gw-priority=…,driver-opt=…`; may be given several times)
     #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = network)]
     network: Vec<Chosen>,
     /// A name by which other containers of the network find this one (may be given several times)
@@ -58,8 +58,8 @@ pub(super) struct NetworkFlags {
     #[arg(short = 'P', long)]
     publish_all: bool,
     /// A port that the container listens at: `PORT[-LAST][/PROTOCOL]` (may be given several times)
-    #[arg(long, value_name = "PORT", value_parser = port)]
-    expose: Vec<String>,
+    #[arg(long, value_name = "PORT", value_parser = ports)]
+    expose: Vec<Vec<String>>,
     /// A name for /etc/hosts: `NAME:ADDRESS`, where the address may be `host-gateway` (may be given several times)
     #[arg(long, value_name = "NAME:ADDRESS", value_parser = host)]
     add_host: Vec<(String, HostAddress)>,
@@ -127,9 +127,29 @@ fn endpoint_option(request: &mut EndpointRequest, key: &str, value: &str) -> Res
         "ip" => request.ipv4 = Some(value.parse().map_err(address)?),
         "ip6" => request.ipv6 = Some(value.parse().map_err(address)?),
         "mac-address" => request.mac = Some(mac_address(value)?),
-        _ => return Err(format!("the option `{key}` of a network is not supported: expected alias, ip, ip6 or mac-address")),
+        "gw-priority" => request.priority = value.parse().map_err(|_| format!("`{value}` is not a priority: expected a whole number"))?,
+        "driver-opt" => request.link = Some(link_name(value)?),
+        _ => {
+            let known = "alias, ip, ip6, mac-address, gw-priority or driver-opt";
+            return Err(format!("the option `{key}` of a network is not supported: expected {known}"));
+        }
     }
     Ok(())
+}
+
+/// Reads the one option that there is of a place on a network: the name of its link.
+pub(super) fn link_name(text: &str) -> Result<String, String> {
+    const OPTION: &str = "com.docker.network.endpoint.ifname";
+    let (key, name) = text.split_once('=').unwrap_or((text, ""));
+    if key != OPTION {
+        return Err(format!("the option `{key}` of a place on a network is not supported: expected {OPTION}"));
+    }
+    let fits = name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%'));
+    match name {
+        "" | "." | ".." | "lo" | "all" | "default" => Err(format!("`{name}` cannot be the name of a link")),
+        _ if !fits || name.len() > 15 => Err(format!("`{name}` cannot be the name of a link: at most 15 characters")),
+        _ => Ok(name.to_owned()),
+    }
 }
 
 /// Reads a hardware address; one of a group is none of a container.
@@ -137,7 +157,9 @@ fn mac_address(text: &str) -> Result<[u8; 6], String> {
     let part = |part: &str| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2);
     let bytes: Option<Vec<u8>> = text.split([':', '-']).map(part).collect();
     let bytes = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
-    bytes.filter(|bytes| bytes[0] & 1 == 0).ok_or_else(|| format!("`{text}` is not a hardware address such as 92:d0:c6:0a:29:33"))
+    bytes
+        .filter(|bytes| bytes[0] & 1 == 0 && *bytes != [0; 6])
+        .ok_or_else(|| format!("`{text}` is not a hardware address such as 92:d0:c6:0a:29:33"))
 }
 
 /// Reads what must be one word of a line.
@@ -146,15 +168,17 @@ fn word(text: &str) -> Result<String, String> {
     if is_word { Ok(text.to_owned()) } else { Err(format!("`{text}` is not one word")) }
 }
 
-fn port(text: &str) -> Result<String, String> {
+/// The ports of `--expose`, each for itself.
+fn ports(text: &str) -> Result<Vec<String>, String> {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
-    let known = matches!(protocol, "tcp" | "udp" | "sctp");
-    let fits = match ports.split_once('-') {
-        None => number(ports).is_some(),
-        Some((first, last)) => number(first).zip(number(last)).is_some_and(|(first, last)| first <= last),
-    };
-    if known && fits { Ok(format!("{ports}/{protocol}")) } else { Err("expected PORT[-PORT][/tcp|udp|sctp]".to_owned()) }
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    match (number(first), number(last), protocol) {
+        (Some(first), Some(last), "tcp" | "udp" | "sctp") if first <= last => {
+            Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+        }
+        _ => Err("expected PORT[-PORT][/tcp|udp|sctp]".to_owned()),
+    }
 }
 
 fn host(text: &str) -> Result<(String, HostAddress), String> {
@@ -207,7 +231,7 @@ impl NetworkFlags {
                 request.ports.push(text);
             }
         }
-        request.ports.extend(self.expose);
+        request.ports.extend(self.expose.into_iter().flatten());
         request.publish = self.publish.into_iter().flatten().collect();
         request.publish_all = self.publish_all;
         request.extra_hosts = self.add_host;
@@ -251,14 +275,29 @@ mod tests {
         for text in ["", "container:", "front,colour=red", "front,web", "front,ip=x", "host,alias=x", "alias=x"] {
             assert!(network(text).is_err(), "{text}");
         }
-        let Chosen::Network(choice) = network("name=front,ip6=fd00::7").unwrap() else { panic!() };
-        assert_eq!(choice.network, "front");
+        let Chosen::Network(choice) =
+            network("name=front,ip6=fd00::7,gw-priority=-3,driver-opt=com.docker.network.endpoint.ifname=web0").unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!((choice.network.as_str(), choice.request.priority, choice.request.link.as_deref()), ("front", -3, Some("web0")));
+        for text in ["gw-priority=x", "driver-opt=x=y", "driver-opt=com.docker.network.endpoint.ifname=a/b"] {
+            assert!(network(&format!("front,{text}")).is_err(), "{text}");
+        }
     }
 
     #[test]
     fn hardware_addresses_are_those_of_one_host() {
         assert_eq!(mac_address("92:d0:c6:0a:29:33"), Ok([0x92, 0xd0, 0xc6, 0x0a, 0x29, 0x33]));
-        for text in ["", "92:d0:c6:0a:29", "92:d0:c6:0a:29:33:44", "ff:ff:ff:ff:ff:ff", "9:d0:c6:0a:29:33", "xx:d0:c6:0a:29:33"] {
+        for text in [
+            "",
+            "92:d0:c6:0a:29",
+            "92:d0:c6:0a:29:33:44",
+            "ff:ff:ff:ff:ff:ff",
+            "00:00:00:00:00:00",
+            "9:d0:c6:0a:29:33",
+            "xx:d0:c6:0a:29:33",
+        ] {
             assert!(mac_address(text).is_err(), "{text}");
         }
     }

@@ -63,15 +63,35 @@ fn host(address: IpAddr) -> String {
     }
 }
 
+fn range(first: u16, last: u16) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+/// Protocol, first and last port of `80-82/tcp`.
+fn ports_of(text: &str) -> Option<(&str, u16, u16)> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    Some((protocol, first.parse().ok()?, last.parse().ok()?))
+}
+
 /// The ports of a container in one line: `0.0.0.0:8080->80/tcp, 443/tcp`. Ports that follow each other are one range.
 pub(super) fn summary(info: &ContainerInfo) -> String {
     let all = published(info);
     let mut parts = Vec::new();
-    let mut exposed: Vec<String> = Vec::new();
     if info.is_running() {
-        let of_all = info.spec.iter().flat_map(|spec| &spec.written.ports);
         let is_published = |text: &str| all.iter().any(|port| format!("{}/{}", port.container_port, port.protocol.word()) == text);
-        exposed = of_all.filter(|text| !is_published(text)).cloned().collect();
+        let of_all = info.spec.iter().flat_map(|spec| &spec.written.ports).filter(|text| !is_published(text));
+        // Each with the protocol first, so that those which follow each other come together.
+        let mut exposed: Vec<(&str, u16, u16)> = of_all.filter_map(|text| ports_of(text)).collect();
+        exposed.sort_unstable();
+        let joined = exposed.into_iter().fold(Vec::new(), |mut joined: Vec<(&str, u16, u16)>, (protocol, first, last)| {
+            match joined.last_mut() {
+                Some(before) if before.0 == protocol && before.2.checked_add(1) == Some(first) => before.2 = last,
+                _ => joined.push((protocol, first, last)),
+            }
+            joined
+        });
+        parts.extend(joined.into_iter().map(|(protocol, first, last)| ((first, ""), format!("{}/{protocol}", range(first, last)))));
     }
     let mut rest: Vec<BoundPort> = all.to_vec();
     rest.sort_by_key(|port| (port.host_ip, port.protocol, port.host_port));
@@ -86,7 +106,6 @@ pub(super) fn summary(info: &ContainerInfo) -> String {
         };
         let length = rest[at..].iter().enumerate().take_while(|(offset, port)| follows(*offset, port)).count().max(1);
         let last = rest[at + length - 1];
-        let range = |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
         let (host_ports, ports) = (range(first.host_port, last.host_port), range(first.container_port, last.container_port));
         parts.push((
             (first.container_port, first.protocol.word()),
@@ -94,8 +113,6 @@ pub(super) fn summary(info: &ContainerInfo) -> String {
         ));
         at += length;
     }
-    let number = |text: &str| text.split(['/', '-']).next().and_then(|port| port.parse().ok()).unwrap_or(0);
-    parts.extend(exposed.into_iter().map(|text| ((number(&text), ""), text)));
     parts.sort_by_key(|(port, _)| *port);
     parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
 }

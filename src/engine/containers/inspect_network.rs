@@ -141,8 +141,8 @@ fn network(spec: &ContainerSpec, endpoint: &EndpointSpec, state: Option<&Endpoin
         "IPAMConfig": if asked.is_empty() { Value::Null } else { Value::Object(asked) },
         "Links": null,
         "Aliases": if request.aliases.is_empty() { Value::Null } else { json!(request.aliases) },
-        "DriverOpts": null,
-        "GwPriority": 0,
+        "DriverOpts": request.link.as_ref().map(|link| json!({ "com.docker.network.endpoint.ifname": link })),
+        "GwPriority": request.priority,
         "NetworkID": endpoint.plan.id,
         "EndpointID": state.map_or_else(String::new, |state| endpoint_id(&spec.id, &state.network)),
     });

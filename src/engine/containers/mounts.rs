@@ -348,7 +348,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
     match source {
         None => volume(None),
         Some("") => Err(format!("`{text}` has no source")),
-        Some(source) if source.starts_with(['/', '.', '~']) => Ok(MountRequest::Bind {
+        Some(source) if source.starts_with(['/', '.']) => Ok(MountRequest::Bind {
             source: source.into(),
             target,
             read_only,
@@ -357,7 +357,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
             create: true,
             mapped,
         }),
-        Some(name) if name.contains('/') => Err(format!("`{name}` is not the name of a volume; a path begins with / or ./")),
+        Some(name) if name.contains('/') || name == "~" => Err(format!("`{name}` is not the name of a volume; a path begins with / or ./")),
         Some(name) => volume(Some(name)),
     }
 }

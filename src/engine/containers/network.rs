@@ -212,8 +212,8 @@ impl Engine {
 
 /// A place on a network that a program makes, for one container.
 fn carried(carrier: Carrier, request: &EndpointRequest) -> Result<EndpointSpec, Error> {
-    if *request != (EndpointRequest { mac: request.mac, ..EndpointRequest::default() }) {
-        let message = format!("a container has neither aliases nor addresses of its choice with --network {}", carrier.name());
+    if *request != (EndpointRequest { mac: request.mac, priority: request.priority, ..EndpointRequest::default() }) {
+        let message = format!("a container has neither aliases, addresses nor links of its choice with --network {}", carrier.name());
         return Err(usage(message, None));
     }
     Ok(EndpointSpec { plan: NetworkPlan::carried(carrier), run_dir: std::path::PathBuf::new(), request: request.clone() })

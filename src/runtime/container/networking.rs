@@ -1,6 +1,7 @@
 //! The network of a container, from its supervisor's side: the namespace with its places on networks, the process that serves its ports and names, and the files by
 //! which it finds names.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
@@ -162,6 +163,9 @@ struct Lost {
     told: bool,
 }
 
+/// The file with the servers that know names.
+const RESOLV_CONF: &str = "resolv.conf";
+
 /// How long a service has to live to be started anew at once, and how often it is tried where it cannot be.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// How long after a change of the packet filter it is looked at: who changes it does so many times in a row.
@@ -181,6 +185,8 @@ pub(super) struct Networked {
     /// When the packet filter is to be looked at, which somebody has changed.
     filter_due: Option<Instant>,
     around: Surroundings,
+    /// What was last written to the container's files about names: what is there beyond that, somebody in the container has written.
+    written: BTreeMap<&'static str, String>,
 }
 
 impl Networked {
@@ -312,7 +318,9 @@ impl Networked {
             Some(service) => service.update(&settings),
             None if spec.ports.is_empty() && !settings.names => Ok(()),
             None => {
-                let publish_at = seat.overview().networks.iter().find(|plan| !plan.internal).and_then(|plan| plan.publish_at);
+                let leads_there =
+                    |plan: &&network::NetworkPlan| settings.target.as_ref().is_some_and(|target| target.bridge == plan.bridge);
+                let publish_at = seat.overview().networks.iter().find(leads_there).and_then(|plan| plan.publish_at);
                 // With no network that leads out there is nothing that could be published.
                 let wanted = if self.taken.is_empty() { &spec.ports } else { &self.taken };
                 let ports = if settings.target.is_some() { &wanted[..] } else { &[] };
@@ -555,9 +563,20 @@ impl Networked {
     }
 
     /// Writes the files by which the container finds names, where they depend on its addresses. In place: they may be mounted already. Every user of it reads them.
-    fn write_files(&self, dir: &ContainerDir, spec: &ContainerSpec) -> Result<(), Error> {
-        let write = |name: &str, text: String| {
+    fn write_files(&mut self, dir: &ContainerDir, spec: &ContainerSpec) -> Result<(), Error> {
+        let mut before = std::mem::take(&mut self.written);
+        let mut written = BTreeMap::new();
+        let mut write = |name: &'static str, text: String| {
             let path: &Path = &dir.file(name);
+            let edited = before.remove(name).and_then(|before| Some((std::fs::read_to_string(path).ok()?, before)));
+            let edited = edited.filter(|(there, before)| there != before);
+            written.insert(name, text.clone());
+            let text = match edited {
+                None => text,
+                // Servers of somebody's choice are not ours to change.
+                Some(_) if name == RESOLV_CONF => return Ok(()),
+                Some((there, before)) => merged(&there, &before, &text),
+            };
             let written = std::fs::write(path, text);
             written.and_then(|()| std::fs::set_permissions(path, PermissionsExt::from_mode(0o644))).map_err(Error::file("write", path))
         };
@@ -565,7 +584,7 @@ impl Networked {
             (Kind::Own(seat), _) => {
                 let Overview { endpoints, networks, .. } = seat.overview();
                 let own_server = networks.iter().any(|plan| !plan.is_default());
-                write("resolv.conf", spec.names.resolv_conf(own_server))?;
+                write(RESOLV_CONF, spec.names.resolv_conf(own_server))?;
                 let addresses = endpoints.iter().flat_map(|state| {
                     std::iter::once(IpAddr::V4(state.address.address)).chain(state.ipv6.map(|net| IpAddr::V6(net.address)))
                 });
@@ -575,7 +594,7 @@ impl Networked {
             }
             (Kind::Carried(carried), _) => {
                 let state = &carried.state;
-                write("resolv.conf", spec.names.resolv_conf_of_carried())?;
+                write(RESOLV_CONF, spec.names.resolv_conf_of_carried())?;
                 let addresses = [Some(IpAddr::V4(state.address.address)), state.ipv6.map(|net| IpAddr::V6(net.address))];
                 // What the host offers is at its own address: the gateway is the program's.
                 (addresses.into_iter().flatten().collect(), host_address().or(Some(IpAddr::V4(state.gateway))))
@@ -588,7 +607,9 @@ impl Networked {
         let mut extra: Vec<(String, IpAddr)> =
             spec.names.extra_hosts.iter().map(|(name, address)| (name.clone(), address.resolved(gateway))).collect();
         extra.extend(self.linked.iter().map(|linked| (linked.names.clone(), linked.address)));
-        write("hosts", hosts_file(&spec.names.own_name(&spec.sandbox.hostname), &addresses, &extra))
+        let done = write("hosts", hosts_file(&spec.names.own_name(&spec.sandbox.hostname), &addresses, &extra));
+        self.written = written;
+        done
     }
 }
 
@@ -600,6 +621,14 @@ impl HostAddress {
             HostAddress::Gateway => gateway,
         }
     }
+}
+
+/// A file that was written with the lines of `before` and has been edited since: it loses those of them that `now` has not, and gets those that are new in `now`.
+fn merged(there: &str, before: &str, now: &str) -> String {
+    let lost = |line: &&str| before.lines().any(|known| known == *line) && now.lines().all(|known| known != *line);
+    let kept = there.lines().filter(|line| !lost(line));
+    let new = now.lines().filter(|line| before.lines().all(|known| known != *line));
+    kept.chain(new).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Whether the host's network would do as well.

@@ -29,6 +29,12 @@ pub struct EndpointRequest {
     /// Names beside its own.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// How much this network's way out is preferred to that of others.
+    #[serde(default)]
+    pub priority: i32,
+    /// The name that its link is to have in the container.
+    #[serde(default)]
+    pub link: Option<String>,
 }
 
 /// What it is there.
@@ -59,6 +65,7 @@ pub struct EndpointState {
 struct Endpoint {
     published: Option<Published>,
     state: EndpointState,
+    priority: i32,
     _address: AddressLease,
     _ipv6: Option<Ipv6Lease>,
     network: Network,
@@ -111,9 +118,10 @@ impl Namespace {
         self.way_out().and_then(|endpoint| endpoint.network.no_way_out())
     }
 
-    /// The place that packets for elsewhere leave by, and that published ports lead to: the first on a network that leads out.
+    /// The place that packets for elsewhere leave by, and that published ports lead to: of those on networks that lead out the most preferred, and the first of these.
     fn way_out(&self) -> Option<&Endpoint> {
-        self.endpoints.iter().find(|endpoint| !endpoint.network.plan().internal)
+        // The last of the greatest is found.
+        self.endpoints.iter().rev().filter(|endpoint| !endpoint.network.plan().internal).max_by_key(|endpoint| endpoint.priority)
     }
 
     /// Where published ports lead.
@@ -148,8 +156,8 @@ impl Namespace {
             }
         };
         let ipv6 = take_ipv6(&network, request.ipv6)?;
-        let link = (0..).map(|number| format!("eth{number}")).find(|name| !self.endpoints.iter().any(|known| known.state.link == *name));
-        let link = link.unwrap_or_default();
+        let is_free = |name: &String| !self.endpoints.iter().any(|known| known.state.link == *name);
+        let link = request.link.clone().or_else(|| (0..).map(|number| format!("eth{number}")).find(is_free)).unwrap_or_default();
         let mac = request.mac.unwrap_or_else(|| links::hardware_address(address.address.address));
         let state = EndpointState {
             network: plan.id.clone(),
@@ -164,10 +172,10 @@ impl Namespace {
         let step = || format!("connect with the network `{}`", plan.name);
         let made = make_veth(&network.0, address.address, &state.link, mac, &self.fd);
         made.and_then(|()| configure(&mut self.inside, &state)).map_err(Error::kernel(step()))?;
-        let was_out = self.way_out().is_some();
-        self.endpoints.push(Endpoint { published: None, state, _address: address, _ipv6: ipv6, network });
-        if !was_out {
-            self.find_way_out()?;
+        let before = self.way_out().map(|endpoint| endpoint.state.clone());
+        self.endpoints.push(Endpoint { published: None, state, priority: request.priority, _address: address, _ipv6: ipv6, network });
+        if self.way_out().map(|endpoint| &endpoint.state) != before.as_ref() {
+            self.find_way_out(before.as_ref())?;
         }
         self.endpoints.last().map(|endpoint| &endpoint.state).ok_or(Error::ServiceEnded)
     }
@@ -180,7 +188,7 @@ impl Namespace {
         removed.map_err(Error::kernel(format!("disconnect from the network `{}`", self.endpoints[at].state.name)))?;
         drop(self.endpoints.remove(at));
         if was_out {
-            self.find_way_out()?;
+            self.find_way_out(None)?;
         }
         Ok(true)
     }
@@ -199,13 +207,19 @@ impl Namespace {
         Ok(())
     }
 
-    /// Makes the way out that of the first network that has one.
-    fn find_way_out(&mut self) -> Result<(), Error> {
+    /// Makes the way out that of the network that it is to go through, in place of the one `before`.
+    fn find_way_out(&mut self, before: Option<&EndpointState>) -> Result<(), Error> {
         let Some(state) = self.way_out().map(|endpoint| endpoint.state.clone()) else { return Ok(()) };
         let all = links::links(&mut self.inside).map_err(Error::kernel("list the links of the container"))?;
-        let Some(link) = all.iter().find(|link| link.name == state.link) else { return Ok(()) };
-        let mut requests = vec![links::default_route(link.index, state.gateway)];
-        requests.extend(state.ipv6_gateway.map(|gateway| links::default_ipv6_route(link.index, gateway)));
+        let index = |state: &EndpointState| all.iter().find(|link| link.name == state.link).map(|link| link.index);
+        let Some(link) = index(&state) else { return Ok(()) };
+        if let Some((before, link)) = before.and_then(|before| Some((before, index(before)?))) {
+            // Somebody in the container may have taken it away.
+            let _ = self.inside.request(links::no_default_route(link, before.gateway));
+            let _ = before.ipv6_gateway.map(|gateway| self.inside.request(links::no_default_ipv6_route(link, gateway)));
+        }
+        let mut requests = vec![links::default_route(link, state.gateway)];
+        requests.extend(state.ipv6_gateway.map(|gateway| links::default_ipv6_route(link, gateway)));
         self.inside.requests(requests).map_err(Error::kernel(format!("route through the network `{}`", state.name)))
     }
 }
@@ -218,11 +232,17 @@ fn begin() -> Result<(OwnedFd, Netlink), Error> {
     Ok((fd, inside))
 }
 
+/// Why an address is not given that `--aux-address` names.
+const SET_ASIDE: &str = "it is set aside";
+
 /// Whether a network can give that address.
 fn check(plan: &NetworkPlan, gateway: Ipv4Net, asked: Ipv4Addr) -> Result<(), Error> {
     let refused = |reason: String| Error::Address { network: plan.name.clone(), address: IpAddr::V4(asked), reason };
     if !gateway.contains(asked) {
         return Err(refused(format!("its subnet is {}", gateway.network())));
+    }
+    if plan.auxiliary.values().any(|known| *known == IpAddr::V4(asked)) {
+        return Err(refused(SET_ASIDE.to_owned()));
     }
     if plan.reserved(gateway).contains(&asked) || asked == gateway.network().address {
         return Err(refused("it is the network's own".to_owned()));
@@ -236,10 +256,16 @@ fn take_ipv6(network: &Network, asked: Option<Ipv6Addr>) -> Result<Option<Ipv6Le
     match (network.plan().v6, asked) {
         (None, None) => Ok(None),
         (None, Some(address)) => Err(refused(address, "it has no IPv6 subnet".to_owned())),
-        (Some(subnet), None) => network.0.run_dir.take_ipv6(subnet.net, subnet.range, subnet.gateway).map(Some),
+        (Some(subnet), None) => {
+            let reserved = network.plan().reserved_ipv6(subnet.gateway);
+            network.0.run_dir.take_ipv6(subnet.net, subnet.range, &reserved).map(Some)
+        }
         (Some(subnet), Some(address)) => {
             if !subnet.net.contains(address) || address == subnet.gateway {
                 return Err(refused(address, format!("its subnet is {}, and its gateway {}", subnet.net, subnet.gateway)));
+            }
+            if network.plan().reserved_ipv6(subnet.gateway).contains(&address) {
+                return Err(refused(address, SET_ASIDE.to_owned()));
             }
             network.0.run_dir.take_this_ipv6(subnet.net, address).map(Some)
         }

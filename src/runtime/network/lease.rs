@@ -200,10 +200,11 @@ impl RunDir {
     }
 
     /// Takes an IPv6 address that nobody uses.
-    pub(super) fn take_ipv6(&self, subnet: Ipv6Net, range: Option<Ipv6Net>, reserved: std::net::Ipv6Addr) -> Result<Ipv6Lease, Error> {
+    pub(super) fn take_ipv6(&self, subnet: Ipv6Net, range: Option<Ipv6Net>, reserved: &[std::net::Ipv6Addr]) -> Result<Ipv6Lease, Error> {
         let pool = range.unwrap_or(subnet);
         for index in u32::from(range.is_none())..pool.hosts().min(TRIES) {
-            let Some(net) = pool.host(index).filter(|net| net.address != reserved && net.address != subnet.network().address) else {
+            let Some(net) = pool.host(index).filter(|net| !reserved.contains(&net.address) && net.address != subnet.network().address)
+            else {
                 continue;
             };
             if let Some(lock) = try_lock(&self.address(net.address.into()))? {
@@ -322,8 +323,10 @@ mod tests {
         assert_eq!((last, asked.address.prefix), (vec![8, 11], 24));
         assert!(run_dir.take_address(subnet, Some(range), &gateway, 0).is_err());
         let six = "fd00::/64".parse().unwrap();
-        let (first, second) =
-            (run_dir.take_ipv6(six, None, "fd00::1".parse().unwrap()).unwrap(), run_dir.take_ipv6(six, None, "fd00::1".parse().unwrap()));
+        let (first, second) = (
+            run_dir.take_ipv6(six, None, &["fd00::1".parse().unwrap()]).unwrap(),
+            run_dir.take_ipv6(six, None, &["fd00::1".parse().unwrap()]),
+        );
         assert_eq!((first.address.to_string().as_str(), second.unwrap().address.to_string().as_str()), ("fd00::2/64", "fd00::3/64"));
     }
 

@@ -16,6 +16,7 @@ const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
@@ -235,20 +236,31 @@ pub(super) fn link_up(index: u32) -> Message {
 
 /// The request that sends everything else to `gateway`.
 pub(super) fn default_route(link: u32, gateway: Ipv4Addr) -> Message {
-    route_to(AF_INET, link, &gateway.octets())
+    route_to(RTM_NEWROUTE, AF_INET, link, &gateway.octets())
 }
 
 /// The same for IPv6.
 pub(super) fn default_ipv6_route(link: u32, gateway: Ipv6Addr) -> Message {
-    route_to(AF_INET6, link, &gateway.octets())
+    route_to(RTM_NEWROUTE, AF_INET6, link, &gateway.octets())
 }
 
-fn route_to(family: u8, link: u32, gateway: &[u8]) -> Message {
+/// Takes back what [`default_route`] has made.
+pub(super) fn no_default_route(link: u32, gateway: Ipv4Addr) -> Message {
+    route_to(RTM_DELROUTE, AF_INET, link, &gateway.octets())
+}
+
+/// Takes back what [`default_ipv6_route`] has made.
+pub(super) fn no_default_ipv6_route(link: u32, gateway: Ipv6Addr) -> Message {
+    route_to(RTM_DELROUTE, AF_INET6, link, &gateway.octets())
+}
+
+fn route_to(kind: u16, family: u8, link: u32, gateway: &[u8]) -> Message {
     const RT_TABLE_MAIN: u8 = 254;
     const RTPROT_BOOT: u8 = 3;
     const RTN_UNICAST: u8 = 1;
     let body = [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
-    Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &body).attribute(RTA_GATEWAY, gateway).number(RTA_OIF, link)
+    let flags = if kind == RTM_NEWROUTE { NLM_F_CREATE | NLM_F_EXCL } else { 0 };
+    Message::new(kind, flags, &body).attribute(RTA_GATEWAY, gateway).number(RTA_OIF, link)
 }
 
 /// The link by which the kernel leaves for addresses that no other route covers, best first.

@@ -1,5 +1,6 @@
 //! What a network is, as whoever keeps networks hands it down: a bridge, its subnets, and what may pass.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ pub struct NetworkPlan {
     /// Where ports are published that name no address of the host; `None` is everywhere.
     #[serde(default)]
     pub publish_at: Option<IpAddr>,
+    /// Addresses of the subnets that somebody else has, by names that mean nothing here: they are never given out.
+    #[serde(default)]
+    pub auxiliary: BTreeMap<String, IpAddr>,
 }
 
 /// A subnet with the addresses that have a meaning in it.
@@ -71,6 +75,7 @@ impl NetworkPlan {
             masquerade: true,
             mtu: None,
             publish_at: None,
+            auxiliary: BTreeMap::new(),
         }
     }
 
@@ -121,8 +126,15 @@ impl NetworkPlan {
     }
 
     /// Addresses that are never given out.
-    pub(super) fn reserved(&self, gateway: Ipv4Net) -> [Ipv4Addr; 2] {
-        [gateway.address, gateway.broadcast()]
+    pub(super) fn reserved(&self, gateway: Ipv4Net) -> Vec<Ipv4Addr> {
+        let others = self.auxiliary.values().filter_map(|address| if let IpAddr::V4(address) = address { Some(*address) } else { None });
+        [gateway.address, gateway.broadcast()].into_iter().chain(others).collect()
+    }
+
+    /// The same of an IPv6 subnet, beside its first.
+    pub(super) fn reserved_ipv6(&self, gateway: Ipv6Addr) -> Vec<Ipv6Addr> {
+        let others = self.auxiliary.values().filter_map(|address| if let IpAddr::V6(address) = address { Some(*address) } else { None });
+        std::iter::once(gateway).chain(others).collect()
     }
 }
 

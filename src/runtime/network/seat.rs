@@ -179,13 +179,16 @@ impl Seat {
             // The same places, as far as the networks have them.
             let again = |endpoint: &EndpointSpec| {
                 let state = there.iter().find(|state| state.network == endpoint.plan.id);
-                let request = state.map_or_else(EndpointRequest::default, |state| EndpointRequest {
-                    ipv4: Some(state.address.address),
-                    ipv6: state.ipv6.map(|net| net.address),
-                    mac: Some(state.mac),
-                    aliases: Vec::new(),
-                });
-                EndpointSpec { request: EndpointRequest { aliases: endpoint.request.aliases.clone(), ..request }, ..endpoint.clone() }
+                let request = state.map_or_else(
+                    || endpoint.request.clone(),
+                    |state| EndpointRequest {
+                        ipv4: Some(state.address.address),
+                        ipv6: state.ipv6.map(|net| net.address),
+                        mac: Some(state.mac),
+                        ..endpoint.request.clone()
+                    },
+                );
+                EndpointSpec { request, ..endpoint.clone() }
             };
             let links: Vec<String> = there.iter().map(|state| state.link.clone()).collect();
             let sit = |endpoints: Vec<EndpointSpec>| {
@@ -228,7 +231,7 @@ impl Seat {
     /// # Errors
     /// The place cannot be had.
     pub fn attach(&mut self, endpoint: &EndpointSpec) -> Result<(), Error> {
-        self.change(Wish::Attach(endpoint.clone()))
+        self.change(Wish::Attach(Box::new(endpoint.clone())))
     }
 
     /// Takes it off the network with that ID.
@@ -321,7 +324,7 @@ enum Wish {
         endpoints: Vec<EndpointSpec>,
         links: Vec<String>,
     },
-    Attach(EndpointSpec),
+    Attach(Box<EndpointSpec>),
     Detach(String),
     Publish {
         id: String,

@@ -1,7 +1,7 @@
 //! The DNS server of a container: names of the containers on its networks are answered from what their supervisors published, all else is passed on to the servers
 //! that the host uses, or that the user named.
 //!
-//! A question that is passed on has a socket and a number of its own, so that nobody else can answer it. A server that is silent is given up for the next.
+//! A question that is passed on has a socket and a number of its own, so that nobody else can answer it. A server that is silent, fails or refuses is given up for the next.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -190,6 +190,9 @@ impl Server {
         let most = buffer.len().min(MAX_ANSWER);
         match passed.socket.io.recv(&mut buffer[..most]) {
             Ok(length) if passed.question.is_answered_by(&buffer[..length], passed.id) => {
+                if message::is_given_up(&buffer[..length]) && passed.server + 1 < self.servers.len() {
+                    return self.ask_next(id, poller);
+                }
                 buffer[..2].copy_from_slice(&passed.question.id.to_be_bytes());
                 let _ = self.datagrams.io.send_to(&buffer[..length], passed.client);
                 self.passed.remove(&id);

@@ -24,6 +24,9 @@ const INTERNET: u16 = 1;
 /// Outcomes.
 pub(super) const FORMAT_ERROR: u8 = 1;
 pub(super) const SERVER_FAILURE: u8 = 2;
+const REFUSED: u8 = 5;
+/// The bits that have it.
+const OUTCOME: u8 = 0x0f;
 
 const FLAG_RESPONSE: u8 = 0x80;
 const FLAG_TRUNCATED: u8 = 0x02;
@@ -190,6 +193,11 @@ impl Question {
         let without = number(message, 4) == Some(0);
         number(message, 0) == Some(id) && is_response && (same || without)
     }
+}
+
+/// Whether a server says that it cannot, or will not, answer: another might.
+pub(super) fn is_given_up(answer: &[u8]) -> bool {
+    answer.get(3).is_some_and(|flags| matches!(flags & OUTCOME, SERVER_FAILURE | REFUSED))
 }
 
 /// The answer to what is no question that can be read.
