@@ -47,6 +47,10 @@ const REPRODUCIBLE: &str = "STRAKE_REPRODUCIBLE";
 const SOURCE_DATE_EPOCH: &str = crate::engine::SOURCE_DATE_EPOCH;
 /// How root file systems are made: `overlay` or `copy`; this wins over the settings.
 const STORAGE_DRIVER: &str = "STRAKE_STORAGE_DRIVER";
+/// How many sockets a manager of services passes on.
+const LISTEN_FDS: &str = "LISTEN_FDS";
+/// To which process.
+const LISTEN_PID: &str = "LISTEN_PID";
 /// The home directory.
 const HOME: &str = "HOME";
 /// The directory of Docker's `config.json`.
@@ -135,6 +139,13 @@ fn path(name: &str) -> Option<PathBuf> {
 
 fn text(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// How many sockets a manager of services has opened for this process (sd_listen_fds(3)), from the first descriptor beyond the standard ones on.
+pub(super) fn listen_fds() -> u32 {
+    let number = |name| text(name).and_then(|value| value.parse().ok());
+    let are_ours = number(LISTEN_PID) == Some(std::process::id());
+    number(LISTEN_FDS).filter(|_| are_ours).unwrap_or(0)
 }
 
 /// Whether colours are wanted on standard error.

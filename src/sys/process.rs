@@ -100,15 +100,15 @@ fn clone_by_flags(flags: u64, pidfd: &mut libc::c_int) -> libc::c_long {
     unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, std::ptr::from_mut(pidfd), 0usize, 0usize) }
 }
 
-/// The descriptor that whoever started this process has left open under that number; it is not passed on further. `None` where there is none. To be asked once for each, before
-/// anything is opened.
+/// The descriptor that whoever started this process has left open under that number, or that the process has opened which shares its descriptors with this one; it is not
+/// passed on further. `None` where there is none. To be asked until it is there, before this process opens anything.
 pub fn inherited_descriptor(number: i32) -> Option<OwnedFd> {
     if number <= libc::STDERR_FILENO {
         return None;
     }
     // SAFETY: where the number is not open the call fails and does nothing else.
     let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
-    // SAFETY: it is open, and as nothing was opened here yet, nobody else owns it.
+    // SAFETY: it is open, and as nothing was opened here yet, nobody else owns it in this process.
     (result == 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -345,11 +345,22 @@ pub struct BpfInstruction {
 /// Makes the kernel run `program` on every system call of this thread and its descendants, with the flags of seccomp(2). Needs `CAP_SYS_ADMIN` or "no new
 /// privileges".
 pub fn load_seccomp_filter(program: &[BpfInstruction], flags: u64) -> io::Result<()> {
+    install_seccomp_filter(program, flags).map(drop)
+}
+
+/// [`load_seccomp_filter`], with a new descriptor of the lowest free number by which another process is asked about system calls (seccomp_unotify(2)).
+pub fn load_seccomp_filter_with_listener(program: &[BpfInstruction], flags: u64) -> io::Result<OwnedFd> {
+    let listener = install_seccomp_filter(program, flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: with this flag the kernel returns a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener as libc::c_int) })
+}
+
+fn install_seccomp_filter(program: &[BpfInstruction], flags: u64) -> io::Result<libc::c_long> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     let fprog = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
     // SAFETY: `fprog` points to `len` instructions that outlive the call and that the kernel only reads; `BpfInstruction` has the layout of `sock_filter`.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&fprog)) };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Sets the interface flags of `lo` to up, in the network namespace of this thread.

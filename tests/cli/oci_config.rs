@@ -1,6 +1,7 @@
 //! `strake oci`: that a container is what the `config.json` of its bundle says, as the OCI runtime specification has it.
 
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -310,6 +311,155 @@ fn the_filter_of_the_config_is_loaded() {
     bundle.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_SING"});
     bundle.create("unfiltered", &[]).says(&["SCMP_ACT_SING"]);
     bundle.is_gone("unfiltered");
+}
+
+/// Listens at a socket, says whom it is told of, and what it is asked; directories it lets nobody make.
+const PROGRAM: &str = r#"
+    #include <errno.h>
+    #include <linux/seccomp.h>
+    #include <stdio.h>
+    #include <string.h>
+    #include <sys/ioctl.h>
+    #include <sys/socket.h>
+    #include <sys/syscall.h>
+    #include <sys/un.h>
+    #include <unistd.h>
+    #ifndef SYS_mkdir
+    #define SYS_mkdir SYS_mkdirat
+    #endif
+    int main(int argc, char **argv) {
+        int server = socket(AF_UNIX, SOCK_STREAM, 0);
+        struct sockaddr_un name = {.sun_family = AF_UNIX};
+        strcpy(name.sun_path, argv[1]);
+        if (bind(server, (void *)&name, sizeof name) || listen(server, 4)) return 1;
+        setvbuf(stdout, 0, _IOLBF, 0);
+        puts("listens");
+        for (;;) {
+            int client = accept(server, 0, 0);
+            if (fork()) { close(client); continue; }
+            close(server);
+            char text[65536], control[64];
+            struct iovec part = {text, sizeof text - 1};
+            struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+            long length = recvmsg(client, &message, 0);
+            if (length <= 0 || !CMSG_FIRSTHDR(&message)) return 1;
+            int asked = *(int *)CMSG_DATA(CMSG_FIRSTHDR(&message));
+            printf("%.*s\n", (int)length, text);
+            for (;;) {
+                struct seccomp_notif question = {0};
+                if (ioctl(asked, SECCOMP_IOCTL_NOTIF_RECV, &question)) { if (errno == EINTR) continue; return 0; }
+                struct seccomp_notif_resp answer = {.id = question.id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+                if (question.data.nr == SYS_mkdir || question.data.nr == SYS_mkdirat) { answer.flags = 0; answer.error = -EXDEV; }
+                ioctl(asked, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+            }
+        }
+    }
+"#;
+
+#[test]
+fn a_program_is_asked_about_system_calls() {
+    let script = "mkdir /tmp/x 2>&1; ls /proc/self/fd | wc -l; ps -o pid,args; exec sleep 1000";
+    let Some(mut bundle) = able(&["cc"]).then(|| bundle(script)).flatten() else { return };
+    let [source, program, socket, said] = ["program.c", "program", "program.sock", "said"].map(|name| bundle.world.path(name));
+    std::fs::write(&source, PROGRAM).unwrap();
+    Run::new("cc", ["-o".as_ref(), program.as_os_str(), source.as_os_str()]).ok();
+    let mut command = std::process::Command::new(&program);
+    command.arg(&socket).stdout(std::fs::File::create(&said).unwrap()).process_group(0);
+    let running = Group(command.spawn().unwrap());
+    let told = || std::fs::read_to_string(&said).unwrap();
+    wait_for("the program", 60, || told().contains("listens"));
+    bundle.config["root"]["readonly"] = json!(false);
+    // Also what a runtime needs itself until its command runs.
+    let asked = ["mkdir", "mkdirat", "execve", "wait4", "sendmsg", "write", "close"];
+    bundle.config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": socket.to_str().unwrap(),
+        "listenerMetadata": "of the test",
+        "syscalls": [{"names": asked, "action": "SCMP_ACT_NOTIFY"}],
+    });
+    for (id, no_new_privileges) in [("asked1", false), ("asked2", true)] {
+        bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        bundle.created(id);
+        let before = told().lines().count();
+        bundle.oci(&["start", id]).ok();
+        wait_for("what the command says", 60, || bundle.output().contains("ps -o"));
+        let output = bundle.output();
+        assert!(output.contains("/tmp/x': Invalid cross-device link") || output.contains("/tmp/x': Cross-device link"), "{output}");
+        // Standard streams and the listing itself: nothing of the filter; and no process but the command's.
+        assert!(output.contains("\n4\n"), "{output}");
+        assert!(!output.contains("strake") && output.lines().filter(|line| line.trim_start().starts_with("1 ")).count() == 1, "{output}");
+        let state: serde_json::Value = serde_json::from_str(told().lines().nth(before).unwrap()).unwrap();
+        let pid = &bundle.state(id)["pid"];
+        assert_eq!((&state["pid"], &state["state"]["pid"], &state["state"]["id"]), (pid, pid, &json!(id)), "{state}");
+        assert_eq!((&state["fds"], &state["metadata"]), (&json!(["seccompFd"]), &json!("of the test")));
+        assert_eq!(state["state"]["status"], json!("creating"));
+
+        // A further command is another process, with a filter of its own.
+        let done = bundle.oci(&["exec", id, "mkdir", "/tmp/y"]).fails();
+        done.says(&["ross-device link"]);
+        let state: serde_json::Value = serde_json::from_str(told().lines().nth(before + 1).unwrap()).unwrap();
+        assert_eq!((&state["state"]["pid"], &state["state"]["status"]), (pid, &json!("running")));
+        assert!(state["pid"].as_u64() > pid.as_u64());
+        bundle.oci(&["delete", "--force", id]).ok();
+        std::fs::remove_file(bundle.world.path("output")).unwrap();
+    }
+    // Who was to be asked is gone before there is anything to ask: nothing runs that nobody judges.
+    bundle.created("asked3");
+    drop(running);
+    bundle.oci(&["start", "asked3"]).fails().says(&["cannot tell of the filter"]);
+    assert_eq!(bundle.output(), "");
+    wait_for("the end", 60, || bundle.status("asked3") == "stopped");
+}
+
+/// A process that ends with the test, with those that it made.
+struct Group(std::process::Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        Run::new("kill", ["-KILL", "--", &format!("-{}", self.0.id())]).run();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn network_devices_move_in_with_their_addresses() {
+    let Some(mut bundle) = bundle("cat /sys/class/net/inner/operstate; ip -o addr show dev inner") else { return };
+    let ip = |args: &str| Run::new("ip", args.split_whitespace());
+    // Names of devices are the machine's.
+    let outer = format!("sto{}", std::process::id());
+    let moved = format!("sti{}", std::process::id());
+    if ip(&format!("link add {outer} type veth peer name {moved}")).run().code != 0 {
+        return unable("this machine makes no pair of network devices");
+    }
+    ip(&format!("addr add 10.213.7.2/24 brd + dev {moved}")).ok();
+    ip(&format!("addr add 169.254.3.4/16 scope link dev {moved}")).ok();
+    ip(&format!("link set {outer} up")).ok();
+    bundle.config["linux"]["netDevices"] = json!({moved.as_str(): {"name": "inner"}});
+    let said = bundle.runs();
+    assert!(said.starts_with("up\n"), "{said}");
+    assert!(said.contains("inet 10.213.7.2/24 brd 10.213.7.255 scope global inner"), "{said}");
+    assert!(!said.contains("169.254.3.4"), "addresses of a link alone stay behind: {said}");
+    // It was the container's, so it has gone with it, and its other end too.
+    wait_for("the end of the pair", 60, || ip(&format!("link show {outer}")).run().code != 0);
+}
+
+#[test]
+fn sockets_of_a_manager_of_services_are_passed_on() {
+    let Some(mut bundle) = bundle("echo $LISTEN_FDS $LISTEN_PID $$; cat <&3") else { return };
+    bundle.config["process"]["env"].as_array_mut().unwrap().push(json!("LISTEN_PID=7"));
+    bundle.save();
+    std::fs::write(bundle.world.path("passed"), "passed on\n").unwrap();
+    let root = bundle.world.path("oci");
+    let run = format!("{} oci --root {} run --bundle {}", env!("CARGO_BIN_EXE_strake"), root.display(), bundle.dir().display());
+    let run = |id: &str, pid: &str| {
+        let passed = bundle.world.path("passed");
+        Run::new("sh", ["-c", &format!("exec 3<{}; LISTEN_FDS=1 LISTEN_PID={pid} exec {run} {id}", passed.display())]).run()
+    };
+    let done = run("passed1", "$$");
+    assert_eq!((done.code, done.stdout.as_str()), (0, "1 1 1\npassed on\n"), "{done}");
+    // Those of another process are none.
+    let done = run("passed2", "1");
+    assert!(done.code != 0 && done.stdout == "7 1\n", "{done}");
 }
 
 #[test]

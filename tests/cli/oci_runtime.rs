@@ -159,6 +159,19 @@ fn a_hook_that_fails_ends_what_it_belongs_to() {
 }
 
 #[test]
+fn hooks_that_name_no_environment_have_the_callers_or_inside_the_commands() {
+    let Some(mut bundle) = bundle("true") else { return };
+    bundle.config["root"]["readonly"] = json!(false);
+    bundle.config["process"]["env"] = json!(["PATH=/bin", "OF_COMMAND=yes"]);
+    let log = bundle.rootfs("log").to_str().unwrap().to_owned();
+    let hook = |log: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo $OF_COMMAND $OF_CALLER >> {log}")]}]);
+    bundle.config["hooks"] = json!({"createRuntime": hook(&log), "startContainer": hook("/log")});
+    bundle.save();
+    bundle.oci(&["run", "--bundle", bundle.dir().to_str().unwrap(), "env"]).env("OF_CALLER", "caller").ok();
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "caller\nyes\n");
+}
+
+#[test]
 fn limits_hold_can_be_changed_and_leave_nothing() {
     let Some(mut bundle) = bundle("exec sleep 1000") else { return };
     let id = format!("limits-{}", std::process::id());
@@ -470,11 +483,19 @@ fn what_cannot_be_is_told_to_the_caller() {
     let Some(mut bundle) = bundle("true") else { return };
     bundle.config["mounts"].as_array_mut().unwrap().insert(0, json!({"destination": "/mnt", "source": "/", "options": ["rbind"]}));
     let original = bundle.config.clone();
-    let cases: [(&str, Value, &str); 16] = [
+    let asking = |path: Value| {
+        let rules = json!([{"names": ["sync"], "action": "SCMP_ACT_NOTIFY"}]);
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": rules})
+    };
+    let cases: [(&str, Value, &str); 20] = [
         ("/process/scheduler", json!({"policy": "SCHED_FAST"}), "SCHED_FAST"),
         ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 9}), "ioPriority"),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0-"}), "0-"),
-        ("/linux/netDevices", json!({"eth7": {}}), "eth7"),
+        ("/linux/netDevices", json!({"eth/7": {}}), "eth/7"),
+        ("/linux/netDevices", json!({"strake-none": {}}), "No such device"),
+        ("/linux/netDevices", json!({"eth7": {"name": "eth0"}, "eth8": {"name": "eth0"}}), "eth8"),
+        ("/linux/seccomp", asking(json!("")), "listenerPath"),
+        ("/linux/seccomp", asking(json!("/nowhere.sock")), "/nowhere.sock"),
         ("/mounts/0/options", json!(["idmap", "rbind"]), "user namespace"),
         ("/mounts/0/options", json!(["bind", "idmap=uids=0-1-10"]), "uidMappings"),
         ("/process/args", json!(["nothing-there"]), "executable file not found in $PATH"),
@@ -512,5 +533,7 @@ fn what_cannot_be_is_told_to_the_caller() {
     let own = env!("CARGO_PKG_VERSION");
     assert_eq!(version, [&format!("strake oci version {own}"), "spec: 1.1.0"], "as engines read it");
     let features: Value = serde_json::from_str(&bundle.oci(&["features"]).ok().stdout).unwrap();
+    assert!(features["linux"]["seccomp"]["actions"].as_array().unwrap().contains(&json!("SCMP_ACT_NOTIFY")));
+    assert_eq!(features["linux"]["netDevices"]["enabled"], json!(true));
     assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("user")));
 }

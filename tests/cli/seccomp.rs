@@ -101,7 +101,7 @@ fn a_bad_profile_is_told_with_its_place_and_nothing_is_made() {
         ("{\n  \"defaultAction\": \"SCMP_ACT_ALLOW\",\n", &["p.json:2", "EOF"]),
         (
             "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [\n{\"names\": [\"a\"], \"action\": \"SCMP_ACT_NOTIFY\"}]}",
-            &["p.json:2", "not supported"],
+            &["seccomp profile `p.json`", "only `strake oci`"],
         ),
         (
             "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"architectures\": [\"SCMP_ARCH_X86\"], \"archMap\": [{\"architecture\": \"SCMP_ARCH_X86\"}]}",

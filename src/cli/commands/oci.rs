@@ -153,6 +153,7 @@ impl CreateArgs {
             console_socket: self.console_socket.clone(),
             pidfd_socket: self.pidfd_socket.clone(),
             preserve_fds: self.preserve_fds,
+            listen_fds: env::listen_fds(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             systemd,

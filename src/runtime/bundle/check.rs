@@ -22,9 +22,7 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     if config.linux.intel_rdt.is_some() {
         return Err(Error::invalid("linux.intelRdt", "it is not supported"));
     }
-    if let Some(name) = config.linux.net_devices.keys().next() {
-        return Err(Error::invalid("linux.netDevices", format!("moving the network device `{name}` into the container is not supported")));
-    }
+    super::net_devices::check(&config.linux.net_devices, has("network"))?;
     if !config.linux.time_offsets.is_empty() && !has("time") {
         return Err(Error::invalid("linux.timeOffsets", "they need a time namespace"));
     }

@@ -321,7 +321,7 @@ pub struct Linux {
     pub intel_rdt: Option<Value>,
     /// Network devices of the host that are moved into the container.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
-    pub net_devices: BTreeMap<String, Value>,
+    pub net_devices: BTreeMap<String, NetDevice>,
     /// Where the memory comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_policy: Option<MemoryPolicy>,
@@ -331,6 +331,22 @@ pub struct Linux {
     /// By how much clocks of a new time namespace differ.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
     pub time_offsets: BTreeMap<String, TimeOffset>,
+}
+
+/// An entry of `linux.netDevices`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetDevice {
+    /// What it is called inside; as outside where it is empty.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
+impl NetDevice {
+    /// What it is called inside.
+    pub(super) fn name_of<'a>(&'a self, outside: &'a str) -> &'a str {
+        if self.name.is_empty() { outside } else { &self.name }
+    }
 }
 
 /// `linux.memoryPolicy`.

@@ -16,7 +16,7 @@ use super::namespaces::{Namespaces, map_ids};
 use super::process::Plan;
 use super::state::{Containers, Dir, ProcessName, Record, Report, Status, parse, replace};
 use super::systemd::{SystemdManager, Unit};
-use super::{Error, check, filesystem, hooks, id_mapped, resources, scheduling, systemd};
+use super::{Error, check, filesystem, hooks, id_mapped, net_devices, resources, scheduling, systemd};
 use crate::runtime::container::boot_id;
 use crate::runtime::error::Failure;
 use crate::runtime::{self, terminal, wire};
@@ -35,6 +35,8 @@ pub struct CreateOptions {
     pub pidfd_socket: Option<PathBuf>,
     /// How many descriptors beyond the standard ones are passed on.
     pub preserve_fds: u32,
+    /// How many of them are sockets that are listened at, for a command that a manager of services starts (`LISTEN_FDS`).
+    pub listen_fds: u32,
     /// Whether the root is changed instead of exchanged.
     pub no_pivot: bool,
     /// Whether the caller's keys stay in reach.
@@ -78,7 +80,10 @@ pub fn create(containers: &Containers, id: &str, options: &CreateOptions) -> Res
     check::check(&config)?;
     let rootfs = rootfs(&bundle, &config)?;
     let (mut plan, warnings) = Plan::new(process, &config)?;
-    plan.preserve_fds = options.preserve_fds;
+    plan.preserve_fds = options.preserve_fds + options.listen_fds;
+    if options.listen_fds > 0 {
+        plan.add_listen_fds(options.listen_fds);
+    }
     plan.keep_keyring = options.no_new_keyring;
     let namespaces = Namespaces::open(&config)?;
     let console = console(plan.terminal, options.console_socket.as_deref())?;
@@ -113,7 +118,7 @@ fn make(
     dir: &Dir,
     record: &mut Record,
     config: &Config,
-    plan: Plan,
+    mut plan: Plan,
     namespaces: Namespaces,
     console: Option<UnixStream>,
     options: &CreateOptions,
@@ -145,6 +150,9 @@ fn make(
         in_user_namespace: namespaces.has_users() || !crate::sys::privilege::in_initial_user_namespace(),
     };
     let state = record.report(Status::Creating, 0);
+    if let Some(listener) = &mut plan.listener {
+        listener.state = Some(state.clone());
+    }
     let new = New { config, filesystem, state: state.clone(), listener, no_pivot: options.no_pivot };
     let (first, socket) = begin(|socket| Setup { namespaces, plan, socket, new: Some(new) })?;
     let mut conversation = Conversation { socket, first, init: None, console, terminal: None, config, state: Some(state) };
@@ -220,6 +228,9 @@ pub fn exec(containers: &Containers, id: &str, process: &Process, options: &Exec
     let console = console(plan.terminal, options.console_socket.as_deref())?;
     let affinity = process.exec_cpu_affinity.as_ref().or(config.process.as_ref().and_then(|own| own.exec_cpu_affinity.as_ref()));
     plan.affinity = scheduling::affinity(affinity)?;
+    if let Some(listener) = &mut plan.listener {
+        listener.state = Some(record.report(status, init.pid));
+    }
     // The process begins with those of this one.
     plan.affinity.at_first().map_err(runtime::Error::from)?;
     let (first, socket) = begin(|socket| Setup { namespaces, plan, socket, new: None })?;
@@ -309,6 +320,9 @@ impl Conversation<'_> {
                 Ok(Message::Init(pid)) => {
                     self.init = Some(pid);
                     let _ = reap(self.first);
+                    if self.state.is_some() {
+                        net_devices::give(&self.config.linux.net_devices, pid)?;
+                    }
                 }
                 Ok(Message::Hooks) => {
                     self.run_hooks()?;

@@ -85,6 +85,9 @@ pub enum Error {
     /// The setup in the container's namespaces failed.
     #[error(transparent)]
     Setup(SetupError),
+    /// A network device cannot become the container's.
+    #[error(transparent)]
+    Network(runtime::network::Error),
     /// The local terminal failed.
     #[error(transparent)]
     Terminal(runtime::container::Error),

@@ -1,6 +1,6 @@
 //! Hooks: programs that `config.json` names for certain moments of a container's life (config.md, "POSIX-platform Hooks").
 //!
-//! Each gets the container's state as JSON at its standard input, the environment that it names and no other, and is killed when its time is over. Those of one moment run one
+//! Each gets the container's state as JSON at its standard input, the environment that it names and no other (one that names none has the caller's), and is killed when its time is over. Those of one moment run one
 //! after the other; what they write is shown only where they fail.
 
 use std::io::{Read, Write};
@@ -42,7 +42,10 @@ fn run_one(moment: &str, hook: &Hook, state: &Report, place: &Path) -> Result<()
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);
     }
-    command.env_clear().envs(hook.env.iter().map(|entry| entry.split_once('=').unwrap_or((entry.as_str(), ""))));
+    if !hook.env.is_empty() {
+        command.env_clear();
+    }
+    command.envs(hook.env.iter().map(|entry| entry.split_once('=').unwrap_or((entry.as_str(), ""))));
     if place.is_dir() {
         command.current_dir(place);
     }

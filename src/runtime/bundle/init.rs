@@ -177,7 +177,7 @@ fn become_exec(plan: &mut Plan, socket: BorrowedFd<'_>) -> Result<Infallible, Fa
     let streams = streams(plan.terminal)?.open_terminal(&plan.spec, socket, Console::Keep)?;
     streams.install(&plan.spec)?;
     plan.add_home();
-    plan.become_command()
+    plan.become_command(socket)
 }
 
 fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd<'_>, new: New<'_>) -> Result<Infallible, Failure> {
@@ -216,8 +216,12 @@ fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd
     let mut run = || {
         state.status = Status::Created;
         say(starter.as_fd(), &Message::Started);
-        run_hooks("startContainer", &config.hooks.start_container, &state, Path::new(&state.bundle), starter.as_fd());
-        plan.become_command()
+        // Their programs are the container's, so they have its environment where they have none of their own.
+        let mut hooks = config.hooks.start_container.clone();
+        let environment = config.process.as_ref().map_or(&[][..], |process| &process.env);
+        hooks.iter_mut().filter(|hook| hook.env.is_empty()).for_each(|hook| hook.env = environment.to_vec());
+        run_hooks("startContainer", &hooks, &state, Path::new(&state.bundle), starter.as_fd());
+        plan.become_command(starter.as_fd())
     };
     let Err(failure) = run();
     say(starter.as_fd(), &Message::Failed(failure));

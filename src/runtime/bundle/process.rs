@@ -5,13 +5,14 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::Error;
 use super::config::{CapabilityLists, Config, Process};
+use super::listener::Listener;
 use super::scheduling::{Affinity, Scheduling};
 use crate::path::RootPath;
 use crate::runtime::apparmor;
@@ -31,6 +32,8 @@ pub(super) struct Plan {
     umask: Option<u32>,
     capabilities: ProcessCapabilities,
     filter: Option<Filter>,
+    /// Who is asked about system calls by the filter.
+    pub(super) listener: Option<Listener>,
     apparmor: String,
     selinux: String,
     /// `/proc` as the caller sees it, where there is a profile or a label to be written.
@@ -83,9 +86,9 @@ impl Plan {
             let missing = capabilities.bounding.without(credentials::held());
             warnings.extend(missing.names().map(|name| format!("the capability `CAP_{name}` is not given, as this process lacks it")));
         }
-        let filter = match &config.linux.seccomp {
-            Some(seccomp) => super::seccomp::compile(seccomp, capabilities.bounding)?,
-            None => None,
+        let (filter, listener) = match &config.linux.seccomp {
+            Some(seccomp) => super::seccomp::compile(seccomp, capabilities.bounding)?.unzip(),
+            None => (None, None),
         };
         // The container's own could be anything that looks like it.
         let proc = match process.apparmor_profile.is_empty() && process.selinux_label.is_empty() {
@@ -98,6 +101,7 @@ impl Plan {
             umask: process.user.umask,
             capabilities,
             filter,
+            listener: listener.flatten(),
             apparmor: profile.clone(),
             selinux: process.selinux_label.clone(),
             proc,
@@ -108,6 +112,14 @@ impl Plan {
             preserve_fds: 0,
         };
         Ok((plan, warnings))
+    }
+
+    /// Tells the command of sockets that are passed on, as managers of services tell it (sd_listen_fds(3)): it is the first process of the container.
+    pub(super) fn add_listen_fds(&mut self, number: u32) {
+        let is_told =
+            |entry: &OsString| [b"LISTEN_FDS=".as_slice(), b"LISTEN_PID="].iter().any(|name| entry.as_encoded_bytes().starts_with(name));
+        self.spec.env.retain(|entry| !is_told(entry));
+        self.spec.env.extend([format!("LISTEN_FDS={number}").into(), "LISTEN_PID=1".into()]);
     }
 
     /// Gives the process a home directory where the environment names none: that of its user, as others do.
@@ -169,8 +181,8 @@ impl Plan {
         self.filter.is_some() && !self.spec.no_new_privileges
     }
 
-    /// Gives up what the command must not have, and becomes it.
-    pub(super) fn become_command(&self) -> Result<Infallible, Failure> {
+    /// Gives up what the command must not have, and becomes it. What the filter might keep this process from telling, `caller` is told by another.
+    pub(super) fn become_command(&self, caller: BorrowedFd<'_>) -> Result<Infallible, Failure> {
         credentials::set_limits(&self.spec)?;
         self.scheduling.apply()?;
         if !self.keep_keyring {
@@ -196,9 +208,11 @@ impl Plan {
         if self.loads_as_admin() {
             credentials::raise_admin()?;
         }
-        if let Some(filter) = &self.filter {
-            // As the last thing: a filter may forbid everything but the execution, which takes CAP_SYS_ADMIN away.
-            filter.load().map_err(Failure::step("load", "the system call filter"))?;
+        // As the last thing: a filter may forbid everything but the execution, which takes CAP_SYS_ADMIN away.
+        match (&self.filter, &self.listener) {
+            (None, _) => {}
+            (Some(filter), None) => filter.load().map_err(Failure::step("load", "the system call filter"))?,
+            (Some(filter), Some(listener)) => listener.load(filter, caller)?,
         }
         Err(Failure::Exec(command.execute()))
     }

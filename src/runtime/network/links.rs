@@ -117,6 +117,46 @@ pub(super) fn addresses(netlink: &mut Netlink) -> io::Result<Vec<(u32, Ipv4Net)>
     Ok(replies.iter().filter(|reply| reply.kind == RTM_NEWADDR).filter_map(parse).collect())
 }
 
+/// An address of a link that goes with it to another namespace.
+#[derive(Debug)]
+pub(super) struct KeptAddress {
+    family: u8,
+    prefix: u8,
+    attributes: Vec<(u16, Vec<u8>)>,
+}
+
+impl KeptAddress {
+    /// The request that gives it to a link.
+    pub(super) fn for_link(&self, link: u32) -> Message {
+        let mut body = [0; ADDRESS_BODY];
+        (body[0], body[1]) = (self.family, self.prefix);
+        body[4..8].copy_from_slice(&link.to_ne_bytes());
+        let message = Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &body);
+        self.attributes.iter().fold(message, |message, (kind, value)| message.attribute(*kind, value))
+    }
+}
+
+/// The addresses of a link, of both families, that are of the whole world and do not expire.
+pub(super) fn addresses_of(netlink: &mut Netlink, link: u32) -> io::Result<Vec<KeptAddress>> {
+    const IFA_F_PERMANENT: u8 = 0x80;
+    const RT_SCOPE_UNIVERSE: u8 = 0;
+    let replies = netlink.dump(Message::new(RTM_GETADDR, 0, &[0; ADDRESS_BODY]))?;
+    let parse = |reply: &crate::sys::netlink::Reply| {
+        let body: [u8; ADDRESS_BODY] = reply.body()?;
+        let index = u32::from_ne_bytes([body[4], body[5], body[6], body[7]]);
+        let stays = index == link && body[2] & IFA_F_PERMANENT != 0 && body[3] == RT_SCOPE_UNIVERSE;
+        let attributes = reply.attributes(ADDRESS_BODY);
+        let kept = [IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST].iter().filter_map(|kind| Some((*kind, attributes.value(*kind)?.to_vec())));
+        stays.then(|| KeptAddress { family: body[0], prefix: body[1], attributes: kept.collect() })
+    };
+    Ok(replies.iter().filter(|reply| reply.kind == RTM_NEWADDR).filter_map(parse).collect())
+}
+
+/// The request that moves a link into another namespace, under another name.
+pub(super) fn moved(link: u32, name: &str, netns: BorrowedFd<'_>) -> Message {
+    Message::new(RTM_NEWLINK, 0, &link_body(link, false)).descriptor(IFLA_NET_NS_FD, netns).text(IFLA_IFNAME, name)
+}
+
 /// An IPv4 route: where to, and through which link.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Route {

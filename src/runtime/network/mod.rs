@@ -19,6 +19,7 @@
 
 mod attach;
 mod caretaker;
+mod devices;
 mod dns;
 mod error;
 mod lease;
@@ -46,6 +47,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use attach::{EndpointRequest, EndpointState, Namespace};
 pub use caretaker::{CARETAKER, caretaker_main};
+pub(in crate::runtime) use devices::move_device;
 pub use dns::{ResolvFlags, ResolvMode, carried_resolv_conf, hosts_file, name_servers, resolv_conf, resolv_conf_of};
 pub use error::{Error, Unavailable};
 pub use netns::Netns;

@@ -50,7 +50,7 @@ pub(super) fn rules(capabilities: Capabilities) -> SeccompRules {
         }
     }
     let default = SeccompAction::Errno(libc::EPERM as u16);
-    SeccompRules { default, abis: Abi::of_this_machine(), rules, log: false, allow_speculation: false }
+    SeccompRules { default, abis: Abi::of_this_machine(), rules, log: false, allow_speculation: false, killable_wait: false }
 }
 
 fn always(list: &'static str) -> SeccompRule {

@@ -78,6 +78,7 @@ fn outcome(name: &str, number: &str, action: SeccompAction) -> Map<String, Value
         SeccompAction::Log => ("SCMP_ACT_LOG", None),
         SeccompAction::Errno(errno) => ("SCMP_ACT_ERRNO", Some(errno)),
         SeccompAction::Trace(number) => ("SCMP_ACT_TRACE", Some(number)),
+        SeccompAction::Notify => ("SCMP_ACT_NOTIFY", None),
         SeccompAction::Trap => ("SCMP_ACT_TRAP", None),
         SeccompAction::KillThread => ("SCMP_ACT_KILL_THREAD", None),
         SeccompAction::KillProcess => ("SCMP_ACT_KILL_PROCESS", None),

@@ -34,6 +34,9 @@ pub use rules::SeccompRules;
 use rules::{Comparison, Condition, SeccompAction};
 use tables::{Abi, MULTIPLEXED};
 
+/// Not in `libc` yet (`linux/seccomp.h`).
+const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: u64 = 1 << 5;
+
 /// How many instructions the kernel takes (`BPF_MAXINSNS`).
 const MOST_INSTRUCTIONS: usize = 4096;
 
@@ -54,12 +57,20 @@ const X32_BIT: u32 = 0x4000_0000;
 pub(super) struct Filter {
     program: Arc<[BpfInstruction]>,
     flags: u64,
+    /// Only together with a listener.
+    killable_wait: bool,
 }
 
 impl Filter {
     /// Makes the kernel run it on every system call of this process from now on.
     pub(super) fn load(&self) -> std::io::Result<()> {
         crate::sys::process::load_seccomp_filter(&self.program, self.flags)
+    }
+
+    /// [`load`](Self::load) for a filter by which another program is asked: that asks and answers through what is returned.
+    pub(super) fn load_with_listener(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+        let waits = if self.killable_wait { SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV } else { 0 };
+        crate::sys::process::load_seccomp_filter_with_listener(&self.program, self.flags | waits)
     }
 }
 
@@ -69,7 +80,7 @@ pub(super) fn default_filter(capabilities: Capabilities) -> Filter {
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     let programs = compiled.get_or_insert_default();
     let program = programs.entry(capabilities.bits()).or_insert_with(|| compile(&builtin::rules(capabilities)).into()).clone();
-    Filter { program, flags: 0 }
+    Filter { program, flags: 0, killable_wait: false }
 }
 
 /// The rules of the default profile, for a process with these capabilities.
@@ -86,7 +97,7 @@ pub(super) fn compile_default_filter() {
 pub(super) fn filter(rules: &SeccompRules) -> Filter {
     let flag = |on: bool, flag: libc::c_ulong| if on { flag } else { 0 };
     let flags = flag(rules.log, libc::SECCOMP_FILTER_FLAG_LOG) | flag(rules.allow_speculation, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
-    Filter { program: compile(rules).into(), flags }
+    Filter { program: compile(rules).into(), flags, killable_wait: rules.killable_wait }
 }
 
 /// The program for some rules. It may be longer than the kernel takes.

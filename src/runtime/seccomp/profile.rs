@@ -24,6 +24,7 @@ pub struct SeccompProfile {
     arch_map: Option<Vec<ArchitectureWithOthers>>,
     flags: Option<Vec<Flag>>,
     listener_path: Option<String>,
+    listener_metadata: Option<String>,
     syscalls: Option<Vec<Rule>>,
 }
 
@@ -53,8 +54,11 @@ pub enum SeccompProfileError {
         action: &'static str,
     },
     /// A program would have to be told.
-    #[error("the profile names a program to be told of system calls (`listenerPath`), and this is not supported")]
+    #[error("the profile has a program asked about system calls (`SCMP_ACT_NOTIFY`, `listenerPath`), and only `strake oci` can do this")]
     Listener,
+    /// Nobody is named who could be told.
+    #[error("`SCMP_ACT_NOTIFY` needs a program that is asked about system calls, and the profile names none (`listenerPath`)")]
+    NoListener,
     /// The kernel has an end.
     #[error("the profile makes a program of {instructions} instructions; the kernel takes {MOST_INSTRUCTIONS}")]
     TooLong {
@@ -93,15 +97,35 @@ impl SeccompProfile {
         })
     }
 
-    /// What it says for one container; `None` where it is empty, which stands for no filter.
+    /// What it says for one container; `None` where it is empty, which stands for no filter. No other program is asked about system calls.
     pub fn rules(&self, host: &SeccompHost) -> Result<Option<SeccompRules>, SeccompProfileError> {
+        let rules = self.all_rules(host)?;
+        match &rules {
+            Some(rules) if rules.asks() || self.listener().is_some() => Err(SeccompProfileError::Listener),
+            _ => Ok(rules),
+        }
+    }
+
+    /// Who is asked about system calls: the path of its socket, and what it is told beside.
+    pub(in crate::runtime) fn listener(&self) -> Option<(&str, &str)> {
+        let path = self.listener_path.as_deref().filter(|path| !path.is_empty())?;
+        Some((path, self.listener_metadata.as_deref().unwrap_or_default()))
+    }
+
+    /// [`rules`](Self::rules), where [`listener`](Self::listener) can be asked about system calls.
+    pub(in crate::runtime) fn rules_for_listener(&self, host: &SeccompHost) -> Result<Option<SeccompRules>, SeccompProfileError> {
+        let rules = self.all_rules(host)?;
+        match &rules {
+            Some(rules) if rules.asks() && self.listener().is_none() => Err(SeccompProfileError::NoListener),
+            _ => Ok(rules),
+        }
+    }
+
+    fn all_rules(&self, host: &SeccompHost) -> Result<Option<SeccompRules>, SeccompProfileError> {
         let listed = self.syscalls.as_deref().unwrap_or_default();
         let Action(default) = self.default_action;
         if default.is_none() && listed.is_empty() {
             return Ok(None);
-        }
-        if self.listener_path.as_deref().is_some_and(|path| !path.is_empty()) {
-            return Err(SeccompProfileError::Listener);
         }
         let default = default.ok_or(SeccompProfileError::NoDefault)?.action(self.default_errno_ret)?;
         let mut rules = Vec::new();
@@ -116,6 +140,7 @@ impl SeccompProfile {
             log: flags.contains(&Flag::Log),
             // Where a profile says nothing of flags, other runtimes take this one.
             allow_speculation: self.flags.is_none() || flags.contains(&Flag::SpecAllow),
+            killable_wait: flags.contains(&Flag::WaitKillable),
         };
         match compile(&rules).len() {
             instructions if instructions > MOST_INSTRUCTIONS => Err(SeccompProfileError::TooLong { instructions }),
@@ -146,6 +171,7 @@ enum ActionName {
     Log,
     Errno,
     Trace,
+    Notify,
     Trap,
     KillThread,
     KillProcess,
@@ -164,6 +190,7 @@ impl ActionName {
             ActionName::Trace => Ok(SeccompAction::Trace(number)),
             ActionName::Allow => plain(SeccompAction::Allow, "SCMP_ACT_ALLOW"),
             ActionName::Log => plain(SeccompAction::Log, "SCMP_ACT_LOG"),
+            ActionName::Notify => plain(SeccompAction::Notify, "SCMP_ACT_NOTIFY"),
             ActionName::Trap => plain(SeccompAction::Trap, "SCMP_ACT_TRAP"),
             ActionName::KillThread => plain(SeccompAction::KillThread, "SCMP_ACT_KILL"),
             ActionName::KillProcess => plain(SeccompAction::KillProcess, "SCMP_ACT_KILL_PROCESS"),
@@ -183,9 +210,7 @@ impl<'de> Deserialize<'de> for Action {
                 "SCMP_ACT_TRAP" => ActionName::Trap,
                 "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => ActionName::KillThread,
                 "SCMP_ACT_KILL_PROCESS" => ActionName::KillProcess,
-                "SCMP_ACT_NOTIFY" => {
-                    return Err("`SCMP_ACT_NOTIFY` needs a program that is told of system calls, and this is not supported".to_owned());
-                }
+                "SCMP_ACT_NOTIFY" => ActionName::Notify,
                 _ => return Err(format!("`{name}` is not an action")),
             })))
         }))
@@ -297,6 +322,8 @@ enum Flag {
     // The process has a single thread when it takes the filter.
     #[serde(rename = "SECCOMP_FILTER_FLAG_TSYNC")]
     ThreadSync,
+    #[serde(rename = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")]
+    WaitKillable,
 }
 
 /// One entry of `syscalls`.

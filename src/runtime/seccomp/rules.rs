@@ -25,6 +25,16 @@ pub struct SeccompRules {
     pub log: bool,
     /// Whether speculative execution is left as it is (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`).
     pub allow_speculation: bool,
+    /// Whether a system call that another program has been told of ends for fatal signals only (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`).
+    #[serde(default)]
+    pub killable_wait: bool,
+}
+
+impl SeccompRules {
+    /// Whether another program is asked about some system call.
+    pub(in crate::runtime) fn asks(&self) -> bool {
+        self.default == SeccompAction::Notify || self.rules.iter().any(|rule| rule.action == SeccompAction::Notify)
+    }
 }
 
 /// What happens to some system calls, by name.
@@ -50,6 +60,8 @@ pub enum SeccompAction {
     Errno(u16),
     /// A tracer is told, with this number; without one it fails with `ENOSYS`.
     Trace(u16),
+    /// Another program is asked what is to become of it.
+    Notify,
     /// The thread gets SIGSYS.
     Trap,
     /// The thread is killed.
@@ -71,6 +83,7 @@ impl SeccompAction {
             SeccompAction::Log => libc::SECCOMP_RET_LOG,
             SeccompAction::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
             SeccompAction::Trace(number) => libc::SECCOMP_RET_TRACE | u32::from(number),
+            SeccompAction::Notify => libc::SECCOMP_RET_USER_NOTIF,
             SeccompAction::Trap => libc::SECCOMP_RET_TRAP,
             SeccompAction::KillThread => libc::SECCOMP_RET_KILL_THREAD,
             SeccompAction::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,

@@ -302,7 +302,6 @@ fn mistakes_have_a_place() {
     assert_eq!((message.as_str(), line, column), ("`SCMP_ACT_PERMIT` is not an action", 2, 36));
     let rule = |rule: &str| format!("{{\"defaultAction\": \"SCMP_ACT_ALLOW\",\n\"syscalls\": [\n{rule}\n]}}");
     for (text, expected) in [
-        (r#"{"names": ["a"], "action": "SCMP_ACT_NOTIFY"}"#, "is not supported"),
         (r#"{"name": "b", "names": ["a"], "action": "SCMP_ACT_LOG"}"#, "both `name` and `names`"),
         (r#"{"names": ["a"]}"#, "missing field `action`"),
         (r#"{"names": ["a"], "action": "SCMP_ACT_LOG", "errnoRet": 1}"#, "`SCMP_ACT_LOG` takes no error number"),
@@ -320,6 +319,14 @@ fn mistakes_have_a_place() {
     let refused = |json: &str| SeccompProfile::parse(json).unwrap().rules(&host).unwrap_err().to_string();
     assert!(refused(r#"{"syscalls": [{"names": ["a"], "action": "SCMP_ACT_LOG"}]}"#).contains("no `defaultAction`"));
     assert!(refused(r#"{"defaultAction": "SCMP_ACT_LOG", "defaultErrnoRet": 3}"#).contains("takes no error number"));
+    let asking = |path: &str| {
+        format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", {path} "syscalls": [{{"names": ["sync"], "action": "SCMP_ACT_NOTIFY"}}]}}"#)
+    };
+    assert!(refused(&asking("")).contains("only `strake oci`"), "our own containers have nobody who is asked");
+    assert!(refused(r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s"}"#).contains("only `strake oci`"));
+    let for_listener = |json: &str| SeccompProfile::parse(json).unwrap().rules_for_listener(&host).map(Option::unwrap);
+    assert!(matches!(for_listener(&asking("")), Err(SeccompProfileError::NoListener)));
+    assert!(for_listener(&asking(r#""listenerPath": "/s","#)).unwrap().asks());
     assert!(SeccompProfile::parse("{}").unwrap().rules(&host).unwrap().is_none());
 }
 
