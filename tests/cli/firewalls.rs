@@ -107,6 +107,10 @@ fn rules_that_are_made_anew_let_containers_through_again() {
             wait_for(rules, 3, || sh("iptables -S FORWARD").matches("strake0").count() == 2);
             assert!(gets_out(world, "c", OUTSIDE, port).is_some(), "{rules}");
         }
+        // One that somebody has kept of a network that is gone goes as well.
+        sh(
+            "iptables -A FORWARD -i st-gone -m comment --comment 'made and removed by strake-gone' -j ACCEPT; iptables -A FORWARD -i st-gone -m comment --comment 'made by strake' -j ACCEPT",
+        );
         // What was killed left them; the next command removes them.
         let pid = world.strake(["inspect", "-f", "{{.State.Pid}}", "c"]).ok().stdout;
         let parent = sh(&format!("ps -o ppid= -p {}", pid.trim()));
@@ -115,7 +119,10 @@ fn rules_that_are_made_anew_let_containers_through_again() {
         wait_for("the end of the container", 5, || !Path::new(&format!("/proc/{}", pid.trim())).exists());
         world.strake(["ps"]).ok();
         nothing_is_left();
-        assert_eq!(sh("iptables -S FORWARD | grep -c strake || true").trim(), "0");
+        assert_eq!(
+            sh("iptables -S FORWARD | grep strake").trim(),
+            "-A FORWARD -i st-gone -m comment --comment \"made by strake\" -j ACCEPT"
+        );
     });
 }
 

@@ -166,11 +166,14 @@ impl Network {
         Ok(Network(Arc::new(inner)))
     }
 
-    /// Has other programs' firewalls let its packets through, where they do not any more: whoever makes their rules anew removes ours. `false` if somebody just sets the network up or
-    /// takes it down, and it should be tried again.
+    /// Has other programs' firewalls let its packets through, where they do not any more: whoever makes their rules anew removes ours, and who removes all tables (`nft flush ruleset`) that of the
+    /// network as well. `false` if somebody just sets the network up or takes it down, and it should be tried again.
     pub fn let_through_again(&self) -> Result<bool, Error> {
-        let Some(_setup) = self.0.run_dir.try_lock_setup()? else { return Ok(false) };
-        let_through(&mut self.0.sockets(), &self.0.plan).map_err(Error::kernel("let packets through another program's firewall"))?;
+        let Inner { run_dir, plan, gateway, .. } = &*self.0;
+        let Some(_setup) = run_dir.try_lock_setup()? else { return Ok(false) };
+        let mut sockets = self.0.sockets();
+        ensure_tables(&mut sockets, plan, gateway.network(), false)?;
+        let_through(&mut sockets, plan).map_err(Error::kernel("let packets through another program's firewall"))?;
         Ok(true)
     }
 
@@ -307,16 +310,20 @@ fn ensure_bridge(sockets: &mut Sockets, host: &Host, plan: &NetworkPlan, unused:
         Some(bridge) => (bridge, unused),
         None => (make_bridge(&mut sockets.route, host, plan)?, true),
     };
-    let there = !fresh && nat::table_exists(&mut sockets.filter, plan).map_err(Error::kernel("list the packet filter's tables"))?;
-    if !there {
-        let made = nat::make_tables(&mut sockets.filter, plan, bridge.1.network(), plan.v6.map(|subnet| subnet.net));
-        made.map_err(|error| match error.kind() {
-            // What nf_tables says when an expression or a chain type has no module.
-            std::io::ErrorKind::NotFound => Error::kernel("make NAT rules")(rustix::io::Errno::OPNOTSUPP.into()),
-            _ => Error::kernel(format!("make the packet filter's table `ip {}`", plan.table()))(error),
-        })?;
-    }
+    ensure_tables(sockets, plan, bridge.1.network(), fresh)?;
     Ok(bridge)
+}
+
+/// Makes the network's tables where they are not there, or in any case `anew`.
+fn ensure_tables(sockets: &mut Sockets, plan: &NetworkPlan, v4: Ipv4Net, anew: bool) -> Result<(), Error> {
+    if !anew && nat::table_exists(&mut sockets.filter, plan).map_err(Error::kernel("list the packet filter's tables"))? {
+        return Ok(());
+    }
+    nat::make_tables(&mut sockets.filter, plan, v4, plan.v6.map(|subnet| subnet.net)).map_err(|error| match error.kind() {
+        // What nf_tables says when an expression or a chain type has no module.
+        std::io::ErrorKind::NotFound => Error::kernel("make NAT rules")(rustix::io::Errno::OPNOTSUPP.into()),
+        _ => Error::kernel(format!("make the packet filter's table `ip {}`", plan.table()))(error),
+    })
 }
 
 /// The bridge's address: the one that the plan has, or of a subnet that the host does not use.
@@ -368,14 +375,13 @@ fn let_through(sockets: &mut Sockets, plan: &NetworkPlan) -> std::io::Result<()>
     if passes::closed(&mut sockets.filter, plan)?.by_us.is_empty() {
         return Ok(());
     }
-    let (links, routes) = (links::links(&mut sockets.route)?, links::routes(&mut sockets.route)?);
-    passes::open(&mut sockets.filter, plan, &links, &links::bridges_out(&links, &routes))
+    passes::open(&mut sockets.filter, &mut sockets.route, plan)
 }
 
 /// Removes all that the network has on the host.
 fn take_down(sockets: &mut Sockets, plan: &NetworkPlan) -> Result<(), Error> {
     remove_bridge(&mut sockets.route, plan)?;
-    let removed = links::links(&mut sockets.route).and_then(|links| passes::close(&mut sockets.filter, plan, &links));
+    let removed = passes::close(&mut sockets.filter, &mut sockets.route, plan);
     removed.map_err(Error::kernel(format!("remove the rules about `{}` from other programs' chains", plan.bridge)))?;
     let removed = nat::delete_tables(&mut sockets.filter, plan);
     removed.map_err(Error::kernel(format!("remove the packet filter's table `{}`", plan.table())))

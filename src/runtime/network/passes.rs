@@ -19,7 +19,6 @@
 
 use std::io;
 
-use super::NetworkPlan;
 use super::links::{Link, nested};
 use super::nat::is_ours;
 use super::rules::{
@@ -28,6 +27,7 @@ use super::rules::{
     STATE_RELATED, STATUS_DNAT, TABLE_FLAGS, TABLE_NAME, TABLE_OWNED, Table, VERDICT_ACCEPT, VERDICT_DROP, body, commit_at, conntrack_has,
     counter, delete_rule, elements, equals, foreign_rule, generation, input_link, link_name, output_kind, output_link, verdict,
 };
+use super::{NetworkPlan, links};
 use crate::sys::netlink::{Attributes, Message, Netlink, Reply};
 
 /// How the comment of each of our rules begins; the name of the network's table follows.
@@ -384,19 +384,21 @@ fn once_more<T>(netlink: &mut Netlink, mut look: impl FnMut(&mut Netlink) -> io:
     look(netlink)
 }
 
-/// Lets the network's packets through the chains that would drop them; where all is as it should be, nothing is changed. Only under the set-up lock, with the network's table made and its
-/// bridge among `links`; `bridges_out` are those that lead to other hosts.
-pub(super) fn open(netlink: &mut Netlink, plan: &NetworkPlan, links: &[Link], bridges_out: &[&str]) -> io::Result<()> {
+/// Lets the network's packets through the chains that would drop them; where all is as it should be, nothing is changed. Only under the set-up lock, with the network's table and
+/// bridge made. `route` is a socket for links.
+pub(super) fn open(netlink: &mut Netlink, route: &mut Netlink, plan: &NetworkPlan) -> io::Result<()> {
     change(netlink, |netlink| {
         let (chains, guarded) = chains(netlink, plan)?;
-        let (mut messages, mut opened) = (stale(&chains, links), Vec::new());
+        // After the rules: the bridge of one that is there was made before it.
+        let (links, routes) = (links::links(route)?, links::routes(route)?);
+        let is_own = |rule: &Rule| rule.comment.as_deref() == Some(&comment(plan));
+        let (mut messages, mut opened) = (without(&chains, |rule| !is_own(rule) && is_stale(rule, &links)), Vec::new());
         for chain in chains.iter().filter(|chain| concerns(chain, plan) && chain.may_write()) {
-            let own: Vec<&Rule> = chain.rules.iter().filter(|rule| rule.comment.as_deref() == Some(&comment(plan))).collect();
             match chain.way(plan) {
-                Way::Open if own.is_empty() => continue,
+                Way::Open if !chain.rules.iter().any(is_own) => continue,
                 Way::Open => {}
                 Way::Closed(before) => {
-                    messages.extend(own.iter().map(|rule| delete_rule((chain.family, &chain.table, &rule.chain), rule.handle)));
+                    messages.extend(without(std::slice::from_ref(chain), is_own));
                     let add = |rule: Vec<Expression>| foreign_rule(chain.place(), before, &comment(plan), &rule);
                     messages.extend(rules(plan).into_iter().map(add));
                 }
@@ -405,22 +407,17 @@ pub(super) fn open(netlink: &mut Netlink, plan: &NetworkPlan, links: &[Link], br
         }
         let is_opened = |family: &Family| opened.iter().any(|opened| *opened == NFPROTO_INET || *opened == family.number());
         let unguarded = families(plan).into_iter().filter(|family| !plan.internal && !guarded.contains(&family.number()));
-        messages.extend(unguarded.filter(is_opened).flat_map(|family| guard(plan, family, bridges_out)));
+        messages.extend(unguarded.filter(is_opened).flat_map(|family| guard(plan, family, &links::bridges_out(&links, &routes))));
         Ok(messages)
     })
 }
 
-/// Removes what [`open`] has added for the network, and for others whose bridge is not among `links` any more.
-pub(super) fn close(netlink: &mut Netlink, plan: &NetworkPlan, links: &[Link]) -> io::Result<()> {
+/// Removes what [`open`] has added for the network, and for others whose bridge is not there any more.
+pub(super) fn close(netlink: &mut Netlink, route: &mut Netlink, plan: &NetworkPlan) -> io::Result<()> {
     change(netlink, |netlink| {
         let chains = chains(netlink, plan)?.0;
-        let mut messages = stale(&chains, links);
-        for chain in &chains {
-            let own = chain.rules.iter().filter(|rule| rule.comment.as_deref() == Some(&comment(plan)));
-            let still = own.filter(|rule| !is_stale(rule, links));
-            messages.extend(still.map(|rule| delete_rule((chain.family, &chain.table, &rule.chain), rule.handle)));
-        }
-        Ok(messages)
+        let links = links::links(route)?;
+        Ok(without(&chains, |rule| rule.comment.as_deref() == Some(&comment(plan)) || is_stale(rule, &links)))
     })
 }
 
@@ -441,12 +438,13 @@ fn is_stale(rule: &Rule, links: &[Link]) -> bool {
     rule.is_ours() && rule.links().any(|name| !links.iter().any(|link| link.name == name))
 }
 
-fn stale(chains: &[Chain], links: &[Link]) -> Vec<Message> {
+/// Removes the rules of which that is true.
+fn without(chains: &[Chain], unwanted: impl Fn(&Rule) -> bool) -> Vec<Message> {
     let of = |chain: &Chain| -> Vec<Message> {
-        let stale = chain.rules.iter().filter(|rule| is_stale(rule, links));
-        stale.map(|rule| delete_rule((chain.family, &chain.table, &rule.chain), rule.handle)).collect()
+        let rules = chain.rules_of(&chain.name).filter(|rule| unwanted(rule));
+        rules.map(|rule| delete_rule(chain.place(), rule.handle)).collect()
     };
-    chains.iter().flat_map(of).collect()
+    chains.iter().filter(|chain| !chain.is_owned).flat_map(of).collect()
 }
 
 /// The chain that keeps what comes from the network off the bridges of others, but for what is an answer or goes to a port that is published.
