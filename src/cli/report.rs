@@ -32,7 +32,7 @@ fn written(result: std::io::Result<()>) {
     if let Err(error) = result
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        tell(&format!("{} cannot write to standard output\ncaused by: {error}", red("error:")));
+        tell(&format!("{} cannot write to standard output\ncaused by: {}", red("error:"), without_numbers(&error.to_string())));
         std::process::exit(1);
     }
 }
@@ -128,13 +128,20 @@ fn causes(source: &dyn StdError) {
     let mut at = Some(source);
     let mut last = String::new();
     while let Some(cause) = at {
-        let text = cause.to_string();
+        let text = without_numbers(&cause.to_string());
         if text != last && !last.ends_with(&text) {
             tell(&format!("caused by: {text}"));
         }
         last = text;
         at = cause.source();
     }
+}
+
+/// The same without the numbers of the system's errors, which its words for them say already.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |done, part| done + part.split_once(')').map_or(part, |(_, rest)| rest))
 }
 
 /// Tells that two builds gave the same, where that was asked; `verified` says whether their times are the same too.

@@ -440,7 +440,11 @@ fn mounts_are_of_every_type_and_refused_where_they_make_no_sense() {
     assert_ne!(run(&format!("{bind},readonly"), &["touch", "/m/x"]).code, 0);
     let missing = run(&format!("type=bind,source={},target=/m", world.path("nowhere").display()), &["true"]);
     assert_eq!(missing.code, 125, "{missing}");
-    missing.says(&["nowhere"]);
+    missing.says(&["nowhere` of a bind mount is not there", "hint: make it first, or name it with -v"]);
+    run("type=volume,source=v,target=/m,volume-subpath=nothing", &["true"]).says(&["the volume has no `/nothing`"]);
+    // What the system says is told in its words, without its numbers.
+    let failed = world.strake(["run", "--env-file", "nothing", "localhost/busybox"]).fails();
+    assert!(failed.stderr.ends_with("caused by: No such file or directory\n"), "{failed}");
     assert!(run("type=tmpfs,target=/m,tmpfs-size=1m", &["df", "/m"]).stdout.contains("1024"));
     world.build("FROM scratch\nCOPY Dockerfile /in/file\n", &["-t", "localhost/files"]).ok();
     assert_eq!(run("type=image,source=localhost/files,target=/m", &["ls", "/m/in"]).stdout, "file\n");

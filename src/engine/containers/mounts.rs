@@ -1,6 +1,7 @@
 //! Volumes, directories of the host, and file systems in memory: reading what the user wrote, and making mounts of it.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -476,7 +477,13 @@ impl Engine {
                 if *create && !path.try_exists().map_err(failed("open"))? {
                     std::fs::create_dir_all(&path).map_err(failed("make"))?;
                 }
-                let path = path.canonicalize().map_err(failed("mount"))?;
+                let path = path.canonicalize().map_err(|error| match error.kind() {
+                    ErrorKind::NotFound => Error::Usage {
+                        message: format!("the source `{}` of a bind mount is not there", source.display()),
+                        hint: Some("make it first, or name it with -v, which makes a directory".into()),
+                    },
+                    _ => failed("mount")(error),
+                })?;
                 let is_file = !path.is_dir();
                 MountSpec::Bind {
                     source: BindSource::Path(path),
@@ -564,7 +571,10 @@ fn below(volume: &Path, subpath: &RootPath, target: &RootPath, read_only: bool, 
     let shown = volume.join(subpath.relative());
     let failed = |source| Error::Io { action: "mount", path: shown.clone(), source };
     let root = RootDir::open(volume).map_err(failed)?;
-    let found = root.open_at(subpath.relative(), OFlags::PATH, Mode::empty(), Links::Follow).map_err(failed)?;
+    let found = root.open_at(subpath.relative(), OFlags::PATH, Mode::empty(), Links::Follow).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::Usage { message: format!("the volume has no `{subpath}`"), hint: None },
+        _ => failed(error),
+    })?;
     let stat = rustix::fs::fstat(&found).map_err(|errno| failed(errno.into()))?;
     let is_file = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
     let source = BindSource::Below { directory: volume.to_owned(), path: subpath.clone() };
