@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::sys::descriptor_path;
+use crate::sys::{copy_content, descriptor_path};
 
 /// Where something is copied from, and what the copy was like before the command.
 #[derive(Debug)]
@@ -96,8 +96,7 @@ impl Borrowed {
                 return match put(parent, name, &home, to, &found) {
                     // It is a mount itself, or its directory cannot be written: then as the command would have.
                     Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EROFS | libc::EACCES)) => {
-                        let mut from = open_file(parent, name)?;
-                        io::copy(&mut from, &mut File::options().write(true).truncate(true).open(&self.source)?).map(drop)
+                        copy_content(&open_file(parent, name)?, &File::options().write(true).truncate(true).open(&self.source)?)
                     }
                     other => other,
                 };
@@ -230,8 +229,8 @@ fn put(from: BorrowedFd<'_>, name: &OsStr, home: &OwnedFd, to: &OsStr, found: &S
         match kind {
             FileType::RegularFile => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut file = File::from(rustix::fs::openat(home, &temporary, flags, Mode::RUSR | Mode::WUSR)?);
-                io::copy(&mut open_file(from, name)?, &mut file)?;
+                let file = File::from(rustix::fs::openat(home, &temporary, flags, Mode::RUSR | Mode::WUSR)?);
+                copy_content(&open_file(from, name)?, &file)?;
             }
             FileType::Symlink => rustix::fs::symlinkat(rustix::fs::readlinkat(from, name, Vec::new())?, home, &temporary)?,
             FileType::Fifo => rustix::fs::mknodat(home, &temporary, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?,

@@ -19,7 +19,7 @@ use super::devices;
 use super::error::Failure;
 use super::spec::{BindSource, DEFAULT_SHM_SIZE, Isolation, MountSpec, NetworkMode, Privileges, SandboxSpec, Seccomp};
 use crate::path::RootPath;
-use crate::sys::{Links, RootDir, RootfsMount, descriptor_path, privilege};
+use crate::sys::{Links, RootDir, RootfsMount, copy_content, descriptor_path, privilege};
 
 /// A root that holds what a sandbox has mounted otherwise.
 pub(super) struct Stage {
@@ -252,8 +252,8 @@ impl Stage {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&parent, &name, flags, Mode::RUSR | Mode::WUSR)?;
         self.places.push(Place { parent, name, content: Content::Own, before: None });
-        let mut file = std::fs::File::from(file);
-        io::copy(&mut std::fs::File::open(source)?, &mut file)?;
+        let file = std::fs::File::from(file);
+        copy_content(&std::fs::File::open(source)?, &file)?;
         rustix::fs::fchown(&file, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
         Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(stat.st_mode & 0o7777))?)
     }

@@ -3,6 +3,7 @@
 //! A wrapper here is one system call with owned or borrowed descriptors and `io::Result`; policy lives with its callers.
 
 pub mod bpf;
+mod content;
 mod descriptor_path;
 pub mod inode;
 mod mount;
@@ -19,6 +20,7 @@ pub mod tree;
 pub mod xattr;
 pub mod xtables;
 
+pub use content::copy_content;
 pub use descriptor_path::descriptor_path;
 pub use mount::{OverlayUpper, RootfsMount};
 pub use program::{SealedProgram, THIS_PROGRAM, is_sealed};

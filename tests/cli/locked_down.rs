@@ -201,9 +201,9 @@ fn what_a_container_by_chroot_changes_in_volumes_and_directories_comes_back() {
     world.write("Dockerfile", "FROM scratch\nADD busybox.tar /\nRUN mkdir /data && echo seed > /data/seed\n");
     world.write("out/kept", "1\n").write("out/gone", "1").write("out/d/deep", "1").write("out/same", "1").write("one", "before\n");
     let script = "strake build -q -t localhost/b . > /dev/null 2>&1 || exit 1
-same=$(stat -c '%i %Y' out/same)
-strake run --rm -v /ctx/out:/out -v vol:/data -v /ctx/one:/one -v /ctx/out:/sealed:ro localhost/b sh -c 'echo 2 > /out/new; echo more >> /out/kept; rm /out/gone; rm -r /out/d; mkdir /out/e; ln -s kept /out/e/l; chmod 2750 /out/e; chown 7:8 /out/new; cat /data/seed > /data/x; echo after > /one; echo no > /sealed/same; exit 3'
-echo $?; find out | sort | tr '\\n' ' '; cat out/kept out/new; stat -c '%a %u:%g' out/e out/new; readlink out/e/l; cat one
+same=$(stat -c '%i %Y' out/same); echo tail | dd of=out/wide bs=1 seek=1G 2>/dev/null
+strake run --rm -v /ctx/out:/out -v vol:/data -v /ctx/one:/one -v /ctx/out:/sealed:ro localhost/b sh -c 'echo 2 > /out/new; echo more >> /out/kept; rm /out/gone; rm -r /out/d; mkdir /out/e; ln -s kept /out/e/l; chmod 2750 /out/e; chown 7:8 /out/new; truncate -s 1G /out/hollow; cat /out/wide | head -c 1 > /dev/null; mv /out/wide /out/moved; cat /data/seed > /data/x; echo after > /one; echo no > /sealed/same; exit 3'
+echo $?; find out | sort | tr '\\n' ' '; cat out/kept out/new; stat -c '%s' out/hollow out/moved; test $(du -k out/hollow out/moved | awk '{n += $1} END {print n}') -lt 1000 && echo hollow; tail -c 5 out/moved; stat -c '%a %u:%g' out/e out/new; readlink out/e/l; cat one
 test \"$same\" = \"$(stat -c '%i %Y' out/same)\" && echo untouched
 strake run --rm -v vol:/data localhost/b sh -c 'cat /data/x; rm /data/seed; mv /data/x /data/y'
 strake run -d --rm --name c -v vol:/data localhost/b sh -c 'echo lost > /data/y; touch /data/up; exec sleep 4248' > /dev/null
@@ -211,8 +211,9 @@ for i in $(seq 1 300); do ps -o args | grep -q '^sleep 4248' && break; sleep 0.1
 killall -9 strake strake-warden; for i in $(seq 1 300); do ps -o args | grep -q '^sleep 4248' || break; sleep 0.1; done
 strake run --rm -v vol:/data localhost/b sh -c 'ls -A /data; cat /data/y'";
     let done = inside(&world, &[], script);
-    let listing = "out out/e out/e/l out/kept out/new out/same ";
-    let expected = format!("3\n{listing}1\nmore\n2\n2750 0:0\n644 7:8\nkept\nafter\nuntouched\nseed\ny\nseed\n");
+    let listing = "out out/e out/e/l out/hollow out/kept out/moved out/new out/same ";
+    let expected =
+        format!("3\n{listing}1\nmore\n2\n1073741824\n1073741829\nhollow\ntail\n2750 0:0\n644 7:8\nkept\nafter\nuntouched\nseed\ny\nseed\n");
     assert_eq!(done.stdout, expected, "{done}");
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RawMode, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::sys::descriptor_path;
+use crate::sys::{copy_content, descriptor_path};
 
 /// Copies everything below the directory `from` (opened as a path) into the directory `to`, and the metadata of `from` itself. No link is followed.
 pub(in crate::runtime) fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
@@ -53,7 +53,7 @@ fn copy_entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()
         FileType::RegularFile => {
             let source = rustix::fs::openat(from, name, nofollow | OFlags::NONBLOCK, Mode::empty())?;
             let copy = rustix::fs::openat(to, name, nofollow | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, Mode::RUSR)?;
-            io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(copy))?;
+            copy_content(&std::fs::File::from(source), &std::fs::File::from(copy))?;
         }
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(from, name, Vec::new())?;
