@@ -18,6 +18,8 @@ use super::config::{Config, Users};
 
 /// The store's directory; `--root` wins.
 pub(super) const ROOT: &str = "STRAKE_ROOT";
+/// The shell that asks what a command line may go on with; only for what `strake completion` writes.
+pub(super) const COMPLETE: &str = "STRAKE_COMPLETE";
 /// Where users keep data: the store of an ordinary user is `strake` in it.
 const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
 /// The name of the user.
@@ -266,6 +268,11 @@ fn store_root(global: &Global) -> PathBuf {
     let home = || path(HOME).unwrap_or_else(|| PathBuf::from("/"));
     let data = || path(XDG_DATA_HOME).unwrap_or_else(|| home().join(".local/share")).join("strake");
     global.root.clone().unwrap_or_else(|| if global.rootless { data() } else { PathBuf::from("/var/lib/strake") })
+}
+
+/// The store's directory, as the environment says.
+pub(super) fn root() -> Option<PathBuf> {
+    path(ROOT)
 }
 
 /// Where processes of one boot find each other.

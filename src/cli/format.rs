@@ -29,7 +29,8 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
     if text == "json" {
         return Ok(Format::Json);
     }
-    if text == "table" {
+    // As with Docker, none is given where a script's variable is empty.
+    if matches!(text, "table" | "") {
         return Ok(Format::Usual);
     }
     let own = text.strip_prefix("table").filter(|rest| rest.starts_with([' ', '\t']));

@@ -1,5 +1,5 @@
-//! Flags as Docker's command line takes them, where the parser here does not by itself: switches with a value (`--rm=false`, `-it=true`), and words behind the image that look like
-//! flags (`run IMAGE -v`, `exec CONTAINER -- ls`), which belong to the container's command.
+//! Flags as Docker's command line takes them, where the parser here does not by itself: switches with a value (`--rm=false`, `-it=true`), values that begin with a dash
+//! (`--since -1h`), and words behind the image that look like flags (`run IMAGE -v`, `exec CONTAINER -- ls`), which belong to the container's command.
 //!
 //! What is unusual is rewritten to what means the same and is usual, before anything is parsed. A command line without either is left alone.
 
@@ -14,7 +14,11 @@ pub(super) fn normal(args: Vec<OsString>, root: impl FnOnce() -> Command) -> Vec
     if !args.iter().skip(1).any(has_value) && !has_flag_behind_word(&args) {
         return args;
     }
-    let root = root();
+    rewritten(args, root())
+}
+
+/// The same, whether it looks usual or not: for a line that the parser has refused, which may hold a value that begins with a dash.
+pub(super) fn rewritten(args: Vec<OsString>, root: Command) -> Vec<OsString> {
     let globals = root.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
     Rewriting { command: root, globals, begun: 1, done: Vec::with_capacity(args.len()) }.run(args)
 }
@@ -45,7 +49,8 @@ impl Rewriting {
         let mut left = args.into_iter();
         self.done.extend(left.next());
         while let Some(arg) = left.next() {
-            let text = arg.to_str().unwrap_or_default();
+            let text = arg.to_str().unwrap_or_default().to_owned();
+            let text = text.as_str();
             let wants_value = match text {
                 "--" => {
                     self.done.push(arg);
@@ -75,7 +80,16 @@ impl Rewriting {
                 }
             };
             if wants_value {
-                self.done.extend(left.next());
+                match (left.next(), self.done.last_mut()) {
+                    // Joined to its flag, as the parser takes one by itself for another flag.
+                    (Some(value), Some(flag)) if value.len() > 1 && value.as_encoded_bytes().starts_with(b"-") => {
+                        if text.starts_with("--") {
+                            flag.push("=");
+                        }
+                        flag.push(value);
+                    }
+                    (value, _) => self.done.extend(value),
+                }
             }
         }
         self.done.extend(left);
@@ -154,7 +168,8 @@ fn is_switch(arg: &Arg) -> bool {
 
 /// Whether a value has to follow that is not given with `=`.
 fn wants_value(arg: &Arg) -> bool {
-    matches!(arg.get_action(), ArgAction::Set | ArgAction::Append) && !arg.is_require_equals_set()
+    let may_stand_alone = arg.is_require_equals_set() || arg.get_num_args().is_some_and(|count| count.min_values() == 0);
+    matches!(arg.get_action(), ArgAction::Set | ArgAction::Append) && !may_stand_alone
 }
 
 #[cfg(test)]
@@ -175,7 +190,9 @@ mod tests {
             ("strake run --rm=true --init=false -it=false i", "strake run --rm -i i"),
             ("strake run --rm --rm=false -t=1 i c --rm=true", "strake run -t i c --rm=true"),
             ("strake run -e A=true --name=1 -v=true i", "strake run -e A=true --name=1 -v=true i"),
-            ("strake run -e --rm=true i", "strake run -e --rm=true i"),
+            ("strake run -e --rm=true i", "strake run -e--rm=true i"),
+            ("strake run --rm -ite -A=b --name -n i -x", "strake run --rm -ite-A=b --name=-n i -- -x"),
+            ("strake --root -r logs c --since -1h --tail -", "strake --root=-r logs c --since=-1h --tail -"),
             ("strake run i -- -x", "strake run i -- -- -x"),
             ("strake run i c -- -x", "strake run i c -- -x"),
             ("strake run --rm --entrypoint echo i -e A -v x:/y", "strake run --rm --entrypoint echo i -- -e A -v x:/y"),

@@ -4,6 +4,7 @@
 
 mod call;
 mod commands;
+mod completion;
 mod config;
 mod confirm;
 mod env;
@@ -201,6 +202,8 @@ enum Command {
     Doctor(commands::doctor::DoctorArgs),
     /// Serve a registry, and clean it up
     Registry(commands::registry::RegistryArgs),
+    /// Write what a shell needs to complete the command line
+    Completion(completion::CompletionArgs),
     /// Keep a credential for a registry
     Login(commands::login::LoginArgs),
     /// Forget the credential for a registry
@@ -229,6 +232,9 @@ pub fn main() -> ExitCode {
     }
     let mut args = std::env::args_os();
     let program = args.next();
+    if let Some(code) = completion::answer() {
+        return code;
+    }
     let helper = container_init().or_else(|| supervisor(&mut args)).or_else(spawner).or_else(network_service).or_else(network_caretaker);
     if let Some(code) = helper.or_else(overlay_trial).or_else(settler::settler) {
         return code;
@@ -237,7 +243,7 @@ pub fn main() -> ExitCode {
         return code;
     }
     let given = program.into_iter().chain(std::env::args_os().skip(1)).collect();
-    let arguments = match Arguments::try_parse_from(go_flags::normal(given, Arguments::command)) {
+    let arguments = match parsed(given) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and versions go to standard output and are no failure; clap knows which is which.
@@ -250,7 +256,12 @@ pub fn main() -> ExitCode {
     level.into_iter().for_each(trace::listen);
     // What only reads the user's files, or keeps files of its own, needs no other user's rights, nor a kernel that gives them.
     let only_reads = match &arguments.command {
-        Command::Parse(_) | Command::Context(_) | Command::Registry(_) | Command::Doctor(_) | Command::Version(_) => true,
+        Command::Parse(_)
+        | Command::Context(_)
+        | Command::Registry(_)
+        | Command::Doctor(_)
+        | Command::Version(_)
+        | Command::Completion(_) => true,
         command => command.build().is_some_and(BuildArgs::is_call),
     };
     // Held to the end: others who come find the user's containers by it.
@@ -328,9 +339,25 @@ pub fn main() -> ExitCode {
         Command::Version(args) => commands::information::version(&args),
         Command::Doctor(args) => commands::doctor::run(&arguments.global, &args),
         Command::Registry(args) => commands::registry::run(&arguments.global, args),
+        Command::Completion(args) => completion::run(&args),
         Command::Login(args) => commands::login::login(&arguments.global, args),
         Command::Logout(args) => commands::login::logout(&arguments.global, args),
     }
+}
+
+/// Reads the command line.
+fn parsed(given: Vec<OsString>) -> Result<Arguments, clap::Error> {
+    use clap::error::ErrorKind;
+    let refused = match Arguments::try_parse_from(go_flags::normal(given.clone(), Arguments::command)) {
+        Err(error) if error.use_stderr() => error,
+        done => return done,
+    };
+    // As with Docker, a group of commands alone, and the program's name alone, ask for help.
+    if matches!(refused.kind(), ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
+        return Arguments::try_parse_from(given.into_iter().chain(["--help".into()]));
+    }
+    // What is wrong is said of the line as it was written.
+    Arguments::try_parse_from(go_flags::rewritten(given, Arguments::command())).map_err(|_| refused)
 }
 
 /// Flags that Docker takes with any word, which it refuses only when it does the work.

@@ -27,8 +27,9 @@ pub(super) fn output(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) 
     written(write(&mut out).and_then(|()| out.flush()));
 }
 
+/// Ends this process where output could not be written, unless because nobody reads it.
 #[expect(clippy::exit, reason = "the one place where output fails, below commands that have nothing left to do")]
-fn written(result: std::io::Result<()>) {
+pub(super) fn written(result: std::io::Result<()>) {
     if let Err(error) = result
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {

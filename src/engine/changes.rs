@@ -17,10 +17,16 @@ pub(super) fn apply_changes(config: &mut RuntimeConfig, changes: &[String]) -> R
         return Ok(());
     }
     for change in changes {
-        let keyword = change.split_whitespace().next().unwrap_or("").to_ascii_uppercase();
-        if !ALLOWED.contains(&keyword.as_str()) || change.contains('\n') {
-            let hint = Some(format!("it can be one of {}", ALLOWED.join(", ")));
-            return Err(Error::Usage { message: format!("`{change}` is no change of an image's settings"), hint });
+        let mut goes_on = false;
+        for line in change.split('\n').map(str::trim) {
+            let is_comment = line.is_empty() || line.starts_with('#');
+            let begins = !goes_on && (!is_comment || change.trim().is_empty());
+            goes_on = line.ends_with('\\') || goes_on && is_comment;
+            let keyword = line.split_whitespace().next().unwrap_or("").to_ascii_uppercase();
+            if begins && !ALLOWED.contains(&keyword.as_str()) {
+                let hint = Some(format!("it can be one of {}", ALLOWED.join(", ")));
+                return Err(Error::Usage { message: format!("`{line}` is no change of an image's settings"), hint });
+            }
         }
     }
     let file = SourceFile::new("--change", format!("FROM scratch\n{}\n", changes.join("\n")));
@@ -70,6 +76,14 @@ mod tests {
         assert_eq!(config.labels["x"], "y");
         assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("app", "/srv"));
         assert!(config.volumes.contains_key("/data"));
+    }
+
+    #[test]
+    fn a_change_may_be_several_lines() {
+        let mut config = RuntimeConfig::default();
+        apply_changes(&mut config, &["# both\nENV A=1\nLABEL x=y \\\n  z=RUN\n\nCMD a".to_owned(), "USER b".to_owned()]).unwrap();
+        assert!(config.env.contains(&"A=1".to_owned()), "{:?}", config.env);
+        assert_eq!((config.labels["x"].as_str(), config.labels["z"].as_str(), config.user.as_str()), ("y", "RUN", "b"));
     }
 
     #[test]

@@ -877,3 +877,86 @@ fn file_systems_in_memory_are_like_the_directories_that_they_cover() {
         world.strake(["run", "--rm", "-v", &format!("a:/b:{options}"), "localhost/busybox", "true"]).fails().says(&["`ro` and `rw`"]);
     }
 }
+
+#[test]
+fn a_container_without_addresses_has_the_fields_of_a_network_all_the_same() {
+    let Some(world) = world() else { return };
+    for network in ["none", "host"] {
+        world.strake(["run", "-d", "--network", network, "--name", network, "localhost/busybox", "sleep", "100"]).ok();
+        let format = "{{range $name, $on := .NetworkSettings.Networks}}{{$name}}:{{$on.IPAddress}}:{{$on.IPPrefixLen}}:{{$on.Gateway}}:{{$on.MacAddress}}:{{$on.DNSNames}}{{end}}";
+        assert_eq!(shown(&world, format, network), format!("{network}::0:::[]"));
+        let id = shown(&world, &format!("{{{{.NetworkSettings.Networks.{network}.EndpointID}}}}"), network);
+        assert_eq!(id.len(), 64, "{id}");
+        world.strake(["stop", "-t", "0", network]).ok();
+        assert_eq!(shown(&world, &format!("{{{{.NetworkSettings.Networks.{network}.EndpointID}}}}"), network), "");
+    }
+}
+
+#[test]
+fn containers_are_found_by_an_image_below_theirs() {
+    let Some(world) = world() else { return };
+    world.build("FROM localhost/busybox\nRUN echo x > /x\n", &["-t", "localhost/above"]).ok();
+    world.build("FROM scratch\nCOPY Dockerfile /\n", &["-t", "localhost/other"]).ok();
+    for image in ["busybox", "above", "other"] {
+        world.strake(["create", "--network", "none", "--name", image, &format!("localhost/{image}"), "true"]).ok();
+    }
+    let found = |image: &str| {
+        let found = world.strake(["ps", "-a", "--filter", &format!("ancestor={image}"), "--format", "{{.Names}}"]).ok().stdout;
+        found.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(found("localhost/busybox"), "above busybox");
+    assert_eq!((found("localhost/above"), found("localhost/other"), found("nosuch")), ("above".into(), "other".into(), String::new()));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_a_failure_and_one_that_nobody_reads_is_none() {
+    let Some(world) = world() else { return };
+    world.strake(["run", "--network", "none", "--name", "c", "localhost/busybox", "seq", "1", "100000"]).ok();
+    let script = format!(
+        "{0} logs c >/dev/full; echo $?; {0} logs -f c >/dev/full; echo $?; set -o pipefail; {0} logs c | head -n 1; echo $?",
+        env!("CARGO_BIN_EXE_strake")
+    );
+    let mut run = Run::new("bash", ["-c", &script]);
+    run.command().env("STRAKE_ROOT", world.root());
+    let done = run.ok();
+    assert_eq!(done.stdout, "1\n1\n1\n0\n");
+    assert!(done.stderr.contains("cannot write to standard output"), "{done}");
+}
+
+#[test]
+fn the_contents_of_a_directory_come_with_its_mode() {
+    let Some(world) = world() else { return };
+    let make = "mkdir -p /d/sub; echo x > /d/f; chmod 750 /d";
+    world.strake(["run", "--network", "none", "--name", "c", "localhost/busybox", "sh", "-c", make]).ok();
+    let script = format!("{} cp c:/d/. - | tar tvf - | awk '{{print $1, $6}}' | sort", env!("CARGO_BIN_EXE_strake"));
+    let mut run = Run::new("bash", ["-c", &script]);
+    run.command().env("STRAKE_ROOT", world.root());
+    assert_eq!(run.ok().stdout, "-rw-r--r-- f\ndrwxr-x--- ./\ndrwxr-xr-x sub/\n");
+}
+
+#[test]
+fn containers_are_stopped_together() {
+    let Some(world) = world() else { return };
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        let deaf = [
+            "run",
+            "-d",
+            "--network",
+            "none",
+            "--name",
+            name,
+            "localhost/busybox",
+            "sh",
+            "-c",
+            "trap '' TERM; while :; do sleep 0.1; done",
+        ];
+        world.strake(deaf).ok();
+    }
+    let done = world.strake(["stop", "-t", "3", "a", "b", "nosuch", "c", "a", "d"]).fails();
+    assert_eq!((done.code, done.stdout.as_str()), (1, "a\nb\nc\na\nd\n"), "{done}");
+    assert!(done.elapsed < std::time::Duration::from_secs(8) && done.stderr.contains("nosuch"), "{done}");
+    for name in names {
+        assert_eq!(shown(&world, "{{.State.Status}} {{.State.ExitCode}}", name), "exited 137");
+    }
+}

@@ -13,6 +13,7 @@ mod cache_keys;
 mod cache_transfer;
 mod call;
 mod check;
+mod command_line;
 mod common;
 mod containers;
 mod context_ls;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 
 use crate::cli::env;
@@ -149,7 +150,7 @@ pub(super) struct ContainerFlags {
     #[arg(long, value_name = "KEY[=VALUE]", value_parser = annotation)]
     annotation: Vec<(String, String)>,
     /// Write the container's ID to a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(super) cidfile: Option<PathBuf>,
     /// Show how to use this command
     #[arg(long, action = clap::ArgAction::Help)]

@@ -24,6 +24,7 @@ use super::exec::{DetachKeys, detach_keys_value};
 use super::log_flags::details;
 use super::ports::{self, Ports};
 use super::run::{PumpFlags, no_terminal, pump};
+use super::several::Failures;
 
 // Flags of `strake ps`.
 #[derive(Debug, Args)]
@@ -268,9 +269,27 @@ fn each_found(
     code
 }
 
-/// Runs `strake stop`.
+/// How many containers are stopped at once.
+const STOPPED_AT_ONCE: usize = 50;
+
+/// Runs `strake stop`. Containers are asked together, so that one which takes its time keeps no other waiting.
 pub(in crate::cli) fn stop(global: &Global, args: &StopArgs) -> ExitCode {
-    each(global, &args.containers, |engine, info| engine.stop_container(info, args.signal, args.time).map(|()| None))
+    super::exit(open(global).and_then(|engine| {
+        let mut failures = Failures::default();
+        for names in args.containers.chunks(STOPPED_AT_ONCE) {
+            let stop = |name: &String| engine.stop_container(&engine.container(name)?, args.signal, args.time);
+            std::thread::scope(|scope| {
+                let all: Vec<_> = names.iter().map(|name| (name, scope.spawn(move || stop(name)))).collect();
+                for (name, stopping) in all {
+                    match stopping.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+                        Ok(()) => report::result(name),
+                        Err(error) => failures.add(error),
+                    }
+                }
+            });
+        }
+        failures.end()
+    }))
 }
 
 /// Runs `strake kill`.
@@ -393,10 +412,12 @@ fn show_logs(global: &Global, args: &LogsArgs) -> Result<(), Error> {
             // In the order of the log, where both go to one place.
             LogStream::Stderr => out.flush().and_then(|()| write!(err, "{time}{}", record.log)),
         };
-        written.is_ok()
+        let goes_on = written.is_ok();
+        // Whoever does not read on has enough.
+        report::written(written);
+        goes_on
     })?;
-    // Whoever does not read on has enough.
-    let _ = out.flush();
+    report::written(out.flush());
     Ok(())
 }
 
@@ -501,6 +522,12 @@ fn is_image(known: &str, wanted: &str) -> bool {
     known == wanted || reference(wanted).is_some_and(|wanted| reference(known) == Some(wanted))
 }
 
+/// Whether an image has all layers of another one at its bottom.
+fn is_made_of(engine: &Engine, image: &str, other: &str) -> bool {
+    let (Ok(image), Ok(other)) = (engine.image(image), engine.image(other)) else { return false };
+    !other.diff_ids.is_empty() && image.diff_ids.starts_with(&other.diff_ids)
+}
+
 /// The networks of a container: their IDs and names.
 fn networks(info: &ContainerInfo) -> Vec<(String, String)> {
     match info.spec.as_ref().map(|spec| &spec.network) {
@@ -537,9 +564,10 @@ fn matches(engine: &Engine, info: &ContainerInfo, filters: &[(String, String)]) 
             "is-task" => boolean(value) == Ok(false),
             "id" => info.record.id.starts_with(value),
             "status" => info.status() == value,
-            "ancestor" => {
-                spec.is_some_and(|spec| is_image(&spec.image, value) || spec.image_id.trim_start_matches("sha256:").starts_with(value))
-            }
+            "ancestor" => spec.is_some_and(|spec| {
+                let is_it = is_image(&spec.image, value) || spec.image_id.trim_start_matches("sha256:").starts_with(value);
+                is_it || is_made_of(engine, &spec.image_id, value)
+            }),
             "health" => info.health.as_ref().map_or("none", |health| health.status.word()) == value,
             "volume" => has_volume(engine, info, value),
             "network" => is_on(info, value),

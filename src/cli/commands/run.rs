@@ -336,7 +336,7 @@ pub(in crate::cli) fn after_supervisor(args: &[OsString]) {
 }
 
 fn write_cidfile(path: Option<PathBuf>, id: &str) -> Result<(), Error> {
-    let Some(path) = path else { return Ok(()) };
+    let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else { return Ok(()) };
     std::fs::write(&path, id).map_err(|source| Error::Io { action: "write", path, source })
 }
 

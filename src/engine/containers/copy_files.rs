@@ -116,7 +116,7 @@ impl Engine {
         if from.kind(follow)?.is_none() {
             return from.refuse("is not there");
         }
-        let name = if from.content { Path::new("") } else { from.name().map_or(Path::new(""), Path::new) };
+        let name = if from.content { Path::new(".") } else { from.name().map_or(Path::new(""), Path::new) };
         pack(from.root, from.first_id(), &from.path, name, follow, out).map_err(from.failed("copy"))?;
         self.event("container", "archive-path", info, &[]);
         Ok(())

@@ -81,10 +81,10 @@ pub(super) fn network_settings(info: &ContainerInfo, spec: &ContainerSpec) -> Va
         _ => (&[], &[]),
     };
     let mut networks = Map::new();
-    let plain = |name: &str| json!({ "IPAMConfig": null, "Links": null, "Aliases": null, "NetworkID": builtin_id(name) });
+    let mut builtin = |name: &str| drop(networks.insert(name.to_owned(), builtin_network(spec, name, info.is_running())));
     match &spec.network {
-        NetworkRequest::Host => drop(networks.insert("host".to_owned(), plain("host"))),
-        NetworkRequest::None => drop(networks.insert("none".to_owned(), plain("none"))),
+        NetworkRequest::Host => builtin("host"),
+        NetworkRequest::None => builtin("none"),
         NetworkRequest::Container { .. } => {}
         NetworkRequest::Networks(endpoints) => {
             for endpoint in endpoints {
@@ -117,6 +117,18 @@ fn place(state: Option<&EndpointState>) -> Value {
         "GlobalIPv6PrefixLen": ipv6.map_or(0, |net| net.prefix),
         "MacAddress": state.map_or_else(String::new, |state| mac_text(state.mac)),
     })
+}
+
+/// A container's place on `host` or `none`, which has no address but all the fields: scripts ask for one on whatever networks there are.
+fn builtin_network(spec: &ContainerSpec, name: &str, runs: bool) -> Value {
+    let id = builtin_id(name);
+    let endpoint = if runs { endpoint_id(&spec.id, &id) } else { String::new() };
+    let mut value = json!({ "IPAMConfig": null, "Links": null, "Aliases": null, "DriverOpts": null, "GwPriority": 0, "NetworkID": id, "EndpointID": endpoint });
+    if let (Some(value), Value::Object(place)) = (value.as_object_mut(), place(None)) {
+        value.extend(place);
+        value.insert("DNSNames".into(), Value::Null);
+    }
+    value
 }
 
 fn network(spec: &ContainerSpec, endpoint: &EndpointSpec, state: Option<&EndpointState>) -> Value {
