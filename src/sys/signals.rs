@@ -1,6 +1,7 @@
 //! Signals as readable bytes: a handler that writes each signal's number to a pipe, for loops that wait with `poll(2)`.
 //!
-//! Handlers belong to the whole process, so there can be one such pipe at a time; its guard puts the earlier handlers back. Other threads need not block anything.
+//! Handlers belong to the whole process, so there can be one such pipe at a time; its guard puts the earlier handlers back. Other threads need not block anything. A copy of the process
+//! that was made meanwhile has the handlers and not the pipe: there a signal does what it does by default.
 
 #![expect(unsafe_code, reason = "installing a signal handler, and what that may do")]
 
@@ -13,6 +14,9 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// The pipe that the handler writes to; -1 while there is none.
 static WRITE_END: AtomicI32 = AtomicI32::new(-1);
 
+/// Whose pipe it is.
+static OWNER: AtomicI32 = AtomicI32::new(-1);
+
 /// Signals that arrive as bytes while this exists.
 #[derive(Debug)]
 pub struct SignalPipe {
@@ -22,6 +26,14 @@ pub struct SignalPipe {
 }
 
 extern "C" fn on_signal(signal: libc::c_int) {
+    // SAFETY: `getpid` has no preconditions and may be called in a signal handler.
+    if unsafe { libc::getpid() } != OWNER.load(Ordering::Relaxed) {
+        // SAFETY: `signal` may be called in a signal handler, and no code of ours is run by the default action.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `raise` may be called in a signal handler; the signal takes effect when this returns.
+        unsafe { libc::raise(signal) };
+        return;
+    }
     let fd = WRITE_END.load(Ordering::Relaxed);
     let byte = [signal as u8];
     // SAFETY: `__errno_location` has no preconditions and gives this thread's errno.
@@ -49,6 +61,7 @@ impl SignalPipe {
         let (read, write) = rustix::pipe::pipe_with(flags)?;
         let claimed = WRITE_END.compare_exchange(-1, write.as_raw_fd(), Ordering::SeqCst, Ordering::SeqCst);
         claimed.map_err(|_| io::Error::from(rustix::io::Errno::BUSY))?;
+        OWNER.store(rustix::process::getpid().as_raw_nonzero().get(), Ordering::SeqCst);
         let mut pipe = SignalPipe { read, write, earlier: Vec::with_capacity(signals.len()) };
         let action = SigAction::new(SigHandler::Handler(on_signal), SaFlags::SA_RESTART, SigSet::empty());
         for signal in signals {

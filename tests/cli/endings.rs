@@ -4,6 +4,9 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::common::{Done, World, processes, wait_for, world};
 
 /// Starts a container in the background that removes itself when it has ended.
@@ -140,7 +143,7 @@ fn an_interrupt_leaves_nothing_of_a_container_whenever_it_comes() {
     for delay in 0..40 {
         let mut run = world.strake(["run", "--rm", "--network", "none", "localhost/busybox", "sleep", "0.2"]).start();
         std::thread::sleep(std::time::Duration::from_micros(delay * 700));
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(run.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+        kill(Pid::from_raw(run.id().cast_signed()), Signal::SIGINT).unwrap();
         run.wait().unwrap();
     }
     let left = || ["containers", "trash"].map(|dir| std::fs::read_dir(world.root().join(dir)).unwrap().count());
@@ -161,16 +164,83 @@ fn a_store_by_a_relative_path_is_the_same_for_the_process_of_a_container() {
     }
 }
 
+/// The process that serves the running container `name`.
+fn supervisor_of(world: &World, name: &str) -> Pid {
+    let pid = world.strake(["inspect", "-f", "{{.State.Pid}}", name]).ok().stdout;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap();
+    Pid::from_raw(stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap())
+}
+
+/// What a unit that is stopped, or the end of the machine, sends to all processes.
+fn end_supervisor(world: &World, name: &str) {
+    kill(supervisor_of(world, name), Signal::SIGTERM).unwrap();
+}
+
+const TIDIES_UP: &str = "trap 'echo asked; sleep 1; echo tidy; exit 7' TERM; echo up; while :; do sleep 0.05; done";
+
+#[test]
+fn a_container_ends_in_order_with_its_supervisor_and_is_resumed() {
+    let Some(world) = world() else { return };
+    let code = |name: &str| world.strake(["inspect", "-f", "{{.State.ExitCode}}", name]).ok().stdout;
+    let logs = |name: &str| world.strake(["logs", name]).ok().stdout;
+    for (name, policy) in [("once", "no"), ("again", "always"), ("unless", "unless-stopped")] {
+        world.strake(["run", "-d", "--name", name, "--restart", policy, "localhost/busybox", "sh", "-c", TIDIES_UP]).ok();
+        wait_for("its script", 20, || logs(name) == "up\n");
+    }
+    world.strake(["pause", "unless"]).ok();
+    for name in ["once", "again", "unless"] {
+        end_supervisor(&world, name);
+    }
+    for name in ["once", "again", "unless"] {
+        wait_for("its end", 20, || state(&world, name) == "exited");
+        assert_eq!(code(name), "7\n", "{name}");
+        assert_eq!(logs(name), "up\nasked\ntidy\n", "{name}");
+    }
+    // As after a boot.
+    world.strake(["start", "--resume"]).ok();
+    assert_eq!(["once", "again", "unless"].map(|name| state(&world, name)), ["exited", "running", "running"]);
+    world.strake(["rm", "-f", "again", "unless"]).ok();
+}
+
+#[test]
+fn a_container_that_does_not_end_with_its_supervisor_is_killed() {
+    let Some(world) = world() else { return };
+    let script = "trap '' TERM; echo up; while :; do sleep 0.05; done";
+    world.strake(["run", "-d", "--name", "c", "--stop-timeout", "1", "localhost/busybox", "sh", "-c", script]).ok();
+    wait_for("its script", 20, || world.strake(["logs", "c"]).ok().stdout == "up\n");
+    end_supervisor(&world, "c");
+    assert_eq!(world.strake(["wait", "c"]).ok().stdout, "137\n");
+    // One that waits to be started again is not.
+    world.strake(["run", "-d", "--name", "failing", "--restart", "always", "localhost/busybox", "sh", "-c", "sleep 0.3; exit 3"]).ok();
+    let supervisor = supervisor_of(&world, "failing");
+    wait_for("a restart", 20, || state(&world, "failing") == "restarting");
+    kill(supervisor, Signal::SIGTERM).unwrap();
+    wait_for("its end", 20, || state(&world, "failing") == "exited");
+    wait_for("the end of its supervisor", 20, || !Path::new(&format!("/proc/{supervisor}")).exists());
+}
+
+#[test]
+fn a_container_in_the_foreground_of_a_unit_that_is_stopped_is_asked_once() {
+    let Some(world) = world() else { return };
+    let script = "trap 'echo asked' TERM; echo up; for i in $(seq 30); do sleep 0.05; done; exit 5";
+    let mut run = beside(&world, &["run", "--rm", "--name", "c", "localhost/busybox", "sh", "-c", script]);
+    let mut first = [0; 3];
+    run.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let supervisor = supervisor_of(&world, "c");
+    for process in [Pid::from_raw(run.id().cast_signed()), supervisor] {
+        kill(process, Signal::SIGTERM).unwrap();
+    }
+    assert_eq!(ended(run), (Some(5), "asked\n".to_owned(), String::new()));
+    assert_eq!(world.strake(["ps", "-aq"]).ok().stdout, "");
+}
+
 #[test]
 fn the_files_go_as_well_where_the_process_of_the_container_was_killed() {
     let Some(world) = world() else { return };
     let mut starter = beside(&world, &["run", "--rm", "--name", "c", "localhost/busybox", "sh", "-c", "echo up; exec sleep 600"]);
     let mut first = [0; 3];
     starter.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-    let pid = world.strake(["inspect", "-f", "{{.State.Pid}}", "c"]).ok().stdout;
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap();
-    let supervisor: i32 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL).unwrap();
+    kill(supervisor_of(&world, "c"), Signal::SIGKILL).unwrap();
     assert_eq!(ended(starter).0, Some(137));
     for dir in ["containers", "trash"] {
         assert_eq!(std::fs::read_dir(world.root().join(dir)).unwrap().count(), 0, "{dir}");
@@ -238,8 +308,8 @@ fn a_signal_that_is_passed_on_reaches_a_container_that_stands_still() {
     let mut first = [0; 6];
     run.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     if paused(&world, "c") {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let pid = Pid::from_raw(i32::try_from(run.id()).unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
         assert_eq!(ended(run).0, Some(9));
     } else {
         world.strake(["kill", "c"]).ok();

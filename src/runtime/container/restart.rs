@@ -2,6 +2,7 @@
 //! of some length.
 
 use std::io::Read;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ impl Restarts {
     /// How long to wait before the next start; `None` where there is none. `lasted` is how long the container ran.
     pub(super) fn next(&mut self, policy: RestartPolicy, ended: &Ended, lasted: Duration) -> Option<Duration> {
         let again = match policy {
-            _ if ended.by_hand => false,
+            _ if ended.by_hand || ended.with_supervisor => false,
             RestartPolicy::No => false,
             RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
             RestartPolicy::OnFailure(most) => ended.code != 0 && (most == 0 || self.count < most),
@@ -49,20 +50,33 @@ impl Restarts {
     }
 }
 
-/// Waits before the next start; `false` where a user ended the container meanwhile. Nothing else that a client may want can be had now: it is hung up on.
-pub(super) fn wait_out(listener: &UnixListener, delay: Duration) -> bool {
+/// Why there was no next start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GivenUp {
+    /// A user ended the container.
+    ByHand,
+    /// The supervisor was asked to end.
+    WithSupervisor,
+}
+
+/// Waits before the next start. Nothing else that a client may want than to end the container can be had now: it is hung up on. `asked` becomes readable where the supervisor is to end.
+pub(super) fn wait_out(listener: &UnixListener, asked: Option<BorrowedFd<'_>>, delay: Duration) -> Result<(), GivenUp> {
     let deadline = Instant::now() + delay;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return true;
+            return Ok(());
         }
         let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        let _ = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&timeout));
+        let mut polled = vec![PollFd::new(listener, PollFlags::IN)];
+        polled.extend(asked.as_ref().map(|asked| PollFd::new(asked, PollFlags::IN)));
+        if poll(&mut polled, Some(&timeout)).is_ok() && polled.get(1).is_some_and(|asked| !asked.revents().is_empty()) {
+            return Err(GivenUp::WithSupervisor);
+        }
         if let Ok((stream, _)) = listener.accept()
             && sends_signal(stream)
         {
-            return false;
+            return Err(GivenUp::ByHand);
         }
     }
 }
@@ -90,7 +104,7 @@ mod tests {
     use super::*;
 
     fn ended(code: u8, by_hand: bool) -> Ended {
-        Ended { code, oom_killed: false, by_hand }
+        Ended { code, oom_killed: false, by_hand, with_supervisor: false }
     }
 
     #[test]
@@ -111,5 +125,7 @@ mod tests {
         assert_eq!([failures(), failures(), failures()], [true, true, false]);
         assert!(restarts.next(RestartPolicy::OnFailure(0), &ended(1, false), GOOD).is_some());
         assert_eq!(restarts.next(RestartPolicy::No, &ended(1, false), GOOD), None);
+        let with_machine = Ended { with_supervisor: true, ..ended(1, false) };
+        assert_eq!(restarts.next(RestartPolicy::Always, &with_machine, GOOD), None);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,12 +20,14 @@ use super::exec::{Execs, Joined, MAX_REQUEST};
 use super::health::Monitor;
 use super::log::{LogStream, LogWriter};
 use super::networking::Networked;
+use super::pause::unpause;
 use super::protocol::{ClientFrame, Incoming, MAX_PAYLOAD, ServerFrame};
-use super::state::ContainerDir;
+use super::state::{ContainerDir, State, load_state};
 use super::streams::{Ends, Output};
 use super::supervisor::{StartError, chain};
 use super::{ContainerSpec, StdinMode};
 use crate::runtime::{Child, TerminalSize, wire};
+use crate::sys::signals::SignalPipe;
 
 /// How far a client may fall behind, in bytes.
 pub(super) const CLIENT_BACKLOG: usize = 1 << 20;
@@ -41,6 +44,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Signals by which a user ends a container, beside its own: it is not started again then.
 const ENDING: [i32; 4] = [libc::SIGKILL, libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+/// How long a client may take to pass on the signal that the supervisor got as well: a unit that is stopped sends it to all of its processes, and the container is to see it once.
+const PASSED_ON: Duration = Duration::from_millis(500);
 /// Connections beyond this are refused.
 const MAX_CLIENTS: usize = 128;
 
@@ -89,6 +94,17 @@ pub(super) struct Ended {
     pub(super) oom_killed: bool,
     /// Whether a user asked it to.
     pub(super) by_hand: bool,
+    /// Whether its supervisor was asked to end, and so it ended too.
+    pub(super) with_supervisor: bool,
+}
+
+/// The way to the end of a container whose supervisor was asked to end.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    /// When the container is asked to end; `None` when it has been.
+    ask_at: Option<Instant>,
+    /// When it is killed, if ever.
+    kill_at: Option<Instant>,
 }
 
 /// One connection.
@@ -211,6 +227,8 @@ enum Source {
     Probe,
     /// The end of a process that serves its ports and names, or makes its networks.
     Network,
+    /// The supervisor is asked to end.
+    Asked,
 }
 
 /// What only a container has, and a command in it has not.
@@ -221,6 +239,8 @@ pub(super) struct Container {
     pub(super) health: Option<Monitor>,
     pub(super) network: Networked,
     pub(super) dir: ContainerDir,
+    /// SIGTERM for the supervisor.
+    pub(super) asked: Option<Rc<SignalPipe>>,
 }
 
 /// A container that is served.
@@ -239,6 +259,8 @@ pub(super) struct Service {
     by_hand: bool,
     /// Whether it was killed, so that what ends in it says nothing of its health.
     killed: bool,
+    /// Set when the supervisor was asked to end.
+    ending: Option<Ending>,
     /// Input that the container has not taken yet.
     pending: Vec<u8>,
     input_ended: bool,
@@ -263,6 +285,7 @@ impl Service {
             container: None,
             by_hand: false,
             killed: false,
+            ending: None,
             pending: Vec::new(),
             input_ended: false,
             ended: None,
@@ -294,6 +317,7 @@ impl Service {
             {
                 self.log.write(LogStream::Stderr, words.as_bytes());
             }
+            self.press_on();
             let is_idle = self.idle_at.take_if(|at| *at <= Instant::now()).is_some();
             let sources = self.wait(is_idle);
             if self.container.is_some() && !sources.is_empty() {
@@ -309,6 +333,7 @@ impl Service {
                     Source::Exec(index) => self.container.iter_mut().for_each(|container| container.execs.ended(index)),
                     Source::Probe => self.on_probe(),
                     Source::Network => self.container.iter_mut().for_each(|container| container.network.has_ended()),
+                    Source::Asked => self.on_asked(),
                 }
             }
             self.drop_the_gone();
@@ -363,6 +388,10 @@ impl Service {
             sources.push(Source::Network);
             polled.push(PollFd::new(end, PollFlags::IN));
         }
+        if let Some(asked) = self.container.as_ref().and_then(|container| container.asked.as_deref()) {
+            sources.push(Source::Asked);
+            polled.push(PollFd::new(asked, PollFlags::IN));
+        }
         // After the exit there is only what fits into the pipes, so everyone's backlog stays bounded.
         let hold = self.ended.is_none() && self.clients.iter().any(|client| client.starter && client.waiting() > STARTER_BACKLOG);
         if !hold {
@@ -375,7 +404,9 @@ impl Service {
         let due = || {
             let container = self.container.as_ref()?;
             let idle = self.idle_at.map(|at| at.saturating_duration_since(Instant::now()));
-            [container.health.as_ref().and_then(Monitor::due), container.network.due(), idle].into_iter().flatten().min()
+            let ending = self.ending.and_then(|ending| ending.ask_at.or(ending.kill_at));
+            let ending = ending.map(|at| at.saturating_duration_since(Instant::now()));
+            [container.health.as_ref().and_then(Monitor::due), container.network.due(), idle, ending].into_iter().flatten().min()
         };
         let timeout =
             linger.or_else(due).map(|time| Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() });
@@ -393,19 +424,52 @@ impl Service {
 
     fn on_exit(&mut self) {
         let ended = match self.child.wait() {
-            Ok(exit) => Ended { code: exit.status.code(), oom_killed: exit.oom_killed, by_hand: self.by_hand },
+            Ok(exit) => self.ended_with(exit.status.code(), exit.oom_killed),
             // What it has changed could not be written back, or it is one whose end nobody saw.
             Err(error) => {
                 let words = format!("strake: {}\n", chain(&error));
                 self.log.write(LogStream::Stderr, words.as_bytes());
                 let frame = ServerFrame::Stderr(words.as_bytes());
                 self.clients.iter_mut().filter(|client| client.subscribed && !client.gone).for_each(|client| client.send(&frame));
-                Ended { code: 137, oom_killed: false, by_hand: self.by_hand }
+                self.ended_with(137, false)
             }
         };
         self.ended = Some((ended, Instant::now()));
         self.input = None;
         self.pending.clear();
+    }
+
+    fn ended_with(&self, code: u8, oom_killed: bool) -> Ended {
+        Ended { code, oom_killed, by_hand: self.by_hand, with_supervisor: self.ending.is_some() }
+    }
+
+    /// The supervisor is to end, with its unit, its session or the machine: so is the container, in the order that `stop` has.
+    fn on_asked(&mut self) {
+        let Some(Container { spec, asked: Some(asked), .. }) = &self.container else { return };
+        while asked.take().is_some() {}
+        let ask_at = Instant::now() + PASSED_ON;
+        self.ending.get_or_insert(Ending { ask_at: Some(ask_at), kill_at: ask_at.checked_add(spec.stop_timeout) });
+    }
+
+    /// Does what is due on the way to an end that was asked for.
+    fn press_on(&mut self) {
+        let (Some(ending), None, Some(container)) = (&mut self.ending, &self.ended, &self.container) else { return };
+        let (now, spec) = (Instant::now(), &container.spec);
+        let signal = if ending.ask_at.take_if(|at| *at <= now).is_some() {
+            // What stands still hears nothing.
+            if let Ok(State::Running { cgroups, .. }) = load_state(container.dir.path()) {
+                let _ = unpause(&spec.id, &cgroups);
+            }
+            (!self.by_hand && !spec.stop_timeout.is_zero()).then_some(spec.stop_signal)
+        } else {
+            let killed = ending.kill_at.take_if(|at| ending.ask_at.is_none() && *at <= now);
+            killed.map(|_| libc::SIGKILL)
+        };
+        if let Some(signal) = signal {
+            self.killed |= signal == libc::SIGKILL;
+            let _ = self.child.kill(signal);
+            journal(spec, "kill", &[("signal", signal.to_string())]);
+        }
     }
 
     fn on_connection(&mut self) {

@@ -11,9 +11,11 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use nix::sys::signal::Signal;
 use rustix::fs::Mode as FileMode;
 
 use super::chronicle::{self, journal};
@@ -21,7 +23,7 @@ use super::exec::Execs;
 use super::health::Monitor;
 use super::log::{LogStream, LogWriter};
 use super::networking::{Networked, SpareNetwork};
-use super::restart::{Restarts, wait_out};
+use super::restart::{GivenUp, Restarts, wait_out};
 use super::serve::{Client, Container, Ended, Served, Service};
 use super::start::{GO, Mode, Outlook, Report};
 use super::state::{self, ContainerDir, State};
@@ -33,6 +35,7 @@ use crate::runtime::{
     self, BindSource, Capabilities, Child, Isolation, Member, MountSpec, SandboxIo, SandboxSpec, Sharing, UserNamespace, UserRange, launch,
     network,
 };
+use crate::sys::signals::SignalPipe;
 use crate::sys::{RootfsMount, SealedProgram, process, signals};
 
 /// How long the command that started a container has to remove it.
@@ -84,7 +87,7 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surrou
     // A new session: no terminal of the starter's reaches us or the container. Fails only where we lead one already.
     let _ = rustix::process::setsid();
     // A container that closes its input is no reason to die. Cannot fail for this signal.
-    let _ = signals::ignore(nix::sys::signal::Signal::SIGPIPE);
+    let _ = signals::ignore(Signal::SIGPIPE);
     // Nothing is to be kept from being unmounted.
     let _ = rustix::process::chdir("/");
     let starter = take_stdin().ok();
@@ -168,11 +171,14 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings, spa
     let starter = first.as_ref().filter(|_| spec.auto_remove).and_then(|first| first.try_clone().ok());
     let mut clients: Vec<Client> = first.into_iter().map(Client::starter).collect();
     let mut restarts = Restarts::new();
+    // Without it, the container is killed when this process is: no better, and no reason not to have one.
+    let asked = SignalPipe::install(&[Signal::SIGTERM]).ok().map(Rc::new);
     loop {
         let began = Instant::now();
         let Running { container, started_at, network, health, users: _users, mounts } = running;
         let (execs, dir_of) = (Execs::new(dir), dir.clone());
-        let mut service = Service::of_container(container, clients, Container { spec: spec.clone(), execs, health, network, dir: dir_of });
+        let container_of = Container { spec: spec.clone(), execs, health, network, dir: dir_of, asked: asked.clone() };
+        let mut service = Service::of_container(container, clients, container_of);
         let ended = service.run();
         let (listener, network) = (service.take_listener(), service.take_network());
         pause::forget(&spec.id);
@@ -180,7 +186,7 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings, spa
         // `update` may have changed it.
         spec = load_spec(dir.path()).unwrap_or(spec);
         let finished_at = Timestamp::now().to_string();
-        let Ended { code, oom_killed, by_hand } = ended;
+        let Ended { code, oom_killed, by_hand, .. } = ended;
         let oom_killed = oom_killed || late_oom;
         if oom_killed {
             journal(&spec, "oom", &[]);
@@ -208,6 +214,8 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings, spa
             // Nobody can attach any more; who did hears of the end. From here on the container may be started again.
             let _ = std::fs::remove_file(dir.file("attach.sock"));
             let slow = service.say_goodbye(code, oom_killed);
+            // What is left to do ends soon, or may be ended.
+            drop(asked);
             // Whoever removes the container waits for the lock: then nothing is left of its mounts and its network either.
             drop(mounts);
             drop(network);
@@ -216,13 +224,14 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings, spa
             starter.into_iter().for_each(wait_for_removal);
             return Ok(());
         };
-        let stopped = exited(true);
+        let stopped = [exited(true), exited(false)];
         record(dir, &State::Restarting { code, oom_killed, started_at, finished_at, restarts: restarts.count });
         drop(service.say_goodbye(code, oom_killed));
         drop(mounts);
         drop(network);
-        if !wait_out(&listener, delay) {
-            record(dir, &stopped);
+        if let Err(given_up) = wait_out(&listener, asked.as_deref().map(AsFd::as_fd), delay) {
+            let [by_hand, with_supervisor] = &stopped;
+            record(dir, if given_up == GivenUp::ByHand { by_hand } else { with_supervisor });
             lock.leave(code);
             let _ = std::fs::remove_file(dir.file("attach.sock"));
             return Ok(());
