@@ -9,7 +9,7 @@ use rustix::process::Resource as KernelResource;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::capabilities::Capabilities;
-use super::error::Failure;
+use super::error::{BECOME, Failure};
 use super::spec::{ProcessSpec, Resource};
 
 /// The five sets of capabilities of a process.
@@ -104,9 +104,9 @@ pub(super) fn change_user(process: &ProcessSpec) -> Result<(), Failure> {
     }
     rustix::thread::set_keep_capabilities(true).map_err(fail("keep capabilities"))?;
     let gid = rustix::fs::Gid::from_raw(user.gid);
-    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail("the group"))?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(Failure::step(BECOME, format!("group {}", user.gid)))?;
     let uid = rustix::fs::Uid::from_raw(user.uid);
-    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(fail("the user"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(Failure::step(BECOME, format!("user {}", user.uid)))?;
     rustix::thread::set_keep_capabilities(false).map_err(fail("keep capabilities"))
 }
 

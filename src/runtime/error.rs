@@ -156,6 +156,9 @@ pub(super) const OPEN_MOUNT_POINT: &str = "open the mount point";
 /// The step at which the device is opened that covers what containers must not see.
 pub(super) const OPEN_TO_MASK: &str = "cover files of the host by";
 
+/// The step at which a process changes its user or group.
+pub(super) const BECOME: &str = "become";
+
 /// The step at which a process is put into a profile of AppArmor.
 pub(super) const ENTER_PROFILE: &str = "enter the AppArmor profile";
 
@@ -166,6 +169,12 @@ fn setup_hint(step: &str, source: &io::Error) -> Option<String> {
     if step == MAP_OWNERS {
         return Some(
             "users of its own (`--userns auto`) need files on ext4, XFS, Btrfs or tmpfs, and Linux 6.7: say `--userns host`".into(),
+        );
+    }
+    if step == BECOME && source.raw_os_error() == Some(libc::EINVAL) {
+        return Some(
+            "there is no such ID here: without root, ranges in /etc/subuid and /etc/subgid give more (`strake doctor` has the command)"
+                .into(),
         );
     }
     if step == ENTER_PROFILE {

@@ -302,6 +302,26 @@ fn mounts_are_read_as_docker_reads_them() {
 }
 
 #[test]
+fn a_directory_that_a_volume_flag_names_is_made_again_for_a_later_start() {
+    let Some(world) = world() else { return };
+    let (made, named) = (world.path("made"), world.path("named"));
+    std::fs::create_dir(&named).unwrap();
+    let (volume, mount) = (format!("{}:/x", made.display()), format!("type=bind,src={},dst=/x", named.display()));
+    let command = ["localhost/busybox", "touch", "/x/seen"];
+    world.strake([&["create", "--name", "flag", "-v", &volume][..], &command].concat()).ok();
+    world.strake([&["create", "--name", "mount", "--mount", &mount][..], &command].concat()).ok();
+    std::fs::remove_dir(&made).unwrap();
+    std::fs::remove_dir(&named).unwrap();
+    world.strake(["start", "-a", "flag"]).ok();
+    assert!(made.join("seen").exists());
+    // What `--mount` names has to be there.
+    world.strake(["start", "-a", "mount"]).fails().says(&["No such file"]);
+    assert!(!named.exists());
+    let twice = format!("{}:rslave,rshared", volume);
+    world.strake(["create", "-v", &twice, "localhost/busybox"]).fails().says(&["one propagation"]);
+}
+
+#[test]
 fn mounts_below_a_source_are_as_bind_recursive_says() {
     let Some(world) = world() else { return };
     let source = world.path("source");

@@ -334,6 +334,7 @@ impl Engine {
         start: impl FnOnce() -> Result<Started, container::Error>,
     ) -> Result<Started, Error> {
         self.check_networks(info)?;
+        info.spec.as_ref().map_or(Ok(()), mounts::make_missing)?;
         if mode == Mode::Attached {
             self.event("container", "attach", info, &[]);
         }

@@ -11,6 +11,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use crate::executor::RootDriver;
 use crate::executor::ops::{self, CopyRequest, CopySource};
 use crate::path::RootPath;
+use crate::runtime::container::ContainerSpec;
 use crate::runtime::{BindSource, MountOptions, MountSpec, Propagation};
 use crate::store::view::MergedView;
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
@@ -324,6 +325,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
             "nocopy" => copy = false,
             "idmap" => mapped = true,
             other => match propagation(other) {
+                Some(_) if travels.is_some() => return Err("a mount has one propagation".to_owned()),
                 Some(found) => travels = Some(found),
                 None => {
                     return Err(format!(
@@ -458,6 +460,18 @@ fn mode_of(image: &MergedView, target: &RootPath) -> Result<u32, Error> {
     let read = |source| Error::Io { action: "read", path: target.to_path_buf(), source };
     let covered = resolve(image, target, LastLink::Follow).and_then(|path| image.metadata(&path)).map_err(read)?;
     Ok(covered.filter(|found| found.kind == Kind::Directory).map_or(0o1777, |directory| directory.mode))
+}
+
+/// Makes the directories of the host again that `-v` names and that are gone, as it did for the first start.
+pub(super) fn make_missing(spec: &ContainerSpec) -> Result<(), Error> {
+    for mount in &spec.sandbox.mounts {
+        let MountSpec::Bind { source: BindSource::Path(path), is_file: false, .. } = mount else { continue };
+        let by_volume = |text: &String| text.split(':').next() == path.to_str();
+        if spec.written.binds.iter().any(by_volume) && !path.exists() {
+            std::fs::create_dir_all(path).map_err(|source| Error::Io { action: "make", path: path.clone(), source })?;
+        }
+    }
+    Ok(())
 }
 
 impl Engine {
