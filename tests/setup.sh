@@ -15,7 +15,7 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi }
 needed=(cc:build-essential docker-registry:docker-registry skopeo:skopeo busybox:busybox-static mmdebstrap:mmdebstrap curl:curl)
 if [ "$what" = all ]; then
     needed+=(umoci:umoci podman:podman buildah:buildah hyperfine:hyperfine htpasswd:apache2-utils newuidmap:uidmap mkfs.ext4:e2fsprogs
-        losetup:mount iptables:iptables runc:runc crun:crun openssl:openssl pasta:passt slirp4netns:slirp4netns)
+        losetup:mount iptables:iptables runc:runc crun:crun openssl:openssl pasta:passt slirp4netns:slirp4netns bindfs:bindfs)
 fi
 missing=()
 for pair in "${needed[@]}"; do

@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
+use crate::sys::rename_new;
 use crate::task::fault_point;
 
 use super::layout::random_name;
@@ -34,7 +35,7 @@ pub(crate) fn discard(store: &Store, path: &Path) -> Result<u64, Error> {
 /// Moves the file or tree `path` into `trash/`; `None` where there is nothing to move.
 pub(crate) fn move_to_trash(store: &Store, path: &Path) -> Result<Option<PathBuf>, Error> {
     let trash = store.layout().trash().join(random_name()?);
-    match rustix::fs::renameat_with(CWD, path, CWD, &trash, RenameFlags::NOREPLACE) {
+    match rename_new(CWD, path, CWD, &trash) {
         Ok(()) => Ok(Some(trash)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(Error::io("move away", path)(error)),

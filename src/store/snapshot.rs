@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use rusqlite::{OptionalExtension, Row, params};
 
 use crate::oci::DiffId;
-use crate::sys::{OverlayUpper, RootfsMount};
+use crate::sys::{OverlayUpper, RootfsMount, rename_new};
 use crate::task::fault_point;
 
 use super::database::parsed_option;
@@ -201,8 +201,7 @@ impl ActiveSnapshot {
     /// Renames the directory inside of the transaction that inserts the row: should the transaction not commit, the number is given out again and the
     /// directory found here by the next commit, which throws it away.
     fn rename_to(&mut self, path: &Path) -> Result<(), Error> {
-        let rename =
-            |from: &Path| rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, path, rustix::fs::RenameFlags::NOREPLACE);
+        let rename = |from: &Path| rename_new(rustix::fs::CWD, from, rustix::fs::CWD, path);
         let mut outcome = rename(&self.path);
         if outcome == Err(rustix::io::Errno::EXIST) {
             discard(&self.store, path)?;

@@ -320,3 +320,25 @@ fn a_clock_that_jumps() {
     }
     good(&world, "in the end");
 }
+
+#[test]
+fn a_file_system_that_cannot_rename_to_new_names_only() {
+    if !able(&["bindfs", "mount"]) {
+        return;
+    }
+    let world = World::new();
+    let below = world.path("below");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::create_dir(world.root()).unwrap();
+    Run::new("bindfs", [&below, &world.root()]).ok();
+    let _disk = Disk { at: world.root() };
+    world.busybox();
+    world.build("FROM localhost/busybox\nRUN echo made > /file && mkdir /dir\nCOPY Dockerfile /dir/\n", &["-t", "localhost/app"]).ok();
+    assert_eq!(
+        world.strake(["run", "--rm", "--network", "none", "localhost/app", "sh", "-c", "cat /file; ls /dir"]).ok().stdout,
+        "made\nDockerfile\n"
+    );
+    world.strake(["rmi", "localhost/app"]).ok();
+    world.strake(["prune", "-af"]).ok();
+    good(&world, "after all is removed");
+}

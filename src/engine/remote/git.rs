@@ -9,19 +9,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
 use url::Url;
 
 use crate::diag::{SafeUrl, Secret};
 use crate::graph::{GitMtime, GitSource};
 use crate::store::{SnapshotId, SnapshotMeta, Store};
-use crate::sys::{Links, RootDir};
+use crate::sys::{Links, RootDir, rename_new};
 use crate::task::CancellationToken;
 
 use super::git_command::Git;
@@ -308,7 +307,7 @@ fn move_files(tree: &Path, source: &GitSource, to: &Path) -> Result<(), GitError
         }
     }
     for name in names {
-        rustix::fs::renameat_with(directory.as_fd(), &name, target.as_fd(), &name, RenameFlags::NOREPLACE).map_err(failed)?;
+        rename_new(&directory, name.as_c_str(), &target, name.as_c_str()).map_err(failed)?;
     }
     Ok(())
 }
