@@ -43,6 +43,36 @@ fn the_preferred_network_is_the_way_out_and_links_have_the_names_that_were_asked
 }
 
 #[test]
+fn a_way_out_that_was_chosen_inside_stays_and_so_does_a_link() {
+    on_a_host(|world| {
+        world.strake(["network", "create", "--subnet", "10.81.0.0/24", "first"]).ok();
+        world.strake(["network", "create", "--subnet", "10.82.0.0/24", "second"]).ok();
+        sleeper(world, "c", &["--network", "first"]);
+        inside(world, "c", || sh("ip route replace default via 10.81.0.77"));
+        let seen = || inside(world, "c", || (sh("ip route show default"), sh("ip -o link show type veth | wc -l").trim().to_owned()));
+        let is_chosen = |(route, links): (String, String), count: &str| {
+            assert!(route.starts_with("default via 10.81.0.77 ") && route.lines().count() == 1, "{route}");
+            assert_eq!(links, count);
+        };
+        world.strake(["network", "connect", "--gw-priority", "5", "second", "c"]).ok();
+        assert!(address(world, "second", "c").starts_with("10.82.0."));
+        is_chosen(seen(), "2");
+        world.strake(["network", "disconnect", "second", "c"]).ok();
+        is_chosen(seen(), "1");
+        let named = "com.docker.network.endpoint.ifname=eth0";
+        let connect = ["network", "connect", "--driver-opt", named, "second", "c"];
+        world.strake(connect).fails().says(&["`second`", "another link of the name `eth0`"]);
+        is_chosen(seen(), "1");
+        assert_eq!(shown(world, "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", "c").trim(), "first");
+        for name in ["web%d", "a b", "é", "sixteen-letters-"] {
+            let option = format!("name=first,driver-opt=com.docker.network.endpoint.ifname={name}");
+            let refused = world.strake(["run", "--rm", "--network", &option, "localhost/busybox", "true"]).run();
+            assert!(refused.code == 125 && refused.stderr.contains("15 characters of ASCII, without blanks"), "{refused}");
+        }
+    });
+}
+
+#[test]
 fn addresses_that_are_set_aside_are_not_given_out() {
     on_a_host(|world| {
         let flags =
@@ -128,6 +158,11 @@ fn what_somebody_wrote_into_the_files_about_names_outlives_a_change_of_networks(
         world.strake(["network", "disconnect", "bridge", "c"]).ok();
         let bridge = connected.lines().find(|line| line.ends_with("\tme") && !line.starts_with("10.87.")).unwrap().to_owned();
         assert!(!files().contains(&bridge) && files().contains("1.2.3.4 mine") && files().contains("10.87.0.2\tme"), "{}", files());
+        // What nobody would write there is not read.
+        exec(world, "c", "truncate -s 2M /etc/hosts");
+        world.strake(["network", "connect", "bridge", "c"]).ok();
+        assert_eq!(exec(world, "c", "wc -c < /etc/hosts").stdout.trim(), (2 << 20).to_string());
+        world.strake(["network", "disconnect", "bridge", "c"]).ok();
         // The next start begins anew.
         world.strake(["restart", "-t", "0", "c"]).ok();
         assert!(!files().contains("mine") && files().contains("nameserver 127.0.0.11\n"), "{}", files());

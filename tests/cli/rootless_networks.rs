@@ -487,15 +487,26 @@ fn a_container_with_a_program_of_its_own_is_taken_to_other_networks() {
         for program in PROGRAMS {
             user.has(&[program]);
             sleeper("db", &["--network", "front", "--ip", "10.88.7.7"]);
-            sleeper("solo", &["-p", "7082:80"]);
+            sleeper("solo", &["-p", "7082:80", "--cap-add", "NET_ADMIN"]);
             assert_eq!(exec("solo", own).stdout, "1\n", "{program}");
-            // What cannot be leaves it as it was.
+            // What cannot be leaves it as it was, also where the program could not be started again.
+            user.has_broken(program);
             user.strake(&["network", "connect", "--ip", "10.88.7.7", "front", "solo"]).fails().says(&["10.88.7.7"]);
+            user.has(&[program]);
             assert_eq!(exec("solo", own).stdout, "1\n", "{program}");
             assert_eq!(exec("solo", "ls /sys/class/net | grep -c eth").stdout, "1\n", "{program}");
             assert_eq!(way_out("solo"), format!("{UPLINK}\n"), "{program}");
             serve(user, "solo");
             wait_for("the port after a network that it could not have", 20, || ask("127.0.0.1:7082").is_some());
+            // The program that is ended for nothing comes back as soon as it can.
+            assert_eq!(exec("solo", "ip link add way0 type bridge").code, 0, "{program}");
+            user.has_broken(program);
+            let taken = ["network", "connect", "--driver-opt", "com.docker.network.endpoint.ifname=way0", "front", "solo"];
+            user.strake(&taken).fails().says(&["another link of the name `way0`"]);
+            user.has(&[program]);
+            wait_for("the way out after a link that it could not have", 20, || way_out("solo") == format!("{UPLINK}\n"));
+            wait_for("the port after it", 20, || ask("127.0.0.1:7082").is_some());
+            assert_eq!(exec("solo", "ip link del way0").code, 0, "{program}");
             user.strake(&["network", "connect", "--alias", "lone", "front", "solo"]).ok();
             assert_eq!(exec("solo", own).stdout, "0\n", "{program}");
             assert_eq!(exec("solo", "ping -c 1 -W 5 db").code, 0, "{program}");

@@ -140,6 +140,7 @@ fn endpoint_option(request: &mut EndpointRequest, key: &str, value: &str) -> Res
 /// Reads the one option that there is of a place on a network: the name of its link.
 pub(super) fn link_name(text: &str) -> Result<String, String> {
     const OPTION: &str = "com.docker.network.endpoint.ifname";
+    const ALLOWED: &str = "characters of ASCII, without blanks, `/`, `:` and `%`";
     let (key, name) = text.split_once('=').unwrap_or((text, ""));
     if key != OPTION {
         return Err(format!("the option `{key}` of a place on a network is not supported: expected {OPTION}"));
@@ -147,7 +148,7 @@ pub(super) fn link_name(text: &str) -> Result<String, String> {
     let fits = name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%'));
     match name {
         "" | "." | ".." | "lo" | "all" | "default" => Err(format!("`{name}` cannot be the name of a link")),
-        _ if !fits || name.len() > 15 => Err(format!("`{name}` cannot be the name of a link: at most 15 characters")),
+        _ if !fits || name.len() > 15 => Err(format!("`{name}` cannot be the name of a link: expected at most 15 {ALLOWED}")),
         _ => Ok(name.to_owned()),
     }
 }

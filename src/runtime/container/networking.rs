@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -165,6 +166,9 @@ struct Lost {
 
 /// The file with the servers that know names.
 const RESOLV_CONF: &str = "resolv.conf";
+
+/// The longest file about names that is read to see what somebody in the container has written: a longer one is the container's own.
+const MAX_EDITED: u64 = 1 << 20;
 
 /// How long a service has to live to be started anew at once, and how often it is tried where it cannot be.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
@@ -478,7 +482,10 @@ impl Networked {
         let Kind::Carried(carried) = &self.kind else { return Ok(()) };
         let run_dir = self.around.run_dir.as_deref().ok_or(StartError::NoOwnNetwork)?;
         let netns = carried.netns.try_clone().map_err(|error| StartError::Network(network::Error::namespace(error)))?;
-        let uplink = Uplink::join(run_dir, &self.around.programs).map_err(StartError::Network)?;
+        let uplink = || Uplink::join(run_dir, &self.around.programs).map_err(StartError::Network);
+        let (rehearsed, uplink) = (uplink()?, uplink()?);
+        // What cannot be had, as an address that somebody has, cuts nothing.
+        drop(Seat::among(rehearsed, wanted).map_err(StartError::Network)?);
         let left = carried.state.clone();
         // Its link goes with the program.
         self.service = None;
@@ -494,8 +501,11 @@ impl Networked {
                 Ok(())
             }
             Err(error) => {
-                // As it was.
-                self.serve_again(spec).map_err(StartError::Network)?;
+                // As it was, or as soon as the program can be started again.
+                if let Err(error) = self.serve_again(spec) {
+                    tracing::debug!(%error, "the container is without its network");
+                    self.lost = Some(Lost { next: Instant::now(), wait: WAITS[0], told: false });
+                }
                 Err(StartError::Network(error))
             }
         }
@@ -568,14 +578,15 @@ impl Networked {
         let mut written = BTreeMap::new();
         let mut write = |name: &'static str, text: String| {
             let path: &Path = &dir.file(name);
-            let edited = before.remove(name).and_then(|before| Some((std::fs::read_to_string(path).ok()?, before)));
-            let edited = edited.filter(|(there, before)| there != before);
+            let edited = before.remove(name).and_then(|before| Some((read_edited(path).ok()?, before)));
+            let edited = edited.filter(|(there, before)| there.as_ref() != Some(before));
             written.insert(name, text.clone());
             let text = match edited {
                 None => text,
                 // Servers of somebody's choice are not ours to change.
                 Some(_) if name == RESOLV_CONF => return Ok(()),
-                Some((there, before)) => merged(&there, &before, &text),
+                Some((None, _)) => return Ok(()),
+                Some((Some(there), before)) => merged(&there, &before, &text),
             };
             let written = std::fs::write(path, text);
             written.and_then(|()| std::fs::set_permissions(path, PermissionsExt::from_mode(0o644))).map_err(Error::file("write", path))
@@ -621,6 +632,18 @@ impl HostAddress {
             HostAddress::Gateway => gateway,
         }
     }
+}
+
+/// What is in a file that a container can write to; nothing where that is too long.
+fn read_edited(path: &Path) -> std::io::Result<Option<String>> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() > MAX_EDITED {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    // It may grow meanwhile.
+    let length = file.take(MAX_EDITED + 1).read_to_string(&mut text)?;
+    Ok((length as u64 <= MAX_EDITED).then_some(text))
 }
 
 /// A file that was written with the lines of `before` and has been edited since: it loses those of them that `now` has not, and gets those that are new in `now`.

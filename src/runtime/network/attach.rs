@@ -169,13 +169,26 @@ impl Namespace {
             mac,
             link,
         };
-        let step = || format!("connect with the network `{}`", plan.name);
-        let made = make_veth(&network.0, address.address, &state.link, mac, &self.fd);
-        made.and_then(|()| configure(&mut self.inside, &state)).map_err(Error::kernel(step()))?;
+        let failed = || Error::kernel(format!("connect with the network `{}`", plan.name));
+        make_veth(&network.0, address.address, &state.link, mac, &self.fd).map_err(|error| match error.kind() {
+            // The other end's name is of an address that is ours.
+            io::ErrorKind::AlreadyExists => Error::LinkTaken { network: plan.name.clone(), link: state.link.clone() },
+            _ => failed()(error),
+        })?;
+        if let Err(error) = configure(&mut self.inside, &state) {
+            self.remove_link(&state.link);
+            return Err(failed()(error));
+        }
         let before = self.way_out().map(|endpoint| endpoint.state.clone());
         self.endpoints.push(Endpoint { published: None, state, priority: request.priority, _address: address, _ipv6: ipv6, network });
-        if self.way_out().map(|endpoint| &endpoint.state) != before.as_ref() {
-            self.find_way_out(before.as_ref())?;
+        if self.way_out().map(|endpoint| &endpoint.state) != before.as_ref()
+            && let Err(error) = self.find_way_out(before.as_ref())
+        {
+            if let Some(endpoint) = self.endpoints.pop() {
+                self.remove_link(&endpoint.state.link);
+            }
+            let _ = self.find_way_out(None);
+            return Err(error);
         }
         self.endpoints.last().map(|endpoint| &endpoint.state).ok_or(Error::ServiceEnded)
     }
@@ -220,7 +233,14 @@ impl Namespace {
         }
         let mut requests = vec![links::default_route(link, state.gateway)];
         requests.extend(state.ipv6_gateway.map(|gateway| links::default_ipv6_route(link, gateway)));
-        self.inside.requests(requests).map_err(Error::kernel(format!("route through the network `{}`", state.name)))
+        for request in requests {
+            match self.inside.request(request) {
+                // Somebody in the container has chosen another way out.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(Error::kernel(format!("route through the network `{}`", state.name)))?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -69,6 +69,14 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The container has a link of the name that its link of the network was to have.
+    #[error("cannot connect with the network `{network}`: the container has another link of the name `{link}`")]
+    LinkTaken {
+        /// The network.
+        network: String,
+        /// The name.
+        link: String,
+    },
     /// The host has something in the network's subnet.
     #[error("the subnet {subnet} of the network `{network}` overlaps {other}, which this host has at `{link}`")]
     Overlap {
@@ -138,6 +146,7 @@ impl Error {
             Error::Told { hint, .. } => hint.clone(),
             Error::Program { .. } => Some("use the host's network with `--network=host`, or none with `--network=none`".to_owned()),
             Error::Overlap { .. } => Some("make the network again with another `--subnet`".to_owned()),
+            Error::LinkTaken { .. } => Some("name another with the option `com.docker.network.endpoint.ifname`".to_owned()),
             Error::ForeignLink { .. } => Some("name another with `-o com.docker.network.bridge.name=`".to_owned()),
             _ => None,
         }

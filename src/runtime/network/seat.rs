@@ -252,14 +252,18 @@ impl Seat {
     }
 
     fn change(&mut self, wish: Wish) -> Result<(), Error> {
-        self.overview = match &mut self.maker {
-            Maker::Here(namespace, _) => {
-                grant(namespace, wish)?;
-                Overview::of(namespace)
-            }
-            Maker::There { agent, .. } => agent.ask(&wish, &[])?.0,
+        // A part may be done of what fails.
+        let (done, overview) = match &mut self.maker {
+            Maker::Here(namespace, _) => (grant(namespace, wish), Some(Overview::of(namespace))),
+            Maker::There { agent, .. } => match agent.ask(&wish, &[]) {
+                Ok((overview, _)) => (Ok(()), Some(overview)),
+                Err(error) => (Err(error), agent.ask(&Wish::Look, &[]).ok().map(|(overview, _)| overview)),
+            },
         };
-        Ok(())
+        if let Some(overview) = overview {
+            self.overview = overview;
+        }
+        done
     }
 }
 
@@ -310,6 +314,7 @@ fn grant(namespace: &mut Namespace, wish: Wish) -> Result<(), Error> {
             let of = |network: &str| names.iter().find(|(known, _)| known == network).map(|(_, names)| names.clone()).unwrap_or_default();
             namespace.publish(&id, of)
         }
+        Wish::Look => Ok(()),
         // Only the first wish.
         Wish::Sit(_) | Wish::SitAgain { .. } => Err(Error::ServiceEnded),
     }
@@ -326,6 +331,8 @@ enum Wish {
     },
     Attach(Box<EndpointSpec>),
     Detach(String),
+    /// Nothing but to know what there is.
+    Look,
     Publish {
         id: String,
         names: Vec<(String, Vec<String>)>,
