@@ -1,7 +1,7 @@
 //! Completion of command lines in shells: `strake completion`, and the answers to the shell.
 //!
 //! What a shell is given only asks this program each time, so that it offers the commands and flags of the version that is there, and the names of what is in the store. It asks by an
-//! environment variable, and that is looked at before anything else is done.
+//! environment variable, and that is looked at before any command is.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

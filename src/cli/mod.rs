@@ -232,14 +232,15 @@ pub fn main() -> ExitCode {
     }
     let mut args = std::env::args_os();
     let program = args.next();
-    if let Some(code) = completion::answer() {
-        return code;
-    }
     let helper = container_init().or_else(|| supervisor(&mut args)).or_else(spawner).or_else(network_service).or_else(network_caretaker);
     if let Some(code) = helper.or_else(overlay_trial).or_else(settler::settler) {
         return code;
     }
     if let Some(code) = commands::oci::main(program.as_deref()) {
+        return code;
+    }
+    // After all that is no command of a user's: there the environment is an image's.
+    if let Some(code) = completion::answer() {
         return code;
     }
     let given = program.into_iter().chain(std::env::args_os().skip(1)).collect();

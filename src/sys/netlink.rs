@@ -295,21 +295,27 @@ impl Netlink {
 
     /// Asks for all objects that match `message`.
     pub fn dump(&mut self, message: Message) -> io::Result<Vec<Reply>> {
+        let mut replies = Vec::new();
+        self.dump_each(message, |reply| replies.push(reply))?;
+        Ok(replies)
+    }
+
+    /// The same, one after the other: there may be tens of thousands.
+    pub fn dump_each(&mut self, message: Message, mut each: impl FnMut(Reply)) -> io::Result<()> {
         self.sequence += 1;
         let sequence = self.sequence;
         let mut bytes = Vec::new();
         message.finish(sequence, NLM_F_DUMP, &mut bytes);
         self.send(&bytes)?;
-        let mut replies = Vec::new();
         loop {
             for frame in self.receive()? {
                 if frame.sequence != sequence {
                     continue;
                 }
                 match frame.kind {
-                    NLMSG_DONE => return Ok(replies),
+                    NLMSG_DONE => return Ok(()),
                     NLMSG_ERROR => frame.result()?,
-                    kind if kind >= NLMSG_MIN_TYPE => replies.push(Reply { kind, payload: frame.payload }),
+                    kind if kind >= NLMSG_MIN_TYPE => each(Reply { kind, payload: frame.payload }),
                     _ => {}
                 }
             }

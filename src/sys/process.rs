@@ -85,7 +85,10 @@ impl OneThread {
         };
         match result {
             -1 => Err(io::Error::last_os_error()),
-            0 => Ok(Cloned::Child),
+            0 => {
+                super::signals::forget();
+                Ok(Cloned::Child)
+            }
             // SAFETY: the kernel stored a new descriptor that nobody else owns in `pidfd`.
             pid => Ok(Cloned::Parent { pid: pid as u32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
         }

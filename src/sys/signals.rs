@@ -54,6 +54,12 @@ pub fn ignore(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
+/// In a copy of the process: the pipe is that of the other, whatever number this one has where it is.
+pub(super) fn forget() {
+    OWNER.store(-1, Ordering::SeqCst);
+    WRITE_END.store(-1, Ordering::SeqCst);
+}
+
 impl SignalPipe {
     /// Catches `signals` until dropped. Fails with `EBUSY` while another pipe exists.
     pub fn install(signals: &[Signal]) -> io::Result<SignalPipe> {
@@ -95,7 +101,7 @@ impl Drop for SignalPipe {
             // SAFETY: the action is what the kernel gave for this signal, so its handler, if any, is one that was installed before.
             let _ = unsafe { sigaction(signal, &action) };
         }
-        debug_assert_eq!(WRITE_END.load(Ordering::SeqCst), self.write.as_raw_fd());
-        WRITE_END.store(-1, Ordering::SeqCst);
+        // A copy of the process has forgotten it.
+        let _ = WRITE_END.compare_exchange(self.write.as_raw_fd(), -1, Ordering::SeqCst, Ordering::SeqCst);
     }
 }

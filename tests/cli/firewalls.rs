@@ -159,6 +159,36 @@ fn what_a_firewall_drops_by_rules_of_its_own_stays_dropped() {
 }
 
 #[test]
+fn rules_about_the_bridge_that_do_not_let_it_through_change_nothing() {
+    on_a_host(|world| {
+        if !able(&["iptables", "ip6tables"]) {
+            return;
+        }
+        sh(
+            "for t in iptables ip6tables; do $t -P FORWARD DROP; done; iptables -A INPUT -i strake0 -j ACCEPT; iptables -A FORWARD -i strake0 -p tcp --dport 9 -j ACCEPT",
+        );
+        sleeper(world, "c", &[]);
+        assert!(gets_out(world, "c", OUTSIDE, 7031).is_some());
+        // The tables of one family go, and of the other stay.
+        world.strake(["network", "create", "--ipv6", "front"]).ok();
+        sleeper(world, "six", &["--network", "front"]);
+        assert!(gets_out(world, "six", OUTSIDE6, 7032).is_some());
+        let tables = || sh("nft list tables").matches("table ip6 strake-").count();
+        assert_eq!(tables(), 1);
+        sh("nft flush ruleset ip6");
+        wait_for("the table of IPv6", 3, || tables() == 1);
+        // The host's own way out moves into a bridge.
+        sh(&format!(
+            "ip link add br0 type bridge; ip link set br0 up; ip link set up0 master br0; ip addr flush dev up0; ip addr add {UPLINK}/24 dev br0; ip route replace default via {OUTSIDE}"
+        ));
+        sleeper(world, "later", &[]);
+        assert!(gets_out(world, "later", OUTSIDE, 7033).is_some());
+        world.strake(["rm", "-f", "c", "six", "later"]).ok();
+        nothing_is_left();
+    });
+}
+
+#[test]
 fn tables_of_other_purposes_and_of_iptables_legacy_are_named_and_left_alone() {
     on_a_host(|world| {
         sh(
@@ -173,6 +203,16 @@ fn tables_of_other_purposes_and_of_iptables_legacy_are_named_and_left_alone() {
         );
         assert_eq!(sh("nft list ruleset"), before);
         sh("nft delete table inet vpn");
+        // Those that may let our packets through by other means are their owner's business.
+        for rules in [
+            "add rule inet own forward ct state established,related accept; add rule inet own forward ip saddr 10.0.0.0/8 accept; add rule inet own forward drop",
+            "add chain inet own mine; add rule inet own mine accept; add rule inet own forward iifname strake0 jump mine; add rule inet own forward oifname strake0 goto mine; add rule inet own forward drop",
+            "add rule inet own forward iifname { strake0, x0 } accept; add rule inet own forward drop",
+        ] {
+            sh(&format!("nft 'add table inet own; add chain inet own forward {{ type filter hook forward priority 0; }}; {rules}'"));
+            world.strake(["run", "--rm", "localhost/busybox", "true"]).ok().omits(&["host's network"]);
+            sh("nft delete table inet own");
+        }
         if !able(&["iptables-legacy"]) {
             return;
         }

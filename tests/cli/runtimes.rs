@@ -391,7 +391,7 @@ fn an_init_reaps_and_passes_signals_on() {
     let Some(world) = world_with_runtimes() else { return };
     let look = "cat /proc/1/comm; [ $$ != 1 ] && echo second; echo $A; (sleep 0.1 & exec true); sleep 0.5; grep -l 'State:.Z' /proc/[0-9]*/status; echo end";
     for runtime in BOTH {
-        let done = run(&world, runtime, &["--rm", "--init", "-e", "A=b c"], &["sh", "-c", look]).ok();
+        let done = run(&world, runtime, &["--rm", "--init", "-e", "A=b c", "-e", "STRAKE_COMPLETE=bash"], &["sh", "-c", look]).ok();
         assert_eq!(done.stdout, "strake-init\nsecond\nb c\nend\n", "{runtime}");
         let codes = |command: &[&str]| run(&world, runtime, &["--rm", "--init", "-u", "nobody"], command).run().code;
         assert_eq!((codes(&["sh", "-c", "exit 7"]), codes(&["nope"]), codes(&["/etc"])), (7, 127, 126), "{runtime}");

@@ -466,7 +466,12 @@ fn mode_of(image: &MergedView, target: &RootPath) -> Result<u32, Error> {
 pub(super) fn make_missing(spec: &ContainerSpec) -> Result<(), Error> {
     for mount in &spec.sandbox.mounts {
         let MountSpec::Bind { source: BindSource::Path(path), is_file: false, .. } = mount else { continue };
-        let by_volume = |text: &String| text.split(':').next() == path.to_str();
+        // It was written by a path that may have led through links.
+        let by_volume = |text: &String| {
+            let named = Path::new(text.split(':').next().unwrap_or_default());
+            let resolved = named.parent().and_then(|parent| parent.canonicalize().ok()).zip(named.file_name());
+            named == path || resolved.is_some_and(|(parent, name)| parent.join(name) == *path)
+        };
         if spec.written.binds.iter().any(by_volume) && !path.exists() {
             std::fs::create_dir_all(path).map_err(|source| Error::Io { action: "make", path: path.clone(), source })?;
         }
@@ -586,7 +591,10 @@ fn below(volume: &Path, subpath: &RootPath, target: &RootPath, read_only: bool, 
     let failed = |source| Error::Io { action: "mount", path: shown.clone(), source };
     let root = RootDir::open(volume).map_err(failed)?;
     let found = root.open_at(subpath.relative(), OFlags::PATH, Mode::empty(), Links::Follow).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::Usage { message: format!("the volume has no `{subpath}`"), hint: None },
+        ErrorKind::NotFound => Error::Usage {
+            message: format!("the volume has no `{subpath}`"),
+            hint: Some("make it first, by a container that mounts the whole volume".into()),
+        },
         _ => failed(error),
     })?;
     let stat = rustix::fs::fstat(&found).map_err(|errno| failed(errno.into()))?;

@@ -316,7 +316,7 @@ fn ensure_bridge(sockets: &mut Sockets, host: &Host, plan: &NetworkPlan, unused:
 
 /// Makes the network's tables where they are not there, or in any case `anew`.
 fn ensure_tables(sockets: &mut Sockets, plan: &NetworkPlan, v4: Ipv4Net, anew: bool) -> Result<(), Error> {
-    if !anew && nat::table_exists(&mut sockets.filter, plan).map_err(Error::kernel("list the packet filter's tables"))? {
+    if !anew && nat::tables_exist(&mut sockets.filter, plan).map_err(Error::kernel("list the packet filter's tables"))? {
         return Ok(());
     }
     nat::make_tables(&mut sockets.filter, plan, v4, plan.v6.map(|subnet| subnet.net)).map_err(|error| match error.kind() {
@@ -372,9 +372,6 @@ fn make_bridge(netlink: &mut Netlink, host: &Host, plan: &NetworkPlan) -> Result
 
 /// Has other programs' firewalls let the network's packets through. Only under the set-up lock.
 fn let_through(sockets: &mut Sockets, plan: &NetworkPlan) -> std::io::Result<()> {
-    if passes::closed(&mut sockets.filter, plan)?.by_us.is_empty() {
-        return Ok(());
-    }
     passes::open(&mut sockets.filter, &mut sockets.route, plan)
 }
 

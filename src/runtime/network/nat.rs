@@ -31,9 +31,17 @@ use crate::sys::netlink::{Message, Netlink};
 /// The name of the default bridge's table, and how those of all others begin.
 pub(super) const TABLE: &str = "strake";
 
-/// Whether the network's table is there.
-pub(super) fn table_exists(netlink: &mut Netlink, plan: &NetworkPlan) -> io::Result<bool> {
-    Table::new(Family::V4, &plan.table()).exists(netlink)
+/// The chain of a network's table that decides who may speak with whom.
+const FORWARD: &str = "forward";
+
+/// Whether the network's tables are there, and nobody has emptied them.
+pub(super) fn tables_exist(netlink: &mut Netlink, plan: &NetworkPlan) -> io::Result<bool> {
+    for family in plan.families() {
+        if !Table::new(family, &plan.table()).has_rules(netlink, FORWARD)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Makes the tables of a network, in place of what was there under their name.
@@ -51,8 +59,8 @@ fn table_for(plan: &NetworkPlan, family: Family, mask: &[u8], network: &[u8]) ->
     let (name, bridge) = (plan.table(), link_name(&plan.bridge));
     let table = Table::new(family, &name);
     let mut messages = table.replace(0);
-    messages.push(table.chain("forward", "filter", HOOK_FORWARD, PRIORITY_FILTER));
-    let mut forward = |expressions| messages.push(table.rule("forward", expressions));
+    messages.push(table.chain(FORWARD, "filter", HOOK_FORWARD, PRIORITY_FILTER));
+    let mut forward = |expressions| messages.push(table.rule(FORWARD, expressions));
     if plan.internal {
         forward(vec![input_link(), equals(&bridge), output_link(), differs(&bridge), verdict(VERDICT_DROP)]);
         forward(vec![output_link(), equals(&bridge), input_link(), differs(&bridge), verdict(VERDICT_DROP)]);

@@ -17,6 +17,7 @@
 //! Only chains where others' rules for forwarding are expected are written to ([`may_write`]): a chain in a table that somebody made for a purpose of his own may be what keeps packets off a way on
 //! purpose, as that of a VPN. Such a one is named to the user.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::links::{Link, nested};
@@ -24,8 +25,9 @@ use super::nat::is_ours;
 use super::rules::{
     CT_STATE, CT_STATUS, EXPRESSION_DATA, EXPRESSION_NAME, Expression, Family, GETCHAIN, GETRULE, GETTABLE, HOOK_FORWARD, NFPROTO_INET,
     NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_UNSPEC, RULE_CHAIN, RULE_EXPRESSIONS, RULE_HANDLE, RULE_TABLE, RULE_USERDATA, STATE_ESTABLISHED,
-    STATE_RELATED, STATUS_DNAT, TABLE_FLAGS, TABLE_NAME, TABLE_OWNED, Table, VERDICT_ACCEPT, VERDICT_DROP, body, commit_at, conntrack_has,
-    counter, delete_rule, elements, equals, foreign_rule, generation, input_link, link_name, output_kind, output_link, verdict,
+    STATE_RELATED, STATUS_DNAT, TABLE_FLAGS, TABLE_NAME, TABLE_OWNED, Table, VERDICT_ACCEPT, VERDICT_DROP, body, commit, commit_at,
+    conntrack_has, counter, delete_rule, delete_rules, elements, equals, foreign_rule, generation, input_link, link_name, output_kind,
+    output_link, verdict,
 };
 use super::{NetworkPlan, links};
 use crate::sys::netlink::{Attributes, Message, Netlink, Reply};
@@ -35,7 +37,9 @@ const COMMENT: &str = "made and removed by ";
 /// The chain of our own table that keeps a network off the bridges of others.
 const BRIDGES: &str = "bridges";
 /// How often somebody may change the packet filter between our look and our change of it.
-const ATTEMPTS: u32 = 100;
+const ATTEMPTS: u32 = 20;
+/// After so many of them the change is made all the same: somebody changes something all the time, which need not concern it.
+const CAREFUL: u32 = 5;
 /// How deep chains lead to others, as the kernel allows it.
 const MAX_DEPTH: u32 = 16;
 
@@ -62,8 +66,12 @@ struct Rule {
     /// Whether it writes a line to the log and does nothing else.
     is_log: bool,
     outcome: Outcome,
-    /// The links' names and other things that it compares with.
-    compared: Vec<Vec<u8>>,
+    /// The links of which it says that packets come from or go to them.
+    links: Vec<String>,
+    /// Whether it asks for nothing but links and the state of connections.
+    is_simple: bool,
+    /// Whether it asks for the state of connections.
+    has_state: bool,
 }
 
 /// What a rule does with the packets that it is about.
@@ -170,15 +178,36 @@ impl Chain {
                 (Fate::Through, _) => {}
             }
         }
-        // Somebody may have told it of us.
-        let is_told = |rule: &Rule| !rule.is_ours() && rule.outcome == Outcome::Accept && rule.is_about(&plan.bridge);
-        if (end.is_none() && !self.drops) || own == rules(plan).len() || self.rules.iter().any(is_told) {
+        let before: Vec<&Rule> = self.rules_of(&self.name).take_while(|rule| Some(rule.handle) != end).collect();
+        // Somebody may have told it of us. Where nothing of ours can be added, less is enough: it may let some through that is wanted, and keeps the rest off on purpose.
+        let lets_in = |rule: &&Rule| match self.may_write() {
+            true => rule.is_simple && rule.is_about(&plan.bridge) && self.fate_by(&rule.outcome, 0) == Fate::Accepted,
+            false => rule.outcome == Outcome::Accept && !(rule.is_simple && rule.has_state && rule.links.is_empty()),
+        };
+        let is_told = || self.reached(&before, &plan.bridge).iter().any(lets_in);
+        if (end.is_none() && !self.drops) || own == rules(plan).len() || is_told() {
             return Way::Open;
         }
         // What is let through is not to be logged as dropped.
-        let before: Vec<&Rule> = self.rules_of(&self.name).take_while(|rule| Some(rule.handle) != end).collect();
         let first_log = before.iter().rev().take_while(|rule| self.only_logs(rule, 0)).last();
         Way::Closed(first_log.map(|rule| rule.handle).or(end))
+    }
+
+    /// Others' rules that packets of `bridge` can come to by the rules `first`.
+    fn reached<'a>(&'a self, first: &[&'a Rule], bridge: &str) -> Vec<&'a Rule> {
+        let mut seen = BTreeSet::from([self.name.as_str()]);
+        let mut reached: Vec<&Rule> = Vec::new();
+        let concerns = |rule: &&Rule| !rule.is_ours() && (rule.links.is_empty() || rule.is_about(bridge));
+        let mut next: Vec<&Rule> = first.iter().copied().filter(concerns).collect();
+        while let Some(rule) = next.pop() {
+            reached.push(rule);
+            if let Outcome::Jump(chain) | Outcome::Goto(chain) = &rule.outcome
+                && seen.insert(chain)
+            {
+                next.extend(self.rules_of(chain).filter(concerns));
+            }
+        }
+        reached
     }
 
     /// Whether it is one to which rules of ours may be added.
@@ -201,9 +230,11 @@ impl Rule {
             is_for_all: true,
             is_log: false,
             outcome: Outcome::Nothing,
-            compared: Vec::new(),
+            links: Vec::new(),
+            is_simple: true,
+            has_state: false,
         };
-        let mut does_more = false;
+        let (mut does_more, mut loaded) = (false, Loaded::Other);
         for expression in elements(attributes.value(RULE_EXPRESSIONS)) {
             let data = nested(expression.value(EXPRESSION_DATA));
             match expression.text(EXPRESSION_NAME).unwrap_or_default() {
@@ -217,12 +248,33 @@ impl Rule {
                     _ => does_more = true,
                 },
                 "match" if data.text(TARGET_NAME) == Some("comment") => rule.comment = data.value(MATCH_DATA).and_then(text_before_zero),
-                name => {
+                "match" => {
                     rule.is_for_all = false;
-                    if name == "cmp" {
-                        rule.compared.extend(nested(data.value(COMPARED)).value(DATA_VALUE).map(<[u8]>::to_vec));
+                    let is_state = matches!(data.text(TARGET_NAME), Some("conntrack" | "state"));
+                    rule.has_state |= is_state;
+                    rule.is_simple &= is_state;
+                }
+                "meta" => {
+                    rule.is_for_all = false;
+                    loaded = if matches!(data.number_be(META_KEY), Some(INPUT_NAME | OUTPUT_NAME)) { Loaded::Link } else { Loaded::Other };
+                }
+                "ct" => {
+                    (rule.is_for_all, rule.has_state) = (false, true);
+                    loaded = if data.number_be(CT_KEY) == Some(CT_STATE) { Loaded::State } else { Loaded::Other };
+                }
+                "bitwise" => rule.is_simple &= loaded == Loaded::State,
+                "cmp" => {
+                    rule.is_for_all = false;
+                    let value = nested(data.value(COMPARED)).value(DATA_VALUE);
+                    // The whole name: without the zero at its end it is the beginning of names.
+                    let name = value.filter(|value| value.ends_with(&[0])).and_then(text_before_zero);
+                    match (loaded, name) {
+                        (Loaded::Link, Some(name)) if data.number_be(COMPARISON) == Some(EQUAL) => rule.links.push(name),
+                        (Loaded::State, _) => {}
+                        _ => rule.is_simple = false,
                     }
                 }
+                _ => (rule.is_for_all, rule.is_simple) = (false, false),
             }
         }
         rule.is_log &= !does_more;
@@ -235,15 +287,26 @@ impl Rule {
     }
 
     fn is_about(&self, link: &str) -> bool {
-        self.links().any(|name| name == link)
-    }
-
-    /// The links that it names, and what else it compares with that may be text.
-    fn links(&self) -> impl Iterator<Item = String> {
-        self.compared.iter().filter_map(|value| text_before_zero(value)).filter(|name| !name.is_empty())
+        self.links.iter().any(|name| name == link)
     }
 }
 
+/// What a rule has at hand to compare.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loaded {
+    /// The name of a packet's link.
+    Link,
+    /// The state of its connection.
+    State,
+    Other,
+}
+
+const META_KEY: u16 = 2;
+const INPUT_NAME: u32 = 6;
+const OUTPUT_NAME: u32 = 7;
+const CT_KEY: u16 = 2;
+const COMPARISON: u16 = 2;
+const EQUAL: u32 = 0;
 const TARGET_NAME: u16 = 1;
 const MATCH_DATA: u16 = 3;
 const COMPARED: u16 = 3;
@@ -304,11 +367,6 @@ fn rules(plan: &NetworkPlan) -> Vec<Vec<Expression>> {
     }
 }
 
-/// The families that a network has packets of.
-fn families(plan: &NetworkPlan) -> Vec<Family> {
-    if plan.v6.is_some() { vec![Family::V4, Family::V6] } else { vec![Family::V4] }
-}
-
 /// All base chains of others that forwarded packets come through, and the families in which our table has the chain [`BRIDGES`].
 fn chains(netlink: &mut Netlink, plan: &NetworkPlan) -> io::Result<(Vec<Chain>, Vec<u8>)> {
     const CHAIN_TABLE: u16 = 1;
@@ -323,7 +381,8 @@ fn chains(netlink: &mut Netlink, plan: &NetworkPlan) -> io::Result<(Vec<Chain>, 
         let attributes = chain.attributes(4);
         let (table, name) = (attributes.text(CHAIN_TABLE).unwrap_or_default(), attributes.text(CHAIN_NAME).unwrap_or_default());
         if is_ours(table) {
-            guarded.extend((table == plan.table() && name == BRIDGES).then_some(family));
+            let has_rules = attributes.number_be(CHAIN_USE) != Some(0);
+            guarded.extend((table == plan.table() && name == BRIDGES && has_rules).then_some(family));
             continue;
         }
         let is_forward = nested(attributes.value(CHAIN_HOOK)).number_be(HOOK_NUMBER) == Some(HOOK_FORWARD);
@@ -337,18 +396,25 @@ fn chains(netlink: &mut Netlink, plan: &NetworkPlan) -> io::Result<(Vec<Chain>, 
     for chain in &mut found {
         let table = netlink.ask(Message::new(GETTABLE, 0, &body(chain.family)).text(TABLE_NAME, &chain.table))?;
         chain.is_owned = table.attributes(4).number_be(TABLE_FLAGS).is_some_and(|flags| flags & TABLE_OWNED != 0);
-        let rules = netlink.dump(Message::new(GETRULE, 0, &body(chain.family)).text(RULE_TABLE, &chain.table))?;
-        let of_table = |rule: &&Reply| {
-            rule.attributes(4).text(RULE_TABLE) == Some(&chain.table) && rule.body::<4>().is_some_and(|b| b[0] == chain.family)
-        };
-        chain.rules = rules.iter().filter(of_table).filter_map(Rule::of).collect();
+        chain.rules = rules_of_table(netlink, chain.family, &chain.table)?;
     }
     Ok((found, guarded))
 }
 
+fn rules_of_table(netlink: &mut Netlink, family: u8, table: &str) -> io::Result<Vec<Rule>> {
+    let mut rules = Vec::new();
+    netlink.dump_each(Message::new(GETRULE, 0, &body(family)).text(RULE_TABLE, table), |rule| {
+        // Older kernels do not choose.
+        if rule.attributes(4).text(RULE_TABLE) == Some(table) && rule.body::<4>().is_some_and(|body| body[0] == family) {
+            rules.extend(Rule::of(&rule));
+        }
+    })?;
+    Ok(rules)
+}
+
 /// Whether a chain sees packets that a network has.
 fn concerns(chain: &Chain, plan: &NetworkPlan) -> bool {
-    chain.family == NFPROTO_INET || families(plan).iter().any(|family| family.number() == chain.family)
+    chain.family == NFPROTO_INET || plan.families().any(|family| family.number() == chain.family)
 }
 
 /// The chains of others that drop what a network would forward.
@@ -389,9 +455,14 @@ fn once_more<T>(netlink: &mut Netlink, mut look: impl FnMut(&mut Netlink) -> io:
 pub(super) fn open(netlink: &mut Netlink, route: &mut Netlink, plan: &NetworkPlan) -> io::Result<()> {
     change(netlink, |netlink| {
         let (chains, guarded) = chains(netlink, plan)?;
+        let is_own = |rule: &Rule| rule.comment.as_deref() == Some(&comment(plan));
+        let is_well =
+            |chain: &Chain| !chain.rules.iter().any(Rule::is_ours) && (!chain.may_write() || matches!(chain.way(plan), Way::Open));
+        if chains.iter().all(is_well) {
+            return Ok(Vec::new());
+        }
         // After the rules: the bridge of one that is there was made before it.
         let (links, routes) = (links::links(route)?, links::routes(route)?);
-        let is_own = |rule: &Rule| rule.comment.as_deref() == Some(&comment(plan));
         let (mut messages, mut opened) = (without(&chains, |rule| !is_own(rule) && is_stale(rule, &links)), Vec::new());
         for chain in chains.iter().filter(|chain| concerns(chain, plan) && chain.may_write()) {
             match chain.way(plan) {
@@ -406,8 +477,21 @@ pub(super) fn open(netlink: &mut Netlink, route: &mut Netlink, plan: &NetworkPla
             opened.push(chain.family);
         }
         let is_opened = |family: &Family| opened.iter().any(|opened| *opened == NFPROTO_INET || *opened == family.number());
-        let unguarded = families(plan).into_iter().filter(|family| !plan.internal && !guarded.contains(&family.number()));
-        messages.extend(unguarded.filter(is_opened).flat_map(|family| guard(plan, family, &links::bridges_out(&links, &routes))));
+        let bridges_out = links::bridges_out(&links, &routes);
+        for family in plan.families().filter(|family| !plan.internal && is_opened(family)) {
+            let table = plan.table();
+            if guarded.contains(&family.number()) {
+                let rules = rules_of_table(netlink, family.number(), &table)?;
+                let now: BTreeSet<&str> =
+                    rules.iter().filter(|rule| rule.chain == BRIDGES).flat_map(|rule| &rule.links).map(String::as_str).collect();
+                if now == bridges_out.iter().copied().chain([plan.bridge.as_str()]).collect() {
+                    continue;
+                }
+                // The link that leads out has moved into a bridge, say.
+                messages.push(delete_rules((family.number(), &table, BRIDGES)));
+            }
+            messages.extend(guard(plan, family, &bridges_out));
+        }
         Ok(messages)
     })
 }
@@ -423,10 +507,21 @@ pub(super) fn close(netlink: &mut Netlink, route: &mut Netlink, plan: &NetworkPl
 
 /// Commits what `plan` says on what there is, again if that changes meanwhile.
 fn change(netlink: &mut Netlink, mut plan: impl FnMut(&mut Netlink) -> io::Result<Vec<Message>>) -> io::Result<()> {
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         let now = generation(netlink)?;
         let messages = once_more(netlink, &mut plan)?;
-        if messages.is_empty() || commit_at(netlink, now, messages)? {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let is_done = match attempt < CAREFUL {
+            true => commit_at(netlink, now, messages)?,
+            // Handles are not given out twice: at worst a rule is gone that was to be removed, or one that ours was to stand before.
+            false => match commit(netlink, messages) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                other => other.map(|()| true)?,
+            },
+        };
+        if is_done {
             return Ok(());
         }
     }
@@ -435,7 +530,8 @@ fn change(netlink: &mut Netlink, mut plan: impl FnMut(&mut Netlink) -> io::Resul
 
 /// A bridge goes before its rules: one of ours about a bridge that is not there was left by somebody who was killed, or was kept by whoever saves and restores the rules of iptables.
 fn is_stale(rule: &Rule, links: &[Link]) -> bool {
-    rule.is_ours() && rule.links().any(|name| !links.iter().any(|link| link.name == name))
+    let is_gone = |name: &String| !links.iter().any(|link| link.name == *name);
+    rule.is_ours() && rule.is_simple && rule.outcome == Outcome::Accept && rule.links.iter().any(is_gone)
 }
 
 /// Removes the rules of which that is true.
@@ -453,7 +549,7 @@ fn guard(plan: &NetworkPlan, family: Family, bridges_out: &[&str]) -> Vec<Messag
     let name = plan.table();
     let (table, bridge) = (Table::new(family, &name), link_name(&plan.bridge));
     let from_us = || vec![input_link(), equals(&bridge)];
-    let mut messages = vec![table.chain(BRIDGES, "filter", HOOK_FORWARD, PRIORITY_FILTER)];
+    let mut messages = vec![table.chain_or_that_there(BRIDGES, "filter", HOOK_FORWARD, PRIORITY_FILTER)];
     let mut rule = |matches: Vec<Expression>, code| messages.push(table.rule(BRIDGES, [from_us(), matches, vec![verdict(code)]].concat()));
     for link in bridges_out.iter().copied().chain([plan.bridge.as_str()]) {
         rule(vec![output_link(), equals(&link_name(link))], VERDICT_ACCEPT);

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use super::links::GROUP;
+use super::rules::Family;
 use super::{BRIDGE, Carrier, Ipv4Net, Ipv6Net, nat};
 
 /// How many digits of a network's ID stand in the names of what it has on the host: what fits into a link's name.
@@ -97,6 +98,11 @@ impl NetworkPlan {
     /// The bridge's name where none is asked for.
     pub fn bridge_name(id: &str) -> String {
         format!("st-{}", id.get(..DIGITS).unwrap_or(id))
+    }
+
+    /// The families that it has packets of.
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> + use<> {
+        [Family::V4].into_iter().chain(self.v6.is_some().then_some(Family::V6))
     }
 
     /// The packet filter's table.

@@ -124,6 +124,11 @@ pub(super) fn delete_rule((family, table, chain): (u8, &str, &str), handle: u64)
     message.attribute(RULE_HANDLE, &handle.to_be_bytes())
 }
 
+/// Removes all rules of a chain.
+pub(super) fn delete_rules((family, table, chain): (u8, &str, &str)) -> Message {
+    Message::new(DELRULE, 0, &body(family)).text(RULE_TABLE, table).text(RULE_CHAIN, chain)
+}
+
 /// The attributes of a list, as that of a rule's expressions.
 pub(super) fn elements(list: Option<&[u8]>) -> impl Iterator<Item = Attributes<'_>> {
     Attributes::new(list.unwrap_or_default()).filter(|(kind, _)| *kind == LIST_ELEMENT).map(|(_, value)| Attributes::new(value))
@@ -147,9 +152,20 @@ impl<'a> Table<'a> {
         Table { family, name }
     }
 
-    pub(super) fn exists(self, netlink: &mut Netlink) -> io::Result<bool> {
-        let tables = netlink.dump(Message::new(GETTABLE, 0, &body(self.family.number())))?;
-        Ok(tables.iter().any(|table| table.attributes(4).text(TABLE_NAME) == Some(self.name)))
+    /// Whether it is there, and its chain has rules.
+    pub(super) fn has_rules(self, netlink: &mut Netlink, chain: &str) -> io::Result<bool> {
+        let mut found = false;
+        let asked = Message::new(GETRULE, 0, &body(self.family.number())).text(RULE_TABLE, self.name).text(RULE_CHAIN, chain);
+        let outcome = netlink.dump_each(asked, |rule| {
+            let attributes = rule.attributes(4);
+            found |= attributes.text(RULE_TABLE) == Some(self.name)
+                && attributes.text(RULE_CHAIN) == Some(chain)
+                && rule.body::<4>().is_some_and(|body| body[0] == self.family.number());
+        });
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|()| found),
+        }
     }
 
     /// Makes it, empty.
@@ -180,7 +196,16 @@ impl<'a> Table<'a> {
 
     /// Makes a chain of it that packets come through.
     pub(super) fn chain(self, name: &str, kind: &str, hook: u32, priority: i32) -> Message {
-        Message::new(NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, &body(self.family.number()))
+        self.make_chain(NLM_F_EXCL, name, kind, hook, priority)
+    }
+
+    /// The same, unless it is there.
+    pub(super) fn chain_or_that_there(self, name: &str, kind: &str, hook: u32, priority: i32) -> Message {
+        self.make_chain(0, name, kind, hook, priority)
+    }
+
+    fn make_chain(self, flags: u16, name: &str, kind: &str, hook: u32, priority: i32) -> Message {
+        Message::new(NEWCHAIN, NLM_F_CREATE | flags, &body(self.family.number()))
             .text(CHAIN_TABLE, self.name)
             .text(CHAIN_NAME, name)
             .nest(CHAIN_HOOK, |m| m.number_be(HOOK_NUMBER, hook).number_be(HOOK_PRIORITY, priority.cast_unsigned()))
