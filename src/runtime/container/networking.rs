@@ -174,6 +174,8 @@ const MAX_EDITED: u64 = 1 << 20;
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// How long after a change of the packet filter it is looked at: who changes it does so many times in a row.
 const FILTER_SETTLES: Duration = Duration::from_millis(200);
+/// The same where it was looked at just now: some change it all the time, and there may be hundreds of containers that look.
+const FILTER_RESTS: Duration = Duration::from_secs(1);
 
 /// A running container's network. Dropped in this order: who serves it, then all places on networks.
 #[derive(Debug, Default)]
@@ -188,6 +190,8 @@ pub(super) struct Networked {
     lost: Option<Lost>,
     /// When the packet filter is to be looked at, which somebody has changed.
     filter_due: Option<Instant>,
+    /// When it was looked at last.
+    filter_seen: Option<Instant>,
     around: Surroundings,
     /// What was last written to the container's files about names: what is there beyond that, somebody in the container has written.
     written: BTreeMap<&'static str, String>,
@@ -360,7 +364,9 @@ impl Networked {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let has_ended = |end: BorrowedFd<'_>| poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&now)).is_ok_and(|count| count > 0);
         if matches!(&self.kind, Kind::Own(seat) if seat.filter_changes().is_some_and(has_ended)) && self.filter_due.is_none() {
-            self.filter_due = Some(Instant::now() + FILTER_SETTLES);
+            let now = Instant::now();
+            let is_restless = self.filter_seen.is_some_and(|seen| now - seen < 2 * FILTER_RESTS);
+            self.filter_due = Some(now + if is_restless { FILTER_RESTS } else { FILTER_SETTLES });
         }
         let is_broken = matches!(&self.kind, Kind::Own(seat) if seat.is_broken());
         if self.service.as_ref().is_some_and(|service| has_ended(service.end())) {
@@ -382,9 +388,11 @@ impl Networked {
     pub(super) fn tick(&mut self, dir: &ContainerDir, spec: &ContainerSpec) -> Option<String> {
         if let Kind::Own(seat) = &self.kind
             && self.filter_due.take_if(|due| *due <= Instant::now()).is_some()
-            && !seat.let_through_again()
         {
-            self.filter_due = Some(Instant::now() + FILTER_SETTLES);
+            if !seat.let_through_again() {
+                self.filter_due = Some(Instant::now() + FILTER_SETTLES);
+            }
+            self.filter_seen = Some(Instant::now());
         }
         let Lost { wait, told, .. } = *self.lost.as_ref().filter(|lost| lost.next <= Instant::now())?;
         let again = self.mend(dir, spec).and_then(|()| self.serve_again(spec));
