@@ -10,7 +10,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::capabilities::Capabilities;
 use super::error::{BECOME, Failure};
-use super::spec::{ProcessSpec, Resource};
+use super::spec::{ProcessSpec, Resource, Rlimit};
 
 /// The five sets of capabilities of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,13 +24,16 @@ pub(super) struct ProcessCapabilities {
 
 /// Limits resources; before the user changes, because raising them needs privileges.
 pub(super) fn set_limits(process: &ProcessSpec) -> Result<(), Failure> {
-    for limit in &process.rlimits {
-        let value = |number: u64| (number != u64::MAX).then_some(number);
-        let wanted = rustix::process::Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
-        rustix::process::setrlimit(kernel_resource(limit.resource), wanted)
-            .map_err(Failure::step("set the limit", format!("{:?}", limit.resource).to_lowercase()))?;
-    }
-    Ok(())
+    process.rlimits.iter().try_for_each(|limit| set_limit(None, limit))
+}
+
+/// Limits one resource, of this process or of another with the same user.
+pub(super) fn set_limit(pid: Option<rustix::process::Pid>, limit: &Rlimit) -> Result<(), Failure> {
+    let value = |number: u64| (number != u64::MAX).then_some(number);
+    let wanted = rustix::process::Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
+    rustix::process::prlimit(pid, kernel_resource(limit.resource), wanted)
+        .map(drop)
+        .map_err(Failure::step("set the limit", format!("{:?}", limit.resource).to_lowercase()))
 }
 
 /// Raises the hard limits that [`set_limits`] will need: in a user namespace nobody may.

@@ -115,6 +115,21 @@ pub fn inherited_descriptor(number: i32) -> Option<OwnedFd> {
     (result == 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Whether whoever started this process has left that descriptor open. What a process opens itself is closed when it executes a program.
+pub fn is_inherited(number: u32) -> bool {
+    // SAFETY: the call only looks, and fails where the number is not open.
+    unsafe { libc::fcntl(number.cast_signed(), libc::F_GETFD) == 0 }
+}
+
+/// Leaves an open descriptor to the program that this process executes.
+pub fn keep_on_exec(number: u32) -> io::Result<()> {
+    // SAFETY: the call changes one flag of the descriptor, and fails where the number is not open.
+    match unsafe { libc::fcntl(number.cast_signed(), libc::F_SETFD, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Ends this process at once, without running exit handlers that belong to the process it was cloned from.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.

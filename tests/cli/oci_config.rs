@@ -358,7 +358,7 @@ const PROGRAM: &str = r#"
 
 #[test]
 fn a_program_is_asked_about_system_calls() {
-    let script = "mkdir /tmp/x 2>&1; ls /proc/self/fd | wc -l; ps -o pid,args; exec sleep 1000";
+    let script = "mkdir /tmp/x 2>&1; ulimit -n; ls /proc/self/fd | wc -l; ps -o pid,args; exec sleep 1000";
     let Some(mut bundle) = able(&["cc"]).then(|| bundle(script)).flatten() else { return };
     let [source, program, socket, said] = ["program.c", "program", "program.sock", "said"].map(|name| bundle.world.path(name));
     std::fs::write(&source, PROGRAM).unwrap();
@@ -369,6 +369,7 @@ fn a_program_is_asked_about_system_calls() {
     let told = || std::fs::read_to_string(&said).unwrap();
     wait_for("the program", 60, || told().contains("listens"));
     bundle.config["root"]["readonly"] = json!(false);
+    bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 7, "hard": 8}]);
     // Also what a runtime needs itself until its command runs.
     let asked = ["mkdir", "mkdirat", "execve", "wait4", "sendmsg", "write", "close"];
     bundle.config["linux"]["seccomp"] = json!({
@@ -385,6 +386,7 @@ fn a_program_is_asked_about_system_calls() {
         wait_for("what the command says", 60, || bundle.output().contains("ps -o"));
         let output = bundle.output();
         assert!(output.contains("/tmp/x': Invalid cross-device link") || output.contains("/tmp/x': Cross-device link"), "{output}");
+        assert!(output.contains("\n7\n"), "fewer than the runtime needs itself: {output}");
         // Standard streams and the listing itself: nothing of the filter; and no process but the command's.
         assert!(output.contains("\n4\n"), "{output}");
         assert!(!output.contains("strake") && output.lines().filter(|line| line.trim_start().starts_with("1 ")).count() == 1, "{output}");
@@ -423,7 +425,11 @@ impl Drop for Group {
 
 #[test]
 fn network_devices_move_in_with_their_addresses() {
-    let Some(mut bundle) = bundle("cat /sys/class/net/inner/operstate; ip -o addr show dev inner") else { return };
+    let Some(mut bundle) =
+        bundle("cat /proc/sys/net/ipv4/conf/inner/forwarding /seen /sys/class/net/inner/operstate; ip -o addr show dev inner")
+    else {
+        return;
+    };
     let ip = |args: &str| Run::new("ip", args.split_whitespace());
     // Names of devices are the machine's.
     let outer = format!("sto{}", std::process::id());
@@ -435,8 +441,11 @@ fn network_devices_move_in_with_their_addresses() {
     ip(&format!("addr add 169.254.3.4/16 scope link dev {moved}")).ok();
     ip(&format!("link set {outer} up")).ok();
     bundle.config["linux"]["netDevices"] = json!({moved.as_str(): {"name": "inner"}});
+    bundle.config["linux"]["sysctl"] = json!({"net.ipv4.conf.inner.forwarding": "1"});
+    let look = format!("ls /proc/sys/net/ipv4/conf | grep -c inner > {}", bundle.rootfs("seen").display());
+    bundle.config["hooks"] = json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", look]}]});
     let said = bundle.runs();
-    assert!(said.starts_with("up\n"), "{said}");
+    assert!(said.starts_with("1\n1\nup\n"), "parameters of it are set, and hooks find it: {said}");
     assert!(said.contains("inet 10.213.7.2/24 brd 10.213.7.255 scope global inner"), "{said}");
     assert!(!said.contains("169.254.3.4"), "addresses of a link alone stay behind: {said}");
     // It was the container's, so it has gone with it, and its other end too.
@@ -450,16 +459,60 @@ fn sockets_of_a_manager_of_services_are_passed_on() {
     bundle.save();
     std::fs::write(bundle.world.path("passed"), "passed on\n").unwrap();
     let root = bundle.world.path("oci");
-    let run = format!("{} oci --root {} run --bundle {}", env!("CARGO_BIN_EXE_strake"), root.display(), bundle.dir().display());
+    let command = format!("{} oci --root {} run --bundle {}", env!("CARGO_BIN_EXE_strake"), root.display(), bundle.dir().display());
     let run = |id: &str, pid: &str| {
         let passed = bundle.world.path("passed");
-        Run::new("sh", ["-c", &format!("exec 3<{}; LISTEN_FDS=1 LISTEN_PID={pid} exec {run} {id}", passed.display())]).run()
+        Run::new("sh", ["-c", &format!("exec 3<{}; LISTEN_FDS=1 LISTEN_PID={pid} exec {command} {id}", passed.display())]).run()
     };
     let done = run("passed1", "$$");
     assert_eq!((done.code, done.stdout.as_str()), (0, "1 1 1\npassed on\n"), "{done}");
+    // Hooks are not who they are for.
+    let seen = bundle.world.path("seen");
+    let look = format!("readlink /proc/$$/fd/3 > {}; true", seen.display());
+    bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", look]}]});
+    bundle.save();
+    let done = run("passed3", "$$");
+    assert_eq!((done.code, done.stdout.as_str()), (0, "1 1 1\npassed on\n"), "{done}");
+    assert_eq!(std::fs::read_to_string(&seen).unwrap(), "");
     // Those of another process are none.
     let done = run("passed2", "1");
     assert!(done.code != 0 && done.stdout == "7 1\n", "{done}");
+    // More than there are are not made up of what the runtime opens itself.
+    let refused = |command: &str| Run::new("sh", ["-c", command]).run();
+    for (script, says) in [
+        (format!("LISTEN_FDS=4294967295 LISTEN_PID=$$ exec {command} passed4"), "descriptor 3"),
+        (format!("exec 3</dev/null; LISTEN_FDS=2 LISTEN_PID=$$ exec {command} passed5"), "descriptor 4"),
+        (format!("exec {command} --preserve-fds=4294967295 passed6"), "not so many"),
+    ] {
+        let done = refused(&script);
+        assert_eq!(done.code, 1, "{script}: {done}");
+        done.says(&["cannot pass descriptors on", says]);
+    }
+}
+
+#[test]
+fn hooks_have_the_environment_that_is_meant() {
+    let Some(mut bundle) = bundle("true") else { return };
+    bundle.config["root"]["readonly"] = json!(false);
+    // An environment may be empty, which is not the same as none.
+    bundle.config["process"]["args"] = json!(["/bin/true"]);
+    bundle.config["process"]["env"] = json!([]);
+    let hook = |file: &Path| json!({"path": "/bin/sh", "args": ["sh", "-c", format!("cat /proc/$$/environ > {}; true", file.display())]});
+    let [none, empty, named] = ["none", "empty", "named"].map(|name| bundle.world.path(name));
+    let with = |file: &Path, env: Value| {
+        let mut hook = hook(file);
+        hook["env"] = env;
+        hook
+    };
+    bundle.config["hooks"] = json!({
+        "createRuntime": [hook(&none), with(&empty, json!([])), with(&named, json!(["A=b"]))],
+        "startContainer": [hook(Path::new("/none")), with(Path::new("/named"), json!(["A=b"]))],
+    });
+    bundle.runs();
+    let said = |path: &Path| std::fs::read_to_string(path).unwrap();
+    assert!(said(&none).contains("PATH="), "the caller's");
+    assert_eq!((said(&empty).as_str(), said(&named).as_str()), ("", "A=b\0"));
+    assert_eq!((said(&bundle.rootfs("none")).as_str(), said(&bundle.rootfs("named")).as_str()), ("", "A=b\0"), "the command's");
 }
 
 #[test]

@@ -268,9 +268,9 @@ pub struct Hook {
     /// Its arguments, with its name as the first; the path alone where there are none.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// Its whole environment.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<String>,
+    /// Its whole environment; without one it has another's, see `hooks`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
     /// Seconds after which it is killed and counts as failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,

@@ -13,14 +13,14 @@ use super::cgroups::Groups;
 use super::config::{Config, Process, Resources};
 use super::init::{self, GO, MAX_MESSAGE, Message, New, Setup};
 use super::namespaces::{Namespaces, map_ids};
-use super::process::Plan;
+use super::process::{FIRST_PASSED, Plan};
 use super::state::{Containers, Dir, ProcessName, Record, Report, Status, parse, replace};
 use super::systemd::{SystemdManager, Unit};
 use super::{Error, check, filesystem, hooks, id_mapped, net_devices, resources, scheduling, systemd};
 use crate::runtime::container::boot_id;
 use crate::runtime::error::Failure;
 use crate::runtime::{self, terminal, wire};
-use crate::sys::process::{Cloned, clone_process, exit_now, reap};
+use crate::sys::process::{Cloned, clone_process, close_on_exec_from, exit_now, is_inherited, reap};
 
 /// What `create` is asked for beyond the bundle.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +80,7 @@ pub fn create(containers: &Containers, id: &str, options: &CreateOptions) -> Res
     check::check(&config)?;
     let rootfs = rootfs(&bundle, &config)?;
     let (mut plan, warnings) = Plan::new(process, &config)?;
-    plan.preserve_fds = options.preserve_fds + options.listen_fds;
+    plan.preserve_fds = passed_on(options.preserve_fds, options.listen_fds)?;
     if options.listen_fds > 0 {
         plan.add_listen_fds(options.listen_fds);
     }
@@ -218,7 +218,7 @@ pub fn exec(containers: &Containers, id: &str, process: &Process, options: &Exec
     let config = dir.config()?;
     let (mut plan, warnings) = Plan::new(process, &config)?;
     let groups = record.groups.below(&options.cgroups)?;
-    plan.preserve_fds = options.preserve_fds;
+    plan.preserve_fds = passed_on(options.preserve_fds, 0)?;
     let namespaces = Namespaces::of_process(init.pid)?;
     // Held while its namespaces were opened, so they are its own.
     drop(handle.ok_or_else(not_running)?);
@@ -246,6 +246,20 @@ pub fn exec(containers: &Containers, id: &str, process: &Process, options: &Exec
         conversation.end();
     }
     made.map(|pid| Made { pid, warnings, terminal: conversation.terminal })
+}
+
+/// How many descriptors beyond the standard ones are passed on to the command, all of which are open. Until it is executed they are kept from other programs, as hooks.
+fn passed_on(preserved: u32, listened: u32) -> Result<u32, Error> {
+    let wrong = |what: String| {
+        Error::Unsupported(format!("cannot pass descriptors on (`--preserve-fds={preserved}`, `LISTEN_FDS={listened}`): {what}"))
+    };
+    let number = preserved.checked_add(listened).filter(|number| number.checked_add(FIRST_PASSED).is_some());
+    let number = number.ok_or_else(|| wrong("there are not so many".to_owned()))?;
+    if let Some(closed) = (FIRST_PASSED..FIRST_PASSED + number).find(|number| !is_inherited(*number)) {
+        return Err(wrong(format!("this process was not given descriptor {closed}")));
+    }
+    close_on_exec_from(FIRST_PASSED).map_err(Error::kernel("keep descriptors from hooks"))?;
+    Ok(number)
 }
 
 /// The process of `exec` as arguments say it, with what they do not say as the container's own has it.
@@ -301,7 +315,14 @@ impl Conversation<'_> {
     /// Serves the processes until all is set up, or for `exec` until the command runs; gives the one that counts.
     fn run(&mut self) -> Result<u32, Error> {
         self.go()?;
+        let mut wants_devices = false;
         loop {
+            // Who speaks may be heard before who tells of it.
+            if wants_devices && let Some(pid) = self.init {
+                net_devices::give(&self.config.linux.net_devices, pid)?;
+                self.go()?;
+                wants_devices = false;
+            }
             let received =
                 wire::receive(self.socket.as_fd(), MAX_MESSAGE).map_err(Error::kernel("hear from the container's init process"))?;
             let Some((message, mut descriptors)) = received else {
@@ -320,10 +341,8 @@ impl Conversation<'_> {
                 Ok(Message::Init(pid)) => {
                     self.init = Some(pid);
                     let _ = reap(self.first);
-                    if self.state.is_some() {
-                        net_devices::give(&self.config.linux.net_devices, pid)?;
-                    }
                 }
+                Ok(Message::Devices) => wants_devices = true,
                 Ok(Message::Hooks) => {
                     self.run_hooks()?;
                     self.go()?;

@@ -1,6 +1,6 @@
 //! Hooks: programs that `config.json` names for certain moments of a container's life (config.md, "POSIX-platform Hooks").
 //!
-//! Each gets the container's state as JSON at its standard input, the environment that it names and no other (one that names none has the caller's), and is killed when its time is over. Those of one moment run one
+//! Each gets the container's state as JSON at its standard input, the environment that it names and no other (one without `env` has the caller's, or where it is the container's program the command's), and is killed when its time is over. Those of one moment run one
 //! after the other; what they write is shown only where they fail.
 
 use std::io::{Read, Write};
@@ -42,10 +42,9 @@ fn run_one(moment: &str, hook: &Hook, state: &Report, place: &Path) -> Result<()
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);
     }
-    if !hook.env.is_empty() {
-        command.env_clear();
+    if let Some(env) = &hook.env {
+        command.env_clear().envs(env.iter().map(|entry| entry.split_once('=').unwrap_or((entry.as_str(), ""))));
     }
-    command.envs(hook.env.iter().map(|entry| entry.split_once('=').unwrap_or((entry.as_str(), ""))));
     if place.is_dir() {
         command.current_dir(place);
     }

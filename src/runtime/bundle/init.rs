@@ -6,7 +6,8 @@
 //!     |-- Go (it is in the groups) --------->| joins namespaces
 //!     |<- Map, -> Go (IDs are mapped) -------| makes namespaces
 //!     |<- Init(pid) -------------------------|-- clone ------------------->|
-//!     |                                      ends                          | mounts, devices
+//!     |                                      ends                          |
+//!     |<- Devices, -> Go (network devices have moved in) ------------------| mounts, devices
 //!     |<- Hooks, -> Go (prestart, createRuntime have run) -----------------| createContainer hooks
 //!     |<- the terminal ----------------------------------------------------| root, terminal, is the command there?
 //!     |<- Ready, -> Go (it is on record) ----------------------------------|
@@ -51,6 +52,8 @@ pub(super) enum Message {
     Map,
     /// The container's first process.
     Init(u32),
+    /// The network devices are to be moved in.
+    Devices,
     /// The hooks of this moment are to be run.
     Hooks,
     /// A path of the host is to be opened, which this process may not reach: in its own mount namespace.
@@ -182,6 +185,11 @@ fn become_exec(plan: &mut Plan, socket: BorrowedFd<'_>) -> Result<Infallible, Fa
 
 fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd<'_>, new: New<'_>) -> Result<Infallible, Failure> {
     let New { config, filesystem, mut state, listener, no_pivot } = new;
+    if !config.linux.net_devices.is_empty() {
+        // Kernel parameters and hooks find them.
+        say(socket, &Message::Devices);
+        wait_for_go(socket);
+    }
     set_names(namespaces, config)?;
     let streams = streams(plan.terminal)?;
     let root = filesystem.apply(&|path| open_by_creator(socket, path))?;
@@ -219,7 +227,9 @@ fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd
         // Their programs are the container's, so they have its environment where they have none of their own.
         let mut hooks = config.hooks.start_container.clone();
         let environment = config.process.as_ref().map_or(&[][..], |process| &process.env);
-        hooks.iter_mut().filter(|hook| hook.env.is_empty()).for_each(|hook| hook.env = environment.to_vec());
+        for hook in &mut hooks {
+            hook.env.get_or_insert_with(|| environment.to_vec());
+        }
         run_hooks("startContainer", &hooks, &state, Path::new(&state.bundle), starter.as_fd());
         plan.become_command(starter.as_fd())
     };

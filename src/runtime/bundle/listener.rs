@@ -18,8 +18,10 @@ use serde::Serialize;
 use super::Error;
 use super::init::{Message, say};
 use super::state::{OCI_VERSION, Report};
+use crate::runtime::credentials::set_limit;
 use crate::runtime::error::Failure;
 use crate::runtime::seccomp::Filter;
+use crate::runtime::spec::{Resource, Rlimit};
 use crate::runtime::{apparmor, wire};
 use crate::sys::process::{Cloned, clone_process, exit_now, inherited_descriptor, reap};
 
@@ -49,6 +51,11 @@ struct Told<'a> {
     state: Option<Report>,
 }
 
+/// Whether a limit may leave a process without what it takes to hand a filter over.
+pub(super) fn is_late(limit: &Rlimit) -> bool {
+    matches!(limit.resource, Resource::Nofile | Resource::Nproc)
+}
+
 impl Listener {
     /// Connects to a program's socket.
     pub(super) fn connect(path: &str, metadata: &str) -> Result<Listener, Error> {
@@ -58,12 +65,22 @@ impl Listener {
         Ok(Listener { program, metadata: metadata.to_owned(), proc, state: None })
     }
 
-    /// Loads a filter into this process, and has the program asked. That it cannot be is told to `caller` by the helper, which no filter judges.
-    pub(super) fn load(&self, filter: &Filter, caller: BorrowedFd<'_>) -> Result<(), Failure> {
+    /// Loads a filter into this process, and has the program asked. The limits count when it is loaded. That it cannot be is told to `caller` by the helper, which no filter judges.
+    pub(super) fn load(&self, filter: &Filter, limits: &[&Rlimit], caller: BorrowedFd<'_>) -> Result<(), Failure> {
         let told = self.told()?;
+        let own = rustix::process::getpid();
         let (mut numbers, mut number) = std::io::pipe().map_err(Failure::step("make", "a pipe"))?;
         let helper = match clone_process(libc::CLONE_FILES as u64, None).map_err(Failure::step("fork", "to hand the filter over"))? {
-            Cloned::Child => exit_now(i32::from(self.hand_over(&mut numbers, &told, caller).is_err())),
+            Cloned::Child => {
+                let handed_over = self.hand_over(&mut numbers, &told, || limits.iter().try_for_each(|limit| set_limit(Some(own), limit)));
+                exit_now(match handed_over {
+                    Ok(()) => 0,
+                    Err(failure) => {
+                        say(caller, &Message::Failed(failure));
+                        1
+                    }
+                })
+            }
             Cloned::Parent { pid, .. } => pid,
         };
         let loaded = self.expect(&mut number).and_then(|()| filter.load_with_listener());
@@ -96,10 +113,15 @@ impl Listener {
     }
 
     /// The helper: waits for the descriptor, sends it and closes it. It has the descriptors of the process that loads the filter, so it drops none.
-    fn hand_over(&self, numbers: &mut std::io::PipeReader, told: &[u8], caller: BorrowedFd<'_>) -> std::io::Result<()> {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    fn hand_over(
+        &self,
+        numbers: &mut std::io::PipeReader,
+        told: &[u8],
+        limit: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failure::step("end", "with the command"))?;
         let mut number = [0; 4];
-        numbers.read_exact(&mut number)?;
+        numbers.read_exact(&mut number).map_err(Failure::step("read", "a pipe"))?;
         let number = i32::from_ne_bytes(number);
         let listener = loop {
             match inherited_descriptor(number) {
@@ -107,11 +129,8 @@ impl Listener {
                 None => std::thread::sleep(LOOKS_AGAIN),
             }
         };
-        let sent = wire::send(self.program.as_fd(), told, &[listener.as_fd()]);
-        if sent.is_err() {
-            say(caller, &Message::Failed(unheard()));
-        }
-        sent
+        limit()?;
+        wire::send(self.program.as_fd(), told, &[listener.as_fd()]).map_err(|_| unheard())
     }
 
     fn told(&self) -> Result<Vec<u8>, Failure> {

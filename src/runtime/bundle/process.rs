@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::Error;
 use super::config::{CapabilityLists, Config, Process};
-use super::listener::Listener;
+use super::listener::{self, Listener};
 use super::scheduling::{Affinity, Scheduling};
 use crate::path::RootPath;
 use crate::runtime::apparmor;
@@ -22,7 +22,12 @@ use crate::runtime::error::{ENTER_PROFILE, Failure};
 use crate::runtime::seccomp::Filter;
 use crate::runtime::spec::{Credentials, ProcessSpec, Resource, Rlimit, TerminalSize};
 use crate::runtime::{exec, init};
-use crate::sys::process::{clone_process, close_on_exec_from, exit_now, join_new_session_keyring, reap, reset_signals, set_personality};
+use crate::sys::process::{
+    clone_process, close_on_exec_from, exit_now, join_new_session_keyring, keep_on_exec, reap, reset_signals, set_personality,
+};
+
+/// The first descriptor beyond the standard ones.
+pub(super) const FIRST_PASSED: u32 = 3;
 
 /// A process that is ready to be applied.
 #[derive(Debug)]
@@ -183,7 +188,13 @@ impl Plan {
 
     /// Gives up what the command must not have, and becomes it. What the filter might keep this process from telling, `caller` is told by another.
     pub(super) fn become_command(&self, caller: BorrowedFd<'_>) -> Result<Infallible, Failure> {
-        credentials::set_limits(&self.spec)?;
+        let (late, limits): (Vec<_>, Vec<_>) =
+            self.spec.rlimits.iter().partition(|limit| self.listener.is_some() && listener::is_late(limit));
+        if !late.is_empty() {
+            // Who gives them up cannot raise them.
+            credentials::raise_hard_limits(&self.spec)?;
+        }
+        limits.iter().try_for_each(|limit| credentials::set_limit(None, limit))?;
         self.scheduling.apply()?;
         if !self.keep_keyring {
             // Kernels without keyrings have nothing to hide.
@@ -201,7 +212,10 @@ impl Plan {
         reset_signals().map_err(Failure::step("reset", "signals"))?;
         self.give_up()?;
         let command = exec::prepare(&self.spec).map_err(Failure::Exec)?;
-        close_on_exec_from(3 + self.preserve_fds).map_err(Failure::step("close", "descriptors"))?;
+        close_on_exec_from(FIRST_PASSED).map_err(Failure::step("close", "descriptors"))?;
+        (0..self.preserve_fds)
+            .try_for_each(|number| keep_on_exec(FIRST_PASSED + number))
+            .map_err(Failure::step("pass on", "descriptors"))?;
         if self.spec.no_new_privileges {
             rustix::thread::set_no_new_privs(true).map_err(Failure::step("forbid", "new privileges"))?;
         }
@@ -212,7 +226,7 @@ impl Plan {
         match (&self.filter, &self.listener) {
             (None, _) => {}
             (Some(filter), None) => filter.load().map_err(Failure::step("load", "the system call filter"))?,
-            (Some(filter), Some(listener)) => listener.load(filter, caller)?,
+            (Some(filter), Some(listener)) => listener.load(filter, &late, caller)?,
         }
         Err(Failure::Exec(command.execute()))
     }

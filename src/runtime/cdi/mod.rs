@@ -205,7 +205,12 @@ impl Edits {
             "poststop" => &mut self.hooks.poststop,
             other => return Err(format!("there is no moment `{other}` for a hook")),
         };
-        list.push(Hook { path: hook.path.clone(), args: hook.args.clone(), env: hook.env.clone(), timeout: hook.timeout });
+        list.push(Hook {
+            path: hook.path.clone(),
+            args: hook.args.clone(),
+            env: (!hook.env.is_empty()).then(|| hook.env.clone()),
+            timeout: hook.timeout,
+        });
         Ok(())
     }
 

@@ -175,7 +175,9 @@ fn ranges(abi: Abi, rules: &SeccompRules, base: u32) -> Vec<(u32, Verdict)> {
     let plain = |otherwise| Verdict { conditional: Vec::new(), otherwise, wide: abi.is_wide() };
     let (named, newest) = verdicts(abi, rules);
     let newest = newest + base;
-    let newer = if rules.default.is_permissive() { rules.default } else { SeccompAction::Errno(libc::ENOSYS as u16) };
+    // Who is asked about what no rule names, is asked about what is newer too.
+    let is_judged = rules.default.is_permissive() || rules.default == SeccompAction::Notify;
+    let newer = if is_judged { rules.default } else { SeccompAction::Errno(libc::ENOSYS as u16) };
     let unnamed = |number: u32| plain(if number > newest && number < base + ARM_PRIVATE { newer } else { rules.default });
     let mut starts: Vec<(u32, Verdict)> = Vec::new();
     let mut push = |start: u32, verdict: Verdict| {

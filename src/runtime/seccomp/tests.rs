@@ -341,3 +341,16 @@ fn a_profile_that_the_kernel_would_not_take_is_refused() {
     let refused = SeccompProfile::parse(&json).unwrap().rules(&host);
     assert!(matches!(refused, Err(SeccompProfileError::TooLong { .. })), "{refused:?}");
 }
+
+#[test]
+fn who_is_asked_by_default_is_asked_about_what_is_newer() {
+    const NOTIFY: u32 = 0x7fc0_0000;
+    let host = SeccompHost { capabilities: Capabilities::DEFAULT, kernel: (6, 1) };
+    let arch = if Abi::NATIVE == Abi::X86_64 { X86_64 } else { AUDIT_ARCH_AARCH64 };
+    for (rules, read) in [("", NOTIFY), (r#"{"names": ["read"], "action": "SCMP_ACT_ALLOW"}"#, ALLOW)] {
+        let json = format!(r#"{{"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/s", "syscalls": [{rules}]}}"#);
+        let program = compile(&SeccompProfile::parse(&json).unwrap().rules_for_listener(&host).unwrap().unwrap());
+        assert_eq!(run(&program, arch, Abi::NATIVE.number("read").unwrap(), &[]).0, read);
+        assert_eq!(run(&program, arch, 460, &[]).0, NOTIFY);
+    }
+}
