@@ -408,9 +408,25 @@ fn a_program_is_asked_about_system_calls() {
     // Who was to be asked is gone before there is anything to ask: nothing runs that nobody judges.
     bundle.created("asked3");
     drop(running);
-    bundle.oci(&["start", "asked3"]).fails().says(&["cannot tell of the filter"]);
+    bundle.oci(&["start", "asked3"]).fails().says(&["listenerPath", "refused"]);
     assert_eq!(bundle.output(), "");
     wait_for("the end", 60, || bundle.status("asked3") == "stopped");
+}
+
+#[test]
+fn a_container_that_waits_keeps_nobody_from_the_program_that_is_asked() {
+    let Some(mut bundle) = bundle("true") else { return };
+    let socket = bundle.world.short().join("asked");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    bundle.config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket,
+        "syscalls": [{"names": ["sync"], "action": "SCMP_ACT_NOTIFY"}],
+    });
+    bundle.created("waits");
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    bundle.oci(&["start", "waits"]).ok();
+    listener.accept().unwrap();
 }
 
 /// A process that ends with the test, with those that it made.
@@ -450,6 +466,37 @@ fn network_devices_move_in_with_their_addresses() {
     assert!(!said.contains("169.254.3.4"), "addresses of a link alone stay behind: {said}");
     // It was the container's, so it has gone with it, and its other end too.
     wait_for("the end of the pair", 60, || ip(&format!("link show {outer}")).run().code != 0);
+}
+
+#[test]
+fn network_devices_move_in_all_or_none() {
+    let Some(mut bundle) = bundle("true") else { return };
+    let ip = |args: &str| Run::new("ip", args.split_whitespace());
+    let [joined, one, two, peer, taken] = ["n", "a", "b", "p", "q"].map(|name| format!("st{name}{}", std::process::id()));
+    if ip(&format!("netns add {joined}")).run().code != 0 {
+        return unable("this machine makes no network namespace with a name");
+    }
+    for (device, peer) in [(&one, &peer), (&two, &taken)] {
+        ip(&format!("link add {device} type veth peer name {peer}")).ok();
+    }
+    ip(&format!("addr add 10.213.8.2/24 dev {one}")).ok();
+    ip(&format!("link set {taken} netns {joined}")).ok();
+    bundle.config["linux"]["netDevices"] = json!({one.as_str(): {"name": "inner"}, two.as_str(): {"name": taken}});
+    for namespace in bundle.config["linux"]["namespaces"].as_array_mut().unwrap() {
+        if namespace["type"] == "network" {
+            namespace["path"] = json!(format!("/run/netns/{joined}"));
+        }
+    }
+    let done = bundle.create("all", &[]);
+    let there = ip(&format!("-n {joined} -o link show")).run().stdout;
+    let here = [&one, &two].map(|device| ip(&format!("-o addr show dev {device}")).run());
+    for args in [format!("link del {one}"), format!("link del {two}"), format!("netns del {joined}")] {
+        ip(&args).run();
+    }
+    assert_eq!(done.code, 1, "{done}");
+    done.says(&[&two, "File exists"]);
+    assert!(!there.contains("inner") && !there.contains(&format!(" {two}")), "{there}");
+    assert!(here[0].stdout.contains("10.213.8.2/24") && here[1].code == 0, "{}{}", here[0], here[1]);
 }
 
 #[test]

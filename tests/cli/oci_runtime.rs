@@ -75,6 +75,22 @@ fn a_container_that_only_was_made_can_be_killed_and_removed() {
 }
 
 #[test]
+fn a_container_with_a_damaged_record_is_removed_with_its_process() {
+    let Some(bundle) = bundle("exec sleep 1000") else { return };
+    bundle.created("damaged");
+    bundle.oci(&["start", "damaged"]).ok();
+    let pid = bundle.state("damaged")["pid"].as_u64().unwrap();
+    let path = bundle.world.path("oci").join("damaged/state.json");
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["owner"] = json!("somebody");
+    std::fs::write(&path, record.to_string()).unwrap();
+    bundle.oci(&["delete", "damaged"]).fails();
+    bundle.oci(&["delete", "--force", "damaged"]).ok();
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    bundle.is_gone("damaged");
+}
+
+#[test]
 fn hooks_run_in_their_order_where_they_belong() {
     let Some(mut bundle) = bundle("echo command >> /log") else { return };
     bundle.config["root"]["readonly"] = json!(false);

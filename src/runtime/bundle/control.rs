@@ -2,13 +2,14 @@
 //!
 //! Every operation works on what is on record and on what the kernel says, never on what an earlier process meant to do: whatever was killed in between, `delete --force` removes.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use super::cgroups::Groups;
 use super::config::Resources;
-use super::init::{MAX_MESSAGE, Message, START};
-use super::state::{Containers, Dir, Record, Report, Status, ended_within};
-use super::{Error, hooks, resources};
+use super::init::{GO, MAX_MESSAGE, Message, START};
+use super::state::{Containers, Dir, ProcessName, Record, Report, Status, ended_within};
+use super::{Error, hooks, listener, resources};
 use crate::runtime::error::Failure;
 use crate::runtime::{self, wire};
 use crate::sys::process::signal_pidfd;
@@ -74,6 +75,10 @@ pub fn start(containers: &Containers, id: &str) -> Result<Vec<String>, Error> {
         match wire::receive(socket.as_fd(), MAX_MESSAGE) {
             Ok(Some((message, _))) => match serde_json::from_slice(&message) {
                 Ok(Message::Started) => started = true,
+                Ok(Message::Program(path)) => {
+                    let program = listener::connect(&path)?;
+                    wire::send(socket.as_fd(), GO, &[program.as_fd()]).map_err(Error::kernel("tell the container to start"))?;
+                }
                 Ok(Message::Failed(failure)) => return Err(runtime::Error::from(failure).into()),
                 Ok(Message::Hook(moment, path, reason)) => return Err(Error::Hook { moment, path, reason }),
                 _ => return Err(runtime::Error::from(Failure::Clone { errno: libc::EPROTO }).into()),
@@ -133,7 +138,13 @@ pub fn delete(containers: &Containers, id: &str, force: bool) -> Result<Vec<Stri
     let known = match find(containers, id) {
         Err(Error::NoSuchContainer(_)) if force => return Ok(Vec::new()),
         // What is damaged is removed all the same.
-        Err(Error::Parse { .. }) if force => Known { dir: containers.find(id)?, record: None },
+        Err(Error::Parse { .. }) if force => {
+            let dir = containers.find(id)?;
+            let (init, groups) = dir.remains();
+            init.and_then(ProcessName::open).map_or(Ok(()), |process| end(id, &process, &groups))?;
+            groups.destroy()?;
+            Known { dir, record: None }
+        }
         other => other?,
     };
     let Some(record) = known.record else {
@@ -148,13 +159,7 @@ pub fn delete(containers: &Containers, id: &str, force: bool) -> Result<Vec<Stri
         }
         let process = if status == Status::Creating { record.creator.open() } else { process };
         if let Some(process) = process {
-            let _ = signal_pidfd(process.as_fd(), libc::SIGKILL);
-            let _ = record.groups.is_frozen().then(|| record.groups.freeze(false));
-            if !ended_within(&process, PATIENCE) {
-                return Err(Error::Unsupported(format!(
-                    "cannot delete the container `{id}`: its first process does not end, although it was killed"
-                )));
-            }
+            end(id, &process, &record.groups)?;
         }
     }
     record.groups.destroy()?;
@@ -162,6 +167,18 @@ pub fn delete(containers: &Containers, id: &str, force: bool) -> Result<Vec<Stri
     known.dir.remove()?;
     let failures = hooks::run_all("poststop", &hooks, &record.report(Status::Stopped, 0));
     Ok(failures.iter().map(|error| crate::diag::with_causes(error)).collect())
+}
+
+/// Kills the first process of a container that is to be removed.
+fn end(id: &str, process: &OwnedFd, groups: &Groups) -> Result<(), Error> {
+    let _ = signal_pidfd(process.as_fd(), libc::SIGKILL);
+    let _ = groups.is_frozen().then(|| groups.freeze(false));
+    match ended_within(process, PATIENCE) {
+        true => Ok(()),
+        false => {
+            Err(Error::Unsupported(format!("cannot delete the container `{id}`: its first process does not end, although it was killed")))
+        }
+    }
 }
 
 /// A container that runs, for what makes no sense otherwise.

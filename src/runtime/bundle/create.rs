@@ -16,7 +16,7 @@ use super::namespaces::{Namespaces, map_ids};
 use super::process::{FIRST_PASSED, Plan};
 use super::state::{Containers, Dir, ProcessName, Record, Report, Status, parse, replace};
 use super::systemd::{SystemdManager, Unit};
-use super::{Error, check, filesystem, hooks, id_mapped, net_devices, resources, scheduling, systemd};
+use super::{Error, check, filesystem, hooks, id_mapped, listener, net_devices, resources, scheduling, systemd};
 use crate::runtime::container::boot_id;
 use crate::runtime::error::Failure;
 use crate::runtime::{self, terminal, wire};
@@ -230,6 +230,7 @@ pub fn exec(containers: &Containers, id: &str, process: &Process, options: &Exec
     plan.affinity = scheduling::affinity(affinity)?;
     if let Some(listener) = &mut plan.listener {
         listener.state = Some(record.report(status, init.pid));
+        listener.program = Some(listener::connect(&listener.path)?);
     }
     // The process begins with those of this one.
     plan.affinity.at_first().map_err(runtime::Error::from)?;
@@ -351,7 +352,9 @@ impl Conversation<'_> {
                 Ok(Message::Ready) => return self.init.ok_or(Error::InitEnded),
                 Ok(Message::Failed(failure)) => return Err(runtime::Error::from(failure).into()),
                 Ok(Message::Hook(moment, path, reason)) => return Err(Error::Hook { moment, path, reason }),
-                Ok(Message::Started) | Err(_) => return Err(runtime::Error::from(Failure::Clone { errno: libc::EPROTO }).into()),
+                Ok(Message::Started | Message::Program(_)) | Err(_) => {
+                    return Err(runtime::Error::from(Failure::Clone { errno: libc::EPROTO }).into());
+                }
             }
         }
     }

@@ -14,6 +14,7 @@
 //!   start                                                                  | waits at the socket
 //!     |-- connect, Start ------------------------------------------------->|
 //!     |<- Started ---------------------------------------------------------| startContainer hooks, credentials
+//!     |<- Program, -> Go (connected to who is asked about system calls) ----|
 //!     |<- Failed, or the end of the stream --------------------------------| execve
 //! ```
 //!
@@ -21,6 +22,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -58,6 +60,8 @@ pub(super) enum Message {
     Hooks,
     /// A path of the host is to be opened, which this process may not reach: in its own mount namespace.
     Open(PathBuf),
+    /// Who is asked about system calls is to be connected to, at this socket.
+    Program(PathBuf),
     /// All is set up.
     Ready,
     /// `start` has been heard.
@@ -133,9 +137,9 @@ fn enter(setup: &Setup<'_>) -> Result<Cloned, Failure> {
     clone_process(0, None).map_err(Failure::step("fork", "into the namespaces"))
 }
 
-/// Has the creator of the container open a path, which has more rights outside of the container than its root.
-fn open_by_creator(socket: BorrowedFd<'_>, path: &Path) -> Option<OwnedFd> {
-    say(socket, &Message::Open(path.to_owned()));
+/// Has the other side open something that this process may not reach, which has more rights outside of the container than its root.
+fn ask(socket: BorrowedFd<'_>, message: &Message) -> Option<OwnedFd> {
+    say(socket, message);
     match wire::receive(socket, MAX_MESSAGE) {
         Ok(Some((message, mut descriptors))) if message == GO => descriptors.pop(),
         _ => exit_now(1),
@@ -192,7 +196,7 @@ fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd
     }
     set_names(namespaces, config)?;
     let streams = streams(plan.terminal)?;
-    let root = filesystem.apply(&|path| open_by_creator(socket, path))?;
+    let root = filesystem.apply(&|path| ask(socket, &Message::Open(path.to_owned())))?;
     if !config.hooks.prestart.is_empty() || !config.hooks.create_runtime.is_empty() {
         say(socket, &Message::Hooks);
         wait_for_go(socket);
@@ -231,6 +235,9 @@ fn become_container(namespaces: &Namespaces, plan: &mut Plan, socket: BorrowedFd
             hook.env.get_or_insert_with(|| environment.to_vec());
         }
         run_hooks("startContainer", &hooks, &state, Path::new(&state.bundle), starter.as_fd());
+        if let Some(listener) = &mut plan.listener {
+            listener.program = ask(starter.as_fd(), &Message::Program(listener.path.clone())).map(UnixStream::from);
+        }
         plan.become_command(starter.as_fd())
     };
     let Err(failure) = run();

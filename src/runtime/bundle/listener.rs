@@ -8,8 +8,9 @@
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -25,13 +26,18 @@ use crate::runtime::spec::{Resource, Rlimit};
 use crate::runtime::{apparmor, wire};
 use crate::sys::process::{Cloned, clone_process, exit_now, inherited_descriptor, reap};
 
+/// What is done with the socket.
+const CONNECT: &str = "connect to the socket of `linux.seccomp.listenerPath`";
+
 /// How often the helper looks whether the filter is loaded.
 const LOOKS_AGAIN: Duration = Duration::from_micros(200);
 
 /// A program that is asked about system calls.
 #[derive(Debug)]
 pub(super) struct Listener {
-    program: UnixStream,
+    /// The connection to it, which is made when the command is about to run.
+    pub(super) program: Option<UnixStream>,
+    pub(super) path: PathBuf,
     metadata: String,
     /// `/proc` as the caller sees it, where this process has the number that the caller knows it by.
     proc: OwnedFd,
@@ -56,23 +62,33 @@ pub(super) fn is_late(limit: &Rlimit) -> bool {
     matches!(limit.resource, Resource::Nofile | Resource::Nproc)
 }
 
+/// Connects to a program's socket.
+pub(super) fn connect(path: &Path) -> Result<UnixStream, Error> {
+    UnixStream::connect(path).map_err(Error::file(CONNECT, path))
+}
+
 impl Listener {
-    /// Connects to a program's socket.
-    pub(super) fn connect(path: &str, metadata: &str) -> Result<Listener, Error> {
-        let program =
-            UnixStream::connect(path).map_err(Error::file("connect to the socket of `linux.seccomp.listenerPath`", Path::new(path)))?;
+    /// Who listens at a socket, which is connected to when there is something to tell: it may take one after the other.
+    pub(super) fn new(path: &str, metadata: &str) -> Result<Listener, Error> {
+        let path = PathBuf::from(path);
+        let kind = std::fs::metadata(&path).map_err(Error::file(CONNECT, &path))?.file_type();
+        if !kind.is_socket() {
+            return Err(Error::file(CONNECT, &path)(std::io::Error::from_raw_os_error(libc::ENOTSOCK)));
+        }
         let proc = apparmor::host_proc().map_err(Error::file("open", "/proc"))?;
-        Ok(Listener { program, metadata: metadata.to_owned(), proc, state: None })
+        Ok(Listener { program: None, path, metadata: metadata.to_owned(), proc, state: None })
     }
 
     /// Loads a filter into this process, and has the program asked. The limits count when it is loaded. That it cannot be is told to `caller` by the helper, which no filter judges.
-    pub(super) fn load(&self, filter: &Filter, limits: &[&Rlimit], caller: BorrowedFd<'_>) -> Result<(), Failure> {
+    pub(super) fn load(&self, filter: &Filter, limits: &[Rlimit], caller: BorrowedFd<'_>) -> Result<(), Failure> {
+        let program = self.program.as_ref().ok_or_else(unheard)?;
         let told = self.told()?;
         let own = rustix::process::getpid();
         let (mut numbers, mut number) = std::io::pipe().map_err(Failure::step("make", "a pipe"))?;
         let helper = match clone_process(libc::CLONE_FILES as u64, None).map_err(Failure::step("fork", "to hand the filter over"))? {
             Cloned::Child => {
-                let handed_over = self.hand_over(&mut numbers, &told, || limits.iter().try_for_each(|limit| set_limit(Some(own), limit)));
+                let handed_over =
+                    hand_over(program, &mut numbers, &told, || limits.iter().try_for_each(|limit| set_limit(Some(own), limit)));
                 exit_now(match handed_over {
                     Ok(()) => 0,
                     Err(failure) => {
@@ -83,7 +99,7 @@ impl Listener {
             }
             Cloned::Parent { pid, .. } => pid,
         };
-        let loaded = self.expect(&mut number).and_then(|()| filter.load_with_listener());
+        let loaded = expect(program, &mut number).and_then(|()| filter.load_with_listener());
         match loaded {
             Ok(listener) => {
                 // The helper closes it, in this process as well.
@@ -106,33 +122,6 @@ impl Listener {
         }
     }
 
-    /// Tells the helper which number the descriptor of the filter will have: the lowest that is free.
-    fn expect(&self, number: &mut std::io::PipeWriter) -> std::io::Result<()> {
-        let free = rustix::io::fcntl_dupfd_cloexec(&self.program, 0)?.as_raw_fd();
-        number.write_all(&free.to_ne_bytes())
-    }
-
-    /// The helper: waits for the descriptor, sends it and closes it. It has the descriptors of the process that loads the filter, so it drops none.
-    fn hand_over(
-        &self,
-        numbers: &mut std::io::PipeReader,
-        told: &[u8],
-        limit: impl FnOnce() -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failure::step("end", "with the command"))?;
-        let mut number = [0; 4];
-        numbers.read_exact(&mut number).map_err(Failure::step("read", "a pipe"))?;
-        let number = i32::from_ne_bytes(number);
-        let listener = loop {
-            match inherited_descriptor(number) {
-                Some(listener) => break listener,
-                None => std::thread::sleep(LOOKS_AGAIN),
-            }
-        };
-        limit()?;
-        wire::send(self.program.as_fd(), told, &[listener.as_fd()]).map_err(|_| unheard())
-    }
-
     fn told(&self) -> Result<Vec<u8>, Failure> {
         let fail = || Failure::step::<std::io::Error>("read", "/proc/self");
         let own = rustix::fs::readlinkat(&self.proc, "self", Vec::new()).map_err(|errno| fail()(errno.into()))?;
@@ -144,6 +133,33 @@ impl Listener {
         let told = Told { oci_version: OCI_VERSION, fds: ["seccompFd"], pid, metadata: &self.metadata, state };
         serde_json::to_vec(&told).map_err(|error| Failure::step("describe", "the container")(std::io::Error::from(error)))
     }
+}
+
+/// Tells the helper which number the descriptor of the filter will have: the lowest that is free.
+fn expect(program: &UnixStream, number: &mut std::io::PipeWriter) -> std::io::Result<()> {
+    let free = rustix::io::fcntl_dupfd_cloexec(program, 0)?.as_raw_fd();
+    number.write_all(&free.to_ne_bytes())
+}
+
+/// The helper: waits for the descriptor, sends it and closes it. It has the descriptors of the process that loads the filter, so it drops none.
+fn hand_over(
+    program: &UnixStream,
+    numbers: &mut std::io::PipeReader,
+    told: &[u8],
+    limit: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failure::step("end", "with the command"))?;
+    let mut number = [0; 4];
+    numbers.read_exact(&mut number).map_err(Failure::step("read", "a pipe"))?;
+    let number = i32::from_ne_bytes(number);
+    let listener = loop {
+        match inherited_descriptor(number) {
+            Some(listener) => break listener,
+            None => std::thread::sleep(LOOKS_AGAIN),
+        }
+    };
+    limit()?;
+    wire::send(program.as_fd(), told, &[listener.as_fd()]).map_err(|_| unheard())
 }
 
 /// The program is not there any more.

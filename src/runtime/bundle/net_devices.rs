@@ -32,15 +32,22 @@ fn is_name(name: &str) -> bool {
     fits && !name.contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace())
 }
 
-/// Moves devices into the network namespace of a process. This process has one thread.
+/// Moves devices into the network namespace of a process, all or none. This process has one thread.
 pub(super) fn give(devices: &BTreeMap<String, NetDevice>, pid: u32) -> Result<(), Error> {
     if devices.is_empty() {
         return Ok(());
     }
     let path = format!("/proc/{pid}/ns/net");
     let namespace = File::open(&path).map_err(Error::file("open the namespace", &path))?;
+    let mut moved = Vec::new();
     for (device, given) in devices {
-        network::move_device(device, given.name_of(device), &namespace).map_err(Error::Network)?;
+        match network::move_device(device, given.name_of(device), &namespace) {
+            Ok(device) => moved.push(device),
+            Err(error) => {
+                moved.iter().rev().for_each(|device| device.move_back(&namespace));
+                return Err(Error::Network(error));
+            }
+        }
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ pub(super) fn compile(seccomp: &Value, bounding: Capabilities) -> Result<Option<
     let profile = SeccompProfile::parse(&seccomp.to_string()).map_err(invalid)?;
     let Some(rules) = profile.rules_for_listener(&SeccompHost::of_this_machine(bounding)).map_err(invalid)? else { return Ok(None) };
     let listener = match profile.listener().filter(|_| rules.asks()) {
-        Some((path, metadata)) => Some(Listener::connect(path, metadata)?),
+        Some((path, metadata)) => Some(Listener::new(path, metadata)?),
         None => None,
     };
     Ok(Some((filter(&rules), listener)))

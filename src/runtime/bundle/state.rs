@@ -196,6 +196,13 @@ impl Dir {
         read_if_there(&self.0.join("state.json"))
     }
 
+    /// What a record still says that is damaged, or that another version has written: the first process, and the control groups.
+    pub(super) fn remains(&self) -> (Option<ProcessName>, Groups) {
+        let raw: Option<serde_json::Value> = read_if_there(&self.0.join("state.json")).ok().flatten();
+        let Some(raw) = raw.filter(|raw| raw["boot_id"] == boot_id()) else { return (None, Groups::default()) };
+        (ProcessName::deserialize(&raw["init"]).ok(), Groups::deserialize(&raw["groups"]).unwrap_or_default())
+    }
+
     pub(super) fn write_record(&self, record: &Record) -> Result<(), Error> {
         write(&self.0.join("state.json"), record)
     }

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Error;
 use super::dbus::{Body, Bus, BusSocket, Object, Refused, Value};
@@ -21,9 +21,24 @@ pub(super) const PROPERTY: &str = "org.systemd.property.";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemdManager {
     /// The sockets of the bus that it is on, the likeliest first.
+    #[serde(deserialize_with = "sockets")]
     pub bus: Vec<BusSocket>,
     /// Whether it is a user's.
     pub of_user: bool,
+}
+
+/// One path, where an earlier version has written it.
+fn sockets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BusSocket>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        All(Vec<BusSocket>),
+        One(PathBuf),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::All(all) => all,
+        Written::One(path) => vec![BusSocket::Path(path)],
+    })
 }
 
 /// The unit of a container.

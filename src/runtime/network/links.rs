@@ -62,6 +62,8 @@ pub(super) struct Link {
     pub(super) master: Option<u32>,
     /// As `bridge` or `veth`; hardware has none.
     pub(super) kind: Option<String>,
+    /// Whether it is switched on.
+    pub(super) up: bool,
     /// Zeros where it has none.
     pub(super) mac: [u8; 6],
 }
@@ -96,6 +98,7 @@ pub(super) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
             group: attributes.number(IFLA_GROUP).unwrap_or(0),
             master: attributes.number(IFLA_MASTER),
             kind: nested(attributes.value(IFLA_LINKINFO)).text(IFLA_INFO_KIND).map(str::to_owned),
+            up: u32::from_ne_bytes([body[8], body[9], body[10], body[11]]) & IFF_UP != 0,
             mac: attributes.value(IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default(),
         })
     };
