@@ -369,7 +369,7 @@ fn a_program_is_asked_about_system_calls() {
     let told = || std::fs::read_to_string(&said).unwrap();
     wait_for("the program", 60, || told().contains("listens"));
     bundle.config["root"]["readonly"] = json!(false);
-    bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 7, "hard": 8}]);
+    bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 12, "hard": 12}]);
     // Also what a runtime needs itself until its command runs.
     let asked = ["mkdir", "mkdirat", "execve", "wait4", "sendmsg", "write", "close"];
     bundle.config["linux"]["seccomp"] = json!({
@@ -386,7 +386,7 @@ fn a_program_is_asked_about_system_calls() {
         wait_for("what the command says", 60, || bundle.output().contains("ps -o"));
         let output = bundle.output();
         assert!(output.contains("/tmp/x': Invalid cross-device link") || output.contains("/tmp/x': Cross-device link"), "{output}");
-        assert!(output.contains("\n7\n"), "fewer than the runtime needs itself: {output}");
+        assert!(output.contains("\n12\n"), "fewer than the runtime needs itself: {output}");
         // Standard streams and the listing itself: nothing of the filter; and no process but the command's.
         assert!(output.contains("\n4\n"), "{output}");
         assert!(!output.contains("strake") && output.lines().filter(|line| line.trim_start().starts_with("1 ")).count() == 1, "{output}");
@@ -527,9 +527,9 @@ fn sockets_of_a_manager_of_services_are_passed_on() {
     // More than there are are not made up of what the runtime opens itself.
     let refused = |command: &str| Run::new("sh", ["-c", command]).run();
     for (script, says) in [
-        (format!("LISTEN_FDS=4294967295 LISTEN_PID=$$ exec {command} passed4"), "descriptor 3"),
+        (format!("LISTEN_FDS=4294967295 LISTEN_PID=$$ exec {command} passed4"), "not so many"),
         (format!("exec 3</dev/null; LISTEN_FDS=2 LISTEN_PID=$$ exec {command} passed5"), "descriptor 4"),
-        (format!("exec {command} --preserve-fds=4294967295 passed6"), "not so many"),
+        (format!("exec {command} --preserve-fds=9 passed6"), "descriptor 3"),
     ] {
         let done = refused(&script);
         assert_eq!(done.code, 1, "{script}: {done}");

@@ -86,7 +86,7 @@ fn a_container_with_a_damaged_record_is_removed_with_its_process() {
     std::fs::write(&path, record.to_string()).unwrap();
     bundle.oci(&["delete", "damaged"]).fails();
     bundle.oci(&["delete", "--force", "damaged"]).ok();
-    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    wait_for("the end", 60, || !Path::new(&format!("/proc/{pid}")).exists());
     bundle.is_gone("damaged");
 }
 
