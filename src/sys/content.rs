@@ -24,8 +24,10 @@ pub fn copy_content(from: &File, to: &File) -> io::Result<()> {
         let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
         rustix::fs::seek(from, SeekFrom::Start(start))?;
         rustix::fs::seek(to, SeekFrom::Start(start))?;
-        if io::copy(&mut from.take(end - start), &mut &*to)? == 0 {
-            break;
+        let copied = io::copy(&mut from.take(end - start), &mut &*to)?;
+        if copied < end - start {
+            // Somebody has made it shorter meanwhile.
+            return Ok(rustix::fs::ftruncate(to, start + copied)?);
         }
         at = end;
     }
