@@ -14,7 +14,7 @@
 //!
 //! A rule is known as ours by its comment, never by a handle from memory. Everything is done in transactions that the kernel refuses where somebody has changed something since we looked.
 //!
-//! Only chains where others' rules for forwarding are expected are written to ([`may_write`]): a chain in a table that somebody made for a purpose of his own may be what keeps packets off a way on
+//! Only chains where others' rules for forwarding are expected are written to ([`Chain::may_write`]): a chain in a table that somebody made for a purpose of his own may be what keeps packets off a way on
 //! purpose, as that of a VPN. Such a one is named to the user.
 
 use std::collections::BTreeSet;
