@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::common::{Done, Run, World, able, bases, unable, which, world};
+use crate::common::{Done, Nobody, World, able, world};
 
 fn run(world: &World, flags: &[&str], script: &str) -> Done {
     let mut args = vec!["run", "--rm", "--network", "host"];
@@ -175,19 +175,8 @@ fn without_root_a_device_is_none_that_it_is_not() {
         return;
     }
     let world = World::new();
-    let dir = world.short();
-    std::fs::set_permissions(dir, PermissionsExt::from_mode(0o777)).unwrap();
-    std::fs::copy(env!("CARGO_BIN_EXE_strake"), dir.join("strake")).unwrap();
-    std::fs::copy(bases().join("busybox.tar"), dir.join("busybox.tar")).unwrap();
-    let setpriv = which("setpriv").unwrap();
-    let strake = |args: &[&str]| {
-        let run = Run::new(setpriv.to_str().unwrap(), ["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(dir.join("strake"));
-        run.arg_all(args).env("HOME", dir).env("XDG_RUNTIME_DIR", dir.join("run")).env("STRAKE_ROOT", dir.join("store")).dir(dir)
-    };
-    let import = strake(&["import", "-c", "CMD [\"sh\"]", "busybox.tar", "localhost/busybox"]).run();
-    if import.stderr.contains("user namespace") {
-        return unable("user namespaces without root");
-    }
+    let Some(nobody) = Nobody::of(&world) else { return };
+    let strake = |args: &[&str]| nobody.strake(args);
     let node = |more: &str| format!("\n  containerEdits:\n    deviceNodes:\n    - {{path: /dev/given, hostPath: /dev/zero{more}}}\n");
     let text = [("same", ", type: c, major: 1, minor: 5"), ("any", ""), ("owned", ", uid: 7"), ("other", ", type: c, major: 1, minor: 3")]
         .map(|(name, more)| format!("- name: {name}{}", node(more)))

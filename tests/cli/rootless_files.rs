@@ -1,8 +1,6 @@
 //! `cp` without root: the files of a container are in a user namespace of its own, whether it runs or not.
 
-use std::os::unix::fs::PermissionsExt;
-
-use crate::common::{Run, World, able, bases, unable, which};
+use crate::common::{Nobody, World, able};
 
 #[test]
 fn files_go_into_and_out_of_a_running_container_without_root() {
@@ -10,19 +8,9 @@ fn files_go_into_and_out_of_a_running_container_without_root() {
         return;
     }
     let world = World::new();
+    let Some(nobody) = Nobody::of(&world) else { return };
+    let strake = |args: &[&str]| nobody.strake(args);
     let dir = world.short();
-    std::fs::set_permissions(dir, PermissionsExt::from_mode(0o777)).unwrap();
-    std::fs::copy(env!("CARGO_BIN_EXE_strake"), dir.join("strake")).unwrap();
-    std::fs::copy(bases().join("busybox.tar"), dir.join("busybox.tar")).unwrap();
-    let setpriv = which("setpriv").unwrap();
-    let strake = |args: &[&str]| {
-        let run = Run::new(setpriv.to_str().unwrap(), ["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(dir.join("strake"));
-        run.arg_all(args).env("HOME", dir).env("XDG_RUNTIME_DIR", dir.join("run")).env("STRAKE_ROOT", dir.join("store")).dir(dir)
-    };
-    let import = strake(&["import", "-c", "CMD [\"sh\"]", "busybox.tar", "localhost/busybox"]).run();
-    if import.stderr.contains("user namespace") {
-        return unable("user namespaces without root");
-    }
     std::fs::create_dir(dir.join("tree")).unwrap();
     std::fs::write(dir.join("tree/file"), "from the host").unwrap();
     // What is mounted in the container only is reached, and a link of the container's leads nowhere else.

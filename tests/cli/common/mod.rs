@@ -400,3 +400,33 @@ pub(crate) fn processes(root: &Path) -> Vec<String> {
     let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
     pids.map(|pid| of(&pid)).filter(|line| line.contains("strake") && line.contains(root)).collect()
 }
+
+/// A user who is not root and has no subordinate IDs, with a copy of the program, a store and busybox in the world's short directory.
+pub(crate) struct Nobody<'a>(&'a Path);
+
+impl Nobody<'_> {
+    /// `None` where such a user may make no user namespaces: the test is skipped then.
+    pub(crate) fn of(world: &World) -> Option<Nobody<'_>> {
+        let dir = world.short();
+        std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_strake"), dir.join("strake")).unwrap();
+        std::fs::copy(bases().join("busybox.tar"), dir.join("busybox.tar")).unwrap();
+        let nobody = Nobody(dir);
+        let import = nobody.strake(&["import", "-c", "CMD [\"sh\"]", "busybox.tar", "localhost/busybox"]).run();
+        if import.stderr.contains("user namespace") {
+            unable("user namespaces without root");
+            return None;
+        }
+        Some(nobody)
+    }
+
+    pub(crate) fn strake(&self, args: &[&str]) -> Run {
+        let setpriv = which("setpriv").unwrap();
+        let run = Run::new(setpriv.to_str().unwrap(), ["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(self.0.join("strake"));
+        run.arg_all(args)
+            .env("HOME", self.0)
+            .env("XDG_RUNTIME_DIR", self.0.join("run"))
+            .env("STRAKE_ROOT", self.0.join("store"))
+            .dir(self.0)
+    }
+}
