@@ -167,11 +167,11 @@ fn the_http_server_is_built_shipped_and_answers_and_is_what_buildah_makes() {
     assert!(get(port, "/nothing").unwrap().starts_with("HTTP/1.0 404"));
     let ps = world.strake(["ps"]).ok();
     assert!(ps.stdout.contains("web") && ps.stdout.contains(&id[..12]), "{ps}");
-    let log = world.strake(["logs", "web"]).ok().stdout;
-    assert!(
-        log.contains(&format!("listening on port {port}")) && log.contains("GET /index.html 200") && log.contains("GET /nothing 404"),
-        "{log}"
-    );
+    let lines = [&format!("listening on port {port}"), "GET /index.html 200", "GET /nothing 404"];
+    wait_for("the log of both requests", 20, || {
+        let log = world.strake(["logs", "web"]).ok().stdout;
+        lines.iter().all(|line| log.contains(line))
+    });
     let stopped = world.strake(["stop", "web"]).ok();
     assert!(stopped.elapsed.as_secs() < 8, "it handles SIGTERM: {stopped}");
     assert!(get(port, "/").is_none());
