@@ -158,8 +158,9 @@ fn structures_are_printed_as_docker_prints_them() {
 fn names_of_all_kinds_are_inspected_together_and_missing_ones_are_told() {
     let Some(world) = world() else { return };
     world.strake(["volume", "create", "v"]).ok();
-    world.strake(["create", "--name", "c", "localhost/busybox", "true"]).ok();
-    let done = world.strake(["inspect", "none", "c", "nothing", "v", "localhost/busybox", "neither"]).run();
+    // No name that could be the beginning of an ID.
+    world.strake(["create", "--name", "n", "localhost/busybox", "true"]).ok();
+    let done = world.strake(["inspect", "none", "n", "nothing", "v", "localhost/busybox", "neither"]).run();
     assert_eq!(done.code, 1, "{done}");
     let found: Vec<Value> = serde_json::from_str(&done.stdout).unwrap();
     let kinds: Vec<&str> = ["IPAM", "HostConfig", "Mountpoint", "RootFS"].into_iter().collect();
@@ -169,9 +170,9 @@ fn names_of_all_kinds_are_inspected_together_and_missing_ones_are_told() {
     assert_eq!((done.code, done.stdout.as_str()), (1, "[]\n"), "{done}");
     for (kind, other, told) in [
         ("container", "localhost/busybox", "no such container"),
-        ("image", "c", "no such image"),
-        ("network", "c", "no such network"),
-        ("volume", "c", "no such volume"),
+        ("image", "n", "no such image"),
+        ("network", "n", "no such network"),
+        ("volume", "n", "no such volume"),
     ] {
         let done = world.strake(["inspect", "--type", kind, other]).run();
         assert_eq!((done.code, done.stdout.as_str()), (1, "[]\n"), "{done}");

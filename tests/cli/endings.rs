@@ -49,7 +49,7 @@ fn paused(world: &World, name: &str) -> bool {
 fn who_waits_for_a_container_that_removes_itself_gets_its_exit_code() {
     let Some(world) = world() else { return };
     for code in 3..7 {
-        let name = format!("c{code}");
+        let name = format!("n{code}");
         passing(&world, &name, &format!("while [ ! -e /go ]; do sleep 0.05; done; exit {code}"));
         let waiters: Vec<Child> = (0..3).map(|_| beside(&world, &["wait", &name])).collect();
         wait_for("the waiters", 60, || waiters.iter().all(|waiter| waits_for_a_lock(waiter.id())));
@@ -59,8 +59,8 @@ fn who_waits_for_a_container_that_removes_itself_gets_its_exit_code() {
         }
     }
     wait_for("the last one to be gone", 20, || world.strake(["ps", "-aq"]).ok().stdout.is_empty());
-    let late = world.strake(["wait", "c3"]).fails();
-    late.says(&["no such container", "`c3`"]);
+    let late = world.strake(["wait", "n3"]).fails();
+    late.says(&["no such container", "`n3`"]);
 }
 
 /// Whether a process waits for a lock, as the kernel tells it.
@@ -73,7 +73,7 @@ fn waits_for_a_lock(pid: u32) -> bool {
 fn a_container_that_removes_itself_can_be_removed_by_many_at_once() {
     let Some(world) = world() else { return };
     for round in 0..4 {
-        let name = format!("c{round}");
+        let name = format!("n{round}");
         passing(&world, &name, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done");
         let follower = beside(&world, &["logs", "-f", &name]);
         let stopper = beside(&world, &["kill", "-s", "TERM", &name]);
