@@ -241,6 +241,7 @@ impl Engine {
             v4: Some(v4),
             v6,
             internal: request.internal,
+            isolated: false,
             masquerade: true,
             mtu: None,
             publish_at: None,
@@ -507,15 +508,9 @@ fn set_option(plan: &mut NetworkPlan, key: &str, value: &str) -> Result<(), Erro
             let address: IpAddr = value.parse().map_err(|_| refused("an address"))?;
             plan.publish_at = Some(address).filter(|address| !address.is_unspecified());
         }
-        "com.docker.network.bridge.enable_icc" if boolean()? => {}
+        "com.docker.network.bridge.enable_icc" => plan.isolated = !boolean()?,
         // What is so anyway.
         "com.docker.network.bridge.gateway_mode_ipv4" | "com.docker.network.bridge.gateway_mode_ipv6" if value == "nat" => {}
-        "com.docker.network.bridge.enable_icc" => {
-            return Err(usage(
-                "containers of one network that do not reach each other are not supported",
-                Some("give each its own network".into()),
-            ));
-        }
         _ => {
             let known = "com.docker.network.driver.mtu, and com.docker.network.bridge.name, .enable_ip_masquerade, .host_binding_ipv4 and .enable_icc";
             return Err(usage(format!("the option `{key}` of a network is not supported"), Some(format!("known are {known}"))));
@@ -569,11 +564,12 @@ mod tests {
         let mut plan = NetworkPlan::default_bridge();
         set_option(&mut plan, "com.docker.network.driver.mtu", "1400").unwrap();
         set_option(&mut plan, "com.docker.network.bridge.name", "br-x").unwrap();
-        assert_eq!((plan.mtu, plan.bridge.as_str()), (Some(1400), "br-x"));
+        set_option(&mut plan, "com.docker.network.bridge.enable_icc", "false").unwrap();
+        assert_eq!((plan.mtu, plan.bridge.as_str(), plan.isolated), (Some(1400), "br-x", true));
         for (key, value) in [
             ("com.docker.network.driver.mtu", "x"),
             ("com.docker.network.bridge.name", "a b"),
-            ("com.docker.network.bridge.enable_icc", "false"),
+            ("com.docker.network.bridge.enable_icc", "maybe"),
             ("colour", "red"),
         ] {
             assert!(set_option(&mut plan, key, value).is_err(), "{key}={value}");

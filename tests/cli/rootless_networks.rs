@@ -473,6 +473,28 @@ fn containers_are_on_networks_with_names_without_root() {
 }
 
 #[test]
+fn containers_of_an_isolated_network_do_not_reach_each_other_without_root_either() {
+    on_a_host(|user| {
+        outside(|| greet(TcpListener::bind((OUTSIDE, 7000)).unwrap()));
+        user.strake(&["network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "--subnet", "10.85.0.0/24", "apart"]).ok();
+        user.strake(&["network", "create", "--subnet", "10.86.0.0/24", "together"]).ok();
+        for (name, network) in [("one", "apart"), ("two", "together")] {
+            user.strake(&["run", "-d", "--name", name, "--network", network, "localhost/busybox", "sleep", "1000"]).ok();
+        }
+        user.strake(&["network", "connect", "apart", "two"]).ok();
+        let exec = |name: &str, script: &str| user.strake(&["exec", name, "sh", "-c", script]).run();
+        for (from, to) in [("one", "two"), ("two", "one")] {
+            let at = user.shown("{{.NetworkSettings.Networks.apart.IPAddress}}", to);
+            assert!(exec(from, &format!("nslookup -type=a {to}")).stdout.contains(&at), "{from} does not know {to}");
+            assert_eq!(exec(from, &format!("ping -c 2 -W 1 {at}")).code, 1, "{from} reaches {to}");
+            assert_eq!(exec(from, "ping -c 1 -W 10 10.85.0.1").code, 0, "{from} misses the gateway");
+        }
+        assert!(exec("one", &format!("{HEAR} {OUTSIDE} 7000")).stdout.contains(UPLINK));
+        user.strake(&["rm", "-f", "one", "two"]).ok();
+    });
+}
+
+#[test]
 fn a_container_with_a_program_of_its_own_is_taken_to_other_networks() {
     on_a_host(|user| {
         serve_names();

@@ -28,6 +28,9 @@ const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -226,6 +229,14 @@ pub(super) fn make_veth(netlink: &mut Netlink, pair: &VethPair<'_>, netns: Borro
         .number(IFLA_GROUP, pair.group)
         .number(IFLA_MASTER, pair.bridge)
         .nest(IFLA_LINKINFO, |m| m.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| m.nest(VETH_INFO_PEER, peer)));
+    netlink.request(message)
+}
+
+/// Has a bridge pass nothing on from this port to others of which the same was asked (Linux 4.18).
+pub(super) fn isolate(netlink: &mut Netlink, port: &str) -> io::Result<()> {
+    let message = Message::new(RTM_NEWLINK, 0, &link_body(0, false)).text(IFLA_IFNAME, port).nest(IFLA_LINKINFO, |m| {
+        m.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |m| m.attribute(IFLA_BRPORT_ISOLATED, &[1]))
+    });
     netlink.request(message)
 }
 

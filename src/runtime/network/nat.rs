@@ -16,8 +16,9 @@
 //! ```
 //!
 //! The last rule matters because forwarding makes the host a router: without it any neighbour of the host could reach the containers, and so could the containers of
-//! other networks. A network that is internal has only two rules: what comes from its bridge or goes to it without staying there is dropped. `rules.rs` has the
-//! messages, `publish.rs` the tables of published ports.
+//! other networks. A network that is internal has only two rules: what comes from its bridge or goes to it without staying there is dropped. Where containers of one network
+//! are not to reach each other (`isolated`), their ports of the bridge see to that, and a first rule drops what they send each other by way of the host. `rules.rs` has the messages,
+//! `publish.rs` the tables of published ports.
 
 use std::io;
 
@@ -61,6 +62,9 @@ fn table_for(plan: &NetworkPlan, family: Family, mask: &[u8], network: &[u8]) ->
     let mut messages = table.replace(0);
     messages.push(table.chain(FORWARD, "filter", HOOK_FORWARD, PRIORITY_FILTER));
     let mut forward = |expressions| messages.push(table.rule(FORWARD, expressions));
+    if plan.isolated {
+        forward(vec![input_link(), equals(&bridge), output_link(), equals(&bridge), verdict(VERDICT_DROP)]);
+    }
     if plan.internal {
         forward(vec![input_link(), equals(&bridge), output_link(), differs(&bridge), verdict(VERDICT_DROP)]);
         forward(vec![output_link(), equals(&bridge), input_link(), differs(&bridge), verdict(VERDICT_DROP)]);

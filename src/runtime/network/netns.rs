@@ -103,14 +103,22 @@ pub(super) fn make_veth(network: &Inner, address: Ipv4Net, inner: &str, inner_ma
     let outer = network.plan.port(address);
     let pair = VethPair { outer: &outer, inner, inner_mac, bridge: network.bridge, group: network.plan.group(), mtu: network.mtu };
     let mut sockets = network.sockets();
-    match links::make_veth(&mut sockets.route, &pair, netns.as_fd()) {
+    let made = match links::make_veth(&mut sockets.route, &pair, netns.as_fd()) {
         // We own the address, so this is what a dead owner left and the kernel has not yet taken down.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             links::delete_link(&mut sockets.route, &outer)?;
             links::make_veth(&mut sockets.route, &pair, netns.as_fd())
         }
         other => other,
+    };
+    made?;
+    if !network.plan.isolated {
+        return Ok(());
     }
+    // The other end is still down, so nothing has passed.
+    links::isolate(&mut sockets.route, &outer).inspect_err(|_| {
+        let _ = links::delete_link(&mut sockets.route, &outer);
+    })
 }
 
 fn configure(network: &Inner, address: Ipv4Net) -> io::Result<()> {

@@ -29,6 +29,9 @@ pub struct NetworkPlan {
     /// Whether nothing leads out of it.
     #[serde(default)]
     pub internal: bool,
+    /// Whether its containers do not reach each other.
+    #[serde(default)]
+    pub isolated: bool,
     /// Whether what leaves it has the host's address.
     pub masquerade: bool,
     /// The largest packet in bytes; `None` takes what the host's way out takes.
@@ -73,6 +76,7 @@ impl NetworkPlan {
             v4: None,
             v6: None,
             internal: false,
+            isolated: false,
             masquerade: true,
             mtu: None,
             publish_at: None,
