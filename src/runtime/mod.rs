@@ -82,9 +82,9 @@ pub use situation::{
 };
 pub use spawner::{Running, SPAWNER, Spawner, spawner_main};
 pub use spec::{
-    BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceAccess, DeviceNode, DeviceSpec, Isolation, MountOptions, MountSpec,
-    NetworkMode, NodeKind, Privileges, ProcessSpec, Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths, TerminalSize,
-    Throttle, ThrottleKind,
+    AccessTimes, BindSource, CgroupSpec, Credentials, DEFAULT_SHM_SIZE, DeviceAccess, DeviceNode, DeviceSpec, Isolation, MountOptions,
+    MountSpec, NetworkMode, NodeKind, Privileges, ProcessSpec, Propagation, Resource, Rlimit, SandboxSpec, Seccomp, SystemPaths,
+    TerminalSize, Throttle, ThrottleKind, TmpfsTuning,
 };
 pub use trial::{TRIAL, trial_main, try_mount};
 pub use users::{UserNamespace, UserRange};

@@ -278,6 +278,9 @@ pub enum MountSpec {
         read_only: bool,
         /// Options beyond these.
         options: MountOptions,
+        /// What is seldom asked for.
+        #[serde(default)]
+        tuning: TmpfsTuning,
     },
     /// A file system of a device or a server, mounted for this sandbox alone.
     Filesystem {
@@ -359,6 +362,34 @@ pub enum Propagation {
     Slave,
     /// Both ways.
     Shared,
+    /// Not at all, nor can it be mounted elsewhere.
+    Unbindable,
+}
+
+/// What of a file system in memory is seldom asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpfsTuning {
+    /// When reading a file changes its time of access.
+    pub access_times: AccessTimes,
+    /// Whether reading a directory does not change its time of access.
+    pub nodiratime: bool,
+    /// How mounts on it travel to copies of it that the sandbox makes.
+    pub propagation: Propagation,
+    /// More of its settings, some with a value: `sync`, `mpol`.
+    pub settings: Vec<(String, Option<String>)>,
+}
+
+/// When reading a file changes its time of access.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessTimes {
+    /// Where it was older than the last change, or than a day.
+    #[default]
+    Relative,
+    /// Never.
+    Never,
+    /// Always.
+    Strict,
 }
 
 /// Mount options that restrict what can be done on a mount.

@@ -341,6 +341,7 @@ fn mounts_of_the_spec_are_made_with_their_options() {
         owner: (5, 6),
         read_only: false,
         options,
+        tuning: TmpfsTuning::default(),
     };
     spec.mounts.push(tmpfs);
     spec.mounts.push(bind(&dir, "/tmp/inner", false));

@@ -18,7 +18,7 @@ use super::mounts::{
 use super::namespaces::Sharing;
 use super::plan::{is_made_by_runtime, mount_point_kind};
 use super::rootfs::{Detached, RootOptions, attach_root, made_elsewhere, mount_detached, pivot};
-use super::spec::{BindSource, MountOptions, MountSpec, Privileges, Propagation, SandboxSpec, SystemPaths};
+use super::spec::{AccessTimes, BindSource, MountOptions, MountSpec, Privileges, Propagation, SandboxSpec, SystemPaths};
 use super::users::UserNamespace;
 use super::{device_rules, devices};
 use crate::path::RootPath;
@@ -318,13 +318,20 @@ fn whole(mount: &MountSpec, sources: &mut Sources, nodev: bool) -> Result<Detach
     let mut next = || sources.0.pop_front().ok_or(Failure::Invalid { spec: false });
     Ok(match mount {
         MountSpec::Bind { .. } => bound(mount, next()?.mount, nodev),
-        MountSpec::Tmpfs { target, size, inodes, mode, owner, read_only, options } => {
+        MountSpec::Tmpfs { target, size, inodes, mode, owner, read_only, options, tuning } => {
             let (mode, uid, gid) = (format!("{mode:o}"), owner.0.to_string(), owner.1.to_string());
             let (size, inodes) = (size.map(|size| size.to_string()), inodes.map(|inodes| inodes.to_string()));
             let mut values = vec![("mode", Some(mode.as_str())), ("uid", Some(uid.as_str())), ("gid", Some(gid.as_str()))];
             values.extend(size.as_deref().map(|size| ("size", Some(size))));
             values.extend(inodes.as_deref().map(|inodes| ("nr_inodes", Some(inodes))));
-            let attributes = MountAttrFlags::from_bits_retain(attributes(*options, *read_only, nodev) as u32);
+            values.extend(tuning.settings.iter().map(|(key, value)| (key.as_str(), value.as_deref())));
+            let mut attributes = MountAttrFlags::from_bits_retain(attributes(*options, *read_only, nodev) as u32);
+            attributes |= match tuning.access_times {
+                AccessTimes::Relative => MountAttrFlags::MOUNT_ATTR_RELATIME,
+                AccessTimes::Never => MountAttrFlags::MOUNT_ATTR_NOATIME,
+                AccessTimes::Strict => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+            };
+            attributes.set(MountAttrFlags::MOUNT_ATTR_NODIRATIME, tuning.nodiratime);
             let mount = new_filesystem("tmpfs", &values, attributes).map_err(Failure::step("mount tmpfs on", target))?;
             Detached { mount, change: Change::default() }
         }
@@ -341,14 +348,19 @@ fn bound(spec: &MountSpec, mount: OwnedFd, nodev: bool) -> Detached {
 /// What a bind mount is to be like.
 fn change_of(mount: &MountSpec, nodev: bool) -> Change {
     let MountSpec::Bind { read_only, recursive, propagation, options, .. } = mount else { return Change::default() };
-    let propagation = match propagation {
-        Propagation::Private => libc::MS_PRIVATE,
-        Propagation::Slave => libc::MS_SLAVE,
-        Propagation::Shared => libc::MS_SHARED,
-    };
+    let propagation = propagation_flag(*propagation);
     let sealed_above = *read_only && options.writable_below;
     let top = if sealed_above { MOUNT_ATTR_RDONLY } else { 0 };
     Change { set: attributes(*options, *read_only && !sealed_above, nodev), propagation, recursive: *recursive, top }
+}
+
+fn propagation_flag(propagation: Propagation) -> u64 {
+    match propagation {
+        Propagation::Private => libc::MS_PRIVATE,
+        Propagation::Slave => libc::MS_SLAVE,
+        Propagation::Shared => libc::MS_SHARED,
+        Propagation::Unbindable => libc::MS_UNBINDABLE,
+    }
 }
 
 /// Makes one mount of the spec.
@@ -358,6 +370,10 @@ fn apply(root: &RootDir, spec: &SandboxSpec, mount: &MountSpec, sources: &mut So
     let source = whole(mount, sources, nodev)?;
     let Detached { mount: detached, change } = match mount {
         MountSpec::Overlay { rootfs, subpath, .. } => select(source, subpath, rootfs.is_writable())?,
+        // Whoever puts it into place by other means could not, were it like this from the beginning.
+        MountSpec::Tmpfs { tuning, .. } if tuning.propagation != Propagation::Private => {
+            Detached { change: Change { propagation: propagation_flag(tuning.propagation), ..source.change }, ..source }
+        }
         MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } | MountSpec::Filesystem { .. } => source,
     };
     let target = Target { root, path, links: TargetLinks::Follow };

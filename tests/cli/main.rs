@@ -41,6 +41,7 @@ mod isolation;
 mod kill;
 mod lifecycle;
 mod locked_down;
+mod mount_options;
 mod network_options;
 mod networks;
 mod oci_config;

@@ -27,6 +27,7 @@ fn propagation(known: Propagation) -> &'static str {
         Propagation::Private => "rprivate",
         Propagation::Slave => "rslave",
         Propagation::Shared => "rshared",
+        Propagation::Unbindable => "runbindable",
     }
 }
 

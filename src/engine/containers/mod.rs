@@ -24,6 +24,7 @@ mod mounts;
 mod names;
 mod network;
 mod prepare;
+mod propagation;
 mod security;
 mod sharing;
 mod test_run;

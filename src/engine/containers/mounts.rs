@@ -12,13 +12,13 @@ use crate::executor::RootDriver;
 use crate::executor::ops::{self, CopyRequest, CopySource};
 use crate::path::RootPath;
 use crate::runtime::container::ContainerSpec;
-use crate::runtime::{BindSource, MountOptions, MountSpec, Propagation};
+use crate::runtime::{AccessTimes, BindSource, MountOptions, MountSpec, Propagation, TmpfsTuning};
 use crate::store::view::MergedView;
 use crate::sys::tree::{Kind, LastLink, Tree, resolve};
 use crate::sys::{Links, RootDir};
 
 use super::super::{Engine, Error};
-use super::local_volumes;
+use super::{local_volumes, propagation};
 
 /// Something to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub enum MountRequest {
         read_only: bool,
         /// What cannot be done on it.
         options: MountOptions,
+        /// What is seldom asked for.
+        tuning: TmpfsTuning,
     },
 }
 
@@ -158,7 +160,7 @@ pub fn parse_volumes_from(text: &str) -> Result<VolumesFrom, String> {
     }
 }
 
-fn propagation(text: &str) -> Option<Propagation> {
+fn parse_propagation(text: &str) -> Option<Propagation> {
     match text {
         "private" | "rprivate" => Some(Propagation::Private),
         "slave" | "rslave" => Some(Propagation::Slave),
@@ -199,7 +201,7 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
             let source = source.ok_or("a mount of the type bind needs `source=`")?;
             let given = fields.remove("bind-propagation").unwrap_or("rprivate");
             let propagation =
-                propagation(given).ok_or_else(|| format!("`{given}` is no propagation: expected rprivate, rslave or rshared"))?;
+                parse_propagation(given).ok_or_else(|| format!("`{given}` is no propagation: expected rprivate, rslave or rshared"))?;
             let alone = take_flag(&mut fields, "bind-nonrecursive")?;
             let below = match fields.remove("bind-recursive") {
                 Some(_) if alone.is_some() => return Err("`bind-recursive` says what `bind-nonrecursive` says".to_owned()),
@@ -224,7 +226,16 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, String> {
         "tmpfs" => {
             let size = fields.remove("tmpfs-size").map(bytes).transpose()?.filter(|size| *size > 0);
             let mode = fields.remove("tmpfs-mode").map(octal).transpose()?;
-            MountRequest::Tmpfs { target, size, inodes: None, mode, owner: (0, 0), read_only, options: TMPFS }
+            MountRequest::Tmpfs {
+                target,
+                size,
+                inodes: None,
+                mode,
+                owner: (0, 0),
+                read_only,
+                options: TMPFS,
+                tuning: TmpfsTuning::default(),
+            }
         }
         "image" => {
             let image = source.ok_or("a mount of the type image needs `source=`")?.to_owned();
@@ -324,7 +335,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, String> {
             word if CONSISTENCIES.contains(&word) => {}
             "nocopy" => copy = false,
             "idmap" => mapped = true,
-            other => match propagation(other) {
+            other => match parse_propagation(other) {
                 Some(_) if travels.is_some() => return Err("a mount has one propagation".to_owned()),
                 Some(found) => travels = Some(found),
                 None => {
@@ -370,6 +381,7 @@ pub fn parse_tmpfs(text: &str) -> Result<MountRequest, String> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let target = absolute(target)?;
     let (mut size, mut inodes, mut mode, mut owner, mut read_only, mut restricted) = (None, None, None, (0, 0), false, TMPFS);
+    let (mut tuning, mut strict, mut never) = (TmpfsTuning::default(), false, false);
     let id = |value: &str| value.parse().map_err(|_| format!("`{value}` is not an ID"));
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=').unwrap_or((option, "")) {
@@ -383,14 +395,41 @@ pub fn parse_tmpfs(text: &str) -> Result<MountRequest, String> {
             ("exec" | "noexec", "") => restricted.noexec = option == "noexec",
             ("suid" | "nosuid", "") => restricted.nosuid = option == "nosuid",
             ("dev" | "nodev", "") => restricted.nodev = option == "nodev",
+            ("atime" | "noatime", "") => never = option == "noatime",
+            ("strictatime" | "nostrictatime", "") => strict = option == "strictatime",
+            ("diratime" | "nodiratime", "") => tuning.nodiratime = option == "nodiratime",
+            // As it is without them.
+            ("defaults" | "relatime" | "norelatime", "") => {}
+            ("sync" | "async", "") => set_whether(&mut tuning.settings, "sync", option == "sync"),
+            ("mand" | "nomand", "") => set_whether(&mut tuning.settings, "mand", option == "mand"),
+            ("dirsync", "") => set_whether(&mut tuning.settings, option, true),
+            ("mpol", value) if !value.is_empty() => {
+                set_whether(&mut tuning.settings, "mpol", false);
+                tuning.settings.push(("mpol".to_owned(), Some(value.to_owned())));
+            }
+            ("unbindable" | "runbindable", "") => tuning.propagation = Propagation::Unbindable,
+            (word, "") if let Some(found) = parse_propagation(word) => tuning.propagation = found,
             (other, _) => {
                 return Err(format!(
-                    "the option `{other}` is not supported: expected size=, nr_blocks=, nr_inodes=, mode=, uid=, gid=, ro, rw, exec, noexec, suid, nosuid, dev or nodev"
+                    "the option `{other}` is not supported: expected size=, nr_blocks=, nr_inodes=, mode=, uid=, gid=, mpol=, a propagation, or ro, exec, suid, dev, noatime, nodiratime, \
+                     relatime, strictatime, sync, dirsync, mand and their opposites"
                 ));
             }
         }
     }
-    Ok(MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, options: restricted })
+    // As for mount(2).
+    tuning.access_times = match (strict, never) {
+        (true, _) => AccessTimes::Strict,
+        (false, true) => AccessTimes::Never,
+        (false, false) => AccessTimes::Relative,
+    };
+    Ok(MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, options: restricted, tuning })
+}
+
+/// Has a setting without a value in the list once, or not at all.
+fn set_whether(settings: &mut Vec<(String, Option<String>)>, name: &str, wanted: bool) {
+    settings.retain(|(known, _)| known != name);
+    settings.extend(wanted.then(|| (name.to_owned(), None)));
 }
 
 fn octal(text: &str) -> Result<u32, String> {
@@ -490,7 +529,7 @@ impl Engine {
         made: &mut Vec<String>,
     ) -> Result<(MountSpec, Option<String>), Error> {
         let mount = match request {
-            MountRequest::Bind { source, target, read_only, propagation, below, create, mapped } => {
+            MountRequest::Bind { source, target, read_only, propagation: travels, below, create, mapped } => {
                 let failed = |action| move |error| Error::Io { action, path: source.clone(), source: error };
                 let path = std::path::absolute(source).map_err(failed("find"))?;
                 if *create && !path.try_exists().map_err(failed("open"))? {
@@ -503,6 +542,7 @@ impl Engine {
                     },
                     _ => failed("mount")(error),
                 })?;
+                propagation::check(&path, *travels)?;
                 let is_file = !path.is_dir();
                 MountSpec::Bind {
                     source: BindSource::Path(path),
@@ -510,7 +550,7 @@ impl Engine {
                     is_file,
                     read_only: *read_only,
                     recursive: *below != Submounts::Disabled,
-                    propagation: *propagation,
+                    propagation: *travels,
                     options: MountOptions { writable_below: *below == Submounts::Writable, mapped: *mapped, ..MountOptions::default() },
                 }
             }
@@ -553,7 +593,7 @@ impl Engine {
                 };
                 return Ok((mount, Some(name)));
             }
-            MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, options } => MountSpec::Tmpfs {
+            MountRequest::Tmpfs { target, size, inodes, mode, owner, read_only, options, tuning } => MountSpec::Tmpfs {
                 target: target.clone(),
                 size: *size,
                 inodes: *inodes,
@@ -561,6 +601,7 @@ impl Engine {
                 owner: *owner,
                 read_only: *read_only,
                 options: *options,
+                tuning: tuning.clone(),
             },
         };
         Ok((mount, None))
@@ -744,12 +785,26 @@ mod tests {
                 mode: Some(0o700),
                 owner: (0, 0),
                 read_only: false,
-                options: MountOptions { noexec: false, ..TMPFS }
+                options: MountOptions { noexec: false, ..TMPFS },
+                tuning: TmpfsTuning::default(),
             }
         );
         let MountRequest::Tmpfs { options, .. } = parse_tmpfs("/t:exec,suid,dev,noexec").unwrap() else { panic!() };
         assert_eq!(options, MountOptions { noexec: true, ..MountOptions::default() });
-        assert!(parse_tmpfs("/t:what").is_err());
+        for wrong in ["what", "remount", "bind", "lazytime", "noswap", "huge=always", "atime=3", "mpol", "mpol=", "size", "size="] {
+            assert!(parse_tmpfs(&format!("/t:{wrong}")).is_err(), "{wrong}");
+        }
+        let tuned = |options: &str| match parse_tmpfs(&format!("/t:{options}")).unwrap() {
+            MountRequest::Tmpfs { tuning, .. } => tuning,
+            other => panic!("{other:?}"),
+        };
+        let plain = TmpfsTuning::default();
+        assert_eq!(tuned("defaults,relatime,atime,diratime,async,nomand,norelatime,nostrictatime,rprivate"), plain);
+        assert_eq!(tuned("noatime,relatime,sync,async").access_times, AccessTimes::Never);
+        assert_eq!(tuned("noatime,atime,sync,async,dev"), plain);
+        assert_eq!(tuned("strictatime,noatime").access_times, AccessTimes::Strict);
+        let settings = vec![("sync".to_owned(), None), ("mpol".to_owned(), Some("bind:0".to_owned()))];
+        assert_eq!(tuned("mpol=local,sync,sync,mpol=bind:0,rslave"), TmpfsTuning { settings, propagation: Propagation::Slave, ..plain });
     }
 
     #[test]

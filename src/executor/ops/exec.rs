@@ -21,7 +21,7 @@ use crate::path::RootPath;
 use crate::progress::{StepProgress, StepUsage, Stream};
 use crate::runtime::{
     AppArmor, BindSource, Credentials, Exit, Isolation, MountOptions, MountSpec, NetworkMode as SandboxNetwork, Privileges, ProcessSpec,
-    Propagation, Running, SHARED_PROCESSES, SandboxIo, SandboxSpec, Stdio, can_mount_roots, cdi, shares_processes,
+    Propagation, Running, SHARED_PROCESSES, SandboxIo, SandboxSpec, Stdio, TmpfsTuning, can_mount_roots, cdi, shares_processes,
 };
 use crate::store::view::MergedView;
 use crate::store::{ActiveSnapshot, CacheMount, MountSharing, SnapshotId};
@@ -347,6 +347,7 @@ fn plan_mounts(
                 owner: (0, 0),
                 read_only: *read_only,
                 options: MountOptions { nosuid: true, nodev: true, ..MountOptions::default() },
+                tuning: TmpfsTuning::default(),
             }),
             ExecMountKind::Secret { id, env, file, required, mode, uid, gid } => {
                 let Some(secret) = environment.secrets.get(id) else {

@@ -11,7 +11,7 @@ use crate::runtime::cgroup::{bandwidth, memory_and_swap};
 use crate::runtime::credentials::held;
 use crate::runtime::devices::NOT_SHARED;
 use crate::runtime::namespaces::Sharing;
-use crate::runtime::spec::{MountOptions, MountSpec, Propagation, SandboxSpec, Seccomp, SystemPaths, ThrottleKind};
+use crate::runtime::spec::{AccessTimes, MountOptions, MountSpec, Propagation, SandboxSpec, Seccomp, SystemPaths, ThrottleKind};
 use crate::runtime::{Capabilities, CgroupSpec, DeviceNode, Privileges, device_rules, seccomp, world};
 
 /// The version of the specification that a config is written for: what all runtimes in use follow.
@@ -164,7 +164,7 @@ fn mounts(spec: &SandboxSpec, around: &Surroundings<'_>) -> Result<Vec<Mount>, E
         let plain = MountOptions { nodev: true, ..MountOptions::default() };
         let (recursive, propagation, read_only, options) = match one {
             MountSpec::Bind { recursive, propagation, read_only, options, .. } => (*recursive, *propagation, *read_only, *options),
-            MountSpec::Tmpfs { read_only, options, .. } => (false, Propagation::Private, *read_only, *options),
+            MountSpec::Tmpfs { tuning, read_only, options, .. } => (false, tuning.propagation, *read_only, *options),
             MountSpec::Filesystem { read_only, flags, .. } => (false, Propagation::Private, *read_only, *flags),
             MountSpec::Overlay { rootfs, .. } => (false, Propagation::Private, !rootfs.is_writable(), plain),
         };
@@ -172,11 +172,17 @@ fn mounts(spec: &SandboxSpec, around: &Surroundings<'_>) -> Result<Vec<Mount>, E
             Propagation::Private => "rprivate",
             Propagation::Slave => "rslave",
             Propagation::Shared => "rshared",
+            Propagation::Unbindable => "runbindable",
         };
         let mut words = vec![if recursive { "rbind" } else { "bind" }, propagation];
         // The source has these attributes, but some runtimes take away what is not asked for.
         let attributes = [(read_only, "ro"), (options.nosuid, "nosuid"), (options.nodev || !insecure, "nodev"), (options.noexec, "noexec")];
         words.extend(attributes.into_iter().filter(|(on, _)| *on).map(|(_, word)| word));
+        if let MountSpec::Tmpfs { tuning, .. } = one {
+            let times =
+                [("noatime", tuning.access_times == AccessTimes::Never), ("strictatime", tuning.access_times == AccessTimes::Strict)];
+            words.extend(times.into_iter().chain([("nodiratime", tuning.nodiratime)]).filter(|(_, on)| *on).map(|(word, _)| word));
+        }
         all.push(mount(target, "bind", text(source)?, &words));
     }
     if let Some((program, place)) = around.init {
