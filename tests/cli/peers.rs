@@ -54,15 +54,7 @@ fn theirs(world: &World, registry: &Registry, example_name: &str) -> Image {
         "peer",
         context.to_str().unwrap(),
     ];
-    let mut built = buildah(&bud).run();
-    // It finds what it removes at its end busy now and then, where the machine is: its own affair.
-    for _ in 0..2 {
-        if built.stderr.contains("deleting build container") {
-            buildah(&["rm", "-a"]).run();
-            built = buildah(&bud).run();
-        }
-    }
-    assert_eq!(built.code, 0, "{built}");
+    buildah(&bud).ok();
     buildah(&["push", "-q", "localhost/peer", &format!("docker-archive:{}:peer", archive.display())]).ok();
     buildah(&["rmi", "-af"]).run();
     Image::docker_archive(&archive)
