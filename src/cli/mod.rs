@@ -268,10 +268,22 @@ pub fn main() -> ExitCode {
     // Held to the end: others who come find the user's containers by it.
     let mut _member = None;
     if !only_reads {
-        let starts = matches!(arguments.command, Command::Run(_) | Command::Start(_) | Command::Restart(_) | Command::Container(_));
-        match starts {
-            true => (_, _member) = crate::runtime::establish_among(&env::run_dir(&arguments.global)),
-            false => drop(crate::runtime::establish()),
+        let run_dir = || env::run_dir(&arguments.global);
+        match arguments.command {
+            Command::Run(_) | Command::Start(_) | Command::Restart(_) | Command::Container(_) => {
+                (_, _member) = crate::runtime::establish_among(&run_dir());
+            }
+            // What looks for the processes of containers.
+            Command::Top(_)
+            | Command::Stats(_)
+            | Command::Pause(_)
+            | Command::Unpause(_)
+            | Command::Update(_)
+            | Command::Cp(_)
+            | Command::Commit(_)
+            | Command::Export(_)
+            | Command::Diff(_) => drop(crate::runtime::establish_beside(&run_dir())),
+            _ => drop(crate::runtime::establish()),
         }
     }
     match arguments.command {

@@ -57,6 +57,22 @@ pub(super) fn enter(run_dir: &Path) -> Result<(IdMap, Option<Member>)> {
     Ok((map, member))
 }
 
+/// The same for one who does not want others to come to it, and needs nobody to meet.
+///
+/// # Errors
+/// There can be no user namespace.
+pub(super) fn visit(run_dir: &Path) -> Result<IdMap> {
+    let place = run_dir.join(PLACE);
+    let joined = place.is_dir()
+        && meet(&place).is_ok_and(|_meeting| {
+            let joined = namespace_of_others(&place).is_some_and(|namespace| join(&namespace).is_ok());
+            // Killed ones have left it.
+            tidy(&place);
+            joined
+        });
+    if joined { Ok(present_map()) } else { enter_user_namespace() }
+}
+
 impl Member {
     /// Tells others that this process is in the namespace: it was executed by one that is.
     ///
@@ -75,9 +91,14 @@ impl Drop for Member {
         let _ = std::fs::remove_file(&self.file);
         // What killed ones have left goes as well, and the directories once they are empty.
         let _ = namespace_of_others(&self.place);
-        if std::fs::remove_dir(&self.place).is_ok() {
-            let _ = self.place.parent().map(std::fs::remove_dir);
-        }
+        tidy(&self.place);
+    }
+}
+
+/// Removes the place and what it is in, unless there is something. Only while nobody else comes or goes.
+fn tidy(place: &Path) {
+    if std::fs::remove_dir(place).is_ok() {
+        let _ = place.parent().map(std::fs::remove_dir);
     }
 }
 

@@ -77,8 +77,8 @@ pub use seal::seal_this_process;
 pub(in crate::runtime) use seccomp::compile_default_filter;
 pub use seccomp::{SeccompHost, SeccompProfile, SeccompProfileError, SeccompRules};
 pub use situation::{
-    CHROOT, Obstacle, SHARED_PROCESSES, Situation, can_chroot, can_mount_roots, establish, establish_among, foresee, is_root,
-    missing_capabilities, obstacle, shares_processes, situation,
+    CHROOT, Obstacle, SHARED_PROCESSES, Situation, can_chroot, can_mount_roots, establish, establish_among, establish_beside, foresee,
+    is_root, missing_capabilities, obstacle, shares_processes, situation,
 };
 pub use spawner::{Running, SPAWNER, Spawner, spawner_main};
 pub use spec::{

@@ -97,6 +97,11 @@ pub fn establish_among(run_dir: &Path) -> (Situation, Option<Member>) {
     (situation, member)
 }
 
+/// The same for one who looks at containers that run: from the user namespace that they are in, as a `/proc` with `hidepid` shows their processes to nobody else.
+pub fn establish_beside(run_dir: &Path) -> Situation {
+    found_by(|| household::visit(run_dir))
+}
+
 fn found_by(enter: impl FnOnce() -> Result<IdMap>) -> Situation {
     *SITUATION.get_or_init(|| {
         let found = become_root(enter);
