@@ -444,15 +444,25 @@ fn usage_code(error: &clap::Error) -> u8 {
 
 /// Runs this process as a container's supervisor, if that is what it was started for.
 fn supervisor(args: &mut impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    use crate::runtime::container::{SUPERVISOR, supervisor_main};
+    use crate::engine::Engine;
+    use crate::runtime::container::{SUPERVISOR, Supervised, supervisor_main};
     let first = std::env::args_os().nth(1)?;
     if first != SUPERVISOR {
         return None;
     }
     args.next();
     let rest: Vec<OsString> = args.collect();
-    let Some(code) = supervisor_main(rest.clone(), &env::surroundings()) else { return Some(ExitCode::SUCCESS) };
-    commands::run::after_supervisor(&rest);
+    let code = match supervisor_main(rest.clone(), &env::surroundings()) {
+        Supervised::Ended(code) => {
+            commands::run::after_supervisor(&rest, Engine::finish_container);
+            code
+        }
+        Supervised::Abandoned { removes_itself: true } => {
+            commands::run::after_supervisor(&rest, Engine::abandon_container);
+            0
+        }
+        Supervised::Abandoned { removes_itself: false } => 0,
+    };
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 

@@ -385,3 +385,33 @@ fn an_image_that_fails_its_test_gets_no_name() {
     world.build(text, &["-t", "localhost/first:9", "-t", "localhost/second:9", "--test", "test -e /made"]).ok();
     assert!(["localhost/first:9", "localhost/second:9"].iter().all(|name| names().contains(name)), "{}", names());
 }
+
+#[test]
+fn what_a_killed_command_has_made_of_a_container_that_removes_itself_goes() {
+    let Some(world) = world() else { return };
+    let killed = |at: &str, command: &[&str]| {
+        let done = world.strake(command).env("STRAKE_FAULT", format!("container:{at}:1")).run();
+        assert_eq!(done.code, 137, "{at}: {done}");
+    };
+    let listed = |format: &str| world.strake(["ps", "-a", "--format", format]).ok().stdout;
+    // Recorded and no more, all but written down, and made but for its start.
+    for at in ["recorded", "prepared", "starting"] {
+        for detach in [&[][..], &["-d"]] {
+            killed(at, &[&["run", "--rm", "--network", "none", "-v", "/own"][..], detach, &["localhost/busybox", "true"]].concat());
+            wait_for(&format!("the end of what was {at}"), 60, || listed("{{.ID}}").is_empty());
+        }
+    }
+    let containers = world.root().join("containers");
+    wait_for("the end of their files", 60, || std::fs::read_dir(&containers).unwrap().next().is_none());
+    // Others stay until they are removed.
+    killed("recorded", &["run", "--network", "none", "--name", "kept", "localhost/busybox", "true"]);
+    killed("recorded", &["create", "--rm", "--name", "made", "localhost/busybox", "true"]);
+    wait_for("the end of all processes", 60, || processes(&world.root()).is_empty());
+    assert_eq!(listed("{{.Names}} {{.State}}"), "made dead\nkept dead\n");
+    world.strake(["rm", "kept", "made"]).ok();
+    // One that was made to be started later is not the starter's.
+    world.strake(["create", "--rm", "--network", "none", "--name", "later", "localhost/busybox", "echo", "late"]).ok();
+    killed("starting", &["start", "later"]);
+    wait_for("the end of all processes", 60, || processes(&world.root()).is_empty());
+    assert_eq!(world.strake(["start", "-a", "later"]).ok().stdout, "late\n");
+}

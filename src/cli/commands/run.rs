@@ -115,7 +115,7 @@ fn start(global: &Global, args: RunArgs) -> Result<u8, Error> {
         }
     };
     let mode = if detach { Mode::Detached } else { Mode::Attached };
-    let mut ahead = Engine::ahead(&env::engine_options(global), mode, container.is_on_bridge());
+    let mut ahead = Engine::ahead(&env::engine_options(global), mode, container.is_on_bridge(), container.rm);
     let engine = open(global)?;
     let (interactive, tty, rm, cidfile) = (container.interactive, container.tty, container.rm, container.cidfile.clone());
     let stdin = match (interactive, detach) {
@@ -321,8 +321,9 @@ fn remove(engine: &Engine, id: &str, connection: Option<&OwnedFd>) -> Result<(),
     Ok(())
 }
 
-/// What a supervisor process does when its container has ended: a container that removes itself is removed, as far as whoever waited for it has not done that.
-pub(in crate::cli) fn after_supervisor(args: &[OsString]) {
+/// What a supervisor process does when its container has ended, or nobody is left to start it: one that removes itself is removed (`finish`), as far as whoever waited for it has not done
+/// that.
+pub(in crate::cli) fn after_supervisor(args: &[OsString], finish: impl FnOnce(&Engine, &str) -> Result<(), Error>) {
     let [_, dir, ..] = args else { return };
     let dir = Path::new(dir);
     let root = dir.parent().and_then(Path::parent).map(Path::to_owned);
@@ -330,7 +331,7 @@ pub(in crate::cli) fn after_supervisor(args: &[OsString]) {
     // Nobody is there to be told of a failure; the next list of containers tries again, and `prune` finds what is left.
     if dir.exists() {
         let _ = Engine::open(env::engine_options(&Global { root: Some(root.clone()), ..Global::default() }), None)
-            .and_then(|engine| engine.finish_container(id));
+            .and_then(|engine| finish(&engine, id));
     }
     let _ = crate::engine::remove_remains(&root, id);
 }

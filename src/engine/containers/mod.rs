@@ -308,12 +308,13 @@ impl Engine {
         Ok(all)
     }
 
-    /// Starts the supervisor of a container that is to be made by the engine with these options, probably on the network of those that ask for none (`on_bridge`). `None` where
-    /// that is of no use (there is no store yet): then the container is started as others are.
-    pub fn ahead(options: &EngineOptions, mode: Mode, on_bridge: bool) -> Option<Ahead> {
+    /// Starts the supervisor of a container that is to be made by the engine with these options, probably on the network of those that ask for none (`on_bridge`). Where this process is
+    /// killed over that, it removes one of `--rm` (`removes_itself`). `None` where that is of no use (there is no store yet): then the container is started as others are.
+    pub fn ahead(options: &EngineOptions, mode: Mode, on_bridge: bool, removes_itself: bool) -> Option<Ahead> {
         let root = options.root.canonicalize().ok()?;
         let id = crate::store::new_container_id().ok()?;
-        let outlook = Outlook { endpoints: on_bridge.then(|| default_endpoint(&options.run_dir)).into_iter().collect() };
+        let endpoints = on_bridge.then(|| default_endpoint(&options.run_dir)).into_iter().collect();
+        let outlook = Outlook { endpoints, removes_itself };
         let waiting = starter(options).ahead(&crate::store::container_dir(&root, &id), mode, &outlook).ok()?;
         Some(Ahead { id, mode, waiting })
     }
@@ -443,6 +444,13 @@ impl Engine {
     /// The same for the one whose connection the supervisor sees closed afterwards: that removes the files.
     pub fn forget_container(&self, id: &str) -> Result<(), Error> {
         self.finish_but(id, Files::Left)
+    }
+
+    /// What a supervisor does whose starter was killed while it made a container that was to remove itself: removes what there is of it.
+    pub fn abandon_container(&self, id: &str) -> Result<(), Error> {
+        let Some(record) = self.store().find_container(id)? else { return Ok(()) };
+        let info = ContainerInfo::load(self.store(), record);
+        if info.is_alive() { Ok(()) } else { self.discard_container(&info, true) }
     }
 
     fn finish_but(&self, id: &str, files: Files) -> Result<(), Error> {

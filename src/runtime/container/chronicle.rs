@@ -92,6 +92,8 @@ pub fn record_unseen_end(dir: &Path, spec: &ContainerSpec) -> Option<State> {
         && *boot_id == state::boot_id()
     {
         end_survivor(*pid, *start_ticks);
+        // What stands still ends no more than it hears, and the container's next run would be taken for paused.
+        super::pause::forget(&spec.id);
     }
     let ended = state::load_state(dir).ok()?;
     let State::Exited { code, oom_killed, started_at, finished_at, error, restarts, by_hand } = ended else { return None };

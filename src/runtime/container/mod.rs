@@ -57,7 +57,7 @@ pub use root::{ContainerRoot, beside, open_root};
 pub use spec::{ContainerSpec, HostAddress, LogDriver, LogSettings, MountedVolume, NetworkRequest, RestartPolicy, StdinMode, Written};
 pub use start::{Mode, Outlook, SUPERVISOR, Started, Starter, Waiting};
 pub use state::{State, create, load_spec, load_state, save_spec};
-pub use supervisor::{Surroundings, supervisor_main};
+pub use supervisor::{Supervised, Surroundings, supervisor_main};
 pub use terminal::RawMode;
 
 pub(super) use state::{boot_id, start_ticks};

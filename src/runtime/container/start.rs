@@ -10,7 +10,8 @@
 //!     |<== stdin: the attach protocol =====>| of a starter that is the first client
 //! ```
 //!
-//! So the process is there before its container is, which saves a third of the time that a short `run` takes. Where it is never told to go, it ends.
+//! So the process is there before its container is, which saves a third of the time that a short `run` takes. Where it is never told to go, it ends,
+//! and what a killed `run --rm` has made of the container by then goes with it.
 //! The attach connection is there before the container is, too, so its client misses no byte.
 
 use std::ffi::OsString;
@@ -112,6 +113,9 @@ pub(super) const GO: [u8; 1] = *b"\n";
 pub struct Outlook {
     /// The places on networks that it will probably have. They are made already; where it gets others, these are given back.
     pub endpoints: Vec<EndpointSpec>,
+    /// Whether it makes one that is removed at its end: then this is also the end of one that it was killed over.
+    #[serde(default)]
+    pub removes_itself: bool,
 }
 
 /// A supervisor that waits to be told that its container is there. Dropped, it ends.

@@ -73,11 +73,23 @@ pub struct Surroundings {
     pub program: Option<PathBuf>,
 }
 
+/// What became of a supervisor's container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Supervised {
+    /// It has ended, or could not be started: the exit code of the process.
+    Ended(i32),
+    /// Nobody was left to say that it is to be started.
+    Abandoned {
+        /// Whether it was being made, and to be removed at its end.
+        removes_itself: bool,
+    },
+}
+
 /// The supervisor's `main`: `args` are those after [`SUPERVISOR`](super::SUPERVISOR). The process has one thread and has opened nothing yet: all descriptors but the
-/// standard ones are closed. Gives the exit code of the process; `None` where it was never told to start the container.
-pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surroundings) -> Option<i32> {
+/// standard ones are closed.
+pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surroundings) -> Supervised {
     let mut args = args.into_iter();
-    let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return Some(125) };
+    let (Some(mode), Some(dir)) = (args.next(), args.next().map(PathBuf::from)) else { return Supervised::Ended(125) };
     let number = args.next().and_then(|number| number.to_str()?.parse().ok());
     // Kept until the end.
     let program = number.and_then(SealedProgram::inherited);
@@ -94,14 +106,15 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>, around: &Surrou
     let dir = ContainerDir::new(&dir);
     let shared = around.run_dir.as_deref().filter(|_| network::is_for_us());
     let _member = shared.and_then(|run_dir| Member::of_namespace(run_dir).ok());
-    let mut starter = starter?;
-    let outlook = read_outlook(&mut starter)?;
+    let abandoned = |removes_itself| Supervised::Abandoned { removes_itself };
+    let Some(mut starter) = starter else { return abandoned(false) };
+    let Some(outlook) = read_outlook(&mut starter) else { return abandoned(false) };
     // What most containers need is made before anything is known of this one, while its starter still makes it.
     runtime::compile_default_filter();
     let spare = SpareNetwork::make(&outlook.endpoints);
-    let starter = wait_for_go(starter)?;
+    let Some(starter) = wait_for_go(starter) else { return abandoned(outlook.removes_itself) };
     let first = (mode == Mode::Attached.name()).then_some(starter);
-    Some(match run(&dir, first, around, spare) {
+    Supervised::Ended(match run(&dir, first, around, spare) {
         Ok(()) => 0,
         Err(StartError::Container(Error::Running)) => {
             report(&Report::Running);

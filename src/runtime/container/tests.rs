@@ -31,9 +31,10 @@ extern "C" fn supervise_if_asked() {
     let line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
     let mut args = line.split(|byte| *byte == 0).map(|arg| OsString::from_vec(arg.to_vec())).skip(1);
     match args.next() {
-        Some(arg) if arg == SUPERVISOR => {
-            crate::sys::process::exit_now(supervisor_main(args, &super::Surroundings::default()).unwrap_or(0))
-        }
+        Some(arg) if arg == SUPERVISOR => crate::sys::process::exit_now(match supervisor_main(args, &super::Surroundings::default()) {
+            Supervised::Ended(code) => code,
+            Supervised::Abandoned { .. } => 0,
+        }),
         Some(arg) if arg == CARETAKER => {
             caretaker_main(args);
             crate::sys::process::exit_now(0)
