@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::common::image::hex;
-use crate::common::{Done, Image, Registry, Run, World, able};
+use crate::common::{Done, Image, Registry, Run, World, able, remove_store};
 
 /// Two machines with one context, and a registry that both know.
 struct Machines {
@@ -304,7 +304,7 @@ fn a_damaged_or_hostile_cache_is_a_warning_and_the_steps_run() {
         let tree = Image::oci_archive(&archive).tree();
         assert_eq!(tree["app"].content, b"app", "{what}");
         assert!(!tree.contains_key("evil") && !machines.world.path("evil").exists(), "{what}");
-        std::fs::remove_dir_all(machines.world.path(&store)).unwrap();
+        remove_store(&machines.world.path(&store));
     }
 }
 

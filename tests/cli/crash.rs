@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Registry, Run, World, able, processes, wait_for};
+use crate::common::{Registry, Run, World, able, processes, remove_store, wait_for};
 
 /// How many points of a scenario are taken in the short form.
 const SAMPLE: usize = 3;
@@ -187,7 +187,7 @@ fn a_store_that_is_being_made() {
     let world = World::new();
     let scenario = Scenario {
         world: &world,
-        reset: &|_| drop(std::fs::remove_dir_all(world.root())),
+        reset: &|_| remove_store(&world.root()),
         command: &|_| world.strake(["images"]),
         verify: &|_| drop(world.strake(["images"]).ok()),
     };

@@ -246,7 +246,7 @@ fn an_interrupted_pull_ends_at_once_and_says_so_with_its_status() {
     let asked = std::time::Instant::now();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(asked.elapsed() < std::time::Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < std::time::Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
 #[test]

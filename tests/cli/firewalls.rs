@@ -104,7 +104,7 @@ fn rules_that_are_made_anew_let_containers_through_again() {
             ),
         ] {
             sh(rules);
-            wait_for(rules, 3, || sh("iptables -S FORWARD").matches("strake0").count() == 2);
+            wait_for(rules, 10, || sh("iptables -S FORWARD").matches("strake0").count() == 2);
             assert!(gets_out(world, "c", OUTSIDE, port).is_some(), "{rules}");
         }
         // One that somebody has kept of a network that is gone goes as well.
@@ -116,7 +116,7 @@ fn rules_that_are_made_anew_let_containers_through_again() {
         let parent = sh(&format!("ps -o ppid= -p {}", pid.trim()));
         sh(&format!("kill -9 {}", parent.trim()));
         assert!(sh("iptables -S FORWARD").contains("strake0"));
-        wait_for("the end of the container", 5, || !Path::new(&format!("/proc/{}", pid.trim())).exists());
+        wait_for("the end of the container", 10, || !Path::new(&format!("/proc/{}", pid.trim())).exists());
         world.strake(["ps"]).ok();
         nothing_is_left();
         assert_eq!(
@@ -176,7 +176,7 @@ fn rules_about_the_bridge_that_do_not_let_it_through_change_nothing() {
         let tables = || sh("nft list tables").matches("table ip6 strake-").count();
         assert_eq!(tables(), 1);
         sh("nft flush ruleset ip6");
-        wait_for("the table of IPv6", 3, || tables() == 1);
+        wait_for("the table of IPv6", 10, || tables() == 1);
         // The host's own way out moves into a bridge.
         sh(&format!(
             "ip link add br0 type bridge; ip link set br0 up; ip link set up0 master br0; ip addr flush dev up0; ip addr add {UPLINK}/24 dev br0; ip route replace default via {OUTSIDE}"
@@ -353,7 +353,7 @@ fn a_docker_that_starts_after_a_container_does_not_cut_it_off() {
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let _docker = Docker::start(tempfile::Builder::new().prefix("dk").tempdir().unwrap());
         assert!(sh("iptables -S FORWARD").starts_with("-P FORWARD DROP"));
-        wait_for("the rules", 3, || sh("iptables -S FORWARD").contains("-i strake0"));
+        wait_for("the rules", 10, || sh("iptables -S FORWARD").contains("-i strake0"));
         assert!(gets_out(world, "c", OUTSIDE, 7052).is_some());
         world.strake(["rm", "-f", "c"]).ok();
         nothing_is_left();

@@ -154,7 +154,7 @@ fn left() -> String {
 /// The network that all containers share stays for a fifth of a second, for the next one.
 #[track_caller]
 pub(crate) fn nothing_is_left() {
-    wait_for("the end of all networks", 2, || left().is_empty());
+    wait_for("the end of all networks", 10, || left().is_empty());
 }
 
 /// The port of the host that leads to a container's.
@@ -798,8 +798,8 @@ fn a_killed_service_is_started_anew_with_its_ports_and_names() {
             kill_services();
             let killed = std::time::Instant::now();
             wait_for(&format!("{round}: the port"), 10, || ask("127.0.0.1:18080").is_some());
-            // At once the first time; whoever goes on killing waits.
-            assert!(round > 0 || killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+            // Soon the first time; whoever goes on killing waits.
+            assert!(round > 0 || killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
             assert!(outside(|| ask(&format!("{UPLINK}:18080"))).is_some(), "{round}");
             assert!(ask_udp(&format!("127.0.0.1:{free}")), "{round}");
             assert!(exec(world, "web", "nslookup -type=a db").stdout.contains(&db), "{round}");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::{Entry, Image, Registry, Run, World, able, wait_for};
+use crate::common::{Entry, Image, Registry, Run, World, able, remove_store, wait_for};
 
 /// A copy of an example whose files have whole seconds for times: buildah's archives round times, which compiled Python files hold.
 fn example(world: &World, name: &str) -> PathBuf {
@@ -155,7 +155,7 @@ fn the_http_server_is_built_shipped_and_answers_and_is_what_buildah_makes() {
     let name = registry.name("http-server:1");
     let image = ours(&world, &registry, "http-server", &name);
     world.strake(["push", &name]).ok();
-    std::fs::remove_dir_all(world.root()).unwrap();
+    remove_store(&world.root());
     world.strake(["pull", &name]).ok();
 
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -173,7 +173,7 @@ fn the_http_server_is_built_shipped_and_answers_and_is_what_buildah_makes() {
         lines.iter().all(|line| log.contains(line))
     });
     let stopped = world.strake(["stop", "web"]).ok();
-    assert!(stopped.elapsed.as_secs() < 8, "it handles SIGTERM: {stopped}");
+    assert!(stopped.elapsed.as_secs() < 9, "it handles SIGTERM: {stopped}");
     assert!(get(port, "/").is_none());
     assert!(world.strake(["logs", "web"]).ok().stdout.ends_with("stopped\n"));
     world.strake(["rm", "web"]).ok();

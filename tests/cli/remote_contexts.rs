@@ -620,8 +620,8 @@ fn interrupting_a_fetch_ends_git_and_leaves_nothing() {
     let started = Instant::now();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(build.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
     assert!(!build.wait().unwrap().success());
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    wait_for("git ends", 2, || fetching() == 0);
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    wait_for("git ends", 10, || fetching() == 0);
     let left: Vec<_> = std::fs::read_dir(world.root().join("snapshots")).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert!(left.iter().all(|name| name == "0"), "{left:?}");
 }

@@ -173,7 +173,7 @@ fn a_step_is_below_the_control_group_that_was_asked_for_with_its_limits() {
     let quota = read("cpu.max").or_else(|| Some(format!("{} {}", read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?)));
     assert_eq!(quota.as_deref(), Some("50000 200000"));
     assert!(child.wait().unwrap().success());
-    crate::common::wait_for("the removal of the step's group", 5, || !own.as_ref().unwrap().exists());
+    crate::common::wait_for("the removal of the step's group", 10, || !own.as_ref().unwrap().exists());
     // The parent is the user's, and these are this test's.
     for controller in ["", "memory", "cpu", "cpuacct", "cpuset", "pids", "blkio"] {
         let top = root.join(controller).join(&parent);

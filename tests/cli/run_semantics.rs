@@ -398,11 +398,11 @@ fn an_interrupt_leaves_no_mount_process_or_control_group() {
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130));
     // It takes tens of milliseconds; a machine that is busy with other tests gets more.
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-    wait_for("the end of the processes", 1, || !["65431", "65432", "65433"].into_iter().any(running));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    wait_for("the end of the processes", 10, || !["65431", "65432", "65433"].into_iter().any(running));
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(world.root().to_str().unwrap()), "{mounts}");
-    wait_for("the removal of the groups", 2, || groups().into_iter().all(|group| before.contains(&group)));
+    wait_for("the removal of the groups", 10, || groups().into_iter().all(|group| before.contains(&group)));
     // What was locked is free.
     world.build("FROM localhost/busybox\nRUN --mount=type=cache,target=/c,sharing=locked true\n", &[]).ok();
 }
@@ -424,7 +424,7 @@ fn an_interrupt_while_a_result_is_compressed_ends_the_build_and_leaves_no_file()
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), nix::sys::signal::Signal::SIGINT).unwrap();
     assert!(lines.any(|line| line == "error: the build was cancelled"), "it is told");
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     assert!(!world.path("x.tar").exists());
     world.strake(["system", "check"]).ok();
 }

@@ -403,9 +403,12 @@ fn an_init_reaps_and_passes_signals_on() {
         assert_eq!(world.strake(["diff", runtime]).ok().stdout, "", "{runtime}");
         assert_eq!(shown(&world, "{{.Path}} {{.HostConfig.Init}}", runtime), "sh true");
         world.strake(["rm", runtime]).ok();
-        let mut terminal =
-            Terminal::start(run(&world, runtime, &["--rm", "-it", "--init"], &["sh", "-c", "trap 'echo once' INT; cat; exit 3"]), 24, 80);
-        std::thread::sleep(Duration::from_secs(1));
+        let mut terminal = Terminal::start(
+            run(&world, runtime, &["--rm", "-it", "--init"], &["sh", "-c", "trap 'echo once' INT; echo ready; cat; exit 3"]),
+            24,
+            80,
+        );
+        terminal.expect("ready");
         terminal.type_in([3]);
         terminal.expect("once");
         assert_eq!(terminal.end().code(), Some(3), "{runtime}");

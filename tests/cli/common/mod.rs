@@ -383,6 +383,12 @@ impl Done {
     }
 }
 
+/// Removes a store, into which what its last command left to the background may still be writing for a moment.
+#[track_caller]
+pub(crate) fn remove_store(root: &Path) {
+    wait_for("the store to be removed", 20, || std::fs::remove_dir_all(root).is_ok() || !root.exists());
+}
+
 /// Waits until `ready` says so, for at most `seconds`.
 #[track_caller]
 pub(crate) fn wait_for(what: &str, seconds: u64, mut ready: impl FnMut() -> bool) {
