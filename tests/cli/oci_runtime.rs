@@ -293,7 +293,8 @@ fn a_create_that_is_killed_leaves_what_delete_removes() {
 
 #[test]
 fn commands_are_executed_in_a_running_container() {
-    let Some(bundle) = bundle("exec sleep 1000") else { return };
+    let Some(mut bundle) = bundle("exec sleep 1000") else { return };
+    bundle.config["process"]["noNewPrivileges"] = json!(false);
     bundle.created("e");
     bundle.oci(&["start", "e"]).ok();
     let done = bundle
@@ -316,6 +317,15 @@ fn commands_are_executed_in_a_running_container() {
     let missing = bundle.oci(&["exec", "e", "nothing-there"]).run();
     assert_eq!(missing.code, 255);
     missing.says(&["executable file not found in $PATH"]);
+    let gains =
+        |flags: &[&str]| bundle.oci(&[&["exec"][..], flags, &["e", "grep", "NoNewPrivs", "/proc/self/status"]].concat()).ok().stdout;
+    assert_eq!(gains(&[]), "NoNewPrivs:\t0\n");
+    assert_eq!(gains(&["--no-new-privs"]), "NoNewPrivs:\t1\n");
+    // What confines it is named, and is there.
+    bundle.oci(&["exec", "--apparmor", "no-such-profile", "e", "true"]).fails().says(&["`no-such-profile`", "apparmorProfile"]);
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
+        bundle.oci(&["exec", "--process-label", "a:b:c:s0", "e", "true"]).fails().says(&["`a:b:c:s0`", "SELinux"]);
+    }
     // As engines do it: the process in a file, its number in another, and nobody waits.
     let process = json!({"args": ["sh", "-c", "echo $$ > /dev/shm/pid; exec sleep 500"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"]});
     std::fs::write(bundle.world.path("process.json"), process.to_string()).unwrap();
@@ -549,9 +559,30 @@ fn what_cannot_be_is_told_to_the_caller() {
     let version = bundle.oci(&["--version"]).ok().stdout;
     let version: Vec<&str> = version.lines().collect();
     let own = env!("CARGO_PKG_VERSION");
-    assert_eq!(version, [&format!("strake oci version {own}"), "spec: 1.1.0"], "as engines read it");
+    assert_eq!(version, [&format!("strake oci version {own}"), "spec: 1.3.0"], "as engines read it");
     let features: Value = serde_json::from_str(&bundle.oci(&["features"]).ok().stdout).unwrap();
-    assert!(features["linux"]["seccomp"]["actions"].as_array().unwrap().contains(&json!("SCMP_ACT_NOTIFY")));
-    assert_eq!(features["linux"]["netDevices"]["enabled"], json!(true));
-    assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("user")));
+    assert_eq!((&features["ociVersionMin"], &features["ociVersionMax"]), (&json!("1.0.0"), &json!("1.3.0")));
+    for (list, word) in [
+        ("/hooks", "createContainer"),
+        ("/mountOptions", "rro"),
+        ("/linux/namespaces", "user"),
+        ("/linux/capabilities", "CAP_CHECKPOINT_RESTORE"),
+        ("/linux/seccomp/actions", "SCMP_ACT_NOTIFY"),
+        ("/linux/seccomp/operators", "SCMP_CMP_MASKED_EQ"),
+        ("/linux/seccomp/archs", "SCMP_ARCH_X86_64"),
+        ("/linux/seccomp/knownFlags", "SECCOMP_FILTER_FLAG_LOG"),
+        ("/linux/seccomp/supportedFlags", "SECCOMP_FILTER_FLAG_LOG"),
+        ("/linux/memoryPolicy/modes", "MPOL_BIND"),
+        ("/potentiallyUnsafeConfigAnnotations", "org.systemd.property."),
+    ] {
+        let found = features.pointer(list).and_then(Value::as_array);
+        assert!(found.is_some_and(|words| words.contains(&json!(word))), "{list} lacks {word}: {features}");
+    }
+    let parts = ["v1", "v2", "systemd", "systemdUser", "rdma"].map(|part| format!("cgroup/{part}"));
+    let others = ["seccomp", "apparmor", "selinux", "mountExtensions/idmap", "netDevices"].map(|part| format!("{part}/enabled"));
+    for part in parts.iter().chain(&others) {
+        assert_eq!(features.pointer(&format!("/linux/{part}")), Some(&json!(true)), "{part}");
+    }
+    // Refused in a config.
+    assert_eq!(features["linux"]["intelRdt"]["enabled"], json!(false));
 }

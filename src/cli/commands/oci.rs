@@ -352,6 +352,12 @@ struct ExecArgs {
     /// Whether set-user-ID programs gain nothing
     #[arg(long)]
     no_new_privs: bool,
+    /// The AppArmor profile that it is in
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// The SELinux label that it has
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
     /// Pass so many descriptors on beyond the standard ones
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     preserve_fds: u32,
@@ -544,6 +550,8 @@ fn process(containers: &Containers, args: &ExecArgs) -> Result<Process, Failure>
     let mut process = Process { args: args.command.clone(), terminal: false, console_size: None, ..own };
     process.env.extend(args.env.iter().cloned());
     process.no_new_privileges |= args.no_new_privs;
+    process.apparmor_profile = args.apparmor.clone().unwrap_or(process.apparmor_profile);
+    process.selinux_label = args.process_label.clone().unwrap_or(process.selinux_label);
     process.user.additional_gids.extend(&args.additional_gids);
     if let Some(cwd) = &args.cwd {
         process.cwd.clone_from(cwd);

@@ -27,7 +27,7 @@ use crate::runtime::container::{boot_id, start_ticks};
 use crate::sys::descriptor_path;
 
 /// The version of the specification that states and containers comply with.
-pub const OCI_VERSION: &str = "1.1.0";
+pub const OCI_VERSION: &str = "1.3.0";
 
 /// A process that cannot be taken for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
