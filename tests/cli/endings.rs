@@ -171,9 +171,12 @@ fn supervisor_of(world: &World, name: &str) -> Pid {
     Pid::from_raw(stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap())
 }
 
-/// What a unit that is stopped, or the end of the machine, sends to all processes.
+/// What the end of a login session sends to all processes; a unit that is stopped, or the end of the machine, sends the first of them.
 fn end_supervisor(world: &World, name: &str) {
-    kill(supervisor_of(world, name), Signal::SIGTERM).unwrap();
+    let supervisor = supervisor_of(world, name);
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        kill(supervisor, signal).unwrap();
+    }
 }
 
 const TIDIES_UP: &str = "trap 'echo asked; sleep 1; echo tidy; exit 7' TERM; echo up; while :; do sleep 0.05; done";

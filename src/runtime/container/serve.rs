@@ -239,7 +239,7 @@ pub(super) struct Container {
     pub(super) health: Option<Monitor>,
     pub(super) network: Networked,
     pub(super) dir: ContainerDir,
-    /// SIGTERM for the supervisor.
+    /// SIGTERM and SIGHUP for the supervisor.
     pub(super) asked: Option<Rc<SignalPipe>>,
 }
 

@@ -179,13 +179,13 @@ fn run(dir: &ContainerDir, first: Option<UnixStream>, around: &Surroundings, spa
     let mut spec = load_spec(dir.path())?;
     // What a killed one has left would take in the commands of this run.
     late::forget(&spec.id);
+    // Without it, the container is killed when this process is: no better, and no reason not to have one. The end of a login session sends SIGHUP right after SIGTERM.
+    let asked = SignalPipe::install(&[Signal::SIGTERM, Signal::SIGHUP]).ok().map(Rc::new);
     let begun = listen(dir).map_err(StartError::from).and_then(|listener| start(dir, &spec, around, listener, spare, 0));
     let mut running = begun.inspect_err(|error| record_failure(dir, error, 0))?;
     let starter = first.as_ref().filter(|_| spec.auto_remove).and_then(|first| first.try_clone().ok());
     let mut clients: Vec<Client> = first.into_iter().map(Client::starter).collect();
     let mut restarts = Restarts::new();
-    // Without it, the container is killed when this process is: no better, and no reason not to have one.
-    let asked = SignalPipe::install(&[Signal::SIGTERM]).ok().map(Rc::new);
     loop {
         let began = Instant::now();
         let Running { container, started_at, network, health, users: _users, mounts } = running;
