@@ -1,9 +1,10 @@
 //! Users: the subordinate IDs that a rootless container's other users are.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::{Finding, program, read};
-use crate::runtime::{IdMap, Situation, missing_capabilities};
+use crate::runtime::{IdMap, Situation, lender, missing_capabilities};
 
 pub(super) fn findings(situation: Situation) -> Vec<Finding> {
     match situation {
@@ -29,7 +30,20 @@ pub(super) fn findings(situation: Situation) -> Vec<Finding> {
             format!("docker run {}", lacks.join(" ")),
         )];
     }
-    vec![Finding::ok("user", format!("{shown} ({uid}), without root")), ranges(uid, name.as_deref(), &shown), helpers()]
+    let mut all = vec![Finding::ok("user", format!("{shown} ({uid}), without root")), ranges(uid, name.as_deref(), &shown), helpers()];
+    if lender().is_some() {
+        all.push(after_logout(&shown));
+    }
+    all
+}
+
+/// What becomes of containers whose groups are below the user's service manager.
+fn after_logout(user: &str) -> Finding {
+    if Path::new("/var/lib/systemd/linger").join(user).exists() {
+        return Finding::ok("after logout", "containers go on");
+    }
+    let found = "containers with limits end some seconds after the last session";
+    Finding::warn("after logout", found, format!("loginctl enable-linger {user}"))
 }
 
 fn ranges(uid: u32, name: Option<&str>, shown: &str) -> Finding {
