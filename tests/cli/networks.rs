@@ -556,9 +556,12 @@ fn containers_of_an_isolated_network_reach_all_but_each_other() {
         };
         are_apart(&["one", "two", "late"]);
         // Nor by way of the host, which would pass on what is sent to it.
-        let (v4, v6) = (address(world, "apart", "two"), v6("two"));
-        let routes = format!("ip route add {v4} via 10.85.0.1; ip -6 route add {v6} via fd00:85::1");
-        inside(world, "one", move || sh(&routes));
+        for (from, to) in [("one", "two"), ("two", "one")] {
+            let (v4, v6) = (address(world, "apart", to), v6(to));
+            let routes = format!("ip route add {v4} via 10.85.0.1; ip -6 route add {v6} via fd00:85::1");
+            inside(world, from, move || sh(&routes));
+        }
+        let v4 = address(world, "apart", "two");
         are_apart(&["one", "two"]);
         // All else is as on any network: names, the host, the outside, and ports that are published.
         assert!(exec(world, "one", "nslookup two").stdout.contains(&v4));
