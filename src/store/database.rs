@@ -304,10 +304,19 @@ impl Database {
     }
 
     /// How long the log is, if there is one: only a store that nobody has written to yet has none.
-    pub(crate) fn log_length(&self) -> Option<u64> {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        std::fs::metadata(log).ok().map(|metadata| metadata.len())
+    fn log_length(&self) -> Option<u64> {
+        std::fs::metadata(self.beside("-wal")).ok().map(|metadata| metadata.len())
+    }
+
+    /// Whether all files are there that SQLite makes for a database, which stay when it is closed.
+    pub(crate) fn has_its_files(&self) -> bool {
+        self.path.exists() && ["-wal", "-shm"].iter().all(|suffix| self.beside(suffix).exists())
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(suffix);
+        path.into()
     }
 
     /// Closes the connections that are open and not in use.

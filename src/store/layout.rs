@@ -71,6 +71,11 @@ impl Layout {
         &self.root
     }
 
+    /// Whether all directories are there that a store has as soon as somebody has opened it in this boot.
+    pub(crate) fn is_whole(&self) -> bool {
+        DIRECTORIES.iter().all(|name| self.root.join(name).exists()) && self.fresh().exists()
+    }
+
     pub(crate) fn version(&self) -> PathBuf {
         self.root.join("version")
     }

@@ -78,9 +78,9 @@ impl Store {
     /// Opens the store in `root`, if there is one that nobody is removing.
     pub fn open_made(root: &Path) -> Result<Option<Store>, Error> {
         let store = Store::at(root, &boot_id())?;
-        // SQLite makes its log where it is missing, and then a directory that is being removed would not be empty in the end.
-        let whole = store.is_made()? && store.database().log_length().is_some();
-        Ok(if whole { Some(store.recovered()?) } else { None })
+        // What is missing would be made, as SQLite makes its log, and then a directory that is being removed would not be empty in the end.
+        let is_whole = store.is_made()? && store.database().has_its_files() && store.layout().is_whole();
+        Ok(if is_whole { Some(store.recovered()?) } else { None })
     }
 
     /// Opens the store as in the boot named `boot`.

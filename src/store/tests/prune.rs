@@ -206,3 +206,32 @@ fn trees_go_whatever_is_in_them() {
     assert_eq!(listing(&store, "trash"), Vec::<String>::new());
     assert!(outside.join("precious").exists());
 }
+
+#[test]
+fn a_store_that_somebody_is_removing_is_not_opened_in_the_background() {
+    let made = || {
+        let (dir, store) = new_store();
+        snapshot(&store, "x");
+        drop(store);
+        (dir.path().join("store"), dir)
+    };
+    let names = |root: &Path| {
+        let mut names: Vec<_> = walkdir::WalkDir::new(root).into_iter().map(|entry| entry.unwrap().into_path()).collect();
+        names.sort();
+        names
+    };
+    let (whole, _dir) = made();
+    assert!(Store::open_made(&whole).unwrap().is_some());
+    for gone in ["version", "meta.db", "meta.db-wal", "meta.db-shm", "blobs", "fresh", "locks", "snapshots", "containers"] {
+        let (root, _dir) = made();
+        let path = root.join(gone);
+        if path.is_dir() {
+            std::fs::remove_dir_all(path).unwrap()
+        } else {
+            std::fs::remove_file(path).unwrap()
+        }
+        let before = names(&root);
+        assert!(Store::open_made(&root).unwrap().is_none(), "{gone}");
+        assert_eq!(names(&root), before, "{gone}");
+    }
+}
