@@ -213,6 +213,19 @@ fn tables_of_other_purposes_and_of_iptables_legacy_are_named_and_left_alone() {
             world.strake(["run", "--rm", "localhost/busybox", "true"]).ok().omits(&["host's network"]);
             sh("nft delete table inet own");
         }
+        // Answers, and what goes to published ports, are not the way out; a rule about the link of the default route is (firewalld has such rules about the links of a zone).
+        let begin = "add table inet own; add chain inet own zone; add chain inet own forward { type filter hook forward priority 0; }";
+        let known = "add rule inet own forward ct state { established, related } accept; add rule inet own forward ct status dnat accept";
+        let rest = "add rule inet own forward iifname lo accept; add rule inet own forward jump zone; add rule inet own forward reject";
+        sh(&format!("nft '{begin}; {known}; {rest}'"));
+        world.strake(["run", "--rm", "localhost/busybox", "true"]).ok().says(&["`inet own forward`", "host's network"]);
+        sh("nft add rule inet own zone iifname up0 accept");
+        world.strake(["run", "--rm", "localhost/busybox", "true"]).ok().says(&["host's network"]);
+        sh("nft add rule inet own zone oifname up0 accept");
+        sleeper(world, "out", &[]);
+        assert!(gets_out(world, "out", OUTSIDE, 7034).is_some());
+        world.strake(["rm", "-f", "out"]).ok();
+        sh("nft delete table inet own");
         if !able(&["iptables-legacy"]) {
             return;
         }

@@ -68,10 +68,14 @@ struct Rule {
     outcome: Outcome,
     /// The links of which it says that packets come from or go to them.
     links: Vec<String>,
-    /// Whether it asks for nothing but links and the state of connections.
+    /// Those of them that packets go to.
+    outputs: Vec<String>,
+    /// Whether it asks for nothing but links and the state of connections, one by one.
     is_simple: bool,
-    /// Whether it asks for the state of connections.
+    /// Whether it asks for the state of connections, or for their kind.
     has_state: bool,
+    /// Whether it asks for nothing but links and that.
+    is_of_connections: bool,
 }
 
 /// What a rule does with the packets that it is about.
@@ -155,8 +159,8 @@ impl Chain {
         }
     }
 
-    /// How it treats the packets of a network.
-    fn way(&self, plan: &NetworkPlan) -> Way {
+    /// How it treats the packets of a network. They leave the host by the link `way_out`.
+    fn way(&self, plan: &NetworkPlan, way_out: Option<&str>) -> Way {
         let comment = comment(plan);
         let (mut own, mut end) = (0, None);
         for rule in self.rules_of(&self.name) {
@@ -182,9 +186,9 @@ impl Chain {
         // Somebody may have told it of us. Where nothing of ours can be added, less is enough: it may let some through that is wanted, and keeps the rest off on purpose.
         let lets_in = |rule: &&Rule| match self.may_write() {
             true => rule.is_simple && rule.is_about(&plan.bridge) && self.fate_by(&rule.outcome, 0) == Fate::Accepted,
-            false => rule.outcome == Outcome::Accept && !(rule.is_simple && rule.has_state && rule.links.is_empty()),
+            false => rule.outcome == Outcome::Accept && !(rule.is_of_connections && rule.has_state && rule.links.is_empty()),
         };
-        let is_told = || self.reached(&before, &plan.bridge).iter().any(lets_in);
+        let is_told = || self.reached(&before, &plan.bridge, way_out).iter().any(lets_in);
         if (end.is_none() && !self.drops) || own == rules(plan).len() || is_told() {
             return Way::Open;
         }
@@ -193,11 +197,14 @@ impl Chain {
         Way::Closed(first_log.map(|rule| rule.handle).or(end))
     }
 
-    /// Others' rules that packets of `bridge` can come to by the rules `first`.
-    fn reached<'a>(&'a self, first: &[&'a Rule], bridge: &str) -> Vec<&'a Rule> {
+    /// Others' rules that packets of `bridge`, which leave by `way_out`, can come to by the rules `first`.
+    fn reached<'a>(&'a self, first: &[&'a Rule], bridge: &str, way_out: Option<&str>) -> Vec<&'a Rule> {
         let mut seen = BTreeSet::from([self.name.as_str()]);
         let mut reached: Vec<&Rule> = Vec::new();
-        let concerns = |rule: &&Rule| !rule.is_ours() && (rule.links.is_empty() || rule.is_about(bridge));
+        let leads_out = |rule: &Rule| {
+            !rule.links.is_empty() && rule.links.iter().all(|link| Some(link.as_str()) == way_out && rule.outputs.contains(link))
+        };
+        let concerns = |rule: &&Rule| !rule.is_ours() && (rule.links.is_empty() || rule.is_about(bridge) || leads_out(rule));
         let mut next: Vec<&Rule> = first.iter().copied().filter(concerns).collect();
         while let Some(rule) = next.pop() {
             reached.push(rule);
@@ -231,8 +238,10 @@ impl Rule {
             is_log: false,
             outcome: Outcome::Nothing,
             links: Vec::new(),
+            outputs: Vec::new(),
             is_simple: true,
             has_state: false,
+            is_of_connections: true,
         };
         let (mut does_more, mut loaded) = (false, Loaded::Other);
         for expression in elements(attributes.value(RULE_EXPRESSIONS)) {
@@ -253,28 +262,50 @@ impl Rule {
                     let is_state = matches!(data.text(TARGET_NAME), Some("conntrack" | "state"));
                     rule.has_state |= is_state;
                     rule.is_simple &= is_state;
+                    rule.is_of_connections &= is_state;
                 }
                 "meta" => {
                     rule.is_for_all = false;
-                    loaded = if matches!(data.number_be(META_KEY), Some(INPUT_NAME | OUTPUT_NAME)) { Loaded::Link } else { Loaded::Other };
+                    loaded = match data.number_be(META_KEY) {
+                        Some(INPUT_NAME) => Loaded::Input,
+                        Some(OUTPUT_NAME) => Loaded::Output,
+                        _ => Loaded::Other,
+                    };
                 }
                 "ct" => {
                     (rule.is_for_all, rule.has_state) = (false, true);
-                    loaded = if data.number_be(CT_KEY) == Some(CT_STATE) { Loaded::State } else { Loaded::Other };
+                    loaded = match data.number_be(CT_KEY) {
+                        Some(CT_STATE) => Loaded::State,
+                        Some(CT_STATUS) => Loaded::Status,
+                        _ => Loaded::Other,
+                    };
                 }
-                "bitwise" => rule.is_simple &= loaded == Loaded::State,
+                "bitwise" => {
+                    rule.is_simple &= loaded == Loaded::State;
+                    rule.is_of_connections &= loaded.is_of_connections();
+                }
                 "cmp" => {
                     rule.is_for_all = false;
                     let value = nested(data.value(COMPARED)).value(DATA_VALUE);
                     // The whole name: without the zero at its end it is the beginning of names.
                     let name = value.filter(|value| value.ends_with(&[0])).and_then(text_before_zero);
                     match (loaded, name) {
-                        (Loaded::Link, Some(name)) if data.number_be(COMPARISON) == Some(EQUAL) => rule.links.push(name),
+                        (Loaded::Input | Loaded::Output, Some(name)) if data.number_be(COMPARISON) == Some(EQUAL) => {
+                            rule.outputs.extend((loaded == Loaded::Output).then(|| name.clone()));
+                            rule.links.push(name);
+                        }
                         (Loaded::State, _) => {}
-                        _ => rule.is_simple = false,
+                        _ => {
+                            rule.is_simple = false;
+                            rule.is_of_connections &= loaded.is_of_connections();
+                        }
                     }
                 }
-                _ => (rule.is_for_all, rule.is_simple) = (false, false),
+                other => {
+                    (rule.is_for_all, rule.is_simple) = (false, false);
+                    // One of several states is looked up in a set.
+                    rule.is_of_connections &= other == "lookup" && loaded.is_of_connections();
+                }
             }
         }
         rule.is_log &= !does_more;
@@ -294,11 +325,21 @@ impl Rule {
 /// What a rule has at hand to compare.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Loaded {
-    /// The name of a packet's link.
-    Link,
+    /// The name of the link that a packet comes from.
+    Input,
+    /// That of the link that it goes to.
+    Output,
     /// The state of its connection.
     State,
+    /// What kind of connection that is.
+    Status,
     Other,
+}
+
+impl Loaded {
+    fn is_of_connections(self) -> bool {
+        matches!(self, Loaded::State | Loaded::Status)
+    }
 }
 
 const META_KEY: u16 = 2;
@@ -431,12 +472,24 @@ pub(super) fn closed(netlink: &mut Netlink, plan: &NetworkPlan) -> io::Result<Cl
     let mut closed = Closed::default();
     for chain in once_more(netlink, |netlink| chains(netlink, plan))?.0.iter().filter(|chain| concerns(chain, plan)) {
         let is_opened = || chain.rules.iter().any(|rule| rule.comment.as_deref() == Some(&comment(plan)));
-        if matches!(chain.way(plan), Way::Closed(_)) || is_opened() {
+        let mut way = chain.way(plan, None);
+        if matches!(way, Way::Closed(_)) && !chain.may_write() {
+            way = chain.way(plan, way_out()?.as_deref());
+        }
+        if matches!(way, Way::Closed(_)) || is_opened() {
             let list = if chain.may_write() { &mut closed.by_us } else { &mut closed.for_good };
             list.push(chain.title());
         }
     }
     Ok(closed)
+}
+
+/// The link of the host's default route.
+fn way_out() -> io::Result<Option<String>> {
+    let mut route = Netlink::route()?;
+    let (links, routes) = (links::links(&mut route)?, links::routes(&mut route)?);
+    let index = links::default_link(&routes);
+    Ok(links.into_iter().find(|link| Some(link.index) == index).map(|link| link.name))
 }
 
 /// A table that is gone by the time that it is asked for is none.
@@ -457,7 +510,7 @@ pub(super) fn open(netlink: &mut Netlink, route: &mut Netlink, plan: &NetworkPla
         let (chains, guarded) = chains(netlink, plan)?;
         let is_own = |rule: &Rule| rule.comment.as_deref() == Some(&comment(plan));
         let is_well =
-            |chain: &Chain| !chain.rules.iter().any(Rule::is_ours) && (!chain.may_write() || matches!(chain.way(plan), Way::Open));
+            |chain: &Chain| !chain.rules.iter().any(Rule::is_ours) && (!chain.may_write() || matches!(chain.way(plan, None), Way::Open));
         if chains.iter().all(is_well) {
             return Ok(Vec::new());
         }
@@ -465,7 +518,7 @@ pub(super) fn open(netlink: &mut Netlink, route: &mut Netlink, plan: &NetworkPla
         let (links, routes) = (links::links(route)?, links::routes(route)?);
         let (mut messages, mut opened) = (without(&chains, |rule| !is_own(rule) && is_stale(rule, &links)), Vec::new());
         for chain in chains.iter().filter(|chain| concerns(chain, plan) && chain.may_write()) {
-            match chain.way(plan) {
+            match chain.way(plan, None) {
                 Way::Open if !chain.rules.iter().any(is_own) => continue,
                 Way::Open => {}
                 Way::Closed(before) => {
