@@ -142,6 +142,12 @@ impl AppArmor {
         self.unless_missing(profile, written)
     }
 
+    /// The same for a process that ends with its parent. Where executing a program changes the profile, AppArmor has a process forget that, so our own profile, which lets it execute all,
+    /// is entered before, by the door. Others may not.
+    pub(super) fn before_exec(&self) -> Result<Option<Door>, Failure> {
+        if *self == AppArmor::Default { self.door() } else { self.on_exec().map(|()| None) }
+    }
+
     /// What [`AppArmor::enter`] needs, to be opened while `/proc` is the host's, by the process that is to enter.
     pub(super) fn door(&self) -> Result<Option<Door>, Failure> {
         let Some(profile) = self.wanted() else { return Ok(None) };

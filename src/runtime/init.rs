@@ -82,7 +82,7 @@ fn set_up_on_stage(
     die_with_parent(status)?;
     reset_signals().map_err(Failure::step("reset", "signals"))?;
     groups.map_or(Ok(()), Cgroup::join)?;
-    spec.apparmor.on_exec()?;
+    let door = spec.apparmor.before_exec()?;
     let stdio = terminal::Streams::prepare(io.stdio)?.open_terminal(&spec.process, status.as_fd(), Console::Keep)?;
     adjust_oom_score(spec.process.oom_score_adjust)?;
     stdio.install(&spec.process)?;
@@ -91,7 +91,7 @@ fn set_up_on_stage(
     stage.enter()?;
     // Whoever may not do it otherwise may with "no new privileges", which is not for steps to have unasked. The filter of the container around this holds in any case.
     let filter = filter.filter(|_| spec.process.no_new_privileges || privilege::may_mount());
-    become_process(spec, filter, status)
+    become_process(spec, filter, door, status)
 }
 
 fn set_up(
@@ -107,8 +107,8 @@ fn set_up(
     if let Some(cgroup) = cgroup {
         cgroup.join()?;
     }
-    spec.apparmor.on_exec()?;
     if let Some(process) = &io.join {
+        spec.apparmor.on_exec()?;
         let users = pid_of(process).and_then(users::foreign_users).map_err(Failure::step("look at", "the users of the sandbox"))?;
         if let Some((_, ids)) = &users {
             let user = &spec.process.user;
@@ -126,10 +126,16 @@ fn set_up(
         join(Some(&spec.process), process, &io.join_cgroups)?;
         let stdio = stdio.open_terminal(&spec.process, status.as_fd(), Console::Keep)?;
         stdio.install(&spec.process)?;
-        return become_process(spec, filter, status);
+        return become_process(spec, filter, None, status);
     }
     let has_users = io.users.is_some();
-    let door = if spec.init { spec.apparmor.door()? } else { None };
+    let mut door = if spec.init {
+        // For its child, which ends with it.
+        spec.apparmor.on_exec()?;
+        spec.apparmor.door()?
+    } else {
+        spec.apparmor.before_exec()?
+    };
     // While the directories of root of the host are this process's own.
     let outside = parked.map(Parked::take).transpose()?;
     if has_users {
@@ -152,11 +158,11 @@ fn set_up(
                 become_init(spec, door, status)?;
                 reaper::run(pid)
             }
-            Cloned::Child => {}
+            Cloned::Child => door = None,
         }
     }
     stdio.install(&spec.process)?;
-    become_process(spec, filter, status)
+    become_process(spec, filter, door, status)
 }
 
 /// Makes this process an init that has no more than the command: its user, its capabilities and its profile. Nobody else may look into it, since its memory and its program are the engine's.
@@ -360,7 +366,7 @@ pub(super) fn become_server(spec: &SandboxSpec) -> Result<Infallible, Failure> {
 }
 
 /// Gives up what the command must not have, and becomes it.
-fn become_process(spec: &SandboxSpec, filter: Option<&Filter>, status: &OwnedFd) -> Result<Infallible, Failure> {
+fn become_process(spec: &SandboxSpec, filter: Option<&Filter>, door: Option<Door>, status: &OwnedFd) -> Result<Infallible, Failure> {
     let process = &spec.process;
     credentials::set_limits(process)?;
     let admin = give_up(spec, filter)?;
@@ -368,6 +374,7 @@ fn become_process(spec: &SandboxSpec, filter: Option<&Filter>, status: &OwnedFd)
     // A change of user has taken it back.
     die_with_parent(status)?;
     let command = exec::prepare(process).map_err(Failure::Exec)?;
+    spec.apparmor.enter(door)?;
     load(filter, admin)?;
     // From here on the filter judges: nothing but this needs to be in a profile.
     Err(Failure::Exec(command.execute()))
