@@ -15,8 +15,8 @@ use super::{Addresses, CARRIED_LINK, Carrier, Program};
 use crate::runtime::network::{Error, Unavailable};
 use crate::sys::process::unshare;
 
-/// What the namespace is bound over: there wherever `/proc` is, and of no use to the program.
-const PLACE: &str = "/proc/version";
+/// What the namespace is bound over: there wherever `/proc` is, of no use to the program, and readable by the profile that AppArmor has for `pasta`.
+const PLACE: &str = "/proc/cpuinfo";
 /// The most of a program's words that an error repeats, in bytes.
 const MAX_WORDS: usize = 400;
 /// What programs say where the host has no network that they could pass on.
