@@ -188,7 +188,10 @@ impl Chain {
             true => rule.is_simple && rule.is_about(&plan.bridge) && self.fate_by(&rule.outcome, 0) == Fate::Accepted,
             false => rule.outcome == Outcome::Accept && !(rule.is_of_connections && rule.has_state && rule.links.is_empty()),
         };
-        let is_told = || self.reached(&before, &plan.bridge, way_out).iter().any(lets_in);
+        // Where nothing of ours can come before what drops the rest, that may lead to what lets them in.
+        let last = self.rules_of(&self.name).find(|rule| Some(rule.handle) == end && !self.may_write());
+        let first: Vec<&Rule> = before.iter().copied().chain(last).collect();
+        let is_told = || self.reached(&first, &plan.bridge, way_out).iter().any(lets_in);
         if (end.is_none() && !self.drops) || own == rules(plan).len() || is_told() {
             return Way::Open;
         }
