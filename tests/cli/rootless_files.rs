@@ -80,8 +80,8 @@ fn look_at_a_container(world: &World) {
         .ok();
     }
     for name in ["one", "two"] {
-        let top = strake(&["top", name, "-o", "pid,args"]).ok().stdout;
-        assert!(top.contains("sleep 1000"), "{top}");
+        let top = || strake(&["top", name, "-o", "pid,args"]).ok().stdout;
+        crate::common::wait_for("the container's second process", 20, || top().lines().any(|line| line.ends_with(" sleep 1000")));
         let count = strake(&["stats", "--no-stream", "--format", "{{.PIDs}}", name]).ok().stdout;
         assert_eq!(count, "2\n");
         crate::common::wait_for("the container's file", 20, || strake(&["cp", &format!("{name}:/dev/shm/x"), "x"]).run().code == 0);

@@ -550,8 +550,10 @@ fn process(containers: &Containers, args: &ExecArgs) -> Result<Process, Failure>
     let mut process = Process { args: args.command.clone(), terminal: false, console_size: None, ..own };
     process.env.extend(args.env.iter().cloned());
     process.no_new_privileges |= args.no_new_privs;
-    process.apparmor_profile = args.apparmor.clone().unwrap_or(process.apparmor_profile);
-    process.selinux_label = args.process_label.clone().unwrap_or(process.selinux_label);
+    // One that is empty takes nothing away.
+    let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+    process.apparmor_profile = given(&args.apparmor).unwrap_or(process.apparmor_profile);
+    process.selinux_label = given(&args.process_label).unwrap_or(process.selinux_label);
     process.user.additional_gids.extend(&args.additional_gids);
     if let Some(cwd) = &args.cwd {
         process.cwd.clone_from(cwd);

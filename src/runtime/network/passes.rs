@@ -204,8 +204,10 @@ impl Chain {
     fn reached<'a>(&'a self, first: &[&'a Rule], bridge: &str, way_out: Option<&str>) -> Vec<&'a Rule> {
         let mut seen = BTreeSet::from([self.name.as_str()]);
         let mut reached: Vec<&Rule> = Vec::new();
+        // All that leaves by that link, and not only some packets.
         let leads_out = |rule: &Rule| {
-            !rule.links.is_empty() && rule.links.iter().all(|link| Some(link.as_str()) == way_out && rule.outputs.contains(link))
+            let links = &rule.links;
+            rule.is_of_connections && !links.is_empty() && *links == rule.outputs && links.iter().all(|link| Some(link.as_str()) == way_out)
         };
         let concerns = |rule: &&Rule| !rule.is_ours() && (rule.links.is_empty() || rule.is_about(bridge) || leads_out(rule));
         let mut next: Vec<&Rule> = first.iter().copied().filter(concerns).collect();
