@@ -404,7 +404,7 @@ fn an_init_reaps_and_passes_signals_on() {
         assert_eq!(shown(&world, "{{.Path}} {{.HostConfig.Init}}", runtime), "sh true");
         world.strake(["rm", runtime]).ok();
         let mut terminal = Terminal::start(
-            run(&world, runtime, &["--rm", "-it", "--init"], &["sh", "-c", "trap 'echo once' INT; echo ready; cat; exit 3"]),
+            run(&world, runtime, &["--rm", "-it", "--init"], &["sh", "-c", "trap 'echo once' INT; (echo ready; exec cat); exit 3"]),
             24,
             80,
         );
