@@ -137,6 +137,7 @@ fn no_system_call_reaches_out() {
     assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), host_name);
 }
 
+/// Among them CVE-2022-0492 of the kernel: `release_agent`.
 #[test]
 fn the_kernels_files_can_be_neither_written_nor_read_where_that_matters() {
     let Some(world) = world() else { return };
@@ -304,7 +305,7 @@ fn links_at_mount_points_stay_inside() {
     is_untouched(&out);
 }
 
-/// The same race: a mount point below a volume that another container changes all the time.
+/// The same race (CVE-2024-45310 of runc): a mount point below a volume that another container changes all the time.
 #[test]
 fn a_mount_point_that_is_exchanged_meanwhile_stays_inside() {
     let Some(world) = world() else { return };
@@ -433,7 +434,7 @@ fn what_is_put_in_the_place_of_a_file_that_is_copied_gets_nothing_of_it() {
     assert_eq!(fs::metadata(shared.join("copy-two")).unwrap().mtime(), 1000);
 }
 
-/// CVE-2025-31133 of runc and its relatives: places of masks that are something else.
+/// CVE-2025-31133 and CVE-2025-52565 of runc, CVE-2023-27561 and CVE-2023-28642 before them: places of masks and mounts that are something else.
 #[test]
 fn an_image_cannot_misplace_what_is_mounted_for_it() {
     let Some(world) = world() else { return };

@@ -27,6 +27,7 @@ mod doctor;
 mod edit;
 mod endings;
 mod escapes;
+mod escapes_build;
 mod events;
 mod exec;
 mod failures;
