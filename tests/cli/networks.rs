@@ -523,69 +523,6 @@ fn networks_are_apart_and_internal_ones_closed() {
 }
 
 #[test]
-fn containers_of_an_isolated_network_reach_all_but_each_other() {
-    on_a_host(|world| {
-        let icc = "com.docker.network.bridge.enable_icc=false";
-        world.strake(["network", "create", "-o", icc, "--subnet", "10.85.0.0/24", "--subnet", "fd00:85::/64", "apart"]).ok();
-        world.strake(["network", "create", "--subnet", "10.86.0.0/24", "together"]).ok();
-        let options = world.strake(["network", "inspect", "-f", "{{json .Options}}", "apart"]).ok().stdout;
-        assert_eq!(options.trim(), r#"{"com.docker.network.bridge.enable_icc":"false"}"#);
-        for name in ["one", "two", "late"] {
-            let network = if name == "late" { "together" } else { "apart" };
-            sleeper(world, name, &["--network", network, "-p", "127.0.0.1::81", "-p", &format!("{UPLINK}::80")]);
-            serve_tcp(world, name, 80);
-        }
-        world.strake(["network", "connect", "apart", "late"]).ok();
-        let far = outside(|| TcpListener::bind("[::]:7").unwrap());
-        std::thread::spawn(move || far.incoming().for_each(drop));
-        let near = TcpListener::bind("[::]:9").unwrap();
-        std::thread::spawn(move || near.incoming().for_each(drop));
-        let v6 = |name: &str| shown(world, "{{.NetworkSettings.Networks.apart.GlobalIPv6Address}}", name);
-        let connects = |from: &str, to: String, time| {
-            inside(world, from, move || TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_millis(time)).is_ok())
-        };
-        let reaches = |from: &str, to: String| connects(from, to, 10_000);
-        let misses = |from: &str, to: String| !connects(from, to, 200);
-        let are_apart = |all: &[&str]| {
-            for from in all {
-                for to in all.iter().filter(|to| *to != from) {
-                    let (v4, v6) = (address(world, "apart", to), v6(to));
-                    assert!(misses(from, format!("{v4}:80")) && misses(from, format!("[{v6}]:80")), "{from} reaches {to}");
-                }
-            }
-        };
-        are_apart(&["one", "two", "late"]);
-        // Nor by way of the host, which would pass on what is sent to it.
-        for (from, to) in [("one", "two"), ("two", "one")] {
-            let (v4, v6) = (address(world, "apart", to), v6(to));
-            let routes = format!("ip route add {v4} via 10.85.0.1; ip -6 route add {v6} via fd00:85::1");
-            inside(world, from, move || sh(&routes));
-        }
-        let v4 = address(world, "apart", "two");
-        are_apart(&["one", "two"]);
-        // All else is as on any network: names, the host, the outside, and ports that are published.
-        assert!(exec(world, "one", "nslookup two").stdout.contains(&v4));
-        for from in ["one", "two"] {
-            for to in [format!("{OUTSIDE}:7"), format!("[{OUTSIDE6}]:7"), "10.85.0.1:9".to_owned(), "[fd00:85::1]:9".to_owned()] {
-                assert!(reaches(from, to.clone()), "{from} misses {to}");
-            }
-        }
-        let published = format!("{UPLINK}:{}", host_port(world, "two", "80"));
-        let at = published.clone();
-        assert_eq!(outside(move || ask(&at)).unwrap(), OUTSIDE);
-        assert!(reaches("one", published) && ask(&format!("{v4}:80")).is_some());
-        // Other networks are what they were.
-        sleeper(world, "mate", &["--network", "together"]);
-        assert!(reaches("mate", format!("{}:80", address(world, "together", "late"))));
-        world.strake(["restart", "-t", "0", "two"]).ok();
-        serve_tcp(world, "two", 80);
-        are_apart(&["one", "two"]);
-        world.strake(["rm", "-f", "one", "two", "late", "mate"]).ok();
-        nothing_is_left();
-    });
-}
-
-#[test]
 fn addresses_names_and_servers_are_as_asked_for() {
     on_a_host(|world| {
         world
